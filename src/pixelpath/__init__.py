@@ -1,0 +1,1 @@
+"""Train an image generator on your own images or arrays, in pixel space."""

@@ -1,0 +1,84 @@
+"""The command line: parses, calls commands, nothing else.
+
+A command is a function of pixelpath.commands; its parameters are its options. Only the module of the command asked for is imported, so that
+`pixelpath --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+COMMANDS = {
+    "quickstart": "Train on small handwritten digits in both stages, sample, evaluate, and say where to look.",
+    "train": "Train a recipe on your images, or take up a run where it stopped.",
+    "sample": "Make images with a trained run.",
+    "evaluate": "Measure how close a run's samples are to its held-out images.",
+    "probe": "Measure what the encoder of a run has learned, at six noise levels.",
+    "report": "Write the report of a run again.",
+    "import-official": "Turn a published EPG checkpoint into a run that can be sampled.",
+}
+
+
+def main() -> None:
+    """Run the command that the arguments name; a user's mistake is one sentence on standard error and exit status 2."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not spin on cores that others need
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_overview())
+        return
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"pixelpath {version('pixelpath')}\n")
+        return
+    try:
+        _call(arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("PIXELPATH_TRACEBACK"):
+            raise
+        sys.stderr.write(f"pixelpath: {error}\n")
+        sys.exit(2)
+
+
+def _call(arguments: list[str]) -> None:
+    import tyro
+
+    name = arguments[0]
+    if name in COMMANDS:
+        tyro.cli(_load(name), prog=f"pixelpath {name}", args=arguments[1:], config=(tyro.conf.CascadeSubcommandArgs,))
+    elif name.startswith("--tyro-"):  # completion scripts need to know every command
+        tyro.extras.subcommand_cli_from_dict({name: _load(name) for name in COMMANDS}, prog="pixelpath", args=arguments)
+    else:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, 3, 0.4) or list(COMMANDS)
+        raise ValueError(f"Unknown command {name}: did you mean {', '.join(near)}? (`pixelpath --help` lists all.)")
+
+
+def _load(name: str) -> Callable[..., Any]:
+    name = name.replace("-", "_")
+    return importlib.import_module(f"pixelpath.commands.{name}").__dict__[name]
+
+
+def _overview() -> str:
+    lines = [f"  {name:<16} {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: pixelpath COMMAND ...",
+            "",
+            "Train an image generator on your own images or arrays, in pixel space.",
+            "",
+            *lines,
+            "",
+            "`pixelpath COMMAND --help` lists the options of a command; `pixelpath --tyro-print-completion bash` prints a completion script.",
+            "",
+        ]
+    )

@@ -1,0 +1,307 @@
+"""The pictures a run makes: grids and files of images, and plots of what was measured.
+
+*Native* images are [image, channel, row, column] in the dtype the data were stored in. The *display range* (lowest, highest) of native
+values is what a picture shows as black and white; values outside are shown as its ends.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from pixelpath.evaluation.held_out import HeldOutRow
+from pixelpath.evaluation.probe import ProbeRow
+from pixelpath.training.journal import METRICS, lines
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Native = Shaped[Tensor, "image channel row column"] | Shaped[np.ndarray, "image channel row column"]
+Metrics = list[dict[str, Any]]
+
+WIDEST, HIGHEST, LARGEST_SCALE = 1000, 2000, 32  # of a grid of enlarged images: pixels, pixels, pixels per pixel
+GAP, GAP_GREY = 2, 128
+TILE, LIGHT, DARK = 8, 255, 204  # the checkerboard behind transparent pixels
+PERCENTILES = (0.5, 99.5)
+BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#0b6fb8", "#d9822b", "#12936f", "#8e5bb5", "#c8373b", "#6b7280"
+NOT_LOSSES = {"step", "gradient_norm", "rate", "images_per_second", "seconds", "memory_bytes", "skipped"}
+PANELS = (
+    ("rate", "learning rate", ORANGE),
+    ("gradient_norm", "gradient norm, before clipping", PURPLE),
+    ("images_per_second", "images per second", GREEN),
+    ("feature_deviation", "deviation of features (0: collapsed)", BLUE),
+    ("effective_rank", "effective rank of features", BLUE),
+)
+
+
+def grid(images: Native, columns: int, lowest: float | None = None, highest: float | None = None) -> Image.Image:
+    """Native images in rows of `columns`, small ones enlarged by a whole number so that the grid is about 600 to 1000 pixels wide.
+
+    One channel is grey, three are RGB, four are RGBA over a checkerboard; of any other number only the first channel is shown, as grey.
+    Without a display range floats are shown between the 0.5th and 99.5th percentile of their finite values, and integers between the
+    limits of their dtype. Raises ValueError for no images, fewer than one column, or a range that is empty.
+    """
+    if len(images) == 0 or columns < 1:
+        raise ValueError(f"A grid needs at least one image and one column, got {len(images)} images and {columns} columns.")
+    shown = _displayed(_array(images), lowest, highest)
+    count, height, width, _ = shown.shape
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    room = min((WIDEST - GAP * (columns - 1)) // (columns * width), HIGHEST // (rows * height))
+    scale = max(1, min(room, LARGEST_SCALE))
+    tiles = _opaque(shown.repeat(scale, axis=1).repeat(scale, axis=2))
+    height, width = tiles.shape[1] + GAP, tiles.shape[2] + GAP
+    canvas = np.full((rows * height - GAP, columns * width - GAP, tiles.shape[3]), GAP_GREY, np.uint8)
+    for place, tile in enumerate(tiles):
+        row, column = divmod(place, columns)
+        canvas[row * height :, column * width :][: tile.shape[0], : tile.shape[1]] = tile
+    return Image.fromarray(canvas.squeeze(2) if canvas.shape[2] == 1 else canvas)
+
+
+def save_png(path: Path, picture: Image.Image, text: Mapping[str, str] | None = None) -> None:
+    """Write the picture, with named texts inside the file if given, whole or not at all; an older file of that name is replaced."""
+    notes = PngInfo()
+    for name, value in (text or {}).items():
+        notes.add_text(name, value)
+    partial = _aside(path)
+    try:
+        picture.save(partial, "PNG", pnginfo=notes)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_images(folder: Path, images: Native, start: int = 0, seeds: Sequence[int] | None = None) -> list[Path]:
+    """Write native images, numbered from `start`, and return the files.
+
+    8-bit images of 1, 3 or 4 channels and 16-bit grey ones become 000000.png, 000001.png, ..., each holding its seed (if given) as the
+    text "seed"; all others become one 000000-000099.npy, [image, channel, row, column] in their dtype. Raises ValueError for no images,
+    for seeds that are not as many as the images, and rather than overwrite a file (then nothing is written).
+    """
+    values = _array(images)
+    if len(values) == 0 or (seeds is not None and len(seeds) != len(values)):
+        raise ValueError(f"Saving needs at least one image, and a seed for each, got {len(values)} images and seeds {seeds}.")
+    numbers = range(start, start + len(values))
+    as_png = (values.dtype == np.uint8 and values.shape[1] in (1, 3, 4)) or (values.dtype == np.uint16 and values.shape[1] == 1)
+    names = [f"{number:06d}.png" for number in numbers] if as_png else [f"{numbers[0]:06d}-{numbers[-1]:06d}.npy"]
+    paths = [folder / name for name in names]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        if path.exists():
+            raise ValueError(f"{path} exists already and is not overwritten: choose another folder, or another first number.")
+    if not as_png:
+        _save_array(paths[0], values)
+        return paths
+    for place, (path, image) in enumerate(zip(paths, values, strict=True)):
+        pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+        save_png(path, Image.fromarray(pixels), {} if seeds is None else {"seed": str(seeds[place])})
+    return paths
+
+
+def curves(run: Path) -> Path:
+    """Draw RUN/curves.png from RUN/metrics.jsonl: losses (raw faint, smoothed strong), held-out loss, rate, gradient norm, speed, signs of
+    collapse; skipped steps and alarms are marked. Raises ValueError if nothing has been written there.
+    """
+    rows = lines(run)
+    if not rows:
+        raise ValueError(f"{run / METRICS} holds no line: name the folder of a run that has taken a step.")
+    panels = [panel for panel in PANELS if len(series(rows, panel[0])[0])]
+    columns = {0: 1, 1: 1, 2: 2, 4: 2}.get(len(panels), 3)
+    below = math.ceil(len(panels) / columns)
+    figure = _figure(3.3 + 2.1 * below)
+    layout = figure.add_gridspec(1 + below, columns, height_ratios=[3.3] + [2.1] * below)
+    _losses(figure.add_subplot(layout[0, :]), rows)
+    for place, (key, title, colour) in enumerate(panels):
+        axes = figure.add_subplot(layout[1 + place // columns, place % columns])
+        axes.set_title(title)
+        _draw(axes, rows, key, colour)
+        if key == "gradient_norm":
+            _logarithmic(axes)
+        else:
+            axes.set_ylim(bottom=0)
+    for axes in figure.axes:
+        axes.set_xlabel("step")
+    save_png(run / "curves.png", _picture(figure))
+    return run / "curves.png"
+
+
+def probe_plot(rows: Sequence[ProbeRow]) -> Image.Image:
+    """Accuracy against noise level: one colour per kind of features, a solid line for nearest neighbours and a dashed one for linear."""
+    figure = _figure(3.4)
+    axes = figure.add_subplot()
+    for name, colour in zip(dict.fromkeys(row.name for row in rows), _cycle(), strict=False):
+        chosen = sorted((row for row in rows if row.name == name), key=lambda row: row.sigma)
+        sigmas = [row.sigma for row in chosen]
+        axes.plot(sigmas, [100 * row.nearest for row in chosen], "o-", color=colour, label=f"{name}, nearest neighbours")
+        axes.plot(sigmas, [100 * row.linear for row in chosen], "s--", color=colour, label=f"{name}, linear")
+    axes.set(xscale="log", ylim=(0, 102), xlabel="noise level sigma (model range)", ylabel="test images recognised, %")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    return _picture(figure)
+
+
+def noise_levels_plot(rows: Sequence[HeldOutRow]) -> Image.Image:
+    """Held-out denoising error against noise level, both logarithmic, with bars of two standard errors to either side."""
+    figure = _figure(3.4)
+    axes = figure.add_subplot()
+    chosen = sorted(rows, key=lambda row: row.sigma)
+    sigmas, losses = [row.sigma for row in chosen], [row.loss for row in chosen]
+    axes.errorbar(sigmas, losses, [2 * row.standard_error for row in chosen], fmt="o-", color=BLUE, capsize=3)
+    axes.set(xscale="log", xlabel="noise level sigma (model range)", ylabel="mean squared error (model range)")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    _logarithmic(axes)
+    return _picture(figure)
+
+
+def series(rows: Metrics, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """The steps at which `key` was a finite number, and its values."""
+    pairs = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float) and math.isfinite(row[key])]
+    steps, values = zip(*pairs, strict=True) if pairs else ((), ())
+    return np.array(steps, np.float64), np.array(values, np.float64)
+
+
+def skipped_steps(rows: Metrics) -> list[int]:
+    """The steps of the lines whose number of steps skipped so far is larger than in the line before."""
+    counts = [(row["step"], row["skipped"]) for row in rows if "skipped" in row]
+    return [step for (step, now), (_, before) in zip(counts, [(0, 0), *counts], strict=False) if now > before]
+
+
+def smooth(values: np.ndarray, deviation: float) -> np.ndarray:
+    """The values under a moving average with Gaussian weights of `deviation` places; the first and last value go on beyond the ends."""
+    from scipy.ndimage import gaussian_filter1d
+
+    return gaussian_filter1d(values.astype(np.float64), deviation, mode="nearest", truncate=6.0)
+
+
+def _array(images: Native) -> np.ndarray:
+    return images.detach().cpu().numpy() if isinstance(images, Tensor) else images
+
+
+def _displayed(values: np.ndarray, lowest: float | None, highest: float | None) -> UInt8[np.ndarray, "image row column channel"]:
+    values = values if values.shape[1] in (1, 3, 4) else values[:, :1]
+    first, last = _range(values)
+    lowest, highest = first if lowest is None else lowest, last if highest is None else highest
+    if not lowest < highest:
+        raise ValueError(f"A display range needs a lowest value below its highest, got {lowest} and {highest}.")
+    shown = (values.astype(np.float64) - lowest) / (highest - lowest)
+    shown = np.nan_to_num(shown, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
+    return np.floor(shown * 255 + 0.5).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """The display range where none is given."""
+    if values.dtype == np.bool_:
+        return 0.0, 1.0
+    if values.dtype.kind in "iu":
+        return float(np.iinfo(values.dtype).min), float(np.iinfo(values.dtype).max)
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    lowest, highest = np.percentile(finite, PERCENTILES).tolist()
+    return lowest, highest if highest > lowest else lowest + 1.0
+
+
+def _opaque(tiles: UInt8[np.ndarray, "image row column channel"]) -> UInt8[np.ndarray, "image row column opaque"]:
+    """RGBA over a checkerboard; other images as they are."""
+    if tiles.shape[3] != 4:
+        return tiles
+    rows, columns = np.indices(tiles.shape[1:3]) // TILE
+    board = np.where((rows + columns) % 2, DARK, LIGHT)[..., None]
+    alpha = tiles[..., 3:] / 255
+    return np.floor(tiles[..., :3] * alpha + board * (1 - alpha) + 0.5).astype(np.uint8)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def _save_array(path: Path, values: np.ndarray) -> None:
+    partial = _aside(path)
+    try:
+        with partial.open("wb") as file:
+            np.save(file, values)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _cycle() -> tuple[str, ...]:
+    return BLUE, ORANGE, GREEN, PURPLE, GREY
+
+
+def _figure(height: float) -> Figure:
+    """9 inches wide, so that its 9-point letters can be read where it is shown 900 pixels wide."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(9, height), dpi=160, layout="constrained", facecolor="white")
+
+
+def _picture(figure: Figure) -> Image.Image:
+    """The figure, its axes made plain: faint lines, no frame, small letters."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color("#9ca3af")
+        axes.grid(color="#e5e7eb", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize=8.5, color="#9ca3af")
+        for label in (axes.xaxis.label, axes.yaxis.label):
+            label.set_size(9)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8.5, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02), borderaxespad=0.4)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def _losses(axes: Axes, rows: Metrics) -> None:
+    """Every loss, the held-out loss, and marks along the edges where steps were skipped or an alarm was raised."""
+    others = NOT_LOSSES | {key for key, _, _ in PANELS} | {"loss", "held_out_loss"}
+    parts = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in others and len(series(rows, key)[0])]
+    for key, colour in zip(["loss", *parts], _cycle(), strict=False):
+        _draw(axes, rows, key, colour, label=key.replace("_", " "))
+    steps, values = series(rows, "held_out_loss")
+    if len(steps):
+        axes.plot(steps, values, "o-", color="black", markersize=3, linewidth=1, label="held-out loss")
+    _logarithmic(axes)
+    for marks, colour, height, shape, label in (
+        (skipped_steps(rows), RED, 0.02, "|", "skipped step"),
+        ([row["step"] for row in rows if row.get("alarms")], RED, 0.97, "v", "alarm"),
+    ):
+        if marks:
+            places = [height] * len(marks)
+            axes.plot(marks, places, shape, color=colour, transform=axes.get_xaxis_transform(), label=label, clip_on=False)
+    axes.set_ylabel("loss")
+
+
+def _draw(axes: Axes, rows: Metrics, key: str, colour: str, label: str | None = None) -> None:
+    """One measurement: raw and faint, and where there are many values, smoothed over a hundredth of them and strong."""
+    steps, values = series(rows, key)
+    if len(values) < 50:
+        axes.plot(steps, values, "o-" if len(values) < 2 else "-", color=colour, linewidth=1.3, markersize=3, label=label)
+        return
+    axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+    axes.plot(steps, smooth(values, len(values) / 100), color=colour, linewidth=1.5, label=label)
+
+
+def _logarithmic(axes: Axes) -> None:
+    """A logarithmic vertical axis with plain numbers, if everything drawn so far is positive and not nearly constant."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    drawn = np.concatenate([np.asarray(line.get_ydata(), np.float64) for line in axes.lines] or [np.zeros(1)])
+    if drawn.size == 0 or drawn.min() <= 0 or drawn.max() < 1.5 * drawn.min():
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if drawn.max() < 1e4 * drawn.min() else (1,)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,162 @@
+"""How far apart two sets of images are, measured on their features.
+
+*Frechet distance*: between Gaussians of equal mean and covariance. *Kernel distance*: squared maximum mean discrepancy.
+*Precision*: the share of generated images among the real ones; *recall*: the share of real images among the generated ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pixelpath import noise
+from pixelpath.evaluation import statistics
+from pixelpath.evaluation.statistics import Statistics
+
+CHUNK = 2**24  # pairwise distances held at a time
+
+
+def frechet(first: Statistics, second: Statistics) -> float:
+    """The squared Frechet distance |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^(1/2) C2 C1^(1/2))^(1/2)) of two Gaussians.
+
+    Dowson and Landau 1982; on Inception features it is the FID of Heusel et al. 2017 (arXiv 1706.08500). The trace of the
+    root is the sum of the roots of the eigenvalues of a symmetric matrix, so no matrix root that could turn complex is taken.
+    Raises ValueError if the features differ in width or a set has fewer than two images.
+    """
+    if first.mean.shape != second.mean.shape:
+        raise ValueError(
+            f"A Frechet distance needs features of one width, got {len(first.mean)} and {len(second.mean)}: "
+            "use one extractor for both."
+        )
+    spread, directions = torch.linalg.eigh(first.covariance)
+    root = directions * spread.clamp(min=0).sqrt()  # C1 = root root^T: root^T C2 root is C1^(1/2) C2 C1^(1/2) but for a rotation
+    shared = torch.linalg.eigvalsh(root.T @ second.covariance @ root).clamp(min=0).sqrt().sum()
+    between = (first.mean - second.mean).square().sum()
+    return max(0.0, float(between + first.covariance.trace() + second.covariance.trace() - 2 * shared))
+
+
+@dataclass(frozen=True)
+class KernelDistance:
+    """The mean and deviation of the kernel distance over `subsets` random subsets of `size` images from each set."""
+
+    mean: float
+    deviation: float
+    subsets: int
+    size: int
+
+
+def kernel(
+    first: Float[Tensor, "first feature"],
+    second: Float[Tensor, "second feature"],
+    subsets: int = 100,
+    size: int = 1000,
+    seed: int = 0,
+) -> KernelDistance:
+    """The unbiased squared maximum mean discrepancy under the kernel (x.y / width + 1)^3.
+
+    Binkowski et al. 2018 (arXiv 1801.01401): over `subsets` subsets of `size` images (at most as many as the smaller set has)
+    drawn without replacement. Its expectation does not depend on the counts, so it needs no floor; it can be negative. Raises
+    ValueError for fewer than two images.
+    """
+    size = min(size, len(first), len(second))
+    if size < 2 or subsets < 1:
+        raise ValueError(
+            f"A kernel distance needs at least 2 images of each set and 1 subset, got {size} and {subsets}: evaluate more."
+        )
+    values = torch.stack([_discrepancy(*_subsets(first, second, size, noise.seed_of(seed, subset))) for subset in range(subsets)])
+    return KernelDistance(float(values.mean()), float(values.std(correction=0)), subsets, size)
+
+
+def _subsets(first: Tensor, second: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    (source,) = noise.generators([seed])
+    chosen = [torch.randperm(len(rows), generator=source)[:size].sort().values for rows in (first, second)]
+    return first[chosen[0].to(first.device)].cpu().double(), second[chosen[1].to(second.device)].cpu().double()
+
+
+def _discrepancy(first: Float[Tensor, "size feature"], second: Float[Tensor, "size feature"]) -> Float[Tensor, ""]:
+    size, width = first.shape
+
+    def similarity(x: Tensor, y: Tensor) -> Tensor:
+        return (x @ y.T / width + 1) ** 3
+
+    within = sum(values.sum() - values.diagonal().sum() for values in (similarity(first, first), similarity(second, second)))
+    return torch.as_tensor(within / (size * (size - 1)) - 2 * similarity(first, second).mean())
+
+
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Precision and recall, each in [0, 1], with the number of neighbours that made the manifolds."""
+
+    precision: float
+    recall: float
+    neighbours: int
+
+
+def precision_recall(
+    real: Float[Tensor, "real feature"], generated: Float[Tensor, "generated feature"], neighbours: int = 3
+) -> PrecisionRecall:
+    """The improved precision and recall of Kynkaanniemi et al. 2019 (arXiv 1904.06991).
+
+    The manifold of a set is the union of balls around its features, each reaching to its k-th nearest neighbour in the set;
+    precision is the share of generated features inside the real manifold, recall the converse. Both depend on the counts.
+    Raises ValueError if a set has no more images than `neighbours`.
+    """
+    if min(len(real), len(generated)) <= neighbours:
+        raise ValueError(
+            f"Precision and recall with {neighbours} neighbours need more than {neighbours} images of each set, "
+            f"got {len(real)} real and {len(generated)} generated: evaluate more samples."
+        )
+    real, generated = real.cpu().double(), generated.cpu().double()
+    precision = _inside(generated, real, _radii(real, neighbours)).double().mean()
+    recall = _inside(real, generated, _radii(generated, neighbours)).double().mean()
+    return PrecisionRecall(float(precision), float(recall), neighbours)
+
+
+def _chunks(rows: Tensor, others: int) -> tuple[Tensor, ...]:
+    return rows.split(max(1, CHUNK // others))
+
+
+def _radii(rows: Float[Tensor, "count feature"], neighbours: int) -> Float[Tensor, "count"]:
+    """The distance of each row to its k-th nearest neighbour; the nearest of all is the row itself."""
+    return torch.cat([torch.cdist(part, rows).kthvalue(neighbours + 1, dim=1).values for part in _chunks(rows, len(rows))])
+
+
+def _inside(
+    rows: Float[Tensor, "rows feature"], centres: Float[Tensor, "centres feature"], radii: Float[Tensor, "centres"]
+) -> Bool[Tensor, "rows"]:
+    return torch.cat([(torch.cdist(part, centres) <= radii).any(1) for part in _chunks(rows, len(centres))])
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The Frechet distance of real images from other real images, with the counts of the two sets."""
+
+    distance: float
+    first_count: int
+    second_count: int
+
+
+def real_floor(
+    real: Float[Tensor, "real feature"],
+    count: int,
+    held_out: Float[Tensor, "held_out feature"] | None = None,
+    seed: int = 0,
+) -> Floor:
+    """The Frechet distance that perfect samples would have: `count` real images against other real ones.
+
+    A Frechet distance of finite sets is too large, by about a constant times 1/count_1 + 1/count_2 (Chong and Forsyth 2020,
+    arXiv 1911.07023), so it is read against a floor of the same counts. With `held_out` features (which training did not see),
+    `count` of these are compared with all of `real`; otherwise `count` of `real` with the rest of it. No more than all of
+    `held_out`, or half of `real`, can be drawn: the counts used are returned, to be written beside the number.
+    """
+    (source,) = noise.generators([seed])
+    if held_out is None:
+        order = torch.randperm(len(real), generator=source)
+        count = min(count, len(real) // 2)
+        drawn, rest = real[order[:count]], real[order[count:]]
+    else:
+        drawn, rest = held_out[torch.randperm(len(held_out), generator=source)[:count]], real
+    return Floor(frechet(statistics.of(drawn), statistics.of(rest)), len(drawn), len(rest))

@@ -1,0 +1,69 @@
+"""How well a denoiser does on images that training did not see, level by level.
+
+The noise of an image is a function of its seed alone, the same at every level and for every model: differences are the models'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pixelpath import noise
+from pixelpath.types import Images, Labels, Sigmas
+
+LabelledDenoise = Callable[[Images, Sigmas, Labels | None], Images]
+
+
+@dataclass(frozen=True)
+class HeldOutRow:
+    """The mean squared error per value at one sigma, its standard error over images, and their count."""
+
+    sigma: float
+    loss: float
+    standard_error: float
+    count: int
+
+
+@torch.no_grad()
+def held_out_loss(
+    denoise: LabelledDenoise,
+    images: Images,
+    labels: Labels | None,
+    sigmas: Iterable[float],
+    seeds: Sequence[int],
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> list[HeldOutRow]:
+    """mean |D(x + sigma e, sigma) - x|^2 over held-out images x [batch, channel, row, column] (model range), for each sigma.
+
+    `denoise(noisy, sigma, labels)` works on `device` and gets sigma [batch]; `seeds` hold one seed per image. Raises ValueError
+    if there are fewer than two images, or not as many seeds as images.
+    """
+    if len(images) < 2 or len(seeds) != len(images):
+        raise ValueError(
+            f"The held-out loss needs at least 2 images and a seed for each, got {len(images)} images and {len(seeds)} seeds: "
+            "hold out a larger share."
+        )
+    sigmas = list(sigmas)
+    errors = []
+    for first in range(0, len(images), batch_size):
+        part = slice(first, first + batch_size)
+        clean = images[part].to(device)
+        drawn = noise.normal(noise.generators(seeds[part]), clean.shape[1:]).to(clean)  # drawn on the CPU: equal on every device
+        chosen = None if labels is None else labels[part].to(device)
+        errors.append(torch.stack([_errors(denoise, clean, drawn, chosen, sigma) for sigma in sigmas]))
+    together = torch.cat(errors, dim=1)
+    wide = together.std(1) / len(images) ** 0.5
+    return [HeldOutRow(s, float(m), float(e), len(images)) for s, m, e in zip(sigmas, together.mean(1), wide, strict=True)]
+
+
+def _errors(
+    denoise: LabelledDenoise, clean: Images, drawn: Images, labels: Labels | None, sigma: float
+) -> Float[Tensor, "batch"]:
+    levels = clean.new_full((len(clean),), sigma)
+    estimate = denoise(clean + sigma * drawn, levels, labels)
+    return (estimate - clean).cpu().double().square().flatten(1).mean(1)

@@ -1,0 +1,44 @@
+"""What a number was measured under: without its protocol a distance cannot be compared with another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+from pixelpath.evaluation.features import FeatureExtractor
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The circumstances of a measurement, all JSON-ready.
+
+    `real` and `generated` are counts of images; `labels` says how classes were chosen ("balanced", "none", ...); `images` says
+    what the real images were brought to before anything else ("8x8x1 uint8, as stored"); `resize` is the extractor's own; `steps`
+    and `evaluations` (network evaluations per image) describe the sampling, `seeds` the first and last seed of the samples.
+    """
+
+    real: int
+    generated: int
+    labels: str
+    images: str
+    resize: str
+    extractor: str
+    extractor_hash: str
+    sampler: str | None = None
+    steps: int | None = None
+    evaluations: int | None = None
+    guidance: float | None = None
+    seeds: tuple[int, int] | None = None
+
+    def record(self, **values: float | int | str | None) -> dict[str, object]:
+        """The named numbers with this protocol, for evaluation.json; raises ValueError for a number that is not finite."""
+        broken = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
+        if broken:
+            raise ValueError(f"{', '.join(broken)} in features '{self.extractor}' is not finite: look for NaN in the samples.")
+        protocol = asdict(self) | {"seeds": None if self.seeds is None else list(self.seeds)}
+        return {**values, "protocol": protocol}
+
+
+def protocol_of(extractor: FeatureExtractor, real: int, generated: int, labels: str, images: str) -> Protocol:
+    """The protocol of features from `extractor`; say how the images were sampled with dataclasses.replace."""
+    return Protocol(real, generated, labels, images, extractor.resize, extractor.name, extractor.hash)

@@ -1,0 +1,1 @@
+"""Models: networks given a meaning."""

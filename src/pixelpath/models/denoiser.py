@@ -1,0 +1,37 @@
+"""A denoiser estimates the clean image from a noisy one and its sigma: a backbone under scalings."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from pixelpath.models.scalings import Scalings
+from pixelpath.networks.backbone import Backbone
+from pixelpath.noise import expand
+from pixelpath.types import Denoise, Images, Labels, Sigmas
+
+Drop = Bool[Tensor, "batch"]
+
+
+class Denoiser(nn.Module):
+    """D(noisy, sigma, labels) = skip noisy + out backbone(input noisy, noise, labels); the estimate has the shape of `noisy`."""
+
+    def __init__(self, backbone: Backbone, scalings: Scalings) -> None:
+        super().__init__()
+        self.backbone, self.scalings = backbone, scalings
+
+    def forward(self, noisy: Images, sigma: Sigmas, labels: Labels | None = None, drop: Drop | None = None) -> Images:
+        """`labels` [batch] are classes, num_classes where there is none; None, or True in `drop` [batch], means no class."""
+        sigma = sigma.to(device=noisy.device, dtype=noisy.dtype).expand(len(noisy))
+        if labels is None:
+            labels = torch.full((len(noisy),), self.backbone.no_label, device=noisy.device)
+        if drop is not None:
+            labels = torch.where(drop, self.backbone.no_label, labels)
+        factors = self.scalings(sigma)
+        raw = self.backbone(expand(factors.input, noisy) * noisy, factors.noise, labels)
+        return expand(factors.skip, noisy) * noisy + expand(factors.out, noisy) * raw.to(noisy.dtype)
+
+    def bind(self, labels: Labels | None) -> Denoise:
+        """This denoiser for given labels (None: no class), as samplers take it."""
+        return lambda noisy, sigma: self(noisy, sigma, labels)

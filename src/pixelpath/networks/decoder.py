@@ -1,0 +1,42 @@
+"""The decoder: modulated transformer blocks that walk back over the encoder's outputs and end in pixels (EPG, arXiv 2510.12586)."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pixelpath.networks.encoder import EXTRA, Encoder, Encoding
+from pixelpath.networks.layers import EPSILON, ModulatedBlock, initialise, unpatchify
+from pixelpath.types import Images
+
+
+class Decoder(nn.Module):
+    """An encoding and a condition [batch, encoder width] to images [batch, channels, rows, columns], zero at the start of training.
+
+    Block i takes the output of encoder block depth - 1 - i as its long skip. Raises ValueError if the decoder is not as deep as the encoder.
+    """
+
+    def __init__(self, encoder: Encoder, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        if depth != len(encoder.blocks):
+            raise ValueError(
+                f"A decoder of {depth} blocks cannot join an encoder of {len(encoder.blocks)}: every decoder block takes the output "
+                "of one encoder block, so choose equal depths."
+            )
+        self.patch, self.checkpointing = encoder.patch, False
+        self.enter = nn.Linear(encoder.width, width) if width != encoder.width else nn.Identity()
+        self.blocks = nn.ModuleList([ModulatedBlock(width, heads, encoder.width, encoder.width) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width, eps=EPSILON)
+        self.out = nn.Linear(width, encoder.patch**2 * encoder.channels)
+        initialise(self)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, encoding: Encoding, condition: Float[Tensor, "batch width"], rows: int, columns: int) -> Images:
+        tokens = self.enter(encoding.tokens)
+        for block, skip in zip(self.blocks, reversed(encoding.blocks), strict=True):
+            if self.checkpointing and self.training:
+                tokens = checkpoint(block, tokens, skip, condition, use_reentrant=False)
+            else:
+                tokens = block(tokens, skip, condition)
+        return unpatchify(self.out(self.norm(tokens))[:, EXTRA:], rows, columns, self.patch)

@@ -1,0 +1,77 @@
+"""The encoder: a plain vision transformer whose sequence is [CLS, noise token, patches] (EPG, arXiv 2510.12586).
+
+It is trained alone in stage one and, unchanged, is the first half of the generator in stage two.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from pixelpath.networks.layers import EPSILON, Block, Tokens, initialise, sinusoids
+from pixelpath.types import Images
+
+EXTRA = 2  # tokens before the patches: CLS and noise
+
+
+class Encoding(NamedTuple):
+    """What the encoder says of a batch: the normed tokens, the outputs of its blocks (first to last), and the noise token alone."""
+
+    tokens: Tokens
+    blocks: list[Tokens]
+    noise: Float[Tensor, "batch width"]
+
+
+class Encoder(nn.Module):
+    """Images [batch, channels, rows, columns] and a noise coordinate [batch] to tokens [batch, 2 + patches, width].
+
+    Raises ValueError if `patch` does not divide `rows` and `columns`, or images have another shape.
+    """
+
+    def __init__(self, channels: int, rows: int, columns: int, patch: int, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        if rows % patch or columns % patch:
+            raise ValueError(f"A patch of {patch} does not divide images of {rows} x {columns} pixels: choose another patch or resize.")
+        self.channels, self.rows, self.columns, self.patch, self.width = channels, rows, columns, patch, width
+        self.checkpointing = False
+        self.patches = nn.Conv2d(channels, width, patch, stride=patch)
+        self.cls = nn.Parameter(torch.empty(1, 1, width))
+        self.positions = nn.Parameter(torch.empty(1, EXTRA + (rows // patch) * (columns // patch), width))
+        self.blocks = nn.ModuleList([Block(width, heads) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width, eps=EPSILON)
+        initialise(self)
+        nn.init.xavier_uniform_(self.patches.weight.view(width, -1))
+        nn.init.zeros_(self.patches.bias)  # pyright: ignore[reportArgumentType]
+        nn.init.normal_(self.cls, std=0.02)
+        nn.init.normal_(self.positions, std=0.02)
+
+    def forward(self, images: Images, noise: Float[Tensor, "batch"], shift: Tokens | None = None) -> Encoding:
+        """`shift` [batch, 1, width], if given, is added to the CLS token."""
+        if images.shape[1:] != (self.channels, self.rows, self.columns):
+            expected = f"{self.channels} x {self.rows} x {self.columns}"
+            raise ValueError(f"This encoder takes images of {expected}, not {' x '.join(map(str, images.shape[1:]))}: resize them.")
+        patches = self.patches(images).flatten(2).transpose(1, 2)
+        wave = sinusoids(noise, self.width).to(patches.dtype)
+        cls = self.cls.expand(len(images), -1, -1) if shift is None else self.cls + shift
+        tokens = torch.cat([cls.to(patches.dtype), wave[:, None], patches], dim=1) + self.positions
+        outputs: list[Tensor] = []
+        for block in self.blocks:
+            tokens = checkpoint(block, tokens, use_reentrant=False) if self.checkpointing and self.training else block(tokens)
+            outputs.append(tokens)
+        return Encoding(self.norm(tokens), outputs, wave)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Make this the encoder of images of `rows` x `columns`: the position table of the patches is interpolated (bicubic)."""
+        if rows % self.patch or columns % self.patch:
+            raise ValueError(f"A patch of {self.patch} does not divide images of {rows} x {columns} pixels: choose another size.")
+        extra, table = self.positions.data[:, :EXTRA], self.positions.data[:, EXTRA:]
+        grid = table.transpose(1, 2).unflatten(2, (self.rows // self.patch, self.columns // self.patch))
+        size = (rows // self.patch, columns // self.patch)
+        grown = functional.interpolate(grid, size, mode="bicubic", antialias=True)
+        self.positions = nn.Parameter(torch.cat([extra, grown.flatten(2).transpose(1, 2)], dim=1))
+        self.rows, self.columns = rows, columns

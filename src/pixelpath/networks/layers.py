@@ -1,0 +1,119 @@
+"""The parts that encoder and decoder share: attention, transformer blocks, sinusoids, patches.
+
+A *token* is one vector of a sequence [batch, token, width]. A *modulated* block takes shift, scale and gate of its two branches from a
+condition vector, all zero at the start (adaLN-zero: Peebles & Xie 2023, arXiv 2212.09748, section 3.2).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+Tokens = Float[Tensor, "batch token width"]
+EPSILON = 1e-5  # of every LayerNorm
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017) without bias on query, key and value; [batch, token, width] to the same.
+
+    Raises ValueError if `heads` does not divide `width`.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if heads < 1 or width % heads:
+            raise ValueError(f"Attention of width {width} cannot be split into {heads} heads: choose a number of heads that divides it.")
+        self.heads = heads
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        batch, length, width = tokens.shape
+        parts = self.query_key_value(tokens).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        return self.out(attended.transpose(1, 2).reshape(batch, length, width))
+
+
+class Mlp(nn.Sequential):
+    """Linear, GELU, linear, four times as wide within."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: tokens + attention(norm(tokens)), then + mlp(norm(tokens))."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width, eps=EPSILON)
+        self.attention = Attention(width, heads)
+        self.norm_mlp = nn.LayerNorm(width, eps=EPSILON)
+        self.mlp = Mlp(width)
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        tokens = tokens + self.attention(self.norm_attention(tokens))
+        return tokens + self.mlp(self.norm_mlp(tokens))
+
+
+class ModulatedBlock(nn.Module):
+    """A block of the decoder: joins one output of the encoder (long skip, Bao et al. 2023, arXiv 2209.12152), then attends, modulated.
+
+    tokens [batch, token, width], skip [batch, token, skip_width], condition [batch, condition_width] to [batch, token, width].
+    """
+
+    def __init__(self, width: int, heads: int, skip_width: int, condition_width: int) -> None:
+        super().__init__()
+        self.join = nn.Linear(width + skip_width, width)
+        self.norm_join = nn.LayerNorm(width, eps=EPSILON)
+        self.norm_attention = nn.LayerNorm(width, eps=EPSILON)
+        self.attention = Attention(width, heads)
+        self.norm_mlp = nn.LayerNorm(width, eps=EPSILON)
+        self.mlp = Mlp(width)
+        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(condition_width, 6 * width))
+
+    def forward(self, tokens: Tokens, skip: Tokens, condition: Float[Tensor, "batch condition"]) -> Tokens:
+        tokens = self.norm_join(self.join(torch.cat([tokens, skip], dim=-1)))
+        shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp = (
+            self.modulation(condition).unsqueeze(1).chunk(6, dim=-1)
+        )
+        normed = self.norm_attention(tokens) * (1 + scale_attention) + shift_attention
+        tokens = tokens + gate_attention * self.attention(normed)
+        normed = self.norm_mlp(tokens) * (1 + scale_mlp) + shift_mlp
+        return tokens + gate_mlp * self.mlp(normed)
+
+
+def sinusoids(position: Float[Tensor, "batch"], width: int, longest: float = 10000.0) -> Float[Tensor, "batch width"]:
+    """[cos(p f_0) .. cos(p f_k), sin(p f_0) .. sin(p f_k)] with f_i = longest^(-i/(k+1)), in float32; an odd width ends in a zero."""
+    half = width // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=position.device) / half
+    angles = position.float()[:, None] * torch.exp(-math.log(longest) * exponents)
+    waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return functional.pad(waves, (0, width % 2))
+
+
+def unpatchify(tokens: Tokens, rows: int, columns: int, patch: int) -> Float[Tensor, "batch channel row column"]:
+    """Tokens [batch, rows/patch * columns/patch, patch * patch * channel] to images; values are (row, column, channel) in a token."""
+    batch = tokens.shape[0]
+    parts = tokens.view(batch, rows // patch, columns // patch, patch, patch, -1)
+    return parts.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, rows, columns)
+
+
+def initialise(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases for every linear layer; query, key and value count as three matrices."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    for layer in module.modules():
+        if isinstance(layer, Attention):
+            for part in layer.query_key_value.weight.data.chunk(3):
+                nn.init.xavier_uniform_(part)
+        if isinstance(layer, ModulatedBlock):
+            nn.init.zeros_(layer.modulation[1].weight)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,191 @@
+"""Which noise levels exist, how often training visits each, and how much each counts.
+
+A *noise range* runs from `lowest` to `highest` sigma, both given for images of 64 pixels; `shift` = pixels / 64 scales every level
+for another resolution (Hoogeboom et al. 2023, "simple diffusion", arXiv 2301.11093). *Unshifted* sigmas are those before that factor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pixelpath.types import Images, Sigmas
+
+RHO = 7.0  # curvature of the Karras grid
+
+
+def seed_of(*key: int) -> int:
+    """A 63-bit seed that is a function of the integers `key` alone: the same on every machine, unrelated for unequal keys."""
+    text = ",".join(map(str, key)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+def generators(seeds: Iterable[int], device: torch.device | str = "cpu") -> list[torch.Generator]:
+    """One generator per seed, so that what an image draws does not depend on the images beside it."""
+    return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+
+def normal(sources: list[torch.Generator], shape: Iterable[int]) -> Float[Tensor, "batch *shape"]:
+    """Standard normal draws [batch, *shape], row i from generator i alone."""
+    shape = tuple(shape)
+    return torch.stack([torch.randn(shape, generator=source, device=source.device) for source in sources])
+
+
+def uniform(sources: list[torch.Generator], shape: Iterable[int]) -> Float[Tensor, "batch *shape"]:
+    """Draws from [0, 1) of shape [batch, *shape], row i from generator i alone."""
+    shape = tuple(shape)
+    return torch.stack([torch.rand(shape, generator=source, device=source.device) for source in sources])
+
+
+def expand(sigma: Sigmas, images: Images) -> Tensor:
+    """Sigma [batch] or [] shaped to multiply images [batch, channel, row, column], on their device and in their dtype."""
+    return sigma.to(images).reshape(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class NoiseRange:
+    """The levels that exist: from `lowest` to `highest` (for 64 pixels), all times `shift`.
+
+    Raises ValueError unless 0 < lowest < highest and shift > 0.
+    """
+
+    lowest: float = 0.002
+    highest: float = 80.0
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lowest < self.highest or not self.shift > 0:
+            raise ValueError(
+                f"A noise range needs 0 < lowest < highest and shift > 0, got lowest={self.lowest}, highest={self.highest}, "
+                f"shift={self.shift}: choose a smaller lowest or a larger highest."
+            )
+
+    def for_resolution(self, pixels: float) -> NoiseRange:
+        """The same range for images `pixels` high (for images that are not square: the root of height x width)."""
+        return replace(self, shift=pixels / 64)
+
+    def grid(self, count: int, beyond: int = 0, dtype: torch.dtype = torch.float64) -> Float[Tensor, "levels"]:
+        """The `count` unshifted levels of Karras et al. 2022 (arXiv 2206.00364, eq. 5), falling from highest to lowest, computed in `dtype`.
+
+        `beyond` continues the formula by so many levels below the lowest. Raises ValueError if count < 2.
+        """
+        if count < 2:
+            raise ValueError(f"A grid needs at least 2 levels, got {count}.")
+        position = torch.arange(count + beyond, dtype=dtype) / (count - 1)
+        top, bottom = self.highest ** (1 / RHO), self.lowest ** (1 / RHO)
+        return (top + position * (bottom - top)) ** RHO
+
+    def steps(self, count: int, start: float | None = None) -> Float[Tensor, "levels"]:
+        """The `count` + 1 shifted levels of a sampling run of `count` steps: falling from highest (or `start`), ending in 0.
+
+        `start` is a shifted sigma, at most the highest of the range: the grid is built anew between it and the lowest level.
+        Raises ValueError if count < 1 or `start` is outside the range.
+        """
+        if count < 1:
+            raise ValueError(f"A sampling run needs at least 1 step, got {count}.")
+        highest = self.highest if start is None else start / self.shift
+        if not self.lowest < highest <= self.highest * (1 + 1e-9):
+            low, high = self.lowest * self.shift, self.highest * self.shift
+            raise ValueError(f"Sampling cannot start at sigma {start}: this range runs from {low:g} to {high:g}.")
+        levels = replace(self, highest=highest).grid(count) if count > 1 else torch.tensor([highest], dtype=torch.float64)
+        return torch.cat([levels * self.shift, levels.new_zeros(1)])
+
+    def nearest(self, sigma: Float[Tensor, "batch"], count: int) -> Int[Tensor, "batch"]:
+        """The index, on the grid of `count` levels, of the level closest to each unshifted sigma."""
+        grid = self.grid(count).to(sigma)
+        after = torch.searchsorted(-grid, -sigma).clamp(1, count - 1)
+        closer_before = (grid[after - 1] - sigma) <= (sigma - grid[after])
+        return torch.where(closer_before, after - 1, after)
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """Draws ln sigma ~ N(mean, deviation^2), unshifted (Karras et al. 2022, arXiv 2206.00364, table 1), held inside the range."""
+
+    mean: float = -1.2
+    deviation: float = 1.2
+
+    def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
+        """Unshifted sigmas [batch]."""
+        sigma = torch.exp(self.mean + self.deviation * normal(sources, ()))
+        return sigma.clamp(noise.lowest, noise.highest)
+
+
+@dataclass(frozen=True)
+class GridLogNormal:
+    """As LogNormal, then moved to the nearest of the `count` levels of the grid (Lei et al. 2025, EPG, arXiv 2510.12586)."""
+
+    mean: float = -1.2
+    deviation: float = 1.6
+    count: int = 1280
+
+    def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
+        """Unshifted sigmas [batch], each a level of `noise.grid(count)`."""
+        sigma = LogNormal(self.mean, self.deviation)(sources, noise)
+        return noise.grid(self.count).to(sigma)[noise.nearest(sigma, self.count)]
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """Draws ln sigma evenly between two unshifted levels: every octave of noise is visited equally often."""
+
+    lowest: float = 0.002
+    highest: float = 80.0
+
+    def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
+        """Unshifted sigmas [batch]."""
+        low, high = math.log(self.lowest), math.log(self.highest)
+        return torch.exp(low + (high - low) * uniform(sources, ())).clamp(noise.lowest, noise.highest)
+
+
+Draw = LogNormal | GridLogNormal | LogUniform
+
+
+@dataclass(frozen=True)
+class GridWeight:
+    """The reference's weight 1 / (sigma_i - sigma_(i+1)), between neighbours on the unshifted grid of `count` levels (EPG, arXiv 2510.12586).
+
+    The neighbour of the lowest level is the one that the grid would have next.
+    """
+
+    count: int = 1280
+
+    def __call__(self, sigma: Float[Tensor, "batch"], noise: NoiseRange) -> Float[Tensor, "batch"]:
+        """Weights [batch] of unshifted sigmas."""
+        # In float32, as the reference has it: neighbours nearly cancel, which moves its weights by up to 2e-4 from the exact ones.
+        grid = noise.grid(self.count, beyond=1, dtype=torch.float32)
+        return (1 / (grid[:-1] - grid[1:])).to(sigma)[noise.nearest(sigma, self.count)]
+
+
+@dataclass(frozen=True)
+class EDMWeight:
+    """(sigma^2 + sigma_data^2) / (sigma sigma_data)^2 of the shifted sigma, at most `limit` (Karras et al. 2022, arXiv 2206.00364, table 1).
+
+    It gives every level the same loss at the start of training; the limit spares the lowest levels their enormous weight.
+    """
+
+    sigma_data: float = 0.5
+    limit: float = math.inf
+
+    def __call__(self, sigma: Float[Tensor, "batch"], noise: NoiseRange) -> Float[Tensor, "batch"]:
+        """Weights [batch] of unshifted sigmas."""
+        shifted = sigma * noise.shift
+        return ((shifted**2 + self.sigma_data**2) / (shifted * self.sigma_data) ** 2).clamp(max=self.limit)
+
+
+@dataclass(frozen=True)
+class FlatWeight:
+    """Weight 1 at every level: with LogUniform draws the squared error counts equally in every octave of sigma."""
+
+    def __call__(self, sigma: Float[Tensor, "batch"], noise: NoiseRange) -> Float[Tensor, "batch"]:
+        """Ones [batch]."""
+        return torch.ones_like(sigma)
+
+
+Weight = GridWeight | EDMWeight | FlatWeight

@@ -1,0 +1,1 @@
+"""Objectives: what a run minimises, called as objective(student, average, batch, step)."""

@@ -1,0 +1,85 @@
+"""From a recipe to its networks, and from stage one to stage two."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from pixelpath.models.denoiser import Denoiser
+from pixelpath.models.representation import Representation
+from pixelpath.models.scalings import Clean
+from pixelpath.networks.backbone import Backbone
+from pixelpath.networks.decoder import Decoder
+from pixelpath.networks.encoder import Encoder
+from pixelpath.networks.projector import Projector
+from pixelpath.noise import seed_of
+from pixelpath.recipes.recipe import Recipe
+
+Shape = tuple[int, int, int]  # channels, rows, columns
+
+
+def encoder_of(recipe: Recipe, shape: Shape) -> Encoder:
+    """A new encoder for images of `shape`; ValueError if the recipe's patch does not divide them."""
+    return Encoder(*shape, recipe.patch, recipe.size.encoder.width, recipe.size.encoder.depth, recipe.size.encoder.heads)
+
+
+def denoiser_of(recipe: Recipe, shape: Shape, num_classes: int) -> Denoiser:
+    """A new denoiser for images of `shape` in `num_classes` classes (0: unconditional)."""
+    encoder, stack = encoder_of(recipe, shape), recipe.size.decoder
+    decoder = Decoder(encoder, stack.width, stack.depth, stack.heads)
+    return Denoiser(Backbone(encoder, decoder, num_classes), recipe.scalings)
+
+
+def representation_of(recipe: Recipe, shape: Shape) -> Representation:
+    """A new encoder under a new projector for images of `shape`."""
+    encoder = encoder_of(recipe, shape)
+    return Representation(encoder, Projector(encoder.width, recipe.projector.hidden, recipe.projector.out), Clean(0.5))
+
+
+def student_of(recipe: Recipe, shape: Shape, num_classes: int) -> Representation | Denoiser:
+    """The module that a run trains, its weights a function of the recipe's seed; leaves torch's random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(recipe.seed, 0))
+        student = representation_of(recipe, shape) if recipe.is_encoder else denoiser_of(recipe, shape, num_classes)
+    checkpoint_activations(student, recipe.activation_checkpointing)
+    return student
+
+
+def checkpoint_activations(student: Representation | Denoiser, on: bool) -> None:
+    """Keep one activation per block and compute the rest again in the backward pass, or not."""
+    if isinstance(student, Denoiser):
+        student.backbone.checkpoint_activations(on)
+    else:
+        student.encoder.checkpointing = on
+
+
+def hand_over(encoder: Encoder, target: Denoiser) -> None:
+    """Give stage two the encoder of stage one: one strict load, the position table interpolated if the resolution differs.
+
+    Raises ValueError naming the first weights that do not fit.
+    """
+    receiver = target.backbone.encoder
+    state = encoder.state_dict()
+    if (encoder.rows, encoder.columns) != (receiver.rows, receiver.columns) and encoder.patch == receiver.patch:
+        resized = copy.deepcopy(encoder)
+        resized.resize(receiver.rows, receiver.columns)
+        state = resized.state_dict()
+    strict_load(receiver, state, "the encoder of stage one", "give stage two the same --size, --patch and channels as stage one")
+
+
+def strict_load(module: nn.Module, state: dict[str, torch.Tensor], what: str, remedy: str) -> None:
+    """Load every weight of `state` into `module`; ValueError with up to three misfits if keys or shapes differ in any way."""
+    own = module.state_dict()
+    misfits = [f"{key} is missing" for key in own if key not in state]
+    misfits += [f"{key} is not known here" for key in state if key not in own]
+    misfits += [
+        f"{key} is {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and own[key].shape != state[key].shape
+    ]
+    if misfits:
+        more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
+        raise ValueError(f"The weights of {what} do not fit: {', '.join(misfits[:3])}{more}; {remedy}.")
+    module.load_state_dict(state)

@@ -1,0 +1,82 @@
+"""From seeds to images: one entry that previews, evaluations, the sample command and Python users share.
+
+A *seed* belongs to one image: its starting noise and all noise on the way come from its own generator, always on the CPU, so the same seed
+is the same image (up to rounding) at any batch size, on any device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pixelpath.models.denoiser import Denoiser
+from pixelpath.noise import NoiseRange, generators, normal, seed_of
+from pixelpath.sampling.guidance import guide
+from pixelpath.sampling.samplers import ancestral, churn, euler, heun, multistep
+from pixelpath.types import Denoise, Images, Labels, Noise
+
+Sampler = Callable[[Denoise, Images, Tensor, Noise], Images]
+
+SAMPLERS: dict[str, Sampler] = {
+    "euler": lambda denoise, x, levels, noise: euler(denoise, x, levels),
+    "heun": lambda denoise, x, levels, noise: heun(denoise, x, levels),
+    "churn": churn,
+    "ancestral": ancestral,
+    "multistep": lambda denoise, x, levels, noise: multistep(denoise, x, levels),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to sample: `sampler` over the levels of `noise.steps(steps)`, guided by `scale` between two unshifted sigmas.
+
+    `reference` is the denoiser that guidance pushes away from: None for the same one without label (classifier-free), which needs classes.
+    """
+
+    noise: NoiseRange
+    steps: int = 32
+    scale: float = 1.0
+    between: tuple[float, float] = (0.0, math.inf)
+    sampler: Sampler = SAMPLERS["heun"]
+    reference: Denoiser | None = None
+
+
+def balanced(seeds: Sequence[int], num_classes: int) -> Labels:
+    """Label seed mod num_classes for every seed: classes in turn; 0 ("no class") where there are none."""
+    return torch.tensor([seed % num_classes if num_classes else 0 for seed in seeds], dtype=torch.int64)
+
+
+def generate(
+    denoiser: Denoiser, shape: tuple[int, int, int], seeds: Sequence[int], labels: Labels, plan: Plan, batch_size: int = 64
+) -> Iterator[Images]:
+    """Batches of images [<= batch_size, *shape] in model range on the CPU, one image per seed and label, in their order."""
+    device = next(denoiser.parameters()).device
+    levels = plan.noise.steps(plan.steps)
+    for start in range(0, len(seeds), batch_size):
+        part = seeds[start : start + batch_size]
+        sources = generators([seed_of(seed) for seed in part])
+
+        def noise(sources: list[torch.Generator] = sources) -> Images:
+            return normal(sources, shape).to(device)
+
+        denoise = _guided(denoiser, labels[start : start + batch_size].to(device), plan)
+        with torch.no_grad():
+            yield plan.sampler(denoise, float(levels[0]) * noise(), levels, noise).float().cpu()
+
+
+def _guided(denoiser: Denoiser, labels: Labels, plan: Plan) -> Denoise:
+    conditional = denoiser.backbone.num_classes > 0
+    estimate = denoiser.bind(labels if conditional else None)
+    if plan.reference is None and not conditional:
+        return estimate
+    reference = denoiser.bind(None) if plan.reference is None else plan.reference.bind(_known(plan.reference, labels))
+    low, high = (limit * plan.noise.shift for limit in plan.between)
+    return guide(estimate, reference, plan.scale, (low, high))
+
+
+def _known(reference: Denoiser, labels: Labels) -> Labels | None:
+    return labels if reference.backbone.num_classes > 0 else None

@@ -1,0 +1,180 @@
+"""A recipe says everything a run chose: its networks, objective, optimizer, data settings and length, as the working values themselves.
+
+An *open* recipe has not seen data yet; `for_data` *closes* it: the noise range takes the resolution, curricula and schedules the run's length.
+Recipes go to JSON and back unchanged; a value of several possible types carries the name of its type under "type".
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cattrs
+from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
+from cattrs.strategies import configure_tagged_union
+
+from pixelpath.data.sources import DataSettings
+from pixelpath.data.views import PHOTOGRAPHS, Augmentation
+from pixelpath.models.scalings import Clean, Preconditioned, Scalings
+from pixelpath.noise import Draw, NoiseRange, Weight
+from pixelpath.objectives.denoising import Denoising
+from pixelpath.objectives.representation import RepresentationLearning, Temperature
+from pixelpath.recipes.sizes import NANO, Size
+from pixelpath.training.optimizer import AdamW, Cosine, Schedule
+
+
+class Precision(Enum):
+    """The dtype of matrix products and activations; weights, norms, softmax of contrast and losses stay float32."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+@dataclass(frozen=True)
+class ProjectorSize:
+    """Hidden and output width of the projector of stage one."""
+
+    hidden: int = 4096
+    out: int = 256
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How previews and evaluations of a run are sampled, and what `pixelpath sample` does unless told otherwise."""
+
+    steps: int = 32
+    """Steps of Heun's method, each two network evaluations but the last."""
+    scale: float = 1.5
+    """Scale of classifier-free guidance; 1 is none. Without classes there is none."""
+    between: tuple[float, float] = (0.0, math.inf)
+    """Guide only where between[0] < sigma <= between[1] (for 64 pixels)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run of training."""
+
+    name: str
+    """What the recipe is called."""
+    objective: RepresentationLearning | Denoising
+    """What training minimises: representation learning (stage one) or denoising (stage two)."""
+    size: Size = NANO
+    """Depth, width and heads of encoder and decoder."""
+    patch: int = 4
+    """Side of a patch in pixels; divides rows and columns."""
+    projector: ProjectorSize = ProjectorSize()  # noqa: RUF009 (frozen, so sharing it is safe)
+    """The projector of stage one."""
+    scalings: Scalings = Clean()  # noqa: RUF009
+    """What the network's output means in stage two."""
+    augmentation: Augmentation = PHOTOGRAPHS
+    """The views of stage one."""
+    flip: bool = False
+    """Mirror every other image left to right in stage two."""
+    conditional: bool = True
+    """Use the classes of the data, where there are any."""
+    freeze_encoder: bool = False
+    """Stage two leaves the encoder as stage one made it."""
+    steps: int = 1000
+    """Optimizer steps of the whole run."""
+    batch_size: int = 128
+    """Images per step, over all processes."""
+    accumulate: int = 1
+    """Parts into which every process splits its share of the batch, one after the other."""
+    optimizer: AdamW = AdamW()  # noqa: RUF009
+    """The optimizer."""
+    schedule: Schedule = Cosine()  # noqa: RUF009
+    """The learning rate's factor as a function of the step."""
+    average_rate: float = 0.999
+    """The share of its past that the average keeps at every step; lower at the very start: (1 + step) / (10 + step)."""
+    seed: int = 0
+    """All randomness of the run is a function of this."""
+    precision: Precision = Precision.AUTO
+    """Precision of the computation; auto: bfloat16 on CUDA, float32 elsewhere."""
+    compile: bool | None = None
+    """torch.compile; none given: on CUDA only."""
+    activation_checkpointing: bool = False
+    """Keep one activation per block and compute the rest again: less memory, a third more compute."""
+    sampling: Sampling = Sampling()  # noqa: RUF009
+    """How previews and evaluations are sampled."""
+    data: DataSettings = field(default_factory=DataSettings)
+    """How the data are read."""
+
+    @property
+    def noise(self) -> NoiseRange:
+        """The noise range of the run."""
+        return self.objective.noise
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether this is stage one."""
+        return isinstance(self.objective, RepresentationLearning)
+
+
+def for_data(recipe: Recipe, rows: int, columns: int) -> Recipe:
+    """The closed recipe for images of `rows` x `columns`: the levels shifted, totals of schedule and curricula set to the run's steps.
+
+    Raises ValueError if the recipe sets a shift other than 1 by hand.
+    """
+    if recipe.noise.shift != 1:
+        raise ValueError("The shift of the noise range follows from the size of the images: leave --objective.noise.shift alone.")
+    objective = replace(recipe.objective, noise=recipe.noise.for_resolution(math.sqrt(rows * columns)))
+    return _with_totals(replace(recipe, objective=objective), recipe.steps)
+
+
+def _with_totals(value: Any, steps: int) -> Any:
+    """A copy of a tree of dataclasses in which every field `total` that is 0 is `steps`."""
+    changes = {}
+    for part in fields(value):
+        inner = value.__dict__[part.name]
+        if part.name == "total" and inner == 0:
+            changes["total"] = steps
+        elif is_dataclass(inner):
+            changes[part.name] = _with_totals(inner, steps)
+    return replace(value, **changes)
+
+
+@cache
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, prefer_attrib_converters=False)
+    converter.register_unstructure_hook(float, lambda value: str(value) if math.isinf(value) else value)
+    converter.register_unstructure_hook(Path, str)
+    converter.register_structure_hook(Path, lambda value, _: Path(value))
+    for union in (Draw, Weight, Scalings, Temperature, Schedule, RepresentationLearning | Denoising):
+        configure_tagged_union(union, converter, tag_name="type")
+    return converter
+
+
+def to_json(recipe: Recipe) -> str:
+    """The recipe as indented JSON."""
+    return json.dumps(_converter().unstructure(recipe), indent=2)
+
+
+def from_json(text: str) -> Recipe:
+    """The recipe that `to_json` wrote; ValueError naming the setting if one is unknown (with the near ones) or has a wrong value."""
+    try:
+        return _converter().structure(json.loads(text), Recipe)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"This recipe is not JSON ({error}): write it with pixelpath.recipes.recipe.to_json.") from error
+    except BaseValidationError as error:
+        raise ValueError(_sentence(error)) from error
+
+
+def _sentence(error: BaseException, path: str = "") -> str:
+    """What is wrong with a recipe: the innermost cause of a tree of validation errors, and where it stands."""
+    if isinstance(error, ForbiddenExtraKeysError):
+        unknown = sorted(error.extra_fields)
+        known = [part.name for part in fields(error.cl)]
+        near = [name for key in unknown for name in difflib.get_close_matches(key, known, 3, 0.4)] or known
+        return f"Unknown setting {', '.join(unknown)} in {error.cl.__name__}: did you mean {', '.join(near)}?"
+    if isinstance(error, BaseExceptionGroup):
+        return _sentence(error.exceptions[0], path)
+    where = "; ".join(note for note in map(str, error.__notes__ if "__notes__" in error.__dict__ else []))
+    return f"A setting of this recipe is wrong or missing ({where or type(error).__name__}: {error}): compare with a fresh recipe.json."

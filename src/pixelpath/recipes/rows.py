@@ -1,0 +1,183 @@
+"""The recipes: one function per run. Published settings are those of EPG (Lei et al. 2025, arXiv 2510.12586); the small ones were chosen here.
+
+A row for stage one is called NAME-encoder, one for stage two NAME-diffusion. Every row runs as `pixelpath train ROW --data PATH --out RUN`; a
+diffusion row takes up a finished stage one with `--encoder RUN_OF_STAGE_ONE`, and trains from scratch without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from pixelpath.data.sources import DataSettings
+from pixelpath.data.views import DIGITS, PHOTOGRAPHS, SMALL
+from pixelpath.noise import EDMWeight, LogNormal, NoiseRange
+from pixelpath.objectives.denoising import Denoising
+from pixelpath.objectives.representation import Curriculum, RepresentationLearning
+from pixelpath.recipes import sizes
+from pixelpath.recipes.recipe import ProjectorSize, Recipe, Sampling
+from pixelpath.training.optimizer import AdamW, Cosine
+
+# Small images carry more per pixel than large ones, so their noise range is not scaled down with their size as the published shift would:
+# each small row names the range and the draws for 64 pixels that mean sigma 0.002 .. 80 at its own size.
+
+
+def digits_encoder() -> Recipe:
+    """Stage one on the 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn.
+
+    Command: pixelpath train digits-encoder --data runs/quickstart/digits.npz --out runs/digits-encoder.
+    """
+    return Recipe(
+        name="digits-encoder",
+        objective=RepresentationLearning(NoiseRange(0.016, 640.0), Curriculum()),
+        size=sizes.NANO,
+        patch=4,
+        projector=ProjectorSize(256, 64),
+        augmentation=DIGITS,
+        steps=1000,
+        batch_size=256,
+        optimizer=AdamW(1e-3, (0.9, 0.95), 0.03),
+        schedule=Cosine(warmup=50),
+        average_rate=0.99,
+        data=DataSettings(held_out_share=0.2),
+    )
+
+
+def digits_diffusion() -> Recipe:
+    """Stage two, diffusion, on the digits.
+
+    Command: pixelpath train digits-diffusion --data runs/quickstart/digits.npz --encoder runs/digits-encoder --out runs/digits-diffusion.
+    """
+    return Recipe(
+        name="digits-diffusion",
+        objective=Denoising(NoiseRange(0.016, 640.0), LogNormal(1.68, 1.2), EDMWeight(limit=100.0)),
+        size=sizes.NANO,
+        patch=4,
+        steps=2500,
+        batch_size=128,
+        optimizer=AdamW(1e-3, (0.9, 0.99), 0.01, clip=1.0),
+        schedule=Cosine(warmup=100),
+        average_rate=0.999,
+        sampling=Sampling(steps=18, scale=1.5),
+        data=DataSettings(held_out_share=0.2),
+    )
+
+
+def small_32_encoder() -> Recipe:
+    """Stage one for images of 32 x 32 pixels on a small GPU. Not run here."""
+    return Recipe(
+        name="small-32-encoder",
+        objective=RepresentationLearning(NoiseRange(0.004, 160.0), Curriculum()),
+        size=sizes.SMALL,
+        patch=4,
+        projector=ProjectorSize(2048, 256),
+        augmentation=SMALL,
+        steps=50_000,
+        batch_size=512,
+        optimizer=AdamW(6e-4, (0.9, 0.95), 0.03),
+        schedule=Cosine(warmup=1000),
+        average_rate=0.99,
+    )
+
+
+def small_32_diffusion() -> Recipe:
+    """Stage two, diffusion, for images of 32 x 32 pixels on a small GPU. Not run here."""
+    return Recipe(
+        name="small-32-diffusion",
+        objective=Denoising(NoiseRange(0.004, 160.0), LogNormal(-0.5, 1.2), EDMWeight(limit=100.0)),
+        size=sizes.SMALL,
+        patch=4,
+        flip=True,
+        steps=100_000,
+        batch_size=256,
+        optimizer=AdamW(3e-4, (0.9, 0.99), 0.01, clip=1.0),
+        schedule=Cosine(warmup=1000),
+        average_rate=0.9995,
+    )
+
+
+def small_64_encoder() -> Recipe:
+    """Stage one for images of 64 x 64 pixels on a small GPU. Not run here."""
+    return replace(
+        small_32_encoder(),
+        name="small-64-encoder",
+        objective=RepresentationLearning(NoiseRange(), Curriculum()),
+        patch=8,
+        augmentation=PHOTOGRAPHS,
+    )
+
+
+def small_64_diffusion() -> Recipe:
+    """Stage two, diffusion, for images of 64 x 64 pixels on a small GPU. Not run here."""
+    return replace(
+        small_32_diffusion(),
+        name="small-64-diffusion",
+        objective=Denoising(NoiseRange(), LogNormal(-0.9, 1.4), EDMWeight(limit=100.0)),
+        patch=8,
+    )
+
+
+def cifar10_encoder() -> Recipe:
+    """Stage one on CIFAR-10, 50,000 photographs of 32 x 32 pixels in 10 classes. Not run here."""
+    return replace(small_32_encoder(), name="cifar10-encoder", patch=2, steps=100_000)
+
+
+def cifar10_diffusion() -> Recipe:
+    """Stage two, diffusion, on CIFAR-10. Not run here."""
+    return replace(small_32_diffusion(), name="cifar10-diffusion", patch=2, steps=200_000)
+
+
+def imagenet_encoder(name: str, size: sizes.Size, pixels: int) -> Recipe:
+    """Stage one as published: batch 1024, 600k steps (57 hours on 8 H200 for B at 256 pixels, by the paper). Not run here."""
+    return Recipe(
+        name=name,
+        objective=RepresentationLearning(NoiseRange(), Curriculum()),
+        size=size,
+        patch=pixels // 16,
+        augmentation=PHOTOGRAPHS,
+        steps=600_000,
+        batch_size=1024,
+        optimizer=AdamW(2e-4, (0.9, 0.95), 0.03, decay_all=True),
+        schedule=Cosine(warmup=10_000),
+        average_rate=0.99,
+        data=DataSettings(resize=(pixels, pixels)),
+    )
+
+
+def imagenet_diffusion(name: str, size: sizes.Size, pixels: int, steps: int = 1_000_000) -> Recipe:
+    """Stage two, diffusion, as published: batch 1024, the reference's grid weight (by the paper: XL 139 hours on 8 H200). Not run here."""
+    return Recipe(
+        name=name,
+        objective=Denoising(NoiseRange()),
+        size=size,
+        patch=pixels // 16,
+        flip=True,
+        steps=steps,
+        batch_size=1024,
+        optimizer=AdamW(1e-4, (0.9, 0.999), 0.01, clip=0.5, clip_after=10_000, decay_all=True),
+        schedule=Cosine(warmup=10_000),
+        average_rate=0.9999,
+        sampling=Sampling(steps=32, scale=2.5, between=(0.19, 1.61)),
+        data=DataSettings(resize=(pixels, pixels)),
+    )
+
+
+def table() -> dict[str, Recipe]:
+    """Every recipe by its name."""
+    small: list[Callable[[], Recipe]] = [
+        digits_encoder, digits_diffusion, small_32_encoder, small_32_diffusion,
+        small_64_encoder, small_64_diffusion, cifar10_encoder, cifar10_diffusion,
+    ]  # fmt: skip
+    rows = [row() for row in small]
+    rows += [
+        imagenet_encoder("imagenet256-B-encoder", sizes.B, 256),
+        imagenet_encoder("imagenet256-L-encoder", sizes.L, 256),
+        imagenet_encoder("imagenet512-B-encoder", sizes.B, 512),
+        imagenet_encoder("imagenet512-L-encoder", sizes.L, 512),
+        imagenet_diffusion("imagenet256-L-diffusion", sizes.L, 256),
+        imagenet_diffusion("imagenet256-XL-diffusion", sizes.XL, 256),
+        imagenet_diffusion("imagenet256-XXL-diffusion", sizes.XXL, 256),
+        imagenet_diffusion("imagenet256-G-diffusion", sizes.G, 256, 2_000_000),
+        imagenet_diffusion("imagenet512-L-diffusion", sizes.L, 512),
+    ]
+    return {row.name: row for row in rows}

@@ -1,0 +1,1 @@
+"""Sampling: from a start down the levels to images, as plain functions of any denoiser."""

@@ -1,0 +1,104 @@
+"""Samplers walk a noisy image down falling levels to a clean one.
+
+All solve dx/dsigma = (x - D(x, sigma)) / sigma (Karras et al. 2022, arXiv 2206.00364, eq. 1 with sigma(t) = t), some adding noise on the way.
+`x` is the image at levels[0]; levels [count + 1] fall strictly and end in 0, or in any sigma at which to stop. They stay on the CPU, so
+that a step never waits for the device; a denoiser is called with one of them as sigma [].
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pixelpath.types import Denoise, Images, Noise
+
+Levels = Float[Tensor, "levels"]
+
+
+def _checked(levels: Levels) -> Levels:
+    values = levels.double().cpu()
+    if len(values) < 2 or not bool((values[:-1] > values[1:]).all()) or values[-1] < 0:
+        raise ValueError(f"Levels must fall strictly and end in 0 or above, got {[round(v, 4) for v in values.tolist()]}.")
+    return values
+
+
+def euler(denoise: Denoise, x: Images, levels: Levels) -> Images:
+    """First order, one evaluation a step: x <- D + (next / sigma) (x - D). Over [highest, 0] it is one-step generation."""
+    for sigma, below in pairwise(_checked(levels)):
+        x = torch.lerp(denoise(x, sigma), x, float(below / sigma))
+    return x
+
+
+def heun(denoise: Denoise, x: Images, levels: Levels) -> Images:
+    """Second order, two evaluations a step, one in a step to 0 (Karras et al. 2022, arXiv 2206.00364, algorithm 1)."""
+    for sigma, below in pairwise(_checked(levels)):
+        x = _heun_step(denoise, x, sigma, below)
+    return x
+
+
+def _heun_step(denoise: Denoise, x: Images, sigma: Tensor, below: Tensor) -> Images:
+    slope = (x - denoise(x, sigma)) / float(sigma)
+    guess = x + float(below - sigma) * slope
+    if below == 0:
+        return guess
+    slope_below = (guess - denoise(guess, below)) / float(below)
+    return x + float(below - sigma) / 2 * (slope + slope_below)
+
+
+def churn(
+    denoise: Denoise,
+    x: Images,
+    levels: Levels,
+    noise: Noise,
+    amount: float = 40.0,
+    between: tuple[float, float] = (0.05, 50.0),
+    inflation: float = 1.003,
+) -> Images:
+    """Heun after raising the noise a little at every step inside `between` (Karras et al. 2022, arXiv 2206.00364, algorithm 2).
+
+    `amount` is S_churn, shared out over the steps; `inflation` is S_noise, the deviation of the added noise.
+    """
+    levels = _checked(levels)
+    raise_by = min(amount / (len(levels) - 1), math.sqrt(2) - 1)
+    for sigma, below in pairwise(levels):
+        if between[0] <= sigma <= between[1]:
+            raised = sigma * (1 + raise_by)
+            x = x + inflation * float((raised**2 - sigma**2).sqrt()) * noise()
+            sigma = raised
+        x = _heun_step(denoise, x, sigma, below)
+    return x
+
+
+def ancestral(denoise: Denoise, x: Images, levels: Levels, noise: Noise) -> Images:
+    """Euler steps that go below the next level and come back to it with fresh noise (Song et al. 2021, arXiv 2011.13456, eq. 47; DDPM's own sampler).
+
+    From sigma to s, the level left is s^2/sigma and the noise added has variance s^2 (sigma^2 - s^2) / sigma^2.
+    """
+    for sigma, below in pairwise(_checked(levels)):
+        x = torch.lerp(denoise(x, sigma), x, float((below / sigma) ** 2))
+        if below > 0:
+            x = x + float(below * (1 - (below / sigma) ** 2).sqrt()) * noise()
+    return x
+
+
+def multistep(denoise: Denoise, x: Images, levels: Levels) -> Images:
+    """Second order with one evaluation a step, using the previous estimate (DPM-Solver++(2M): Lu et al. 2022, arXiv 2211.01095, algorithm 2).
+
+    In h = ln(sigma / next): x <- (next / sigma) x + (1 - next / sigma) ((1 + h / 2h') D - h / 2h' D'), ' being the step before; first
+    order in the first step and in a step to 0.
+    """
+    previous: tuple[Images, float] | None = None
+    for sigma, below in pairwise(_checked(levels)):
+        estimate = denoise(x, sigma)
+        step = math.log(sigma / below) if below > 0 else math.inf
+        target = estimate
+        if previous is not None and below > 0:
+            before, step_before = previous
+            target = torch.lerp(before, estimate, 1 + step / (2 * step_before))
+        x = torch.lerp(target, x, float(below / sigma))
+        previous = estimate, step
+    return x

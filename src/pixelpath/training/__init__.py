@@ -1,0 +1,1 @@
+"""Training: how a run proceeds, and what it leaves on the disk."""

@@ -1,0 +1,329 @@
+"""Checkpoints: all that changes in a run, written whole or not at all, and given back exactly.
+
+A checkpoint is a folder RUN/checkpoints/step-00001000 of student, average and optimizer (safetensors), state.json and the JSON
+documents the caller adds. It is *complete* once it has that name, and *good* if every file has the checksum that state.json says.
+Its *value* is what the caller measured, lower being better; a run has one writer, the main process.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import threading
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pixelpath import processes
+from pixelpath.training.average import unwrapped
+
+PARTIAL = ".partial"  # a folder being written or removed
+
+
+class Corrupted(ValueError):  # noqa: N818 (a state of the file)
+    """A checkpoint that cannot be read back as it was written."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The numbers of a run after step `step`; no random state, for random numbers are functions of (seed, step).
+
+    `seconds` of training and `skipped` steps count from the run's beginning; `value` is this checkpoint's; `scaler` is the state
+    of the loss scaler (empty without one).
+    """
+
+    step: int
+    seed: int
+    seconds: float = 0.0
+    skipped: int = 0
+    value: float | None = None
+    scaler: dict[str, float | int] = field(default_factory=dict)
+
+
+class Interruption:
+    """While open, the first SIGTERM or Ctrl-C only asks the run to save and leave; a second Ctrl-C interrupts at once."""
+
+    def __init__(self) -> None:
+        self._signalled = False
+        self._before: dict[int, Any] = {}
+
+    def asked(self) -> bool:
+        """Whether any process of the run has been asked to leave; every process must call it at the same step."""
+        if processes.count() == 1:
+            return self._signalled
+        return bool(processes.add(torch.tensor(float(self._signalled))))
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._signalled and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signalled = True
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def save(
+    run: Path,
+    state: State,
+    student: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    extras: Mapping[str, Mapping[str, Any]] | None = None,
+    keep: int = 3,
+) -> Path:
+    """Write RUN/checkpoints/step-<step> whole or not at all, then remove all but the last `keep` and the best; the new folder.
+
+    `extras` become <name>.json. Every process may call it, only the main one writes. OSError (a full disk) leaves the older ones
+    in place.
+    """
+    if keep < 1:
+        raise ValueError(f"A run keeps at least its last checkpoint, got keep={keep}: choose 1 or more.")
+    folder = run / "checkpoints" / f"step-{state.step:08d}"
+    if processes.rank() != 0:
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _clean(folder.parent)
+    partial = _aside(folder)
+    partial.mkdir()
+    names = _names(student, optimizer)
+    _store(unwrapped(student).state_dict(), partial / "student.safetensors")
+    _store(unwrapped(average).state_dict(), partial / "average.safetensors")
+    _store(_flattened(optimizer, names), partial / "optimizer.safetensors", {"parameters": json.dumps(list(names.values()))})
+    for name, document in (extras or {}).items():
+        (partial / f"{name}.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+    _finish(partial, folder, state)
+    _prune(run, keep)
+    return folder
+
+
+def load(folder: Path, student: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    """Give student, average and optimizer the values of the checkpoint, strictly and bit for bit.
+
+    Raises Corrupted for a damaged file, ValueError if keys or shapes differ, FileNotFoundError if there is no such checkpoint.
+    """
+    state = read_state(folder)
+    restore(student, folder / "student.safetensors")
+    restore(average, folder / "average.safetensors")
+    _restore_optimizer(student, optimizer, folder / "optimizer.safetensors")
+    return state
+
+
+def restore(module: nn.Module, file: Path) -> None:
+    """Give one module the values of one file of a checkpoint, strictly; raises as `load`."""
+    tensors, module = _tensors(file), unwrapped(module)
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    _compare(file, shapes, {name: tuple(value.shape) for name, value in tensors.items()})
+    module.load_state_dict(tensors)
+
+
+def read_state(folder: Path) -> State:
+    """The numbers of a complete checkpoint; raises as `load`."""
+    document = _document(folder, "state")
+    try:
+        return State(**{name: document[name] for name in State.__dataclass_fields__})
+    except KeyError as error:
+        raise _corrupted(folder / "state.json", f"it has no {error}") from error
+
+
+def read(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON document the caller saved under `name`; raises as `load`."""
+    file = folder / f"{name}.json"
+    _check(file)
+    return _document(folder, name)
+
+
+def complete(run: Path) -> list[Path]:
+    """The folders of all complete checkpoints of a run, by rising step."""
+    found = [path for path in (run / "checkpoints").glob("step-*") if path.name[5:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def latest(run: Path) -> Path | None:
+    """The complete checkpoint of the highest step, or None."""
+    found = complete(run)
+    return found[-1] if found else None
+
+
+def best(run: Path) -> Path | None:
+    """The complete checkpoint of the lowest value (the later of equals), or None if none has a value."""
+    valued = [(value, path) for path in complete(run) if (value := _value(path)) is not None]
+    return min(reversed(valued), key=lambda pair: pair[0])[1] if valued else None
+
+
+def good(folder: Path) -> bool:
+    """Whether every file of the checkpoint is as it was written."""
+    try:
+        for name in _document(folder, "state")["files"]:
+            _check(folder / name)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
+
+def _value(folder: Path) -> float | None:
+    with suppress(OSError, ValueError):  # a damaged checkpoint is nobody's best; loading it says what is wrong
+        return read_state(folder).value
+    return None
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}{PARTIAL}")
+
+
+def _clean(parent: Path) -> None:
+    """Remove what a crash left half written."""
+    for path in parent.glob(f".step-*{PARTIAL}"):
+        shutil.rmtree(path)
+
+
+def _finish(partial: Path, folder: Path, state: State) -> None:
+    """Add state.json with every file's checksum, wait for the disk, and give the folder its name."""
+    files = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
+    value = state.value if state.value is not None and math.isfinite(state.value) else None
+    document = {**asdict(state), "value": value, "versions": _versions(), "files": files}
+    (partial / "state.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+    for path in (*partial.iterdir(), partial):
+        _sync(path)
+    if folder.exists():  # the same step again: the new one takes its place
+        os.rename(folder, old := _aside(folder.with_name(f"{folder.name}.old")))
+        os.rename(partial, folder)
+        shutil.rmtree(old)
+    else:
+        os.rename(partial, folder)
+    _sync(folder.parent)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"torch": str(torch.__version__)}
+    with suppress(metadata.PackageNotFoundError):  # run from a source folder that is not installed
+        versions["pixelpath"] = metadata.version("pixelpath")
+    return versions
+
+
+def _sync(path: Path) -> None:
+    """Wait until the file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _prune(run: Path, keep: int) -> None:
+    kept = {*complete(run)[-keep:], best(run)}
+    for folder in complete(run):
+        if folder not in kept:
+            os.rename(folder, _aside(folder))
+            shutil.rmtree(_aside(folder))
+
+
+def _checksum(file: Path) -> int:
+    value = 0
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 22):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+def _document(folder: Path, name: str) -> dict[str, Any]:
+    file = folder / f"{name}.json"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no checkpoint {folder}: name a folder RUN/checkpoints/step-<number>.")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _corrupted(file, str(error)) from error
+
+
+def _check(file: Path) -> None:
+    """Raise Corrupted unless the file is as it was written."""
+    files = _document(file.parent, "state").get("files", {})
+    if not file.is_file() or file.name not in files:
+        raise _corrupted(file, "it is missing")
+    if _checksum(file) != files[file.name]:
+        raise _corrupted(file, "its checksum is not the one it was written with")
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    _check(file)
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise _corrupted(file, str(error)) from error
+
+
+def _corrupted(file: Path, reason: str) -> Corrupted:
+    found = complete(file.parents[2]) if len(file.parents) > 2 else []
+    earlier = found[: found.index(file.parent)] if file.parent in found else []
+    usable = next((folder for folder in reversed(earlier) if good(folder)), None)
+    remedy = f"remove {file.parent} to go on from {usable}" if usable else "no earlier good one is left, so start a new run"
+    return Corrupted(f"{file} cannot be used ({reason}): {remedy}.")
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _compare(file: Path, ours: Shapes, theirs: Shapes) -> None:
+    """Raise ValueError, naming a few keys, unless both have the same keys and shapes."""
+    both = ours.keys() & theirs.keys()
+    other = [f"{name} {theirs[name]} instead of {ours[name]}" for name in both if ours[name] != theirs[name]]
+    groups = {"missing": ours.keys() - theirs.keys(), "unexpected": theirs.keys() - ours.keys(), "of other shape": other}
+    few = {kind: ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "") for kind, names in groups.items()}
+    faults = [f"{len(names)} {kind} ({few[kind]})" for kind, names in groups.items() if names]
+    if faults:
+        raise ValueError(f"{file} does not fit this model: {'; '.join(faults)}: use the settings it was trained with.")
+
+
+def _store(tensors: Mapping[str, Tensor], file: Path, texts: dict[str, str] | None = None) -> None:
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    try:
+        save_file(plain, file, metadata=texts)
+    except SafetensorError as error:  # its only faults here are those of the disk
+        raise OSError(f"The checkpoint {file.parent} could not be written ({error}): free some space and run again.") from error
+
+
+def _names(student: nn.Module, optimizer: torch.optim.Optimizer) -> dict[Tensor, str]:
+    """The names of the optimizer's parameters, in its own order."""
+    names = {parameter: name for name, parameter in unwrapped(student).named_parameters()}
+    return {parameter: names[parameter] for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def _flattened(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
+    """The optimizer's state as one level of tensors called <parameter>/<field>."""
+    states = {name: optimizer.state.get(parameter, {}) for parameter, name in names.items()}
+    return {f"{name}/{key}": value for name, state in states.items() for key, value in state.items()}
+
+
+def _restore_optimizer(student: nn.Module, optimizer: torch.optim.Optimizer, file: Path) -> None:
+    tensors, names = _tensors(file), _names(student, optimizer)
+    with safe_open(file, "pt") as opened:
+        known = json.loads((opened.metadata() or {}).get("parameters", "[]"))
+    shapes = {name: tuple(parameter.shape) for parameter, name in names.items()}
+    _compare(file, dict.fromkeys(names.values(), ()), dict.fromkeys(known, ()))
+    state: dict[int, dict[str, Tensor]] = {}
+    places = {name: place for place, name in enumerate(names.values())}
+    for key, value in tensors.items():
+        name, part = key.rsplit("/", 1)
+        if value.ndim and tuple(value.shape) != shapes[name]:
+            _compare(file, {name: shapes[name]}, {name: tuple(value.shape)})
+        state.setdefault(places[name], {})[part] = value.clone()  # torch keeps it, so it must not depend on the file
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,219 @@
+"""What a run says of itself: metrics.jsonl for programs, one line of progress for people, TensorBoard if asked.
+
+A *line* of metrics.jsonl is a JSON object with the number of a step; numbers that are not finite are null. An *alarm* is a
+sentence about training that goes wrong without failing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TextIO
+
+import torch
+from tqdm import tqdm
+
+from pixelpath import processes
+from pixelpath.training.loop import Step
+
+METRICS = "metrics.jsonl"
+
+
+class _Writer(Protocol):
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class Journal:
+    """The journal of one run, to be used as a context; on every process but the main one it only counts.
+
+    `first` is the number of the step the run goes on from (0 for a new run): later lines in metrics.jsonl are moved aside into
+    metrics.<n>.jsonl. `total` is the number of the last step, `seconds` and `skipped` are what earlier parts of the run needed.
+    Lines are written every `every` steps, with mean losses since the last line. On a terminal `stream` shows a progress bar,
+    elsewhere a plain line every `pause` seconds. Raises ValueError if `tensorboard` is asked for and not installed.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        *,
+        total: int,
+        first: int = 0,
+        seconds: float = 0.0,
+        skipped: int = 0,
+        device: torch.device | None = None,
+        every: int = 1,
+        tensorboard: bool = False,
+        stream: TextIO | None = None,
+        pause: float = 30.0,
+    ) -> None:
+        self.seconds, self.skipped = seconds, skipped
+        self._every, self._device, self._total = every, device or torch.device("cpu"), total
+        self._window: list[Step] = []
+        self._main = processes.rank() == 0
+        self._writer: _Writer | None = None
+        if not self._main:
+            return
+        run.mkdir(parents=True, exist_ok=True)
+        set_aside(run, first)
+        self._file = (run / METRICS).open("a", encoding="utf-8")
+        if tensorboard:
+            self._writer = _tensorboard(run / "tensorboard", first)
+        self._progress = _Progress(stream or sys.stderr, first, total, pause)
+
+    def record(self, step: Step, alarms: Sequence[str] = ()) -> None:
+        """Count a step; write its line if one is due (also for alarms, skipped steps, and the last) and show the progress."""
+        self.seconds += step.seconds
+        self.skipped += step.skipped
+        if not self._main:
+            return
+        self._window.append(step)
+        speed = sum(each.images for each in self._window) / max(sum(each.seconds for each in self._window), 1e-9)
+        memory = peak_memory(self._device)
+        if step.number % self._every == 0 or step.skipped or alarms or step.number == self._total:
+            losses = _means(self._window)
+            line = {"loss": losses["loss"], **losses, "gradient_norm": step.gradient_norm, "rate": step.rate}
+            counts = {"seconds": self.seconds, "memory_bytes": memory, "skipped": self.skipped, "alarms": list(alarms)}
+            self.note(step.number, {**line, "images_per_second": speed, **counts})
+            self._window = []
+        self._progress.show(step, speed, memory, self.skipped, alarms)
+
+    def note(self, number: int, values: Mapping[str, Any]) -> None:
+        """Write a line of other values about step `number`, such as {"held_out_loss": 0.12}."""
+        if not self._main:
+            return
+        odd = {name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)}
+        finite = {name: None if name in odd else value for name, value in values.items()}
+        self._file.write(json.dumps({"step": number, **finite}, allow_nan=False) + "\n")
+        self._file.flush()
+        for name, value in finite.items():
+            if self._writer is not None and isinstance(value, (int, float)):
+                self._writer.add_scalar(name, value, number)
+
+    def close(self) -> None:
+        """End the progress line and close the files."""
+        if not self._main:
+            return
+        self._progress.close()
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """All whole lines of a run's metrics.jsonl; empty if there is none."""
+    file = run / METRICS
+    text = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [parsed for line in text if (parsed := _parsed(line)) is not None]
+
+
+def set_aside(run: Path, last: int) -> Path | None:
+    """Move lines about steps after `last`, and broken ones, from metrics.jsonl to a new metrics.<n>.jsonl; returns that, or None.
+
+    The moved lines are on the disk before metrics.jsonl is replaced, so that a crash loses none.
+    """
+    file = run / METRICS
+    if not file.exists():
+        return None
+    text = file.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in text if (parsed := _parsed(line)) is not None and parsed["step"] <= last]
+    if len(kept) == len(text) and file.read_bytes().endswith(b"\n"):
+        return None
+    moved = [line for line in text if (parsed := _parsed(line)) is None or parsed["step"] > last]
+    number = 1
+    while (aside := run / f"metrics.{number}.jsonl").exists():
+        number += 1
+    if moved:
+        _write(aside, moved)
+    _write(partial := run / f".{METRICS}.partial", kept)
+    os.replace(partial, file)
+    return aside if moved else None
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes this process has held on the device (on a CPU: in memory); 0 where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+class _Progress:
+    """One line of progress: a bar on a terminal, elsewhere a plain line now and then."""
+
+    def __init__(self, stream: TextIO, first: int, total: int, pause: float) -> None:
+        self._stream, self._total, self._pause = stream, total, pause
+        self._bar = tqdm(total=total, initial=first, file=stream, unit="step", dynamic_ncols=True) if stream.isatty() else None
+        self._said, self._alarms, self._first, self._began = time.monotonic(), (), first, time.monotonic()
+
+    def show(self, step: Step, speed: float, memory: int, skipped: int, alarms: Sequence[str]) -> None:
+        """Tell of a step, at once if its alarms are new."""
+        words = [f"loss {step.losses['loss']:.4g}", f"{speed:.0f} images/s", f"{memory / 2**30:.1f} GiB"]
+        words += [f"{skipped} skipped"] if skipped else []
+        text = ", ".join([*words, *(f"ALARM: {alarm}" for alarm in alarms)])
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update()
+            return
+        now, new = time.monotonic(), tuple(alarms)
+        due = now - self._said >= self._pause or step.number == self._total
+        if due or (new and new != self._alarms):
+            left = (self._total - step.number) * (now - self._began) / max(step.number - self._first, 1)
+            self._stream.write(f"step {step.number}/{self._total}, {text}, {tqdm.format_interval(left)} left\n")
+            self._stream.flush()
+            self._said = now
+        self._alarms = new
+
+    def close(self) -> None:
+        """Leave the line."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _means(steps: Sequence[Step]) -> dict[str, float]:
+    """Each loss's mean over the steps that were not skipped (over all if there is no other)."""
+    counted = [step.losses for step in steps if not step.skipped] or [step.losses for step in steps]
+    return {name: math.fsum(losses[name] for losses in counted) / len(counted) for name in counted[0]}
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and isinstance(value.get("step"), int) else None
+
+
+def _write(file: Path, text: Sequence[str]) -> None:
+    with file.open("w", encoding="utf-8") as stream:
+        stream.writelines(line + "\n" for line in text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _tensorboard(folder: Path, first: int) -> _Writer:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "TensorBoard is asked for but not installed: pip install 'pixelpath[track]', or leave the setting out."
+        ) from error
+    return SummaryWriter(str(folder), purge_step=first + 1)

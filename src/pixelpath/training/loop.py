@@ -1,0 +1,224 @@
+"""How a run proceeds: a generator that takes one step of training after another and knows no files.
+
+A step's *index* counts from 0 (the objective and the batches speak of it), its *number* from 1 (the schedules do). A step whose
+loss or gradient is not finite is *skipped*: it leaves student, average and optimizer as they were.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pixelpath import processes
+from pixelpath.noise import seed_of
+from pixelpath.training.average import unwrapped, update
+from pixelpath.types import Batch, Losses, Objective, Views
+
+PATIENCE = 10  # skipped steps in a row that end a run
+_GLOBAL = 1  # keeps the seeds of torch's global generators apart from those of images, seed_of(run seed, index, position)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step was.
+
+    `losses` are means over processes and micro-batches, "loss" is the total; `gradient_norm` is that before clipping; `images`
+    are those of all processes; `seconds` run from asking for the batch to the update.
+    """
+
+    number: int
+    losses: dict[str, float]
+    gradient_norm: float
+    rate: float
+    skipped: bool
+    images: int
+    seconds: float
+
+
+class Diverged(RuntimeError):  # noqa: N818 (the word for it)
+    """Too many steps in a row were skipped. Whoever knows the run's files sets `checkpoint`, and the sentence names it."""
+
+    def __init__(self, step: Step, checkpoint: Path | None = None) -> None:
+        super().__init__(step, checkpoint)
+        self.step, self.checkpoint = step, checkpoint
+
+    def __str__(self) -> str:
+        what = f"loss {self.step.losses['loss']:g}, gradient norm {self.step.gradient_norm:g}"
+        last = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint else "no checkpoint had been written"
+        return (
+            f"Training stopped at step {self.step.number}: {PATIENCE} steps in a row had a loss or gradient that was not finite "
+            f"({what}); {last}. Lower the learning rate, limit the gradient's norm, or use float32 or bfloat16."
+        )
+
+
+def distribute(student: nn.Module) -> nn.Module:
+    """The student, its gradients averaged over the run's processes (wrapped in DistributedDataParallel if there are several).
+
+    Every process then holds the weights and buffers of the main one, so build the average afterwards.
+    """
+    if processes.count() == 1:
+        return student
+    device = next(student.parameters()).device
+    return DistributedDataParallel(student, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False)
+
+
+def loss_scaler(precision: torch.dtype, device: torch.device) -> torch.amp.GradScaler | None:
+    """The scaler that keeps float16 gradients from vanishing; other precisions need none."""
+    return torch.amp.GradScaler(device.type) if precision == torch.float16 else None
+
+
+def train(
+    student: nn.Module,
+    average: nn.Module,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    schedule: Callable[[int], float],
+    batches: Iterator[Batch] | Iterator[Views],
+    *,
+    first: int,
+    steps: int,
+    average_rate: float | Callable[[int], float],
+    seed: int,
+    clip: float | Callable[[int], float | None] | None = None,
+    precision: torch.dtype = torch.float32,
+    accumulate: int = 1,
+    scaler: torch.amp.GradScaler | None = None,
+) -> Iterator[Step]:
+    """Take the steps of indices first, ..., steps - 1, and yield each one after its update.
+
+    `batches` begin with the batch of index `first`. `schedule`, `average_rate` and `clip` (largest norm of the gradient) may
+    depend on the step's number. Each process's batch is split into `accumulate` equal micro-batches whose gradients are averaged
+    (a contrastive loss then finds its negatives within a micro-batch). The forward pass is autocast to `precision`; float16 needs
+    a `scaler`. torch's global generators are seeded by (seed, index, process), so that dropout is a function of the step. The
+    device is waited for once per step.
+
+    Raises Diverged after ten skipped steps in a row, and ValueError for settings that do not go together or if the batches end.
+    """
+    _check(student, precision, scaler)
+    failures = 0
+    for index in range(first, steps):
+        started = time.perf_counter()
+        number, batch = index + 1, _next(batches, index)
+        rate = _set_rate(optimizer, schedule(number))
+        before = [buffer.clone() for buffer in student.buffers()]
+        torch.manual_seed(seed_of(seed, index, processes.rank(), _GLOBAL))
+        losses = _backward(student, average, objective, split(batch, accumulate), index, precision, scaler)
+        norm = _norm(student, optimizer, scaler)
+        means, gradient_norm = _measure(losses, norm)
+        skipped = not math.isfinite(means["loss"] + gradient_norm)
+        if skipped:
+            _restore(student, before)
+        else:
+            _clip(student, norm, clip(number) if callable(clip) else clip)
+            optimizer.step()
+            update(average, student, average_rate(number) if callable(average_rate) else average_rate)
+        if scaler is not None:
+            scaler.update()
+        failures = failures + 1 if skipped else 0
+        images = len(batch.images) * processes.count()
+        step = Step(number, means, gradient_norm, rate, skipped, images, time.perf_counter() - started)
+        yield step
+        if failures == PATIENCE:
+            raise Diverged(step)
+
+
+def split(batch: Batch | Views, parts: int) -> list[Batch] | list[Views]:
+    """`parts` equal micro-batches in order, with the whole batch's own seed. ValueError unless `parts` divides the batch."""
+    if parts < 1 or len(batch.images) % parts:
+        raise ValueError(
+            f"A process's batch of {len(batch.images)} images cannot be split into {parts} equal micro-batches: choose a batch "
+            "size that the number of processes times the number of micro-batches divides."
+        )
+    size = len(batch.images) // parts
+    slices = [slice(start, start + size) for start in range(0, len(batch.images), size)]
+    if isinstance(batch, Batch):
+        return [replace(batch, images=batch.images[s], labels=batch.labels[s], seeds=batch.seeds[s]) for s in slices]
+    return [
+        replace(batch, images=batch.images[s], first=batch.first[s], second=batch.second[s], seeds=batch.seeds[s]) for s in slices
+    ]
+
+
+def _check(student: nn.Module, precision: torch.dtype, scaler: torch.amp.GradScaler | None) -> None:
+    if (precision == torch.float16) != (scaler is not None):
+        raise ValueError("float16 needs a loss scaler and other precisions none: pass loss_scaler(precision, device).")
+    if processes.count() > 1 and not isinstance(student, DistributedDataParallel):
+        raise ValueError("Several processes train one student only if their gradients are averaged: pass distribute(student).")
+
+
+def _next(batches: Iterator[Batch] | Iterator[Views], index: int) -> Batch | Views:
+    batch = next(batches, None)
+    if batch is None:
+        raise ValueError(f"The batches ended before the step of index {index}: pass an endless iterator, or ask for fewer steps.")
+    return batch
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor  # torch's own name for the rate before any schedule
+    return optimizer.param_groups[0]["lr"]
+
+
+def _autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
+    return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
+
+
+def _exchange(student: nn.Module, last: bool) -> AbstractContextManager[object]:
+    return nullcontext() if last or not isinstance(student, DistributedDataParallel) else student.no_sync()
+
+
+def _backward(
+    student: nn.Module,
+    average: nn.Module,
+    objective: Objective,
+    parts: list[Batch] | list[Views],
+    index: int,
+    precision: torch.dtype,
+    scaler: torch.amp.GradScaler | None,
+) -> list[Losses]:
+    """Leave the mean gradient of all parts in the student; processes exchange it once, with the last part."""
+    if not student.training:
+        student.train()
+    student.zero_grad()
+    losses = []
+    for position, part in enumerate(parts):
+        with _exchange(student, position == len(parts) - 1):
+            with _autocast(part.images.device, precision):
+                losses.append(objective(student, average, part, index))
+            total = losses[-1].total / len(parts)
+            (total if scaler is None else scaler.scale(total)).backward()
+    return losses
+
+
+def _norm(student: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None) -> Tensor:
+    """The Euclidean norm of the whole gradient, in its true scale."""
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    gradients = [parameter.grad for parameter in student.parameters() if parameter.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
+
+
+def _measure(losses: list[Losses], norm: Tensor) -> tuple[dict[str, float], float]:
+    """Mean losses over micro-batches and processes, and the norm, in one transfer from the device; equal on all processes."""
+    named = [{**each.parts, "loss": each.total} for each in losses]
+    rows = [torch.stack([value.detach().to(norm) for value in row.values()]) for row in named]
+    values = processes.mean(torch.cat([torch.stack(rows).mean(0), norm[None]])).tolist()
+    return dict(zip(named[0], values[:-1], strict=True)), values[-1]
+
+
+def _clip(student: nn.Module, norm: Tensor, largest: float | None) -> None:
+    if largest is not None:
+        torch.nn.utils.clip_grads_with_norm_(student.parameters(), largest, norm)
+
+
+def _restore(student: nn.Module, buffers: list[Tensor]) -> None:
+    """Forward passes change running statistics: a skipped step must leave none of its own there."""
+    for buffer, before in zip(unwrapped(student).buffers(), buffers, strict=True):
+        buffer.copy_(before)

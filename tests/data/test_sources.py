@@ -1,0 +1,472 @@
+"""What a folder or an array becomes, and the sentence that each mistake is answered with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelpath.data.sources import (
+    Arrays,
+    DataSettings,
+    describe,
+    from_arrays,
+    gather,
+    labels,
+    load,
+    open_source,
+    open_split,
+    split,
+    subset,
+)
+
+RANDOM = np.random.default_rng(0)
+PIXELS = {
+    "L": RANDOM.integers(0, 256, (8, 12), np.uint8),
+    "RGB": RANDOM.integers(0, 256, (8, 12, 3), np.uint8),
+    "RGBA": RANDOM.integers(0, 256, (8, 12, 4), np.uint8),
+}
+
+
+def write(path: Path, array: np.ndarray = PIXELS["RGB"], **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def write_deep_colour(path: Path) -> None:
+    """A PNG of 16-bit RGB, which Pillow cannot write: header, one compressed block, end."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    lines = b"".join(b"\0" + bytes(range(12 * 6)) for _ in range(8))
+    head = struct.pack(">IIBBBBB", 12, 8, 16, 2, 0, 0, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""))
+
+
+def planes(array: np.ndarray) -> np.ndarray:
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize(
+    ("suffix", "options"), [("png", {}), ("tiff", {}), ("TIF", {}), ("webp", {"lossless": True, "exact": True})]
+)
+def test_lossless_files_keep_every_value(tmp_path: Path, mode: str, suffix: str, options: dict[str, object]) -> None:
+    write(tmp_path / f"a.{suffix}", PIXELS[mode], **options)
+    source = open_source(tmp_path)
+    expected = planes(
+        PIXELS["RGB"][..., [0, 0, 0]] * 0 + PIXELS["L"][..., None] if suffix == "webp" and mode == "L" else PIXELS[mode]
+    )
+    assert source.dtype == np.uint8
+    assert source.shape == expected.shape
+    np.testing.assert_array_equal(source.get(0), expected)
+
+
+def test_bmp_jpeg_and_the_first_frame_of_a_gif(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(open_source(write(tmp_path / "bmp" / "a.bmp").parent).get(0), planes(PIXELS["RGB"]))
+    smooth = np.linspace(0, 255, 8 * 12).reshape(8, 12).astype(np.uint8)
+    jpeg = open_source(write(tmp_path / "jpeg" / "a.JPEG", smooth, quality=95).parent)
+    assert jpeg.shape == (1, 8, 12)
+    assert np.abs(jpeg.get(0).astype(int) - smooth).max() < 12
+    frames = [Image.fromarray(np.full((8, 12, 3), value, np.uint8)).convert("P") for value in (40, 200)]
+    (tmp_path / "gif").mkdir()
+    frames[0].save(tmp_path / "gif" / "a.gif", save_all=True, append_images=frames[1:])
+    image = open_source(tmp_path / "gif").get(0)
+    assert image.shape == (3, 8, 12)
+    assert np.abs(image.astype(int) - 40).max() < 10
+
+
+def test_palettes_and_transparency(tmp_path: Path) -> None:
+    picture = Image.fromarray(PIXELS["RGB"])
+    for name, image, options, channels in [
+        ("palette", picture.quantize(32), {}, 3),
+        ("clear-palette", picture.quantize(32), {"transparency": 0}, 4),
+        ("grey-alpha", Image.fromarray(PIXELS["RGBA"]).convert("LA"), {}, 4),
+        ("one-bit", picture.convert("1"), {}, 1),
+        ("cmyk", picture.convert("CMYK"), {}, 3),
+    ]:
+        (tmp_path / name).mkdir()
+        image.save(tmp_path / name / ("a.tif" if name == "cmyk" else "a.png"), **options)
+        assert open_source(tmp_path / name).get(0).shape == (channels, 8, 12), name
+
+
+def test_deep_grey_keeps_its_dtype(tmp_path: Path) -> None:
+    deep = RANDOM.integers(0, 65536, (8, 12)).astype(np.uint16)
+    floats = RANDOM.normal(size=(8, 12)).astype(np.float32) * 1e4
+    for name, array, path in [("png", deep, "a.png"), ("tiff", deep, "a.tiff"), ("float", floats, "a.tiff")]:
+        source = open_source(write(tmp_path / name / path, array).parent)
+        assert source.dtype == array.dtype
+        np.testing.assert_array_equal(source.get(0), array[None])
+
+
+def test_photographs_stand_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held so that the picture must turn by 90 degrees to the right
+    write(tmp_path / "a.png", exif=exif)
+    source = open_source(tmp_path)
+    assert source.shape == (3, 12, 8)
+    np.testing.assert_array_equal(source.get(0), np.rot90(planes(PIXELS["RGB"]), -1, (1, 2)))
+
+
+def test_channels_can_be_converted(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", PIXELS["L"])
+    write(tmp_path / "b.png", PIXELS["RGBA"])
+    source = open_source(tmp_path, channels=3)
+    np.testing.assert_array_equal(source.get(0), np.repeat(PIXELS["L"][None], 3, 0))
+    np.testing.assert_array_equal(source.get(1), planes(PIXELS["RGBA"])[:3])
+
+
+def test_classes_are_the_subfolders_in_order(tmp_path: Path) -> None:
+    for path in ("dog/1.png", "cat/deep/2.png", "cat/1.png", ".hidden/3.png", "dog/notes.txt"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / path) if path.endswith("png") else (tmp_path / path).write_text("not an image")
+    source = open_source(tmp_path)
+    assert source.classes == ("cat", "dog")
+    assert [source.name(index) for index in range(3)] == ["cat/1.png", "cat/deep/2.png", "dog/1.png"]
+    assert labels(source).tolist() == [0, 0, 1]
+    assert describe(source) == "3 images, 3x8x12 uint8, 2 classes: cat, dog."
+
+
+def test_one_class_or_none_is_unconditional(tmp_path: Path) -> None:
+    write(tmp_path / "one" / "cat" / "1.png")
+    write(tmp_path / "none" / "1.png")
+    ones = from_arrays(np.zeros((3, 4, 4), np.uint8), np.zeros(3, int))
+    for source in (open_source(tmp_path / "one"), open_source(tmp_path / "none"), ones):
+        assert source.classes == ()
+        assert source.label(0) == 0
+        assert "unconditional, for there is one class or none" in describe(source)
+
+
+def broken_file(folder: Path) -> None:
+    write(folder / "a.png")
+    (folder / "b.png").write_bytes(b"this is no image")
+
+
+def mixed_channels(folder: Path) -> None:
+    for name, mode in (("a.png", "RGB"), ("b.png", "L"), ("c.png", "RGB")):
+        write(folder / name, PIXELS[mode])
+
+
+def mixed_sizes(folder: Path) -> None:
+    for name, rows in (("a.png", 8), ("b.png", 7), ("c.png", 8)):
+        write(folder / name, PIXELS["RGB"][:rows])
+
+
+def empty_class(folder: Path) -> None:
+    write(folder / "cat" / "a.png")
+    (folder / "dog").mkdir()
+
+
+def stray_image(folder: Path) -> None:
+    write(folder / "cat" / "a.png")
+    write(folder / "stray.png")
+
+
+def integers(folder: Path) -> None:
+    write(folder / "a.tiff", np.zeros((8, 12), np.int32))
+
+
+FOLDERS: list[tuple[Callable[[Path], object], list[str]]] = [
+    (lambda folder: folder.mkdir(), ["holds no images", ".png", "give a folder"]),
+    (broken_file, ["b.png", "cannot be decoded", "--data.skip-broken"]),
+    (mixed_channels, ["b.png is grey", "a.png is RGB", "--data.channels 3"]),
+    (mixed_sizes, ["b.png is 7x12", "a.png is 8x12", "--data.resize 8 12"]),
+    (empty_class, ["dog holds no images", "delete it"]),
+    (stray_image, ["stray.png", "class folder cat", "move"]),
+    (lambda folder: write_deep_colour(folder / "a.png"), ["a.png", "RGB;16", "convert"]),
+    (integers, ["a.tiff", "mode I", "convert"]),
+    (lambda folder: write(folder / "a.png"), ["a.png is 8x12", "patch of 8", "--data.resize 8 16"]),
+]
+
+
+def assert_sentence(error: BaseException, words: list[str]) -> None:
+    text = str(error)
+    assert text.endswith(".")
+    assert "\n" not in text
+    assert [word for word in words if word not in text] == []
+
+
+@pytest.mark.parametrize(("make", "words"), FOLDERS)
+def test_wrong_folders_are_answered_with_one_sentence(tmp_path: Path, make: Callable[[Path], object], words: list[str]) -> None:
+    make(tmp_path / "data")
+    with pytest.raises(ValueError, match="data") as error:
+        open_source(tmp_path / "data", patch=8)
+    assert_sentence(error.value, words)
+
+
+def test_what_does_not_exist_or_is_something_else(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="does not exist: give") as missing:
+        open_source(tmp_path / "nowhere")
+    assert_sentence(missing.value, ["nowhere"])
+    with pytest.raises(ValueError, match=r"neither a folder of images nor a \.npy or \.npz"):
+        open_source(write(tmp_path / "a.png"))
+    with pytest.raises(ValueError, match=r"--data\.path"):
+        open_split(DataSettings())
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_truncated_file_is_named_when_it_is_decoded(tmp_path: Path) -> None:
+    truncate(write(tmp_path / "a.jpg", np.repeat(np.repeat(PIXELS["RGB"], 8, 0), 8, 1)))
+    source = open_source(tmp_path)
+    with pytest.raises(ValueError, match=r"a\.jpg cannot be decoded") as error:
+        source.get(0)
+    assert_sentence(error.value, ["--data.skip-broken", "truncated"])
+
+
+def test_broken_files_can_be_left_out(tmp_path: Path) -> None:
+    for name in ("cat/a.jpg", "cat/b.jpg", "dog/c.jpg", "dog/d.jpg"):
+        write(tmp_path / name, np.repeat(np.repeat(PIXELS["RGB"], 8, 0), 8, 1))
+    truncate(tmp_path / "cat" / "b.jpg")
+    (tmp_path / "dog" / "c.jpg").write_bytes(b"nothing")
+    for workers in (0, 2):
+        source, _ = open_split(DataSettings(tmp_path, held_out=tmp_path, skip_broken=True, workers=workers))
+        assert source.broken == ["cat/b.jpg", "dog/c.jpg"]
+        assert [source.name(index) for index in range(len(source))] == ["cat/a.jpg", "dog/d.jpg"]
+        assert labels(source).tolist() == [0, 1]
+        assert "2 undecodable files left out" in describe(source)
+    (tmp_path / "cat" / "a.jpg").write_bytes(b"")
+    (tmp_path / "dog" / "d.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="None of the 4 image files"):
+        open_source(tmp_path, skip_broken=True)
+
+
+def test_resize_is_antialiased(tmp_path: Path) -> None:
+    """Stripes of one pixel become flat grey, their mean, where taking every fourth pixel would leave black or white."""
+    stripes = np.zeros((32, 32), np.uint8)
+    stripes[:, ::2] = 200
+    write(tmp_path / "a.png", stripes)
+    small = open_source(tmp_path, resize=(8, 8)).get(0)
+    assert small.shape == (1, 8, 8)
+    assert np.abs(small[:, :, 2:-2].astype(int) - 100).max() <= 2
+    array = Arrays(stripes[None, None].astype(np.float32), np.zeros(1, np.int64), resize=(8, 8))
+    assert array.shape == (1, 8, 8)
+    np.testing.assert_allclose(array.get(0)[:, :, 2:-2], 100, atol=1.5)
+
+
+@pytest.mark.parametrize("kind", ["file", "float", "deep"])
+def test_resize_crops_the_centre_by_the_shorter_side(tmp_path: Path, kind: str) -> None:
+    """A ramp from left to right, 16 x 48 to 8 x 8: the middle third is kept, so neighbours differ by two steps of the ramp."""
+    ramp = np.repeat(np.arange(48)[None] * 2.0, 16, 0)
+    if kind == "file":
+        source = open_source(write(tmp_path / "a.png", ramp.astype(np.uint8)).parent, resize=(8, 8))
+    else:
+        np.save(tmp_path / "a.npy", ramp[None].astype(np.float32 if kind == "float" else np.uint16))
+        source = open_source(tmp_path / "a.npy", resize=(8, 8))
+    expected = (16 + 0.5 + 2 * np.arange(8)) * 2
+    np.testing.assert_allclose(source.get(0)[0, 3, 1:-1], expected[1:-1], atol=0.01 if kind == "float" else 0.51)
+
+
+def test_resize_makes_mixed_sizes_one_and_leaves_equal_ones_alone(tmp_path: Path) -> None:
+    mixed_sizes(tmp_path)
+    source = open_source(tmp_path, resize=(8, 12), patch=4)
+    assert gather(source, range(3)).shape == (3, 3, 8, 12)
+    np.testing.assert_array_equal(source.get(0), planes(PIXELS["RGB"]))
+    with pytest.raises(ValueError, match=r"--data\.resize is 8x12 pixels .* --data\.resize 10 10"):
+        open_source(tmp_path, resize=(8, 12), patch=5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((5, 8, 6), (1, 8, 6)),
+        ((5, 8, 6, 3), (3, 8, 6)),
+        ((5, 3, 8, 6), (3, 8, 6)),
+        ((5, 13, 32, 32), (13, 32, 32)),
+        ((5, 8, 6, 1), (1, 8, 6)),
+        ((5, 4, 4, 4), (4, 4, 4)),
+    ],
+)
+def test_the_channel_axis_is_the_shorter_one(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    images = RANDOM.integers(0, 256, shape).astype(np.uint8)
+    source = from_arrays(images)
+    assert source.shape == expected
+    last = len(shape) == 4 and shape[-1] < shape[1]
+    np.testing.assert_array_equal(source.get(2), images[2].transpose(2, 0, 1) if last else images[2].reshape(expected))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", ">i2", "float16", ">f4", "float64"])
+def test_array_files_are_mapped_and_native(tmp_path: Path, dtype: str) -> None:
+    images = RANDOM.integers(0, 100, (6, 8, 4)).astype(dtype)
+    np.save(tmp_path / "a.npy", images)
+    np.save(tmp_path / "a_labels.npy", np.array([0, 1, 2, 2, 1, 0], np.uint8))
+    np.savez(
+        tmp_path / "b.npz", labels=np.array([[0], [1], [2], [2], [1], [0]]), images=images, class_names=np.array(["x", "y", "z"])
+    )
+    np.savez_compressed(tmp_path / "c.npz", images, labels=np.array([0, 1, 2, 2, 1, 0]))
+    for name, classes, mapped in (("a.npy", "012", True), ("b.npz", "xyz", True), ("c.npz", "012", False)):
+        source = open_source(tmp_path / name, patch=4)
+        assert isinstance(source, Arrays)
+        assert isinstance(source.images, np.memmap) == mapped
+        assert source.dtype == np.dtype(dtype).newbyteorder("=")
+        assert source.get(0).dtype == source.dtype
+        assert source.classes == tuple(classes)
+        assert labels(source).tolist() == [0, 1, 2, 2, 1, 0]
+        np.testing.assert_array_equal(gather(source, range(6))[:, 0], images)
+
+
+ARRAY = np.zeros((3, 8, 8), np.uint8)
+WRONG_ARRAYS = [
+    (ARRAY.astype(object), None, None, ["object", "uint8"]),
+    (ARRAY.astype(np.int64), None, None, ["int64", "convert"]),
+    (ARRAY.astype(bool), None, None, ["bool", "convert"]),
+    (ARRAY[0], None, None, ["(8, 8)", "[N,H,W]"]),
+    (ARRAY[:0], None, None, ["(0, 8, 8)", "no images"]),
+    (ARRAY, np.array([0.0, 1.0, 2.0]), None, ["float64", "integers"]),
+    (ARRAY, np.array([0, 1]), None, ["(2,)", "3 images"]),
+    (ARRAY, np.array([0, -1, 1]), None, ["-1", "outside 0"]),
+    (ARRAY, np.array([0, 1, 2]), ("a", "b"), ["hold 2, outside 0 to 1"]),
+    (ARRAY, np.array([0, 3, 1]), None, ["up to 3", "none is 2"]),
+    (ARRAY, None, ("a", "b"), ["missing", "2 classes"]),
+]
+
+
+@pytest.mark.parametrize(("images", "numbers", "classes", "words"), WRONG_ARRAYS)
+def test_wrong_arrays_are_answered_with_one_sentence(
+    images: np.ndarray, numbers: np.ndarray | None, classes: tuple[str, ...] | None, words: list[str]
+) -> None:
+    with pytest.raises(ValueError, match="the array") as error:
+        from_arrays(images, numbers, classes)
+    assert_sentence(error.value, words)
+
+
+class Trap:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_array_files_are_never_unpickled(tmp_path: Path) -> None:
+    trap = np.array([Trap(tmp_path / "sprung")] * 3, dtype=object)
+    np.save(tmp_path / "a.npy", trap, allow_pickle=True)
+    np.savez(tmp_path / "b.npz", images=trap)
+    np.savez(tmp_path / "c.npz", images=ARRAY, labels=trap)
+    (tmp_path / "d.npy").write_bytes(b"no array")
+    (tmp_path / "e.npz").write_bytes(b"no archive")
+    for name in ("a.npy", "b.npz", "c.npz", "d.npy", "e.npz"):
+        with pytest.raises(ValueError, match="cannot be read as arrays without Python objects") as error:
+            open_source(tmp_path / name)
+        assert_sentence(error.value, [name, "numpy.save"])
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_an_archive_without_images_lists_what_it_holds(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", pictures=ARRAY, other=ARRAY)
+    with pytest.raises(ValueError, match="holds pictures, other but no images"):
+        open_source(tmp_path / "a.npz")
+
+
+def many(count: int) -> Arrays:
+    names = tuple(f"{index}.png" for index in range(count))
+    return Arrays(np.arange(count, dtype=np.uint16).reshape(-1, 1, 1, 1), np.arange(count) % 3, ("a", "b", "c"), names=names)
+
+
+def test_the_split_is_by_the_hash_of_the_name() -> None:
+    source = many(4000)
+    training, held_out = split(source, 0.25)
+    chosen = [
+        index
+        for index in range(4000)
+        if int(hashlib.blake2b(f"{index}.png".encode(), digest_size=8).hexdigest(), 16) < 0.25 * 2**64
+    ]
+    assert gather(held_out, range(len(held_out))).ravel().tolist() == chosen
+    assert abs(len(chosen) - 1000) < 4 * (4000 * 0.25 * 0.75) ** 0.5
+    names = {held_out.name(index) for index in range(len(held_out))}
+    assert names.isdisjoint(training.name(index) for index in range(len(training)))
+    assert len(training) + len(held_out) == 4000
+    _, fewer = split(subset(source, range(0, 4000, 2)), 0.25)
+    assert {fewer.name(index) for index in range(len(fewer))} == {name for name in names if int(name[:-4]) % 2 == 0}
+
+
+def test_the_split_leaves_something_on_both_sides() -> None:
+    training, held_out = split(many(4), 1e-9)
+    assert (len(training), len(held_out)) == (3, 1)
+    assert len(split(many(4), 0.0)[1]) == 0
+    with pytest.raises(ValueError, match=r"No image is left .* lower --data\.held-out-share"):
+        split(many(1), 0.5)
+    with pytest.raises(ValueError, match="below 1, got 1.0"):
+        split(many(4), 1.0)
+
+
+def test_folders_train_and_test_are_the_users_split(tmp_path: Path) -> None:
+    for path in ("train/cat/1.png", "train/dog/2.png", "test/dog/3.png", "test/dog/4.png"):
+        write(tmp_path / path)
+    training, held_out = open_split(DataSettings(tmp_path))
+    assert (training.classes, held_out.classes) == (("cat", "dog"), ("cat", "dog"))
+    assert labels(training).tolist() == [0, 1]
+    assert labels(held_out).tolist() == [1, 1]
+    assert open_source(tmp_path).name(0) == "cat/1.png"
+    write(tmp_path / "val" / "cat" / "5.png")
+    assert open_split(DataSettings(tmp_path))[1].name(0) == "cat/5.png"
+    write(tmp_path / "val" / "fox" / "6.png")
+    with pytest.raises(ValueError, match="holds the class fox, unlike the training images"):
+        open_split(DataSettings(tmp_path))
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for path in ("train/1.png", "plane/2.png"):
+        write(tmp_path / path)
+    assert open_source(tmp_path).classes == ("plane", "train")
+
+
+def test_arrays_train_and_test_are_the_users_split(tmp_path: Path) -> None:
+    parts = {
+        f"{part}_{what}": np.full((2, 8, 8), value, np.uint8)
+        for part, what, value in (("train", "images", 1), ("test", "images", 2))
+    }
+    np.savez(tmp_path / "a.npz", **parts, train_labels=np.array([0, 1]), test_labels=np.array([1, 1]))
+    np.savez(tmp_path / "b.npz", x_train=parts["train_images"], x_test=parts["test_images"], y_train=[0, 1], y_test=[1, 1])
+    np.savez(tmp_path / "c.npz", train=parts["train_images"], test=parts["test_images"], train_time=np.zeros(2))
+    for part in ("train", "test"):
+        (tmp_path / "d").mkdir(exist_ok=True)
+        np.save(tmp_path / "d" / f"{part}.npy", parts[f"{part}_images"])
+        np.save(tmp_path / "d" / f"{part}_labels.npy", np.array([0, 1] if part == "train" else [1, 1]))
+    for name, numbers in (("a.npz", [1, 1]), ("b.npz", [1, 1]), ("c.npz", [0, 0]), ("d", [1, 1])):
+        training, held_out = open_split(DataSettings(tmp_path / name), patch=4)
+        assert (training.get(0).max(), held_out.get(0).max()) == (1, 2), name
+        assert labels(held_out).tolist() == numbers
+        assert training.classes == held_out.classes
+
+
+def test_held_out_images_may_lie_elsewhere_but_must_match(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", ARRAY)
+    np.save(tmp_path / "b.npy", ARRAY[:2] + 1)
+    np.save(tmp_path / "c.npy", ARRAY[:, :4])
+    training, held_out = open_split(DataSettings(tmp_path / "a.npy", held_out=tmp_path / "b.npy"))
+    assert (len(training), len(held_out), held_out.get(0).max()) == (3, 2, 1)
+    with pytest.raises(ValueError, match=r"c\.npy are 1x4x8 uint8 but the training images 1x8x8 uint8"):
+        open_split(DataSettings(tmp_path / "a.npy", held_out=tmp_path / "c.npy"))
+    np.save(tmp_path / "a_labels.npy", np.array([0, 1, 0]))
+    with pytest.raises(ValueError, match=r"labels of .*b\.npy are missing though there are 2 classes"):
+        open_split(DataSettings(tmp_path / "a.npy", held_out=tmp_path / "b.npy"))
+
+
+def test_gathering_is_the_same_by_threads_by_subsets_and_from_memory(tmp_path: Path) -> None:
+    for index in range(9):
+        write(tmp_path / str(index % 2) / f"{index}.png", np.full((8, 8, 3), index * 20, np.uint8))
+    source = open_source(tmp_path)
+    picked = subset(subset(source, [8, 6, 4, 2, 0]), [1, 1, 3])
+    with ThreadPoolExecutor(2) as pool:
+        np.testing.assert_array_equal(gather(picked, [2, 0], pool), gather(source, [2, 6]))
+    assert (picked.name(0), picked.label(0), picked.classes) == (source.name(6), source.label(6), ("0", "1"))
+    memory = load(picked, workers=2)
+    assert isinstance(memory, Arrays)
+    np.testing.assert_array_equal(memory.images, np.stack([source.get(6), source.get(6), source.get(2)]))
+    assert (memory.name(2), memory.label(2), memory.classes) == (source.name(2), source.label(2), ("0", "1"))

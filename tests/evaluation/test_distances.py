@@ -1,0 +1,158 @@
+"""Distances against closed forms, and against independent implementations to 1e-3 relative and better."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from scipy.spatial.distance import cdist
+from sklearn.metrics.pairwise import polynomial_kernel
+from sklearn.neighbors import NearestNeighbors
+
+from pixelpath.evaluation import statistics
+from pixelpath.evaluation.distances import Floor, frechet, kernel, precision_recall, real_floor
+from pixelpath.evaluation.statistics import Statistics
+
+
+def gaussian(mean: list[float], covariance: list[list[float]]) -> Statistics:
+    return Statistics(101, torch.tensor(mean, dtype=torch.float64), torch.tensor(covariance, dtype=torch.float64) * 100)
+
+
+def features(count: int, width: int, seed: int, shift: float = 0.0) -> torch.Tensor:
+    source = torch.Generator().manual_seed(seed)
+    return torch.randn(count, width, generator=source) @ torch.randn(width, width, generator=source) / width**0.5 + shift
+
+
+def test_frechet_of_commuting_gaussians() -> None:
+    first = gaussian([0.0, 0.0, 1.0], [[4.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 0.25]])
+    second = gaussian([1.0, 2.0, 1.0], [[1.0, 0.0, 0.0], [0.0, 16.0, 0.0], [0.0, 0.0, 0.25]])
+    assert frechet(first, second) == pytest.approx(5.0 + (2 - 1) ** 2 + (3 - 4) ** 2, rel=1e-12)
+
+
+def test_frechet_of_gaussians_that_do_not_commute() -> None:
+    """In two dimensions tr sqrt(M) = sqrt(tr M + 2 sqrt(det M)), here with M similar to A B."""
+    a, b = np.array([[2.0, 1.0], [1.0, 3.0]]), np.array([[5.0, -2.0], [-2.0, 1.0]])
+    assert not np.allclose(a @ b, b @ a)
+    root = math.sqrt(np.trace(a @ b) + 2 * math.sqrt(np.linalg.det(a @ b)))
+    expected = 3**2 + 4**2 + np.trace(a) + np.trace(b) - 2 * root
+    assert frechet(gaussian([0.0, 4.0], a.tolist()), gaussian([3.0, 0.0], b.tolist())) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("count", [400, 20])  # 20 images in 32 dimensions: both covariances are singular
+def test_frechet_agrees_with_the_matrix_root_of_scipy(count: int) -> None:
+    first, second = features(count, 32, 1), features(count + 5, 32, 2, shift=0.1)
+    mean, other_mean = first.double().numpy().mean(0), second.double().numpy().mean(0)
+    covariance, other = np.cov(first.double().numpy(), rowvar=False), np.cov(second.double().numpy(), rowvar=False)
+    root = np.real(np.asarray(scipy.linalg.sqrtm(covariance @ other + 1e-14 * np.eye(32))))
+    expected = ((mean - other_mean) ** 2).sum() + np.trace(covariance) + np.trace(other) - 2 * np.trace(root)
+    assert frechet(statistics.of(first), statistics.of(second)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_frechet_is_symmetric_and_does_not_see_rotations_or_shifts_and_scales_as_a_square() -> None:
+    first, second = features(300, 8, 1).double(), features(200, 8, 2, shift=0.3).double()
+    turn = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64)).Q
+    expected = frechet(statistics.of(first), statistics.of(second))
+    assert frechet(statistics.of(second), statistics.of(first)) == pytest.approx(expected, rel=1e-9)
+    assert frechet(statistics.of(first @ turn + 7), statistics.of(second @ turn + 7)) == pytest.approx(expected, rel=1e-9)
+    assert frechet(statistics.of(first * 3), statistics.of(second * 3)) == pytest.approx(9 * expected, rel=1e-9)
+    assert frechet(statistics.of(first), statistics.of(first)) == pytest.approx(0, abs=1e-6)
+
+
+def test_frechet_says_that_widths_differ() -> None:
+    with pytest.raises(ValueError, match="one width, got 3 and 4"):
+        frechet(statistics.of(torch.randn(5, 3)), statistics.of(torch.randn(5, 4)))
+
+
+def test_kernel_distance_of_two_pairs_by_hand() -> None:
+    first, second = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[2.0, 2.0], [0.0, 0.0]])
+    across = (2**3 + 1 + 3**3 + 1) / 4  # x.y / 2 + 1 is 2, 1, 3 and 1
+    expected = 1 + 1 - 2 * across  # within each set the only product is 0: kernel 1
+    found = kernel(first, second, subsets=3)
+    assert found.mean == pytest.approx(expected, rel=1e-12)
+    assert found.deviation == pytest.approx(0, abs=1e-12)
+    assert (found.size, found.subsets) == (2, 3)
+
+
+def test_kernel_distance_agrees_with_scikit_learn() -> None:
+    first, second = features(150, 10, 1), features(150, 10, 2, shift=0.2)
+
+    def unbiased(x: np.ndarray, y: np.ndarray) -> float:
+        within = [polynomial_kernel(z, degree=3, gamma=1 / 10, coef0=1)[~np.eye(len(z), dtype=bool)].mean() for z in (x, y)]
+        return sum(within) - 2 * polynomial_kernel(x, y, degree=3, gamma=1 / 10, coef0=1).mean()
+
+    expected = unbiased(first.double().numpy(), second.double().numpy())
+    assert kernel(first, second, subsets=1).mean == pytest.approx(expected, rel=1e-9)
+    parts = kernel(first, second, subsets=60, size=60)
+    assert parts.mean == pytest.approx(expected, abs=4 * parts.deviation / 60**0.5)
+    assert parts.deviation > 0
+
+
+def test_kernel_distance_is_unbiased_and_a_function_of_its_seed() -> None:
+    rows = features(4000, 6, 1)
+    values = [kernel(part[:20], part[20:], subsets=1).mean for part in rows.split(40)]
+    error = np.std(values) / len(values) ** 0.5
+    assert abs(np.mean(values)) < 3 * error
+    first, second = rows[:100], rows[100:200]
+    assert kernel(first, second, 4, 30, seed=5) == kernel(first, second, 4, 30, seed=5)
+    assert kernel(first, second, 4, 30, seed=5) != kernel(first, second, 4, 30, seed=6)
+
+
+def test_precision_and_recall_by_hand() -> None:
+    """One neighbour on a line: the real balls have radius 1, the generated ones 0.5 about the first pair and 98.5 about 100."""
+    real = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+    generated = torch.tensor([[1.0], [1.5], [100.0]])
+    found = precision_recall(real, generated, neighbours=1)
+    assert found.precision == pytest.approx(2 / 3)
+    assert found.recall == pytest.approx(3 / 4)  # 1 is near; 10 and 11 are within 98.5 of 100; 0 is in no ball
+    assert precision_recall(generated, real, neighbours=1).precision == found.recall
+
+
+@pytest.mark.parametrize("neighbours", [3, 5])
+def test_precision_and_recall_agree_with_scikit_learn(neighbours: int) -> None:
+    real, generated = features(120, 4, 1), features(90, 4, 1, shift=0.5) * 0.8
+
+    def inside(rows: np.ndarray, centres: np.ndarray) -> float:
+        radii = NearestNeighbors(n_neighbors=neighbours).fit(centres).kneighbors()[0][:, -1]  # without the point itself
+        return float((cdist(rows, centres) <= radii).any(1).mean())
+
+    found = precision_recall(real, generated, neighbours)
+    assert 0 < found.recall < 1
+    assert 0 < found.precision < 1
+    assert found.precision == pytest.approx(inside(generated.double().numpy(), real.double().numpy()))
+    assert found.recall == pytest.approx(inside(real.double().numpy(), generated.double().numpy()))
+
+
+def test_equal_sets_have_precision_and_recall_of_one_and_apart_sets_of_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixelpath.evaluation.distances.CHUNK", 100)  # several chunks
+    rows = features(50, 5, 1)
+    same, apart = precision_recall(rows, rows.clone()), precision_recall(rows, rows + 1000)
+    assert (same.precision, same.recall) == (1, 1)
+    assert (apart.precision, apart.recall) == (0, 0)
+
+
+def test_too_few_images_are_said() -> None:
+    with pytest.raises(ValueError, match="more than 3 images of each set, got 3 real and 9 generated"):
+        precision_recall(torch.randn(3, 2), torch.randn(9, 2))
+    with pytest.raises(ValueError, match="at least 2 images"):
+        kernel(torch.randn(1, 2), torch.randn(9, 2))
+
+
+def test_the_floor_compares_disjoint_parts_of_the_asked_counts() -> None:
+    rows = torch.arange(30.0).unsqueeze(1)
+    floor = real_floor(rows, count=10, seed=3)
+    assert (floor.first_count, floor.second_count) == (10, 20)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(3))
+    assert floor.distance == frechet(statistics.of(rows[order[:10]]), statistics.of(rows[order[10:]]))
+    assert real_floor(rows, count=25).first_count == 15  # half of the images, and it says so
+    held_out = real_floor(rows, 8, held_out=rows + 100)
+    assert (held_out.first_count, held_out.second_count) == (8, 30)
+    assert held_out.distance > 90**2
+    assert isinstance(held_out, Floor)
+
+
+def test_the_floor_falls_as_one_over_the_counts() -> None:
+    """For a standard normal of one dimension it is about (1/n + 1/m) (1 + 1/2): means and deviations both stray."""
+    floors = [real_floor(torch.randn(400, 1), count=100, seed=seed).distance for seed in range(600)]
+    expected = 1.5 * (1 / 100 + 1 / 300)
+    assert np.mean(floors) == pytest.approx(expected, rel=4 * np.std(floors) / 600**0.5 / expected)
