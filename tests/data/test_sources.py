@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ PIXELS = {
 }
 
 
-def write(path: Path, array: np.ndarray = PIXELS["RGB"], **options: object) -> Path:
+def write(path: Path, array: np.ndarray = PIXELS["RGB"], **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path, **options)
     return path
@@ -62,12 +63,12 @@ def planes(array: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("suffix", "options"), [("png", {}), ("tiff", {}), ("TIF", {}), ("webp", {"lossless": True, "exact": True})]
 )
-def test_lossless_files_keep_every_value(tmp_path: Path, mode: str, suffix: str, options: dict[str, object]) -> None:
+def test_lossless_files_keep_every_value(tmp_path: Path, mode: str, suffix: str, options: dict[str, Any]) -> None:
     write(tmp_path / f"a.{suffix}", PIXELS[mode], **options)
     source = open_source(tmp_path)
-    expected = planes(
-        PIXELS["RGB"][..., [0, 0, 0]] * 0 + PIXELS["L"][..., None] if suffix == "webp" and mode == "L" else PIXELS[mode]
-    )
+    expected = planes(PIXELS[mode])
+    if (mode, suffix) == ("L", "webp"):  # WebP has no grey
+        expected = np.repeat(expected, 3, 0)
     assert source.dtype == np.uint8
     assert source.shape == expected.shape
     np.testing.assert_array_equal(source.get(0), expected)
@@ -79,7 +80,7 @@ def test_bmp_jpeg_and_the_first_frame_of_a_gif(tmp_path: Path) -> None:
     jpeg = open_source(write(tmp_path / "jpeg" / "a.JPEG", smooth, quality=95).parent)
     assert jpeg.shape == (1, 8, 12)
     assert np.abs(jpeg.get(0).astype(int) - smooth).max() < 12
-    frames = [Image.fromarray(np.full((8, 12, 3), value, np.uint8)).convert("P") for value in (40, 200)]
+    frames = [Image.fromarray(np.full((8, 12, 3), value, np.uint8)).quantize(2) for value in (40, 200)]
     (tmp_path / "gif").mkdir()
     frames[0].save(tmp_path / "gif" / "a.gif", save_all=True, append_images=frames[1:])
     image = open_source(tmp_path / "gif").get(0)
@@ -401,7 +402,7 @@ def test_the_split_leaves_something_on_both_sides() -> None:
     assert len(split(many(4), 0.0)[1]) == 0
     with pytest.raises(ValueError, match=r"No image is left .* lower --data\.held-out-share"):
         split(many(1), 0.5)
-    with pytest.raises(ValueError, match="below 1, got 1.0"):
+    with pytest.raises(ValueError, match=r"below 1, got 1\.0"):
         split(many(4), 1.0)
 
 
@@ -427,7 +428,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 
 def test_arrays_train_and_test_are_the_users_split(tmp_path: Path) -> None:
-    parts = {
+    parts: dict[str, Any] = {
         f"{part}_{what}": np.full((2, 8, 8), value, np.uint8)
         for part, what, value in (("train", "images", 1), ("test", "images", 2))
     }

@@ -1,6 +1,8 @@
 """The loop against steps taken by hand, against itself in other divisions of the work, and where numbers fail."""
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,8 +195,7 @@ def test_ten_skipped_steps_in_a_row_end_the_run() -> None:
     optimizer = torch.optim.SGD(student.parameters(), lr=0.0)
     steps = train(student, average, exploding, optimizer, Constant(), stream(), first=0, steps=100, average_rate=0.5, seed=5)
     with pytest.raises(Diverged) as caught:
-        for step in steps:
-            taken.append(step)
+        taken.extend(steps)
     assert [step.number for step in taken if not step.skipped] == [5]
     assert caught.value.step.number == len(taken) == 15
     assert caught.value.step.losses["loss"] < 100
@@ -272,7 +273,8 @@ def _worker(rank: int, count: int, folder: str, accumulate: int) -> None:
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_processes_equal_one(tmp_path: Path, accumulate: int) -> None:
     """Three steps on the same global batch, contrastive negatives gathered; one process's NaN makes both skip."""
-    torch.multiprocessing.spawn(_worker, (2, str(tmp_path), accumulate), nprocs=2)
+    commands = [[sys.executable, __file__, str(rank), "2", str(tmp_path), str(accumulate)] for rank in (0, 1)]
+    assert [process.wait(100) for process in [subprocess.Popen(command) for command in commands]] == [0, 0]
     weights, average, steps = run(contrast if accumulate == 1 else regression, 3)
     for rank in (0, 1):
         found, found_average, losses, images = torch.load(tmp_path / f"{rank}.pt")
@@ -283,3 +285,7 @@ def test_two_processes_equal_one(tmp_path: Path, accumulate: int) -> None:
         skipped, after = torch.load(tmp_path / f"{rank}.bad.pt")
         assert skipped
         assert torch.equal(after, found)
+
+
+if __name__ == "__main__":
+    _worker(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

@@ -1,21 +1,23 @@
 """The pictures a run makes: grids and files of images, and plots of what was measured.
 
-*Native* images are [image, channel, row, column] in the dtype the data were stored in. The *display range* (lowest, highest) of native
-values is what a picture shows as black and white; values outside are shown as its ends.
+*Native* images are [image, channel, row, column] in the dtype the data were stored in. The *display range* (lowest, highest) of
+native values is what a picture shows as black and white; values outside are shown as its ends. A *row* of a plot is a dataclass
+of the evaluation or the same as read from JSON.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from pixelpath.evaluation.held_out import HeldOutRow
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 Native = Shaped[Tensor, "image channel row column"] | Shaped[np.ndarray, "image channel row column"]
 Metrics = list[dict[str, Any]]
+JSONRows = Sequence[Mapping[str, Any]]
 
 WIDEST, HIGHEST, LARGEST_SCALE = 1000, 2000, 32  # of a grid of enlarged images: pixels, pixels, pixels per pixel
 GAP, GAP_GREY = 2, 128
@@ -37,19 +40,19 @@ BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#0b6fb8", "#d9822b", "#12936f", "#8e5b
 NOT_LOSSES = {"step", "gradient_norm", "rate", "images_per_second", "seconds", "memory_bytes", "skipped"}
 PANELS = (
     ("rate", "learning rate", ORANGE),
-    ("gradient_norm", "gradient norm, before clipping", PURPLE),
+    ("gradient_norm", "gradient norm (unclipped)", PURPLE),
     ("images_per_second", "images per second", GREEN),
-    ("feature_deviation", "deviation of features (0: collapsed)", BLUE),
+    ("feature_deviation", "deviation of features", BLUE),
     ("effective_rank", "effective rank of features", BLUE),
 )
 
 
 def grid(images: Native, columns: int, lowest: float | None = None, highest: float | None = None) -> Image.Image:
-    """Native images in rows of `columns`, small ones enlarged by a whole number so that the grid is about 600 to 1000 pixels wide.
+    """Native images in rows of `columns`, small ones enlarged by a whole number until the grid is 600 to 1000 pixels wide.
 
-    One channel is grey, three are RGB, four are RGBA over a checkerboard; of any other number only the first channel is shown, as grey.
-    Without a display range floats are shown between the 0.5th and 99.5th percentile of their finite values, and integers between the
-    limits of their dtype. Raises ValueError for no images, fewer than one column, or a range that is empty.
+    One channel is grey, three are RGB, four are RGBA over a checkerboard; of any other number only the first channel is shown, as
+    grey. Without a display range floats are shown between the 0.5th and 99.5th percentile of their finite values, and integers
+    between the limits of their dtype. Raises ValueError for no images, fewer than one column, or a range that is empty.
     """
     if len(images) == 0 or columns < 1:
         raise ValueError(f"A grid needs at least one image and one column, got {len(images)} images and {columns} columns.")
@@ -68,49 +71,45 @@ def grid(images: Native, columns: int, lowest: float | None = None, highest: flo
     return Image.fromarray(canvas.squeeze(2) if canvas.shape[2] == 1 else canvas)
 
 
-def save_png(path: Path, picture: Image.Image, text: Mapping[str, str] | None = None) -> None:
-    """Write the picture, with named texts inside the file if given, whole or not at all; an older file of that name is replaced."""
-    notes = PngInfo()
-    for name, value in (text or {}).items():
-        notes.add_text(name, value)
-    partial = _aside(path)
-    try:
-        picture.save(partial, "PNG", pnginfo=notes)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+def save_png(path: Path, picture: Image.Image) -> None:
+    """Write the picture, whole or not at all; an older file of that name is replaced."""
+    with _whole(path) as file:
+        picture.save(file, "PNG")
 
 
-def save_images(folder: Path, images: Native, start: int = 0, seeds: Sequence[int] | None = None) -> list[Path]:
-    """Write native images, numbered from `start`, and return the files.
+def save_images(folder: Path, images: Native, first_seed: int = 0, *, npy: bool = False) -> list[Path]:
+    """Write native images, numbered by their seeds from `first_seed` on, and return the files.
 
-    8-bit images of 1, 3 or 4 channels and 16-bit grey ones become 000000.png, 000001.png, ..., each holding its seed (if given) as the
-    text "seed"; all others become one 000000-000099.npy, [image, channel, row, column] in their dtype. Raises ValueError for no images,
-    for seeds that are not as many as the images, and rather than overwrite a file (then nothing is written).
+    8-bit images of 1, 3 or 4 channels and 16-bit grey ones become 000000.png, 000001.png, ...; others, or all if `npy`, become
+    one 000000-000099.npy, [image, channel, row, column] in their dtype. Raises ValueError for no images, and rather than
+    overwrite a file (then nothing is written).
     """
     values = _array(images)
-    if len(values) == 0 or (seeds is not None and len(seeds) != len(values)):
-        raise ValueError(f"Saving needs at least one image, and a seed for each, got {len(values)} images and seeds {seeds}.")
-    numbers = range(start, start + len(values))
-    as_png = (values.dtype == np.uint8 and values.shape[1] in (1, 3, 4)) or (values.dtype == np.uint16 and values.shape[1] == 1)
-    names = [f"{number:06d}.png" for number in numbers] if as_png else [f"{numbers[0]:06d}-{numbers[-1]:06d}.npy"]
-    paths = [folder / name for name in names]
-    folder.mkdir(parents=True, exist_ok=True)
+    if len(values) == 0:
+        raise ValueError("There are no images to save: ask for at least one.")
+    last = first_seed + len(values) - 1
+    drawable = (values.dtype == np.uint8 and values.shape[1] in (1, 3, 4)) or (values.dtype == np.uint16 and values.shape[1] == 1)
+    if drawable and not npy:
+        paths = [folder / f"{seed:06d}.png" for seed in range(first_seed, last + 1)]
+    else:
+        paths = [folder / f"{first_seed:06d}-{last:06d}.npy"]
     for path in paths:
         if path.exists():
-            raise ValueError(f"{path} exists already and is not overwritten: choose another folder, or another first number.")
-    if not as_png:
-        _save_array(paths[0], values)
+            raise ValueError(f"{path} exists already and is not overwritten: choose another folder, or another first seed.")
+    folder.mkdir(parents=True, exist_ok=True)
+    if paths[0].suffix == ".npy":
+        with _whole(paths[0]) as file:
+            np.save(file, values)
         return paths
-    for place, (path, image) in enumerate(zip(paths, values, strict=True)):
-        pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
-        save_png(path, Image.fromarray(pixels), {} if seeds is None else {"seed": str(seeds[place])})
+    for path, image in zip(paths, values, strict=True):
+        save_png(path, Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))))
     return paths
 
 
 def curves(run: Path) -> Path:
-    """Draw RUN/curves.png from RUN/metrics.jsonl: losses (raw faint, smoothed strong), held-out loss, rate, gradient norm, speed, signs of
-    collapse; skipped steps and alarms are marked. Raises ValueError if nothing has been written there.
+    """Draw RUN/curves.png from RUN/metrics.jsonl: losses (raw faint, smoothed strong), held-out loss, rate, gradient norm, speed.
+
+    Stage one adds its signs of collapse; skipped steps and alarms are marked. Raises ValueError if there is nothing to draw yet.
     """
     rows = lines(run)
     if not rows:
@@ -123,10 +122,10 @@ def curves(run: Path) -> Path:
     _losses(figure.add_subplot(layout[0, :]), rows)
     for place, (key, title, colour) in enumerate(panels):
         axes = figure.add_subplot(layout[1 + place // columns, place % columns])
-        axes.set_title(title)
+        axes.set_title(title, loc="left", fontsize=9.5)
         _draw(axes, rows, key, colour)
         if key == "gradient_norm":
-            _logarithmic(axes)
+            _logarithmic(axes, series(rows, key)[1])
         else:
             axes.set_ylim(bottom=0)
     for axes in figure.axes:
@@ -135,30 +134,38 @@ def curves(run: Path) -> Path:
     return run / "curves.png"
 
 
-def probe_plot(rows: Sequence[ProbeRow]) -> Image.Image:
-    """Accuracy against noise level: one colour per kind of features, a solid line for nearest neighbours and a dashed one for linear."""
+def probe_plot(rows: Sequence[ProbeRow] | JSONRows) -> Image.Image:
+    """Accuracy against noise level: a colour per kind of features, solid for nearest neighbours, dashed for linear."""
     figure = _figure(3.4)
     axes = figure.add_subplot()
-    for name, colour in zip(dict.fromkeys(row.name for row in rows), _cycle(), strict=False):
-        chosen = sorted((row for row in rows if row.name == name), key=lambda row: row.sigma)
-        sigmas = [row.sigma for row in chosen]
-        axes.plot(sigmas, [100 * row.nearest for row in chosen], "o-", color=colour, label=f"{name}, nearest neighbours")
-        axes.plot(sigmas, [100 * row.linear for row in chosen], "s--", color=colour, label=f"{name}, linear")
-    axes.set(xscale="log", ylim=(0, 102), xlabel="noise level sigma (model range)", ylabel="test images recognised, %")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    table = _sorted(rows)
+    for name, colour in zip(dict.fromkeys(row["name"] for row in table), _cycle(), strict=False):
+        chosen = [row for row in table if row["name"] == name]
+        sigmas = [row["sigma"] for row in chosen]
+        axes.plot(
+            sigmas,
+            [100 * row["nearest"] for row in chosen],
+            "o-",
+            color=colour,
+            markersize=4,
+            label=f"{name}, nearest neighbours",
+        )
+        axes.plot(sigmas, [100 * row["linear"] for row in chosen], "s--", color=colour, markersize=4, label=f"{name}, linear")
+    axes.set(ylim=(0, 102), ylabel="test images recognised, %")
+    _by_level(axes)
     return _picture(figure)
 
 
-def noise_levels_plot(rows: Sequence[HeldOutRow]) -> Image.Image:
+def noise_levels_plot(rows: Sequence[HeldOutRow] | JSONRows) -> Image.Image:
     """Held-out denoising error against noise level, both logarithmic, with bars of two standard errors to either side."""
     figure = _figure(3.4)
     axes = figure.add_subplot()
-    chosen = sorted(rows, key=lambda row: row.sigma)
-    sigmas, losses = [row.sigma for row in chosen], [row.loss for row in chosen]
-    axes.errorbar(sigmas, losses, [2 * row.standard_error for row in chosen], fmt="o-", color=BLUE, capsize=3)
-    axes.set(xscale="log", xlabel="noise level sigma (model range)", ylabel="mean squared error (model range)")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    _logarithmic(axes)
+    table = _sorted(rows)
+    sigmas, losses, errors = ([row[key] for row in table] for key in ("sigma", "loss", "standard_error"))
+    axes.errorbar(sigmas, losses, [2 * error for error in errors], fmt="o-", color=BLUE, capsize=3, markersize=4)
+    axes.set_ylabel("mean squared error (model range)")
+    _by_level(axes)
+    _logarithmic(axes, np.array(losses))
     return _picture(figure)
 
 
@@ -176,10 +183,16 @@ def skipped_steps(rows: Metrics) -> list[int]:
 
 
 def smooth(values: np.ndarray, deviation: float) -> np.ndarray:
-    """The values under a moving average with Gaussian weights of `deviation` places; the first and last value go on beyond the ends."""
+    """The values under a moving average with Gaussian weights of `deviation` places; the end values go on beyond the ends."""
     from scipy.ndimage import gaussian_filter1d
 
     return gaussian_filter1d(values.astype(np.float64), deviation, mode="nearest", truncate=6.0)
+
+
+def _sorted(rows: Sequence[ProbeRow] | Sequence[HeldOutRow] | JSONRows) -> list[Mapping[str, Any]]:
+    """The rows as mappings, by rising sigma."""
+    table = [asdict(row) if isinstance(row, ProbeRow | HeldOutRow) else row for row in rows]
+    return sorted(table, key=lambda row: row["sigma"])
 
 
 def _array(images: Native) -> np.ndarray:
@@ -220,15 +233,13 @@ def _opaque(tiles: UInt8[np.ndarray, "image row column channel"]) -> UInt8[np.nd
     return np.floor(tiles[..., :3] * alpha + board * (1 - alpha) + 0.5).astype(np.uint8)
 
 
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
-
-
-def _save_array(path: Path, values: np.ndarray) -> None:
-    partial = _aside(path)
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that gets its name only once it is complete."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            np.save(file, values)
+            yield file
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -256,9 +267,9 @@ def _picture(figure: Figure) -> Image.Image:
         axes.set_axisbelow(True)
         axes.tick_params(labelsize=8.5, color="#9ca3af")
         for label in (axes.xaxis.label, axes.yaxis.label):
-            label.set_size(9)
+            label.set_fontsize(9)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8.5, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02), borderaxespad=0.4)
+            axes.legend(fontsize=8.5, frameon=False, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=6, columnspacing=1.6)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
@@ -270,10 +281,10 @@ def _losses(axes: Axes, rows: Metrics) -> None:
     parts = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in others and len(series(rows, key)[0])]
     for key, colour in zip(["loss", *parts], _cycle(), strict=False):
         _draw(axes, rows, key, colour, label=key.replace("_", " "))
+    _logarithmic(axes, np.concatenate([series(rows, key)[1] for key in ("loss", *parts)]))
     steps, values = series(rows, "held_out_loss")
     if len(steps):
         axes.plot(steps, values, "o-", color="black", markersize=3, linewidth=1, label="held-out loss")
-    _logarithmic(axes)
     for marks, colour, height, shape, label in (
         (skipped_steps(rows), RED, 0.02, "|", "skipped step"),
         ([row["step"] for row in rows if row.get("alarms")], RED, 0.97, "v", "alarm"),
@@ -285,20 +296,25 @@ def _losses(axes: Axes, rows: Metrics) -> None:
 
 
 def _draw(axes: Axes, rows: Metrics, key: str, colour: str, label: str | None = None) -> None:
-    """One measurement: raw and faint, and where there are many values, smoothed over a hundredth of them and strong."""
+    """One measurement: raw and faint, and where there are many values, smoothed over a sixtieth of them and strong."""
     steps, values = series(rows, key)
-    if len(values) < 50:
+    if len(values) < 60 or key == "rate":
         axes.plot(steps, values, "o-" if len(values) < 2 else "-", color=colour, linewidth=1.3, markersize=3, label=label)
         return
     axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-    axes.plot(steps, smooth(values, len(values) / 100), color=colour, linewidth=1.5, label=label)
+    axes.plot(steps, smooth(values, len(values) / 60), color=colour, linewidth=1.5, label=label)
 
 
-def _logarithmic(axes: Axes) -> None:
-    """A logarithmic vertical axis with plain numbers, if everything drawn so far is positive and not nearly constant."""
+def _by_level(axes: Axes) -> None:
+    """A horizontal axis of noise levels."""
+    axes.set(xscale="log", xlabel="noise level sigma (model range)")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def _logarithmic(axes: Axes, drawn: np.ndarray) -> None:
+    """A logarithmic vertical axis with plain numbers, if all values drawn are positive and not nearly equal."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    drawn = np.concatenate([np.asarray(line.get_ydata(), np.float64) for line in axes.lines] or [np.zeros(1)])
     if drawn.size == 0 or drawn.min() <= 0 or drawn.max() < 1.5 * drawn.min():
         return
     axes.set_yscale("log")

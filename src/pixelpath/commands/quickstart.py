@@ -70,7 +70,10 @@ def judge(run: Run, data: Data, out: Path) -> dict[str, Any]:
         "judged": JUDGED,
         "guidance": guided.settings["scale"],
         "evaluations_per_image": guided.evaluations,
-        **{name: pixels[name] for name in ("frechet", "frechet_of_few", "frechet_floor_of_few", "few")},
+        "frechet": pixels["frechet_of_few"],
+        "floor": pixels["frechet_floor_of_few"],
+        "few": pixels["few"],
+        "frechet_of_all": pixels["frechet"],
     }
 
 
@@ -87,7 +90,8 @@ def _rows(images: np.ndarray) -> np.ndarray:
 
 
 def _short(recipe: Recipe, speed_up: int) -> Recipe:
-    return replace(recipe, steps=max(2, recipe.steps // speed_up))
+    schedule = replace(recipe.schedule, warmup=recipe.schedule.warmup // speed_up)
+    return replace(recipe, steps=max(2, recipe.steps // speed_up), schedule=schedule)
 
 
 def _ending(out: Path, result: dict[str, Any]) -> str:
@@ -95,8 +99,8 @@ def _ending(out: Path, result: dict[str, Any]) -> str:
         [
             f"{result['recognised']:.1%} of {JUDGED} guided samples are read as the digit they were meant to be, by a classifier that reads "
             f"{result['classifier_held_out_accuracy']:.1%} of held-out real digits.",
-            f"Frechet distance in pixels, {result['few']} unguided samples: {result['frechet_of_few']:.3f}; "
-            f"{result['few']} held-out real digits in their place: {result['frechet_floor_of_few']:.3f}.",
+            f"Frechet distance in pixels, {result['few']} unguided samples: {result['frechet']:.3f}; "
+            f"{result['few']} held-out real digits in their place: {result['floor']:.3f}.",
             f"All of this took {result['seconds']:.0f} s. Look at {out / 'samples.png'} and {out / 'diffusion' / 'report.html'};",
             f"more samples: pixelpath sample {out / 'diffusion'}; your own images: pixelpath train --help.",
         ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Executor, Future
 from functools import lru_cache
 
@@ -71,7 +71,7 @@ class Stream:
         """This process's share of the global batch of `step`, on the device and in model range."""
         return self._assemble(step, gather(self._source, self._indices(step)))
 
-    def batches(self, first: int = 0) -> Iterator[Batch]:
+    def batches(self, first: int = 0) -> Generator[Batch]:
         """Batches `first`, `first` + 1, ... without end; closing the iterator ends its threads, their errors are raised here."""
         waiting: deque[tuple[int, list[Future[np.ndarray]]]] = deque()
         with decoders(self._workers) as pool:

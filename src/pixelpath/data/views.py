@@ -139,8 +139,7 @@ def _move(images: Images, augmentation: Augmentation, draws: Draws) -> Images:
     rows, columns = images.shape[-2:]
     area = _between(draws["area"], *augmentation.crop_scale)
     ratio = torch.exp(_between(draws["ratio"], *map(math.log, augmentation.crop_ratio)))
-    wide = torch.sqrt(area * ratio * rows / columns).clamp(max=1)  # as parts of the image's own sides
-    high = torch.sqrt(area / ratio * columns / rows).clamp(max=1)
+    wide, high = torch.sqrt(area * ratio).clamp(max=1), torch.sqrt(area / ratio).clamp(max=1)  # parts of the image's own sides
     across, down = (1 - wide) * (2 * draws["across"] - 1), (1 - high) * (2 * draws["down"] - 1)
     angle = math.radians(augmentation.rotation) * (2 * draws["rotation"] - 1)
     cosine, sine = torch.cos(angle), torch.sin(angle)
@@ -209,7 +208,7 @@ def _gray(images: Images, augmentation: Augmentation, draws: Draws) -> Images:
     return torch.where(chosen.reshape(-1, 1, 1, 1), _luma(images), images)
 
 
-def _luma(images: Images) -> Images:
+def _luma(images: Images) -> Float[Tensor, "batch 1 row column"]:
     """Gray [batch, 1, row, column]: the weighted mean of RGB, the plain mean of any other number of channels."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)

@@ -113,7 +113,7 @@ def linear_accuracy(
     test: Float[Tensor, "test feature"],
     test_labels: Int[Tensor, "test"],
 ) -> float:
-    """The share of test features put in their class by logistic regression (multinomial for more than two) on the training features.
+    """The share of test features put in their class by (multinomial) logistic regression on the training features.
 
     Features are standardised by the training features' mean and deviation; the penalty is |weights|^2 / 2 against the sum of
     the cross entropies; at most 300 steps of L-BFGS. Raises ValueError if the training labels are of one class.

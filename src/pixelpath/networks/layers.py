@@ -77,7 +77,9 @@ class ModulatedBlock(nn.Module):
         self.mlp = Mlp(width)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(condition_width, 6 * width))
 
-    def forward(self, tokens: Tokens, skip: Tokens, condition: Float[Tensor, "batch condition"]) -> Tokens:
+    def forward(
+        self, tokens: Tokens, skip: Float[Tensor, "batch token skip"], condition: Float[Tensor, "batch condition"]
+    ) -> Tokens:
         tokens = self.norm_join(self.join(torch.cat([tokens, skip], dim=-1)))
         shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp = (
             self.modulation(condition).unsqueeze(1).chunk(6, dim=-1)

@@ -41,10 +41,11 @@ def heun(denoise: Denoise, x: Images, levels: Levels) -> Images:
 
 
 def _heun_step(denoise: Denoise, x: Images, sigma: Tensor, below: Tensor) -> Images:
-    slope = (x - denoise(x, sigma)) / float(sigma)
-    guess = x + float(below - sigma) * slope
+    estimate = denoise(x, sigma)
     if below == 0:
-        return guess
+        return estimate
+    slope = (x - estimate) / float(sigma)
+    guess = x + float(below - sigma) * slope
     slope_below = (guess - denoise(guess, below)) / float(below)
     return x + float(below - sigma) / 2 * (slope + slope_below)
 

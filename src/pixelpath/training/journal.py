@@ -6,6 +6,7 @@ sentence about training that goes wrong without failing.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import torch
 from tqdm import tqdm
@@ -22,12 +23,9 @@ from tqdm import tqdm
 from pixelpath import processes
 from pixelpath.training.loop import Step
 
+Stream = TextIO | io.TextIOBase
+
 METRICS = "metrics.jsonl"
-
-
-class _Writer(Protocol):
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
-    def close(self) -> None: ...
 
 
 class Journal:
@@ -50,14 +48,14 @@ class Journal:
         device: torch.device | None = None,
         every: int = 1,
         tensorboard: bool = False,
-        stream: TextIO | None = None,
+        stream: Stream | None = None,
         pause: float = 30.0,
     ) -> None:
         self.seconds, self.skipped = seconds, skipped
         self._every, self._device, self._total = every, device or torch.device("cpu"), total
         self._window: list[Step] = []
         self._main = processes.rank() == 0
-        self._writer: _Writer | None = None
+        self._writer: Any = None  # a SummaryWriter, if TensorBoard is asked for
         if not self._main:
             return
         run.mkdir(parents=True, exist_ok=True)
@@ -159,7 +157,7 @@ def peak_memory(device: torch.device) -> int:
 class _Progress:
     """One line of progress: a bar on a terminal, elsewhere a plain line now and then."""
 
-    def __init__(self, stream: TextIO, first: int, total: int, pause: float) -> None:
+    def __init__(self, stream: Stream, first: int, total: int, pause: float) -> None:
         self._stream, self._total, self._pause = stream, total, pause
         self._bar = tqdm(total=total, initial=first, file=stream, unit="step", dynamic_ncols=True) if stream.isatty() else None
         self._said, self._alarms, self._first, self._began = time.monotonic(), (), first, time.monotonic()
@@ -209,7 +207,7 @@ def _write(file: Path, text: Sequence[str]) -> None:
         os.fsync(stream.fileno())
 
 
-def _tensorboard(folder: Path, first: int) -> _Writer:
+def _tensorboard(folder: Path, first: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -37,16 +37,16 @@ class Constant:
 class Cosine:
     """step / warmup, then max(floor, (1 + cos(pi (step - warmup) / (total - warmup))) / 2).
 
-    The falling half wave is that of Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5, without restarts. Raises ValueError unless
-    0 <= warmup < total and 0 <= floor <= 1.
+    The falling half wave is that of Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5, without restarts. A total of 0
+    stands for the length of the run, which a recipe fills in. Raises ValueError unless 0 <= warmup < total and 0 <= floor <= 1.
     """
 
-    warmup: int
-    total: int
+    warmup: int = 0
+    total: int = 0
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warmup < self.total or not 0 <= self.floor <= 1:
+        if self.warmup < 0 or self.total < 0 or (self.total and self.warmup >= self.total) or not 0 <= self.floor <= 1:
             raise ValueError(
                 f"A cosine schedule needs 0 <= warmup < total and a floor in [0, 1], got warmup={self.warmup}, "
                 f"total={self.total}, floor={self.floor}: choose fewer warm-up steps or a longer run."

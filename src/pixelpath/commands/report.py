@@ -1,0 +1,344 @@
+"""The report of a run: one HTML file that holds its pictures and asks nothing of the network.
+
+A *section* is a title and a piece of HTML, empty where the run has nothing to say about it. A *document* is what a JSON file
+holds; a *record* is a mapping of it with single values, whose entry "protocol" says how they were measured.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+from urllib.parse import quote
+
+from PIL import Image
+
+from pixelpath.commands.pictures import curves, noise_levels_plot, probe_plot, series, skipped_steps
+from pixelpath.evaluation.held_out import HeldOutRow
+from pixelpath.evaluation.probe import ProbeRow
+from pixelpath.training.journal import lines
+
+SHOWN = 9  # previews in the strip, at most
+STRIP, WIDEST = 640, 1440  # pixels across, of a picture in the strip and of any other
+FILES = {
+    "recipe.json": "every setting of the run",
+    "origin.json": "the weights it began with",
+    "environment.json": "versions and devices",
+    "metrics.jsonl": "measurements during training, one JSON object a line",
+    "curves.png": "the same as curves",
+    "evaluation.json": "distances and held-out losses with their protocols",
+    "held_out.png": "held-out loss by noise level",
+    "probe.json": "accuracy of the encoder's features by noise level",
+    "probe.png": "the same as a plot",
+    "quickstart.json": "the numbers of the quickstart",
+    "report.html": "this report",
+    "checkpoints": "weights, averages and optimizer to go on from or to sample with",
+    "previews": "images made during training",
+    "samples": "images made with the run",
+}
+
+
+def write_report(run: Path) -> Path:
+    """Write RUN/report.html (and RUN/curves.png) from what the run's folder holds, leaving out what it does not; the file.
+
+    Numbers of a quickstart are also looked for beside a stage-two run. Raises FileNotFoundError if there is no such folder,
+    ValueError for a JSON file that cannot be read.
+    """
+    if not run.is_dir():
+        raise FileNotFoundError(f"There is no folder {run}: name the folder of a run.")
+    sections = {
+        "Samples": _samples(run),
+        "Views": _views(run),
+        "Results": _results(run),
+        "Features": _features(run),
+        "Training": _training(run),
+        "Previews": _previews(run),
+        "Settings": _settings(run),
+        "Environment": _pairs(_document(run / "environment.json") or {}),
+        "Files": _files(run),
+    }
+    present = {title: content for title, content in sections.items() if content}
+    links = "".join(f'<a href="#{title.lower()}">{title}</a>' for title in present)
+    parts = [f'<section id="{title.lower()}"><h2>{title}</h2>\n{content}</section>' for title, content in present.items()]
+    page = Template((resources.files("pixelpath.commands") / "report.html").read_text(encoding="utf-8"))
+    body = "\n".join([_header(run), f"<nav>{links}</nav>", *parts])
+    path, partial = run / "report.html", run / f".report.html.{os.getpid()}.partial"
+    partial.write_text(page.substitute(title=_text(_name(run)), body=body), encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def _name(run: Path) -> str:
+    return f"{(_document(run / 'recipe.json') or {}).get('name', 'Run')}: {run.resolve().name}"
+
+
+def _header(run: Path) -> str:
+    """What was run, and the numbers one asks for first."""
+    recipe = _document(run / "recipe.json") or {}
+    stages = {"RepresentationLearning": "Stage one: representation learning", "Denoising": "Stage two: diffusion"}
+    stage = stages.get(_objective(run), "")
+    rows = lines(run)
+    facts: dict[str, str] = {}
+    if rows:
+        total = recipe.get("steps")
+        facts["steps"] = f"{rows[-1]['step']:,}" + (
+            f" of {total:,}" if isinstance(total, int) and total > rows[-1]["step"] else ""
+        )
+    for key, name, say in (
+        ("seconds", "training time", _duration),
+        ("images_per_second", "images per second", lambda value: f"{value:,.0f}"),
+        ("memory_bytes", "peak memory", lambda value: f"{value / 2**30:.2f} GiB"),
+        ("loss", "loss", _text),
+        ("held_out_loss", "held-out loss", _text),
+    ):
+        values = series(rows, key)[1]
+        if len(values):
+            facts[name] = say(float(values[-1]))
+    boxes = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
+    return f"<header><h1>{_text(_name(run))}</h1>\n<p class='soft'>{stage}</p>\n<dl class='facts'>{boxes}</dl></header>"
+
+
+def _samples(run: Path) -> str:
+    """The newest grid of samples with the settings that made it; without one the last preview."""
+    made = sorted((run / "samples").rglob("grid.png"), key=lambda path: path.stat().st_mtime)
+    if made:
+        settings = _document(made[-1].with_name("samples.json")) or {}
+        short = {key: value for key, value in settings.items() if not isinstance(value, list) or len(value) <= 2}
+        return _figure(made[-1], _protocol({"file": made[-1].relative_to(run).as_posix(), **short}))
+    beside = run.parent / "samples.png"
+    if _quickstart(run) and beside.exists():
+        return _figure(beside, "Guided samples of the quickstart, seeds in order from 0, classes in turn.")
+    steps = _preview_files(run)
+    if steps:
+        return _figure(
+            steps[-1], f"The preview of step {_step(steps[-1]):,}: fixed seeds, sampled with the average of the weights."
+        )
+    return ""
+
+
+def _views(run: Path) -> str:
+    views = run / "previews" / "views.png"
+    return (
+        _figure(views, "Training images, and below them two views of each, which the encoder learns to recognise as one image.")
+        if views.exists()
+        else ""
+    )
+
+
+def _results(run: Path) -> str:
+    """The quickstart's numbers, the newest evaluation, and the earlier ones folded away."""
+    quick, measured = _quickstart(run), _document(run / "evaluation.json")
+    parts = [f"<h3>Quickstart</h3>{_tree(quick)}"] if quick else []
+    evaluations = measured if isinstance(measured, list) else [measured] if measured else []
+    for place, evaluation in enumerate(reversed(evaluations)):
+        step = f" of step {_text(evaluation['step'])}" if isinstance(evaluation, Mapping) and "step" in evaluation else ""
+        if place == 0:
+            parts.append(f"<h3>Evaluation{step}</h3>{_tree(evaluation)}")
+        else:
+            parts.append(f"<details><summary>Earlier evaluation{step}</summary>{_tree(evaluation)}</details>")
+    return "\n".join(parts)
+
+
+def _features(run: Path) -> str:
+    document = _document(run / "probe.json")
+    note = "<p class='soft'>Share of held-out images whose class is found from frozen features of the noisy image.</p>"
+    return note + _tree(document) if document else ""
+
+
+def _training(run: Path) -> str:
+    rows = lines(run)
+    if not rows:
+        return ""
+    note = "Faint: as measured. Strong: smoothed. The held-out loss is that of the average of the weights."
+    alarms = [(row["step"], alarm) for row in rows for alarm in row.get("alarms") or ()]
+    first = dict(reversed([(alarm, step) for step, alarm in alarms]))
+    odd = [(step, "skipped: its loss or gradient was not finite") for step in skipped_steps(rows)]
+    odd += [(step, alarm) for alarm, step in first.items()]
+    table = "".join(
+        f"<tr><td class='number'>{step:,}</td><td class='bad'>{_text(what)}</td></tr>" for step, what in sorted(odd)[:200]
+    )
+    head = "<h3>Alarms and skipped steps</h3><table><thead><tr><th class='number'>step</th><th>what</th></tr></thead>"
+    return _figure(curves(run), note, "plot") + (f"{head}<tbody>{table}</tbody></table>" if odd else "")
+
+
+def _previews(run: Path) -> str:
+    """Up to nine previews, evenly spread from the first to the last."""
+    found = _preview_files(run)
+    if len(found) < 2:
+        return ""
+    count = min(SHOWN, len(found))
+    chosen = [found[round(place * (len(found) - 1) / (count - 1))] for place in range(count)]
+    strip = "".join(_figure(path, f"step {_step(path):,}", widest=STRIP) for path in chosen)
+    return f"<p class='soft'>The same seeds at every step.</p><div class='strip'>{strip}</div>"
+
+
+def _settings(run: Path) -> str:
+    recipe = _document(run / "recipe.json")
+    if not recipe:
+        return ""
+    groups = {"run": {key: value for key, value in recipe.items() if not isinstance(value, Mapping)}}
+    groups |= {key: dict(_leaves(value)) for key, value in recipe.items() if isinstance(value, Mapping)}
+    groups |= {"origin": dict(_leaves(_document(run / "origin.json") or {}))}
+    parts = [f"<section><h3>{_text(key)}</h3>{_pairs(group)}</section>" for key, group in groups.items() if group]
+    return f"<div class='groups'>{''.join(parts)}</div>"
+
+
+def _files(run: Path) -> str:
+    """What lies in the folder, with sizes; names starting with a dot are unfinished and left out."""
+    found = sorted(path for path in run.iterdir() if not path.name.startswith("."))
+    rows = [
+        f"<tr><td><a href='{quote(path.name)}{'/' if path.is_dir() else ''}'><code>{_text(path.name)}</code></a></td>"
+        f"<td class='number'>{_size(path)}</td><td>{FILES.get(path.name, '')}</td></tr>"
+        for path in found
+        if path.name != "report.html"
+    ]
+    return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+
+
+def _tree(document: Any) -> str:
+    """Any document: its single values as a table with their protocol, rows of measurements as plots, parts under their names."""
+    if isinstance(document, Mapping):
+        nested = {key: value for key, value in document.items() if _is_nested(value) and key != "protocol"}
+        single = {key: value for key, value in document.items() if key not in nested and key != "protocol"}
+        parts = [_boxes(single, document.get("protocol"))] if single else []
+        ordered = sorted(nested.items(), key=lambda item: isinstance(item[1], Mapping))  # measurements before their circumstances
+        parts += [f"<h3>{_words(key)}</h3>{_tree(value)}" for key, value in ordered if value]
+        return "\n".join(parts)
+    if isinstance(document, list) and all(isinstance(row, Mapping) for row in document):
+        for kind, plot in ((HeldOutRow, noise_levels_plot), (ProbeRow, probe_plot)):
+            if all({part.name for part in fields(kind)} <= set(row) for row in document):
+                return (
+                    _image(plot(document), "plot", WIDEST, "plot of the numbers below")
+                    + f"<details open><summary>The numbers</summary>{_records(document)}</details>"
+                )
+        flat = all(not _is_nested(value) or key == "protocol" for row in document for key, value in row.items())
+        return _records(document) if flat else "\n".join(_tree(row) for row in document)
+    return f"<p>{_text(document)}</p>"
+
+
+def _boxes(values: Mapping[str, Any], protocol: Mapping[str, Any] | None = None) -> str:
+    """Single values side by side, and their protocol below them."""
+    boxes = "".join(f"<div><dt>{_words(key)}</dt><dd>{_text(value)}</dd></div>" for key, value in values.items())
+    return f"<dl class='pairs'>{boxes}</dl>" + (f"<p class='protocol'>{_protocol(protocol)}</p>" if protocol else "")
+
+
+def _records(records: Sequence[Mapping[str, Any]]) -> str:
+    """Records as a table, one to a line with its protocol below."""
+    keys = [key for key in dict.fromkeys(key for record in records for key in record) if key != "protocol"]
+    head = "".join(f"<th{_align(records[0].get(key))}>{_words(key)}</th>" for key in keys)
+    body = []
+    for record in records:
+        protocol = record.get("protocol")
+        cells = "".join(f"<td{_align(record.get(key))}>{_text(record.get(key))}</td>" for key in keys)
+        body.append(f"<tr{' class=record' if protocol else ''}>{cells}</tr>")
+        body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{_protocol(protocol)}</td></tr>"] if protocol else []
+    return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+
+
+def _protocol(protocol: Mapping[str, Any]) -> str:
+    """In one line what a number was measured under."""
+    return " · ".join(f"{_words(key)} {_text(value)}" for key, value in _leaves(protocol) if value is not None)
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    """Names and values, one pair a line."""
+    rows = [f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in _leaves(values)]
+    return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """All single values of a nested mapping, with their names joined by dots."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(part, Mapping) for part in value))
+
+
+def _figure(path: Path, caption: str, kind: str = "", widest: int = WIDEST) -> str:
+    """A picture file with a caption, which is HTML."""
+    with Image.open(path) as picture:
+        return f"<figure>{_image(picture, kind, widest, path.stem)}<figcaption>{caption}</figcaption></figure>"
+
+
+def _image(picture: Image.Image, kind: str, widest: int, name: str) -> str:
+    """The picture inside the page, made smaller if it is wider than `widest`."""
+    if picture.width > widest:
+        picture = picture.resize((widest, max(1, round(picture.height * widest / picture.width))), Image.Resampling.LANCZOS)
+    held = io.BytesIO()
+    picture.save(held, "PNG", optimize=True)
+    data = base64.b64encode(held.getvalue()).decode("ascii")
+    size = f'width="{picture.width}" height="{picture.height}"'
+    return f'<img class="{kind}" alt="{_text(name)}" {size} src="data:image/png;base64,{data}">'
+
+
+def _document(path: Path) -> Any:
+    """What a JSON file holds, or None if there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): make it again or remove it, then write the report again.") from error
+
+
+def _objective(run: Path) -> str:
+    recipe = _document(run / "recipe.json") or {}
+    return (recipe.get("objective") or {}).get("type", "")
+
+
+def _quickstart(run: Path) -> Any:
+    """The numbers of a quickstart in the run's folder, or beside a run that is not its stage one."""
+    beside = None if _objective(run) == "RepresentationLearning" else _document(run.resolve().parent / "quickstart.json")
+    return _document(run / "quickstart.json") or beside
+
+
+def _preview_files(run: Path) -> list[Path]:
+    return sorted((path for path in (run / "previews").glob("step-*.png") if path.stem[5:].isdigit()), key=_step)
+
+
+def _step(preview: Path) -> int:
+    return int(preview.stem[5:])
+
+
+def _align(value: Any) -> str:
+    return " class='number'" if isinstance(value, int | float) and not isinstance(value, bool) else ""
+
+
+def _words(key: str) -> str:
+    return _text(key.replace("_", " "))
+
+
+def _text(value: Any) -> str:
+    """A value as escaped text: floats with four digits, lists with commas."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(part) for part in value) or "none"
+    return "none" if value is None or value == "" else escape(str(value))
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes:.0f} min" if minutes < 120 else f"{hours:.1f} h"
+
+
+def _size(path: Path) -> str:
+    """The bytes of a file, or of all files in a folder."""
+    size = float(sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size)
+    power = min(4, (len(f"{size:.0f}") - 1) // 3)
+    return f"{size / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

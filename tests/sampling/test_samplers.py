@@ -1,0 +1,171 @@
+"""Every sampler is held to a flow that is known in closed form.
+
+Gaussian data N(m, s^2) has the denoiser m + s^2/(s^2 + sigma^2) (x - m), whose flow keeps (x - m)/sqrt(s^2 + sigma^2) constant. Data that
+are one point c have the denoiser c: a sampler, random or not, must leave x at level sigma distributed as N(c, sigma^2) exactly.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pixelpath.noise import NoiseRange
+from pixelpath.sampling.samplers import ancestral, churn, euler, heun, multistep
+from pixelpath.types import Denoise, Images, Noise, Sigmas
+
+MEAN, DEVIATION = 0.3, 0.7
+RANGE = NoiseRange(lowest=0.05, highest=20.0)
+Sampler = Callable[[Denoise, Images, Tensor], Images]
+PLAIN: list[Sampler] = [euler, heun, multistep]
+
+
+def gaussian(noisy: Images, sigma: Sigmas) -> Images:
+    return MEAN + DEVIATION**2 / (DEVIATION**2 + float(sigma) ** 2) * (noisy - MEAN)
+
+
+def point(noisy: Images, sigma: Sigmas) -> Images:
+    return torch.full_like(noisy, MEAN)
+
+
+def flow(x: Images, before: float, after: float) -> Images:
+    return MEAN + (x - MEAN) * math.sqrt((DEVIATION**2 + after**2) / (DEVIATION**2 + before**2))
+
+
+def start(level: Tensor, pixels: int = 4) -> Images:
+    return MEAN + float((level**2 + DEVIATION**2).sqrt()) * torch.randn(1, 1, pixels, pixels, dtype=torch.float64)
+
+
+def constant(value: float) -> Noise:
+    return lambda: torch.full((1, 1, 1, 1), value, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2), (multistep, 2)])
+def test_order_of_accuracy(sampler: Sampler, order: int) -> None:
+    """Twice the steps divide the distance to the exact flow by 2^order."""
+    errors = []
+    for count in (64, 128, 256):
+        levels = RANGE.steps(count + 1)[:-1]
+        x = start(levels[0])
+        exact = flow(x, float(levels[0]), float(levels[-1]))
+        errors.append(float((sampler(gaussian, x, levels) - exact).abs().max() / (x - MEAN).abs().max()))
+    measured = [math.log2(coarse / fine) for coarse, fine in zip(errors, errors[1:], strict=False)]
+    assert measured == pytest.approx([order, order], abs=0.12)
+    assert errors[-1] < 0.02 / 256 ** (order - 1)
+
+
+@pytest.mark.parametrize("sampler", PLAIN)
+def test_a_step_to_zero_is_the_denoiser(sampler: Sampler) -> None:
+    levels = RANGE.steps(1)
+    x = start(levels[0])
+    assert torch.equal(sampler(gaussian, x, levels), gaussian(x, levels[0]))
+
+
+@pytest.mark.parametrize("sampler", PLAIN)
+@given(count=st.integers(1, 12))
+def test_a_point_is_reached_exactly(sampler: Sampler, count: int) -> None:
+    x = torch.tensor([[[[5.0, -3.0]]]], dtype=torch.float64)
+    levels = RANGE.steps(count + 1)
+    assert torch.allclose(sampler(point, x, levels), torch.full_like(x, MEAN), atol=1e-12)
+    stopped = sampler(point, x, levels[:-1])
+    assert torch.allclose(stopped, MEAN + (x - MEAN) * float(levels[-2] / levels[0]), atol=1e-12)
+
+
+def test_multistep_takes_the_slope_of_the_estimate_from_the_step_before() -> None:
+    """An estimate linear in ln(sigma): the second step is exact to second order in a way that can be written down."""
+    levels = torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)
+    x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    denoise: Denoise = lambda noisy, sigma: torch.full_like(noisy, math.log2(float(sigma)))  # noqa: E731
+    first = 0.5 * 2.0
+    second = 0.5 * first + 0.5 * (1.5 * 1.0 - 0.5 * 2.0)
+    assert float(multistep(denoise, x, levels)) == pytest.approx(second, rel=1e-14)
+
+
+SCHEDULES = [RANGE.steps(2)[:-1], RANGE.steps(7)[:-1], torch.tensor([3.0, 2.9, 0.4])]
+churned = partial(churn, amount=40.0, between=(0.05, 50.0), inflation=1.0)
+
+
+@pytest.mark.parametrize("sampler", [ancestral, churned])
+@pytest.mark.parametrize("levels", SCHEDULES)
+def test_added_noise_makes_up_for_what_is_taken(sampler: Callable[..., Images], levels: Tensor) -> None:
+    """On point data x is linear in the start and in every draw; the squares of the coefficients sum to the variance of the last level."""
+    sigma, count = float(levels[0]), len(levels) - 1
+    origin = torch.full((1, 1, 1, 1), MEAN, dtype=torch.float64)
+    variance = float(sampler(point, origin + sigma, levels, constant(0.0)) - MEAN) ** 2
+    for number in range(count):
+        draws = iter([float(number == other) for other in range(count)])
+        pulse: Noise = lambda draws=draws: torch.full((1, 1, 1, 1), next(draws), dtype=torch.float64)  # noqa: E731
+        variance += float(sampler(point, origin, levels, pulse) - MEAN) ** 2
+    assert variance == pytest.approx(float(levels[-1]) ** 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(("sampler", "count"), [(ancestral, 500), (churned, 100)])
+def test_a_gaussian_keeps_its_deviation(sampler: Callable[..., Images], count: int) -> None:
+    levels = RANGE.steps(count)
+    images = sampler(gaussian, start(levels[0], pixels=200), levels, lambda: torch.randn(1, 1, 200, 200, dtype=torch.float64))
+    assert float(images.mean()) == pytest.approx(MEAN, abs=0.015)
+    assert float(images.std()) == pytest.approx(DEVIATION, rel=0.015)
+
+
+def test_churn_inside_its_interval_only() -> None:
+    levels = torch.tensor([8.0, 4.0, 2.0, 1.0], dtype=torch.float64)
+    seen: list[float] = []
+
+    def watched(noisy: Images, sigma: Sigmas) -> Images:
+        seen.append(float(sigma))
+        return point(noisy, sigma)
+
+    draws: list[int] = []
+
+    def counted() -> Images:
+        draws.append(1)
+        return torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+
+    x = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    churn(watched, x, levels, counted, amount=0.3, between=(2.0, 4.0), inflation=1.003)
+    assert seen == pytest.approx([8.0, 4.0, 4.4, 2.0, 2.2, 1.0])
+    assert len(draws) == 2
+
+
+def test_inflation_is_the_deviation_of_the_added_noise() -> None:
+    levels = torch.tensor([2.0, 1.0], dtype=torch.float64)
+    origin = torch.full((1, 1, 1, 1), MEAN, dtype=torch.float64)
+    moved = [float(churn(point, origin, levels, constant(1.0), 40.0, (0.0, 9.0), inflation) - MEAN) for inflation in (1.0, 1.1)]
+    assert moved[0] == pytest.approx(2.0 / (2.0 * math.sqrt(2.0)))  # sqrt(raised^2 - sigma^2) = sigma for the largest raise
+    assert moved[1] == pytest.approx(1.1 * moved[0])
+
+
+def test_without_churn_it_is_heun() -> None:
+    levels = RANGE.steps(6)
+    x = start(levels[0])
+    assert torch.equal(churn(gaussian, x, levels, constant(1.0), amount=0.0, between=(30.0, 40.0)), heun(gaussian, x, levels))
+
+
+@pytest.mark.parametrize(("sampler", "evaluations"), [(euler, 8), (heun, 15), (multistep, 8)])
+def test_evaluations(sampler: Sampler, evaluations: int) -> None:
+    seen: list[float] = []
+
+    def watched(noisy: Images, sigma: Sigmas) -> Images:
+        assert sigma.shape == ()
+        seen.append(float(sigma))
+        return noisy / 2
+
+    sampler(watched, torch.ones(1, 1, 1, 1), RANGE.steps(8))
+    assert len(seen) == evaluations
+    assert min(seen) > 0
+
+
+@pytest.mark.parametrize("levels", [[1.0], [1.0, 1.0, 0.0], [1.0, 2.0], [1.0, -0.1], [1.0, math.nan]])
+@pytest.mark.parametrize("sampler", PLAIN)
+def test_levels_that_do_not_fall(sampler: Sampler, levels: list[float]) -> None:
+    with pytest.raises(ValueError, match="fall strictly"):
+        sampler(point, torch.ones(1, 1, 1, 1), torch.tensor(levels))
+
+
+@pytest.mark.parametrize("sampler", PLAIN)
+def test_float32_images_stay_float32(sampler: Sampler) -> None:
+    assert sampler(gaussian, torch.ones(1, 1, 2, 2), RANGE.steps(3)).dtype == torch.float32

@@ -1,0 +1,154 @@
+"""The laws of noise levels: grids fall, steps end in 0, weights and draws have their closed forms, every image has its own randomness."""
+
+import math
+from statistics import NormalDist
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixelpath import noise
+from pixelpath.models.scalings import Preconditioned
+from pixelpath.noise import EDMWeight, FlatWeight, GridLogNormal, GridWeight, LogNormal, LogUniform, NoiseRange
+
+ranges = st.builds(
+    NoiseRange,
+    lowest=st.floats(1e-4, 0.1),
+    highest=st.floats(1.0, 500.0),
+    shift=st.floats(0.1, 10.0),
+)
+
+
+@given(ranges, st.integers(1, 200))
+def test_steps_fall_strictly_from_highest_to_zero(levels: NoiseRange, count: int) -> None:
+    steps = levels.steps(count)
+    assert len(steps) == count + 1
+    assert bool((steps[:-1] > steps[1:]).all())
+    assert float(steps[0]) == pytest.approx(levels.highest * levels.shift)
+    assert float(steps[-1]) == 0
+    if count > 1:
+        assert float(steps[-2]) == pytest.approx(levels.lowest * levels.shift)
+
+
+@given(ranges, st.integers(2, 50), st.floats(0.2, 0.99))
+def test_steps_from_a_lower_start(levels: NoiseRange, count: int, share: float) -> None:
+    start = levels.highest * levels.shift * share
+    steps = levels.steps(count, start)
+    assert float(steps[0]) == pytest.approx(start)
+    assert float(steps[-2]) == pytest.approx(levels.lowest * levels.shift)
+    lower = NoiseRange(levels.lowest, start / levels.shift, levels.shift)
+    assert torch.allclose(steps, lower.steps(count))
+
+
+def test_grid_is_even_in_the_seventh_root() -> None:
+    roots = NoiseRange().grid(9) ** (1 / 7)
+    assert torch.allclose(roots.diff(), (roots[-1] - roots[0]).expand(8) / 8)
+    assert float(NoiseRange().grid(3)[1]) == pytest.approx(((80 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7)
+    beyond = NoiseRange().grid(9, beyond=1) ** (1 / 7)
+    assert float(beyond[-1] - beyond[-2]) == pytest.approx(float(roots[1] - roots[0]))
+
+
+def test_shift_of_a_resolution() -> None:
+    levels = NoiseRange().for_resolution(256.0)
+    assert levels.steps(1).tolist() == [320.0, 0.0]
+    assert torch.allclose(levels.steps(5), 4 * NoiseRange().steps(5))
+    assert levels.for_resolution(256.0) == levels
+    assert torch.equal(levels.grid(5), NoiseRange().grid(5))
+
+
+@pytest.mark.parametrize(("lowest", "highest", "shift"), [(0.0, 80.0, 1.0), (2.0, 1.0, 1.0), (0.1, 1.0, 0.0), (1.0, 1.0, 1.0)])
+def test_impossible_ranges(lowest: float, highest: float, shift: float) -> None:
+    with pytest.raises(ValueError, match="noise range"):
+        NoiseRange(lowest, highest, shift)
+
+
+def test_impossible_steps() -> None:
+    with pytest.raises(ValueError, match="at least 1 step"):
+        NoiseRange().steps(0)
+    with pytest.raises(ValueError, match="at least 2 levels"):
+        NoiseRange().grid(1)
+    for start in (0.0005, 41.0):
+        with pytest.raises(ValueError, match="cannot start"):
+            NoiseRange(shift=0.5).steps(4, start)
+
+
+def test_nearest_is_nearest() -> None:
+    levels = NoiseRange()
+    sigma = torch.cat([torch.logspace(-4, 3, 200, dtype=torch.float64), levels.grid(40)])
+    distance = (levels.grid(40)[None] - sigma[:, None]).abs()
+    assert torch.equal(levels.nearest(sigma, 40), distance.argmin(1))
+
+
+def test_edm_weight_undoes_the_output_scaling() -> None:
+    """With EDM's scalings the weighted error of the estimate is the plain error of the network: weight out^2 = 1."""
+    levels = NoiseRange(shift=0.25)
+    sigma = levels.grid(20)
+    out = Preconditioned(0.4)(sigma * levels.shift).out
+    assert torch.allclose(EDMWeight(0.4)(sigma, levels) * out**2, torch.ones_like(sigma))
+    assert float(EDMWeight(0.4, limit=100.0)(sigma, levels).max()) == 100
+
+
+def test_grid_weight_is_a_density() -> None:
+    """1 / spacing: the weighted sum of the spacings of any part of the grid is the number of its levels."""
+    levels = NoiseRange(shift=4.0)
+    grid = levels.grid(64, beyond=1)
+    weights = GridWeight(64)(grid[:-1], levels)
+    assert torch.allclose(weights * (grid[:-1] - grid[1:]), torch.ones_like(weights), rtol=1e-4)
+
+
+def test_flat_weight_is_one() -> None:
+    assert FlatWeight()(torch.tensor([0.1, 3.0]), NoiseRange()).tolist() == [1.0, 1.0]
+
+
+COUNT = 8000
+SOURCES = [noise.seed_of(1, number) for number in range(COUNT)]
+EVEN = (torch.arange(COUNT, dtype=torch.float64) + 0.5) / COUNT
+
+
+def furthest(draws: torch.Tensor, quantiles: torch.Tensor) -> float:
+    """The Kolmogorov-Smirnov distance of draws given as their probabilities under the claimed law."""
+    return float((draws.sort().values - quantiles).abs().max())
+
+
+def test_log_normal_draws() -> None:
+    sigma = LogNormal(-0.4, 1.1)(noise.generators(SOURCES), NoiseRange(1e-9, 1e9)).double()
+    law = NormalDist(-0.4, 1.1)
+    assert furthest(torch.tensor([law.cdf(math.log(value)) for value in sigma]), EVEN) < 1.63 / COUNT**0.5
+    standard = noise.normal(noise.generators(SOURCES), ()).double()
+    assert torch.allclose((sigma.log() + 0.4) / 1.1, standard, atol=1e-5)
+    narrow = LogNormal(-0.4, 1.1)(noise.generators(SOURCES[:200]), NoiseRange(0.5, 2.0))
+    assert float(narrow.min()) == 0.5
+    assert float(narrow.max()) == 2.0
+
+
+def test_log_uniform_draws() -> None:
+    sigma = LogUniform(0.01, 10.0)(noise.generators(SOURCES), NoiseRange()).double()
+    assert furthest(sigma.log10() / 3 + 2 / 3, EVEN) < 1.63 / COUNT**0.5
+    assert 0.01 <= float(sigma.min()) < 0.0101 < 9.9 < float(sigma.max()) <= 10.0
+
+
+def test_grid_log_normal_draws_are_levels() -> None:
+    levels = NoiseRange()
+    sources = SOURCES[:500]
+    sigma = GridLogNormal(-1.2, 1.6, 40)(noise.generators(sources), levels)
+    plain = LogNormal(-1.2, 1.6)(noise.generators(sources), levels)
+    grid = levels.grid(40).float()
+    assert torch.equal(sigma, grid[(grid[None] - plain[:, None]).abs().argmin(1)])
+
+
+@pytest.mark.parametrize("draw", [noise.normal, noise.uniform])
+def test_what_an_image_draws_does_not_depend_on_its_neighbours(draw) -> None:
+    seeds = [noise.seed_of(5, 3, position) for position in range(10)]
+    ten = draw(noise.generators(seeds), (1, 4, 4))
+    three = draw(noise.generators(seeds[6:9]), (1, 4, 4))
+    assert torch.equal(ten[7], three[1])
+    assert len({row.sum().item() for row in ten}) == 10
+
+
+def test_seeds_are_fixed_and_differ() -> None:
+    assert noise.seed_of(1, 2, 3) == 1517167407554927345
+    seeds = {noise.seed_of(run, step, image) for run in range(10) for step in range(10) for image in range(20)}
+    assert len(seeds) == 2000
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert noise.seed_of(1, 23) != noise.seed_of(12, 3)

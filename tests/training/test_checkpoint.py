@@ -1,0 +1,280 @@
+"""Exact resume, and what is left on the disk after a crash, a damage, or a signal."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pixelpath.noise import generators, normal, seed_of
+from pixelpath.training import checkpoint
+from pixelpath.training.average import twin
+from pixelpath.training.checkpoint import (
+    Corrupted,
+    Interruption,
+    State,
+    best,
+    complete,
+    latest,
+    load,
+    read,
+    read_state,
+    restore,
+    save,
+)
+from pixelpath.training.loop import train
+from pixelpath.training.optimizer import AdamW, Cosine
+from pixelpath.types import Batch, Losses, Views
+
+
+class Net(nn.Module):
+    """A linear map with dropout and running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm, self.drop = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.norm(self.linear(self.drop(images.flatten(1))))
+
+
+Run = tuple[nn.Module, nn.Module, torch.optim.Optimizer]
+
+
+def fresh(seed: int = 3) -> Run:
+    torch.manual_seed(seed)
+    student = Net()
+    return student, twin(student), AdamW(rate=0.05, clip=1.0).build(student)
+
+
+def objective(student: nn.Module, average: nn.Module, batch: Batch | Views, step: int) -> Losses:
+    return Losses((student(batch.images) - batch.images.flatten(1)).square().mean())
+
+
+def stream(first: int) -> Iterator[Batch]:
+    for index in range(first, 1000):
+        seeds = tuple(seed_of(5, index, position) for position in range(6))
+        yield Batch(normal(generators(seeds), (1, 2, 2)), torch.zeros(6, dtype=torch.long), seeds, seed_of(5, index))
+
+
+def go(run: Run, first: int, steps: int) -> None:
+    student, average, optimizer = run
+    options = {"first": first, "steps": steps, "average_rate": 0.9, "seed": 5, "clip": 1.0}
+    list(train(student, average, objective, optimizer, Cosine(3, 20), stream(first), **options))
+
+
+def everything(run: Run) -> dict[str, Tensor]:
+    """All tensors of student, average and optimizer."""
+    student, average, optimizer = run
+    moments = {f"{key}/{name}": v for key, state in optimizer.state_dict()["state"].items() for name, v in state.items()}
+    named = {"student": student.state_dict(), "average": average.state_dict(), "optimizer": moments}
+    return {f"{whole}.{name}": value.clone() for whole, tensors in named.items() for name, value in tensors.items()}
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_ten_steps_saved_and_ten_more_are_twenty(tmp_path: Path) -> None:
+    whole, part, resumed = fresh(), fresh(), fresh(seed=99)
+    go(whole, 0, 20)
+    go(part, 0, 10)
+    state = State(10, seed=5, seconds=1.5, skipped=2, value=0.25, scaler={"scale": 65536.0, "growth_interval": 2000})
+    folder = save(tmp_path, state, *part, extras={"recipe": {"name": "toy"}})
+    assert load(folder, *resumed) == state
+    assert same(everything(resumed), everything(part))
+    go(resumed, 10, 20)
+    assert same(everything(resumed), everything(whole))
+    assert not same(everything(part), everything(whole))
+
+
+def test_a_checkpoint_of_step_zero_has_no_moments_yet(tmp_path: Path) -> None:
+    run, resumed = fresh(), fresh(seed=99)
+    load(save(tmp_path, State(0, seed=5), *run), *resumed)
+    go(run, 0, 3)
+    go(resumed, 0, 3)
+    assert same(everything(resumed), everything(run))
+
+
+def test_documents_come_back_and_the_state_says_what_wrote_it(tmp_path: Path) -> None:
+    folder = save(tmp_path, State(7, seed=5, value=float("nan")), *fresh(), extras={"recipe": {"rate": 1e-4, "name": "ä"}})
+    assert folder == tmp_path / "checkpoints" / "step-00000007"
+    assert read(folder, "recipe") == {"rate": 1e-4, "name": "ä"}
+    document = json.loads((folder / "state.json").read_text())
+    assert document["versions"]["torch"] == str(torch.__version__)
+    assert read_state(folder).value is None
+    assert set(document["files"]) == {"student.safetensors", "average.safetensors", "optimizer.safetensors", "recipe.json"}
+
+
+def test_the_last_and_the_best_are_kept(tmp_path: Path) -> None:
+    run = fresh()
+    for step, value in enumerate((0.9, 0.3, 0.5, None, 0.4, 0.6), start=1):
+        save(tmp_path, State(step, seed=5, value=value), *run, keep=2)
+    assert [path.name for path in complete(tmp_path)] == ["step-00000002", "step-00000005", "step-00000006"]
+    assert best(tmp_path) == tmp_path / "checkpoints" / "step-00000002"
+    assert latest(tmp_path) == tmp_path / "checkpoints" / "step-00000006"
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 3
+
+
+def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
+    assert latest(tmp_path) is None
+    assert best(tmp_path) is None
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        load(tmp_path / "checkpoints" / "step-00000001", *fresh())
+    with pytest.raises(ValueError, match="keep=0"):
+        save(tmp_path, State(1, seed=5), *fresh(), keep=0)
+
+
+def test_the_same_step_again_replaces(tmp_path: Path) -> None:
+    run, other = fresh(), fresh(seed=4)
+    save(tmp_path, State(1, seed=5), *run)
+    folder = save(tmp_path, State(1, seed=5, value=0.5), *other)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+    assert load(folder, *run).value == 0.5
+    assert same(everything(run), everything(other))
+
+
+def die_at(call: int, run: Run, folder: Path) -> int:
+    """Save in a child process that kills itself at the given call that touches the disk; its exit status."""
+    if child := os.fork():
+        return os.waitpid(child, 0)[1]
+    calls = 0
+    real = {name: os.__dict__[name] for name in ("fsync", "rename", "close")}
+
+    def counted(name: str):
+        def wrapped(*arguments: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real[name](*arguments)
+
+        return wrapped
+
+    for name in real:
+        setattr(os, name, counted(name))
+    try:
+        save(folder, State(2, seed=5), *run)
+    finally:
+        os._exit(0)
+
+
+def test_death_in_the_middle_of_a_save_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+    old, new, seen = fresh(), fresh(), fresh(seed=99)
+    go(old, 0, 1)
+    go(new, 0, 2)
+    save(tmp_path, State(1, seed=5), *old)
+    written, call = [], 0
+    while True:
+        call += 1
+        status = die_at(call, new, tmp_path)
+        folder = latest(tmp_path)
+        assert folder is not None
+        load(folder, *seen)
+        assert same(everything(seen), everything(new if folder.name == "step-00000002" else old))
+        written.append(folder.name)
+        if status == 0:
+            break
+        if folder.name == "step-00000002":  # begin again from the old one alone
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
+    assert set(written) == {"step-00000001", "step-00000002"}
+    assert len(written) > 8
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000001", "step-00000002"]
+
+
+@pytest.mark.parametrize("name", ["student.safetensors", "average.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("harm", ["cut", "flip", "gone"])
+def test_damage_is_named_together_with_the_last_good_one(tmp_path: Path, name: str, harm: str) -> None:
+    run = fresh()
+    go(run, 0, 1)
+    for step in (1, 2, 3):
+        save(tmp_path, State(step, seed=5), *run)
+    folders = complete(tmp_path)
+    (folders[1] / "student.safetensors").unlink()
+    damage(folders[2] / name, harm)
+    with pytest.raises(Corrupted) as caught:
+        load(folders[2], *run)
+    assert str(folders[2] / name) in str(caught.value)
+    assert str(folders[0]) in str(caught.value)
+    assert str(folders[1]) not in str(caught.value)
+
+
+def damage(file: Path, harm: str) -> None:
+    content = bytearray(file.read_bytes())
+    if harm == "gone":
+        file.unlink()
+    elif harm == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        content[0 if file.suffix == ".json" else -3] ^= 1
+        file.write_bytes(content)
+
+
+def test_no_good_checkpoint_left(tmp_path: Path) -> None:
+    folder = save(tmp_path, State(1, seed=5), *fresh())
+    (folder / "average.safetensors").write_bytes(b"nothing")
+    with pytest.raises(Corrupted, match="start a new run"):
+        load(folder, *fresh())
+
+
+def test_loads_are_strict(tmp_path: Path) -> None:
+    student, average, optimizer = fresh()
+    go((student, average, optimizer), 0, 1)
+    folder = save(tmp_path, State(1, seed=5), student, average, optimizer)
+    other = nn.ModuleDict({"linear": nn.Linear(4, 5), "extra": nn.Linear(2, 2)})
+    with pytest.raises(ValueError, match="does not fit this model") as caught:
+        restore(other, folder / "student.safetensors")
+    sentence = str(caught.value)
+    assert "2 missing (extra.bias, extra.weight)" in sentence
+    assert "5 unexpected (norm.bias, norm.num_batches_tracked, norm.running_mean, ...)" in sentence
+    assert "2 of other shape (linear.bias (4,) instead of (5,), linear.weight (4, 4) instead of (5, 4))" in sentence
+
+
+def test_another_set_of_trained_parameters_is_refused(tmp_path: Path) -> None:
+    run, (student, average, _) = fresh(), fresh()
+    go(run, 0, 1)
+    folder = save(tmp_path, State(1, seed=5), *run)
+    student.get_submodule("linear").requires_grad_(False)
+    with pytest.raises(ValueError, match=r"2 unexpected \(linear.bias, linear.weight\)"):
+        load(folder, student, average, AdamW(rate=0.05).build(student))
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = fresh()
+    save(tmp_path, State(1, seed=5), *run)
+
+    def full(*arguments: object, **options: object) -> None:
+        raise checkpoint.SafetensorError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        with pytest.raises(OSError, match="free some space"):
+            save(tmp_path, State(2, seed=5), *run)
+    assert latest(tmp_path) == tmp_path / "checkpoints" / "step-00000001"
+    save(tmp_path, State(3, seed=5), *run)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_asks_and_the_second_interrupts(number: signal.Signals) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with Interruption() as interruption:
+        assert not interruption.asked()
+        os.kill(os.getpid(), number)
+        assert interruption.asked()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_once_more()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def interrupt_once_more() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1)
