@@ -1,4 +1,4 @@
-"""The laws of noise levels: grids fall, steps end in 0, weights and draws have their closed forms, every image has its own randomness."""
+"""The laws of noise levels: steps fall to 0, weights and draws have their closed forms, every image has its own randomness."""
 
 import math
 from statistics import NormalDist

@@ -1,10 +1,11 @@
 """The networks compute what the reference's networks compute with the same weights."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixelpath.interop import official
 from pixelpath.models.denoiser import Denoiser
@@ -33,6 +34,11 @@ def representation(parity: Path) -> Representation:
     return model
 
 
+def keep(outputs: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    """A hook that notes what a module returned."""
+    return lambda module, arguments, output: outputs.append(output)
+
+
 @torch.no_grad()
 def test_encoder_blocks(denoiser: Denoiser, forward: dict[str, Tensor]) -> None:
     shift = denoiser.backbone.classes(forward["y"])[:, None]
@@ -45,7 +51,7 @@ def test_encoder_blocks(denoiser: Denoiser, forward: dict[str, Tensor]) -> None:
 def test_decoder_blocks_and_output(denoiser: Denoiser, forward: dict[str, Tensor]) -> None:
     outputs: list[Tensor] = []
     for block in denoiser.backbone.decoder.blocks:
-        block.register_forward_hook(lambda module, arguments, output: outputs.append(output))
+        block.register_forward_hook(keep(outputs))
     estimate = denoiser.backbone(forward["x"], forward["t"], forward["y"])
     for number, output in enumerate(outputs):
         assert largest(output, forward[f"epg.decoder{number}"]) < TOLERANCE

@@ -1,7 +1,7 @@
 """Losses and gradients are the reference's, for the same weights, images, noise and levels.
 
-Losses agree to 1e-5 each, gradients to 1e-5 of their Euclidean norm: single entries of the reference's own gradients are 1e-5 away from
-what float64 arithmetic gives. The levels of diffusion are the reference's own float32 ones, 1e-6 away from ours.
+Losses agree to 1e-5 each, gradients to 1e-5 of their Euclidean norm: single entries of the reference's own gradients are 1e-5
+away from what float64 arithmetic gives. The levels of diffusion are the reference's own float32 ones, 1e-6 away from ours.
 """
 
 import json

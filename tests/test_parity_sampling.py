@@ -1,8 +1,8 @@
 """Samples are the reference's, for the same weights and noise.
 
-The reference clamps every guided estimate to [-1, 1] and stops at the lowest level instead of 0. Its levels are computed in float32 and
-are taken from its files: 250 ln(sigma) is so steep that a relative difference of 1e-6 in a level moves a sample by 1e-4. Whole runs are
-held to 1e-5 of the sample's Euclidean norm, single steps to 1e-5 of its largest value.
+The reference clamps every guided estimate to [-1, 1] and stops at the lowest level instead of 0. Its levels, computed in float32,
+are taken from its files: 250 ln(sigma) is so steep that a relative difference of 1e-6 in a level moves a sample by 1e-4. Whole
+runs are held to 1e-5 of the sample's Euclidean norm, single steps to 1e-5 of its largest value.
 """
 
 import itertools

@@ -91,6 +91,8 @@ def test_crops_cover_the_area_and_ratio_asked_for(rows: int, columns: int) -> No
         room = torch.stack([(1 - across) * columns, (1 - down) * rows], 1)
         place = (centre - (torch.tensor([columns, rows]) - room) / 2) / room  # 0 at one end of the free room, 1 at the other
         assert ((place > -1e-3) & (place < 1 + 1e-3))[whole].all()
+        assert place[whole].amin(0).max() < 0.005
+        assert place[whole].amax(0).min() > 0.995
         assert (place[whole].mean(0) - 0.5).abs().max() < 4 / 12**0.5 / whole.sum() ** 0.5
         assert place[whole].std(0) == pytest.approx(12**-0.5, rel=0.05)
 
@@ -186,6 +188,15 @@ def test_blur_agrees_with_scipy() -> None:
     for image, view, deviation in zip(images.numpy(), first, sigma.tolist(), strict=True):
         expected = gaussian_filter(image, (0, deviation, deviation), mode="mirror", radius=(0, 5, 5))
         np.testing.assert_allclose(view, expected, atol=2e-5)
+
+
+def test_the_deviation_of_a_blur_is_in_pixels() -> None:
+    impulse = torch.zeros(1, 3, 33, 33)
+    impulse[:, :, 16, 16] = 1
+    view, _ = both(impulse, replace(NOTHING, blur=(1.0, 1.0), blur_sigma=(2.0, 2.0)))
+    taps = torch.exp(-(torch.arange(-6.0, 7.0) ** 2) / 8)
+    taps = taps / taps.sum()
+    torch.testing.assert_close(view[0, 0, 10:23, 10:23], torch.outer(taps, taps), atol=1e-7, rtol=1e-4)
 
 
 def test_blur_of_an_image_smaller_than_its_reach() -> None:

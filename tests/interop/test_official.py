@@ -154,9 +154,7 @@ def without(state: State, *beginnings: str) -> State:
         (lambda state: [state], ["no state dict"]),
     ],
 )
-def test_what_cannot_be_represented(
-    generator: State, tmp_path: Path, change: Callable[[State], State], named: list[str]
-) -> None:
+def test_what_cannot_be_represented(generator: State, tmp_path: Path, change: Callable[[State], State], named: list[str]) -> None:
     with pytest.raises(ValueError, match=r".\Z") as error:
         official.load(saved(change(generator), tmp_path), 4, 4)
     message = str(error.value)

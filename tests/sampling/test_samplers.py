@@ -1,12 +1,13 @@
 """Every sampler is held to a flow that is known in closed form.
 
-Gaussian data N(m, s^2) has the denoiser m + s^2/(s^2 + sigma^2) (x - m), whose flow keeps (x - m)/sqrt(s^2 + sigma^2) constant. Data that
-are one point c have the denoiser c: a sampler, random or not, must leave x at level sigma distributed as N(c, sigma^2) exactly.
+Gaussian data N(m, s^2) has the denoiser m + s^2/(s^2 + sigma^2) (x - m), whose flow keeps (x - m)/sqrt(s^2 + sigma^2) constant.
+Data that are one point c have the denoiser c: a sampler, random or not, must leave x at level sigma distributed as N(c, sigma^2).
 """
 
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_order_of_accuracy(sampler: Sampler, order: int) -> None:
         x = start(levels[0])
         exact = flow(x, float(levels[0]), float(levels[-1]))
         errors.append(float((sampler(gaussian, x, levels) - exact).abs().max() / (x - MEAN).abs().max()))
-    measured = [math.log2(coarse / fine) for coarse, fine in zip(errors, errors[1:], strict=False)]
+    measured = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
     assert measured == pytest.approx([order, order], abs=0.12)
     assert errors[-1] < 0.02 / 256 ** (order - 1)
 
@@ -92,7 +93,7 @@ churned = partial(churn, amount=40.0, between=(0.05, 50.0), inflation=1.0)
 @pytest.mark.parametrize("sampler", [ancestral, churned])
 @pytest.mark.parametrize("levels", SCHEDULES)
 def test_added_noise_makes_up_for_what_is_taken(sampler: Callable[..., Images], levels: Tensor) -> None:
-    """On point data x is linear in the start and in every draw; the squares of the coefficients sum to the variance of the last level."""
+    """On point data x is linear in the start and every draw: the squares of the coefficients sum to the last level's variance."""
     sigma, count = float(levels[0]), len(levels) - 1
     origin = torch.full((1, 1, 1, 1), MEAN, dtype=torch.float64)
     variance = float(sampler(point, origin + sigma, levels, constant(0.0)) - MEAN) ** 2

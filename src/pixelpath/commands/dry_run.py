@@ -14,7 +14,7 @@ from pixelpath.models.representation import Representation
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.training.average import twin
 from pixelpath.training.journal import peak_memory
-from pixelpath.training.loop import loss_scaler, train
+from pixelpath.training.loop import distribute, loss_scaler, train
 
 MEASURED = 3
 
@@ -49,12 +49,12 @@ def three_steps(recipe: Recipe, data: Data, device: torch.device, student: nn.Mo
     """Seconds of three real steps after one to warm up; an eager student, so a compiled run is faster."""
     student = student.to(device)
     steps = train(
-        student,
+        distribute(student),
         twin(student),
         recipe.objective,
         recipe.optimizer.build(student),
         recipe.schedule,
-        batches(recipe, data, data.training, device, 0, recipe.batch_size),
+        batches(recipe, data, device, 0),
         first=0,
         steps=1 + MEASURED,
         average_rate=recipe.average_rate,
@@ -64,5 +64,3 @@ def three_steps(recipe: Recipe, data: Data, device: torch.device, student: nn.Mo
         scaler=loss_scaler(precision_of(recipe, device), device),
     )
     return [step.seconds for step in steps][1:]
-
-

@@ -30,19 +30,21 @@ from pixelpath.recipes.run import Run, open_run
 Native = Shaped[Tensor, "batch channel row column"]
 BATCH = 256
 LEVELS = 10  # noise levels of the held-out loss
+MOST = 50_000  # real images, and samples unless told otherwise, that are compared
 
 
 @dataclass(frozen=True)
 class Real:
-    """Real native images in memory-sized batches: training images, and held-out ones."""
+    """Real native images in memory-sized batches: training images (at most `MOST`, evenly chosen), and held-out ones."""
 
     training: sources.Source
     held_out: sources.Source
 
     def batches(self, side: sources.Source) -> Iterator[Native]:
         """Native batches of one side."""
-        for start in range(0, len(side), BATCH):
-            yield torch.from_numpy(sources.gather(side, range(start, min(start + BATCH, len(side)))))
+        chosen = np.linspace(0, len(side) - 1, min(len(side), MOST)).round().astype(np.int64)
+        for start in range(0, len(chosen), BATCH):
+            yield torch.from_numpy(sources.gather(side, chosen[start : start + BATCH]))
 
 
 def evaluate(

@@ -47,7 +47,7 @@ PANELS = (
 )
 
 
-def grid(images: Native, columns: int, lowest: float | None = None, highest: float | None = None) -> Image.Image:
+def grid(images: Native, columns: int, lowest: int | float | None = None, highest: int | float | None = None) -> Image.Image:
     """Native images in rows of `columns`, small ones enlarged by a whole number until the grid is 600 to 1000 pixels wide.
 
     One channel is grey, three are RGB, four are RGBA over a checkerboard; of any other number only the first channel is shown, as
@@ -199,7 +199,9 @@ def _array(images: Native) -> np.ndarray:
     return images.detach().cpu().numpy() if isinstance(images, Tensor) else images
 
 
-def _displayed(values: np.ndarray, lowest: float | None, highest: float | None) -> UInt8[np.ndarray, "image row column channel"]:
+def _displayed(
+    values: np.ndarray, lowest: int | float | None, highest: int | float | None
+) -> UInt8[np.ndarray, "image row column channel"]:
     values = values if values.shape[1] in (1, 3, 4) else values[:, :1]
     first, last = _range(values)
     lowest, highest = first if lowest is None else lowest, last if highest is None else highest

@@ -1,32 +1,29 @@
-"""What a run needs before its first step: data, a folder of its own, a student, a device."""
+"""What a run needs before its first step: data, a student, a device."""
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import distributed as dist
 
 from pixelpath import processes
 from pixelpath.data import sources
 from pixelpath.data.normaliser import Normaliser
-from pixelpath.data.sources import Source
+from pixelpath.data.sources import DataSettings, Source
 from pixelpath.data.stream import Stream
 from pixelpath.data.views import augment
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
-from pixelpath.recipes.build import Shape, hand_over, strict_load, student_of
-from pixelpath.recipes.recipe import Precision, Recipe, for_data, to_json
-from pixelpath.recipes.run import open_run
-from pixelpath.training import checkpoint
+from pixelpath.recipes.build import Shape, hand_over, start_from, student_of
+from pixelpath.recipes.recipe import Precision, Recipe, for_data
+from pixelpath.recipes.run import Run, open_run
 from pixelpath.types import Batch, Views
 
 
@@ -49,6 +46,16 @@ class Data:
         """The names of the classes that the run uses; empty if it is unconditional."""
         return self.training.classes if self.conditional else ()
 
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the data beside the normaliser, JSON-ready."""
+        return {
+            "shape": list(self.shape),
+            "dtype": self.training.dtype.name,
+            "classes": list(self.classes),
+            "training": len(self.training),
+            "held_out": len(self.held_out),
+        }
+
 
 def say(sentence: str) -> None:
     """One line for the user on standard error, from the main process only."""
@@ -64,23 +71,55 @@ def with_data(recipe: Recipe, path: Path | None) -> Recipe:
 
 def read_data(recipe: Recipe, known: Normaliser | None = None) -> Data:
     """The data that the recipe names; the normaliser is measured on the training images unless it is known already."""
+    if recipe.data.path is None:
+        raise ValueError("No data given: name a folder of images or a .npy/.npz file with --data PATH.")
     training, held_out = sources.open_split(recipe.data, recipe.patch)
     say(f"Training data: {sources.describe(training)} Held out: {len(held_out)} images.")
+    if training.classes and not recipe.conditional:
+        say("The classes are not used.")
     for name in [*training.broken, *held_out.broken][:20]:
         say(f"Left out, cannot be decoded: {name}")
-    normaliser = known or Normaliser.fit(training, recipe.data.workers)
-    return Data(training, held_out, normaliser, recipe.conditional)
+    if known is None:
+        training = _held(training, recipe.data)
+        known = Normaliser.fit(training, recipe.data.workers)
+    return Data(training, held_out, known, recipe.conditional)
+
+
+def read_data_of(run: Run, path: Path | None) -> Data:
+    """The run's own data, or the images at `path`, which must be of the run's shape, dtype and classes (ValueError if not)."""
+    data = read_data(with_data(run.recipe, path), run.normaliser)
+    here, there = (data.shape, data.training.dtype.name), (run.shape, run.normaliser.dtype)
+    if here != there:
+        words = ["x".join(map(str, shape)) + f" {dtype}" for shape, dtype in (here, there)]
+        raise ValueError(f"The images at {data_place(run, path)} are {words[0]} but {run.path} was trained on {words[1]}: give such images.")
+    return data
+
+
+def data_place(run: Run, path: Path | None) -> Path | None:
+    """Where the images lie that `read_data_of` reads."""
+    return run.recipe.data.path if path is None else path
+
+
+def _held(source: Source, settings: DataSettings) -> Source:
+    """The source in memory if it fits, so that measuring and training decode it once."""
+    needed = len(source) * int(np.prod(source.shape)) * source.dtype.itemsize
+    return sources.load(source, settings.workers) if needed <= settings.cache_bytes else source
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device called `name`; without a name CUDA if there is one, else MPS, else the CPU. ValueError if there is no such device."""
+    """The device called `name`; without a name CUDA if there is one, else MPS, else the CPU. ValueError if there is no such device.
+
+    Of several processes on one machine each takes the GPU of its own number.
+    """
     if name is None:
-        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if best == "cuda" else best
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"There is no device {name} here ({str(error).splitlines()[0]}): leave --device away, or use --device cpu.") from error
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"There is no device {name} here ({reason}): leave --device away, or use --device cpu.") from error
     return torch.device(name)
 
 
@@ -88,6 +127,13 @@ def join_processes() -> None:
     """Join the processes that torchrun started, if it did: gloo for tensors on the CPU, NCCL for those on GPUs."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+
+
+def leave_processes() -> None:
+    """Part from the other processes, if there are any, once all have come here."""
+    if processes.count() > 1:
+        processes.barrier()
+        dist.destroy_process_group()
 
 
 def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype:
@@ -101,14 +147,12 @@ def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype:
     }[recipe.precision]
 
 
-def batches(
-    recipe: Recipe, data: Data, source: Source, device: torch.device, first: int, size: int
-) -> Iterator[Batch] | Iterator[Views]:
-    """This process's share of batches of `size` images from step `first` on, as the objective takes them: with views in stage one."""
+def batches(recipe: Recipe, data: Data, device: torch.device, first: int) -> Iterator[Batch] | Iterator[Views]:
+    """This process's share of the training batches from step `first` on, as the objective takes them: with views in stage one."""
     stream = Stream(
-        source,
+        data.training,
         data.normaliser,
-        size,
+        recipe.batch_size,
         recipe.seed,
         device,
         processes.rank(),
@@ -117,106 +161,53 @@ def batches(
         workers=recipe.data.workers,
         cache_bytes=recipe.data.cache_bytes,
     )
-    plain = stream.batches(first)
-    if not recipe.is_encoder:
-        return plain
-    return (augment(batch, recipe.augmentation, data.normaliser) for batch in plain)
+    return (for_objective(batch, recipe, data) for batch in stream.batches(first))
+
+
+def for_objective(batch: Batch, recipe: Recipe, data: Data) -> Batch | Views:
+    """The batch as the recipe's objective takes it: with two views of every image in stage one, without classes if none are used."""
+    if recipe.is_encoder:
+        return augment(batch, recipe.augmentation, data.normaliser)
+    return batch if data.classes else replace(batch, labels=torch.zeros_like(batch.labels))
 
 
 def new_student(recipe: Recipe, data: Data, encoder: Path | None, start: Path | None) -> Representation | Denoiser:
     """The student before its first step: new, with the encoder of a stage-one run, or with all weights of another run of its kind."""
     student = student_of(recipe, data.shape, len(data.classes))
+    if encoder is not None and start is not None:
+        raise ValueError("--encoder and --start both name the weights to begin with: give one of them.")
     if start is not None:
-        origin = open_run(start)
-        strict_load(student, origin.model.state_dict(), f"the run {start}", "start from a run of the same recipe, size and data")
+        start_from(open_run(start).model, student, start)
     if encoder is not None:
         if not isinstance(student, Denoiser):
             raise ValueError(f"--encoder goes with a recipe of stage two, and {recipe.name} is stage one: use --start {encoder} instead.")
         hand_over(open_run(encoder).representation.encoder, student)
-    if recipe.freeze_encoder:
-        if not isinstance(student, Denoiser):
-            raise ValueError(f"{recipe.name} trains an encoder, so --freeze-encoder leaves nothing to train: leave it away.")
-        student.backbone.encoder.requires_grad_(False)
+    freeze(student, recipe)
     return student
 
 
-def claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> Path | None:
-    """Make `out` the folder of this run; returns its latest checkpoint if the same run is there already, to be taken up.
-
-    Raises ValueError if the folder holds anything else: no run is ever overwritten.
-    """
-    written = out / "recipe.json"
-    if not written.exists():
-        if out.exists() and any(out.iterdir()):
-            raise ValueError(f"{out} is not empty and holds no run: choose another --out.")
-        if processes.rank() == 0:
-            out.mkdir(parents=True, exist_ok=True)
-            _write(out / "origin.json", origin)
-            _write(out / "environment.json", environment())
-            _write(written, json.loads(to_json(recipe)))
-        processes.barrier()
-        return None
-    processes.barrier()
-    _same(out, json.loads(written.read_text(encoding="utf-8")), json.loads(to_json(recipe)))
-    if json.loads((out / "origin.json").read_text(encoding="utf-8")) != origin:
-        raise ValueError(f"{out} began from other weights (see {out / 'origin.json'}): give the same --encoder and --start, or another --out.")
-    return newest_good(out)
+def check_origin(recipe: Recipe, encoder: Path | None, start: Path | None) -> None:
+    """ValueError if the recipe would freeze an encoder that has learned nothing, or leave nothing to train."""
+    if recipe.freeze_encoder and recipe.is_encoder:
+        raise ValueError(f"{recipe.name} trains an encoder, so a frozen one leaves nothing to train: leave --freeze-encoder away.")
+    if recipe.freeze_encoder and encoder is None and start is None:
+        raise ValueError("--freeze-encoder would freeze an encoder of random weights: give a trained one with --encoder RUN or --start RUN.")
 
 
-def newest_good(out: Path) -> Path | None:
-    """The latest checkpoint whose files are all as they were written; says which ones it passes over."""
-    for folder in reversed(checkpoint.complete(out)):
-        if checkpoint.good(folder):
-            return folder
-        say(f"{folder} is damaged and passed over.")
-    return None
-
-
-def _same(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    for place in ("path", "workers", "cache_bytes"):  # where the data lie and how they are read may change between sessions
-        before["data"].pop(place, None)
-        now["data"].pop(place, None)
-    old, new = dict(_leaves(before)), dict(_leaves(now))
-    changed = [f"{key} was {old.get(key)} and is {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
-    if changed:
-        raise ValueError(f"{out} holds a run with other settings ({'; '.join(changed[:3])}): use the same ones to go on, or another --out.")
-
-
-def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from _leaves(value, f"{path}.{key}" if path else key)
-    else:
-        yield path, tree
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    partial.replace(path)
-
-
-def environment() -> dict[str, Any]:
-    """What the run ran on: versions, device names, processes and threads."""
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        "pixelpath": metadata.version("pixelpath"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "gpus": gpus,
-        "threads": torch.get_num_threads(),
-        "processes": processes.count(),
-    }
+def freeze(student: Representation | Denoiser, recipe: Recipe) -> None:
+    """Leave the encoder of stage two as it is, if the recipe says so."""
+    if recipe.freeze_encoder and isinstance(student, Denoiser):
+        student.backbone.encoder.requires_grad_(False)
 
 
 def close(recipe: Recipe, data: Data) -> Recipe:
-    """The recipe closed for this data (see `for_data`)."""
+    """The recipe closed for this data (see `for_data`); ValueError if its batch cannot be shared out among the processes."""
+    parts = processes.count() * recipe.accumulate
+    if recipe.batch_size % parts:
+        raise ValueError(
+            f"A batch of {recipe.batch_size} images cannot be shared out among {processes.count()} processes in {recipe.accumulate} equal "
+            f"parts each: choose a --batch-size that is a multiple of {parts}."
+        )
+    if recipe.is_encoder and data.normaliser.limits() is None:
+        say(f"Images of {data.normaliser.dtype} have no lowest and highest value, so views are cropped, flipped and blurred, their colours kept.")
     return for_data(recipe, *data.shape[1:])
-
-
-def data_settings(data: Data) -> dict[str, Any]:
-    """What a checkpoint keeps of the data beside the normaliser."""
-    return {"shape": list(data.shape), "classes": list(data.classes)}
-
-

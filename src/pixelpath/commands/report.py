@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from html import escape
@@ -158,15 +159,23 @@ def _training(run: Path) -> str:
     if not rows:
         return ""
     note = "Faint: as measured. Strong: smoothed. The held-out loss is that of the average of the weights."
-    alarms = [(row["step"], alarm) for row in rows for alarm in row.get("alarms") or ()]
-    first = dict(reversed([(alarm, step) for step, alarm in alarms]))
-    odd = [(step, "skipped: its loss or gradient was not finite") for step in skipped_steps(rows)]
-    odd += [(step, alarm) for alarm, step in first.items()]
+    odd = [(step, "skipped: its loss or gradient was not finite") for step in skipped_steps(rows)] + _alarms(rows)
     table = "".join(
         f"<tr><td class='number'>{step:,}</td><td class='bad'>{_text(what)}</td></tr>" for step, what in sorted(odd)[:200]
     )
     head = "<h3>Alarms and skipped steps</h3><table><thead><tr><th class='number'>step</th><th>what</th></tr></thead>"
     return _figure(curves(run), note, "plot") + (f"{head}<tbody>{table}</tbody></table>" if odd else "")
+
+
+def _alarms(rows: list[dict[str, Any]]) -> list[tuple[int, str]]:
+    """Each alarm at the step it was first raised; those that differ in numbers only are one."""
+    kinds: dict[str, list[tuple[int, str]]] = {}
+    for row in rows:
+        for alarm in row.get("alarms") or ():
+            kinds.setdefault(re.sub(r"[\d.]+", "", alarm), []).append((row["step"], alarm))
+    return [
+        (found[0][0], found[0][1] + (f" (last at step {found[-1][0]:,})" if len(found) > 1 else "")) for found in kinds.values()
+    ]
 
 
 def _previews(run: Path) -> str:

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 import tyro
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
+from pixelpath.commands.folder import write_json
 from pixelpath.commands.pictures import grid, save_images, save_png
 from pixelpath.commands.prepare import choose_device, say
+from pixelpath.models.denoiser import Denoiser
 from pixelpath.recipes.generate import SAMPLERS, Plan, balanced, generate
 from pixelpath.recipes.run import Run, open_run
 from pixelpath.training.journal import peak_memory
 from pixelpath.types import Labels
 
 SamplerName = Literal["heun", "euler", "churn", "ancestral", "multistep"]
+SHOWN = 144  # images of the grid, at most
 
 
 @dataclass(frozen=True)
@@ -33,30 +35,30 @@ class How:
     """How to sample; what is not given is as the run's recipe says."""
 
     steps: int | None = None
-    """Steps of the sampler."""
+    """Steps of the sampler; as the recipe says if not given."""
     sampler: SamplerName = "heun"
     """Heun and churn evaluate the network twice a step, the others once."""
     scale: float | None = None
-    """Scale of guidance; 1 is none."""
+    """Scale of guidance; 1 is none. As the recipe says if not given."""
     between: tuple[float, float] | None = None
-    """Guide only between these two sigmas (for 64 pixels)."""
+    """Guide only between these two sigmas (for 64 pixels). As the recipe says if not given."""
     guide_with: Path | None = None
     """Guide against another, weaker run (autoguidance) instead of the same model without label."""
     batch_size: int = 64
     """Images at a time; changes speed and memory, not the images."""
 
     def plan(self, run: Run, device: torch.device) -> Plan:
-        """These choices completed by the run's recipe; ValueError if guidance has no reference."""
+        """These choices completed by the run's recipe; ValueError if guidance has no reference, or one that does not fit."""
         chosen = run.recipe.sampling
-        reference = None if self.guide_with is None else open_run(self.guide_with, device=device).denoiser
+        reference = None if self.guide_with is None else reference_of(run, self.guide_with, device)
+        scale = chosen.scale if self.scale is None else self.scale
         if reference is None and not run.classes:
-            if self.scale not in (None, 1, 1.0):
+            if self.scale not in (None, 1.0):
                 raise ValueError(f"{run.path} is unconditional, so --scale needs a weaker run to guide with: add --guide-with RUN.")
             scale = 1.0
-        else:
-            scale = chosen.scale if self.scale is None else self.scale
+        steps = chosen.steps if self.steps is None else self.steps
         between = chosen.between if self.between is None else self.between
-        return Plan(run.noise, self.steps or chosen.steps, scale, between, SAMPLERS[self.sampler], reference)
+        return Plan(run.noise, steps, scale, between, SAMPLERS[self.sampler], reference)
 
 
 @dataclass(frozen=True)
@@ -93,37 +95,36 @@ def sample(
         npy: Write one .npy array in the native range instead of PNG files.
         device: cpu, cuda, mps; chosen by itself if not given.
     """
+    if count < 1 or first_seed < 0:
+        raise ValueError(f"--count must be at least 1 and --first-seed at least 0, got {count} and {first_seed}.")
     chosen = choose_device(device)
     opened = open_run(run, checkpoint, chosen)
     folder = _folder(run, out)
-    labels = choose_labels(opened, range(first_seed, first_seed + count), classes)
-    made = make(opened, range(first_seed, first_seed + count), labels, how, chosen)
-    folder.mkdir(parents=True, exist_ok=True)
-    if npy:
-        np.save(folder / "samples.npy", made.images.numpy())
-    else:
-        save_images(folder, made.images, first_seed, range(first_seed, first_seed + count))
-    if made.images.shape[1] <= 4:
-        save_png(folder / "grid.png", grid(made.images[:144], columns=min(12, count)))
-    (folder / "samples.json").write_text(json.dumps(made.settings, indent=2), encoding="utf-8")
+    seeds = range(first_seed, first_seed + count)
+    made = make(opened, seeds, choose_labels(opened, seeds, classes), how, chosen)
+    written = save_images(folder, made.images, first_seed, npy=npy)
+    save_png(folder / "grid.png", grid(made.images[:SHOWN], columns=min(12, count)))
+    write_json(folder / "samples.json", {**made.settings, "files": [written[0].name, written[-1].name]})
     speed = f"{count / made.seconds:.1f} images/s, {made.evaluations:g} network evaluations an image"
     say(f"{count} images in {folder}: {speed}, peak memory {peak_memory(chosen) / 2**30:.2f} GiB.")
 
 
 def make(run: Run, seeds: Sequence[int], labels: Labels, how: How, device: torch.device) -> Made:
     """One image per seed and label."""
-    if not seeds:
-        raise ValueError("No images asked for: --count must be at least 1.")
-    plan = how.plan(run, device)
-    with counted(run.denoiser, *([plan.reference] if plan.reference else [])) as calls:
+    plan, denoiser = how.plan(run, device), run.denoiser
+    with counted(denoiser, *([plan.reference] if plan.reference else [])) as calls:
         began = time.perf_counter()
-        images = torch.cat(list(generate(run.denoiser, run.shape, seeds, labels, plan, how.batch_size)))
+        parts = generate(denoiser, run.shape, seeds, labels, plan, how.batch_size)
+        images = torch.cat([run.normaliser.decode(part) for part in parts])
         seconds = time.perf_counter() - began
+    evaluations = sum(calls) / len(seeds)
     settings = {
         "run": str(run.path),
+        "recipe": run.recipe.name,
         "checkpoint": run.checkpoint.name,
+        "step": run.step,
         "seeds": [seeds[0], seeds[-1]],
-        "labels": labels.tolist(),
+        "labels": labels.tolist() if run.classes else None,
         "classes": list(run.classes),
         "sampler": how.sampler,
         "steps": plan.steps,
@@ -131,10 +132,24 @@ def make(run: Run, seeds: Sequence[int], labels: Labels, how: How, device: torch
         "scale": plan.scale,
         "between": [str(limit) if math.isinf(limit) else limit for limit in plan.between],
         "guide_with": None if how.guide_with is None else str(how.guide_with),
-        "evaluations_per_image": sum(calls) / len(seeds),
+        "evaluations_per_image": evaluations,
+        "batch_size": how.batch_size,
+        "shape": list(run.shape),
+        "dtype": run.normaliser.dtype,
         "device": str(device),
+        "pixelpath": metadata.version("pixelpath"),
     }
-    return Made(run.normaliser.decode(images), seconds, sum(calls) / len(seeds), settings)
+    return Made(images, seconds, evaluations, settings)
+
+
+def reference_of(run: Run, path: Path, device: torch.device) -> Denoiser:
+    """The denoiser of another run as the reference of guidance; ValueError unless it knows the same kind of images."""
+    other = open_run(path, device=device)
+    if (other.shape, other.normaliser) != (run.shape, run.normaliser):
+        raise ValueError(f"{path} was trained on other images than {run.path}, so it cannot guide it: give a run on the same data.")
+    if other.classes and other.classes != run.classes:
+        raise ValueError(f"{path} knows other classes than {run.path}, so it cannot guide it: give a run on the same classes, or on none.")
+    return other.denoiser
 
 
 @contextmanager
@@ -156,13 +171,13 @@ def choose_labels(run: Run, seeds: Sequence[int], classes: tuple[str, ...]) -> L
     if not run.classes:
         raise ValueError(f"{run.path} is unconditional and knows no classes: leave --classes away.")
     numbers = [_number(run, name) for name in classes]
-    return torch.tensor([numbers[index % len(numbers)] for index in range(len(seeds))])
+    return torch.tensor([numbers[index % len(numbers)] for index in range(len(seeds))], dtype=torch.int64)
 
 
 def _number(run: Run, name: str) -> int:
     if name in run.classes:
         return run.classes.index(name)
-    if name.isdigit() and int(name) < len(run.classes):
+    if name.isdecimal() and int(name) < len(run.classes):
         return int(name)
     near = difflib.get_close_matches(name, run.classes, 3, 0.4) or list(run.classes[:10])
     raise ValueError(f"{run.path} has no class {name}: choose from {', '.join(near)}, or a number below {len(run.classes)}.")
@@ -170,7 +185,7 @@ def _number(run: Run, name: str) -> int:
 
 def _folder(run: Path, out: Path | None) -> Path:
     if out is None:
-        taken = [int(path.name) for path in (run / "samples").glob("*") if path.name.isdigit()]
+        taken = [int(path.name) for path in (run / "samples").glob("*") if path.name.isdecimal()]
         return run / "samples" / str(max(taken, default=0) + 1)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already and not an empty folder: choose another --out, nothing is overwritten.")

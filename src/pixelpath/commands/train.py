@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +15,16 @@ from torch import nn
 from pixelpath import processes
 from pixelpath.commands import monitor
 from pixelpath.commands.dry_run import dry_run as estimate
+from pixelpath.commands.folder import check_same, claim, look
 from pixelpath.commands.prepare import (
     Data,
     batches,
+    check_origin,
     choose_device,
-    claim,
     close,
-    data_settings,
+    freeze,
     join_processes,
+    leave_processes,
     new_student,
     precision_of,
     read_data,
@@ -31,7 +33,9 @@ from pixelpath.commands.prepare import (
 )
 from pixelpath.commands.report import write_report
 from pixelpath.data.normaliser import Normaliser
-from pixelpath.recipes.recipe import Recipe, to_json
+from pixelpath.data.sources import Source
+from pixelpath.recipes.build import student_of
+from pixelpath.recipes.recipe import Recipe, summary, to_json
 from pixelpath.recipes.rows import table
 from pixelpath.training import checkpoint
 from pixelpath.training.average import twin
@@ -40,7 +44,8 @@ from pixelpath.training.journal import Journal
 from pixelpath.training.loop import Diverged, Step, distribute, loss_scaler
 from pixelpath.training.loop import train as steps_of
 
-RecipeRow = tyro.extras.subcommand_type_from_defaults(table())
+ROWS = table()
+RecipeRow = tyro.extras.subcommand_type_from_defaults(ROWS, {name: summary(row) for name, row in ROWS.items()})
 
 
 def train(
@@ -57,55 +62,76 @@ def train(
 ) -> None:
     """Train a recipe on your images; the same command again takes up the run where it stopped, exactly.
 
+    Every setting of the recipe is an option: `pixelpath train RECIPE --help` lists them, with the recipe's own values. With several GPUs:
+    `torchrun --nproc-per-node 8 -m pixelpath.cli train RECIPE ...`.
+
     Args:
-        recipe: What to train; its settings follow as --setting value.
+        recipe: What to train. An encoder (stage one) needs no classes; diffusion (stage two) takes it up with --encoder.
         out: Folder of the run; made if missing, never overwritten.
         data: Folder of images (with or without a subfolder per class), .npy or .npz file.
         encoder: Run of stage one whose encoder stage two begins with.
-        start: Run of the same kind whose weights to begin with.
+        start: Run of the same stage whose weights to begin with.
         device: cpu, cuda, cuda:1, mps; chosen by itself if not given.
         every: Steps between checkpoints, previews and held-out measurements; a tenth of the run if not given.
         keep: How many of the latest checkpoints stay, beside the best.
         tensorboard: Write TensorBoard events too (needs pixelpath[track]).
         dry_run: Only say what it would cost: size, compute, memory and speed of three real steps.
     """
+    if keep < 1 or (every is not None and every < 1):
+        raise ValueError(f"--keep and --every must be at least 1, got {keep} and {every}.")
     join_processes()
     chosen = choose_device(device)
-    opened = with_data(recipe, data)
-    content = read_data(opened, _known_normaliser(out))
-    closed = close(opened, content)
+    check_origin(recipe, encoder, start)
     if dry_run:
-        estimate(closed, content, chosen)
-        return
-    origin = {"encoder": str(encoder or ""), "start": str(start or "")}
-    latest = claim(out, closed, origin)
-    session = begin(closed, content, out, chosen, latest, encoder, start)
-    session.keep, session.every = keep, every or max(1, closed.steps // 10)
-    session.run(tensorboard)
+        content = read_data(with_data(recipe, data))
+        estimate(close(recipe, content), content, chosen)
+    else:
+        session = begin(with_data(recipe, data), out, chosen, encoder, start)
+        session.keep, session.every = keep, every or max(1, session.recipe.steps // 10)
+        session.run(tensorboard)
+    leave_processes()
 
 
-def _known_normaliser(out: Path) -> Normaliser | None:
-    """The normaliser of a run to be taken up, so that it is not measured twice."""
-    latest = checkpoint.latest(out)
-    return None if latest is None else Normaliser.from_json(checkpoint.read(latest, "normaliser"))
+def begin(recipe: Recipe, out: Path, device: torch.device, encoder: Path | None = None, start: Path | None = None) -> Session:
+    """A session of the run in `out` at its newest good checkpoint, or at its first step if it has not begun."""
+    latest = look(out)
+    data = read_data(recipe, None if latest is None else Normaliser.from_json(checkpoint.read(latest, "normaliser")))
+    closed, origin = close(recipe, data), {"encoder": str(encoder or ""), "start": str(start or "")}
+    if latest is None:
+        session = Session(closed, data, out, device, new_student(closed, data, encoder, start))
+        claim(out, closed, origin)
+        return session
+    check_same(out, latest, closed, origin, data.facts())
+    student = student_of(closed, data.shape, len(data.classes))
+    freeze(student, closed)
+    session = Session(closed, data, out, device, student)
+    session.take_up(latest)
+    return session
 
 
-@dataclass
 class Session:
-    """One sitting of a run: what the loop needs, and what it keeps on disk."""
+    """One sitting of a run: what changes while it trains, and where it is kept."""
 
-    recipe: Recipe
-    data: Data
-    out: Path
-    device: torch.device
-    student: nn.Module
-    average: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler | None
-    state: State
-    keep: int = 3
-    every: int = 1000
-    alarms: list[str] = field(default_factory=list)
+    def __init__(self, recipe: Recipe, data: Data, out: Path, device: torch.device, bare: nn.Module) -> None:
+        self.recipe, self.data, self.out, self.device = recipe, data, out, device
+        self.keep, self.every = 3, 1000
+        self.precision = precision_of(recipe, device)
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+            torch.cuda.set_device(device)
+        self.bare = bare.to(device)
+        self.average = twin(self.bare)
+        self.optimizer = recipe.optimizer.build(self.bare)
+        self.scaler = loss_scaler(self.precision, device)
+        self.state = State(0, recipe.seed)
+        self.alarms: list[str] = []
+
+    def take_up(self, folder: Path) -> None:
+        """Go on from a checkpoint."""
+        self.state = checkpoint.load(folder, self.bare, self.average, self.optimizer)
+        if self.scaler is not None:
+            self.scaler.load_state_dict(self.state.scaler)
+        say(f"Taken up at step {self.state.step} from {folder}.")
 
     def run(self, tensorboard: bool = False) -> None:
         """Take every step that is left, measuring and saving as it goes; the report at the end."""
@@ -125,15 +151,15 @@ class Session:
             say(f"Stopped and saved at step {self.state.step}; the same command again goes on from there.")
         elif main:
             say(f"Report: {write_report(self.out)}")
-        processes.barrier()
 
     def go(self, journal: Journal, interruption: Interruption) -> bool:
         """Step by step to the end; False if interrupted, in either case saved."""
+        images = monitor.measured(self.data)
         for step in self.steps():
             journal.record(step, self.alarms)
             last, stop = step.number == self.recipe.steps, interruption.asked()
             if step.number % self.every == 0 or last or stop:
-                value = self.measure(step, journal)
+                value = self.measure(step, images, journal)
                 scaler = {} if self.scaler is None else self.scaler.state_dict()
                 self.state = State(step.number, self.recipe.seed, journal.seconds, journal.skipped, value, scaler)
                 self.save()
@@ -158,36 +184,47 @@ class Session:
 
     def steps(self) -> Iterator[Step]:
         """The steps of the run from where it stands."""
-        first = self.state.step
-        stream = batches(self.recipe, self.data, self.data.training, self.device, first, self.recipe.batch_size)
+        recipe, first = self.recipe, self.state.step
+        student = torch.compile(self.bare) if self.compiles else self.bare
+        assert isinstance(student, nn.Module)
         return steps_of(
-            self.student,
+            distribute(student),
             self.average,
-            self.recipe.objective,
+            recipe.objective,
             self.optimizer,
-            self.recipe.schedule,
-            stream,
+            recipe.schedule,
+            batches(recipe, self.data, self.device, first),
             first=first,
-            steps=self.recipe.steps,
-            average_rate=lambda number: min(self.recipe.average_rate, number / (9 + number)),
-            seed=self.recipe.seed,
-            clip=self.recipe.optimizer.limit,
-            precision=precision_of(self.recipe, self.device),
-            accumulate=self.recipe.accumulate,
+            steps=recipe.steps,
+            average_rate=lambda number: min(recipe.average_rate, number / (9 + number)),
+            seed=recipe.seed,
+            clip=recipe.optimizer.limit,
+            precision=self.precision,
+            accumulate=recipe.accumulate,
             scaler=self.scaler,
         )
 
-    def measure(self, step: Step, journal: Journal) -> float:
+    @property
+    def compiles(self) -> bool:
+        """Whether the student is compiled."""
+        return self.device.type == "cuda" if self.recipe.compile is None else self.recipe.compile
+
+    def measure(self, step: Step, images: Source, journal: Journal) -> float | None:
         """The held-out loss, and previews (stage two) or the features' health (stage one), into the journal; returns the loss."""
-        loss = monitor.held_out_loss(self.recipe, self.data, self.average, self.device)
-        values = {"held_out_loss": loss}
+        loss = monitor.held_out_loss(self.recipe, self.data, images, self.average, self.device)
+        if processes.rank() != 0:
+            return loss
+        values: dict[str, float | list[str]] = {} if loss is None else {"held_out_loss": loss}
         if self.recipe.is_encoder:
-            contrast = step.losses["contrast"] if step.number >= min(200, self.recipe.steps) else None
-            health, self.alarms = monitor.watch_features(self.recipe, self.data, self.average, contrast, self.device)
+            health = monitor.watch_features(self.recipe, self.data, images, self.average, self.device)
+            self.alarms = monitor.alarms(self.recipe, health, step.losses["contrast"], step.number)
             values |= health
-        elif processes.rank() == 0:
+        else:
             monitor.preview(self.recipe, self.data, self.average, self.out / "previews" / f"step-{step.number:08d}.png")
-        journal.note(step.number, {**values, "alarms": self.alarms} if self.alarms else values)
+        if self.alarms:
+            values["alarms"] = self.alarms
+        if values:
+            journal.note(step.number, values)
         return loss
 
     def save(self) -> None:
@@ -195,40 +232,7 @@ class Session:
         extras = {
             "recipe": json.loads(to_json(self.recipe)),
             "normaliser": self.data.normaliser.to_json(),
-            "data": data_settings(self.data),
+            "data": self.data.facts(),
         }
-        checkpoint.save(self.out, self.state, self.student, self.average, self.optimizer, extras, self.keep)
+        checkpoint.save(self.out, self.state, self.bare, self.average, self.optimizer, extras, self.keep)
         processes.barrier()
-
-
-def begin(
-    recipe: Recipe,
-    data: Data,
-    out: Path,
-    device: torch.device,
-    latest: Path | None,
-    encoder: Path | None = None,
-    start: Path | None = None,
-) -> Session:
-    """A session of the run at its latest checkpoint, or at its first step if there is none."""
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-        torch.cuda.set_device(device)
-    bare = new_student(recipe, data, encoder, start) if latest is None else new_student(recipe, data, None, None)
-    bare = bare.to(device)
-    average = twin(bare)
-    optimizer = recipe.optimizer.build(bare)
-    scaler = loss_scaler(precision_of(recipe, device), device)
-    state = State(0, recipe.seed)
-    if latest is not None:
-        state = checkpoint.load(latest, bare, average, optimizer)
-        if scaler is not None:
-            scaler.load_state_dict(state.scaler)
-        say(f"Taken up at step {state.step} from {latest}.")
-    student = torch.compile(bare) if _compiles(recipe, device) else bare
-    assert isinstance(student, nn.Module)
-    return Session(recipe, data, out, device, distribute(student), average, optimizer, scaler, state)
-
-
-def _compiles(recipe: Recipe, device: torch.device) -> bool:
-    return device.type == "cuda" if recipe.compile is None else recipe.compile

@@ -10,7 +10,7 @@ import os
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +38,18 @@ class Header(NamedTuple):
 
 class BrokenImageError(ValueError):
     """A file that cannot be decoded."""
+
+
+@contextmanager
+def decoders(workers: int | None) -> Iterator[Executor | None]:
+    """So many decoding threads (None: one per core, 0: no pool) until the block ends; what is still queued then is dropped."""
+    count = (os.cpu_count() or 1) if workers is None else workers
+    pool = ThreadPoolExecutor(count, "decode") if count else None
+    try:
+        yield pool
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
 
 
 def part(folder: Path, names: Sequence[str]) -> Path | None:

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from pixelpath.data.sources import Source, decoders, gather
+from pixelpath.data.files import decoders
+from pixelpath.data.sources import Source, gather
 from pixelpath.types import Images
 
 CHUNK_BYTES = 4 * 2**20  # how much is measured at once: large enough for numpy, small against any memory

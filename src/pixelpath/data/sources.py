@@ -8,10 +8,9 @@ never scaled. A *class* is a named kind of image; a source with fewer than two i
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -22,6 +21,7 @@ from jaxtyping import Int, Shaped
 from pixelpath.data import files
 
 TRAIN = ("train",)
+TASK = 16  # images that one thread decodes at a time
 HELD_OUT = ("val", "valid", "validation", "test")
 
 
@@ -282,9 +282,13 @@ def gather(
     if isinstance(source, Arrays) and source.resize is None:
         return np.ascontiguousarray(source.images[indices], dtype=source.dtype)
     images = np.empty((len(indices), *source.shape), source.dtype)
-    read = map(source.get, indices.tolist()) if pool is None else pool.map(source.get, indices.tolist())
-    for row, image in zip(images, read, strict=True):
-        row[...] = image
+
+    def read(first: int) -> None:
+        for place in range(first, min(first + TASK, len(indices))):
+            images[place] = source.get(int(indices[place]))
+
+    starts = range(0, len(indices), TASK)
+    deque(map(read, starts) if pool is None else pool.map(read, starts), maxlen=0)
     return images
 
 
@@ -292,7 +296,7 @@ def load(source: Source, workers: int | None = 0) -> Source:
     """The same images, decoded once by `workers` threads (None: one per core) and kept in memory."""
     if isinstance(source, Arrays) and source.resize is None and not isinstance(source.images, np.memmap):
         return source
-    with decoders(workers) as pool:
+    with files.decoders(workers) as pool:
         images = gather(source, range(len(source)), pool)
     names = tuple(source.name(index) for index in range(len(source)))
     return Arrays(np.asarray(images), labels(source), source.classes, names=names, broken=source.broken)
@@ -301,18 +305,6 @@ def load(source: Source, workers: int | None = 0) -> Source:
 def labels(source: Source) -> Int[np.ndarray, "count"]:
     """Every image's label, in order."""
     return np.fromiter((source.label(index) for index in range(len(source))), np.int64, len(source))
-
-
-@contextmanager
-def decoders(workers: int | None) -> Iterator[Executor | None]:
-    """So many decoding threads (None: one per core, 0: no pool) until the block ends; what is still queued then is dropped."""
-    count = (os.cpu_count() or 1) if workers is None else workers
-    pool = ThreadPoolExecutor(count, "decode") if count else None
-    try:
-        yield pool
-    finally:
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
 
 
 def look(source: Source) -> str:
@@ -374,7 +366,7 @@ def _open(place: _Place, settings: DataSettings, patch: int | None, classes: tup
 
 def _open_folder(folder: Path, settings: DataSettings, classes: tuple[str, ...] | None) -> Folder:
     names, numbers, found = files.scan(folder, classes)
-    with decoders(settings.workers) as pool:
+    with files.decoders(settings.workers) as pool:
         headers, broken = files.headers(folder, names, settings.skip_broken, settings.channels, pool)
     kept = np.flatnonzero([header is not None for header in headers])
     if len(kept) == 0:

@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Int, Shaped
 
 from pixelpath import noise
+from pixelpath.data.files import decoders
 from pixelpath.data.normaliser import Normaliser
-from pixelpath.data.sources import Source, decoders, gather, labels, load
+from pixelpath.data.sources import TASK, Source, gather, labels, load
 from pixelpath.types import Batch
 
 ORDER, FLIP = -1, -2  # keys of the random numbers drawn here; steps and positions, which are keys elsewhere, are never negative
 AHEAD = 3  # steps that are decoded before they are asked for
-TASK = 8  # images that one thread decodes at a time
 
 
 class Stream:

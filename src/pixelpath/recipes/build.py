@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -60,13 +61,37 @@ def hand_over(encoder: Encoder, target: Denoiser) -> None:
 
     Raises ValueError naming the first weights that do not fit.
     """
-    receiver = target.backbone.encoder
-    state = encoder.state_dict()
-    if (encoder.rows, encoder.columns) != (receiver.rows, receiver.columns) and encoder.patch == receiver.patch:
-        resized = copy.deepcopy(encoder)
-        resized.resize(receiver.rows, receiver.columns)
-        state = resized.state_dict()
-    strict_load(receiver, state, "the encoder of stage one", "give stage two the same --size, --patch and channels as stage one")
+    state = fitted(encoder, target.backbone.encoder).state_dict()
+    remedy = "give stage two the same --size, --patch and channels as stage one"
+    strict_load(target.backbone.encoder, state, "the encoder of stage one", remedy)
+
+
+def start_from(origin: Representation | Denoiser, target: Representation | Denoiser, name: Path) -> None:
+    """Give a new student all weights of a run called `name`, its position table interpolated if the resolution differs.
+
+    Raises ValueError if the two are of unequal stages, or naming the first weights that do not fit.
+    """
+    if isinstance(target, Denoiser) and isinstance(origin, Representation):
+        raise ValueError(f"{name} is a run of stage one, so it has only an encoder to give: use --encoder {name}.")
+    if isinstance(target, Representation) and isinstance(origin, Denoiser):
+        raise ValueError(f"{name} is a run of stage two, and stage one has another network: give --start a run of stage one.")
+    encoder = fitted(_encoder_in(origin), _encoder_in(target))
+    prefix = "backbone.encoder." if isinstance(origin, Denoiser) else "encoder."
+    state = origin.state_dict() | {f"{prefix}{key}": value for key, value in encoder.state_dict().items()}
+    strict_load(target, state, f"the run {name}", "start from a run of the same --size, --patch, channels and classes")
+
+
+def fitted(encoder: Encoder, target: Encoder) -> Encoder:
+    """The encoder, or a copy of it resized if `target` takes images of another resolution in patches of the same size."""
+    if (encoder.rows, encoder.columns) == (target.rows, target.columns) or encoder.patch != target.patch:
+        return encoder
+    resized = copy.deepcopy(encoder)
+    resized.resize(target.rows, target.columns)
+    return resized
+
+
+def _encoder_in(model: Representation | Denoiser) -> Encoder:
+    return model.backbone.encoder if isinstance(model, Denoiser) else model.encoder
 
 
 def strict_load(module: nn.Module, state: dict[str, torch.Tensor], what: str, remedy: str) -> None:

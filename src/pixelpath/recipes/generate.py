@@ -53,7 +53,12 @@ def balanced(seeds: Sequence[int], num_classes: int) -> Labels:
 def generate(
     denoiser: Denoiser, shape: tuple[int, int, int], seeds: Sequence[int], labels: Labels, plan: Plan, batch_size: int = 64
 ) -> Iterator[Images]:
-    """Batches of images [<= batch_size, *shape] in model range on the CPU, one image per seed and label, in their order."""
+    """Batches of images [<= batch_size, *shape] in model range on the CPU, one image per seed and label, in their order.
+
+    Raises ValueError for a batch size below 1, no steps, or guidance between levels that do not rise.
+    """
+    if batch_size < 1:
+        raise ValueError(f"The batch size must be at least 1, got {batch_size}.")
     device = next(denoiser.parameters()).device
     levels = plan.noise.steps(plan.steps)
     for start in range(0, len(seeds), batch_size):
@@ -73,10 +78,8 @@ def _guided(denoiser: Denoiser, labels: Labels, plan: Plan) -> Denoise:
     estimate = denoiser.bind(labels if conditional else None)
     if plan.reference is None and not conditional:
         return estimate
-    reference = denoiser.bind(None) if plan.reference is None else plan.reference.bind(_known(plan.reference, labels))
+    reference = denoiser.bind(None)
+    if plan.reference is not None:
+        reference = plan.reference.bind(labels if conditional and plan.reference.backbone.num_classes > 0 else None)
     low, high = (limit * plan.noise.shift for limit in plan.between)
     return guide(estimate, reference, plan.scale, (low, high))
-
-
-def _known(reference: Denoiser, labels: Labels) -> Labels | None:
-    return labels if reference.backbone.num_classes > 0 else None

@@ -107,6 +107,14 @@ class Recipe:
     data: DataSettings = field(default_factory=DataSettings)
     """How the data are read."""
 
+    def __post_init__(self) -> None:
+        counts = {"steps": self.steps, "batch-size": self.batch_size, "accumulate": self.accumulate, "patch": self.patch}
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"--{name} must be at least 1, got {value}.")
+        if not 0 <= self.average_rate < 1:
+            raise ValueError(f"--average-rate must be at least 0 and below 1, got {self.average_rate}: choose for example 0.999.")
+
     @property
     def noise(self) -> NoiseRange:
         """The noise range of the run."""
@@ -127,6 +135,15 @@ def for_data(recipe: Recipe, rows: int, columns: int) -> Recipe:
         raise ValueError("The shift of the noise range follows from the size of the images: leave --objective.noise.shift alone.")
     objective = replace(recipe.objective, noise=recipe.noise.for_resolution(math.sqrt(rows * columns)))
     return _with_totals(replace(recipe, objective=objective), recipe.steps)
+
+
+def summary(recipe: Recipe) -> str:
+    """What the recipe trains, in one line."""
+    encoder, decoder = recipe.size.encoder, recipe.size.decoder
+    networks = f"encoder {encoder.depth} x {encoder.width}"
+    networks += "" if recipe.is_encoder else f", decoder {decoder.depth} x {decoder.width}"
+    length = f"{recipe.steps:,} steps of {recipe.batch_size} images"
+    return f"Stage {'one' if recipe.is_encoder else 'two'}: {networks}, patch {recipe.patch}, {length}."
 
 
 def _with_totals(value: Any, steps: int) -> Any:

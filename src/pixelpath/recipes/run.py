@@ -5,6 +5,7 @@ The folder of a run holds recipe.json, metrics.jsonl, checkpoints/step-*/ and wh
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,8 +61,8 @@ def open_run(path: Path | str, which: Path | None = None, device: torch.device |
     path = Path(path)
     found = which or checkpoint.latest(path)
     if found is None:
-        raise FileNotFoundError(f"{path} has no checkpoint of a run: name the folder that `pixelpath train ... --out` wrote.")
-    recipe = from_json((found / "recipe.json").read_text(encoding="utf-8"))
+        raise FileNotFoundError(f"{path} holds no checkpoint of a run: name the folder that `pixelpath train ... --out` wrote.")
+    recipe = from_json(json.dumps(checkpoint.read(found, "recipe")))
     about = checkpoint.read(found, "data")
     channels, rows, columns = about["shape"]
     shape, classes = (channels, rows, columns), tuple(about["classes"])

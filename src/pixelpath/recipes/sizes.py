@@ -10,11 +10,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack of transformer blocks: how many, how wide (in values per token), with how many heads of attention."""
+    """A stack of transformer blocks: how many, how wide (in values per token), with how many heads of attention.
+
+    Raises ValueError unless there is at least one block, and the heads divide the width.
+    """
 
     depth: int
     width: int
     heads: int
+
+    def __post_init__(self) -> None:
+        if self.depth < 1 or self.heads < 1 or self.width < 1 or self.width % self.heads:
+            raise ValueError(f"A stack needs at least one block, and a width that its heads divide, got {self}: change --size.")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,139 @@
+"""The folder of a run: claimed once, taken up by the same command, never overwritten.
+
+A folder *holds a run* if it has a recipe.json; the run has *begun* once it has a checkpoint. One that never got so far has nothing to lose,
+so the next command may begin it anew with other settings.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed as dist
+
+from pixelpath import processes
+from pixelpath.commands.prepare import say
+from pixelpath.recipes.recipe import Recipe, to_json
+from pixelpath.training import checkpoint
+
+Value = TypeVar("Value")
+ELSEWHERE = ("path", "workers", "cache_bytes")  # where the data lie and how they are read may change between sessions
+
+
+def look(out: Path) -> Path | None:
+    """The newest good checkpoint of the run in `out`, None if none has begun there; says which damaged ones it passes over.
+
+    Raises ValueError if the folder holds anything but a run, or a run whose checkpoints are all damaged.
+    """
+    return decided(lambda: _look(out))
+
+
+def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], data: dict[str, Any]) -> None:
+    """ValueError naming up to three differences unless the run in `out` has these settings, origin and data."""
+    before, now = _document(out / "recipe.json"), json.loads(to_json(recipe))
+    for place in ELSEWHERE:
+        before.get("data", {}).pop(place, None)
+        now["data"].pop(place, None)
+    changed = _differences(before, now)
+    if changed:
+        raise ValueError(f"{out} holds a run with other settings ({changed}): use the same ones to go on, or another --out.")
+    began = _document(out / "origin.json")
+    if {key: _place(value) for key, value in began.items()} != {key: _place(value) for key, value in origin.items()}:
+        words = ", ".join(f"--{key} {value}" for key, value in began.items() if value) or "neither --encoder nor --start"
+        raise ValueError(f"{out} holds a run that began with {words}: give the same to go on, or another --out.")
+    changed = _differences(checkpoint.read(latest, "data"), data)
+    if changed:
+        raise ValueError(f"{out} holds a run on other data ({changed}): give the same data to go on, or another --out.")
+
+
+def claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
+    """Make `out` the folder of a new run; ValueError if it holds one that has begun, or anything else."""
+    decided(lambda: _claim(out, recipe, origin))
+
+
+def decided(decide: Callable[[], Value]) -> Value:
+    """What the main process decides, on all processes; if it raises, the others leave quietly."""
+    if processes.count() == 1:
+        return decide()
+    box: list[Any] = [None]
+    try:
+        box = [(decide(),)] if processes.rank() == 0 else box
+    finally:
+        dist.broadcast_object_list(box, src=0)
+    if box[0] is None:
+        raise SystemExit(2)
+    return box[0][0]
+
+
+def environment() -> dict[str, Any]:
+    """What the run runs on: versions, device names, processes and threads."""
+    return {
+        "pixelpath": metadata.version("pixelpath"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "threads": torch.get_num_threads(),
+        "processes": processes.count(),
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    partial.replace(path)
+
+
+def _look(out: Path) -> Path | None:
+    if not (out / "recipe.json").exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ValueError(f"{out} is there already and holds no run: choose another --out, nothing is overwritten.")
+        return None
+    found = checkpoint.complete(out)
+    for folder in reversed(found):
+        if checkpoint.good(folder):
+            return folder
+        say(f"{folder} is damaged and passed over.")
+    if found:
+        raise ValueError(f"All checkpoints of {out} are damaged: bring one back from a copy, or choose another --out.")
+    return None
+
+
+def _claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
+    if _look(out) is not None:
+        raise ValueError(f"{out} holds a run that has begun already: choose another --out, nothing is overwritten.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "recipe.json", json.loads(to_json(recipe)))
+    write_json(out / "origin.json", origin)
+    write_json(out / "environment.json", environment())
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}), so this run cannot be taken up: bring the file back from a copy.") from error
+
+
+def _place(path: str) -> Path | None:
+    return Path(path).resolve() if path else None
+
+
+def _differences(before: Any, now: Any) -> str:
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    words = [f"{key} was {old.get(key, 'not set')} and is {new.get(key, 'not set')}" for key in sorted(old | new) if old.get(key) != new.get(key)]
+    return "; ".join(words[:3]) + (f"; and {len(words) - 3} more" if len(words) > 3 else "")
+
+
+def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{path}.{key}" if path else key)
+    else:
+        yield path, tree

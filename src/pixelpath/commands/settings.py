@@ -1,0 +1,155 @@
+"""How the settings of a recipe become options of the command line.
+
+Most settings are plain values: --steps 100, --objective.noise.highest 40. A *choice* is a setting that is one of several named values, or of
+several types; it has a name of its own, and the settings of what was chosen below it:
+
+    --size small --size.encoder.depth 4            --objective.weight grid --objective.weight.count 640
+
+A setting that both the recipe's own value and the newly chosen type have (`warmup` of two schedules) keeps the recipe's value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
+
+from pixelpath.recipes.sizes import SIZES, Size
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting's present value, and the named ones it could be instead."""
+
+    value: Any
+    named: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What the present value is called; "own" if it is none of the named ones."""
+        same = self.value.__eq__ if isinstance(self.value, Size) else lambda other: type(other) is type(self.value)
+        return next((name for name, other in self.named.items() if same(other)), "own")
+
+    def choose(self, name: str, given: Mapping[str, Any]) -> Any:
+        """The value called `name` with the settings given; ValueError if it has none of that name."""
+        chosen = self.value if name == self.name else _like(self.named[name], self.value)
+        for path, value in given.items():
+            if path not in dict(_leaves(chosen)):
+                known = ", ".join(key for key, _ in _leaves(chosen)) or "no settings at all"
+                raise ValueError(f"There is no setting {path.replace('_', '-')} of '{name}': it has {known.replace('_', '-')}.")
+            chosen = _with(chosen, path.split("."), value)
+        return chosen
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value that the user gave, as opposed to one that was there before."""
+
+    value: Any
+
+
+def registry() -> ConstructorRegistry:
+    """The rules by which tyro reads recipes."""
+    rules, busy = ConstructorRegistry(), []
+
+    @rules.struct_rule
+    def settings(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if info.type is Choice:
+            return _options(info.default)
+        if busy or not is_dataclass(info.type) or not isinstance(info.default, info.type):
+            return None
+        busy.append(info)  # the rules below this one say what fields and help texts there are
+        try:
+            found = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            busy.pop()
+        if not isinstance(found, StructConstructorSpec):
+            return None
+        return replace(found, fields=tuple(_field(field) for field in found.fields))
+
+    return rules
+
+
+def _field(field: StructFieldSpec) -> StructFieldSpec:
+    """The same field, as a choice if it is one; a union that cannot be chosen from keeps the type of its value."""
+    variants = get_args(field.type) if get_origin(field.type) in (Union, UnionType) else ()
+    if isinstance(field.default, Size):
+        return replace(field, type=Choice, default=Choice(field.default, SIZES))
+    if not variants or not all(isinstance(variant, type) and is_dataclass(variant) for variant in variants):
+        return field
+    if any(part.default is MISSING and part.default_factory is MISSING for variant in variants for part in fields(variant)):
+        return replace(field, type=type(field.default))
+    return replace(field, type=Choice, default=Choice(field.default, _named(variants)))
+
+
+def _named(variants: tuple[type, ...]) -> dict[str, Any]:
+    """An instance of every type by its name in words, without the word that all of them end in."""
+    words = [re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z]*", variant.__name__) for variant in variants]
+    if len({each[-1] for each in words}) == 1:
+        words = [each[:-1] for each in words]
+    return {"-".join(each).lower(): variant() for each, variant in zip(words, variants, strict=True)}
+
+
+def _options(choice: Choice) -> StructConstructorSpec:
+    """One option for the name, and one for every setting of anything that can be chosen."""
+    names = list(choice.named) if choice.name in choice.named else ["own", *choice.named]
+    pick = Annotated[Literal[tuple(names)], tyro.conf.arg(name="")]  # pyright: ignore[reportInvalidTypeForm]
+    found = [StructFieldSpec("name", pick, choice.name, "Which one; its settings follow below.")]  # pyright: ignore[reportArgumentType]
+    settings: dict[str, tuple[Any, Any, list[str]]] = {}
+    for name, value in {choice.name: choice.value, **choice.named}.items():
+        for path, (kind, default) in _leaves(value if name != choice.name else choice.value):
+            settings.setdefault(path, (kind, default, []))[2].append(name)
+    for path, (kind, default, owners) in settings.items():
+        where = None if len(owners) == len(names) else f"Of {', '.join(owners)}."
+        found.append(StructFieldSpec(path, _noticed(kind), default, where))
+
+    def instantiate(name: str, **settings: Any) -> Any:
+        return choice.choose(name, {path: value.value for path, value in settings.items() if isinstance(value, Given)})
+
+    return StructConstructorSpec(instantiate, tuple(found))
+
+
+def _noticed(kind: Any) -> Any:
+    """The type, so read that a value from the command line arrives as `Given`."""
+    plain = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, set()))
+    assert isinstance(plain, PrimitiveConstructorSpec)
+    read = plain.instance_from_str
+    return Annotated[kind, replace(plain, instance_from_str=lambda texts: Given(read(texts)), is_instance=lambda value: True)]
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Every plain setting below a dataclass: its dotted path, type and value."""
+    hints = get_type_hints(type(value))
+    for part in fields(value):
+        inner, place = value.__dict__[part.name], f"{path}{part.name}"
+        if is_dataclass(inner):
+            yield from _leaves(inner, f"{place}.")
+        else:
+            yield place, (hints[part.name], inner)
+
+
+def _like(new: Any, old: Any) -> Any:
+    """`new` with the settings that it shares with `old`, if they are of unequal types."""
+    if type(new) is type(old):
+        return new
+    shared = {part.name for part in fields(new)} & {part.name for part in fields(old)}
+    return replace(new, **{name: old.__dict__[name] for name in shared})
+
+
+def _with(value: Any, path: list[str], new: Any) -> Any:
+    """A copy of a tree of dataclasses with another value at `path`."""
+    if len(path) == 1:
+        return replace(value, **{path[0]: new})
+    return replace(value, **{path[0]: _with(value.__dict__[path[0]], path[1:], new)})

@@ -1,0 +1,114 @@
+"""The generator: zero at the start, then every parameter learns; long skips join in mirror order."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pixelpath.networks.backbone import Backbone
+from pixelpath.networks.decoder import Decoder
+from pixelpath.networks.encoder import Encoder
+
+
+def build(channels: int = 3, rows: int = 8, columns: int = 8, decoder_width: int = 16, classes: int = 4) -> Backbone:
+    encoder = Encoder(channels, rows, columns, patch=4, width=12, depth=3, heads=2)
+    return Backbone(encoder, Decoder(encoder, decoder_width, depth=3, heads=4), classes)
+
+
+def awake(backbone: Backbone) -> Backbone:
+    """No parameter at zero, so that nothing hides behind a zero gate."""
+    for parameter in backbone.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return backbone
+
+
+NOISE = torch.tensor([-300.0, 20.0, 7.0])
+LABELS = torch.tensor([0, 3, 4])
+
+
+def test_zero_at_the_start() -> None:
+    assert torch.equal(build()(torch.randn(3, 3, 8, 8), NOISE, LABELS), torch.zeros(3, 3, 8, 8))
+
+
+@pytest.mark.parametrize("decoder_width", [12, 16])
+@pytest.mark.parametrize(("channels", "rows", "columns"), [(1, 8, 8), (2, 4, 12), (7, 12, 4)])
+def test_every_parameter_receives_a_finite_gradient(channels: int, rows: int, columns: int, decoder_width: int) -> None:
+    backbone = awake(build(channels, rows, columns, decoder_width))
+    images = backbone(torch.randn(3, channels, rows, columns), NOISE, LABELS)
+    assert images.shape == (3, channels, rows, columns)
+    (images - torch.randn_like(images)).square().mean().backward()
+    for name, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_block_i_takes_the_output_of_encoder_block_depth_minus_1_minus_i() -> None:
+    backbone, skips = awake(build()), list[Tensor]()
+    for block in backbone.decoder.blocks:
+        block.register_forward_pre_hook(lambda module, arguments: skips.append(arguments[1]))
+    images = torch.randn(3, 3, 8, 8)
+    backbone(images, NOISE, LABELS)
+    outputs = backbone.encoder(images, NOISE, backbone.classes(LABELS)[:, None]).blocks
+    assert len(skips) == 3
+    for skip, output in zip(skips, (outputs[2], outputs[1], outputs[0]), strict=True):
+        assert torch.equal(skip, output)
+
+
+def test_the_condition_is_noise_token_plus_class() -> None:
+    backbone, conditions = awake(build()), list[Tensor]()
+    backbone.decoder.blocks[0].register_forward_pre_hook(lambda module, arguments: conditions.append(arguments[2]))
+    images = torch.randn(3, 3, 8, 8)
+    backbone(images, NOISE, LABELS)
+    noise = backbone.encoder(images, NOISE).noise
+    assert torch.equal(conditions[0], noise + backbone.classes.weight[LABELS])
+
+
+def test_the_last_row_is_no_label() -> None:
+    assert build(classes=4).no_label == 4
+    assert build(classes=4).classes.weight.shape == (5, 12)
+    unconditional = awake(build(classes=0))
+    assert unconditional.no_label == 0
+    assert unconditional(torch.randn(1, 3, 8, 8), NOISE[:1], torch.tensor([0])).shape == (1, 3, 8, 8)
+
+
+def test_images_of_a_batch_do_not_see_each_other() -> None:
+    backbone, images = awake(build()), torch.randn(3, 3, 8, 8)
+    together = backbone(images, NOISE, LABELS)
+    alone = backbone(images[1:2], NOISE[1:2], LABELS[1:2])
+    assert torch.allclose(together[1:2], alone, atol=1e-5)
+
+
+@torch.no_grad()
+def test_extra_tokens_leave_no_trace_in_the_patch_order() -> None:
+    """With every block silent, the decoder maps each normed patch token to its own patch."""
+    backbone = build(decoder_width=12)
+    backbone.decoder.blocks = nn.ModuleList()
+    backbone.encoder.blocks = nn.ModuleList()
+    nn.init.normal_(backbone.decoder.out.weight)
+    images = torch.randn(1, 3, 8, 8)
+    changed = images.clone()
+    changed[:, :, 4:, :4] += 1
+    difference = backbone(changed, NOISE[:1], LABELS[:1]) - backbone(images, NOISE[:1], LABELS[:1])
+    assert float(difference[:, :, 4:, :4].abs().max()) > 0.1
+    difference[:, :, 4:, :4] = 0
+    assert torch.equal(difference, torch.zeros_like(difference))
+
+
+def test_checkpointing_changes_nothing() -> None:
+    backbone, images = awake(build()), torch.randn(3, 3, 8, 8)
+    gradients: list[list[Tensor]] = []
+    for on in (False, True):
+        backbone.zero_grad()
+        backbone.checkpoint_activations(on)
+        backbone(images, NOISE, LABELS).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in backbone.parameters() if parameter.grad is not None])
+    assert backbone.encoder.checkpointing
+    assert backbone.decoder.checkpointing
+    for plain, checkpointed in zip(*gradients, strict=True):
+        assert torch.allclose(plain, checkpointed, rtol=1e-5, atol=1e-6)
+
+
+def test_unequal_depths() -> None:
+    encoder = Encoder(3, 8, 8, patch=4, width=12, depth=3, heads=2)
+    with pytest.raises(ValueError, match="equal depths"):
+        Decoder(encoder, width=12, depth=2, heads=2)

@@ -1,0 +1,156 @@
+"""Stage one: the curriculum, temperatures, and which parts of the two terms carry gradients."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from pixelpath.models.representation import Representation
+from pixelpath.models.scalings import Clean
+from pixelpath.networks.encoder import Encoder
+from pixelpath.networks.projector import Projector
+from pixelpath.noise import NoiseRange, generators, normal, seed_of
+from pixelpath.objectives.contrast import info_nce
+from pixelpath.objectives.representation import (
+    ConstantTemperature,
+    Curriculum,
+    InterpolatedTemperature,
+    RepresentationLearning,
+)
+from pixelpath.types import Views
+
+NOISE = NoiseRange(shift=0.125)
+
+
+def build() -> Representation:
+    encoder = Encoder(1, 8, 8, patch=4, width=12, depth=2, heads=2)
+    return Representation(encoder, Projector(12, hidden=10, out=6), Clean())
+
+
+def views(count: int = 5, seed: int = 11) -> Views:
+    clean, first, second = (torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(number)) for number in range(3))
+    return Views(clean, first, second, tuple(seed_of(seed, position) for position in range(count)), seed_of(seed))
+
+
+class Record(torch.nn.Module):
+    """A representation that remembers the level, images and mode of every call."""
+
+    def __init__(self, model: Representation) -> None:
+        super().__init__()
+        self.model = model
+        self.calls: list[tuple[Tensor, float, bool]] = []
+
+    def forward(self, noisy: Tensor, sigma: Tensor, project: bool = True):
+        self.calls.append((noisy, float(sigma), torch.is_grad_enabled()))
+        return self.model(noisy, sigma, project)
+
+
+def test_curriculum_doubles_until_the_last_grid() -> None:
+    curriculum = Curriculum(total=700, first=20, last=1280)  # log2(64 + 1) = 6.02, so 117 steps a stage
+    counts = {0: 21, 1: 41, 117: 41, 118: 81, 351: 161, 352: 321, 585: 641, 586: 1281, 699: 1281, 10_000: 1281}
+    assert {step: curriculum(step) for step in counts} == counts
+    assert Curriculum(total=9, first=16, last=16)(5) == 17
+
+
+@pytest.mark.parametrize(("total", "first", "last"), [(-1, 20, 1280), (10, 0, 5), (10, 6, 5)])
+def test_impossible_curricula(total: int, first: int, last: int) -> None:
+    with pytest.raises(ValueError, match="curriculum needs"):
+        Curriculum(total, first, last)
+
+
+def test_temperatures() -> None:
+    assert ConstantTemperature(0.3)(5.0, NOISE, 7) == 0.3
+    temperature = InterpolatedTemperature(total=1000, lowest=0.1, highest=0.4)
+    assert temperature(NOISE.lowest, NOISE, 500) == pytest.approx(0.1)
+    assert temperature(NOISE.highest, NOISE, 0) == pytest.approx(0.4)
+    assert temperature((NOISE.lowest + NOISE.highest) / 2, NOISE, 0) == pytest.approx(0.25)
+    assert temperature.top(500) == pytest.approx(0.1 + 0.3 * (1 - 0.5**0.5))
+    assert temperature.top(1000) == pytest.approx(0.1)
+    assert temperature.top(2000) == pytest.approx(0.1)
+
+
+def test_the_terms_add_up() -> None:
+    objective = RepresentationLearning(NOISE, Curriculum(total=100), ConstantTemperature(0.1))
+    student, batch = build(), views()
+    losses = objective(student, copy.deepcopy(student).eval(), batch, 30)
+    assert losses.total.item() == pytest.approx(sum(part.item() for part in losses.parts.values()))
+    assert losses.parts.keys() == {"contrast", "consistency"}
+    losses.total.backward()
+    for name, parameter in student.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_which_calls_are_made() -> None:
+    """Teacher and consistency target without a graph; two neighbouring levels of the step's grid, shifted; one noise for all."""
+    objective = RepresentationLearning(NOISE, Curriculum(total=100, first=4, last=8))
+    student, teacher, batch = Record(build()), Record(build().eval()), views()
+    objective(student, teacher, batch, 0)
+    noise = normal(generators(batch.seeds), (1, 8, 8))
+    lowest = NOISE.lowest * NOISE.shift
+    assert [grad for _, _, grad in teacher.calls] == [False, False]
+    assert [grad for _, _, grad in student.calls] == [True, True, True, False]
+    for calls in (student.calls[:2], teacher.calls):
+        for (noisy, sigma, _), images in zip(calls, (batch.first, batch.second), strict=True):
+            assert sigma == pytest.approx(lowest)
+            assert torch.allclose(noisy, images + lowest * noise)
+    (noisier, high, _), (cleaner, low, _) = student.calls[2:]
+    grid = (NOISE.grid(5) * NOISE.shift).tolist()
+    index = min(range(4), key=lambda index: abs(grid[index] - high))
+    assert (high, low) == pytest.approx((grid[index], grid[index + 1]))
+    assert torch.allclose(noisier, batch.images + high * noise, rtol=1e-5)
+    assert torch.allclose(cleaner, batch.images + low * noise, rtol=1e-5)
+
+
+def test_consistency_target_is_a_constant() -> None:
+    """The gradient is that of InfoNCE against targets computed beforehand."""
+    objective = RepresentationLearning(NOISE, Curriculum(total=100), ConstantTemperature(0.15))
+    student, batch = build(), views()
+    noise = torch.randn(5, 1, 8, 8)
+    objective.consistency(student, batch, noise, 21, 9, 0).mean().backward()
+    gradients = [parameter.grad.clone() for parameter in student.encoder.parameters() if parameter.grad is not None]
+    student.zero_grad()
+    high, low = (NOISE.grid(21)[9:11] * NOISE.shift).float()
+    targets = student.features(batch.images + low * noise, low).detach()
+    info_nce(student.features(batch.images + high * noise, high), targets, 0.15).mean().backward()
+    expected = [parameter.grad for parameter in student.encoder.parameters() if parameter.grad is not None]
+    for gradient, other in zip(gradients, expected, strict=True):
+        assert torch.allclose(gradient, other, rtol=1e-4, atol=1e-6)
+
+
+def test_contrast_is_the_same_for_swapped_views() -> None:
+    objective = RepresentationLearning(NOISE, Curriculum(total=100))
+    student, teacher, batch = build(), build().eval(), views()
+    noise = torch.randn(5, 1, 8, 8)
+    swapped = replace(batch, first=batch.second, second=batch.first)
+    forth, back = (objective.contrast(student, teacher, views, noise) for views in (batch, swapped))
+    assert torch.allclose(forth, back, rtol=1e-5)
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_view_temperature() -> None:
+    objective = RepresentationLearning(NOISE, Curriculum(total=100), view_temperature=0.4)
+    student, teacher, batch = build().eval(), build().eval(), views()
+    noise, lowest = torch.zeros(5, 1, 8, 8), torch.tensor(NOISE.lowest * NOISE.shift)
+    first, second = (student(images, lowest).projection for images in (batch.first, batch.second))
+    ours, theirs = (teacher(images, lowest).projection for images in (batch.first, batch.second))
+    expected = info_nce(first, theirs, 0.4) + info_nce(second, ours, 0.4)
+    assert torch.allclose(objective.contrast(student, teacher, batch, noise), expected, rtol=1e-5)
+
+
+def test_the_level_is_that_of_the_whole_step() -> None:
+    """All processes draw it from the step's seed, whatever images they hold; over many steps every level comes up."""
+    objective = RepresentationLearning(NOISE, Curriculum(total=100, first=4, last=4))
+    student, teacher = Record(build()), build().eval()
+    levels = []
+    for step in range(40):
+        batch = replace(views(2), seed=seed_of(step), seeds=(seed_of(step, 1), seed_of(step, 2)))
+        other = replace(batch, seeds=(seed_of(step, 3), seed_of(step, 4)))
+        for share in (batch, other):
+            objective(student, teacher, share, step)
+        assert student.calls[2][1] == student.calls[6][1]
+        levels.append(student.calls[2][1])
+        student.calls.clear()
+    assert len(set(levels)) == 4
