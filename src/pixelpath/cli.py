@@ -1,7 +1,7 @@
 """The command line: parses, calls commands, nothing else.
 
-A command is a function of pixelpath.commands; its parameters are its options. Only the module of the command asked for is imported, so that
-`pixelpath --help` answers at once.
+A command is a function of pixelpath.commands; its parameters are its options. Only the module of the command asked for is
+imported, so that `pixelpath --help` answers at once.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ COMMANDS = {
 }
 
 
+TRACEBACK = "PIXELPATH_TRACEBACK"  # environment variable: show where an error came from
+
+
 def main() -> None:
     """Run the command that the arguments name; a user's mistake is one sentence on standard error and exit status 2."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not spin on cores that others need
@@ -42,9 +45,9 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except (ValueError, OSError, RuntimeError) as error:
-        if os.environ.get("PIXELPATH_TRACEBACK"):
+        if os.environ.get(TRACEBACK):
             raise
-        sys.stderr.write(f"pixelpath: {error}\n")
+        sys.stderr.write(f"pixelpath: {_sentence(error)}\n")
         sys.exit(2)
 
 
@@ -52,15 +55,34 @@ def _call(arguments: list[str]) -> None:
     import tyro
 
     name = arguments[0]
-    if name in COMMANDS:
-        tyro.cli(_load(name), prog=f"pixelpath {name}", args=arguments[1:], config=(tyro.conf.CascadeSubcommandArgs,))
-    elif name.startswith("--tyro-"):  # completion scripts need to know every command
-        tyro.extras.subcommand_cli_from_dict({name: _load(name) for name in COMMANDS}, prog="pixelpath", args=arguments)
-    else:
+    if name not in COMMANDS and not name.startswith("--tyro-"):
         import difflib
 
         near = difflib.get_close_matches(name, COMMANDS, 3, 0.4) or list(COMMANDS)
         raise ValueError(f"Unknown command {name}: did you mean {', '.join(near)}? (`pixelpath --help` lists all.)")
+    config = (tyro.conf.CascadeSubcommandArgs, tyro.conf.EnumChoicesFromValues)
+    if name in COMMANDS:
+        rules = importlib.import_module("pixelpath.commands.settings").registry() if name == "train" else None
+        tyro.cli(_load(name), prog=f"pixelpath {name}", args=arguments[1:], config=config, registry=rules)
+        return
+    rules = importlib.import_module("pixelpath.commands.settings").registry()  # a completion script knows every command
+    commands = {name: _load(name) for name in COMMANDS}
+    tyro.extras.subcommand_cli_from_dict(commands, prog="pixelpath", args=arguments, config=config, registry=rules)
+
+
+def _sentence(error: Exception) -> str:
+    """What to tell the user: our own sentences as they are; errors of the system and of other libraries made readable."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    if type(error).__name__ == "OutOfMemoryError":
+        first = str(error).split(".")[0]
+        return f"{first}: use a smaller --batch-size, more parts (--accumulate), or --activation-checkpointing."
+    origin = error.__traceback__
+    while origin is not None and origin.tb_next is not None:
+        origin = origin.tb_next
+    if origin is not None and "pixelpath" in origin.tb_frame.f_globals.get("__name__", ""):
+        return str(error)
+    return f"{error} (This came from inside; {TRACEBACK}=1 shows where.)"
 
 
 def _load(name: str) -> Callable[..., Any]:
@@ -78,7 +100,12 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "`pixelpath COMMAND --help` lists the options of a command; `pixelpath --tyro-print-completion bash` prints a completion script.",
+            "`pixelpath COMMAND --help` lists the options of a command.",
+            "`pixelpath --tyro-print-completion bash` (or zsh, tcsh) prints a completion script.",
             "",
         ]
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 """Which noise levels exist, how often training visits each, and how much each counts.
 
-A *noise range* runs from `lowest` to `highest` sigma, both given for images of 64 pixels; `shift` = pixels / 64 scales every level
-for another resolution (Hoogeboom et al. 2023, "simple diffusion", arXiv 2301.11093). *Unshifted* sigmas are those before that factor.
+A *noise range* runs from `lowest` to `highest` sigma, both given for images of 64 pixels; `shift` = pixels / 64 scales every
+level for another resolution (Hoogeboom et al. 2023, "simple diffusion", arXiv 2301.11093). *Unshifted* sigmas come before it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class NoiseRange:
         return replace(self, shift=pixels / 64)
 
     def grid(self, count: int, beyond: int = 0, dtype: torch.dtype = torch.float64) -> Float[Tensor, "levels"]:
-        """The `count` unshifted levels of Karras et al. 2022 (arXiv 2206.00364, eq. 5), falling from highest to lowest, computed in `dtype`.
+        """The `count` unshifted levels of Karras et al. 2022 (arXiv 2206.00364, eq. 5), highest to lowest, computed in `dtype`.
 
         `beyond` continues the formula by so many levels below the lowest. Raises ValueError if count < 2.
         """
@@ -149,7 +149,7 @@ Draw = LogNormal | GridLogNormal | LogUniform
 
 @dataclass(frozen=True)
 class GridWeight:
-    """The reference's weight 1 / (sigma_i - sigma_(i+1)), between neighbours on the unshifted grid of `count` levels (EPG, arXiv 2510.12586).
+    """The reference's weight 1 / (sigma_i - sigma_(i+1)), of neighbours on the unshifted grid of `count` (EPG, arXiv 2510.12586).
 
     The neighbour of the lowest level is the one that the grid would have next.
     """
@@ -158,14 +158,14 @@ class GridWeight:
 
     def __call__(self, sigma: Float[Tensor, "batch"], noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Weights [batch] of unshifted sigmas."""
-        # In float32, as the reference has it: neighbours nearly cancel, which moves its weights by up to 2e-4 from the exact ones.
+        # In float32, as the reference has it: neighbours nearly cancel, which moves the weights by up to 2e-4.
         grid = noise.grid(self.count, beyond=1, dtype=torch.float32)
         return (1 / (grid[:-1] - grid[1:])).to(sigma)[noise.nearest(sigma, self.count)]
 
 
 @dataclass(frozen=True)
 class EDMWeight:
-    """(sigma^2 + sigma_data^2) / (sigma sigma_data)^2 of the shifted sigma, at most `limit` (Karras et al. 2022, arXiv 2206.00364, table 1).
+    """(s^2 + sigma_data^2) / (s sigma_data)^2 of shifted sigma s, up to `limit` (Karras et al. 2022, arXiv 2206.00364, table 1).
 
     It gives every level the same loss at the start of training; the limit spares the lowest levels their enormous weight.
     """

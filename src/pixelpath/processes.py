@@ -30,8 +30,8 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
         dist.all_reduce(total)
         return total
 
@@ -45,8 +45,8 @@ class _Gather(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
         dist.all_reduce(total)
         return total[rank() * ctx.length :][: ctx.length]
 
@@ -57,7 +57,7 @@ def add(value: Tensor) -> Tensor:
 
 
 def gather(value: Tensor) -> Tensor:
-    """Every process's rows in the order of their ranks, [count * batch, ...], with the gradient of the sum of every process's loss."""
+    """Every process's rows in the order of ranks, [count * batch, ...], with the gradient of the sum of every process's loss."""
     return value if count() == 1 else _Gather.apply(value)
 
 

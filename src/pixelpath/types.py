@@ -27,8 +27,9 @@ Noise = Callable[[], Images]
 class Batch:
     """One process's share of a step's images.
 
-    `labels` are classes in [0, num_classes], where num_classes says "no class". `seeds` hold one 64-bit seed per image, a function of
-    (run seed, step, position in the global batch); `seed` is the same on every process: all randomness of a step comes from these.
+    `labels` are classes in [0, num_classes], where num_classes says "no class". `seeds` hold one 63-bit seed per image, a
+    function of (run seed, step, position in the global batch); `seed` is the same on every process: all randomness of a step
+    comes from them.
     """
 
     images: Images
@@ -39,7 +40,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Views:
-    """A batch for self-supervision: the clean crop and two strong augmentations of every image, each [batch, channel, row, column]."""
+    """A batch for self-supervision: the clean crop and two strong augmentations of each image [batch, channel, row, column]."""
 
     images: Images
     first: Images

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixelpath.commands.prepare import Data, batches, new_student, precision_of, say
+from pixelpath.commands.prepare import Data, batches, new_student, objective_of, precision_of, say
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
 from pixelpath.recipes.recipe import Recipe
@@ -25,12 +25,15 @@ def dry_run(recipe: Recipe, data: Data, device: torch.device) -> None:
     count = sum(parameter.numel() for parameter in student.parameters())
     tokens = 2 + (data.shape[1] // recipe.patch) * (data.shape[2] // recipe.patch)
     say(f"{recipe.name}: {count / 1e6:.2f} M parameters, {tokens} tokens an image.")
-    say(f"One evaluation of one image: {multiply_adds(student, data.shape) / 1e9:.3g} G multiply-adds (matrix products and convolutions).")
+    work = multiply_adds(student, data.shape) / 1e9
+    say(f"One evaluation of one image: {work:.3g} G multiply-adds (matrix products and convolutions).")
     say(f"Weights, gradients, average and Adam's moments: {20 * count / 2**30:.2f} GiB in float32, without activations.")
     seconds = statistics.median(three_steps(recipe, data, device, student))
+    rates = f"{1 / seconds:.3g} steps/s, {recipe.batch_size / seconds:.0f} images/s"
     place = "of the device" if device.type == "cuda" else "of the process"
-    say(f"Three real steps of {recipe.batch_size} images on {device}: {1 / seconds:.3g} steps/s, {recipe.batch_size / seconds:.0f} images/s;")
-    say(f"peak memory {place} {peak_memory(device) / 2**30:.2f} GiB; all {recipe.steps} steps would take {recipe.steps * seconds / 3600:.2g} h.")
+    say(f"Three real steps of {recipe.batch_size} images on {device}: {rates};")
+    hours = recipe.steps * seconds / 3600
+    say(f"peak memory {place} {peak_memory(device) / 2**30:.2f} GiB; all {recipe.steps} steps would take {hours:.2g} h.")
 
 
 def multiply_adds(student: Representation | Denoiser, shape: tuple[int, int, int]) -> float:
@@ -51,7 +54,7 @@ def three_steps(recipe: Recipe, data: Data, device: torch.device, student: nn.Mo
     steps = train(
         distribute(student),
         twin(student),
-        recipe.objective,
+        objective_of(recipe),
         recipe.optimizer.build(student),
         recipe.schedule,
         batches(recipe, data, device, 0),

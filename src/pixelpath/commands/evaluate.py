@@ -14,16 +14,17 @@ import tyro
 from jaxtyping import Shaped
 from torch import Tensor
 
+from pixelpath.commands.folder import write_json
 from pixelpath.commands.pictures import noise_levels_plot, save_png
-from pixelpath.commands.prepare import Data, choose_device, read_data, say, with_data
+from pixelpath.commands.prepare import Data, choose_device, read_data_of, say
 from pixelpath.commands.probe import features_of
-from pixelpath.commands.sample import How, Made, choose_labels, make
+from pixelpath.commands.sample import AS_TRAINED, How, Made, choose_labels, make
 from pixelpath.data import sources
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet, kernel, precision_recall, real_floor
 from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract, hash_of, inception
 from pixelpath.evaluation.held_out import HeldOutRow, held_out_loss
-from pixelpath.evaluation.protocol import protocol_of
+from pixelpath.evaluation.protocol import Protocol, protocol_of
 from pixelpath.noise import seed_of
 from pixelpath.recipes.run import Run, open_run
 
@@ -31,6 +32,7 @@ Native = Shaped[Tensor, "batch channel row column"]
 BATCH = 256
 LEVELS = 10  # noise levels of the held-out loss
 MOST = 50_000  # real images, and samples unless told otherwise, that are compared
+JUDGED = 10_000  # of these, how many have their precision and recall measured
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def evaluate(
     data: Path | None = None,
     count: int | None = None,
     first_seed: int = 0,
-    how: Annotated[How, tyro.conf.arg(name="")] = How(),  # noqa: B008 (frozen, so sharing it is safe)
+    how: Annotated[How, tyro.conf.arg(name="")] = AS_TRAINED,
     encoder: Path | None = None,
     inception_features: Annotated[bool, tyro.conf.arg(name="use-inception")] = True,
     inception_weights: Annotated[Path | None, tyro.conf.arg(name="inception")] = None,
@@ -73,17 +75,22 @@ def evaluate(
         checkpoint: A folder of RUN/checkpoints other than the latest.
         device: cpu, cuda, mps; chosen by itself if not given.
     """
+    if (count is not None and count < 1) or first_seed < 0:
+        raise ValueError(f"--count must be at least 1 and --first-seed at least 0, got {count} and {first_seed}.")
     chosen = choose_device(device)
     opened = open_run(run, checkpoint, chosen)
-    content = read_data(with_data(opened.recipe, data), opened.normaliser)
-    seeds = range(first_seed, first_seed + (count or min(len(content.training), 50_000)))
-    made = make(opened, seeds, choose_labels(opened, seeds, ()), how, chosen)
+    opened.denoiser  # noqa: B018 (a run of stage one cannot be sampled: better said before the data are read)
+    results(run)  # if nothing can be added to them, better said now
+    content = read_data_of(opened, data)
+    seeds = range(first_seed, first_seed + (count or min(len(content.training), MOST)))
     found = extractors(opened, content, encoder, chosen)
     found += _inception(opened, inception_weights, chosen) if inception_features else []
+    made = make(opened, seeds, choose_labels(opened, seeds, ()), how, chosen)
     result = measure(opened, content, made, found, chosen)
     append(run, result)
     say(summary(result))
-    save_png(run / "held_out.png", noise_levels_plot([HeldOutRow(**row) for row in result["held_out_loss"]]))
+    if result["held_out_loss"]:
+        save_png(run / "held_out.png", noise_levels_plot([HeldOutRow(**row) for row in result["held_out_loss"]]))
     say(f"All numbers with their protocols: {run / 'evaluation.json'}.")
 
 
@@ -111,8 +118,16 @@ def extractors(run: Run, data: Data, encoder: Path | None, device: torch.device)
         say("No encoder of stage one: give one with --encoder RUN to measure in its features too.")
         return found
     stage_one = open_run(origin, device=device)
+    representation = stage_one.representation
+    if stage_one.shape != run.shape:
+        shapes = ["x".join(map(str, shape)) for shape in (stage_one.shape, run.shape)]
+        sentence = f"The encoder {origin} takes images of {shapes[0]}, not {shapes[1]}"
+        if encoder is not None:
+            raise ValueError(f"{sentence}: give one that was trained on such images.")
+        say(f"{sentence}, so its features are left out.")
+        return found
     sigma = stage_one.noise.lowest * stage_one.noise.shift
-    weights = hash_of(stage_one.representation.encoder.state_dict())
+    weights = hash_of(representation.encoder.state_dict())
     found.append(EncoderFeatures(features_of(stage_one), stage_one.normaliser.encode, sigma, weights))
     return found
 
@@ -148,22 +163,12 @@ def _inception(run: Run, weights: Path | None, device: torch.device) -> list[Fea
 
 def _distances(extractor: FeatureExtractor, real: Real, made: Made, run: Run, device: torch.device) -> dict[str, Any]:
     training = extract(extractor, real.batches(real.training), device)
-    held_out = extract(extractor, real.batches(real.held_out), device)
+    held_out = extract(extractor, real.batches(real.held_out), device) if len(real.held_out) else None
     generated = extract(extractor, made.images.split(BATCH), device)
-    few = min(len(held_out), len(generated))
+    few = min(len(training) // 2 if held_out is None else len(held_out), len(generated))
     floor = real_floor(training, few, held_out)
     spread = kernel(training, generated)
-    quality = precision_recall(training[:10_000], generated[:10_000])
-    labels = f"balanced over {len(run.classes)} classes" if run.classes else "none"
-    images = "x".join(map(str, run.shape)) + f" {run.normaliser.dtype}, as stored"
-    protocol = replace(
-        protocol_of(extractor, len(training), len(generated), labels, images),
-        sampler=made.settings["sampler"],
-        steps=made.settings["steps"],
-        evaluations=round(made.evaluations),
-        guidance=made.settings["scale"],
-        seeds=tuple(made.settings["seeds"]),
-    )
+    quality = precision_recall(training[:JUDGED], generated[:JUDGED])
     values = {
         "frechet": frechet(statistics.of(training), statistics.of(generated)),
         "frechet_of_few": frechet(statistics.of(training), statistics.of(generated[:few])),
@@ -174,26 +179,51 @@ def _distances(extractor: FeatureExtractor, real: Real, made: Made, run: Run, de
         "precision": quality.precision,
         "recall": quality.recall,
     }
-    return {"features": extractor.name, **protocol.record(**values)}
+    return {"features": extractor.name, **_protocol(extractor, len(training), made, run).record(**values)}
+
+
+def _protocol(extractor: FeatureExtractor, real: int, made: Made, run: Run) -> Protocol:
+    labels = f"balanced over {len(run.classes)} classes" if run.classes else "none"
+    images = "x".join(map(str, run.shape)) + f" {run.normaliser.dtype}, as stored"
+    first, last = made.settings["seeds"]
+    return replace(
+        protocol_of(extractor, real, len(made.images), labels, images),
+        sampler=made.settings["sampler"],
+        steps=made.settings["steps"],
+        evaluations=round(made.evaluations),
+        guidance=made.settings["scale"],
+        seeds=(first, last),
+    )
 
 
 def loss_by_level(run: Run, data: Data, device: torch.device, limit: int = 1024) -> list[HeldOutRow]:
-    """The mean squared error on held-out images at ten levels from the lowest to the highest of the range."""
+    """The mean squared error on held-out images at ten levels from the lowest to the highest; empty without two images."""
     count = min(limit, len(data.held_out))
-    images = run.normaliser.encode(torch.from_numpy(sources.gather(data.held_out, range(count))))
+    if count < 2:
+        say("Fewer than 2 held-out images, so no held-out loss is measured.")
+        return []
     labels = torch.from_numpy(sources.labels(data.held_out)[:count]) if run.classes else None
+    if run.classes and data.training.classes != run.classes:
+        say("The images have other classes than the run, so the held-out loss is measured without labels.")
+        labels = None
+    images = run.normaliser.encode(torch.from_numpy(sources.gather(data.held_out, range(count))))
     low, high = run.noise.lowest * run.noise.shift, run.noise.highest * run.noise.shift
     levels = np.geomspace(low, high, LEVELS).tolist()
     return held_out_loss(run.denoiser, images, labels, levels, [seed_of(index) for index in range(count)], device=device)
 
 
+def results(run: Path) -> list[dict[str, Any]]:
+    """All evaluations that RUN/evaluation.json keeps; ValueError if it cannot be read."""
+    path = run / "evaluation.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}), so nothing can be added to it: repair it or move it away.") from error
+
+
 def append(run: Path, result: dict[str, Any]) -> None:
     """Add a result to RUN/evaluation.json, which keeps all of them."""
-    path = run / "evaluation.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    partial = path.with_name(".evaluation.json.partial")
-    partial.write_text(json.dumps([*before, result], indent=2), encoding="utf-8")
-    partial.replace(path)
+    write_json(run / "evaluation.json", [*results(run), result])
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The folder of a run: claimed once, taken up by the same command, never overwritten.
 
-A folder *holds a run* if it has a recipe.json; the run has *begun* once it has a checkpoint. One that never got so far has nothing to lose,
-so the next command may begin it anew with other settings.
+A folder *holds a run* if it has a recipe.json; the run has *begun* once it has a checkpoint. One that never got so far has
+nothing to lose, so the next command may begin it anew with other settings.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}), so this run cannot be taken up: bring the file back from a copy.") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}), so this run cannot be taken up: bring the file back from a copy."
+        ) from error
 
 
 def _place(path: str) -> Path | None:
@@ -127,7 +129,11 @@ def _place(path: str) -> Path | None:
 
 def _differences(before: Any, now: Any) -> str:
     old, new = dict(_leaves(before)), dict(_leaves(now))
-    words = [f"{key} was {old.get(key, 'not set')} and is {new.get(key, 'not set')}" for key in sorted(old | new) if old.get(key) != new.get(key)]
+    words = [
+        f"{key} was {old.get(key, 'not set')} and is {new.get(key, 'not set')}"
+        for key in sorted(old | new)
+        if old.get(key) != new.get(key)
+    ]
     return "; ".join(words[:3]) + (f"; and {len(words) - 3} more" if len(words) > 3 else "")
 
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from pixelpath.commands.prepare import claim, say
+from pixelpath.commands.folder import claim
+from pixelpath.commands.prepare import say
 from pixelpath.interop import official
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
@@ -41,7 +42,9 @@ def import_official(
     recipe = recipe_of(model, Path(path).name)
     encoder = encoder_in(model)
     if encoder.channels != len(official.NORMALISER.mean):
-        raise ValueError(f"{path} is a model of {encoder.channels} channels, and only RGB ones have a published normalisation: use Python's official.load.")
+        raise ValueError(
+            f"{path} is a model of {encoder.channels} channels, and only RGB ones have a published normalisation: use Python's official.load."
+        )
     claim(out, recipe, {"encoder": "", "start": "", "official": str(path)})
     classes = [f"{index:04d}" for index in range(model.backbone.num_classes)] if isinstance(model, Denoiser) else []
     shape = [encoder.channels, encoder.rows, encoder.columns]
@@ -78,5 +81,3 @@ def encoder_in(model: Denoiser | Representation) -> Encoder:
 def heads_of(network: Encoder | Decoder) -> int:
     """The number of attention heads of every block."""
     return next(layer.heads for layer in network.modules() if isinstance(layer, Attention))
-
-

@@ -13,7 +13,7 @@ from torch import nn
 
 from pixelpath import processes
 from pixelpath.commands.pictures import grid, save_png
-from pixelpath.commands.prepare import Data, for_objective
+from pixelpath.commands.prepare import Data, for_objective, objective_of
 from pixelpath.data import sources
 from pixelpath.data.sources import Source
 from pixelpath.data.stream import Stream
@@ -51,7 +51,7 @@ def held_out_loss(recipe: Recipe, data: Data, images: Source, average: nn.Module
         return None
     stream = Stream(images, data.normaliser, size, recipe.seed, device, processes.rank(), count)
     found = [for_objective(stream.batch(step), recipe, data) for step in range(len(images) // size)]
-    losses = [recipe.objective(average, average, batch, recipe.steps).total for batch in found]
+    losses = [objective_of(recipe)(average, average, batch, recipe.steps).total for batch in found]
     return float(processes.mean(torch.stack(losses).mean()))
 
 
@@ -77,7 +77,7 @@ def show_views(recipe: Recipe, data: Data, path: Path) -> None:
 
 @torch.no_grad()
 def watch_features(recipe: Recipe, data: Data, images: Source, average: nn.Module, device: torch.device) -> dict[str, float]:
-    """The deviation and effective rank of stage one's features of measured images at the lowest level; empty for too few images."""
+    """The deviation and effective rank of stage one's features of measured images at the lowest level; empty for too few."""
     assert isinstance(average, Representation)
     if len(images) < FEW:
         return {}

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from pixelpath.models.representation import Representation
 from pixelpath.recipes.build import Shape, hand_over, start_from, student_of
 from pixelpath.recipes.recipe import Precision, Recipe, for_data
 from pixelpath.recipes.run import Run, open_run
-from pixelpath.types import Batch, Views
+from pixelpath.types import Batch, Objective, Views
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,9 @@ def read_data_of(run: Run, path: Path | None) -> Data:
     here, there = (data.shape, data.training.dtype.name), (run.shape, run.normaliser.dtype)
     if here != there:
         words = ["x".join(map(str, shape)) + f" {dtype}" for shape, dtype in (here, there)]
-        raise ValueError(f"The images at {data_place(run, path)} are {words[0]} but {run.path} was trained on {words[1]}: give such images.")
+        raise ValueError(
+            f"The images at {data_place(run, path)} are {words[0]} but {run.path} was trained on {words[1]}: give such images."
+        )
     return data
 
 
@@ -107,7 +109,7 @@ def _held(source: Source, settings: DataSettings) -> Source:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device called `name`; without a name CUDA if there is one, else MPS, else the CPU. ValueError if there is no such device.
+    """The device called `name`; without a name CUDA if there is one, else MPS, else the CPU. ValueError if there is none such.
 
     Of several processes on one machine each takes the GPU of its own number.
     """
@@ -161,18 +163,24 @@ def batches(recipe: Recipe, data: Data, device: torch.device, first: int) -> Ite
         workers=recipe.data.workers,
         cache_bytes=recipe.data.cache_bytes,
     )
-    return (for_objective(batch, recipe, data) for batch in stream.batches(first))
+    found = (for_objective(batch, recipe, data) for batch in stream.batches(first))
+    return cast(Iterator[Batch] | Iterator[Views], found)  # which of the two follows from the recipe
+
+
+def objective_of(recipe: Recipe) -> Objective:
+    """The objective of the recipe, to be called with what `for_objective` gives."""
+    return cast(Objective, recipe.objective)
 
 
 def for_objective(batch: Batch, recipe: Recipe, data: Data) -> Batch | Views:
-    """The batch as the recipe's objective takes it: with two views of every image in stage one, without classes if none are used."""
+    """The batch as the objective takes it: with two views of every image in stage one, without classes if none are used."""
     if recipe.is_encoder:
         return augment(batch, recipe.augmentation, data.normaliser)
     return batch if data.classes else replace(batch, labels=torch.zeros_like(batch.labels))
 
 
 def new_student(recipe: Recipe, data: Data, encoder: Path | None, start: Path | None) -> Representation | Denoiser:
-    """The student before its first step: new, with the encoder of a stage-one run, or with all weights of another run of its kind."""
+    """The student before its first step: new, with the encoder of a stage-one run, or with all weights of a run of its stage."""
     student = student_of(recipe, data.shape, len(data.classes))
     if encoder is not None and start is not None:
         raise ValueError("--encoder and --start both name the weights to begin with: give one of them.")
@@ -180,7 +188,9 @@ def new_student(recipe: Recipe, data: Data, encoder: Path | None, start: Path | 
         start_from(open_run(start).model, student, start)
     if encoder is not None:
         if not isinstance(student, Denoiser):
-            raise ValueError(f"--encoder goes with a recipe of stage two, and {recipe.name} is stage one: use --start {encoder} instead.")
+            raise ValueError(
+                f"--encoder goes with a recipe of stage two, and {recipe.name} is stage one: use --start {encoder} instead."
+            )
         hand_over(open_run(encoder).representation.encoder, student)
     freeze(student, recipe)
     return student
@@ -189,9 +199,13 @@ def new_student(recipe: Recipe, data: Data, encoder: Path | None, start: Path | 
 def check_origin(recipe: Recipe, encoder: Path | None, start: Path | None) -> None:
     """ValueError if the recipe would freeze an encoder that has learned nothing, or leave nothing to train."""
     if recipe.freeze_encoder and recipe.is_encoder:
-        raise ValueError(f"{recipe.name} trains an encoder, so a frozen one leaves nothing to train: leave --freeze-encoder away.")
+        raise ValueError(
+            f"{recipe.name} trains an encoder, so a frozen one leaves nothing to train: leave --freeze-encoder away."
+        )
     if recipe.freeze_encoder and encoder is None and start is None:
-        raise ValueError("--freeze-encoder would freeze an encoder of random weights: give a trained one with --encoder RUN or --start RUN.")
+        raise ValueError(
+            "--freeze-encoder would freeze an encoder of random weights: give a trained one with --encoder RUN or --start RUN."
+        )
 
 
 def freeze(student: Representation | Denoiser, recipe: Recipe) -> None:
@@ -205,9 +219,12 @@ def close(recipe: Recipe, data: Data) -> Recipe:
     parts = processes.count() * recipe.accumulate
     if recipe.batch_size % parts:
         raise ValueError(
-            f"A batch of {recipe.batch_size} images cannot be shared out among {processes.count()} processes in {recipe.accumulate} equal "
-            f"parts each: choose a --batch-size that is a multiple of {parts}."
+            f"A batch of {recipe.batch_size} images cannot be shared out among {processes.count()} processes in "
+            f"{recipe.accumulate} equal parts each: choose a --batch-size that is a multiple of {parts}."
         )
+    if recipe.is_encoder and recipe.batch_size // recipe.accumulate < 2:
+        raise ValueError("Stage one tells the images of a batch apart, so it needs at least 2 at a time: raise --batch-size.")
     if recipe.is_encoder and data.normaliser.limits() is None:
-        say(f"Images of {data.normaliser.dtype} have no lowest and highest value, so views are cropped, flipped and blurred, their colours kept.")
+        kept = "so views are cropped, flipped and blurred but keep their colours"
+        say(f"Images of {data.normaliser.dtype} have no lowest and highest value, {kept}.")
     return for_data(recipe, *data.shape[1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,16 +11,19 @@ import torch
 import tyro
 from torch import Tensor
 
+from pixelpath.commands.folder import write_json
 from pixelpath.commands.pictures import probe_plot, save_png
-from pixelpath.commands.prepare import Data, choose_device, read_data, say, with_data
+from pixelpath.commands.prepare import Data, choose_device, data_place, read_data_of, say
 from pixelpath.data import sources
 from pixelpath.evaluation.probe import ProbeRow, Split, noisy_features, probe_levels
 from pixelpath.evaluation.probe import probe as measure
-from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
 from pixelpath.models.scalings import Clean
 from pixelpath.noise import seed_of
 from pixelpath.recipes.run import Run, open_run
+
+Features = Callable[[Tensor, Tensor], Tensor]
+"""(noisy, sigma) -> features [batch, width]."""
 
 
 def probe(
@@ -39,49 +42,68 @@ def probe(
         checkpoint: A folder of RUN/checkpoints other than the latest.
         device: cpu, cuda, mps; chosen by itself if not given.
     """
+    if limit < 1:
+        raise ValueError(f"--limit must be at least 1, got {limit}.")
     chosen = choose_device(device)
     opened = open_run(run, checkpoint, chosen)
-    content = read_data(with_data(opened.recipe, data), opened.normaliser)
+    content = read_data_of(opened, data)
     if not content.training.classes:
-        raise ValueError("A probe needs images of 2 or more classes, and this data has one or none: give labelled images with --data.")
+        where = data_place(opened, data)
+        raise ValueError(
+            f"A probe needs images of 2 or more classes, and {where} has one or none: give labelled images with --data."
+        )
+    if len(content.held_out) == 0:
+        raise ValueError("A probe needs held-out images: give some with --data, a folder that holds train and test.")
     rows = probe_run(opened, content, limit, chosen)
     say(table(rows))
-    (run / "probe.json").write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
+    write_json(run / "probe.json", [asdict(row) for row in rows])
     save_png(run / "probe.png", probe_plot(rows))
     say(f"Table and plot: {run / 'probe.json'}, {run / 'probe.png'}.")
 
 
 def probe_run(run: Run, data: Data, limit: int, device: torch.device) -> list[ProbeRow]:
     """Rows for the encoder's CLS features and, as a control, for the pixels of the same noisy images."""
-    sides = [(_images(side, data, limit), torch.from_numpy(sources.labels(side)[:limit])) for side in (data.training, data.held_out)]
+    (train, train_labels), (test, test_labels) = (_images(side, data, limit) for side in (data.training, data.held_out))
     levels = probe_levels(run.noise)
 
-    def split(features, sigma: float) -> Split:  # noqa: ANN001
-        found: list[Tensor] = []
-        for number, (images, labels) in enumerate(sides):
-            seeds = [seed_of(number, index) for index in range(len(images))]
-            found += [noisy_features(features, images, sigma, seeds, device=device), labels]
-        return found[0], found[1], found[2], found[3]
+    def split(features: Features, sigma: float) -> Split:
+        found = [
+            noisy_features(features, images, sigma, [seed_of(number, index) for index in range(len(images))], device=device)
+            for number, images in enumerate((train, test))
+        ]
+        return found[0], train_labels, found[1], test_labels
 
     encoder = features_of(run)
     rows = measure(lambda sigma: split(encoder, sigma), levels)
     return rows + measure(lambda sigma: split(lambda noisy, sigma: noisy.flatten(1), sigma), levels, name="pixels")
 
 
-def features_of(run: Run):  # noqa: ANN201
+def features_of(run: Run) -> Features:
     """The function (noisy, sigma) -> CLS features [batch, width] of a run's encoder, whichever stage it is of."""
     if isinstance(run.model, Representation):
         return run.model.features
-    assert isinstance(run.model, Denoiser)
-    return Representation(run.model.backbone.encoder, torch.nn.Identity(), Clean()).eval().features
+    encoder = run.model.backbone.encoder
+    sigma_data = run.recipe.scalings.sigma_data  # whatever the scalings, the input's factor is that of Clean
+    return lambda noisy, sigma: encoder(*_input(noisy, sigma, Clean(sigma_data))).tokens[:, 0]
 
 
-def _images(side: sources.Source, data: Data, limit: int) -> Tensor:
-    native = sources.gather(side, range(min(limit, len(side))))
-    return data.normaliser.encode(torch.from_numpy(native))
+def _input(noisy: Tensor, sigma: Tensor, scalings: Clean) -> tuple[Tensor, Tensor]:
+    """What an encoder takes: the scaled images and the noise coordinate."""
+    factors = scalings(sigma.expand(len(noisy)))
+    return factors.input[:, None, None, None] * noisy, factors.noise
+
+
+def _images(side: sources.Source, data: Data, limit: int) -> tuple[Tensor, Tensor]:
+    """At most `limit` images of one side in model range, evenly chosen, and their labels."""
+    count = min(limit, len(side))
+    chosen = [index * len(side) // count for index in range(count)]
+    native = torch.from_numpy(sources.gather(side, chosen))
+    return data.normaliser.encode(native), torch.from_numpy(sources.labels(side))[chosen]
 
 
 def table(rows: list[ProbeRow]) -> str:
     """The rows as text."""
-    head = f"{'features':<10} {'sigma':>10} {'k-NN':>7} {'linear':>7}   ({rows[0].train_count} training, {rows[0].test_count} held-out images)"
-    return "\n".join([head, *(f"{row.name:<10} {row.sigma:>10.4g} {row.nearest:>7.1%} {row.linear:>7.1%}" for row in rows)])
+    counts = f"({rows[0].train_count} training, {rows[0].test_count} held-out images)"
+    head = f"{'features':<10} {'sigma':>10} {'k-NN':>7} {'linear':>7}   {counts}"
+    lines = [f"{row.name:<10} {row.sigma:>10.4g} {row.nearest:>7.1%} {row.linear:>7.1%}" for row in rows]
+    return "\n".join([head, *lines])

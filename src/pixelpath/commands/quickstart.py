@@ -105,5 +105,3 @@ def _ending(out: Path, result: dict[str, Any]) -> str:
             f"more samples: pixelpath sample {out / 'diffusion'}; your own images: pixelpath train --help.",
         ]
     )
-
-

@@ -54,11 +54,16 @@ class How:
         scale = chosen.scale if self.scale is None else self.scale
         if reference is None and not run.classes:
             if self.scale not in (None, 1.0):
-                raise ValueError(f"{run.path} is unconditional, so --scale needs a weaker run to guide with: add --guide-with RUN.")
+                raise ValueError(
+                    f"{run.path} is unconditional, so --scale needs a weaker run to guide with: add --guide-with RUN."
+                )
             scale = 1.0
         steps = chosen.steps if self.steps is None else self.steps
         between = chosen.between if self.between is None else self.between
         return Plan(run.noise, steps, scale, between, SAMPLERS[self.sampler], reference)
+
+
+AS_TRAINED = How()
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def sample(
     count: int = 36,
     first_seed: int = 0,
     classes: tuple[str, ...] = (),
-    how: Annotated[How, tyro.conf.arg(name="")] = How(),  # noqa: B008 (frozen, so sharing it is safe)
+    how: Annotated[How, tyro.conf.arg(name="")] = AS_TRAINED,
     checkpoint: Path | None = None,
     out: Path | None = None,
     npy: bool = False,
@@ -146,9 +151,13 @@ def reference_of(run: Run, path: Path, device: torch.device) -> Denoiser:
     """The denoiser of another run as the reference of guidance; ValueError unless it knows the same kind of images."""
     other = open_run(path, device=device)
     if (other.shape, other.normaliser) != (run.shape, run.normaliser):
-        raise ValueError(f"{path} was trained on other images than {run.path}, so it cannot guide it: give a run on the same data.")
+        raise ValueError(
+            f"{path} was trained on other images than {run.path}, so it cannot guide it: give a run on the same data."
+        )
     if other.classes and other.classes != run.classes:
-        raise ValueError(f"{path} knows other classes than {run.path}, so it cannot guide it: give a run on the same classes, or on none.")
+        raise ValueError(
+            f"{path} knows other classes than {run.path}, so it cannot guide it: give a run on the same classes, or on none."
+        )
     return other.denoiser
 
 
@@ -165,7 +174,7 @@ def counted(*denoisers: nn.Module) -> Iterator[list[int]]:
 
 
 def choose_labels(run: Run, seeds: Sequence[int], classes: tuple[str, ...]) -> Labels:
-    """The labels of the seeds: the chosen classes in turn, or all of them by seed; ValueError for a class the run does not know."""
+    """The labels of the seeds: the chosen classes in turn, or all of them by seed; ValueError for an unknown class."""
     if not classes:
         return balanced(seeds, len(run.classes))
     if not run.classes:

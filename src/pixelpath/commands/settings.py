@@ -1,7 +1,7 @@
 """How the settings of a recipe become options of the command line.
 
-Most settings are plain values: --steps 100, --objective.noise.highest 40. A *choice* is a setting that is one of several named values, or of
-several types; it has a name of its own, and the settings of what was chosen below it:
+Most settings are plain values: --steps 100, --objective.noise.highest 40. A *choice* is a setting that is one of several named
+values, or of several types; it has a name of its own, and the settings of what was chosen below it:
 
     --size small --size.encoder.depth 4            --objective.weight grid --objective.weight.count 640
 
@@ -26,7 +26,14 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from pixelpath.data.views import DIGITS, PHOTOGRAPHS, SINGLE_CHANNEL, SMALL, Augmentation
+from pixelpath.recipes.recipe import Recipe
 from pixelpath.recipes.sizes import SIZES, Size
+
+AUGMENTATIONS = {"photographs": PHOTOGRAPHS, "small": SMALL, "single-channel": SINGLE_CHANNEL, "digits": DIGITS}
+NAMED: dict[type, Mapping[str, Any]] = {Size: SIZES, Augmentation: AUGMENTATIONS}
+STAGE_ONE = {"projector", "augmentation"}  # settings of a recipe that the other stage does not use, so has no options for
+STAGE_TWO = {"scalings", "flip", "conditional", "freeze_encoder", "sampling"}
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,11 @@ class Choice:
     @property
     def name(self) -> str:
         """What the present value is called; "own" if it is none of the named ones."""
-        same = self.value.__eq__ if isinstance(self.value, Size) else lambda other: type(other) is type(self.value)
-        return next((name for name, other in self.named.items() if same(other)), "own")
+        by_type = len({type(other) for other in self.named.values()}) == len(self.named)
+        same = [
+            name for name, other in self.named.items() if (type(other) is type(self.value) if by_type else other == self.value)
+        ]
+        return same[0] if same else "own"
 
     def choose(self, name: str, given: Mapping[str, Any]) -> Any:
         """The value called `name` with the settings given; ValueError if it has none of that name."""
@@ -64,29 +74,45 @@ def registry() -> ConstructorRegistry:
     """The rules by which tyro reads recipes."""
     rules, busy = ConstructorRegistry(), []
 
-    @rules.struct_rule
-    def settings(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if info.type is Choice:
-            return _options(info.default)
-        if busy or not is_dataclass(info.type) or not isinstance(info.default, info.type):
-            return None
-        busy.append(info)  # the rules below this one say what fields and help texts there are
+    def plain(info: StructTypeInfo) -> StructConstructorSpec | None:
+        """What the rules below this one say."""
+        busy.append(info)
         try:
             found = ConstructorRegistry.get_struct_spec(info)
         finally:
             busy.pop()
-        if not isinstance(found, StructConstructorSpec):
+        return found if isinstance(found, StructConstructorSpec) else None
+
+    @rules.struct_rule
+    def settings(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if info.type is Choice:
+            help_of = plain(StructTypeInfo.make(type(info.default.value), info.default.value, False))
+            return _options(info.default, {} if help_of is None else {field.name: field.helptext for field in help_of.fields})
+        if busy or not is_dataclass(info.type) or not isinstance(info.default, info.type):
             return None
-        return replace(found, fields=tuple(_field(field) for field in found.fields))
+        found = plain(info)
+        if found is None:
+            return None
+        parts = tuple(_field(field) for field in found.fields if field.name not in _unused(info.default))
+        return replace(found, fields=parts, instantiate=lambda **values: replace(info.default, **values))
 
     return rules
 
 
+def _unused(value: Any) -> set[str]:
+    if not isinstance(value, Recipe):
+        return set()
+    return STAGE_TWO if value.is_encoder else STAGE_ONE
+
+
 def _field(field: StructFieldSpec) -> StructFieldSpec:
     """The same field, as a choice if it is one; a union that cannot be chosen from keeps the type of its value."""
+    if str(field.helptext).startswith("noqa"):  # tyro takes a comment for help where there is no docstring
+        field = replace(field, helptext=None)
+    named = next((named for kind, named in NAMED.items() if isinstance(field.default, kind)), None)
+    if named is not None:
+        return replace(field, type=Choice, default=Choice(field.default, named))
     variants = get_args(field.type) if get_origin(field.type) in (Union, UnionType) else ()
-    if isinstance(field.default, Size):
-        return replace(field, type=Choice, default=Choice(field.default, SIZES))
     if not variants or not all(isinstance(variant, type) and is_dataclass(variant) for variant in variants):
         return field
     if any(part.default is MISSING and part.default_factory is MISSING for variant in variants for part in fields(variant)):
@@ -102,17 +128,17 @@ def _named(variants: tuple[type, ...]) -> dict[str, Any]:
     return {"-".join(each).lower(): variant() for each, variant in zip(words, variants, strict=True)}
 
 
-def _options(choice: Choice) -> StructConstructorSpec:
+def _options(choice: Choice, help_of: Mapping[str, Any]) -> StructConstructorSpec:
     """One option for the name, and one for every setting of anything that can be chosen."""
     names = list(choice.named) if choice.name in choice.named else ["own", *choice.named]
     pick = Annotated[Literal[tuple(names)], tyro.conf.arg(name="")]  # pyright: ignore[reportInvalidTypeForm]
-    found = [StructFieldSpec("name", pick, choice.name, "Which one; its settings follow below.")]  # pyright: ignore[reportArgumentType]
+    found = [StructFieldSpec("name", pick, choice.name, "Which one; the others are its settings.")]  # pyright: ignore[reportArgumentType]
     settings: dict[str, tuple[Any, Any, list[str]]] = {}
     for name, value in {choice.name: choice.value, **choice.named}.items():
         for path, (kind, default) in _leaves(value if name != choice.name else choice.value):
             settings.setdefault(path, (kind, default, []))[2].append(name)
     for path, (kind, default, owners) in settings.items():
-        where = None if len(owners) == len(names) else f"Of {', '.join(owners)}."
+        where = help_of.get(path) if len(owners) == len(names) else f"Of {', '.join(owners)}."
         found.append(StructFieldSpec(path, _noticed(kind), default, where))
 
     def instantiate(name: str, **settings: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +25,7 @@ from pixelpath.commands.prepare import (
     join_processes,
     leave_processes,
     new_student,
+    objective_of,
     precision_of,
     read_data,
     say,
@@ -62,8 +62,9 @@ def train(
 ) -> None:
     """Train a recipe on your images; the same command again takes up the run where it stopped, exactly.
 
-    Every setting of the recipe is an option: `pixelpath train RECIPE --help` lists them, with the recipe's own values. With several GPUs:
-    `torchrun --nproc-per-node 8 -m pixelpath.cli train RECIPE ...`.
+    Every setting of a recipe is an option: `pixelpath train RECIPE --help` lists them, with the recipe's own values. Some are
+    choices with settings of their own: `--size small --size.encoder.depth 4`, `--schedule constant --schedule.warmup 100`.
+    On several GPUs: `torchrun --nproc-per-node 8 -m pixelpath.cli train RECIPE ...`.
 
     Args:
         recipe: What to train. An encoder (stage one) needs no classes; diffusion (stage two) takes it up with --encoder.
@@ -190,7 +191,7 @@ class Session:
         return steps_of(
             distribute(student),
             self.average,
-            recipe.objective,
+            objective_of(recipe),
             self.optimizer,
             recipe.schedule,
             batches(recipe, self.data, self.device, first),

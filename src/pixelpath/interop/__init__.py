@@ -1,0 +1,1 @@
+"""Interoperation: other people's models and formats, read and written."""

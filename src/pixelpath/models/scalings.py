@@ -46,8 +46,8 @@ class Clean:
 class Preconditioned:
     """skip = sd^2/((s - b)^2 + sd^2), out = (s - b) sd / sqrt(s^2 + sd^2), input = 1/sqrt(s^2 + sd^2).
 
-    With boundary b = 0 these are EDM's (Karras et al. 2022, arXiv 2206.00364, table 1); with b the lowest level, those of consistency models
-    (Song et al. 2023, arXiv 2303.01469, appendix C): the denoiser is the identity at b.
+    With boundary b = 0 these are EDM's (Karras et al. 2022, arXiv 2206.00364, table 1); with b the lowest level, those of
+    consistency models (Song et al. 2023, arXiv 2303.01469, appendix C): the denoiser is the identity at b.
     """
 
     sigma_data: float = 0.5

@@ -13,8 +13,8 @@ from pixelpath.types import Images, Labels
 class Backbone(nn.Module):
     """Images, a noise coordinate [batch] and labels [batch] to images of the same shape.
 
-    The vector of the class is added to the CLS token and, with the noise token, is the decoder's condition. The last row of the table,
-    `no_label`, stands for "no class"; with num_classes = 0 it is the only one.
+    The vector of the class is added to the CLS token and, with the noise token, is the decoder's condition. The last row of the
+    table, `no_label`, stands for "no class"; with num_classes = 0 it is the only one.
     """
 
     def __init__(self, encoder: Encoder, decoder: Decoder, num_classes: int) -> None:

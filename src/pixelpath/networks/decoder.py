@@ -1,4 +1,4 @@
-"""The decoder: modulated transformer blocks that walk back over the encoder's outputs and end in pixels (EPG, arXiv 2510.12586)."""
+"""The decoder: modulated transformer blocks that walk back over the encoder's outputs, to pixels (EPG, arXiv 2510.12586)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from pixelpath.types import Images
 
 
 class Decoder(nn.Module):
-    """An encoding and a condition [batch, encoder width] to images [batch, channels, rows, columns], zero at the start of training.
+    """An encoding and a condition [batch, encoder width] to images [batch, channels, rows, columns], zero before training.
 
-    Block i takes the output of encoder block depth - 1 - i as its long skip. Raises ValueError if the decoder is not as deep as the encoder.
+    Block i takes the output of encoder block depth - 1 - i as its long skip. Raises ValueError if the decoder is not as deep as
+    the encoder.
     """
 
     def __init__(self, encoder: Encoder, width: int, depth: int, heads: int) -> None:
         super().__init__()
         if depth != len(encoder.blocks):
             raise ValueError(
-                f"A decoder of {depth} blocks cannot join an encoder of {len(encoder.blocks)}: every decoder block takes the output "
-                "of one encoder block, so choose equal depths."
+                f"A decoder of {depth} blocks cannot join an encoder of {len(encoder.blocks)}: every decoder block takes the "
+                "output of one encoder block, so choose equal depths."
             )
         self.patch, self.checkpointing = encoder.patch, False
         self.enter = nn.Linear(encoder.width, width) if width != encoder.width else nn.Identity()

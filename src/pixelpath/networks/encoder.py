@@ -20,7 +20,7 @@ EXTRA = 2  # tokens before the patches: CLS and noise
 
 
 class Encoding(NamedTuple):
-    """What the encoder says of a batch: the normed tokens, the outputs of its blocks (first to last), and the noise token alone."""
+    """What the encoder says of a batch: normed tokens, the outputs of its blocks (first to last), and the noise token alone."""
 
     tokens: Tokens
     blocks: list[Tokens]
@@ -36,7 +36,9 @@ class Encoder(nn.Module):
     def __init__(self, channels: int, rows: int, columns: int, patch: int, width: int, depth: int, heads: int) -> None:
         super().__init__()
         if rows % patch or columns % patch:
-            raise ValueError(f"A patch of {patch} does not divide images of {rows} x {columns} pixels: choose another patch or resize.")
+            raise ValueError(
+                f"A patch of {patch} does not divide images of {rows} x {columns} pixels: choose another patch or resize."
+            )
         self.channels, self.rows, self.columns, self.patch, self.width = channels, rows, columns, patch, width
         self.checkpointing = False
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
@@ -54,7 +56,9 @@ class Encoder(nn.Module):
         """`shift` [batch, 1, width], if given, is added to the CLS token."""
         if images.shape[1:] != (self.channels, self.rows, self.columns):
             expected = f"{self.channels} x {self.rows} x {self.columns}"
-            raise ValueError(f"This encoder takes images of {expected}, not {' x '.join(map(str, images.shape[1:]))}: resize them.")
+            raise ValueError(
+                f"This encoder takes images of {expected}, not {' x '.join(map(str, images.shape[1:]))}: resize them."
+            )
         patches = self.patches(images).flatten(2).transpose(1, 2)
         wave = sinusoids(noise, self.width).to(patches.dtype)
         cls = self.cls.expand(len(images), -1, -1) if shift is None else self.cls + shift

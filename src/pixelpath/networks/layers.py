@@ -1,7 +1,7 @@
 """The parts that encoder and decoder share: attention, transformer blocks, sinusoids, patches.
 
-A *token* is one vector of a sequence [batch, token, width]. A *modulated* block takes shift, scale and gate of its two branches from a
-condition vector, all zero at the start (adaLN-zero: Peebles & Xie 2023, arXiv 2212.09748, section 3.2).
+A *token* is one vector of a sequence [batch, token, width]. A *modulated* block takes shift, scale and gate of its two branches
+from a condition vector, all zero at the start (adaLN-zero: Peebles & Xie 2023, arXiv 2212.09748, section 3.2).
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         if heads < 1 or width % heads:
-            raise ValueError(f"Attention of width {width} cannot be split into {heads} heads: choose a number of heads that divides it.")
+            raise ValueError(
+                f"Attention of width {width} cannot be split into {heads} heads: choose a number of heads that divides it."
+            )
         self.heads = heads
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
@@ -62,7 +64,7 @@ class Block(nn.Module):
 
 
 class ModulatedBlock(nn.Module):
-    """A block of the decoder: joins one output of the encoder (long skip, Bao et al. 2023, arXiv 2209.12152), then attends, modulated.
+    """A block of the decoder: joins one output of the encoder (long skip: Bao et al. 2023, arXiv 2209.12152), attends, modulated.
 
     tokens [batch, token, width], skip [batch, token, skip_width], condition [batch, condition_width] to [batch, token, width].
     """
@@ -91,7 +93,7 @@ class ModulatedBlock(nn.Module):
 
 
 def sinusoids(position: Float[Tensor, "batch"], width: int, longest: float = 10000.0) -> Float[Tensor, "batch width"]:
-    """[cos(p f_0) .. cos(p f_k), sin(p f_0) .. sin(p f_k)] with f_i = longest^(-i/(k+1)), in float32; an odd width ends in a zero."""
+    """[cos(p f_0) .. cos(p f_k), sin(p f_0) .. sin(p f_k)] with f_i = longest^(-i/(k+1)), float32; an odd width ends in 0."""
     half = width // 2
     exponents = torch.arange(half, dtype=torch.float32, device=position.device) / half
     angles = position.float()[:, None] * torch.exp(-math.log(longest) * exponents)
@@ -100,7 +102,7 @@ def sinusoids(position: Float[Tensor, "batch"], width: int, longest: float = 100
 
 
 def unpatchify(tokens: Tokens, rows: int, columns: int, patch: int) -> Float[Tensor, "batch channel row column"]:
-    """Tokens [batch, rows/patch * columns/patch, patch * patch * channel] to images; values are (row, column, channel) in a token."""
+    """Tokens [batch, rows/patch * columns/patch, patch * patch * channel] to images; a token is (row, column, channel)."""
     batch = tokens.shape[0]
     parts = tokens.view(batch, rows // patch, columns // patch, patch, patch, -1)
     return parts.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, rows, columns)

@@ -9,7 +9,7 @@ from pixelpath import processes
 
 
 class SynchronisedNorm(nn.BatchNorm1d):
-    """Batch normalisation (Ioffe & Szegedy 2015) whose statistics cover the batches of all processes, on any device, in float32."""
+    """Batch normalisation (Ioffe & Szegedy 2015) whose statistics cover the batches of all processes, in float32."""
 
     def forward(self, input: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
         features = input.float()
@@ -18,7 +18,9 @@ class SynchronisedNorm(nn.BatchNorm1d):
         rows = len(features) * processes.count()
         mean = processes.add(features.sum(0)) / rows
         variance = processes.add(((features - mean) ** 2).sum(0)) / rows
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
         momentum = self.momentum or 0.1
         self.running_mean.lerp_(mean.detach(), momentum)
         self.running_var.lerp_(variance.detach() * rows / (rows - 1), momentum)
@@ -28,7 +30,7 @@ class SynchronisedNorm(nn.BatchNorm1d):
 
 
 class Projector(nn.Sequential):
-    """[batch, width] to [batch, out]: linear, norm, ReLU, linear, norm, ReLU, linear, none with a bias (EPG, arXiv 2510.12586)."""
+    """[batch, width] to [batch, out]: linear, norm, ReLU, linear, norm, ReLU, linear, without biases (EPG, arXiv 2510.12586)."""
 
     def __init__(self, width: int, hidden: int = 4096, out: int = 256) -> None:
         super().__init__(

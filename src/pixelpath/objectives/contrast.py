@@ -1,4 +1,4 @@
-"""The contrastive loss: which of many targets belongs to a query? (InfoNCE: van den Oord et al. 2018, arXiv 1807.03748, eq. 4)."""
+"""The contrastive loss: which of many targets belongs to a query? (InfoNCE: Oord et al. 2018, arXiv 1807.03748, eq. 4)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Rows = Float[Tensor, "batch width"]
 def info_nce(queries: Rows, targets: Rows, temperature: float | Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
     """-log softmax over all targets of cosine(query, target) / temperature, at the query's own target; float32, [batch].
 
-    The positive of row i is row i of `targets`; the negatives are every other target of every process. `temperature` is one number or
-    one per query.
+    The positive of row i is row i of `targets`; the negatives are every other target of every process. `temperature` is one
+    number or one per query.
     """
     with torch.autocast(queries.device.type, enabled=False):
         own = functional.normalize(queries.float(), dim=1)

@@ -15,7 +15,7 @@ from pixelpath.types import Batch, Images, Losses, Sigmas
 class Denoising:
     """w(sigma) |D(x + sigma e, sigma) - x|^2, mean over pixels and images (Karras et al. 2022, arXiv 2206.00364, eq. 2).
 
-    Levels come from `draw`, weights from `weight`; a label is replaced by "no class" with probability `label_drop`, so that the same
+    Levels come from `draw`, weights from `weight`; a label is replaced by "no class" with probability `label_drop`, so that one
     network serves as its own unconditional reference (Ho & Salimans 2022, arXiv 2207.12598). `student` is a Denoiser.
     """
 
@@ -36,7 +36,7 @@ class Denoising:
     def errors(
         self, student: nn.Module, batch: Batch, noise: Images, sigma: Sigmas, drop: Bool[Tensor, "batch"]
     ) -> Float[Tensor, "batch"]:
-        """Mean squared error per image, float32, at unshifted levels sigma [batch], for given standard normal noise and dropped labels."""
+        """Mean squared error per image, float32, at unshifted sigma [batch], for given standard normal noise and drops."""
         shifted = sigma * self.noise.shift
         estimate = student(batch.images + expand(shifted, noise) * noise, shifted, batch.labels, drop)
         return ((estimate.float() - batch.images) ** 2).mean((1, 2, 3))

@@ -1,7 +1,7 @@
 """Stage one: an encoder learns, without labels, to tell images apart at every noise level (EPG, arXiv 2510.12586).
 
-Two terms: *contrast* between two augmented views at the lowest noise, against the average of the run as teacher; *consistency* of the
-features of one image at two neighbouring levels of a grid, which grows finer as training goes on.
+Two terms: *contrast* between two augmented views at the lowest noise, against the average of the run as teacher; *consistency* of
+the features of one image at two neighbouring levels of a grid, which grows finer as training goes on.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class ConstantTemperature:
 class InterpolatedTemperature:
     """Linear in sigma from `lowest` (at the lowest level) to `highest`, which falls to `lowest` over `total` steps along a sine.
 
-    highest(step) = lowest + (highest - lowest) (1 - sin(pi/2 step/total)) (EPG, arXiv 2510.12586). A total of 0 stands for the length of
-    the run, which a recipe fills in.
+    highest(step) = lowest + (highest - lowest) (1 - sin(pi/2 step/total)) (EPG, arXiv 2510.12586). A total of 0 stands for the
+    length of the run, which a recipe fills in.
     """
 
     total: int = 0
@@ -78,11 +78,11 @@ Temperature = ConstantTemperature | InterpolatedTemperature
 
 @dataclass(frozen=True)
 class RepresentationLearning:
-    """The objective of stage one: contrast of views plus consistency along the path of noise; student and average are Representations."""
+    """The objective of stage one: contrast of views plus consistency along the noise; student and average are Representations."""
 
     noise: NoiseRange
     curriculum: Curriculum
-    temperature: Temperature = ConstantTemperature()  # noqa: RUF009 (frozen, so sharing it is safe)
+    temperature: Temperature = ConstantTemperature()
     view_temperature: float = 0.2
 
     def __call__(self, student: nn.Module, average: nn.Module, batch: Views, step: int) -> Losses:

@@ -1,7 +1,7 @@
 """From seeds to images: one entry that previews, evaluations, the sample command and Python users share.
 
-A *seed* belongs to one image: its starting noise and all noise on the way come from its own generator, always on the CPU, so the same seed
-is the same image (up to rounding) at any batch size, on any device.
+A *seed* belongs to one image: its starting noise and all noise on the way come from its own generator, always on the CPU, so the
+same seed is the same image (up to rounding) at any batch size, on any device.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ SAMPLERS: dict[str, Sampler] = {
 class Plan:
     """How to sample: `sampler` over the levels of `noise.steps(steps)`, guided by `scale` between two unshifted sigmas.
 
-    `reference` is the denoiser that guidance pushes away from: None for the same one without label (classifier-free), which needs classes.
+    `reference` is the denoiser that guidance pushes away from: None for the same one without label (classifier-free), which
+    needs classes.
     """
 
     noise: NoiseRange

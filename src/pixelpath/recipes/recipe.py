@@ -1,7 +1,7 @@
-"""A recipe says everything a run chose: its networks, objective, optimizer, data settings and length, as the working values themselves.
+"""A recipe says everything a run chose: its networks, objective, optimizer, data settings and length, as the working values.
 
-An *open* recipe has not seen data yet; `for_data` *closes* it: the noise range takes the resolution, curricula and schedules the run's length.
-Recipes go to JSON and back unchanged; a value of several possible types carries the name of its type under "type".
+An *open* recipe has not seen data yet; `for_data` *closes* it: the noise range takes the resolution, curricula and schedules the
+run's length. Recipes go to JSON and back unchanged; a value of several possible types carries the name of its type under "type".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cattrs.strategies import configure_tagged_union
 
 from pixelpath.data.sources import DataSettings
 from pixelpath.data.views import PHOTOGRAPHS, Augmentation
-from pixelpath.models.scalings import Clean, Preconditioned, Scalings
+from pixelpath.models.scalings import Clean, Scalings
 from pixelpath.noise import Draw, NoiseRange, Weight
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.representation import RepresentationLearning, Temperature
@@ -70,9 +70,9 @@ class Recipe:
     """Depth, width and heads of encoder and decoder."""
     patch: int = 4
     """Side of a patch in pixels; divides rows and columns."""
-    projector: ProjectorSize = ProjectorSize()  # noqa: RUF009 (frozen, so sharing it is safe)
+    projector: ProjectorSize = field(default_factory=ProjectorSize)
     """The projector of stage one."""
-    scalings: Scalings = Clean()  # noqa: RUF009
+    scalings: Scalings = field(default_factory=Clean)
     """What the network's output means in stage two."""
     augmentation: Augmentation = PHOTOGRAPHS
     """The views of stage one."""
@@ -88,9 +88,9 @@ class Recipe:
     """Images per step, over all processes."""
     accumulate: int = 1
     """Parts into which every process splits its share of the batch, one after the other."""
-    optimizer: AdamW = AdamW()  # noqa: RUF009
+    optimizer: AdamW = field(default_factory=AdamW)
     """The optimizer."""
-    schedule: Schedule = Cosine()  # noqa: RUF009
+    schedule: Schedule = field(default_factory=Cosine)
     """The learning rate's factor as a function of the step."""
     average_rate: float = 0.999
     """The share of its past that the average keeps at every step; lower at the very start: (1 + step) / (10 + step)."""
@@ -102,7 +102,7 @@ class Recipe:
     """torch.compile; none given: on CUDA only."""
     activation_checkpointing: bool = False
     """Keep one activation per block and compute the rest again: less memory, a third more compute."""
-    sampling: Sampling = Sampling()  # noqa: RUF009
+    sampling: Sampling = field(default_factory=Sampling)
     """How previews and evaluations are sampled."""
     data: DataSettings = field(default_factory=DataSettings)
     """How the data are read."""
@@ -127,7 +127,7 @@ class Recipe:
 
 
 def for_data(recipe: Recipe, rows: int, columns: int) -> Recipe:
-    """The closed recipe for images of `rows` x `columns`: the levels shifted, totals of schedule and curricula set to the run's steps.
+    """The closed recipe for images of `rows` x `columns`: levels shifted, totals of schedule and curricula set to the steps.
 
     Raises ValueError if the recipe sets a shift other than 1 by hand.
     """
@@ -175,7 +175,7 @@ def to_json(recipe: Recipe) -> str:
 
 
 def from_json(text: str) -> Recipe:
-    """The recipe that `to_json` wrote; ValueError naming the setting if one is unknown (with the near ones) or has a wrong value."""
+    """The recipe that `to_json` wrote; ValueError naming a setting that is unknown (with the near ones) or has a wrong value."""
     try:
         return _converter().structure(json.loads(text), Recipe)
     except json.JSONDecodeError as error:
@@ -184,7 +184,7 @@ def from_json(text: str) -> Recipe:
         raise ValueError(_sentence(error)) from error
 
 
-def _sentence(error: BaseException, path: str = "") -> str:
+def _sentence(error: BaseException) -> str:
     """What is wrong with a recipe: the innermost cause of a tree of validation errors, and where it stands."""
     if isinstance(error, ForbiddenExtraKeysError):
         unknown = sorted(error.extra_fields)
@@ -192,6 +192,7 @@ def _sentence(error: BaseException, path: str = "") -> str:
         near = [name for key in unknown for name in difflib.get_close_matches(key, known, 3, 0.4)] or known
         return f"Unknown setting {', '.join(unknown)} in {error.cl.__name__}: did you mean {', '.join(near)}?"
     if isinstance(error, BaseExceptionGroup):
-        return _sentence(error.exceptions[0], path)
-    where = "; ".join(note for note in map(str, error.__notes__ if "__notes__" in error.__dict__ else []))
-    return f"A setting of this recipe is wrong or missing ({where or type(error).__name__}: {error}): compare with a fresh recipe.json."
+        return _sentence(error.exceptions[0])
+    notes = error.__dict__.get("__notes__", [])
+    where = "; ".join(map(str, notes)) or type(error).__name__
+    return f"A setting of this recipe is wrong or missing ({where}: {error}): compare with a fresh recipe.json."

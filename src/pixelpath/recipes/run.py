@@ -1,6 +1,7 @@
 """A run on disk, opened for use: its recipe, normaliser and averaged weights.
 
-The folder of a run holds recipe.json, metrics.jsonl, checkpoints/step-*/ and what later commands add; every checkpoint is complete in itself.
+The folder of a run holds recipe.json, metrics.jsonl, checkpoints/step-*/ and what later commands add; every checkpoint is
+complete in itself.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Run:
     def denoiser(self) -> Denoiser:
         """The model of a stage-two run; ValueError for stage one, which cannot be sampled."""
         if not isinstance(self.model, Denoiser):
-            raise ValueError(f"{self.path} is a run of stage one, an encoder: train a diffusion recipe with --encoder {self.path} first.")
+            raise ValueError(
+                f"{self.path} is a run of stage one, an encoder: train a diffusion recipe with --encoder {self.path} first."
+            )
         return self.model
 
     @property
@@ -56,7 +59,8 @@ class Run:
 def open_run(path: Path | str, which: Path | None = None, device: torch.device | str = "cpu") -> Run:
     """The run in folder `path` at its latest checkpoint, or at the checkpoint folder `which`.
 
-    Raises FileNotFoundError if there is no run or no checkpoint, ValueError if the checkpoint is damaged or does not fit the recipe.
+    Raises FileNotFoundError if there is no run or no checkpoint, ValueError if the checkpoint is damaged or does not fit the
+    recipe.
     """
     path = Path(path)
     found = which or checkpoint.latest(path)

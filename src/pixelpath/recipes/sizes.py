@@ -1,4 +1,4 @@
-"""Sizes of networks, as one table: from `nano` for small images on a CPU to the published ones (EPG, arXiv 2510.12586, its table of models).
+"""Sizes of networks, as one table: from `nano` for small images on a CPU to the published ones (EPG, arXiv 2510.12586).
 
 A *size* is the depth, width and heads of encoder and decoder; patch and channels are chosen apart, since they belong to the data.
 """

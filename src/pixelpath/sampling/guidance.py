@@ -13,9 +13,10 @@ from pixelpath.types import Denoise, Images
 def guide(denoise: Denoise, reference: Denoise, scale: float, between: tuple[float, float] = (0.0, math.inf)) -> Denoise:
     """reference + scale (estimate - reference) where between[0] < sigma <= between[1], the plain estimate elsewhere.
 
-    A reference without label gives classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), a weaker model autoguidance (Karras et al. 2024,
-    arXiv 2406.02507), limits the interval guidance of Kynkaanniemi et al. 2024 (arXiv 2404.07724). Scale 1 changes nothing and
-    costs nothing. Sigma must be one number for the batch ([]), as samplers give it. Raises ValueError if between[0] >= between[1].
+    A reference without label gives classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), a weaker model autoguidance
+    (Karras et al. 2024, arXiv 2406.02507), limits the interval guidance of Kynkaanniemi et al. 2024 (arXiv 2404.07724). Scale 1
+    changes nothing and costs nothing. Sigma must be one number for the batch ([]), as samplers give it. Raises ValueError if
+    between[0] >= between[1].
     """
     if between[0] >= between[1]:
         raise ValueError(f"Guidance between sigma {between[0]:g} and {between[1]:g} is empty: give the lower level first.")

@@ -1,8 +1,8 @@
 """Samplers walk a noisy image down falling levels to a clean one.
 
-All solve dx/dsigma = (x - D(x, sigma)) / sigma (Karras et al. 2022, arXiv 2206.00364, eq. 1 with sigma(t) = t), some adding noise on the way.
-`x` is the image at levels[0]; levels [count + 1] fall strictly and end in 0, or in any sigma at which to stop. They stay on the CPU, so
-that a step never waits for the device; a denoiser is called with one of them as sigma [].
+All solve dx/dsigma = (x - D(x, sigma)) / sigma (Karras et al. 2022, arXiv 2206.00364, eq. 1 with sigma(t) = t), some adding noise
+on the way. `x` is the image at levels[0]; levels [count + 1] fall strictly and end in 0, or in any sigma at which to stop. They
+stay on the CPU, so that a step never waits for the device; a denoiser is called with one of them as sigma [].
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def churn(
 
 
 def ancestral(denoise: Denoise, x: Images, levels: Levels, noise: Noise) -> Images:
-    """Euler steps that go below the next level and come back to it with fresh noise (Song et al. 2021, arXiv 2011.13456, eq. 47; DDPM's own sampler).
+    """Euler steps that go below the next level and come back with fresh noise (Song et al. 2021, arXiv 2011.13456, eq. 47).
 
     From sigma to s, the level left is s^2/sigma and the noise added has variance s^2 (sigma^2 - s^2) / sigma^2.
     """
@@ -87,10 +87,10 @@ def ancestral(denoise: Denoise, x: Images, levels: Levels, noise: Noise) -> Imag
 
 
 def multistep(denoise: Denoise, x: Images, levels: Levels) -> Images:
-    """Second order with one evaluation a step, using the previous estimate (DPM-Solver++(2M): Lu et al. 2022, arXiv 2211.01095, algorithm 2).
+    """Second order, one evaluation a step, from two estimates (DPM-Solver++(2M): Lu et al. 2022, arXiv 2211.01095, alg. 2).
 
-    In h = ln(sigma / next): x <- (next / sigma) x + (1 - next / sigma) ((1 + h / 2h') D - h / 2h' D'), ' being the step before; first
-    order in the first step and in a step to 0.
+    In h = ln(sigma / next): x <- (next / sigma) x + (1 - next / sigma) ((1 + h / 2h') D - h / 2h' D'), ' being the step before;
+    first order in the first step and in a step to 0.
     """
     previous: tuple[Images, float] | None = None
     for sigma, below in pairwise(_checked(levels)):

@@ -1,0 +1,138 @@
+"""Sampling: the library's guided Heun, its evaluations of the network alone, and the peer under the same sampler, side by side.
+
+    python -m benchmarks.sampling --size nano --pixels 8 --patch 4 --batch 64 --threads 1 --out results.json
+
+Works: *generate* is all of sampling (starting noise per seed, sampler, guidance, transfer); *network* evaluates the network as
+often, and nothing else; *peer* is the DiT blocks of diffusers under the same sampler and guidance. Guidance is the recipe's.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.measure import CLASSES, Mode, Settings, Work, closed_recipe, evaluated, main, matmul, modes, operations, storage
+from benchmarks.peer import Peer, peer
+from pixelpath.models.denoiser import Denoiser
+from pixelpath.recipes.build import student_of
+from pixelpath.recipes.generate import Plan, balanced, generate
+from pixelpath.sampling.guidance import guide
+from pixelpath.sampling.samplers import heun
+
+
+class Bench:
+    """A denoiser of random weights, its plan, and the peer."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        recipe = closed_recipe(settings, "diffusion")
+        student = student_of(recipe, settings.shape, CLASSES)
+        assert isinstance(student, Denoiser)
+        self.device, self.shape, self.recipe = device, settings.shape, recipe
+        self.denoiser = student.to(device).requires_grad_(False).eval()
+        chosen = recipe.sampling
+        self.plan = Plan(recipe.noise, settings.steps or chosen.steps, chosen.scale, chosen.between)
+        other = peer(recipe.size, settings.shape, settings.patch, True)
+        self.peer = None if other is None else other.to(device).requires_grad_(False).eval()
+
+    def generate(self, mode: Mode) -> Callable[[int], None]:
+        """The library's own sampling of so many images, one batch."""
+        denoiser = Denoiser(self.denoiser.backbone, self.denoiser.scalings).eval()
+        if mode.compiled:
+            denoiser.compile()
+
+        def call(count: int) -> None:
+            seeds = range(count)
+            with mode.autocast(self.device):
+                for _ in generate(denoiser, self.shape, seeds, balanced(seeds, CLASSES), self.plan, count):
+                    pass
+
+        return call
+
+    def network(self, mode: Mode, evaluations: int) -> Callable[[int], None]:
+        """So many evaluations of the denoiser."""
+        denoiser = mode.prepared(self.denoiser)
+
+        def call(count: int) -> None:
+            noisy, labels = (
+                torch.ones(count, *self.shape, device=self.device),
+                torch.zeros(count, dtype=torch.int64, device=self.device),
+            )
+            sigma = torch.ones((), device=self.device)
+            with torch.no_grad(), mode.autocast(self.device):
+                for _ in range(evaluations):
+                    denoiser(noisy, sigma, labels)
+
+        return call
+
+    def rival(self, other: Peer, mode: Mode) -> Callable[[int], None]:
+        """The peer under the same sampler, levels and guidance; its noise comes from one generator, not one per image."""
+        network, plan = mode.prepared(other), self.plan
+        levels = plan.noise.steps(plan.steps)
+        low, high = (limit * plan.noise.shift for limit in plan.between)
+
+        def call(count: int) -> None:
+            labels = balanced(range(count), CLASSES).to(self.device)
+
+            def estimate(noisy: torch.Tensor, sigma: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+                return network(noisy, sigma.to(noisy), known).to(noisy.dtype)
+
+            conditional, reference = (
+                functools.partial(estimate, known=known) for known in (labels, torch.full_like(labels, CLASSES))
+            )
+            x = float(levels[0]) * torch.randn(count, *self.shape, device=self.device)
+            with torch.no_grad(), mode.autocast(self.device):
+                heun(guide(conditional, reference, plan.scale, (low, high)), x, levels).cpu()
+
+        return call
+
+
+def evaluations(bench: Bench) -> int:
+    """How often one image of the plan asks the network."""
+    asked = []
+    handle = bench.denoiser.backbone.register_forward_hook(lambda *_: asked.append(1))
+    bench.generate(Mode("float32", False))(1)
+    handle.remove()
+    return len(asked)
+
+
+def run(settings: Settings, device: torch.device) -> dict[str, Any]:
+    """Every mode, under the one stage that can be sampled."""
+    bench, chosen, count = Bench(settings, device), modes(settings, device), settings.batch
+    reference, asked, eager = chosen[0], evaluations(bench), Mode("float32", False)
+    own, held = operations(bench.generate(eager), count), _bytes(bench.denoiser)
+    sizes = {"parameters": _count(bench.denoiser), "weight_bytes": held, "steps": bench.plan.steps, "evaluations": asked}
+    works = [matmul(mode, device) for mode in chosen if not mode.compiled]
+    pairs: list[tuple[str, str]] = []
+    for mode in chosen:
+        works.append(_work(f"{mode} generate", bench.generate(mode), mode, count, own, held))
+        works.append(_work(f"{mode} network", bench.network(mode, asked), mode, count, own, held))
+        pairs.append((f"{mode} generate", f"{mode} network"))
+        if mode != reference:
+            pairs.append((f"{mode} generate", f"{reference} generate"))
+    if bench.peer is not None:
+        theirs, rest = operations(bench.rival(bench.peer, eager), count), _bytes(bench.peer)
+        sizes["peer_parameters"] = _count(bench.peer)
+        for mode in chosen:
+            works.append(_work(f"{mode} peer", bench.rival(bench.peer, mode), mode, count, theirs, rest))
+            pairs.append((f"{mode} generate", f"{mode} peer"))
+    return {"diffusion": {"sizes": sizes, **evaluated(works, pairs, settings, device)}}
+
+
+def _count(module: nn.Module) -> int:
+    return sum(value.numel() for value in module.parameters())
+
+
+def _bytes(module: nn.Module) -> int:
+    return storage([*module.parameters(), *module.buffers()])
+
+
+def _work(name: str, call: Callable[[int], None], mode: Mode, count: int, done: float, held: int) -> Work:
+    return Work(name, lambda: call(count), mode, count, done, held)
+
+
+if __name__ == "__main__":
+    main("sampling", run)

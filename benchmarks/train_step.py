@@ -1,0 +1,214 @@
+"""The training step of both stages: the library's whole step, its networks alone, and the peer, side by side.
+
+    python -m benchmarks.train_step --size nano --pixels 8 --patch 4 --batch 128 --threads 1 --out results.json
+
+Works: *step* is all of training (batch, views, noise, networks, optimizer, average); *network* is the same networks, losses and
+optimizer on one ready batch and noise; *peer* does as many passes of the DiT blocks of diffusers, with the same loss and optimizer.
+Parts of the step are timed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure import CLASSES, Mode, Settings, Work, closed_recipe, evaluated, main, matmul, modes, operations, storage
+from benchmarks.peer import Peer, peer
+from pixelpath.data.normaliser import Normaliser
+from pixelpath.data.sources import from_arrays
+from pixelpath.data.stream import Stream
+from pixelpath.data.views import augment
+from pixelpath.models.representation import Representation
+from pixelpath.noise import expand, generators, normal, uniform
+from pixelpath.objectives.contrast import info_nce
+from pixelpath.objectives.denoising import Denoising
+from pixelpath.objectives.representation import RepresentationLearning
+from pixelpath.recipes.build import student_of
+from pixelpath.recipes.recipe import Recipe
+from pixelpath.training.average import twin, update
+from pixelpath.training.loop import Step, loss_scaler, split, train
+from pixelpath.types import Batch, Objective, Views
+
+Stage = Literal["encoder", "diffusion"]
+
+
+class Bench:
+    """One stage: recipe, random data, student, average, optimizer, and the peer. All modes share them, to fit on one device."""
+
+    def __init__(self, settings: Settings, stage: Stage, device: torch.device) -> None:
+        self.device, self.batch_size, self.recipe = device, settings.batch, closed_recipe(settings, stage)
+        self.stream, self.normaliser = random_stream(self.recipe, settings, device)
+        self.student = student_of(self.recipe, settings.shape, CLASSES).to(device)
+        self.average, self.optimizer = twin(self.student), self.recipe.optimizer.build(self.student)
+        self.batch = self.stream.batch(0)
+        self.ready = self.views(self.batch) if self.recipe.is_encoder else self.batch
+        self.noise = normal(generators(self.batch.seeds, device), settings.shape)
+        self.peer = peer(self.recipe.size, settings.shape, settings.patch, not self.recipe.is_encoder)
+        self.peer_optimizer = None if self.peer is None else self.recipe.optimizer.build(self.peer.to(device))
+
+    def views(self, batch: Batch) -> Views:
+        """The views of a batch, as stage one takes them."""
+        return augment(batch, self.recipe.augmentation, self.normaliser)
+
+    def steps(self, mode: Mode) -> Iterator[Step]:
+        """The library's own training, a step at a time, without end."""
+        plain = self.stream.batches(0)
+        return train(
+            mode.prepared(self.student),
+            self.average,
+            cast(Objective, self.recipe.objective),
+            self.optimizer,
+            self.recipe.schedule,
+            map(self.views, plain) if self.recipe.is_encoder else plain,
+            first=0,
+            steps=self.recipe.steps,
+            average_rate=self.recipe.average_rate,
+            seed=self.recipe.seed,
+            clip=self.recipe.optimizer.limit,
+            precision=mode.dtype,
+            scaler=loss_scaler(mode.dtype, self.device),
+        )
+
+    def network(self, mode: Mode) -> Callable[[int], None]:
+        """Networks, loss, gradients and optimizer over the first images of the ready batch, as many as asked for."""
+        student = mode.prepared(self.student).train()
+
+        def call(count: int) -> None:
+            ready, noise = split(self.ready, self.batch_size // count)[0], self.noise[:count]
+            self.optimizer.zero_grad()
+            with mode.autocast(self.device):
+                loss = own_loss(self.recipe, student, self.average, ready, noise)
+            loss.backward()
+            self.optimizer.step()
+
+        return call
+
+    def rival(self, other: Peer, optimizer: torch.optim.Optimizer, mode: Mode) -> Callable[[int], None]:
+        """The same of the peer."""
+        network = mode.prepared(other).train()
+
+        def call(count: int) -> None:
+            ready, noise = split(self.ready, self.batch_size // count)[0], self.noise[:count]
+            optimizer.zero_grad()
+            with mode.autocast(self.device):
+                loss = peer_loss(self.recipe, network, ready, self.batch.labels[:count], noise)
+            loss.backward()
+            optimizer.step()
+
+        return call
+
+    def bytes(self) -> dict[str, int]:
+        """Bytes of what a run keeps between two steps; gradients and moments are there once a step was taken."""
+        return {**kept(self.student, self.optimizer), "average_bytes": storage(tensors(self.average))}
+
+
+def random_stream(recipe: Recipe, settings: Settings, device: torch.device) -> tuple[Stream, Normaliser]:
+    """Batches of random 8-bit images, as many as two batches hold, from memory."""
+    source = np.random.RandomState(0)
+    shape = settings.shape if settings.channels > 1 else settings.shape[1:]
+    images = source.randint(0, 256, (2 * settings.batch, *shape), dtype=np.uint8)
+    labels = np.arange(len(images)) % CLASSES
+    found = from_arrays(images, labels, tuple(map(str, range(CLASSES))))
+    normaliser = Normaliser.fit(found)
+    return Stream(found, normaliser, settings.batch, recipe.seed, device, flip=recipe.flip), normaliser
+
+
+def own_loss(recipe: Recipe, student: nn.Module, average: nn.Module, ready: Batch | Views, noise: Tensor) -> Tensor:
+    """The loss of the recipe's objective at one middling level, nothing drawn."""
+    if isinstance(recipe.objective, RepresentationLearning):
+        assert isinstance(ready, Views)
+        consistency = recipe.objective.consistency(student, ready, noise, 21, 10, 0)
+        return (recipe.objective.contrast(student, average, ready, noise) + consistency).mean()
+    assert isinstance(ready, Batch)
+    sigma, drop = torch.ones_like(noise[:, 0, 0, 0]), noise[:, 0, 0, 0] > 1.28
+    weight = recipe.objective.weight(sigma, recipe.noise)
+    return (weight * recipe.objective.errors(student, ready, noise, sigma, drop)).mean()
+
+
+def peer_loss(recipe: Recipe, network: nn.Module, ready: Batch | Views, labels: Tensor, noise: Tensor) -> Tensor:
+    """Squared error of one pass; in stage one the three contrasts of six passes, three without gradients, as ours has."""
+    sigma = torch.ones_like(noise[:, 0, 0, 0])
+    noisy = ready.images + expand(sigma, noise) * noise
+    if isinstance(ready, Batch):
+        return ((network(noisy, sigma, labels).float() - ready.images) ** 2).mean()
+    first, second = ready.first + 0.002 * noise, ready.second + 0.002 * noise
+    with torch.no_grad():
+        targets = [network(images, sigma, labels) for images in (second, first, noisy)]
+    queries = [network(images, sigma, labels) for images in (first, second, noisy)]
+    return torch.stack([info_nce(query, target, 0.2) for query, target in zip(queries, targets, strict=True)]).sum(0).mean()
+
+
+def tensors(module: nn.Module) -> list[Tensor]:
+    """Parameters and buffers."""
+    return [*module.parameters(), *module.buffers()]
+
+
+def kept(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+    """Bytes of weights, gradients and optimizer."""
+    moments = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    return {"weight_bytes": storage(tensors(module)), "gradient_bytes": storage(gradients), "optimizer_bytes": storage(moments)}
+
+
+def parts(bench: Bench) -> list[Work]:
+    """What a step does beside its networks, each alone; backward and forward are in the work `network`."""
+    shape, recipe = bench.batch.images.shape[1:], bench.recipe
+
+    def draw() -> None:
+        sources = generators(bench.batch.seeds, bench.device)
+        if isinstance(recipe.objective, Denoising):
+            recipe.objective.draw(sources, recipe.noise)
+            uniform(sources, ())
+        normal(sources, shape)
+
+    found = [
+        Work("batch", lambda: bench.stream.batch(1)),
+        Work("noise", draw),
+        Work("optimizer", bench.optimizer.step),
+        Work("average", lambda: update(bench.average, bench.student, recipe.average_rate)),
+    ]
+    return [*found, Work("views", lambda: bench.views(bench.batch))] if isinstance(bench.student, Representation) else found
+
+
+def stage_results(settings: Settings, stage: Stage, device: torch.device) -> dict[str, Any]:
+    """One stage in every mode."""
+    bench, chosen = Bench(settings, stage, device), modes(settings, device)
+    reference, count = chosen[0], settings.batch
+    own, held = operations(bench.network(Mode("float32", False)), count), bench.bytes()
+    numbers: dict[str, int] = {"parameters": sum(value.numel() for value in bench.student.parameters()), **held}
+    works = [matmul(mode, device) for mode in chosen if not mode.compiled]
+    pairs: list[tuple[str, str]] = []
+    for mode in chosen:
+        works.append(Work(f"{mode} step", bench.steps(mode).__next__, mode, count, own, sum(held.values())))
+        works.append(_call(f"{mode} network", bench.network(mode), mode, count, own, sum(held.values()) - held["average_bytes"]))
+        pairs.append((f"{mode} step", f"{mode} network"))
+        if mode != reference:
+            pairs += [(f"{mode} {work}", f"{reference} {work}") for work in ("step", "network")]
+    if bench.peer is not None and bench.peer_optimizer is not None:
+        rival = bench.rival(bench.peer, bench.peer_optimizer, Mode("float32", False))
+        theirs, rest = operations(rival, count), sum(kept(bench.peer, bench.peer_optimizer).values())
+        numbers |= {"peer_parameters": sum(value.numel() for value in bench.peer.parameters())}
+        for mode in chosen:
+            works.append(_call(f"{mode} peer", bench.rival(bench.peer, bench.peer_optimizer, mode), mode, count, theirs, rest))
+            pairs += [(f"{mode} network", f"{mode} peer"), (f"{mode} step", f"{mode} peer")]
+    alone = parts(bench)
+    pairs += [(part.name, f"{reference} step") for part in alone]
+    return {"sizes": numbers, **evaluated([*works, *alone], pairs, settings, device)}
+
+
+def _call(name: str, call: Callable[[int], None], mode: Mode, count: int, done: float, held: int) -> Work:
+    return Work(name, lambda: call(count), mode, count, done, held)
+
+
+def run(settings: Settings, device: torch.device) -> dict[str, Any]:
+    """Both stages."""
+    stages: tuple[Stage, Stage] = ("encoder", "diffusion")
+    return {stage: stage_results(settings, stage, device) for stage in stages}
+
+
+if __name__ == "__main__":
+    main("train_step", run)
