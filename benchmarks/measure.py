@@ -108,12 +108,6 @@ class Mode:
         """The context in which networks compute in this precision."""
         return nullcontext() if self.precision == "float32" else torch.autocast(device.type, self.dtype)
 
-    def prepared(self, network: nn.Module) -> nn.Module:
-        """The network, compiled if the mode says so."""
-        compiled = torch.compile(network) if self.compiled else network
-        assert isinstance(compiled, nn.Module)
-        return compiled
-
 
 @dataclass(frozen=True)
 class Work:
@@ -130,10 +124,17 @@ class Work:
     held: int | None = None
 
 
+def compiled(network: nn.Module) -> nn.Module:
+    """The network compiled (at its first call), its weights shared with the eager one."""
+    found = torch.compile(network)
+    assert isinstance(found, nn.Module)
+    return found
+
+
 def modes(settings: Settings, device: torch.device) -> list[Mode]:
     """Every precision eager and, if asked for, compiled; the reference first."""
-    compiled = device.type == "cuda" if settings.compile is None else settings.compile
-    return [Mode(name, on) for on in ([False, True] if compiled else [False]) for name in dict.fromkeys(settings.precision)]
+    both = device.type == "cuda" if settings.compile is None else settings.compile
+    return [Mode(name, on) for on in ([False, True] if both else [False]) for name in dict.fromkeys(settings.precision)]
 
 
 def closed_recipe(settings: Settings, stage: Literal["encoder", "diffusion"]) -> Recipe:
@@ -313,6 +314,7 @@ def measured(name: str, run: Callable[[Settings, torch.device], dict[str, Any]],
         torch.set_num_threads(settings.threads)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # as training does
+    torch._dynamo.config.recompile_limit = 64  # side by side, one network meets more modes than in any run
     started = time.perf_counter()
     torch.manual_seed(0)
     results = {"benchmark": name, "settings": {**asdict(settings), "out": None}, "machine": machine(device)}

@@ -15,8 +15,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.measure import CLASSES, Mode, Settings, Work, closed_recipe, evaluated, main, matmul, modes, operations, storage
-from benchmarks.peer import Peer, peer
+from benchmarks.measure import (
+    CLASSES,
+    Mode,
+    Settings,
+    Work,
+    closed_recipe,
+    compiled,
+    evaluated,
+    main,
+    matmul,
+    modes,
+    operations,
+    storage,
+)
+from benchmarks.peer import peer
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.recipes.build import student_of
 from pixelpath.recipes.generate import Plan, balanced, generate
@@ -33,16 +46,18 @@ class Bench:
         assert isinstance(student, Denoiser)
         self.device, self.shape, self.recipe = device, settings.shape, recipe
         self.denoiser = student.to(device).requires_grad_(False).eval()
+        swift = Denoiser(self.denoiser.backbone, self.denoiser.scalings).eval()
+        swift.compile()  # in place, so that it still binds labels
+        self.denoisers = {False: self.denoiser, True: swift}
         chosen = recipe.sampling
         self.plan = Plan(recipe.noise, settings.steps or chosen.steps, chosen.scale, chosen.between)
         other = peer(recipe.size, settings.shape, settings.patch, True)
         self.peer = None if other is None else other.to(device).requires_grad_(False).eval()
+        self.peers = {} if self.peer is None else {False: self.peer, True: compiled(self.peer)}
 
     def generate(self, mode: Mode) -> Callable[[int], None]:
         """The library's own sampling of so many images, one batch."""
-        denoiser = Denoiser(self.denoiser.backbone, self.denoiser.scalings).eval()
-        if mode.compiled:
-            denoiser.compile()
+        denoiser = self.denoisers[mode.compiled]
 
         def call(count: int) -> None:
             seeds = range(count)
@@ -54,7 +69,7 @@ class Bench:
 
     def network(self, mode: Mode, evaluations: int) -> Callable[[int], None]:
         """So many evaluations of the denoiser."""
-        denoiser = mode.prepared(self.denoiser)
+        denoiser = self.denoisers[mode.compiled]
 
         def call(count: int) -> None:
             noisy, labels = (
@@ -68,9 +83,9 @@ class Bench:
 
         return call
 
-    def rival(self, other: Peer, mode: Mode) -> Callable[[int], None]:
+    def rival(self, mode: Mode) -> Callable[[int], None]:
         """The peer under the same sampler, levels and guidance; its noise comes from one generator, not one per image."""
-        network, plan = mode.prepared(other), self.plan
+        network, plan = self.peers[mode.compiled], self.plan
         levels = plan.noise.steps(plan.steps)
         low, high = (limit * plan.noise.shift for limit in plan.between)
 
@@ -114,10 +129,10 @@ def run(settings: Settings, device: torch.device) -> dict[str, Any]:
         if mode != reference:
             pairs.append((f"{mode} generate", f"{reference} generate"))
     if bench.peer is not None:
-        theirs, rest = operations(bench.rival(bench.peer, eager), count), _bytes(bench.peer)
+        theirs, rest = operations(bench.rival(eager), count), _bytes(bench.peer)
         sizes["peer_parameters"] = _count(bench.peer)
         for mode in chosen:
-            works.append(_work(f"{mode} peer", bench.rival(bench.peer, mode), mode, count, theirs, rest))
+            works.append(_work(f"{mode} peer", bench.rival(mode), mode, count, theirs, rest))
             pairs.append((f"{mode} generate", f"{mode} peer"))
     return {"diffusion": {"sizes": sizes, **evaluated(works, pairs, settings, device)}}
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.train_step --size nano --pixels 8 --patch 4 --batch 128 --threads 1 --out results.json
 
-Works: *step* is all of training (batch, views, noise, networks, optimizer, average); *network* is the same networks, losses and
-optimizer on one ready batch and noise; *peer* does as many passes of the DiT blocks of diffusers, with the same loss and optimizer.
+Works: *step* is all of training (batch, views, noise, networks, optimizer, average); *network* is its networks, losses and
+optimizer on one ready batch and noise; *peer* is as many passes of the DiT blocks of diffusers, with the same loss and optimizer.
 Parts of the step are timed alone.
 """
 
@@ -16,8 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import CLASSES, Mode, Settings, Work, closed_recipe, evaluated, main, matmul, modes, operations, storage
-from benchmarks.peer import Peer, peer
+from benchmarks.measure import (
+    CLASSES,
+    Mode,
+    Settings,
+    Work,
+    closed_recipe,
+    compiled,
+    evaluated,
+    main,
+    matmul,
+    modes,
+    operations,
+    storage,
+)
+from benchmarks.peer import peer
 from pixelpath.data.normaliser import Normaliser
 from pixelpath.data.sources import from_arrays
 from pixelpath.data.stream import Stream
@@ -43,11 +56,13 @@ class Bench:
         self.device, self.batch_size, self.recipe = device, settings.batch, closed_recipe(settings, stage)
         self.stream, self.normaliser = random_stream(self.recipe, settings, device)
         self.student = student_of(self.recipe, settings.shape, CLASSES).to(device)
+        self.networks = {False: self.student, True: compiled(self.student)}
         self.average, self.optimizer = twin(self.student), self.recipe.optimizer.build(self.student)
         self.batch = self.stream.batch(0)
         self.ready = self.views(self.batch) if self.recipe.is_encoder else self.batch
         self.noise = normal(generators(self.batch.seeds, device), settings.shape)
         self.peer = peer(self.recipe.size, settings.shape, settings.patch, not self.recipe.is_encoder)
+        self.peers = {} if self.peer is None else {False: self.peer, True: compiled(self.peer)}
         self.peer_optimizer = None if self.peer is None else self.recipe.optimizer.build(self.peer.to(device))
 
     def views(self, batch: Batch) -> Views:
@@ -58,7 +73,7 @@ class Bench:
         """The library's own training, a step at a time, without end."""
         plain = self.stream.batches(0)
         return train(
-            mode.prepared(self.student),
+            self.networks[mode.compiled],
             self.average,
             cast(Objective, self.recipe.objective),
             self.optimizer,
@@ -75,7 +90,7 @@ class Bench:
 
     def network(self, mode: Mode) -> Callable[[int], None]:
         """Networks, loss, gradients and optimizer over the first images of the ready batch, as many as asked for."""
-        student = mode.prepared(self.student).train()
+        student = self.networks[mode.compiled].train()
 
         def call(count: int) -> None:
             ready, noise = split(self.ready, self.batch_size // count)[0], self.noise[:count]
@@ -87,9 +102,9 @@ class Bench:
 
         return call
 
-    def rival(self, other: Peer, optimizer: torch.optim.Optimizer, mode: Mode) -> Callable[[int], None]:
+    def rival(self, optimizer: torch.optim.Optimizer, mode: Mode) -> Callable[[int], None]:
         """The same of the peer."""
-        network = mode.prepared(other).train()
+        network = self.peers[mode.compiled].train()
 
         def call(count: int) -> None:
             ready, noise = split(self.ready, self.batch_size // count)[0], self.noise[:count]
@@ -189,11 +204,11 @@ def stage_results(settings: Settings, stage: Stage, device: torch.device) -> dic
         if mode != reference:
             pairs += [(f"{mode} {work}", f"{reference} {work}") for work in ("step", "network")]
     if bench.peer is not None and bench.peer_optimizer is not None:
-        rival = bench.rival(bench.peer, bench.peer_optimizer, Mode("float32", False))
+        rival = bench.rival(bench.peer_optimizer, Mode("float32", False))
         theirs, rest = operations(rival, count), sum(kept(bench.peer, bench.peer_optimizer).values())
         numbers |= {"peer_parameters": sum(value.numel() for value in bench.peer.parameters())}
         for mode in chosen:
-            works.append(_call(f"{mode} peer", bench.rival(bench.peer, bench.peer_optimizer, mode), mode, count, theirs, rest))
+            works.append(_call(f"{mode} peer", bench.rival(bench.peer_optimizer, mode), mode, count, theirs, rest))
             pairs += [(f"{mode} network", f"{mode} peer"), (f"{mode} step", f"{mode} peer")]
     alone = parts(bench)
     pairs += [(part.name, f"{reference} step") for part in alone]

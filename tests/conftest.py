@@ -7,7 +7,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("pixelpath", "beartype.beartype")
+# A whole number is accepted where a float is annotated, as PEP 484 has it.
+install_import_hook("pixelpath", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import pytest
 import torch

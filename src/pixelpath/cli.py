@@ -9,7 +9,10 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 COMMANDS = {
@@ -61,13 +64,29 @@ def _call(arguments: list[str]) -> None:
         near = difflib.get_close_matches(name, COMMANDS, 3, 0.4) or list(COMMANDS)
         raise ValueError(f"Unknown command {name}: did you mean {', '.join(near)}? (`pixelpath --help` lists all.)")
     config = (tyro.conf.CascadeSubcommandArgs, tyro.conf.EnumChoicesFromValues)
-    if name in COMMANDS:
-        rules = importlib.import_module("pixelpath.commands.settings").registry() if name == "train" else None
-        tyro.cli(_load(name), prog=f"pixelpath {name}", args=arguments[1:], config=config, registry=rules)
-        return
-    rules = importlib.import_module("pixelpath.commands.settings").registry()  # a completion script knows every command
-    commands = {name: _load(name) for name in COMMANDS}
-    tyro.extras.subcommand_cli_from_dict(commands, prog="pixelpath", args=arguments, config=config, registry=rules)
+    if name == "train":
+        _train(arguments[1:], config)
+    elif name in COMMANDS:
+        tyro.cli(_load(name), prog=f"pixelpath {name}", args=arguments[1:], config=config)
+    else:  # a completion script knows every command
+        commands, rules = {name: _load(name) for name in COMMANDS}, _settings().registry()
+        tyro.extras.subcommand_cli_from_dict(commands, prog="pixelpath", args=arguments, config=config, registry=rules)
+
+
+def _train(arguments: list[str], config: tuple[Any, ...]) -> None:
+    """With a recipe named, its settings alone are options, with its values as defaults; without one tyro lists the recipes."""
+    import tyro
+
+    settings, command = _settings(), _load("train")
+    name, recipe, rest = settings.pick(arguments)
+    if recipe is not None:
+        config = (*config, tyro.conf.AvoidSubcommands)
+        command = partial(command, recipe=recipe)
+    tyro.cli(command, prog=f"pixelpath train {name}".rstrip(), args=rest, config=config, registry=settings.registry())
+
+
+def _settings() -> Any:
+    return importlib.import_module("pixelpath.commands.settings")
 
 
 def _sentence(error: Exception) -> str:
@@ -77,10 +96,8 @@ def _sentence(error: Exception) -> str:
     if type(error).__name__ == "OutOfMemoryError":
         first = str(error).split(".")[0]
         return f"{first}: use a smaller --batch-size, more parts (--accumulate), or --activation-checkpointing."
-    origin = error.__traceback__
-    while origin is not None and origin.tb_next is not None:
-        origin = origin.tb_next
-    if origin is not None and "pixelpath" in origin.tb_frame.f_globals.get("__name__", ""):
+    trace = traceback.extract_tb(error.__traceback__)
+    if trace and Path(trace[-1].filename).is_relative_to(Path(__file__).parent):
         return str(error)
     return f"{error} (This came from inside; {TRACEBACK}=1 shows where.)"
 

@@ -231,7 +231,7 @@ def summary(result: dict[str, Any]) -> str:
     few = result["distances"][0]["few"]
     head = (
         f"{'features':<20} {'Frechet':>9} {f'of {few}':>9} {'floor':>9} {'kernel':>10} {'precision':>9} {'recall':>7}"
-        f"   (floor: {few} held-out images in place of samples)"
+        f"   (floor: {few} other real images in place of samples)"
     )
     lines = [
         f"{row['features']:<20} {row['frechet']:>9.4g} {row['frechet_of_few']:>9.4g} {row['frechet_floor_of_few']:>9.4g} "

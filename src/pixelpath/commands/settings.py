@@ -10,8 +10,9 @@ A setting that both the recipe's own value and the newly chosen type have (`warm
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -28,6 +29,7 @@ from tyro.constructors import (
 
 from pixelpath.data.views import DIGITS, PHOTOGRAPHS, SINGLE_CHANNEL, SMALL, Augmentation
 from pixelpath.recipes.recipe import Recipe
+from pixelpath.recipes.rows import table
 from pixelpath.recipes.sizes import SIZES, Size
 
 AUGMENTATIONS = {"photographs": PHOTOGRAPHS, "small": SMALL, "single-channel": SINGLE_CHANNEL, "digits": DIGITS}
@@ -47,20 +49,18 @@ class Choice:
     def name(self) -> str:
         """What the present value is called; "own" if it is none of the named ones."""
         by_type = len({type(other) for other in self.named.values()}) == len(self.named)
-        same = [
-            name for name, other in self.named.items() if (type(other) is type(self.value) if by_type else other == self.value)
-        ]
-        return same[0] if same else "own"
+        mark = type if by_type else lambda value: value
+        return next((name for name, other in self.named.items() if mark(other) == mark(self.value)), "own")
 
     def choose(self, name: str, given: Mapping[str, Any]) -> Any:
         """The value called `name` with the settings given; ValueError if it has none of that name."""
         chosen = self.value if name == self.name else _like(self.named[name], self.value)
-        for path, value in given.items():
-            if path not in dict(_leaves(chosen)):
-                known = ", ".join(key for key, _ in _leaves(chosen)) or "no settings at all"
-                raise ValueError(f"There is no setting {path.replace('_', '-')} of '{name}': it has {known.replace('_', '-')}.")
-            chosen = _with(chosen, path.split("."), value)
-        return chosen
+        known = [path for path, _ in _leaves(chosen)]
+        for path in given:
+            if path not in known:
+                words = [place.replace("_", "-") for place in (path, ", ".join(known) or "none at all")]
+                raise ValueError(f"There is no setting {words[0]} of '{name}': its settings are {words[1]}.")
+        return _changed(chosen, given)
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,28 @@ class Given:
     """A value that the user gave, as opposed to one that was there before."""
 
     value: Any
+
+
+def pick(arguments: Sequence[str]) -> tuple[str, Recipe | None, list[str]]:
+    """The recipe that the arguments of `train` name, and the arguments without its name; ("", None, all of them) if none.
+
+    A recipe's name that follows an option is taken for that option's value if there is another. Raises ValueError for a name that
+    is nearly one.
+    """
+    rows = table()
+    after_option = [place > 0 and arguments[place - 1].startswith("-") for place in range(len(arguments))]
+    free = [place for place, word in enumerate(arguments) if not word.startswith("-") and not after_option[place]]
+    exact = [place for place in (*free, *range(len(arguments))) if arguments[place] in rows]
+    if exact:
+        rest = [word for place, word in enumerate(arguments) if place != exact[0]]
+        return arguments[exact[0]], rows[arguments[exact[0]]], rest
+    for place in free:
+        near = difflib.get_close_matches(arguments[place], rows, 3, 0.4)
+        if near:
+            raise ValueError(
+                f"Unknown recipe {arguments[place]}: did you mean {', '.join(near)}? (`pixelpath train --help` lists all.)"
+            )
+    return "", None, list(arguments)
 
 
 def registry() -> ConstructorRegistry:
@@ -174,8 +196,10 @@ def _like(new: Any, old: Any) -> Any:
     return replace(new, **{name: old.__dict__[name] for name in shared})
 
 
-def _with(value: Any, path: list[str], new: Any) -> Any:
-    """A copy of a tree of dataclasses with another value at `path`."""
-    if len(path) == 1:
-        return replace(value, **{path[0]: new})
-    return replace(value, **{path[0]: _with(value.__dict__[path[0]], path[1:], new)})
+def _changed(value: Any, given: Mapping[str, Any]) -> Any:
+    """A copy of a tree of dataclasses with other values at dotted paths, all at once, since some are only right together."""
+    parts: dict[str, Any] = {path: new for path, new in given.items() if "." not in path}
+    for name in {path.split(".")[0] for path in given if "." in path}:
+        below = {path.removeprefix(f"{name}."): new for path, new in given.items() if path.startswith(f"{name}.")}
+        parts[name] = _changed(value.__dict__[name], below)
+    return replace(value, **parts)

@@ -21,7 +21,7 @@ class Stack:
 
     def __post_init__(self) -> None:
         if self.depth < 1 or self.heads < 1 or self.width < 1 or self.width % self.heads:
-            raise ValueError(f"A stack needs at least one block, and a width that its heads divide, got {self}: change --size.")
+            raise ValueError(f"A stack needs a block or more, and a width that its heads divide, got {self}: change one of them.")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,138 @@
+"""Which choices make better small models: weightings, scalings and starting points, on the digits, several seeds each.
+
+    python -m benchmarks.choices --out choices --study weights --seeds 0 1
+
+A *variant* is a recipe and the steps of stage one before it (0: from scratch). Every variant is a run of its own below --out, taken up where it
+stopped; its numbers are Frechet distances in pixels (native range 0 .. 1) of unguided samples, as many as there are training images, and the
+share of 200 guided samples that a classifier of real digits reads as intended. The table, mean and spread over seeds, is printed and written to
+choices.json.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+
+from pixelpath.commands import evaluate, quickstart
+from pixelpath.commands.prepare import read_data
+from pixelpath.commands.sample import How, choose_labels, make
+from pixelpath.commands.train import train
+from pixelpath.data.digits import write_digits
+from pixelpath.evaluation import statistics as moments
+from pixelpath.evaluation.distances import frechet, real_floor
+from pixelpath.evaluation.features import Pixels, extract
+from pixelpath.models.scalings import Clean, Preconditioned
+from pixelpath.noise import EDMWeight, FlatWeight, GridLogNormal, GridWeight, LogNormal, LogUniform
+from pixelpath.objectives.denoising import Denoising
+from pixelpath.recipes.recipe import Recipe
+from pixelpath.recipes.rows import digits_diffusion, digits_encoder
+from pixelpath.recipes.run import open_run
+from pixelpath.training.journal import lines
+
+Study = Literal["weights", "stages"]
+Variant = tuple[Recipe, int]
+
+
+def weights(steps: int) -> dict[str, Variant]:
+    """Three weightings, under the network's two possible meanings."""
+    row = replace(digits_diffusion(), steps=steps)
+    noise = row.noise
+    objectives = {
+        "edm weight": Denoising(noise, LogNormal(1.3, 1.2), EDMWeight(limit=100.0)),
+        "grid weight": Denoising(noise, GridLogNormal(0.9, 1.6), GridWeight()),
+        "flat in log sigma": Denoising(noise, LogUniform(noise.lowest, noise.highest), FlatWeight()),
+    }
+    scalings = {"preconditioned": Preconditioned(), "clean": Clean()}
+    return {
+        f"{weight}, {meaning}": (replace(row, objective=objective, scalings=scaling), 0)
+        for meaning, scaling in scalings.items()
+        for weight, objective in objectives.items()
+    }
+
+
+def stages(steps: int) -> dict[str, Variant]:
+    """Stage one before stage two, against more of stage two: compare at equal seconds."""
+    row = digits_diffusion()
+    return {
+        "stage one, then diffusion": (replace(row, steps=steps), steps // 2),
+        "from scratch, as many diffusion steps": (replace(row, steps=steps), 0),
+        "from scratch, as many seconds": (replace(row, steps=steps + steps * 3 // 4), 0),
+    }
+
+
+STUDIES: dict[str, Callable[[int], dict[str, Variant]]] = {"weights": weights, "stages": stages}
+
+
+def main(out: Path, study: Study, seeds: tuple[int, ...] = (0, 1), steps: int = 800, threads: int = 1) -> None:
+    """Run every variant of a study with every seed and tabulate them."""
+    torch.set_num_threads(threads)
+    digits = out / "digits.npz"
+    if not digits.exists():
+        write_digits(digits)
+    rows = []
+    for name, variant in STUDIES[study](steps).items():
+        found = [
+            run(out / f"{study}-{name.replace(', ', '-').replace(' ', '-')}-{seed}", digits, variant, seed) for seed in seeds
+        ]
+        rows.append({"variant": name, **{key: [each[key] for each in found] for key in found[0]}})
+        sys.stdout.write(line(rows[-1]) + "\n")
+        sys.stdout.flush()
+    text = json.dumps({"study": study, "steps": steps, "seeds": seeds, "threads": threads, "rows": rows}, indent=2)
+    (out / f"{study}.json").write_text(text, encoding="utf-8")
+
+
+def run(folder: Path, digits: Path, variant: Variant, seed: int) -> dict[str, float]:
+    """Train one variant with one seed, and measure it."""
+    recipe, before = variant
+    encoder = None
+    if before:
+        encoder = folder / "encoder"
+        train(replace(digits_encoder(), steps=before, seed=seed), encoder, digits)
+    train(replace(recipe, seed=seed), folder / "diffusion", digits, encoder=encoder)
+    opened = open_run(folder / "diffusion")
+    data = read_data(opened.recipe, opened.normaliser)
+    judged = range(quickstart.JUDGED)
+    labels = choose_labels(opened, judged, ())
+    guided = make(opened, judged, labels, How(), torch.device("cpu"))
+    _, recognised = quickstart.read(data, guided, labels.numpy())
+    many = range(len(data.training))
+    plain = make(opened, many, choose_labels(opened, many, ()), How(scale=1.0), torch.device("cpu"))
+    real = evaluate.Real(data.training, data.held_out)
+    features = [extract(Pixels(), batches) for batches in (real.batches(real.training), plain.images.split(256))]
+    held_out = extract(Pixels(), real.batches(real.held_out))
+    spent = sum(seconds_of(run) for run in folder.iterdir() if run.is_dir())
+    few = len(held_out)
+    return {
+        "frechet": frechet(moments.of(features[0]), moments.of(features[1])),
+        "frechet_of_few": frechet(moments.of(features[0]), moments.of(features[1][:few])),
+        "floor_of_few": real_floor(features[0], few, held_out).distance,
+        "recognised": recognised,
+        "seconds": spent,
+    }
+
+
+def seconds_of(run: Path) -> float:
+    """The training seconds of a run, from the last line of its journal that tells them."""
+    return next(row["seconds"] for row in reversed(lines(run)) if "seconds" in row)
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table: mean and spread over seeds."""
+    words = [f"{row['variant']:<40}"]
+    for key in ("frechet", "frechet_of_few", "floor_of_few", "recognised", "seconds"):
+        values = row[key]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        words.append(f"{key} {statistics.mean(values):.4g} +- {spread:.2g}")
+    return "  ".join(words)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

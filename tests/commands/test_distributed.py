@@ -1,0 +1,71 @@
+"""Two processes are one: the same global batch gives the same run, negatives and statistics of all processes included."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from pixelpath.training.journal import lines
+from tests.commands.application import TINY, call, losses, steps_kept, weights
+
+ROOT = Path(__file__).parents[2]
+STOPPED = """
+import os, signal, sys
+from pixelpath import cli
+from tests.commands.application import at_step
+def stop():
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+with at_step(3, stop):
+    cli.main()
+"""
+
+
+def together(*words: object) -> str:
+    """What two processes of a Python program say, started by torchrun."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*start, *map(str, words)], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def assert_near(first: Path, second: Path, step: int) -> None:
+    """Losses, gradient norms, held-out losses and weights of two runs agree to 1e-5."""
+    for ours, theirs in zip(losses(first), losses(second), strict=True):
+        assert ours.pop("alarms") == theirs.pop("alarms")
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+    measured = [[line["held_out_loss"] for line in lines(run) if line["step"] == step and "loss" not in line] for run in (first, second)]
+    assert len(measured[0]) == 1
+    torch.testing.assert_close(measured[0], measured[1], rtol=1e-5, atol=0)
+    ours, theirs = weights(first, step), weights(second, step)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        if not name.startswith("optimizer"):
+            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-5)
+
+
+def words_of(stage: str, data: Path) -> list[object]:
+    fixed = ["--steps", 4, "--every", 2, "--data.held-out-share", 0.4, "--optimizer.rate", 1e-4]
+    return ["train", stage, "--data", data, *TINY[stage], *fixed]
+
+
+def test_stage_one_on_two_processes_is_that_on_one(pictures: Path, tmp_path: Path) -> None:
+    words = words_of("digits-encoder", pictures)
+    assert call(*words, "--out", tmp_path / "one") == 0
+    said = together("-m", "pixelpath.cli", *words, "--out", tmp_path / "two")
+    assert said.count("Training data:") == 1
+    assert said.count("Report:") == 1
+    assert_near(tmp_path / "two", tmp_path / "one", 4)
+
+
+def test_stage_two_stopped_on_two_processes_goes_on_with_one(pictures: Path, tmp_path: Path) -> None:
+    """One of the two gets the signal, both leave at the same step, and the number of processes may change."""
+    words = [*words_of("digits-diffusion", pictures), "--accumulate", 2, "--activation-checkpointing"]
+    assert call(*words, "--out", tmp_path / "one") == 0
+    (tmp_path / "stopped.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r}){STOPPED}")
+    said = together(tmp_path / "stopped.py", *words, "--out", tmp_path / "two")
+    assert said.count("Stopped and saved at step 3") == 1
+    assert steps_kept(tmp_path / "two") == [2, 3]
+    assert call(*words, "--out", tmp_path / "two") == 0
+    assert_near(tmp_path / "two", tmp_path / "one", 4)

@@ -1,0 +1,182 @@
+"""Every mistake that a user can make is told in one sentence: what, where, and what to do."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.commands.application import TINY, at_step, call, files, train
+
+ONE, TWO = (f"train {stage} --out {{new}} {' '.join(TINY[stage])} --steps 6" for stage in TINY)
+
+MISTAKES = [
+    # the command line
+    ("trian", "Unknown command trian: did you mean train?"),
+    ("train digits-encodr --out {new}", "Unknown recipe digits-encodr: did you mean digits-encoder"),
+    ("train digits-encoder", "--out"),
+    ("train --out {new}", "digits-encoder"),
+    (f"{TWO} --data {{pictures}} --step 3", "--steps INT"),
+    (f"{TWO} --data {{pictures}} --projector.hidden 3", "Unrecognized options: --projector.hidden"),
+    (f"{TWO} --data {{pictures}} --size tinny", "Expected one of"),
+    (f"{TWO} --data {{pictures}} --objective.weight flat --objective.weight.count 3", "There is no setting count of 'flat'"),
+    # numbers
+    (f"{ONE} --data {{pictures}} --steps 0", "--steps must be at least 1, got 0"),
+    (f"{ONE} --data {{pictures}} --batch-size 0", "--batch-size must be at least 1, got 0"),
+    (f"{ONE} --data {{pictures}} --batch-size 1", "needs at least 2 at a time: raise --batch-size"),
+    (f"{ONE} --data {{pictures}} --accumulate 3", "choose a --batch-size that is a multiple of 3"),
+    (f"{ONE} --data {{pictures}} --every 0", "--keep and --every must be at least 1"),
+    (f"{ONE} --data {{pictures}} --keep 0", "--keep and --every must be at least 1"),
+    (f"{ONE} --data {{pictures}} --average-rate 1", "--average-rate must be at least 0 and below 1"),
+    (f"{ONE} --data {{pictures}} --schedule.warmup 6", "choose fewer warm-up steps or a longer run"),
+    (f"{ONE} --data {{pictures}} --objective.noise.lowest -1", "A noise range needs 0 < lowest < highest"),
+    (f"{ONE} --data {{pictures}} --objective.noise.shift 2", "leave --objective.noise.shift alone"),
+    (f"{ONE} --data {{pictures}} --augmentation.flip 2", "Every probability of an augmentation"),
+    (f"{ONE} --data {{pictures}} --optimizer.rate 0", "AdamW needs rate > 0"),
+    (f"{ONE} --data {{pictures}} --size.encoder.heads 5", "a width that its heads divide"),
+    (f"{TWO} --data {{pictures}} --size.encoder.depth 2", "choose equal depths"),
+    (f"{TWO} --data {{pictures}} --device cuda:7", "There is no device cuda:7 here"),
+    (f"{TWO} --data {{pictures}} --device nonsense", "There is no device nonsense here"),
+    # data
+    (TWO, "No data given: name a folder of images or a .npy/.npz file with --data PATH."),
+    (f"{TWO} --data {{tmp}}/nowhere", "does not exist"),
+    (f"{TWO} --data {{empty}}", "holds no images"),
+    (f"{TWO} --data {{text}}", "is neither a folder of images nor a .npy or .npz file"),
+    (f"{TWO} --data {{broken}}", "cannot be decoded as an image"),
+    (f"{TWO} --data {{mixed}}", "bring all to one size with --data.resize"),
+    (f"{TWO} --data {{nan}}", "holds NaN or infinity"),
+    (f"{TWO} --data {{pictures}} --patch 3", "which a patch of 3 does not divide: use --data.resize"),
+    (f"{TWO} --data {{pictures}} --patch 0", "--patch must be at least 1"),
+    (f"{TWO} --data {{pictures}} --data.held-out-share 1", "--data.held-out-share"),
+    # where a run begins
+    (f"{ONE} --data {{pictures}} --encoder {{encoder}}", "use --start {encoder} instead"),
+    (f"{ONE} --data {{pictures}} --start {{diffusion}}", "is a run of stage two"),
+    (f"{TWO} --data {{pictures}} --encoder {{diffusion}}", "is a run of stage two: give a run of stage one"),
+    (f"{TWO} --data {{pictures}} --start {{encoder}}", "use --encoder {encoder}"),
+    (f"{TWO} --data {{pictures}} --encoder {{encoder}} --start {{diffusion}}", "give one of them"),
+    (f"{TWO} --data {{pictures}} --encoder {{empty}}", "holds no checkpoint of a run"),
+    (f"{TWO} --data {{pictures}} --freeze-encoder", "would freeze an encoder of random weights"),
+    (f"{TWO} --data {{pictures}} --encoder {{encoder}} --size.encoder.width 64", "do not fit"),
+    (f"{TWO} --data {{pictures}} --encoder {{encoder}} --patch 2", "the same --size, --patch and channels"),
+    (f"{TWO} --data {{pictures}} --encoder {{encoder}} --data.channels 1", "the same --size, --patch and channels"),
+    (f"{TWO} --data {{pictures}} --start {{diffusion}} --no-conditional", "--size, --patch, channels and classes"),
+    # where it goes
+    (f"{TWO} --data {{pictures}} --out {{pictures}}", "is there already and holds no run"),
+    (f"{TWO} --data {{pictures}} --out {{text}}", "is there already and holds no run"),
+    (f"{TWO} --data {{pictures}} --out {{diffusion}}", "began with --encoder"),
+    (f"{TWO} --data {{pictures}} --out {{diffusion}} --encoder {{encoder}} --seed 5", "(seed was 0 and is 5)"),
+    (f"{TWO} --data {{fewer}} --out {{diffusion}} --encoder {{encoder}}", "holds a run on other data (held_out was"),
+    # sampling
+    ("sample {empty}", "holds no checkpoint of a run"),
+    ("sample {encoder}", "train a diffusion recipe with --encoder {encoder} first"),
+    ("sample {diffusion} --count 0", "--count must be at least 1"),
+    ("sample {diffusion} --first-seed -1", "--first-seed at least 0"),
+    ("sample {diffusion} --steps 0", "at least 1 step"),
+    ("sample {diffusion} --batch-size 0", "batch size must be at least 1"),
+    ("sample {diffusion} --between 3 1", "give the lower level first"),
+    ("sample {diffusion} --sampler dpm", "Expected one of"),
+    ("sample {diffusion} --classes dawn", "has no class dawn: choose from down"),
+    ("sample {diffusion} --classes 2", "or a number below 2"),
+    ("sample {diffusion} --out {pictures}", "is there already and not an empty folder"),
+    ("sample {diffusion} --checkpoint {diffusion}/checkpoints/step-00000099", "There is no checkpoint"),
+    ("sample {diffusion} --guide-with {plain}", "was trained on other images"),
+    ("sample {plain} --classes 1", "is unconditional and knows no classes"),
+    ("sample {plain} --scale 2", "add --guide-with RUN"),
+    ("sample {damaged}", "its checksum is not the one it was written with"),
+    # measuring
+    ("evaluate {encoder}", "is a run of stage one"),
+    ("evaluate {diffusion} --count 0", "--count must be at least 1"),
+    ("evaluate {diffusion} --count 3 --no-use-inception", "need more than 3 images"),
+    ("evaluate {diffusion} --data {plain_data}", "are 2x8x12 float32 but"),
+    ("evaluate {diffusion} --encoder {diffusion}", "give a run of stage one"),
+    ("evaluate {diffusion} --inception {tmp}/nowhere.pth --count 8", "There is no Inception weights file"),
+    ("evaluate {no_json}", "is not JSON"),
+    ("probe {plain}", "needs images of 2 or more classes"),
+    ("probe {diffusion} --limit 0", "--limit must be at least 1"),
+    ("probe {empty}", "holds no checkpoint of a run"),
+]
+
+
+@pytest.fixture(scope="module")
+def places(
+    pictures: Path, encoder_run: Path, diffusion_run: Path, plain_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Good and bad data and runs, by the names that the mistakes call them."""
+    tmp = tmp_path_factory.mktemp("mistakes")
+    for name in ("empty", "broken", "mixed"):
+        (tmp / name).mkdir()
+    (tmp / "text").write_text("not a picture")
+    (tmp / "broken" / "a.png").write_text("not a picture")
+    for place, size in enumerate(((8, 8), (8, 8), (9, 8))):
+        Image.new("RGB", size).save(tmp / "mixed" / f"{place}.png")
+    np.save(tmp / "nan.npy", np.full((9, 1, 8, 8), np.nan, np.float32))
+    for run in ("damaged", "no_json"):
+        shutil.copytree(diffusion_run, tmp / run)
+    (tmp / "damaged" / "checkpoints" / "step-00000006" / "average.safetensors").write_text("nothing")
+    (tmp / "no_json" / "evaluation.json").write_text("[")
+    fewer = tmp / "fewer"
+    shutil.copytree(pictures, fewer)
+    for path in list(fewer.glob("*/0*.png")):
+        path.unlink()
+    return {
+        "tmp": tmp, "new": tmp / "new", "empty": tmp / "empty", "text": tmp / "text", "broken": tmp / "broken",
+        "mixed": tmp / "mixed", "nan": tmp / "nan.npy", "fewer": fewer, "damaged": tmp / "damaged", "no_json": tmp / "no_json",
+        "pictures": pictures, "encoder": encoder_run, "diffusion": diffusion_run, "plain": plain_run,
+        "plain_data": plain_run.parent / "plain.npy",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "sentence"), MISTAKES, ids=[sentence[:40] for _, sentence in MISTAKES])
+def test_a_mistake_is_one_sentence(
+    words: str, sentence: str, places: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(places["diffusion"])
+    assert call(*words.format(**places).split()) == 2
+    said = capsys.readouterr().err
+    plain = " ".join(said.replace("│", " ").split())  # tyro's own errors stand in boxes and point to the help
+    assert sentence.format(**places) in plain
+    assert "Traceback" not in said
+    if "full helptext" not in plain:
+        last = said.splitlines()[-1]
+        assert last.startswith("pixelpath: ")
+        assert last.endswith((".", ".)"))
+        assert "came from inside" not in last
+    assert not places["new"].exists()
+    assert files(places["diffusion"]) == before
+
+
+def test_tensorboard_without_its_package(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    assert train("digits-diffusion", pictures, tmp_path, "--tensorboard") == 2
+    assert "pip install 'pixelpath[track]'" in capsys.readouterr().err
+
+
+def test_a_run_whose_checkpoints_are_all_damaged(diffusion_run: Path, pictures: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(diffusion_run, tmp_path / "run")
+    for path in (tmp_path / "run").glob("checkpoints/*/student.safetensors"):
+        path.write_text("nothing")
+    encoder = json.loads((diffusion_run / "origin.json").read_text())["encoder"]
+    assert train("digits-diffusion", pictures, tmp_path / "run", "--encoder", encoder) == 2
+    assert "All checkpoints of" in capsys.readouterr().err
+
+
+def test_an_error_of_the_system_names_its_file(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "metrics.jsonl"))
+
+    with at_step(2, full):
+        assert train("digits-diffusion", pictures, tmp_path) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"pixelpath: {tmp_path / 'metrics.jsonl'}: No space left on device."
+
+
+def test_an_error_from_inside_says_so(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with at_step(2, lambda: int("x")):
+        assert train("digits-diffusion", pictures, tmp_path) == 2
+    assert "(This came from inside; PIXELPATH_TRACEBACK=1 shows where.)" in capsys.readouterr().err
+
+
+def test_the_place_of_an_error_can_be_asked_for(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIXELPATH_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="No data given"):
+        call("train", "digits-diffusion", "--out", tmp_path / "new")

@@ -1,0 +1,45 @@
+"""The probe through the command, of encoders of both stages."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.commands.application import call, train
+
+from pixelpath.commands.probe import features_of
+from pixelpath.recipes.run import open_run
+
+
+@pytest.mark.parametrize("stage", ["encoder_run", "diffusion_run"])
+def test_the_table_has_six_levels_for_encoder_and_pixels(stage: str, request: pytest.FixtureRequest, capsys) -> None:
+    run: Path = request.getfixturevalue(stage)
+    assert call("probe", run) == 0
+    rows = json.loads((run / "probe.json").read_text())
+    assert [row["name"] for row in rows] == ["encoder"] * 6 + ["pixels"] * 6
+    sigmas = [row["sigma"] for row in rows[:6]]
+    opened = open_run(run)
+    assert sigmas == pytest.approx(np.geomspace(opened.noise.lowest * opened.noise.shift, sigmas[-1], 6).tolist())
+    assert {(row["train_count"], row["test_count"]) for row in rows} == {(36, 4)}
+    assert rows[6]["nearest"] == 1  # ramps are told apart by their pixels
+    assert (run / "probe.png").exists()
+    assert "(36 training, 4 held-out images)" in capsys.readouterr().err
+
+
+def test_the_limit_takes_images_of_all_classes(encoder_run: Path, pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train("digits-encoder", pictures, run, "--data.held-out-share", 0.4) == 0
+    assert call("probe", run, "--limit", 8) == 0
+    rows = json.loads((run / "probe.json").read_text())
+    assert {(row["train_count"], row["test_count"]) for row in rows} == {(8, 8)}
+
+
+def test_an_encoder_gives_the_same_features_in_both_stages(encoder_run: Path, pictures: Path, tmp_path: Path) -> None:
+    for scalings in ("clean", "preconditioned"):
+        run = tmp_path / scalings
+        words = ("--encoder", encoder_run, "--freeze-encoder", "--steps", 3, "--scalings", scalings)
+        assert train("digits-diffusion", pictures, run, *words) == 0
+        noisy, sigma = torch.randn(5, 3, 8, 8), torch.tensor(0.3)
+        one, two = features_of(open_run(encoder_run)), features_of(open_run(run))
+        torch.testing.assert_close(one(noisy, sigma), two(noisy, sigma), rtol=0, atol=0)

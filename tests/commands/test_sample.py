@@ -1,0 +1,125 @@
+"""Images through the command: a function of seed, class and settings alone; every setting on record; nothing overwritten."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.commands.application import call, files, train
+
+EVALUATIONS = {"euler": 4, "heun": 7, "churn": 7, "ancestral": 4, "multistep": 4}  # of 4 steps, the last one to 0
+
+
+def pixels(folder: Path) -> np.ndarray:
+    """The PNG files of a folder in order, [image, row, column, channel]."""
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("0*.png"))])
+
+
+def settings(folder: Path) -> dict:
+    return json.loads((folder / "samples.json").read_text())
+
+
+def test_an_image_is_a_function_of_its_seed_at_any_batch_size(diffusion_run: Path, tmp_path: Path) -> None:
+    for sampler in ("heun", "ancestral"):
+        sizes = {}
+        for batch in (1, 3, 64):
+            out = tmp_path / f"{sampler}{batch}"
+            assert call("sample", diffusion_run, "--count", 7, "--batch-size", batch, "--sampler", sampler, "--out", out) == 0
+            sizes[batch] = pixels(out)
+        assert np.array_equal(sizes[1], sizes[64])
+        assert np.array_equal(sizes[3], sizes[64])
+        later = tmp_path / f"{sampler}-later"
+        assert call("sample", diffusion_run, "--count", 2, "--first-seed", 5, "--sampler", sampler, "--out", later) == 0
+        assert sorted(path.name for path in later.glob("0*.png")) == ["000005.png", "000006.png"]
+        assert np.array_equal(pixels(later), sizes[64][5:])
+
+
+@pytest.mark.parametrize("sampler", EVALUATIONS)
+@pytest.mark.parametrize("scale", [1, 2])
+def test_every_sampler_runs_and_its_evaluations_are_counted(
+    sampler: str, scale: int, diffusion_run: Path, tmp_path: Path
+) -> None:
+    words = ("--count", 5, "--batch-size", 2, "--steps", 4, "--sampler", sampler, "--scale", scale, "--out", tmp_path)
+    assert call("sample", diffusion_run, *words) == 0
+    assert settings(tmp_path)["evaluations_per_image"] == EVALUATIONS[sampler] * scale  # guided: each with and without its label
+
+
+def test_guidance_inside_an_interval_costs_less(diffusion_run: Path, tmp_path: Path) -> None:
+    words = ("--count", 3, "--steps", 8, "--scale", 2, "--out", tmp_path)
+    assert call("sample", diffusion_run, *words, "--between", 1, 50) == 0
+    made = settings(tmp_path)
+    inside = [1 < level / (8 / 64) <= 50 for level in made["levels"][:-1]]
+    again = sum(inside) + sum(inside[1:])  # Heun comes to every level but the first and 0 twice
+    assert made["evaluations_per_image"] == 15 + again
+    assert made["between"] == [1, 50]
+
+
+def test_the_settings_are_complete(diffusion_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("sample", diffusion_run, "--count", 3, "--first-seed", 4, "--out", tmp_path / "first") == 0
+    made = settings(tmp_path / "first")
+    expected = {
+        "run": str(diffusion_run), "recipe": "digits-diffusion", "checkpoint": "step-00000006", "step": 6, "seeds": [4, 6],
+        "labels": [0, 1, 0], "classes": ["across", "down"], "sampler": "heun", "steps": 2, "scale": 1.5, "guide_with": None,
+        "shape": [3, 8, 8], "dtype": "uint8", "device": "cpu", "files": ["000004.png", "000006.png"],
+    }  # fmt: skip
+    assert {key: made[key] for key in expected} == expected
+    said = capsys.readouterr().err
+    assert "images/s" in said
+    assert "peak memory" in said
+
+
+def test_classes_are_taken_in_turn(diffusion_run: Path, tmp_path: Path) -> None:
+    assert call("sample", diffusion_run, "--count", 3, "--classes", "down", "--out", tmp_path / "name") == 0
+    assert call("sample", diffusion_run, "--count", 3, "--classes", 1, "--out", tmp_path / "number") == 0
+    assert call("sample", diffusion_run, "--count", 3, "--classes", "down", "across", "--out", tmp_path / "both") == 0
+    assert call("sample", diffusion_run, "--count", 3, "--out", tmp_path / "balanced") == 0
+    assert [settings(tmp_path / name)["labels"] for name in ("name", "both", "balanced")] == [[1, 1, 1], [1, 0, 1], [0, 1, 0]]
+    assert np.array_equal(pixels(tmp_path / "name"), pixels(tmp_path / "number"))
+    assert np.array_equal(pixels(tmp_path / "name")[[0, 2]], pixels(tmp_path / "both")[[0, 2]])
+    assert np.array_equal(pixels(tmp_path / "both")[1], pixels(tmp_path / "name")[1]) is False
+
+
+def test_float_data_comes_back_as_an_array_in_its_own_range(plain_run: Path, tmp_path: Path) -> None:
+    assert call("sample", plain_run, "--count", 64, "--out", tmp_path) == 0
+    made = np.load(tmp_path / "000000-000063.npy")
+    assert made.shape == (64, 2, 8, 12)
+    assert made.dtype == np.float32
+    assert made.mean() == pytest.approx(5, abs=1.5)  # mean and deviation of the data: 5 and 3, of an estimate less
+    assert settings(tmp_path)["labels"] is None
+    assert (tmp_path / "grid.png").exists()
+
+
+def test_npy_is_the_same_images(diffusion_run: Path, tmp_path: Path) -> None:
+    assert call("sample", diffusion_run, "--count", 3, "--npy", "--out", tmp_path / "array") == 0
+    assert call("sample", diffusion_run, "--count", 3, "--out", tmp_path / "files") == 0
+    assert np.array_equal(np.load(tmp_path / "array" / "000000-000002.npy").transpose(0, 2, 3, 1), pixels(tmp_path / "files"))
+
+
+def test_autoguidance_pushes_away_from_the_other_run(diffusion_run: Path, pictures: Path, tmp_path: Path) -> None:
+    assert train("digits-diffusion", pictures, tmp_path / "weak", "--no-conditional", "--steps", 3) == 0
+    words = ("--count", 2, "--steps", 3, "--npy")
+    assert call("sample", diffusion_run, *words, "--scale", 2, "--guide-with", tmp_path / "weak", "--out", tmp_path / "a") == 0
+    assert call("sample", diffusion_run, *words, "--scale", 1, "--guide-with", tmp_path / "weak", "--out", tmp_path / "b") == 0
+    assert call("sample", diffusion_run, *words, "--scale", 1, "--out", tmp_path / "c") == 0
+    away, same, plain = (np.load(tmp_path / name / "000000-000001.npy") for name in "abc")
+    assert np.array_equal(same, plain)
+    assert not np.array_equal(away, plain)
+    assert settings(tmp_path / "a")["evaluations_per_image"] == 10
+    assert settings(tmp_path / "a")["guide_with"] == str(tmp_path / "weak")
+
+
+def test_another_checkpoint_makes_other_images(diffusion_run: Path, tmp_path: Path) -> None:
+    earlier = diffusion_run / "checkpoints" / "step-00000003"
+    assert call("sample", diffusion_run, "--count", 2, "--checkpoint", earlier, "--out", tmp_path / "earlier") == 0
+    assert call("sample", diffusion_run, "--count", 2, "--out", tmp_path / "latest") == 0
+    assert settings(tmp_path / "earlier")["step"] == 3
+    assert not np.array_equal(pixels(tmp_path / "earlier"), pixels(tmp_path / "latest"))
+
+
+def test_without_a_folder_samples_are_numbered(plain_run: Path) -> None:
+    assert call("sample", plain_run, "--count", 1) == 0
+    first = files(plain_run / "samples" / "1")
+    assert call("sample", plain_run, "--count", 1, "--first-seed", 9) == 0
+    assert files(plain_run / "samples" / "1") == first
+    assert (plain_run / "samples" / "2" / "000009-000009.npy").exists()
