@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import torch
+from tests.commands.application import TINY, call, losses, steps_kept, weights
 
 from pixelpath.training.journal import lines
-from tests.commands.application import TINY, call, losses, steps_kept, weights
 
 ROOT = Path(__file__).parents[2]
 STOPPED = """
@@ -35,9 +35,8 @@ def assert_near(first: Path, second: Path, step: int) -> None:
     for ours, theirs in zip(losses(first), losses(second), strict=True):
         assert ours.pop("alarms") == theirs.pop("alarms")
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
-    measured = [[line["held_out_loss"] for line in lines(run) if line["step"] == step and "loss" not in line] for run in (first, second)]
-    assert len(measured[0]) == 1
-    torch.testing.assert_close(measured[0], measured[1], rtol=1e-5, atol=0)
+    ours, theirs = ({line["step"]: line.get("held_out_loss") for line in lines(run)} for run in (first, second))
+    torch.testing.assert_close(ours[step], theirs[step], rtol=1e-5, atol=0)
     ours, theirs = weights(first, step), weights(second, step)
     assert ours.keys() == theirs.keys()
     for name in ours:

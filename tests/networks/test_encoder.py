@@ -111,3 +111,9 @@ def test_forward_after_resize(rows: int, columns: int) -> None:
     assert tokens.shape == (2, EXTRA + rows * columns // 16, 12)
     assert torch.isfinite(tokens).all()
     assert encoder.positions.requires_grad
+
+
+def test_summary_is_the_cls_token_with_less_work() -> None:
+    encoder = Encoder(2, 8, 12, 4, 16, 3, 2)
+    images, noise = torch.randn(3, 2, 8, 12), torch.randn(3)
+    torch.testing.assert_close(encoder.summary(images, noise), encoder(images, noise).tokens[:, 0])

@@ -17,11 +17,13 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
+import tyro
 from PIL import Image
 
+from pixelpath.commands import prepare
 from pixelpath.commands.pictures import curves, noise_levels_plot, probe_plot, series, skipped_steps
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.probe import ProbeRow
@@ -45,6 +47,15 @@ FILES = {
     "previews": "images made during training",
     "samples": "images made with the run",
 }
+
+
+def report(run: Annotated[Path, tyro.conf.Positional]) -> None:
+    """Write the report of a run again: RUN/report.html, from what the run's folder holds.
+
+    Args:
+        run: Folder of a run.
+    """
+    prepare.say(f"Report: {write_report(run)}")
 
 
 def write_report(run: Path) -> Path:

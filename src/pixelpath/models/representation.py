@@ -32,7 +32,7 @@ class Representation(nn.Module):
         """CLS features only."""
         sigma = sigma.to(device=noisy.device, dtype=noisy.dtype).expand(len(noisy))
         factors = self.scalings(sigma)
-        return self.encoder(expand(factors.input, noisy) * noisy, factors.noise).tokens[:, 0]
+        return self.encoder.summary(expand(factors.input, noisy) * noisy, factors.noise)
 
     def forward(self, noisy: Images, sigma: Sigmas, project: bool = True) -> Features:
         cls = self.features(noisy, sigma)

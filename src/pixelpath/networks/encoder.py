@@ -54,6 +54,23 @@ class Encoder(nn.Module):
 
     def forward(self, images: Images, noise: Float[Tensor, "batch"], shift: Tokens | None = None) -> Encoding:
         """`shift` [batch, 1, width], if given, is added to the CLS token."""
+        tokens, wave = self._enter(images, noise, shift)
+        outputs: list[Tensor] = []
+        for block in self.blocks:
+            tokens = self._through(block, tokens)
+            outputs.append(tokens)
+        return Encoding(self.norm(tokens), outputs, wave)
+
+    def summary(self, images: Images, noise: Float[Tensor, "batch"]) -> Float[Tensor, "batch width"]:
+        """The normed CLS token alone: `forward(...).tokens[:, 0]` without the last block's work on the other tokens."""
+        tokens, _ = self._enter(images, noise, None)
+        *blocks, last = self.blocks
+        for block in blocks:
+            tokens = self._through(block, tokens)
+        return self.norm(self._through(last, tokens, 1))[:, 0]
+
+    def _enter(self, images: Images, noise: Float[Tensor, "batch"], shift: Tokens | None) -> tuple[Tensor, Tensor]:
+        """The tokens before the first block, and the noise token alone."""
         if images.shape[1:] != (self.channels, self.rows, self.columns):
             expected = f"{self.channels} x {self.rows} x {self.columns}"
             raise ValueError(
@@ -62,12 +79,12 @@ class Encoder(nn.Module):
         patches = self.patches(images).flatten(2).transpose(1, 2)
         wave = sinusoids(noise, self.width).to(patches.dtype)
         cls = self.cls.expand(len(images), -1, -1) if shift is None else self.cls + shift
-        tokens = torch.cat([cls.to(patches.dtype), wave[:, None], patches], dim=1) + self.positions
-        outputs: list[Tensor] = []
-        for block in self.blocks:
-            tokens = checkpoint(block, tokens, use_reentrant=False) if self.checkpointing and self.training else block(tokens)
-            outputs.append(tokens)
-        return Encoding(self.norm(tokens), outputs, wave)
+        return torch.cat([cls.to(patches.dtype), wave[:, None], patches], dim=1) + self.positions, wave
+
+    def _through(self, block: nn.Module, tokens: Tensor, first: int | None = None) -> Tensor:
+        if self.checkpointing and self.training:
+            return checkpoint(block, tokens, first, use_reentrant=False)
+        return block(tokens, first)
 
     def resize(self, rows: int, columns: int) -> None:
         """Make this the encoder of images of `rows` x `columns`: the position table of the patches is interpolated (bicubic)."""

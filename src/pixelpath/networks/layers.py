@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Tokens = Float[Tensor, "batch token width"]
+First = Float[Tensor, "batch first width"]  # as many tokens as were asked for
 EPSILON = 1e-5  # of every LayerNorm
 
 
@@ -33,12 +34,13 @@ class Attention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
 
-    def forward(self, tokens: Tokens) -> Tokens:
+    def forward(self, tokens: Tokens, first: int | None = None) -> First:
+        """`first` asks for the outputs of so many first tokens only; they attend to all."""
         batch, length, width = tokens.shape
         parts = self.query_key_value(tokens).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = functional.scaled_dot_product_attention(query, key, value)
-        return self.out(attended.transpose(1, 2).reshape(batch, length, width))
+        attended = functional.scaled_dot_product_attention(query[:, :, :first], key, value)
+        return self.out(attended.transpose(1, 2).reshape(batch, -1, width))
 
 
 class Mlp(nn.Sequential):
@@ -58,8 +60,9 @@ class Block(nn.Module):
         self.norm_mlp = nn.LayerNorm(width, eps=EPSILON)
         self.mlp = Mlp(width)
 
-    def forward(self, tokens: Tokens) -> Tokens:
-        tokens = tokens + self.attention(self.norm_attention(tokens))
+    def forward(self, tokens: Tokens, first: int | None = None) -> First:
+        """`first` asks for the outputs of so many first tokens only, which saves the work on the others."""
+        tokens = tokens[:, :first] + self.attention(self.norm_attention(tokens), first)
         return tokens + self.mlp(self.norm_mlp(tokens))
 
 

@@ -101,8 +101,8 @@ class RepresentationLearning:
         """L_c per image: each view must find the teacher's other view."""
         sigma = noise.new_tensor(self.noise.lowest * self.noise.shift)
         first, second = batch.first + sigma * noise, batch.second + sigma * noise
-        with torch.no_grad():
-            first_target, second_target = average(first, sigma).projection, average(second, sigma).projection
+        with torch.no_grad():  # the teacher is in evaluation mode, so one pass over both views is the same as two
+            first_target, second_target = average(torch.cat([first, second]), sigma).projection.chunk(2)
         forth = info_nce(student(first, sigma).projection, second_target, self.view_temperature)
         return forth + info_nce(student(second, sigma).projection, first_target, self.view_temperature)
 

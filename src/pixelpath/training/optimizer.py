@@ -116,11 +116,5 @@ class AdamW:
         decaying = [parameter for parameter in free if self.decay_all or parameter.ndim > 1]
         spared = [parameter for parameter in free if not (self.decay_all or parameter.ndim > 1)]
         groups = [{"params": decaying, "weight_decay": self.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-        cuda = all(parameter.is_cuda for parameter in free)
-        return torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=self.rate,
-            betas=self.betas,
-            fused=True if cuda else None,
-            foreach=None if cuda else True,
-        )
+        groups = [group for group in groups if group["params"]]
+        return torch.optim.AdamW(groups, lr=self.rate, betas=self.betas, fused=True)

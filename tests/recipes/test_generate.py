@@ -1,0 +1,95 @@
+"""From seeds to images: each image belongs to its seed, and guidance is one of two denoisers."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from pixelpath.models.denoiser import Denoiser
+from pixelpath.noise import NoiseRange, seed_of
+from pixelpath.recipes.build import denoiser_of
+from pixelpath.recipes.generate import SAMPLERS, Plan, balanced, generate
+from pixelpath.recipes.rows import digits_diffusion
+from pixelpath.recipes.sizes import Size, Stack
+
+SHAPE = (1, 8, 8)
+NOISE = NoiseRange(0.02, 10.0, 0.5)
+
+
+@pytest.fixture
+def denoiser() -> Denoiser:
+    """A denoiser of three classes that has learned nothing but answers to everything."""
+    model = denoiser_of(replace(digits_diffusion(), size=Size(Stack(1, 16, 2), Stack(1, 16, 2))), SHAPE, 3)
+    torch.nn.init.normal_(model.backbone.decoder.out.weight, std=0.1)
+    for block in model.backbone.decoder.blocks:
+        torch.nn.init.normal_(block.get_parameter("modulation.1.weight"), std=0.3)
+    return model.eval()
+
+
+def images(denoiser: Denoiser, seeds: list[int], labels: list[int], plan: Plan, batch_size: int = 64) -> Tensor:
+    return torch.cat(list(generate(denoiser, SHAPE, seeds, torch.tensor(labels), plan, batch_size)))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_image_belongs_to_its_seed_at_any_batch_size(sampler: str, denoiser: Denoiser) -> None:
+    plan = Plan(NOISE, 4, 2.0, sampler=SAMPLERS[sampler])
+    seeds, labels = [7, 3, 7, 11, 0], [0, 1, 0, 2, 2]
+    whole = images(denoiser, seeds, labels, plan)
+    for size in (1, 2, 3):
+        torch.testing.assert_close(images(denoiser, seeds, labels, plan, size), whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(whole[0], whole[2], rtol=0, atol=1e-5)
+    assert (whole[0] - whole[1]).abs().max() > 0.01
+    torch.testing.assert_close(images(denoiser, [11], [2], plan)[0], whole[3], rtol=0, atol=1e-5)
+
+
+def test_one_step_is_the_estimate_at_the_highest_level(denoiser: Denoiser) -> None:
+    made = images(denoiser, [5], [1], Plan(NOISE, 1, sampler=SAMPLERS["euler"]))
+    noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed_of(5)))[None]
+    expected = denoiser(5.0 * noise, torch.tensor(5.0), torch.tensor([1]))  # 10 times the shift
+    torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_guidance_is_the_line_through_two_estimates(denoiser: Denoiser) -> None:
+    """One step of Euler's method is linear in the estimate, so the guided image lies on the line through the other two."""
+
+    def made(scale: float) -> Tensor:
+        return images(denoiser, [1, 2], [0, 2], Plan(NOISE, 1, scale, sampler=SAMPLERS["euler"]))
+
+    plain = made(1.0)
+    without = images(denoiser, [1, 2], [3, 3], Plan(NOISE, 1, sampler=SAMPLERS["euler"]))  # 3: no class
+    torch.testing.assert_close(made(0.0), without, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(made(2.5), without + 2.5 * (plain - without), rtol=1e-4, atol=1e-5)
+    assert (plain - without).abs().max() > 1e-3
+
+
+def test_the_interval_of_guidance_is_in_unshifted_levels(denoiser: Denoiser) -> None:
+    def made(scale: float, between: tuple[float, float]) -> Tensor:
+        return images(denoiser, [1], [0], Plan(NOISE, 1, scale, between, SAMPLERS["euler"]))
+
+    plain, guided = made(1.0, (0.0, math.inf)), made(2.0, (0.0, math.inf))
+    assert torch.equal(made(2.0, (9.9, 10.1)), guided)  # the one level is 10, or 5 shifted
+    assert torch.equal(made(2.0, (4.9, 5.1)), plain)
+
+
+def test_a_weaker_model_is_the_reference_of_autoguidance(denoiser: Denoiser) -> None:
+    weaker = denoiser_of(replace(digits_diffusion(), size=Size(Stack(1, 16, 2), Stack(1, 16, 2))), SHAPE, 0).eval()
+    torch.nn.init.normal_(weaker.backbone.decoder.out.weight, std=0.1)
+    euler = SAMPLERS["euler"]
+    guided = images(denoiser, [4], [2], Plan(NOISE, 1, 3.0, sampler=euler, reference=weaker))
+    ours = images(denoiser, [4], [2], Plan(NOISE, 1, sampler=euler))
+    theirs = images(weaker, [4], [0], Plan(NOISE, 1, sampler=euler))
+    torch.testing.assert_close(guided, theirs + 3 * (ours - theirs), rtol=1e-4, atol=1e-5)
+    unconditional = images(weaker, [4], [0], Plan(NOISE, 1, 3.0, sampler=euler))  # nothing to guide with: plain
+    assert torch.equal(unconditional, theirs)
+
+
+def test_balanced_labels_take_classes_in_turn() -> None:
+    assert balanced(range(2, 9), 3).tolist() == [2, 0, 1, 2, 0, 1, 2]
+    assert balanced([5, 6], 0).tolist() == [0, 0]
+
+
+def test_a_batch_of_nothing_is_refused(denoiser: Denoiser) -> None:
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        images(denoiser, [1], [0], Plan(NOISE, 1), 0)
