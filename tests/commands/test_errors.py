@@ -88,7 +88,7 @@ MISTAKES = [
     ("evaluate {encoder}", "is a run of stage one"),
     ("evaluate {diffusion} --count 0", "--count must be at least 1"),
     ("evaluate {diffusion} --count 3 --no-use-inception", "need more than 3 images"),
-    ("evaluate {diffusion} --data {plain_data}", "are 2x8x12 float32 but"),
+    ("evaluate {diffusion} --data {plain_data}", "are 2x8x8 float32 but"),
     ("evaluate {diffusion} --encoder {diffusion}", "give a run of stage one"),
     ("evaluate {diffusion} --inception {tmp}/nowhere.pth --count 8", "There is no Inception weights file"),
     ("evaluate {no_json}", "is not JSON"),

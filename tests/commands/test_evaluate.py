@@ -57,8 +57,7 @@ def test_every_number_has_its_protocol(evaluated: Path) -> None:
 
 def test_real_images_are_at_distance_0_from_themselves(evaluated: Path) -> None:
     data = read_data_of(open_run(evaluated), None)
-    real = Real(data.training, data.held_out)
-    found = extract(Pixels(), real.batches(real.training))
+    found = extract(Pixels(), Real(data).batches(data.training))
     assert found.shape == (36, 192)
     assert frechet(statistics.of(found), statistics.of(found)) == pytest.approx(0, abs=1e-6)
     assert frechet(statistics.of(found), statistics.of(found + 0.1)) == pytest.approx(192 * 0.01, rel=1e-4)
@@ -103,10 +102,12 @@ def test_an_encoder_of_another_resolution_is_left_out_or_refused(
 
 def test_other_images_may_be_given(diffusion_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "other.npy"
-    np.save(other, np.random.default_rng(2).integers(0, 255, (30, 3, 8, 8), dtype=np.uint8))
+    np.save(other, np.random.default_rng(2).integers(0, 255, (30, 3, 16, 8), dtype=np.uint8))
     assert call("evaluate", diffusion_run, "--data", other, "--count", 6, "--no-use-inception") == 0
     assert "measured without labels" in capsys.readouterr().err
-    assert results(diffusion_run)[-1]["distances"][0]["protocol"]["real"] < 30
+    protocol = results(diffusion_run)[-1]["distances"][0]["protocol"]
+    assert 20 < protocol["real"] < 30
+    assert protocol["images"] == "3x8x8 uint8, resized by the shorter side, cropped at the centre"
 
 
 def test_the_summary_has_a_line_for_every_kind_of_features(evaluated: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from tests.commands.application import TINY, assert_same, at_step, call, files, losses, steps_kept, train, weights
 
 from pixelpath.models.denoiser import Denoiser
+from pixelpath.recipes.build import student_of
 from pixelpath.recipes.run import open_run
 from pixelpath.training import checkpoint
 from pixelpath.training.journal import lines
@@ -89,6 +90,20 @@ def test_a_run_that_saved_nothing_begins_anew(pictures: Path, tmp_path: Path) ->
     assert steps_kept(tmp_path) == []
     assert train("digits-diffusion", pictures, tmp_path, "--seed", 1) == 0
     assert json.loads((tmp_path / "recipe.json").read_text())["seed"] == 1
+
+
+def test_the_average_begins_by_forgetting_fast(pictures: Path, tmp_path: Path) -> None:
+    """Its rate is (1 + i) / (10 + i) at the step of index i, but never above the recipe's."""
+    words = ("--every", 1, "--keep", 6, "--average-rate", 0.3)
+    assert train("digits-diffusion", pictures, tmp_path, *words) == 0
+    first = student_of(open_run(tmp_path).recipe, (3, 8, 8), 2).state_dict()
+    before = {f"average/{name}": value for name, value in first.items()}
+    for step, rate in enumerate((1 / 10, 2 / 11, 3 / 12, 0.3, 0.3), start=1):
+        now = weights(tmp_path, step)
+        for name in (name for name in now if name.startswith("average")):
+            expected = rate * before[name] + (1 - rate) * now[name.replace("average", "student")]
+            torch.testing.assert_close(now[name], expected, rtol=1e-5, atol=1e-6)
+        before = now
 
 
 def test_the_last_checkpoints_and_the_best_stay(pictures: Path, tmp_path: Path) -> None:
@@ -181,6 +196,12 @@ def test_without_classes(pictures: Path, tmp_path: Path) -> None:
     run = open_run(tmp_path)
     assert run.classes == ()
     assert run.denoiser.backbone.num_classes == 0
+
+
+def test_mirroring_changes_what_is_learned(pictures: Path, tmp_path: Path) -> None:
+    for name, words in (("plain", ()), ("mirrored", ("--flip",))):
+        assert train("digits-diffusion", pictures, tmp_path / name, *words, "--steps", 3) == 0
+    assert losses(tmp_path / "mirrored")[0]["loss"] != losses(tmp_path / "plain")[0]["loss"]
 
 
 def test_a_batch_may_be_larger_than_the_data(pictures: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
 from pixelpath.commands.prepare import Data, batches, new_student, objective_of, precision_of, say
 from pixelpath.models.denoiser import Denoiser
@@ -28,13 +29,13 @@ def dry_run(recipe: Recipe, data: Data, device: torch.device) -> None:
     say(f"{recipe.name}: {count / 1e6:.2f} M parameters, {tokens} tokens an image.")
     work = multiply_adds(student, data.shape) / 1e9
     say(f"One evaluation of one image: {work:.3g} G multiply-adds (matrix products and convolutions).")
-    say(f"Weights, gradients, average and Adam's moments: {20 * count / 2**30:.2f} GiB in float32, without activations.")
+    say(f"Weights, gradients, average and Adam's moments: {20 * count / 2**30:.2g} GiB in float32, without activations.")
     seconds = statistics.median(three_steps(recipe, data, device, student))
     rates = f"{1 / seconds:.3g} steps/s, {recipe.batch_size / seconds:.0f} images/s"
     place = "of the device" if device.type == "cuda" else "of the process"
     say(f"Three real steps of {recipe.batch_size} images on {device}: {rates};")
-    hours = recipe.steps * seconds / 3600
-    say(f"peak memory {place} {peak_memory(device) / 2**30:.2f} GiB; all {recipe.steps} steps would take {hours:.2g} h.")
+    whole = tqdm.format_interval(recipe.steps * seconds)
+    say(f"peak memory {place} {peak_memory(device) / 2**30:.2f} GiB; all {recipe.steps:,} steps would take {whole}.")
 
 
 def multiply_adds(student: Representation | Denoiser, shape: tuple[int, int, int]) -> float:

@@ -39,8 +39,13 @@ JUDGED = 10_000  # of these, how many have their precision and recall measured
 class Real:
     """Real native images in memory-sized batches: training images (at most `MOST`, evenly chosen), and held-out ones."""
 
-    training: sources.Source
-    held_out: sources.Source
+    data: Data
+
+    @property
+    def look(self) -> str:
+        """What the images were brought to before anything else."""
+        size = "x".join(map(str, self.data.shape)) + f" {self.data.training.dtype}"
+        return f"{size}, as stored" if self.data.resize is None else f"{size}, resized by the shorter side, cropped at the centre"
 
     def batches(self, side: sources.Source) -> Iterator[Native]:
         """Native batches of one side."""
@@ -65,7 +70,7 @@ def evaluate(
 
     Args:
         run: Folder of a stage-two run.
-        data: Images to compare with; the run's own data if not given.
+        data: Images to compare with, brought to the run's size; the run's own data if not given.
         count: How many samples; as many as training images, at most 50,000, if not given.
         first_seed: Seed of the first sample.
         how: How to sample.
@@ -96,7 +101,7 @@ def evaluate(
 
 def measure(run: Run, data: Data, made: Made, found: list[FeatureExtractor], device: torch.device) -> dict[str, Any]:
     """Every distance in every kind of features, and the held-out loss, JSON-ready."""
-    real = Real(data.training, data.held_out)
+    real = Real(data)
     distances = [_distances(extractor, real, made, run, device) for extractor in found]
     rows = loss_by_level(run, data, device)
     return {
@@ -162,8 +167,8 @@ def _inception(run: Run, weights: Path | None, device: torch.device) -> list[Fea
 
 
 def _distances(extractor: FeatureExtractor, real: Real, made: Made, run: Run, device: torch.device) -> dict[str, Any]:
-    training = extract(extractor, real.batches(real.training), device)
-    held_out = extract(extractor, real.batches(real.held_out), device) if len(real.held_out) else None
+    training = extract(extractor, real.batches(real.data.training), device)
+    held_out = extract(extractor, real.batches(real.data.held_out), device) if len(real.data.held_out) else None
     generated = extract(extractor, made.images.split(BATCH), device)
     few = min(len(training) // 2 if held_out is None else len(held_out), len(generated))
     floor = real_floor(training, few, held_out)
@@ -179,15 +184,14 @@ def _distances(extractor: FeatureExtractor, real: Real, made: Made, run: Run, de
         "precision": quality.precision,
         "recall": quality.recall,
     }
-    return {"features": extractor.name, **_protocol(extractor, len(training), made, run).record(**values)}
+    return {"features": extractor.name, **_protocol(extractor, len(training), real.look, made, run).record(**values)}
 
 
-def _protocol(extractor: FeatureExtractor, real: int, made: Made, run: Run) -> Protocol:
+def _protocol(extractor: FeatureExtractor, real: int, look: str, made: Made, run: Run) -> Protocol:
     labels = f"balanced over {len(run.classes)} classes" if run.classes else "none"
-    images = "x".join(map(str, run.shape)) + f" {run.normaliser.dtype}, as stored"
     first, last = made.settings["seeds"]
     return replace(
-        protocol_of(extractor, real, len(made.images), labels, images),
+        protocol_of(extractor, real, len(made.images), labels, look),
         sampler=made.settings["sampler"],
         steps=made.settings["steps"],
         evaluations=round(made.evaluations),

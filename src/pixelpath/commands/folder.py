@@ -108,6 +108,8 @@ def _look(out: Path) -> Path | None:
 def _claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
     if _look(out) is not None:
         raise ValueError(f"{out} holds a run that has begun already: choose another --out, nothing is overwritten.")
+    if (out / "recipe.json").exists():
+        say(f"The run in {out} had saved nothing yet, so it begins anew.")
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "recipe.json", json.loads(to_json(recipe)))
     write_json(out / "origin.json", origin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +36,7 @@ class Data:
     held_out: Source
     normaliser: Normaliser
     conditional: bool
+    resize: tuple[int, int] | None = None
 
     @property
     def shape(self) -> Shape:
@@ -82,12 +84,15 @@ def read_data(recipe: Recipe, known: Normaliser | None = None) -> Data:
     if known is None:
         training = _held(training, recipe.data)
         known = Normaliser.fit(training, recipe.data.workers)
-    return Data(training, held_out, known, recipe.conditional)
+    return Data(training, held_out, known, recipe.conditional, recipe.data.resize)
 
 
 def read_data_of(run: Run, path: Path | None) -> Data:
-    """The run's own data, or the images at `path`, which must be of the run's shape, dtype and classes (ValueError if not)."""
-    data = read_data(with_data(run.recipe, path), run.normaliser)
+    """The run's own data, or the images at `path` brought to the size of the run's; ValueError for other channels or dtypes."""
+    recipe = with_data(run.recipe, path)
+    if path is not None and recipe.data.resize is None:
+        recipe = replace(recipe, data=replace(recipe.data, resize=run.shape[1:]))
+    data = read_data(recipe, run.normaliser)
     here, there = (data.shape, data.training.dtype.name), (run.shape, run.normaliser.dtype)
     if here != there:
         words = ["x".join(map(str, shape)) + f" {dtype}" for shape, dtype in (here, there)]
@@ -125,16 +130,17 @@ def choose_device(name: str | None) -> torch.device:
     return torch.device(name)
 
 
-def join_processes() -> None:
-    """Join the processes that torchrun started, if it did: gloo for tensors on the CPU, NCCL for those on GPUs."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-
-
-def leave_processes() -> None:
-    """Part from the other processes, if there are any, once all have come here."""
-    if processes.count() > 1:
+@contextmanager
+def joined() -> Iterator[None]:
+    """Together with the processes that torchrun started, if it did: gloo for tensors on the CPU, NCCL for those on GPUs."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
         processes.barrier()
+    finally:
         dist.destroy_process_group()
 
 

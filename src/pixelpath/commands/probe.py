@@ -37,7 +37,7 @@ def probe(
 
     Args:
         run: Folder of a run.
-        data: Images with classes; the run's own data if not given.
+        data: Images with classes, brought to the run's size; the run's own data if not given.
         limit: At most so many training and so many held-out images.
         checkpoint: A folder of RUN/checkpoints other than the latest.
         device: cpu, cuda, mps; chosen by itself if not given.

@@ -22,8 +22,7 @@ from pixelpath.commands.prepare import (
     choose_device,
     close,
     freeze,
-    join_processes,
-    leave_processes,
+    joined,
     new_student,
     objective_of,
     precision_of,
@@ -80,17 +79,16 @@ def train(
     """
     if keep < 1 or (every is not None and every < 1):
         raise ValueError(f"--keep and --every must be at least 1, got {keep} and {every}.")
-    join_processes()
-    chosen = choose_device(device)
     check_origin(recipe, encoder, start)
-    if dry_run:
-        content = read_data(with_data(recipe, data))
-        estimate(close(recipe, content), content, chosen)
-    else:
+    with joined():
+        chosen = choose_device(device)
+        if dry_run:
+            content = read_data(with_data(recipe, data))
+            estimate(close(recipe, content), content, chosen)
+            return
         session = begin(with_data(recipe, data), out, chosen, encoder, start)
         session.keep, session.every = keep, every or max(1, session.recipe.steps // 10)
         session.run(tensorboard)
-    leave_processes()
 
 
 def begin(recipe: Recipe, out: Path, device: torch.device, encoder: Path | None = None, start: Path | None = None) -> Session:

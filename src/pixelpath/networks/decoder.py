@@ -14,20 +14,24 @@ from pixelpath.types import Images
 class Decoder(nn.Module):
     """An encoding and a condition [batch, encoder width] to images [batch, channels, rows, columns], zero before training.
 
-    Block i takes the output of encoder block depth - 1 - i as its long skip. Raises ValueError if the decoder is not as deep as
-    the encoder.
+    Block i takes the output of encoder block depth - 1 - i as its long skip. While training, `dropout` sets this share of the
+    outputs of attention, and of the inner and outer outputs of every MLP, to 0. Raises ValueError if the decoder is not as deep as
+    the encoder, or unless 0 <= dropout < 1.
     """
 
-    def __init__(self, encoder: Encoder, width: int, depth: int, heads: int) -> None:
+    def __init__(self, encoder: Encoder, width: int, depth: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if depth != len(encoder.blocks):
             raise ValueError(
                 f"A decoder of {depth} blocks cannot join an encoder of {len(encoder.blocks)}: every decoder block takes the "
                 "output of one encoder block, so choose equal depths."
             )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"Dropout must be at least 0 and below 1, got {dropout}: choose for example 0.5.")
         self.patch, self.checkpointing = encoder.patch, False
         self.enter = nn.Linear(encoder.width, width) if width != encoder.width else nn.Identity()
-        self.blocks = nn.ModuleList([ModulatedBlock(width, heads, encoder.width, encoder.width) for _ in range(depth)])
+        blocks = [ModulatedBlock(width, heads, encoder.width, encoder.width, dropout) for _ in range(depth)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
         self.out = nn.Linear(width, encoder.patch**2 * encoder.channels)
         initialise(self)

@@ -21,10 +21,10 @@ EPSILON = 1e-5  # of every LayerNorm
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017) without bias on query, key and value; [batch, token, width] to the same.
 
-    Raises ValueError if `heads` does not divide `width`.
+    `dropout` acts on what it puts out. Raises ValueError if `heads` does not divide `width`.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if heads < 1 or width % heads:
             raise ValueError(
@@ -33,6 +33,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tokens, first: int | None = None) -> First:
         """`first` asks for the outputs of so many first tokens only; they attend to all."""
@@ -40,14 +41,15 @@ class Attention(nn.Module):
         parts = self.query_key_value(tokens).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
         attended = functional.scaled_dot_product_attention(query[:, :, :first], key, value)
-        return self.out(attended.transpose(1, 2).reshape(batch, -1, width))
+        return self.dropout(self.out(attended.transpose(1, 2).reshape(batch, -1, width)))
 
 
 class Mlp(nn.Sequential):
-    """Linear, GELU, linear, four times as wide within."""
+    """Linear, GELU, linear, four times as wide within; `dropout` acts after the GELU and at the end (Dosovitskiy et al. 2021)."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+    def __init__(self, width: int, dropout: float = 0.0) -> None:
+        within = nn.Sequential(nn.GELU(), nn.Dropout(dropout))
+        super().__init__(nn.Linear(width, 4 * width), within, nn.Linear(4 * width, width), nn.Dropout(dropout))
 
 
 class Block(nn.Module):
@@ -72,14 +74,14 @@ class ModulatedBlock(nn.Module):
     tokens [batch, token, width], skip [batch, token, skip_width], condition [batch, condition_width] to [batch, token, width].
     """
 
-    def __init__(self, width: int, heads: int, skip_width: int, condition_width: int) -> None:
+    def __init__(self, width: int, heads: int, skip_width: int, condition_width: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.join = nn.Linear(width + skip_width, width)
         self.norm_join = nn.LayerNorm(width, eps=EPSILON)
         self.norm_attention = nn.LayerNorm(width, eps=EPSILON)
-        self.attention = Attention(width, heads)
+        self.attention = Attention(width, heads, dropout)
         self.norm_mlp = nn.LayerNorm(width, eps=EPSILON)
-        self.mlp = Mlp(width)
+        self.mlp = Mlp(width, dropout)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(condition_width, 6 * width))
 
     def forward(

@@ -1,0 +1,91 @@
+"""Feature losses: does an estimate look like its image to the encoder of stage one?
+
+The encoder is *frozen*: a Representation in evaluation mode whose weights collect no gradients, while gradients pass through it to
+the estimate. Both images are seen at one sigma, without noise added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from pixelpath.models.representation import Representation
+from pixelpath.noise import expand
+from pixelpath.objectives.contrast import info_nce
+from pixelpath.types import Images
+
+
+@dataclass(frozen=True)
+class NoFeatures:
+    """No loss on features: 0 for every image, and no encoder is needed."""
+
+    def __call__(
+        self, frozen: Representation | None, estimate: Images, images: Images, sigma: Float[Tensor, ""]
+    ) -> Float[Tensor, "batch"]:
+        """Zeros [batch]."""
+        return estimate.new_zeros(len(estimate), dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class ContrastiveFeatures:
+    """weight NCE(P(estimate), P(x); temperature), P the projection of the frozen encoder (EPG, arXiv 2510.12586).
+
+    The estimate must find its own image among the images of all processes.
+    """
+
+    temperature: float = 0.1
+    weight: float = 1.0
+
+    def __call__(
+        self, frozen: Representation | None, estimate: Images, images: Images, sigma: Float[Tensor, ""]
+    ) -> Float[Tensor, "batch"]:
+        """The loss of each image [batch]; ValueError without an encoder."""
+        frozen = _given(frozen)
+        with torch.no_grad():
+            targets = frozen(images, sigma).projection
+        return self.weight * info_nce(frozen(estimate, sigma).projection, targets, self.temperature)
+
+
+@dataclass(frozen=True)
+class LayerFeatures:
+    """weight mean |n(h(estimate)) - n(h(x))|^2 over tokens and blocks, h a block's output, n division by a token's length.
+
+    `blocks` are numbers of the frozen encoder's blocks, from 0, or from -1 backwards; none given are all. The form is that of
+    perceptual losses (Zhang et al. 2018, arXiv 1801.03924, eq. 1, with equal weights), on features learned from the run's own data.
+    """
+
+    blocks: tuple[int, ...] = ()
+    weight: float = 1.0
+
+    def __call__(
+        self, frozen: Representation | None, estimate: Images, images: Images, sigma: Float[Tensor, ""]
+    ) -> Float[Tensor, "batch"]:
+        """The loss of each image [batch]; ValueError without an encoder, or for a block that it does not have."""
+        frozen = _given(frozen)
+        with torch.no_grad():
+            targets = self._units(frozen, images, sigma)
+        pairs = zip(self._units(frozen, estimate, sigma), targets, strict=True)
+        return self.weight * torch.stack([(ours - theirs).square().sum(2).mean(1) for ours, theirs in pairs]).mean(0)
+
+    def _units(self, frozen: Representation, images: Images, sigma: Float[Tensor, ""]) -> list[Tensor]:
+        """The chosen blocks' outputs [batch, token, width], every token of length 1, float32."""
+        factors = frozen.scalings(sigma.expand(len(images)))
+        outputs = frozen.encoder(expand(factors.input, images) * images, factors.noise).blocks
+        wrong = [block for block in self.blocks if not -len(outputs) <= block < len(outputs)]
+        if wrong:
+            raise ValueError(f"The frozen encoder has blocks 0 to {len(outputs) - 1}, not {wrong}: choose other blocks.")
+        chosen = [outputs[block] for block in self.blocks] if self.blocks else outputs
+        return [functional.normalize(output.float(), dim=2) for output in chosen]
+
+
+def _given(frozen: Representation | None) -> Representation:
+    if frozen is None:
+        raise ValueError("This objective compares features, so it needs the encoder of a finished stage one: call `through` with it.")
+    return frozen
+
+
+FeatureLoss = NoFeatures | ContrastiveFeatures | LayerFeatures
