@@ -15,7 +15,7 @@ from pixelpath.commands import train as train_module
 from pixelpath.commands.settings import pick
 from pixelpath.data.views import SMALL
 from pixelpath.models.scalings import Preconditioned
-from pixelpath.noise import FlatWeight, GridLogNormal, GridWeight, LogNormal
+from pixelpath.noise import EDMWeight, FlatWeight, GridLogNormal, GridWeight, LogNormal
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.representation import InterpolatedTemperature, RepresentationLearning
 from pixelpath.recipes import sizes
@@ -139,11 +139,12 @@ def test_settings_of_several_types(parsed: Any) -> None:
 
     row = table()["digits-diffusion"]
     assert isinstance(row.objective, Denoising)
-    assert isinstance(row.objective.draw, LogNormal)
-    assert objective("--objective.weight", "grid", "--objective.weight.count", "640").weight == GridWeight(640)
+    assert isinstance(row.objective.draw, GridLogNormal)
+    assert objective("--objective.weight", "edm", "--objective.weight.limit", "7").weight == EDMWeight(limit=7.0)
+    assert objective("--objective.weight.count", "640").weight == GridWeight(640)
     assert objective("--objective.weight", "flat").weight == FlatWeight()
-    drawn = objective("--objective.draw", "grid-log-normal", "--objective.draw.deviation", "2").draw
-    assert drawn == GridLogNormal(row.objective.draw.mean, 2.0)  # the mean belongs to the recipe, whatever the type of draw
+    drawn = objective("--objective.draw", "log-normal", "--objective.draw.deviation", "2").draw
+    assert drawn == LogNormal(row.objective.draw.mean, 2.0)  # the mean belongs to the recipe, whatever the type of draw
     assert chosen("--schedule", "constant").schedule == Constant(row.schedule.warmup)
     steps = chosen("--schedule", "steps", "--schedule.borders", "10", ".5", "20", ".1").schedule
     assert steps == Steps(row.schedule.warmup, ((10, 0.5), (20, 0.1)))

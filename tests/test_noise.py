@@ -1,6 +1,7 @@
 """The laws of noise levels: steps fall to 0, weights and draws have their closed forms, every image has its own randomness."""
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import pytest
@@ -10,7 +11,20 @@ from hypothesis import strategies as st
 
 from pixelpath import noise
 from pixelpath.models.scalings import Preconditioned
-from pixelpath.noise import EDMWeight, FlatWeight, GridLogNormal, GridWeight, LogNormal, LogUniform, NoiseRange
+from pixelpath.noise import (
+    EDMWeight,
+    FlatWeight,
+    Gap,
+    GridLogNormal,
+    GridWeight,
+    InverseGap,
+    LogNormal,
+    LogUniform,
+    NoiseRange,
+    RelativeGap,
+    SmoothGap,
+    StagedGap,
+)
 
 ranges = st.builds(
     NoiseRange,
@@ -152,3 +166,75 @@ def test_seeds_are_fixed_and_differ() -> None:
     assert len(seeds) == 2000
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert noise.seed_of(1, 23) != noise.seed_of(12, 3)
+
+
+SIGMAS = torch.tensor([0.002, 0.01, 0.3, 1.0, 7.0, 80.0])
+
+
+def test_the_gap_in_closed_form() -> None:
+    gap, noise = StagedGap(total=700, stages=7), NoiseRange()
+    assert [gap.stage(step) for step in (0, 99, 100, 350, 699, 700, 10**6)] == [1, 1, 2, 4, 7, 7, 7]
+    lower = gap(torch.tensor([2.0]), noise, 250)  # stage 3: a share of 1/8, times 1 + 8 / (1 + e^2)
+    assert lower.item() == pytest.approx(2 * (1 - (1 + 8 / (1 + math.exp(2))) / 8), rel=1e-5)
+    assert StagedGap(1, base=3.0, widening=2.0, steepness=0.5)(torch.tensor([4.0]), noise, 0).item() == pytest.approx(
+        4 * (1 - (1 + 2 / (1 + math.exp(2))) / 3), rel=1e-5
+    )
+
+
+def test_the_gap_is_the_same_share_of_any_run() -> None:
+    """A short run passes through the same stages as a long one."""
+    for step in (0, 3, 41, 99):
+        assert torch.equal(
+            StagedGap(total=100)(SIGMAS, NoiseRange(), step), StagedGap(total=10_000)(SIGMAS, NoiseRange(), 100 * step)
+        )
+
+
+@pytest.mark.parametrize("gap", [StagedGap(100), StagedGap(100, 4, 0), SmoothGap(100), SmoothGap(100, 0.5, 12.0, 1.5)])
+def test_lower_levels_approach_the_upper_ones(gap: Gap) -> None:
+    noise = NoiseRange()
+    lowers = torch.stack([gap(SIGMAS, noise, step) for step in range(0, 101, 5)])
+    assert bool((lowers >= noise.lowest).all())
+    assert bool((lowers <= SIGMAS).all())
+    assert bool((lowers[1:] >= lowers[:-1]).all())
+    assert bool((lowers[-1, 1:] > lowers[0, 1:]).all())
+
+
+def test_only_a_stage_of_number_zero_denoises() -> None:
+    gap = StagedGap(total=90, stages=3, first=0)
+    assert [gap.denoises(step) for step in (0, 29, 30, 89)] == [True, True, False, False]
+    assert torch.equal(gap(SIGMAS, NoiseRange(), 29), torch.full_like(SIGMAS, 0.002))
+    assert not StagedGap(total=90).denoises(0)
+    assert not SmoothGap(total=90, first=0.0).denoises(0)
+
+
+def test_a_smooth_gap_halves_at_each_whole_exponent() -> None:
+    gap, sigma = SmoothGap(total=80, first=2.0, last=6.0, widening=0.0), torch.tensor([8.0])
+    gaps = [8 - gap(sigma, NoiseRange(), step).item() for step in (0, 20, 30, 80, 800)]
+    assert gaps == pytest.approx([2, 1, 2**-0.5, 1 / 8, 1 / 8], rel=1e-5)
+
+
+def test_a_gap_needs_the_length_of_its_run() -> None:
+    for gap in (StagedGap(), SmoothGap()):
+        with pytest.raises(ValueError, match="close its recipe with for_data"):
+            gap(SIGMAS, NoiseRange(), 0)
+    for wrong in ({"base": 1.0}, {"first": -1}, {"total": -1}, {"widening": -1.0}):
+        for gap in (StagedGap(), SmoothGap()):
+            with pytest.raises(ValueError, match="A gap needs base > 1"):
+                replace(gap, **wrong)
+
+
+def test_weights_of_pairs() -> None:
+    sigma, lower, noise = torch.tensor([3.0, 0.5, 0.002]), torch.tensor([1.0, 0.25, 0.002]), NoiseRange(shift=0.25)
+    assert InverseGap()(sigma, lower, noise).tolist() == pytest.approx([2.0, 16.0, 0.0])
+    assert RelativeGap()(sigma, lower, noise).tolist() == pytest.approx([1.5, 2.0, 0.0])
+
+
+def test_levels_to_visit() -> None:
+    """The grid but for its lowest level, where there is nothing to see."""
+    noise = NoiseRange(shift=0.5)
+    assert noise.visits(1).tolist() == [40.0, 0.0]
+    middle = ((80 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7
+    assert noise.visits(2).tolist() == pytest.approx([40.0, middle / 2, 0.0])
+    assert len(noise.visits(8)) == 9
+    with pytest.raises(ValueError, match="at least 1 step"):
+        noise.visits(0)

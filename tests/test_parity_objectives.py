@@ -16,9 +16,11 @@ from pixelpath.interop import official
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
 from pixelpath.models.scalings import Clean, Preconditioned, Scalings
-from pixelpath.noise import GridWeight, NoiseRange
+from pixelpath.noise import GridWeight, NoiseRange, StagedGap
+from pixelpath.objectives.consistency import Consistency, Pairs
 from pixelpath.objectives.contrast import info_nce
 from pixelpath.objectives.denoising import Denoising
+from pixelpath.objectives.features import ContrastiveFeatures, NoFeatures
 from pixelpath.objectives.representation import (
     ConstantTemperature,
     Curriculum,
@@ -105,6 +107,42 @@ def test_diffusion(parity: Path, results: dict[str, Any], case: str, scalings: S
     drop = torch.zeros(len(SEEDS), dtype=torch.bool)
     losses = weights * Denoising(NOISE).errors(student, batch, tensors["noise"], sigma, drop)
     assert each(losses, tensors[f"{case}.loss_per_sample"]) < TOLERANCE
+    assert losses.mean().item() == pytest.approx(result["loss_mean"], rel=TOLERANCE)
+    losses.mean().backward()
+    check_gradients(student, result, tensors, case)
+
+
+@pytest.mark.parametrize(
+    ("case", "gap", "features"),
+    [
+        ("stage0", StagedGap(total=100_000, stages=2, first=0, base=4.0), NoFeatures()),
+        ("stage1", StagedGap(total=700_000, stages=7), NoFeatures()),
+        ("stage1_perc", StagedGap(total=700_000, stages=7), ContrastiveFeatures(0.1)),
+        ("stage4_perc", StagedGap(total=700_000, stages=7), ContrastiveFeatures(0.1)),
+    ],
+)
+def test_consistency(
+    parity: Path, results: dict[str, Any], case: str, gap: StagedGap, features: NoFeatures | ContrastiveFeatures
+) -> None:
+    """The reference's targets come from a second network here; in stage 0 they are the clean images."""
+    tensors, result = vectors(parity, "consis_step"), results[f"consis.{case}"]
+    step = result["step"]
+    scalings = Preconditioned(boundary=NOISE.lowest * NOISE.shift)
+    student = official.load(parity / "weights_epg.safetensors", encoder_heads=4, decoder_heads=4, scalings=scalings).train()
+    teacher = official.load(parity / "weights_epg_target.safetensors", encoder_heads=4, decoder_heads=4, scalings=scalings)
+    frozen = official.load(parity / "weights_rcm_online.safetensors", encoder_heads=4).requires_grad_(False)
+    assert isinstance(frozen, Representation)
+    objective = Consistency(NOISE, gap, features=features)
+    lower = gap(tensors[f"{case}.t"], NOISE, step)
+    assert each(lower, tensors[f"{case}.r"]) < 1e-6
+
+    batch = Batch(tensors["x_start"], tensors["y"], SEEDS, 0)
+    pairs = Pairs(tensors["noise"], tensors[f"{case}.t"], lower, torch.zeros(len(SEEDS), dtype=torch.bool))
+    consistency, alike = objective.terms(student, None if gap.denoises(step) else teacher, batch, pairs, frozen)
+    if objective.needs_encoder:
+        assert each(alike, tensors[f"{case}.perceptual_loss"]) < TOLERANCE
+    losses = consistency + alike
+    assert each(losses, tensors[f"{case}.loss"]) < TOLERANCE
     assert losses.mean().item() == pytest.approx(result["loss_mean"], rel=TOLERANCE)
     losses.mean().backward()
     check_gradients(student, result, tensors, case)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pixelpath.models.scalings import Clean, Preconditioned, noise_coordinate
 from pixelpath.networks.layers import sinusoids
-from pixelpath.noise import GridWeight, NoiseRange
+from pixelpath.noise import GridWeight, NoiseRange, StagedGap
 from pixelpath.objectives.representation import Curriculum, InterpolatedTemperature
 from tests.agreement import each, largest, vectors
 
@@ -87,3 +87,17 @@ def test_temperature_of_a_level(scalars: dict[str, Tensor]) -> None:
     temperature = InterpolatedTemperature(total=400_000, highest=0.3)
     values = torch.tensor([temperature(sigma, NOISE, 0) for sigma in scalars["sigma_probe"].tolist()])
     assert each(values, scalars["tau_interpolated_tmax0.3"]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "gap"),
+    [
+        ("cfg256", StagedGap(total=700_000, stages=7)),
+        ("ect", StagedGap(total=700_000, stages=14, first=0, base=4.0)),
+        ("intd", StagedGap(total=700_000, stages=700, first=0)),
+    ],
+)
+@pytest.mark.parametrize("step", [0, 999, 1000, 50_000, 99_999, 100_000, 100_001, 199_999, 200_000, 350_000])
+def test_consistency_pairs(scalars: dict[str, Tensor], name: str, gap: StagedGap, step: int) -> None:
+    expected = scalars[f"ect_r.{name}.step{step}"]
+    assert each(gap(scalars["sigma_probe"], NOISE, step), expected) < 1e-6

@@ -97,9 +97,9 @@ class NoiseRange:
         return torch.cat([levels * self.shift, levels.new_zeros(1)])
 
     def visits(self, count: int) -> Float[Tensor, "levels"]:
-        """The shifted levels of `count` estimates that each begin with fresh noise: those of the grid of count + 1 but its lowest, then 0.
+        """The shifted levels of `count` estimates under fresh noise: those of the grid of count + 1 but its lowest, then 0.
 
-        A last estimate at the lowest level itself, as `steps` has it, would change nothing. Raises ValueError if count < 1.
+        A last estimate at the lowest level itself, as in `steps`, would change nothing. Raises ValueError if count < 1.
         """
         if count < 1:
             raise ValueError(f"A sampling run needs at least 1 step, got {count}.")
@@ -210,13 +210,13 @@ def _below(
 
 @dataclass(frozen=True)
 class StagedGap:
-    """The lower level r = max(lowest, t (1 - base^-stage (1 + k sigmoid(-b t)))) that a level t is paired with in consistency training.
+    """r = max(lowest, t (1 - base^-stage (1 + k sigmoid(-b t)))), the level with which consistency training pairs a level t.
 
-    From Geng et al. 2024, "Consistency models made easy", arXiv 2406.14548; k is `widening`, b is `steepness`, t and r unshifted.
-    The run has `stages` stages of equal length, the first of number `first`: stage = first + floor(stages step / total), and the
-    last one stays. In a stage 0 every level is paired with the lowest, which is plain denoising. A total of 0 stands for the length
-    of the run, which a recipe fills in; total = 700,000 with 7 stages is EPG's schedule (arXiv 2510.12586).
-    Raises ValueError unless base > 1, first >= 0 and stages >= 1.
+    From Geng et al. 2024, "Consistency models made easy", arXiv 2406.14548; k is `widening`, b is `steepness`, t and r
+    unshifted. The run has `stages` stages of equal length, the first of number `first`: stage = first + floor(stages step /
+    total), and the last one stays. In a stage 0 every level is paired with the lowest, which is plain denoising. A total of 0
+    stands for the length of the run, which a recipe fills in; total = 700,000 with 7 stages is EPG's schedule (arXiv
+    2510.12586). Raises ValueError unless base > 1, first >= 0 and stages >= 1.
     """
 
     total: int = 0
@@ -234,6 +234,10 @@ class StagedGap:
         """The number of the stage at `step`, counted from 0."""
         return self.first + min(_known(self.total, step) * self.stages // self.total, self.stages - 1)
 
+    def denoises(self, step: int) -> bool:
+        """Whether `step` lies in a stage 0, where the target is the clean image."""
+        return self.stage(step) == 0
+
     def __call__(self, sigma: Float[Tensor, "batch"], noise: NoiseRange, step: int) -> Float[Tensor, "batch"]:
         """The unshifted levels [batch], from the lowest to sigma, that the unshifted levels `sigma` are paired with."""
         return _below(sigma, noise, self.base ** -self.stage(step), self.widening, self.steepness)
@@ -241,7 +245,7 @@ class StagedGap:
 
 @dataclass(frozen=True)
 class SmoothGap:
-    """As StagedGap, but the exponent rises evenly with the step, from `first` at the start to `last` at `total`, without jumps."""
+    """As StagedGap, but the exponent of the base rises evenly, from `first` at the start to `last` at `total`, without jumps."""
 
     total: int = 0
     first: float = 1.0
@@ -259,6 +263,10 @@ class SmoothGap:
         exponent = self.first + (self.last - self.first) * min(_known(self.total, step) / self.total, 1.0)
         return _below(sigma, noise, self.base**-exponent, self.widening, self.steepness)
 
+    def denoises(self, step: int) -> bool:
+        """Never: there is no stage 0."""
+        return False
+
 
 def _known(total: int, step: int) -> int:
     """The step; ValueError if the length of the run is not known."""
@@ -272,22 +280,18 @@ Gap = StagedGap | SmoothGap
 
 @dataclass(frozen=True)
 class InverseGap:
-    """1 / (t - r) of the shifted levels of a pair (Geng et al. 2024, arXiv 2406.14548): what is weighted is the slope along sigma."""
+    """1 / (t - r), shifted (Geng et al. 2024, arXiv 2406.14548): the slope of the estimate along sigma is what counts."""
 
-    def __call__(
-        self, sigma: Float[Tensor, "batch"], lower: Float[Tensor, "batch"], noise: NoiseRange
-    ) -> Float[Tensor, "batch"]:
+    def __call__(self, sigma: Float[Tensor, "batch"], lower: Float[Tensor, "batch"], noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Weights [batch] of pairs of unshifted levels; 0 where the two are one."""
         return _ratio(torch.ones_like(sigma), (sigma - lower) * noise.shift)
 
 
 @dataclass(frozen=True)
 class RelativeGap:
-    """t / (t - r): what is weighted is the slope along ln sigma, so that every octave of noise counts alike."""
+    """t / (t - r): the slope of the estimate along ln sigma is what counts, so that every octave of noise counts alike."""
 
-    def __call__(
-        self, sigma: Float[Tensor, "batch"], lower: Float[Tensor, "batch"], noise: NoiseRange
-    ) -> Float[Tensor, "batch"]:
+    def __call__(self, sigma: Float[Tensor, "batch"], lower: Float[Tensor, "batch"], noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Weights [batch] of pairs of unshifted levels; 0 where the two are one."""
         return _ratio(sigma, sigma - lower)
 

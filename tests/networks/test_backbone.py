@@ -112,3 +112,19 @@ def test_unequal_depths() -> None:
     encoder = Encoder(3, 8, 8, patch=4, width=12, depth=3, heads=2)
     with pytest.raises(ValueError, match="equal depths"):
         Decoder(encoder, width=12, depth=2, heads=2)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_impossible_dropout(dropout: float) -> None:
+    encoder = Encoder(1, 4, 4, patch=4, width=8, depth=1, heads=2)
+    with pytest.raises(ValueError, match="Dropout must be at least 0 and below 1"):
+        Decoder(encoder, 8, 1, 2, dropout)
+
+
+def test_dropout_is_in_every_block_of_the_decoder_alone() -> None:
+    encoder = Encoder(1, 4, 4, patch=4, width=8, depth=2, heads=2)
+    backbone = Backbone(encoder, Decoder(encoder, 8, 2, 2, 0.25), 0)
+    shares = {name: module.p for name, module in backbone.named_modules() if isinstance(module, nn.Dropout)}
+    assert {name for name, share in shares.items() if share == 0.25} == {name for name in shares if name.startswith("decoder")}
+    assert sum(name.startswith("decoder.blocks.1.") for name in shares) == 3
+    assert {share for name, share in shares.items() if name.startswith("encoder")} == {0.0}

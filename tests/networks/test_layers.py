@@ -111,3 +111,27 @@ def test_initial_deviations() -> None:
         assert 0.99 * bound < float(weight.abs().max()) <= bound
     assert all(float(layer.bias.abs().max()) == 0 for layer in (block.join, block.attention.out))
     assert all(float(parameter.abs().max()) == 0 for parameter in block.modulation.parameters())
+
+
+def test_dropout_leaves_names_and_evaluation_alone() -> None:
+    plain, dropped = ModulatedBlock(8, 2, 8, 8), ModulatedBlock(8, 2, 8, 8, dropout=0.5)
+    dropped.load_state_dict(plain.state_dict())
+    for parameter in plain.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    dropped.load_state_dict(plain.state_dict())
+    inputs = torch.randn(2, 5, 8), torch.randn(2, 5, 8), torch.randn(2, 8)
+    assert torch.equal(plain(*inputs), dropped.eval()(*inputs))
+    assert not torch.allclose(plain(*inputs), dropped.train()(*inputs))
+
+
+def test_dropout_of_attention_and_mlp() -> None:
+    """Each value is 0 with the given probability and else 1 / (1 - p) times larger; the MLP also drops within."""
+    tokens = torch.randn(4, 200, 8)
+    attention, mlp = Attention(8, 2, dropout=0.3), Mlp(8, dropout=0.3)
+    for module in (attention, mlp):
+        out = module(tokens)
+        assert float((out == 0).float().mean()) == pytest.approx(0.3, abs=3 * (0.21 / out.numel()) ** 0.5)
+    kept = attention(tokens)
+    assert torch.allclose(kept[kept != 0], (attention.eval()(tokens) / 0.7)[kept != 0], atol=1e-6)
+    inner = mlp[1](torch.ones(100, 1000))
+    assert float((inner == 0).float().mean()) == pytest.approx(0.3, abs=0.005)

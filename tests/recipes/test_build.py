@@ -11,8 +11,18 @@ from torch.nn import functional
 
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
-from pixelpath.recipes.build import checkpoint_activations, denoiser_of, hand_over, representation_of, start_from, student_of
-from pixelpath.recipes.recipe import ProjectorSize, Recipe
+from pixelpath.objectives.consistency import Consistency
+from pixelpath.objectives.features import ContrastiveFeatures
+from pixelpath.recipes.build import (
+    checkpoint_activations,
+    denoiser_of,
+    hand_over,
+    objective_through,
+    representation_of,
+    start_from,
+    student_of,
+)
+from pixelpath.recipes.recipe import ProjectorSize, Recipe, for_data
 from pixelpath.recipes.rows import digits_diffusion, digits_encoder
 from pixelpath.recipes.sizes import SIZES, Size, Stack
 from pixelpath.types import Batch
@@ -152,3 +162,31 @@ def test_a_stack_needs_blocks_and_heads_that_divide_its_width() -> None:
 def test_students_of_both_stages_are_of_their_kind() -> None:
     assert isinstance(student_of(encoder_recipe(), SHAPE, 3), Representation)
     assert isinstance(student_of(recipe(), SHAPE, 3), Denoiser)
+
+
+def test_an_objective_that_compares_features_is_bound_to_a_frozen_encoder() -> None:
+    noise = digits_diffusion().noise
+    plain, comparing = (
+        recipe(objective=objective) for objective in (Consistency(noise), Consistency(noise, features=ContrastiveFeatures()))
+    )
+    assert objective_through(plain, None) is plain.objective
+    assert objective_through(recipe(), None) == recipe().objective
+    with pytest.raises(ValueError, match=r"frozen encoder of stage one: name a run of it with --encoder RUN"):
+        objective_through(comparing, None)
+    frozen = representation_of(encoder_recipe(), SHAPE)
+    bound = objective_through(comparing, frozen)
+    assert not frozen.training
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    student = denoiser_of(comparing, SHAPE, 0)
+    batch = Batch(torch.randn(4, *SHAPE), torch.zeros(4, dtype=torch.long), (1, 2, 3, 4), 0)
+    losses = objective_through(for_data(comparing, *SHAPE[1:]), frozen)(student, student, batch, 0)
+    assert set(losses.parts) == {"consistency", "features"}
+    with pytest.raises(ValueError, match="does not know the length of its run"):
+        bound(student, student, batch, 0)
+
+
+def test_dropout_of_the_recipe_reaches_the_decoder() -> None:
+    student = student_of(recipe(dropout=0.5), SHAPE, 0)
+    shares = {module.p for module in student.modules() if isinstance(module, torch.nn.Dropout)}
+    assert shares == {0.0, 0.5}
+    assert student.state_dict().keys() == student_of(recipe(), SHAPE, 0).state_dict().keys()

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.noise import NoiseRange, seed_of
+from pixelpath.objectives.consistency import Consistency
 from pixelpath.recipes.build import denoiser_of
-from pixelpath.recipes.generate import SAMPLERS, Plan, balanced, generate
+from pixelpath.recipes.generate import SAMPLERS, Plan, balanced, default_sampler, generate
 from pixelpath.recipes.rows import digits_diffusion
 from pixelpath.recipes.sizes import Size, Stack
 
@@ -93,3 +94,27 @@ def test_balanced_labels_take_classes_in_turn() -> None:
 def test_a_batch_of_nothing_is_refused(denoiser: Denoiser) -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
         images(denoiser, [1], [0], Plan(NOISE, 1), 0)
+
+
+def test_renoising_visits_its_own_levels() -> None:
+    assert Plan(NOISE, 3, sampler=SAMPLERS["renoise"]).levels.tolist() == NOISE.visits(3).tolist()
+    assert Plan(NOISE, 3).levels.tolist() == NOISE.steps(3).tolist()
+    assert Plan(NOISE, at=(1.0, 0.3)).levels.tolist() == pytest.approx([5.0, 0.5, 0.15, 0.0])
+    assert Plan(NOISE, at=()).levels.tolist() == [5.0, 0.0]
+
+
+@pytest.mark.parametrize("at", [(10.0,), (1.0, 1.0), (0.5, 1.0), (1.0, 0.02)])
+def test_levels_to_visit_lie_inside_the_range(at: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"strictly between 10 and 0\.02"):
+        Plan(NOISE, at=at)
+
+
+def test_a_consistency_model_is_renoised() -> None:
+    diffusion = digits_diffusion()
+    assert default_sampler(diffusion) == "heun"
+    assert default_sampler(replace(diffusion, objective=Consistency(NOISE))) == "renoise"
+
+
+def test_one_step_of_renoising_is_that_of_euler(denoiser: Denoiser) -> None:
+    one, other = (images(denoiser, [5], [1], Plan(NOISE, 1, sampler=SAMPLERS[name])) for name in ("renoise", "euler"))
+    assert torch.equal(one, other)

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from pixelpath.data.sources import DataSettings
-from pixelpath.models.scalings import Preconditioned
-from pixelpath.noise import FlatWeight, LogUniform, NoiseRange
+from pixelpath.models.scalings import Clean, Preconditioned
+from pixelpath.noise import FlatWeight, LogUniform, NoiseRange, RelativeGap, SmoothGap, StagedGap
+from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
+from pixelpath.objectives.features import LayerFeatures
 from pixelpath.objectives.representation import Curriculum, InterpolatedTemperature, RepresentationLearning
 from pixelpath.recipes.recipe import Precision, Recipe, Sampling, for_data, from_json, summary, to_json
 from pixelpath.recipes.rows import table
 from pixelpath.recipes.sizes import NANO
-from pixelpath.training.optimizer import Constant, Cosine, Steps
+from pixelpath.training.optimizer import Constant, Cosine, Muon, Steps
 
 UNUSUAL = Recipe(
     "unusual",
@@ -27,9 +29,17 @@ UNUSUAL = Recipe(
     sampling=Sampling(5, 2.0, (0.2, math.inf)),
     data=DataSettings(Path("a/b"), Path("c"), resize=(8, 16), channels=1, workers=0),
 )
+ONE_STEP = Recipe(
+    "one-step",
+    Consistency(NoiseRange(), SmoothGap(last=9.0), LogUniform(), RelativeGap(), LayerFeatures((0, -1), 0.5), 0.1, 0.0),
+    scalings=Preconditioned(),
+    dropout=0.5,
+    steps=700,
+    optimizer=Muon(rate=2e-3, clip=1.0),
+)
 
 
-@pytest.mark.parametrize("recipe", [*table().values(), UNUSUAL], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [*table().values(), UNUSUAL, ONE_STEP], ids=lambda recipe: recipe.name)
 def test_a_recipe_goes_to_json_and_back(recipe: Recipe) -> None:
     assert from_json(to_json(recipe)) == recipe
     closed = recipe if recipe is UNUSUAL else for_data(recipe, 32, 48)
@@ -78,7 +88,9 @@ def test_closing_shifts_the_levels_and_fills_in_totals() -> None:
         for_data(replace(open_recipe, objective=replace(open_recipe.objective, noise=replace(noise, shift=2.0))), 8, 8)
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"batch_size": 0}, {"accumulate": 0}, {"patch": 0}, {"average_rate": 1.0}])
+@pytest.mark.parametrize(
+    "change", [{"steps": 0}, {"batch_size": 0}, {"accumulate": 0}, {"patch": 0}, {"average_rate": 1.0}, {"dropout": 1.0}]
+)
 def test_impossible_numbers_are_refused(change: dict) -> None:
     with pytest.raises(ValueError, match=f"--{next(iter(change)).replace('_', '-')} must be at least"):
         replace(UNUSUAL, **change)
@@ -93,3 +105,27 @@ def test_the_stage_follows_from_the_objective() -> None:
 def test_the_summary_says_stage_size_and_length() -> None:
     recipe = replace(UNUSUAL, size=NANO, steps=2500, batch_size=64)
     assert summary(recipe) == "Stage two: encoder 3 x 96, decoder 3 x 128, patch 4, 2,500 steps of 64 images."
+
+
+def test_closing_a_consistency_recipe_fills_in_total_and_boundary() -> None:
+    closed = for_data(ONE_STEP, 16, 16)
+    assert isinstance(closed.objective, Consistency)
+    assert closed.objective.gap == SmoothGap(total=700, last=9.0)
+    assert closed.scalings == Preconditioned(boundary=0.002 * (16 / 64))
+    staged = for_data(replace(ONE_STEP, objective=Consistency(NoiseRange(), StagedGap(total=70))), 16, 16)
+    assert isinstance(staged.objective, Consistency)
+    assert staged.objective.gap == StagedGap(total=70)
+    assert for_data(replace(ONE_STEP, scalings=Preconditioned(boundary=0.1)), 16, 16).scalings == Preconditioned(boundary=0.1)
+    assert for_data(replace(ONE_STEP, scalings=Clean()), 16, 16).scalings == Clean()
+    diffusion = for_data(replace(ONE_STEP, objective=Denoising(NoiseRange())), 16, 16)
+    assert diffusion.scalings == Preconditioned()
+    assert (ONE_STEP.is_one_step, diffusion.is_one_step, ONE_STEP.is_encoder) == (True, False, False)
+
+
+def test_an_optimizer_without_a_type_is_adamw() -> None:
+    written = json.loads(to_json(UNUSUAL))
+    assert written["optimizer"].pop("type") == "AdamW"
+    assert from_json(json.dumps(written)) == UNUSUAL
+    written["optimizer"]["type"] = "Nonsense"
+    with pytest.raises(ValueError, match="A setting of this recipe is wrong or missing"):
+        from_json(json.dumps(written))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pixelpath.noise import NoiseRange
-from pixelpath.sampling.samplers import ancestral, churn, euler, heun, multistep
+from pixelpath.sampling.samplers import ancestral, churn, euler, heun, multistep, renoise
 from pixelpath.types import Denoise, Images, Noise, Sigmas
 
 MEAN, DEVIATION = 0.3, 0.7
@@ -170,3 +170,41 @@ def test_levels_that_do_not_fall(sampler: Sampler, levels: list[float]) -> None:
 @pytest.mark.parametrize("sampler", PLAIN)
 def test_float32_images_stay_float32(sampler: Sampler) -> None:
     assert sampler(gaussian, torch.ones(1, 1, 2, 2), RANGE.steps(3)).dtype == torch.float32
+
+
+def test_one_step_of_renoising_is_the_denoiser() -> None:
+    x = start(torch.tensor(20.0))
+    assert torch.equal(renoise(gaussian, x, torch.tensor([20.0, 0.0]), constant(9.0)), gaussian(x, torch.tensor(20.0)))
+
+
+@pytest.mark.parametrize("lowest", [0.0, 0.3])
+def test_renoising_keeps_the_variance_of_every_level(lowest: float) -> None:
+    """With the exact consistency function of a Gaussian, down to `lowest`, x at each level has the noised data's variance."""
+    seen: dict[float, float] = {}
+
+    def exact(noisy: Images, sigma: Sigmas) -> Images:
+        seen[float(sigma)] = float(noisy.var())
+        return flow(noisy, float(sigma), lowest)
+
+    x = start(torch.tensor(5.0), pixels=600)
+    levels = torch.tensor([5.0, 1.5, 0.6, 0.0])
+    images = renoise(exact, x, levels, lambda: torch.randn_like(x), lowest)
+    assert list(seen) == pytest.approx([5.0, 1.5, 0.6])
+    for sigma, variance in [*seen.items(), (lowest, float(images.var()))]:
+        assert variance == pytest.approx(DEVIATION**2 + sigma**2, rel=0.01)
+
+
+def test_noise_of_renoising() -> None:
+    seen: list[float] = []
+
+    def watched(noisy: Images, sigma: Sigmas) -> Images:
+        seen.append(float(noisy.mean()))
+        return torch.full_like(noisy, MEAN)
+
+    renoise(watched, torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.tensor([5.0, 3.0, 1.0, 0.0]), constant(2.0), 0.5)
+    assert seen == pytest.approx([1, MEAN + 2 * math.sqrt(9 - 0.25), MEAN + 2 * math.sqrt(1 - 0.25)])
+    for wrong in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="lowest sigma of renoising"):
+            renoise(watched, torch.ones(1, 1, 1, 1), torch.tensor([5.0, 1.0, 0.0]), constant(2.0), wrong)
+    with pytest.raises(ValueError, match="fall strictly"):
+        renoise(watched, torch.ones(1, 1, 1, 1), torch.tensor([1.0, 2.0]), constant(2.0))

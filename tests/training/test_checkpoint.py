@@ -28,7 +28,7 @@ from pixelpath.training.checkpoint import (
     save,
 )
 from pixelpath.training.loop import train
-from pixelpath.training.optimizer import AdamW, Cosine
+from pixelpath.training.optimizer import AdamW, Cosine, Muon
 from pixelpath.types import Batch, Losses, Views
 
 
@@ -46,10 +46,13 @@ class Net(nn.Module):
 Run = tuple[nn.Module, nn.Module, torch.optim.Optimizer]
 
 
-def fresh(seed: int = 3) -> Run:
+ADAMW = AdamW(rate=0.05, clip=1.0)
+
+
+def fresh(seed: int = 3, settings: AdamW | Muon = ADAMW) -> Run:
     torch.manual_seed(seed)
     student = Net()
-    return student, twin(student), AdamW(rate=0.05, clip=1.0).build(student)
+    return student, twin(student), settings.build(student)
 
 
 def objective(student: nn.Module, average: nn.Module, batch: Batch | Views, step: int) -> Losses:
@@ -80,8 +83,9 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_ten_steps_saved_and_ten_more_are_twenty(tmp_path: Path) -> None:
-    whole, part, resumed = fresh(), fresh(), fresh(seed=99)
+@pytest.mark.parametrize("settings", [ADAMW, Muon(rate=0.05, clip=1.0)])
+def test_ten_steps_saved_and_ten_more_are_twenty(settings: AdamW | Muon, tmp_path: Path) -> None:
+    whole, part, resumed = (fresh(seed, settings) for seed in (3, 3, 99))
     go(whole, 0, 20)
     go(part, 0, 10)
     state = State(10, seed=5, seconds=1.5, skipped=2, value=0.25, scaler={"scale": 65536.0, "growth_interval": 2000})

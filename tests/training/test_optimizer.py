@@ -1,14 +1,21 @@
-"""The schedules against the reference's numbers, and AdamW against its equation."""
+"""The schedules against the reference's numbers, AdamW against its equation, and Muon against its own laws."""
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from pixelpath.training.optimizer import AdamW, Constant, Cosine, Steps
+from pixelpath.models.denoiser import Denoiser
+from pixelpath.models.scalings import Clean
+from pixelpath.networks.backbone import Backbone
+from pixelpath.networks.decoder import Decoder
+from pixelpath.networks.encoder import Encoder
+from pixelpath.networks.projector import Projector
+from pixelpath.training.optimizer import AdamW, Constant, Cosine, Muon, Steps, hidden_matrices
 
 
 @pytest.mark.parametrize(
@@ -98,3 +105,89 @@ def test_frozen_parameters_are_left_out() -> None:
         AdamW(rate=1e-3).build(toy)
     with pytest.raises(ValueError, match="rate > 0"):
         AdamW(rate=0.0)
+
+
+def generator() -> Denoiser:
+    encoder = Encoder(1, 4, 4, patch=2, width=8, depth=1, heads=2)
+    return Denoiser(Backbone(encoder, Decoder(encoder, 12, 1, 2), 3), Clean())
+
+
+def test_hidden_matrices_are_neither_embeddings_nor_ends() -> None:
+    student = generator()
+    hidden = hidden_matrices(student)
+    names = {name for name, parameter in student.named_parameters() if parameter in hidden}
+    block = ("attention.query_key_value", "attention.out", "mlp.0", "mlp.2")
+    expected = {f"backbone.encoder.blocks.0.{part}.weight" for part in block}
+    expected |= {f"backbone.decoder.blocks.0.{part}.weight" for part in (*block, "join", "modulation.1")}
+    assert names == expected | {"backbone.decoder.enter.weight"}
+    projector = Projector(4, 5, 3)
+    assert hidden_matrices(projector) == {projector[0].weight, projector[3].weight}
+
+
+class Two(nn.Module):
+    """A hidden matrix, and vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+
+def test_a_step_of_muon_is_orthogonal_and_as_large_as_adams() -> None:
+    """The update of a matrix has singular values near 1 times 0.2 sqrt(longer side); the rest moves by AdamW's first step."""
+    student = Two()
+    optimizer = Muon(rate=0.01, weight_decay=20.0).build(student)
+    before = {name: value.detach().clone() for name, value in student.named_parameters()}
+    student.linear.weight.grad, student.linear.bias.grad = torch.randn(3, 6), torch.tensor([0.3, -2.0, 5.0])
+    left, _, right = torch.linalg.svd(student.linear.weight.grad, full_matrices=False)
+    optimizer.step()
+    update = (before["linear.weight"] * (1 - 0.01 * 20) - student.linear.weight.detach()) / (0.01 * 0.2 * math.sqrt(6))
+    turned = left.T @ update @ right.T  # diagonal in the gradient's own directions, with values between 0.6 and 1.3
+    assert bool(((turned.diagonal() > 0.6) & (turned.diagonal() < 1.3)).all())
+    assert float((turned - turned.diagonal().diag()).abs().max()) < 0.05
+    moved = before["linear.bias"] - student.linear.bias.detach()
+    assert moved.tolist() == pytest.approx([0.01, -0.01, 0.01], rel=1e-4)  # and no decay
+
+
+def test_muon_has_momentum() -> None:
+    """After a gradient A, then B: the update is that of 0.95 (0.05 * 0.95 A + 0.05 B) + 0.05 B, Nesterov's."""
+    student, other = Two(), Two()
+    first, second = torch.randn(3, 6), torch.randn(3, 6)
+    optimizer = Muon(rate=0.01, weight_decay=0.0).build(student)
+    single = Muon(rate=0.01, momentum=0.0, weight_decay=0.0).build(other)
+    for gradient in (first, second):
+        before = student.linear.weight.detach().clone()
+        student.linear.weight.grad, student.linear.bias.grad = gradient, torch.ones(3)
+        optimizer.step()
+    other.linear.weight.grad, other.linear.bias.grad = 0.95 * (0.0475 * first + 0.05 * second) + 0.05 * second, torch.ones(3)
+    start = other.linear.weight.detach().clone()
+    single.step()
+    buffer = optimizer.state[student.linear.weight]["momentum_buffer"]
+    torch.testing.assert_close(buffer, 0.0475 * first + 0.05 * second)
+    torch.testing.assert_close(student.linear.weight.detach() - before, other.linear.weight.detach() - start, rtol=0, atol=2e-4)
+
+
+def test_the_schedule_sets_the_rate_of_every_part() -> None:
+    student = Two()
+    optimizer = Muon(rate=0.01).build(student)
+    assert len(optimizer.param_groups) == 2
+    before = [parameter.detach().clone() for parameter in student.parameters()]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    student.linear.weight.grad, student.linear.bias.grad = torch.randn(3, 6), torch.ones(3)
+    optimizer.step()
+    assert all(torch.equal(old, new) for old, new in zip(before, student.parameters(), strict=True))
+    optimizer.zero_grad()
+    assert student.linear.weight.grad is None
+
+
+def test_muon_of_frozen_parts() -> None:
+    student = Two()
+    student.linear.weight.requires_grad_(False)
+    assert [len(group["params"]) for group in Muon().build(student).param_groups] == [1]
+    student.linear.bias.requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing can be trained"):
+        Muon().build(student)
+    for wrong in ({"rate": 0.0}, {"momentum": 1.0}, {"clip": 0.0}):
+        with pytest.raises(ValueError, match="Muon needs rate > 0"):
+            replace(Muon(), **wrong)
+    assert [Muon(clip=0.5, clip_after=3).limit(step) for step in (3, 4)] == [None, 0.5]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from torch import nn
 
 from pixelpath.commands.folder import claim
 from pixelpath.commands.prepare import say
@@ -43,7 +44,8 @@ def import_official(
     encoder = encoder_in(model)
     if encoder.channels != len(official.NORMALISER.mean):
         raise ValueError(
-            f"{path} is a model of {encoder.channels} channels, and only RGB ones have a published normalisation: use Python's official.load."
+            f"{path} is a model of {encoder.channels} channels, and only RGB ones have a published normalisation: "
+            "load it in Python with pixelpath.interop.official.load."
         )
     claim(out, recipe, {"encoder": "", "start": "", "official": str(path)})
     classes = [f"{index:04d}" for index in range(model.backbone.num_classes)] if isinstance(model, Denoiser) else []
@@ -63,8 +65,8 @@ def recipe_of(model: Denoiser | Representation, name: str) -> Recipe:
     encoder, noise = encoder_in(model), official.noise_range(model)
     stack = Stack(len(encoder.blocks), encoder.width, heads_of(encoder))
     if isinstance(model, Representation):
-        first, last = model.projector[0].weight, model.projector[-1].weight
-        projector = ProjectorSize(int(first.shape[0]), int(last.shape[0]))
+        weights = [layer.weight for layer in model.projector.modules() if isinstance(layer, nn.Linear)]
+        projector = ProjectorSize(len(weights[0]), len(weights[-1]))
         objective = RepresentationLearning(noise, Curriculum(total=1))
         return Recipe(name, objective, Size(stack, stack), encoder.patch, projector, steps=1)
     decoder = model.backbone.decoder

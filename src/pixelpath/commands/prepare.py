@@ -122,6 +122,7 @@ def choose_device(name: str | None) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name == "cuda":
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it, in sampling as in training
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:

@@ -1,4 +1,4 @@
-"""The command `pixelpath quickstart`: both stages on small handwritten digits, from data to numbers, in a few minutes on a CPU."""
+"""The command `pixelpath quickstart`: both stages on small digits, from data to numbers, in a few minutes on a CPU."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def judge(run: Run, data: Data, out: Path) -> dict[str, Any]:
 
 
 def read(data: Data, made: Made, intended: np.ndarray) -> tuple[float, float]:
-    """A support vector classifier trained on the real digits: its accuracy on held-out ones, and the share of samples read as intended."""
+    """A classifier (support vectors) of real digits: its accuracy on held-out ones, the share of samples it reads as intended."""
     known = [_rows(sources.gather(side, range(len(side)))) for side in (data.training, data.held_out)]
     classifier = SVC(gamma="scale", C=10.0).fit(known[0], sources.labels(data.training))
     accuracy = classifier.score(known[1], sources.labels(data.held_out))
@@ -97,8 +97,8 @@ def _short(recipe: Recipe, speed_up: int) -> Recipe:
 def _ending(out: Path, result: dict[str, Any]) -> str:
     return "\n".join(
         [
-            f"{result['recognised']:.1%} of {JUDGED} guided samples are read as the digit they were meant to be, by a classifier that reads "
-            f"{result['classifier_held_out_accuracy']:.1%} of held-out real digits.",
+            f"{result['recognised']:.1%} of {JUDGED} guided samples are read as the digit they were meant to be, by a classifier "
+            f"that reads {result['classifier_held_out_accuracy']:.1%} of held-out real digits.",
             f"Frechet distance in pixels, {result['few']} unguided samples: {result['frechet']:.3f}; "
             f"{result['few']} held-out real digits in their place: {result['floor']:.3f}.",
             f"All of this took {result['seconds']:.0f} s. Look at {out / 'samples.png'} and {out / 'diffusion' / 'report.html'};",

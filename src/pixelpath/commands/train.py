@@ -116,7 +116,6 @@ class Session:
         self.keep, self.every = 3, 1000
         self.precision = precision_of(recipe, device)
         if device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
             torch.cuda.set_device(device)
         self.bare = bare.to(device)
         self.average = twin(self.bare)
@@ -184,11 +183,12 @@ class Session:
     def steps(self) -> Iterator[Step]:
         """The steps of the run from where it stands."""
         recipe, first = self.recipe, self.state.step
-        student = torch.compile(self.bare) if self.compiles else self.bare
+        student, teacher = (torch.compile(each) if self.compiles else each for each in (self.bare, self.average))
         assert isinstance(student, nn.Module)
+        assert isinstance(teacher, nn.Module)
         return steps_of(
             distribute(student),
-            self.average,
+            teacher,
             objective_of(recipe),
             self.optimizer,
             recipe.schedule,
@@ -205,7 +205,7 @@ class Session:
 
     @property
     def compiles(self) -> bool:
-        """Whether the student is compiled."""
+        """Whether student and teacher are compiled."""
         return self.device.type == "cuda" if self.recipe.compile is None else self.recipe.compile
 
     def measure(self, step: Step, images: Source, journal: Journal) -> float | None:

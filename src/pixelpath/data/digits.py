@@ -8,13 +8,13 @@ import numpy as np
 
 
 def write_digits(path: Path) -> Path:
-    """Write the digits as a .npz that any recipe can train on: uint8 images [1797, 8, 8], 17 grey levels spread over 0 .. 255, and labels."""
+    """Write a .npz that any recipe can train on: uint8 images [1797, 8, 8], 17 grey levels spread over 0 .. 255, and labels."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    images = np.rint(found["images"] * 255 / 16).astype(np.uint8)
+    rows, labels = load_digits(return_X_y=True)
+    images = np.rint(rows * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial.npz")
-    np.savez(partial, images=images, labels=found["target"].astype(np.int64), class_names=np.array(list("0123456789")))
+    np.savez(partial, images=images, labels=labels.astype(np.int64), class_names=np.array(list("0123456789")))
     partial.replace(path)
     return path

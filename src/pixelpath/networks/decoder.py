@@ -15,8 +15,8 @@ class Decoder(nn.Module):
     """An encoding and a condition [batch, encoder width] to images [batch, channels, rows, columns], zero before training.
 
     Block i takes the output of encoder block depth - 1 - i as its long skip. While training, `dropout` sets this share of the
-    outputs of attention, and of the inner and outer outputs of every MLP, to 0. Raises ValueError if the decoder is not as deep as
-    the encoder, or unless 0 <= dropout < 1.
+    outputs of attention, and of the inner and outer outputs of every MLP, to 0. Raises ValueError if the decoder is not as deep
+    as the encoder, or unless 0 <= dropout < 1.
     """
 
     def __init__(self, encoder: Encoder, width: int, depth: int, heads: int, dropout: float = 0.0) -> None:

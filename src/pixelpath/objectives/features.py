@@ -1,7 +1,7 @@
 """Feature losses: does an estimate look like its image to the encoder of stage one?
 
-The encoder is *frozen*: a Representation in evaluation mode whose weights collect no gradients, while gradients pass through it to
-the estimate. Both images are seen at one sigma, without noise added.
+The encoder is *frozen*: a Representation in evaluation mode whose weights collect no gradients, while gradients pass through it
+to the estimate. Both images are seen at one sigma, without noise added.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class LayerFeatures:
     """weight mean |n(h(estimate)) - n(h(x))|^2 over tokens and blocks, h a block's output, n division by a token's length.
 
     `blocks` are numbers of the frozen encoder's blocks, from 0, or from -1 backwards; none given are all. The form is that of
-    perceptual losses (Zhang et al. 2018, arXiv 1801.03924, eq. 1, with equal weights), on features learned from the run's own data.
+    perceptual losses (Zhang et al. 2018, arXiv 1801.03924, eq. 1, with equal weights), on features learned from one's own data.
     """
 
     blocks: tuple[int, ...] = ()
@@ -84,7 +84,9 @@ class LayerFeatures:
 
 def _given(frozen: Representation | None) -> Representation:
     if frozen is None:
-        raise ValueError("This objective compares features, so it needs the encoder of a finished stage one: call `through` with it.")
+        raise ValueError(
+            "This objective compares features, so it needs the encoder of a finished stage one: call `through` with it."
+        )
     return frozen
 
 

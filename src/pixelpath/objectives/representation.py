@@ -36,7 +36,9 @@ class Curriculum:
     def __call__(self, step: int) -> int:
         """How many levels the grid has at `step`."""
         if self.total == 0:
-            raise ValueError("This curriculum does not know the length of its run: give it a total, or close its recipe with for_data.")
+            raise ValueError(
+                "This curriculum does not know the length of its run: give it a total, or close its recipe with for_data."
+            )
         span = math.ceil(self.total / math.log2(math.ceil(self.last / self.first) + 1))
         return min(self.first * 2 ** math.ceil(step / span), self.last) + 1
 

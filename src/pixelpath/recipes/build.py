@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -16,7 +17,9 @@ from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.projector import Projector
 from pixelpath.noise import seed_of
+from pixelpath.objectives.consistency import Consistency
 from pixelpath.recipes.recipe import Recipe
+from pixelpath.types import Objective
 
 Shape = tuple[int, int, int]  # channels, rows, columns
 
@@ -29,7 +32,7 @@ def encoder_of(recipe: Recipe, shape: Shape) -> Encoder:
 def denoiser_of(recipe: Recipe, shape: Shape, num_classes: int) -> Denoiser:
     """A new denoiser for images of `shape` in `num_classes` classes (0: unconditional)."""
     encoder, stack = encoder_of(recipe, shape), recipe.size.decoder
-    decoder = Decoder(encoder, stack.width, stack.depth, stack.heads)
+    decoder = Decoder(encoder, stack.width, stack.depth, stack.heads, recipe.dropout)
     return Denoiser(Backbone(encoder, decoder, num_classes), recipe.scalings)
 
 
@@ -46,6 +49,22 @@ def student_of(recipe: Recipe, shape: Shape, num_classes: int) -> Representation
         student = representation_of(recipe, shape) if recipe.is_encoder else denoiser_of(recipe, shape, num_classes)
     checkpoint_activations(student, recipe.activation_checkpointing)
     return student
+
+
+def objective_through(recipe: Recipe, frozen: Representation | None) -> Objective:
+    """The recipe's objective, ready to be called; `frozen` is the stage one through which a consistency model compares features.
+
+    It must lie on the device of the run, and is frozen here. Raises ValueError if it is needed and not given.
+    """
+    objective = recipe.objective
+    if not isinstance(objective, Consistency) or not objective.needs_encoder:
+        return cast(Objective, objective)
+    if frozen is None:
+        raise ValueError(
+            f"{recipe.name} compares features through the frozen encoder of stage one: name a run of it with --encoder RUN, "
+            "or choose --objective.features no."
+        )
+    return objective.through(frozen)
 
 
 def checkpoint_activations(student: Representation | Denoiser, on: bool) -> None:

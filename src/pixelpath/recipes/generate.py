@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.noise import NoiseRange, generators, normal, seed_of
+from pixelpath.recipes.recipe import Recipe
 from pixelpath.sampling.guidance import guide
-from pixelpath.sampling.samplers import ancestral, churn, euler, heun, multistep
+from pixelpath.sampling.samplers import ancestral, churn, euler, heun, multistep, renoise
 from pixelpath.types import Denoise, Images, Labels, Noise
 
 Sampler = Callable[[Denoise, Images, Tensor, Noise], Images]
@@ -27,15 +29,23 @@ SAMPLERS: dict[str, Sampler] = {
     "churn": churn,
     "ancestral": ancestral,
     "multistep": lambda denoise, x, levels, noise: multistep(denoise, x, levels),
+    "renoise": renoise,
 }
+
+
+def default_sampler(recipe: Recipe) -> str:
+    """The name of the sampler that suits what the recipe trains: renoise for a consistency model, else heun."""
+    return "renoise" if recipe.is_one_step else "heun"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to sample: `sampler` over the levels of `noise.steps(steps)`, guided by `scale` between two unshifted sigmas.
+    """How to sample: `sampler` over `levels`, guided by `scale` between two unshifted sigmas.
 
-    `reference` is the denoiser that guidance pushes away from: None for the same one without label (classifier-free), which
-    needs classes.
+    The levels are those of `noise.steps(steps)`, for renoise those of `noise.visits(steps)`, unless `at` names the unshifted
+    sigmas to visit between the highest level and 0; `steps` is then not used. Raises ValueError if these do not fall within the
+    range. `reference` is the denoiser that guidance pushes away from: None for the same one without label (classifier-free),
+    which needs classes.
     """
 
     noise: NoiseRange
@@ -44,6 +54,21 @@ class Plan:
     between: tuple[float, float] = (0.0, math.inf)
     sampler: Sampler = SAMPLERS["heun"]
     reference: Denoiser | None = None
+    at: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        inner = (self.noise.highest, *(self.at or ()), self.noise.lowest)
+        if self.at and any(below >= sigma for sigma, below in pairwise(inner)):
+            raise ValueError(
+                f"The levels to visit must fall strictly between {self.noise.highest:g} and {self.noise.lowest:g}, got {self.at}."
+            )
+
+    @property
+    def levels(self) -> Tensor:
+        """The shifted levels, falling from the highest to 0 (float64)."""
+        if self.at is not None:
+            return torch.tensor([self.noise.highest, *self.at, 0.0], dtype=torch.float64) * self.noise.shift
+        return self.noise.visits(self.steps) if self.sampler is renoise else self.noise.steps(self.steps)
 
 
 def balanced(seeds: Sequence[int], num_classes: int) -> Labels:
@@ -61,7 +86,7 @@ def generate(
     if batch_size < 1:
         raise ValueError(f"The batch size must be at least 1, got {batch_size}.")
     device = next(denoiser.parameters()).device
-    levels = plan.noise.steps(plan.steps)
+    levels = plan.levels
     for start in range(0, len(seeds), batch_size):
         part = seeds[start : start + batch_size]
         sources = generators([seed_of(seed) for seed in part])

@@ -21,12 +21,14 @@ from cattrs.strategies import configure_tagged_union
 
 from pixelpath.data.sources import DataSettings
 from pixelpath.data.views import PHOTOGRAPHS, Augmentation
-from pixelpath.models.scalings import Clean, Scalings
-from pixelpath.noise import Draw, NoiseRange, Weight
+from pixelpath.models.scalings import Clean, Preconditioned, Scalings
+from pixelpath.noise import Draw, Gap, NoiseRange, PairWeight, Weight
+from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
+from pixelpath.objectives.features import FeatureLoss
 from pixelpath.objectives.representation import RepresentationLearning, Temperature
 from pixelpath.recipes.sizes import NANO, Size
-from pixelpath.training.optimizer import AdamW, Cosine, Schedule
+from pixelpath.training.optimizer import AdamW, Cosine, Muon, Schedule
 
 
 class Precision(Enum):
@@ -64,8 +66,8 @@ class Recipe:
 
     name: str
     """What the recipe is called."""
-    objective: RepresentationLearning | Denoising
-    """What training minimises: representation learning (stage one) or denoising (stage two)."""
+    objective: RepresentationLearning | Denoising | Consistency
+    """What training minimises: representation learning (stage one), denoising or consistency (stage two)."""
     size: Size = NANO
     """Depth, width and heads of encoder and decoder."""
     patch: int = 4
@@ -74,6 +76,8 @@ class Recipe:
     """The projector of stage one."""
     scalings: Scalings = field(default_factory=Clean)
     """What the network's output means in stage two."""
+    dropout: float = 0.0
+    """Share of the decoder's activations that stage two sets to 0 while training."""
     augmentation: Augmentation = PHOTOGRAPHS
     """The views of stage one."""
     flip: bool = False
@@ -88,7 +92,7 @@ class Recipe:
     """Images per step, over all processes."""
     accumulate: int = 1
     """Parts into which every process splits its share of the batch, one after the other."""
-    optimizer: AdamW = field(default_factory=AdamW)
+    optimizer: AdamW | Muon = field(default_factory=AdamW)
     """The optimizer."""
     schedule: Schedule = field(default_factory=Cosine)
     """The learning rate's factor as a function of the step."""
@@ -114,6 +118,8 @@ class Recipe:
                 raise ValueError(f"--{name} must be at least 1, got {value}.")
         if not 0 <= self.average_rate < 1:
             raise ValueError(f"--average-rate must be at least 0 and below 1, got {self.average_rate}: choose for example 0.999.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"--dropout must be at least 0 and below 1, got {self.dropout}: choose for example 0.5.")
 
     @property
     def noise(self) -> NoiseRange:
@@ -125,16 +131,25 @@ class Recipe:
         """Whether this is stage one."""
         return isinstance(self.objective, RepresentationLearning)
 
+    @property
+    def is_one_step(self) -> bool:
+        """Whether this trains a consistency model, which makes an image in one evaluation."""
+        return isinstance(self.objective, Consistency)
+
 
 def for_data(recipe: Recipe, rows: int, columns: int) -> Recipe:
     """The closed recipe for images of `rows` x `columns`: levels shifted, totals of schedule and curricula set to the steps.
 
-    Raises ValueError if the recipe sets a shift other than 1 by hand.
+    Preconditioned scalings of a consistency model take the lowest shifted level as their boundary, unless they have one. Raises
+    ValueError if the recipe sets a shift other than 1 by hand.
     """
     if recipe.noise.shift != 1:
         raise ValueError("The shift of the noise range follows from the size of the images: leave --objective.noise.shift alone.")
-    objective = replace(recipe.objective, noise=recipe.noise.for_resolution(math.sqrt(rows * columns)))
-    return _with_totals(replace(recipe, objective=objective), recipe.steps)
+    noise, scalings = recipe.noise.for_resolution(math.sqrt(rows * columns)), recipe.scalings
+    if recipe.is_one_step and isinstance(scalings, Preconditioned) and scalings.boundary == 0:
+        scalings = replace(scalings, boundary=noise.lowest * noise.shift)
+    closed = replace(recipe, objective=replace(recipe.objective, noise=noise), scalings=scalings)
+    return _with_totals(closed, recipe.steps)
 
 
 def summary(recipe: Recipe) -> str:
@@ -164,7 +179,8 @@ def _converter() -> cattrs.Converter:
     converter.register_unstructure_hook(float, lambda value: str(value) if math.isinf(value) else value)
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook(Path, lambda value, _: Path(value))
-    for union in (Draw, Weight, Scalings, Temperature, Schedule, RepresentationLearning | Denoising):
+    parts = (Draw, Weight, Gap, PairWeight, FeatureLoss, Scalings, Temperature, Schedule, AdamW | Muon)
+    for union in (*parts, RepresentationLearning | Denoising | Consistency):
         configure_tagged_union(union, converter, tag_name="type")
     return converter
 
@@ -175,9 +191,15 @@ def to_json(recipe: Recipe) -> str:
 
 
 def from_json(text: str) -> Recipe:
-    """The recipe that `to_json` wrote; ValueError naming a setting that is unknown (with the near ones) or has a wrong value."""
+    """The recipe that `to_json` wrote; ValueError naming a setting that is unknown (with the near ones) or has a wrong value.
+
+    An optimizer without a type is AdamW, which was the only one when it was written.
+    """
     try:
-        return _converter().structure(json.loads(text), Recipe)
+        document = json.loads(text)
+        if isinstance(document, dict) and isinstance(document.get("optimizer"), dict):
+            document["optimizer"].setdefault("type", "AdamW")
+        return _converter().structure(document, Recipe)
     except json.JSONDecodeError as error:
         raise ValueError(f"This recipe is not JSON ({error}): write it with pixelpath.recipes.recipe.to_json.") from error
     except BaseValidationError as error:

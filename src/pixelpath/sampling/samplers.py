@@ -108,8 +108,8 @@ def multistep(denoise: Denoise, x: Images, levels: Levels) -> Images:
 def renoise(denoise: Denoise, x: Images, levels: Levels, noise: Noise, lowest: float = 0.0) -> Images:
     """One estimate per level, each of the one before under fresh noise (Song et al. 2023, arXiv 2303.01469, algorithm 1).
 
-    For consistency models: x <- D(x, sigma), then + sqrt(next^2 - lowest^2) e, `lowest` (at most any level but a last 0) being the
-    sigma at which the estimates still are.
+    For consistency models: x <- D(x, sigma), then + sqrt(next^2 - lowest^2) e, `lowest` (at most any level but a last 0) being
+    the sigma at which the estimates still are.
     """
     levels = _checked(levels)
     if lowest < 0 or any(0 < below < lowest for below in levels[1:].tolist()):

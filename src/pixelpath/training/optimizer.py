@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pixelpath.networks.decoder import Decoder
+from pixelpath.networks.projector import Projector
 from pixelpath.training.average import unwrapped
 
 
@@ -109,12 +112,97 @@ class AdamW:
         return self.clip if step > self.clip_after else None
 
     def build(self, student: nn.Module) -> torch.optim.AdamW:
-        """The optimizer of all parameters that require gradients (ValueError if none does): fused on CUDA, foreach elsewhere."""
-        free = [parameter for parameter in unwrapped(student).parameters() if parameter.requires_grad]
-        if not free:
-            raise ValueError("No parameter of the student requires gradients, so nothing can be trained: unfreeze a part.")
-        decaying = [parameter for parameter in free if self.decay_all or parameter.ndim > 1]
-        spared = [parameter for parameter in free if not (self.decay_all or parameter.ndim > 1)]
-        groups = [{"params": decaying, "weight_decay": self.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-        groups = [group for group in groups if group["params"]]
-        return torch.optim.AdamW(groups, lr=self.rate, betas=self.betas, fused=True)
+        """The optimizer of all parameters that require gradients (ValueError if none does), fused."""
+        return _adamw(_free(student), self.rate, self.betas, self.weight_decay, self.decay_all)
+
+
+def _free(student: nn.Module) -> list[nn.Parameter]:
+    """The parameters that require gradients; ValueError if none does."""
+    free = [parameter for parameter in unwrapped(student).parameters() if parameter.requires_grad]
+    if not free:
+        raise ValueError("No parameter of the student requires gradients, so nothing can be trained: unfreeze a part.")
+    return free
+
+
+def _adamw(
+    free: list[nn.Parameter], rate: float, betas: tuple[float, float], weight_decay: float, decay_all: bool
+) -> torch.optim.AdamW:
+    decaying = [parameter for parameter in free if decay_all or parameter.ndim > 1]
+    spared = [parameter for parameter in free if not (decay_all or parameter.ndim > 1)]
+    groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
+
+
+@dataclass(frozen=True)
+class Muon:
+    """Momentum made orthogonal (Jordan et al. 2024, "Muon") for hidden matrices, AdamW for all other parameters, at one rate.
+
+    A matrix's update is 0.2 sqrt(its longer side) times the orthogonal one, so that it is as large as AdamW's and takes its
+    rate and decay (Liu et al. 2025, arXiv 2502.16982). Hidden matrices are the weights of linear layers other than the
+    decoder's last and the projector's last: not embeddings, positions, patches, biases or norms. What AdamW moves decays as in
+    AdamW; `clip` as there.
+    """
+
+    rate: float = 1e-3
+    momentum: float = 0.95
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.01
+    clip: float | None = None
+    clip_after: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.rate > 0 or not 0 <= self.momentum < 1 or (self.clip is not None and not self.clip > 0):
+            raise ValueError(f"Muon needs rate > 0, 0 <= momentum < 1 and clip > 0 (or None), got {self}.")
+
+    def limit(self, step: int) -> float | None:
+        """The largest norm of the gradient at step `step`, counted from 1, or None."""
+        return self.clip if step > self.clip_after else None
+
+    def build(self, student: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of all parameters that require gradients (ValueError if none does)."""
+        free, hidden = _free(student), hidden_matrices(unwrapped(student))
+        matrices = [parameter for parameter in free if parameter in hidden]
+        rest = [parameter for parameter in free if parameter not in hidden]
+        parts: list[torch.optim.Optimizer] = []
+        if matrices:
+            scale = "match_rms_adamw"
+            muon = torch.optim.Muon(matrices, self.rate, self.weight_decay, self.momentum, adjust_lr_fn=scale)
+            parts.append(muon)
+        if rest:
+            parts.append(_adamw(rest, self.rate, self.betas, self.weight_decay, decay_all=False))
+        return Together(parts)
+
+
+def hidden_matrices(student: nn.Module) -> set[Tensor]:
+    """The weights of linear layers, but for the last ones, which put out images or projections."""
+    last = [module.out for module in student.modules() if isinstance(module, Decoder)]
+    last += [module[-1] for module in student.modules() if isinstance(module, Projector)]
+    return {module.weight for module in student.modules() if isinstance(module, nn.Linear) and module not in last}
+
+
+class Together(torch.optim.Optimizer):
+    """Several optimizers as one: it has the groups and the state of all, and each part steps its own groups."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Give the parts this one's groups, in order, and its state."""
+        first = 0
+        for part in self.parts:
+            last = first + len(part.param_groups)
+            part.param_groups, part.state, first = self.param_groups[first:last], self.state, last
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One step of every part."""
+        for part in self.parts:
+            part.step()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        super().load_state_dict(state_dict)
+        self._share()

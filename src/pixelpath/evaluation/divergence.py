@@ -1,0 +1,85 @@
+"""Signs that a generator goes wrong while it trains: samples whose moments leave the data's, and losses that jump.
+
+*Moments* are per channel, of images in one range [batch, channel, row, column]; the *spread* is the deviation over images of one
+pixel (root of the mean square over pixels), which is 0 for samples that are all alike, however much structure they have.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pixelpath.types import Images
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean, deviation and spread of every channel."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    spread: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Band:
+    """How far samples may be from the data: the mean by `shift` deviations of the data, the others by a factor in [least, most].
+
+    A few hundred samples of a good generator lie well inside; images of pure noise, of one colour or of one kind do not.
+    """
+
+    shift: float = 0.5
+    least: float = 0.5
+    most: float = 2.0
+
+
+def moments(images: Images) -> Moments:
+    """The moments of at least two images; ValueError for fewer."""
+    if len(images) < 2:
+        raise ValueError(f"The moments of samples need at least 2 images, got {len(images)}: draw more.")
+    values = images.detach().cpu().double()
+    spread = values.var(0, correction=1).mean((1, 2)).sqrt()
+    deviation = values.transpose(0, 1).flatten(1).std(1, correction=0)
+    return Moments(*(tuple(each.tolist()) for each in (values.mean((0, 2, 3)), deviation, spread)))
+
+
+def outside(samples: Images, data: Moments, band: Band = Band()) -> list[str]:
+    """A sentence for every moment of the samples that has left its band around the data's; empty if all are well.
+
+    Raises ValueError if the samples have another number of channels.
+    """
+    found = moments(samples)
+    if len(found.mean) != len(data.mean):
+        raise ValueError(f"The samples have {len(found.mean)} channels and the data {len(data.mean)}: compare like with like.")
+    if not bool(torch.isfinite(samples).all()):
+        return ["samples are not finite"]
+    alarms = []
+    for channel, deviation in enumerate(data.deviation):
+        where = f" of channel {channel}" if len(data.mean) > 1 else ""
+        distance = abs(found.mean[channel] - data.mean[channel])
+        if distance > band.shift * deviation:
+            alarms.append(f"the mean{where} of samples is {distance / max(deviation, 1e-12):.2f} deviations from the data's")
+        for name, ours, theirs in (
+            ("deviation", found.deviation[channel], deviation),
+            ("spread", found.spread[channel], data.spread[channel]),
+        ):
+            if not band.least * theirs <= ours <= band.most * theirs:
+                alarms.append(f"the {name}{where} of samples is {ours / max(theirs, 1e-12):.2f} times the data's")
+    return alarms
+
+
+def spiked(losses: Sequence[float], window: int = 50, factor: float = 5.0) -> bool:
+    """Whether the last of the losses (positive, in the order of steps) is not finite, or above `factor` medians of those before.
+
+    The median is over the `window` losses before the last, so that a slow change is none; with fewer than ten of them only a loss
+    that is not finite counts.
+    """
+    *before, last = losses
+    if not math.isfinite(last):
+        return True
+    known = [loss for loss in before[-window:] if math.isfinite(loss)]
+    return len(known) >= 10 and last > factor * statistics.median(known)
