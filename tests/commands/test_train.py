@@ -201,7 +201,8 @@ def test_without_classes(pictures: Path, tmp_path: Path) -> None:
 def test_mirroring_changes_what_is_learned(pictures: Path, tmp_path: Path) -> None:
     for name, words in (("plain", ()), ("mirrored", ("--flip",))):
         assert train("digits-diffusion", pictures, tmp_path / name, *words, "--steps", 3) == 0
-    assert losses(tmp_path / "mirrored")[0]["loss"] != losses(tmp_path / "plain")[0]["loss"]
+    # the first estimate is 0, and equally wrong about an image and its mirror image
+    assert losses(tmp_path / "mirrored")[1]["loss"] != losses(tmp_path / "plain")[1]["loss"]
 
 
 def test_a_batch_may_be_larger_than_the_data(pictures: Path, tmp_path: Path) -> None:
@@ -220,10 +221,13 @@ def test_parts_of_a_batch_give_its_gradient(pictures: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_mixed_precision_is_near_float32(precision: str, whole: tuple[str, Path], pictures: Path, tmp_path: Path) -> None:
-    stage, straight = whole
-    assert train(stage, pictures, tmp_path, "--precision", precision, "--steps", 3) == 0
-    ours, theirs = losses(tmp_path)[1], losses(straight)[1]  # the first estimate of stage two is 0 in any precision
+@pytest.mark.parametrize("stage", STAGES)
+def test_mixed_precision_is_near_float32(precision: str, stage: str, pictures: Path, tmp_path: Path) -> None:
+    # under the grid weight float16 skips the first step, to find its loss scale, and learns something else
+    weight = () if stage == "digits-encoder" else ("--objective.weight", "edm", "--scalings", "preconditioned")
+    for name in ("float32", precision):
+        assert train(stage, pictures, tmp_path / name, "--precision", name, "--steps", 3, *weight) == 0
+    ours, theirs = losses(tmp_path / precision)[1], losses(tmp_path / "float32")[1]  # the first estimate of stage two is 0
     assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.02)
     assert ours["loss"] != theirs["loss"]
 

@@ -289,3 +289,17 @@ def test_two_processes_equal_one(tmp_path: Path, accumulate: int) -> None:
 
 if __name__ == "__main__":
     _worker(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+
+
+def test_looking_for_the_scale_of_float16_is_no_failure() -> None:
+    """The scale is halved more often than a run may fail in a row, before the first gradient fits into float16."""
+    student, average = fresh()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
+
+    def steep(student: nn.Module, average: nn.Module, batch: Batch | Views, step: int) -> Losses:
+        return Losses(1e3 * regression(student, average, batch, step).total)
+
+    options = {"first": 0, "steps": 40, "average_rate": 0.9, "seed": 5, "precision": torch.float16, "scaler": scaler}
+    steps = list(train(student, average, steep, AdamW(rate=1e-3).build(student), Constant(), stream(), **options))
+    assert sum(step.skipped for step in steps) > 10
+    assert not steps[-1].skipped

@@ -122,7 +122,9 @@ def train(
             update(average, student, average_rate(number) if callable(average_rate) else average_rate)
         if scaler is not None:
             scaler.update()
-        failures = failures + 1 if skipped else 0
+        # a gradient that overflows float16 halves the scale of the loss: no failure while that can still be halved
+        searching = scaler is not None and math.isfinite(means["loss"]) and scaler.get_scale() > 1
+        failures = failures + 1 if skipped and not searching else 0
         images = len(batch.images) * processes.count()
         step = Step(number, means, gradient_norm, rate, skipped, images, time.perf_counter() - started)
         yield step
