@@ -26,9 +26,7 @@ from pixelpath.commands.prepare import read_data
 from pixelpath.commands.sample import How, choose_labels, make
 from pixelpath.commands.train import train
 from pixelpath.data.digits import write_digits
-from pixelpath.evaluation import statistics as moments
-from pixelpath.evaluation.distances import frechet, real_floor
-from pixelpath.evaluation.features import Pixels, extract
+from pixelpath.evaluation.features import Pixels
 from pixelpath.models.scalings import Clean, Preconditioned
 from pixelpath.noise import EDMWeight, FlatWeight, GridLogNormal, GridWeight, LogNormal, LogUniform
 from pixelpath.objectives.denoising import Denoising
@@ -105,15 +103,12 @@ def run(folder: Path, digits: Path, variant: Variant, seed: int) -> dict[str, fl
     _, recognised = quickstart.read(data, guided, labels.numpy())
     many = range(len(data.training))
     plain = make(opened, many, choose_labels(opened, many, ()), How(scale=1.0), torch.device("cpu"))
-    real = evaluate.Real(data.training, data.held_out)
-    features = [extract(Pixels(), batches) for batches in (real.batches(real.training), plain.images.split(256))]
-    held_out = extract(Pixels(), real.batches(real.held_out))
     spent = sum(seconds_of(run) for run in folder.iterdir() if run.is_dir())
-    few = len(held_out)
+    pixels = evaluate.measure(opened, data, plain, [Pixels()], torch.device("cpu"))["distances"][0]
     return {
-        "frechet": frechet(moments.of(features[0]), moments.of(features[1])),
-        "frechet_of_few": frechet(moments.of(features[0]), moments.of(features[1][:few])),
-        "floor_of_few": real_floor(features[0], few, held_out).distance,
+        "frechet": pixels["frechet"],
+        "frechet_of_few": pixels["frechet_of_few"],
+        "floor_of_few": pixels["frechet_floor_of_few"],
         "recognised": recognised,
         "seconds": spent,
     }

@@ -139,6 +139,7 @@ def own_loss(recipe: Recipe, student: nn.Module, average: nn.Module, ready: Batc
         consistency = recipe.objective.consistency(student, ready, noise, 21, 10, 0)
         return (recipe.objective.contrast(student, average, ready, noise) + consistency).mean()
     assert isinstance(ready, Batch)
+    assert isinstance(recipe.objective, Denoising)
     sigma, drop = torch.ones_like(noise[:, 0, 0, 0]), noise[:, 0, 0, 0] > 1.28
     weight = recipe.objective.weight(sigma, recipe.noise)
     return (weight * recipe.objective.errors(student, ready, noise, sigma, drop)).mean()

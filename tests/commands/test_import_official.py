@@ -8,6 +8,7 @@ import torch
 from tests.commands.application import call
 
 from pixelpath.interop import official
+from pixelpath.models.representation import Representation
 from pixelpath.recipes.run import open_run
 
 
@@ -28,8 +29,10 @@ def test_an_encoder_can_start_stage_two(parity: Path, tmp_path: Path) -> None:
     file, out = parity / "weights_rcm_online.safetensors", tmp_path / "run"
     assert call("import-official", file, "--out", out, "--encoder-heads", 4) == 0
     noisy = torch.randn(2, 3, 32, 32)
-    features = official.load(file, 4).features(noisy, torch.tensor(0.5))
-    assert torch.equal(open_run(out).representation.features(noisy, torch.tensor(0.5)), features)
+    model = official.load(file, 4)
+    assert isinstance(model, Representation)
+    features = open_run(out).representation.features(noisy, torch.tensor(0.5))
+    assert torch.equal(features, model.features(noisy, torch.tensor(0.5)))
 
 
 def test_what_cannot_be_imported_is_said(parity: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
