@@ -1,6 +1,7 @@
 """Evaluations through the command: complete, appended, and measured against what they say."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from tests.commands.application import call, train
 
-from pixelpath.commands.evaluate import Real, loss_by_level, summary
+from pixelpath.commands.evaluate import WIDEST, Real, fewer, loss_by_level, summary
 from pixelpath.commands.prepare import read_data_of
 from pixelpath.data import sources
 from pixelpath.evaluation import statistics
@@ -115,3 +116,15 @@ def test_the_summary_has_a_line_for_every_kind_of_features(evaluated: Path) -> N
     lines = summary(result).splitlines()
     assert [line.split()[0] for line in lines] == ["features", "pixels", "encoder"]
     assert float(lines[1].split()[1]) == pytest.approx(result["distances"][0]["frechet"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((1, 8, 8), None), ((3, 32, 32), None), ((1, 64, 64), None), ((3, 64, 64), (32, 32)), ((3, 512, 256), (32, 16))],
+)
+def test_pixels_of_large_images_are_halved_until_their_covariance_can_be_held(
+    shape: tuple[int, int, int], expected: tuple[int, int] | None
+) -> None:
+    found = fewer(shape)
+    assert found == expected
+    assert shape[0] * math.prod(found or shape[1:]) <= WIDEST

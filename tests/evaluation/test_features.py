@@ -38,6 +38,14 @@ def test_pixels_are_the_values_between_their_limits() -> None:
         Pixels(1.0, 1.0)
 
 
+def test_pixels_of_large_images_are_means_of_blocks() -> None:
+    images = torch.arange(2 * 3 * 4 * 6, dtype=torch.uint8).reshape(2, 3, 4, 6)
+    extractor = Pixels(size=(2, 3))
+    expected = images.double().reshape(2, 3, 2, 2, 3, 2).mean((3, 5)).flatten(1) / 255
+    torch.testing.assert_close(extractor(images).double(), expected, atol=1e-6, rtol=0)
+    assert (extractor.resize, Pixels().resize) == ("means of blocks, to 2x3", "none")
+
+
 def test_the_hash_sees_names_values_types_and_shapes_but_not_order() -> None:
     weights = {"a": torch.ones(2, 3), "b": torch.tensor(1.0)}
     assert hash_of(weights) == hash_of(dict(reversed(weights.items())))

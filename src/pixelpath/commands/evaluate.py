@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ BATCH = 256
 LEVELS = 10  # noise levels of the held-out loss
 MOST = 50_000  # real images, and samples unless told otherwise, that are compared
 JUDGED = 10_000  # of these, how many have their precision and recall measured
+WIDEST = 4096  # values of an image, at most, whose covariance is measured in pixels
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,17 @@ def _pixels(data: Data) -> Pixels:
     lowest, highest = data.normaliser.lowest, data.normaliser.highest
     if lowest is None or highest is None:
         sample = sources.gather(data.training, range(min(BATCH, len(data.training)))).astype(np.float64)
-        return Pixels(float(sample.min()), float(sample.max()))
-    return Pixels(float(lowest), float(highest))
+        lowest, highest = float(sample.min()), float(sample.max())
+    return Pixels(float(lowest), float(highest), fewer(data.shape))
+
+
+def fewer(shape: tuple[int, int, int]) -> tuple[int, int] | None:
+    """Rows and columns after halving, as often as needed, images that have more than WIDEST values; None for smaller ones."""
+    values = math.prod(shape)
+    if values <= WIDEST:
+        return None
+    block = 2 ** math.ceil(math.log2(values / WIDEST) / 2)
+    return math.ceil(shape[1] / block), math.ceil(shape[2] / block)
 
 
 def _own_encoder(run: Path) -> Path | None:

@@ -8,18 +8,17 @@ of the evaluation or the same as read from JSON.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
+from pixelpath.commands.folder import whole
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.probe import ProbeRow
 from pixelpath.training.journal import METRICS, lines
@@ -73,7 +72,7 @@ def grid(images: Native, columns: int, lowest: int | float | None = None, highes
 
 def save_png(path: Path, picture: Image.Image) -> None:
     """Write the picture, whole or not at all; an older file of that name is replaced."""
-    with _whole(path) as file:
+    with whole(path) as file:
         picture.save(file, "PNG")
 
 
@@ -98,7 +97,7 @@ def save_images(folder: Path, images: Native, first_seed: int = 0, *, npy: bool 
             raise ValueError(f"{path} exists already and is not overwritten: choose another folder, or another first seed.")
     folder.mkdir(parents=True, exist_ok=True)
     if paths[0].suffix == ".npy":
-        with _whole(paths[0]) as file:
+        with whole(paths[0]) as file:
             np.save(file, values)
         return paths
     for path, image in zip(paths, values, strict=True):
@@ -233,18 +232,6 @@ def _opaque(tiles: UInt8[np.ndarray, "image row column channel"]) -> UInt8[np.nd
     board = np.where((rows + columns) % 2, DARK, LIGHT)[..., None]
     alpha = tiles[..., 3:] / 255
     return np.floor(tiles[..., :3] * alpha + board * (1 - alpha) + 0.5).astype(np.uint8)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name only once it is complete."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _cycle() -> tuple[str, ...]:

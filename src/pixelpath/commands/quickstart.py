@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from sklearn.svm import SVC
 
 from pixelpath.commands.evaluate import append, extractors, measure, summary
+from pixelpath.commands.folder import write_json
 from pixelpath.commands.pictures import grid, save_png
 from pixelpath.commands.prepare import Data, choose_device, read_data, say
 from pixelpath.commands.report import write_report
@@ -45,7 +45,7 @@ def quickstart(out: Path = Path("runs/quickstart"), device: str | None = None, s
     run = open_run(out / "diffusion", device=choose_device(device))
     data = read_data(run.recipe, run.normaliser)
     result = judge(run, data, out) | {"seconds": time.perf_counter() - began}
-    (out / "quickstart.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
+    write_json(out / "quickstart.json", result)
     write_report(out / "diffusion")
     say(_ending(out, result))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -24,6 +23,7 @@ import tyro
 from PIL import Image
 
 from pixelpath.commands import prepare
+from pixelpath.commands.folder import whole
 from pixelpath.commands.pictures import curves, noise_levels_plot, probe_plot, series, skipped_steps
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.probe import ProbeRow
@@ -82,9 +82,9 @@ def write_report(run: Path) -> Path:
     parts = [f'<section id="{title.lower()}"><h2>{title}</h2>\n{content}</section>' for title, content in present.items()]
     page = Template((resources.files("pixelpath.commands") / "report.html").read_text(encoding="utf-8"))
     body = "\n".join([_header(run), f"<nav>{links}</nav>", *parts])
-    path, partial = run / "report.html", run / f".report.html.{os.getpid()}.partial"
-    partial.write_text(page.substitute(title=_text(_name(run)), body=body), encoding="utf-8")
-    partial.replace(path)
+    path = run / "report.html"
+    with whole(path) as file:
+        file.write(page.substitute(title=_text(_name(run)), body=body).encode("utf-8"))
     return path
 
 

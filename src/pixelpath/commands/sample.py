@@ -133,7 +133,7 @@ def make(run: Run, seeds: Sequence[int], labels: Labels, how: How, device: torch
         "classes": list(run.classes),
         "sampler": how.sampler,
         "steps": plan.steps,
-        "levels": plan.noise.steps(plan.steps).tolist(),
+        "levels": plan.levels.tolist(),
         "scale": plan.scale,
         "between": [str(limit) if math.isinf(limit) else limit for limit in plan.between],
         "guide_with": None if how.guide_with is None else str(how.guide_with),

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 IMAGES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -287,12 +287,12 @@ def _walk(root: Path, below: str) -> Iterator[str]:
         yield from ((base / name).as_posix() for name in sorted(names) if _is_image(name))
 
 
-def _mode(image: Image.Image, channels: int | None) -> str:
+def _mode(image: ImageFile.ImageFile, channels: int | None) -> str:
     if image.mode.startswith("I;16"):
         return "I;16"
     if image.mode in ("F", "I"):
         return image.mode
-    if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
+    if any(";16" in str(tile[3]) for tile in image.tile):
         return f"{image.mode};16"
     if channels is not None:
         return BYTES[channels]

@@ -106,7 +106,10 @@ class Stream:
         images = torch.from_numpy(native)
         if self.device.type == "cuda":
             images = images.pin_memory()
-        images = self._normaliser.encode(images.to(self.device, non_blocking=True))
+        if images.dtype == torch.float64 and self.device.type == "mps":  # which has no float64
+            images = self._normaliser.encode(images).to(self.device)
+        else:
+            images = self._normaliser.encode(images.to(self.device, non_blocking=True))
         if self.flip:
             mirrored = torch.tensor([noise.seed_of(seed, FLIP) & 1 for seed in seeds], dtype=torch.bool, device=self.device)
             images = torch.where(mirrored.reshape(-1, 1, 1, 1), images.flip(-1), images)

@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.nn import functional
 
 Native = Shaped[Tensor, "batch channel row column"]
 FeatureVectors = Float[Tensor, "batch feature"]
@@ -78,13 +79,14 @@ def extract(extractor: FeatureExtractor, batches: Batches, device: torch.device 
 class Pixels:
     """The pixels themselves, row after row: (value - lowest) / (highest - lowest), which maps the native range to [0, 1].
 
-    Raises ValueError unless lowest < highest.
+    With a `size` (rows, columns) they are means of blocks of pixels: a covariance of all pixels of a large image fits into no
+    memory. Raises ValueError unless lowest < highest.
     """
 
     lowest: float = 0.0
     highest: float = 255.0
+    size: tuple[int, int] | None = None
     name: str = "pixels"
-    resize: str = "none"
 
     def __post_init__(self) -> None:
         if not self.lowest < self.highest:
@@ -97,9 +99,17 @@ class Pixels:
         """The hash of the two limits: there are no other weights."""
         return hash_of({"limits": torch.tensor([self.lowest, self.highest], dtype=torch.float64)})
 
+    @property
+    def resize(self) -> str:
+        """How the images are made smaller, if they are."""
+        return "none" if self.size is None else f"means of blocks, to {self.size[0]}x{self.size[1]}"
+
     def __call__(self, images: Native) -> FeatureVectors:
         """Features [batch, channel * row * column]."""
-        return (images.float() - self.lowest).flatten(1) / (self.highest - self.lowest)
+        values = images.float()
+        if self.size is not None:
+            values = functional.adaptive_avg_pool2d(values.cpu(), self.size)  # MPS has none for sizes that do not divide
+        return (values - self.lowest).flatten(1) / (self.highest - self.lowest)
 
 
 @dataclass(frozen=True)

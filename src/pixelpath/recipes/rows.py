@@ -67,7 +67,11 @@ def digits_diffusion() -> Recipe:
 
 
 def small_32_encoder() -> Recipe:
-    """Stage one for images of 32 x 32 pixels on a small GPU. Not run here."""
+    """Stage one for images of about 32 x 32 pixels on one GPU.
+
+    Command: pixelpath train small-32-encoder --data PATH --out runs/encoder. Cost: 14.6 M parameters, 66 tokens. Not run here
+    at this size; the nano size on Fashion-MNIST is in docs/results.md.
+    """
     return Recipe(
         name="small-32-encoder",
         objective=RepresentationLearning(NoiseRange(0.004, 160.0), Curriculum()),
@@ -84,7 +88,11 @@ def small_32_encoder() -> Recipe:
 
 
 def small_32_diffusion() -> Recipe:
-    """Stage two, diffusion, for images of 32 x 32 pixels on a small GPU. Not run here."""
+    """Stage two, diffusion, for images of about 32 x 32 pixels on one GPU.
+
+    Command: pixelpath train small-32-diffusion --data PATH --encoder runs/encoder --out runs/diffusion. Cost: 39 M parameters,
+    66 tokens. Not run here at this size; the nano size on Fashion-MNIST is in docs/results.md.
+    """
     return Recipe(
         name="small-32-diffusion",
         objective=Denoising(NoiseRange(0.004, 160.0), GridLogNormal(-0.5, 1.6), GridWeight()),
@@ -100,7 +108,10 @@ def small_32_diffusion() -> Recipe:
 
 
 def small_64_encoder() -> Recipe:
-    """Stage one for images of 64 x 64 pixels on a small GPU. Not run here."""
+    """Stage one for images of about 64 x 64 pixels on one GPU.
+
+    Command: pixelpath train small-64-encoder --data PATH --out runs/encoder. Cost: as small-32-encoder. Not run here.
+    """
     return replace(
         small_32_encoder(),
         name="small-64-encoder",
@@ -111,7 +122,11 @@ def small_64_encoder() -> Recipe:
 
 
 def small_64_diffusion() -> Recipe:
-    """Stage two, diffusion, for images of 64 x 64 pixels on a small GPU. Not run here."""
+    """Stage two, diffusion, for images of about 64 x 64 pixels on one GPU.
+
+    Command: pixelpath train small-64-diffusion --data PATH --encoder runs/encoder --out runs/diffusion. Cost: as
+    small-32-diffusion. Not run here.
+    """
     return replace(
         small_32_diffusion(),
         name="small-64-diffusion",
@@ -121,17 +136,29 @@ def small_64_diffusion() -> Recipe:
 
 
 def cifar10_encoder() -> Recipe:
-    """Stage one on CIFAR-10, 50,000 photographs of 32 x 32 pixels in 10 classes. Not run here."""
+    """Stage one on CIFAR-10, 50,000 photographs of 32 x 32 pixels in 10 classes.
+
+    Command: pixelpath train cifar10-encoder --data PATH --out runs/encoder. Cost: four times small-32-encoder a step (258
+    tokens). Not run here.
+    """
     return replace(small_32_encoder(), name="cifar10-encoder", patch=2, steps=100_000)
 
 
 def cifar10_diffusion() -> Recipe:
-    """Stage two, diffusion, on CIFAR-10. Not run here."""
+    """Stage two, diffusion, on CIFAR-10.
+
+    Command: pixelpath train cifar10-diffusion --data PATH --encoder runs/encoder --out runs/diffusion. Cost: four times
+    small-32-diffusion a step (258 tokens). Not run here.
+    """
     return replace(small_32_diffusion(), name="cifar10-diffusion", patch=2, steps=200_000)
 
 
 def imagenet_encoder(name: str, size: sizes.Size, pixels: int) -> Recipe:
-    """Stage one as published: batch 1024, 600k steps (57 hours on 8 H200 for B at 256 pixels, by the paper). Not run here."""
+    """Stage one as published.
+
+    Command: pixelpath train NAME --data IMAGENET --data.channels 3 --out runs/encoder, by torchrun on several GPUs. Cost by the
+    paper: 57 hours on 8 H200. Not run here.
+    """
     return Recipe(
         name=name,
         objective=RepresentationLearning(NoiseRange(), Curriculum()),
@@ -148,7 +175,11 @@ def imagenet_encoder(name: str, size: sizes.Size, pixels: int) -> Recipe:
 
 
 def imagenet_diffusion(name: str, size: sizes.Size, pixels: int, steps: int = 1_000_000) -> Recipe:
-    """Stage two, diffusion, as published: batch 1024, the reference's grid weight (XL: 139 hours on 8 H200). Not run here."""
+    """Stage two, diffusion, as published.
+
+    Command: pixelpath train NAME --data IMAGENET --data.channels 3 --encoder runs/encoder --out runs/diffusion, by torchrun on
+    several GPUs. Cost by the paper: XL 139 hours on 8 H200, Frechet distance 2.04 at 75 evaluations. Not run here.
+    """
     return Recipe(
         name=name,
         objective=Denoising(NoiseRange()),
