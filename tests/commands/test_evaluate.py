@@ -9,12 +9,12 @@ import pytest
 import torch
 from tests.commands.application import call, train
 
-from pixelpath.commands.evaluate import WIDEST, Real, fewer, loss_by_level, summary
+from pixelpath.commands.evaluate import Real, loss_by_level, summary
 from pixelpath.commands.prepare import read_data_of
 from pixelpath.data import sources
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet
-from pixelpath.evaluation.features import Pixels, extract
+from pixelpath.evaluation.features import WIDEST, Pixels, extract, fewer
 from pixelpath.noise import seed_of
 from pixelpath.recipes.run import open_run
 

@@ -282,3 +282,24 @@ def test_the_first_signal_asks_and_the_second_interrupts(number: signal.Signals)
 def interrupt_once_more() -> None:
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(1)
+
+
+def test_a_checkpoint_whose_replacement_failed_gets_its_name_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fails between the two renames that replace a step: the next save must not clear the old one away."""
+    run, other = fresh(), fresh(seed=4)
+    folder = save(tmp_path, State(1, seed=5, value=0.5), *run)
+    real, calls = os.rename, []
+
+    def second_fails(source: object, target: object) -> None:
+        calls.append(source)
+        if len(calls) == 2:
+            raise OSError("no")
+        real(str(source), str(target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", second_fails)
+        with pytest.raises(OSError, match="no"):
+            save(tmp_path, State(1, seed=5), *other)
+    assert not folder.exists()
+    save(tmp_path, State(2, seed=5), *other)
+    assert load(folder, *fresh()).value == 0.5

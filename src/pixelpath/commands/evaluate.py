@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,12 +17,11 @@ from torch import Tensor
 from pixelpath.commands.folder import write_json
 from pixelpath.commands.pictures import noise_levels_plot, save_png
 from pixelpath.commands.prepare import Data, choose_device, read_data_of, say
-from pixelpath.commands.probe import features_of
 from pixelpath.commands.sample import AS_TRAINED, How, Made, choose_labels, make
 from pixelpath.data import sources
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet, kernel, precision_recall, real_floor
-from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract, hash_of, inception
+from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract, fewer, hash_of, inception
 from pixelpath.evaluation.held_out import HeldOutRow, held_out_loss
 from pixelpath.evaluation.protocol import Protocol, protocol_of
 from pixelpath.noise import seed_of
@@ -34,7 +32,6 @@ BATCH = 256
 LEVELS = 10  # noise levels of the held-out loss
 MOST = 50_000  # real images, and samples unless told otherwise, that are compared
 JUDGED = 10_000  # of these, how many have their precision and recall measured
-WIDEST = 4096  # values of an image, at most, whose covariance is measured in pixels
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,7 @@ def extractors(run: Run, data: Data, encoder: Path | None, device: torch.device)
         return found
     sigma = stage_one.noise.lowest * stage_one.noise.shift
     weights = hash_of(representation.encoder.state_dict())
-    found.append(EncoderFeatures(features_of(stage_one), stage_one.normaliser.encode, sigma, weights))
+    found.append(EncoderFeatures(stage_one.model.features, stage_one.normaliser.encode, sigma, weights))
     return found
 
 
@@ -145,15 +142,6 @@ def _pixels(data: Data) -> Pixels:
         sample = sources.gather(data.training, range(min(BATCH, len(data.training)))).astype(np.float64)
         lowest, highest = float(sample.min()), float(sample.max())
     return Pixels(float(lowest), float(highest), fewer(data.shape))
-
-
-def fewer(shape: tuple[int, int, int]) -> tuple[int, int] | None:
-    """Rows and columns after halving, as often as needed, images that have more than WIDEST values; None for smaller ones."""
-    values = math.prod(shape)
-    if values <= WIDEST:
-        return None
-    block = 2 ** math.ceil(math.log2(values / WIDEST) / 2)
-    return math.ceil(shape[1] / block), math.ceil(shape[2] / block)
 
 
 def _own_encoder(run: Path) -> Path | None:

@@ -19,6 +19,7 @@ from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.layers import Attention
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.representation import Curriculum, RepresentationLearning
+from pixelpath.recipes.build import encoder_in
 from pixelpath.recipes.recipe import ProjectorSize, Recipe, Sampling, to_json
 from pixelpath.recipes.sizes import Size, Stack
 from pixelpath.training import checkpoint
@@ -73,11 +74,6 @@ def recipe_of(model: Denoiser | Representation, name: str) -> Recipe:
     size = Size(stack, Stack(len(decoder.blocks), int(decoder.norm.normalized_shape[0]), heads_of(decoder)))
     sampling = Sampling(steps=32, scale=2.5, between=(0.19, 1.61))
     return Recipe(name, Denoising(noise), size, encoder.patch, scalings=model.scalings, steps=1, sampling=sampling)
-
-
-def encoder_in(model: Denoiser | Representation) -> Encoder:
-    """The encoder of either kind of model."""
-    return model.backbone.encoder if isinstance(model, Denoiser) else model.encoder
 
 
 def heads_of(network: Encoder | Decoder) -> int:

@@ -10,15 +10,15 @@ from typing import Annotated
 import torch
 import tyro
 from torch import Tensor
+from torch.nn import functional
 
 from pixelpath.commands.folder import write_json
 from pixelpath.commands.pictures import probe_plot, save_png
 from pixelpath.commands.prepare import Data, choose_device, data_place, read_data_of, say
 from pixelpath.data import sources
+from pixelpath.evaluation.features import fewer
 from pixelpath.evaluation.probe import ProbeRow, Split, noisy_features, probe_levels
 from pixelpath.evaluation.probe import probe as measure
-from pixelpath.models.representation import Representation
-from pixelpath.models.scalings import Clean
 from pixelpath.noise import seed_of
 from pixelpath.recipes.run import Run, open_run
 
@@ -73,24 +73,12 @@ def probe_run(run: Run, data: Data, limit: int, device: torch.device) -> list[Pr
         ]
         return found[0], train_labels, found[1], test_labels
 
-    encoder = features_of(run)
-    rows = measure(lambda sigma: split(encoder, sigma), levels)
-    return rows + measure(lambda sigma: split(lambda noisy, sigma: noisy.flatten(1), sigma), levels, name="pixels")
+    def pixels(noisy: Tensor, sigma: Tensor) -> Tensor:
+        size = fewer(run.shape)
+        return (noisy if size is None else functional.adaptive_avg_pool2d(noisy.cpu(), size)).flatten(1)
 
-
-def features_of(run: Run) -> Features:
-    """The function (noisy, sigma) -> CLS features [batch, width] of a run's encoder, whichever stage it is of."""
-    if isinstance(run.model, Representation):
-        return run.model.features
-    encoder = run.model.backbone.encoder
-    sigma_data = run.recipe.scalings.sigma_data  # whatever the scalings, the input's factor is that of Clean
-    return lambda noisy, sigma: encoder(*_input(noisy, sigma, Clean(sigma_data))).tokens[:, 0]
-
-
-def _input(noisy: Tensor, sigma: Tensor, scalings: Clean) -> tuple[Tensor, Tensor]:
-    """What an encoder takes: the scaled images and the noise coordinate."""
-    factors = scalings(sigma.expand(len(noisy)))
-    return factors.input[:, None, None, None] * noisy, factors.noise
+    rows = measure(lambda sigma: split(run.model.features, sigma), levels)
+    return rows + measure(lambda sigma: split(pixels, sigma), levels, name="pixels")
 
 
 def _images(side: sources.Source, data: Data, limit: int) -> tuple[Tensor, Tensor]:

@@ -175,8 +175,8 @@ def pixels(path: Path, mode: str, resize: Size | None = None) -> Shaped[np.ndarr
 
 
 def resized(image: Shaped[np.ndarray, "channel row column"], size: Size) -> Shaped[np.ndarray, "channel rows columns"]:
-    """An array resized by its shorter side (antialiased, bilinear: no new extremes) and cropped at the centre; integers
-    rounded.
+    """An array resized by its shorter side (antialiased, bilinear: no new extremes) and cropped at the centre, computed in
+    float32; integers rounded.
     """
     rows, columns = image.shape[1:]
     if (rows, columns) == tuple(size):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from torch.nn import functional
 Native = Shaped[Tensor, "batch channel row column"]
 FeatureVectors = Float[Tensor, "batch feature"]
 Batches = Iterable[Shaped[Tensor, "_ channel row column"]]
+WIDEST = 4096  # values of an image, at most, that are features of their own in pixels
 INSTALL = "pip install 'pixelpath[metrics]'"
 
 
@@ -73,6 +75,15 @@ def extract(extractor: FeatureExtractor, batches: Batches, device: torch.device 
     if not parts:
         raise ValueError(f"There are no images to extract the features '{extractor.name}' from: give at least one batch.")
     return torch.cat(parts)
+
+
+def fewer(shape: tuple[int, int, int]) -> tuple[int, int] | None:
+    """Rows and columns after halving, as often as needed, images that have more than WIDEST values; None for smaller ones."""
+    values = math.prod(shape)
+    if values <= WIDEST:
+        return None
+    block = 2 ** math.ceil(math.log2(values / WIDEST) / 2)
+    return math.ceil(shape[1] / block), math.ceil(shape[2] / block)
 
 
 @dataclass(frozen=True)

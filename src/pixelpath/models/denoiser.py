@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pixelpath.models.scalings import Scalings
@@ -31,6 +31,12 @@ class Denoiser(nn.Module):
         factors = self.scalings(sigma)
         raw = self.backbone(expand(factors.input, noisy) * noisy, factors.noise, labels)
         return expand(factors.skip, noisy) * noisy + expand(factors.out, noisy) * raw.to(noisy.dtype)
+
+    def features(self, noisy: Images, sigma: Sigmas) -> Float[Tensor, "batch width"]:
+        """The CLS features that the encoder gives to noisy images without a class."""
+        factors = self.scalings(sigma.to(device=noisy.device, dtype=noisy.dtype).expand(len(noisy)))
+        vector = self.backbone.classes.weight[self.backbone.no_label].expand(len(noisy), 1, -1)
+        return self.backbone.encoder.summary(expand(factors.input, noisy) * noisy, factors.noise, vector)
 
     def bind(self, labels: Labels | None) -> Denoise:
         """This denoiser for given labels (None: no class), as samplers take it."""

@@ -61,9 +61,9 @@ class Encoder(nn.Module):
             outputs.append(tokens)
         return Encoding(self.norm(tokens), outputs, wave)
 
-    def summary(self, images: Images, noise: Float[Tensor, "batch"]) -> Float[Tensor, "batch width"]:
+    def summary(self, images: Images, noise: Float[Tensor, "batch"], shift: Tokens | None = None) -> Float[Tensor, "batch width"]:
         """The normed CLS token alone: `forward(...).tokens[:, 0]` without the last block's work on the other tokens."""
-        tokens, _ = self._enter(images, noise, None)
+        tokens, _ = self._enter(images, noise, shift)
         *blocks, last = self.blocks
         for block in blocks:
             tokens = self._through(block, tokens)

@@ -94,7 +94,7 @@ def start_from(origin: Representation | Denoiser, target: Representation | Denoi
         raise ValueError(f"{name} is a run of stage one, so it has only an encoder to give: use --encoder {name}.")
     if isinstance(target, Representation) and isinstance(origin, Denoiser):
         raise ValueError(f"{name} is a run of stage two, and stage one has another network: give --start a run of stage one.")
-    encoder = fitted(_encoder_in(origin), _encoder_in(target))
+    encoder = fitted(encoder_in(origin), encoder_in(target))
     prefix = "backbone.encoder." if isinstance(origin, Denoiser) else "encoder."
     state = origin.state_dict() | {f"{prefix}{key}": value for key, value in encoder.state_dict().items()}
     strict_load(target, state, f"the run {name}", "start from a run of the same --size, --patch, channels and classes")
@@ -109,7 +109,8 @@ def fitted(encoder: Encoder, target: Encoder) -> Encoder:
     return resized
 
 
-def _encoder_in(model: Representation | Denoiser) -> Encoder:
+def encoder_in(model: Representation | Denoiser) -> Encoder:
+    """The encoder of a model of either stage."""
     return model.backbone.encoder if isinstance(model, Denoiser) else model.encoder
 
 

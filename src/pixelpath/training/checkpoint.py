@@ -190,9 +190,13 @@ def _aside(folder: Path) -> Path:
 
 
 def _clean(parent: Path) -> None:
-    """Remove what a crash left half written."""
+    """Remove what a crash left half written, and give a checkpoint that was about to be replaced its name back."""
     for path in parent.glob(f".step-*{PARTIAL}"):
-        shutil.rmtree(path)
+        folder = parent / path.name[1:].split(".")[0]
+        if ".old" in path.name and not folder.exists():
+            os.rename(path, folder)
+        else:
+            shutil.rmtree(path)
 
 
 def _finish(partial: Path, folder: Path, state: State) -> None:
