@@ -93,6 +93,11 @@ def evaluate(
     result = measure(opened, content, made, found, chosen)
     append(run, result)
     say(summary(result))
+    if made.images[0].numel() > len(made.images):
+        say(
+            f"{len(made.images)} samples are fewer than the {made.images[0].numel()} values of an image: read the distance in "
+            "pixels only against the floor, or evaluate more samples (--count)."
+        )
     if result["held_out_loss"]:
         save_png(run / "held_out.png", noise_levels_plot([HeldOutRow(**row) for row in result["held_out_loss"]]))
     say(f"All numbers with their protocols: {run / 'evaluation.json'}.")

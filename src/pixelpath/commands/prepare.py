@@ -79,7 +79,7 @@ def read_data(recipe: Recipe, known: Normaliser | None = None) -> Data:
     say(f"Training data: {sources.describe(training)} Held out: {len(held_out)} images.")
     if training.classes and not recipe.conditional:
         say("The classes are not used.")
-    for name in [*training.broken, *held_out.broken][:20]:
+    for name in list(dict.fromkeys([*training.broken, *held_out.broken]))[:20]:
         say(f"Left out, cannot be decoded: {name}")
     if known is None:
         training = _held(training, recipe.data)

@@ -36,7 +36,7 @@ FILES = {
     "origin.json": "the weights it began with",
     "environment.json": "versions and devices",
     "metrics.jsonl": "measurements during training, one JSON object a line",
-    "curves.png": "the same as curves",
+    "curves.png": "the curves of training",
     "evaluation.json": "distances and held-out losses with their protocols",
     "held_out.png": "held-out loss by noise level",
     "probe.json": "accuracy of the encoder's features by noise level",
@@ -55,6 +55,8 @@ def report(run: Annotated[Path, tyro.conf.Positional]) -> None:
     Args:
         run: Folder of a run.
     """
+    if run.is_dir() and not (run / "recipe.json").exists():
+        raise FileNotFoundError(f"{run} holds no run (no recipe.json): name the folder that `pixelpath train ... --out` wrote.")
     prepare.say(f"Report: {write_report(run)}")
 
 

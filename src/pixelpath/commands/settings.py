@@ -129,8 +129,6 @@ def _unused(value: Any) -> set[str]:
 
 def _field(field: StructFieldSpec) -> StructFieldSpec:
     """The same field, as a choice if it is one; a union that cannot be chosen from keeps the type of its value."""
-    if str(field.helptext).startswith("noqa"):  # tyro takes a comment for help where there is no docstring
-        field = replace(field, helptext=None)
     named = next((named for kind, named in NAMED.items() if isinstance(field.default, kind)), None)
     if named is not None:
         return replace(field, type=Choice, default=Choice(field.default, named))

@@ -72,10 +72,10 @@ class Consistency:
     """
 
     noise: NoiseRange
-    gap: Gap = StagedGap()  # noqa: RUF009 (frozen, so sharing it is safe)
-    draw: Draw = LogNormal(-0.4, 1.6)  # noqa: RUF009
-    weight: PairWeight = InverseGap()  # noqa: RUF009
-    features: FeatureLoss = NoFeatures()  # noqa: RUF009
+    gap: Gap = StagedGap()
+    draw: Draw = LogNormal(-0.4, 1.6)
+    weight: PairWeight = InverseGap()
+    features: FeatureLoss = NoFeatures()
     softening: float = 0.06
     label_drop: float = 0.1
 

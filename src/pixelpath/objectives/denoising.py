@@ -20,8 +20,8 @@ class Denoising:
     """
 
     noise: NoiseRange
-    draw: Draw = GridLogNormal()  # noqa: RUF009 (frozen, so sharing it is safe)
-    weight: Weight = GridWeight()  # noqa: RUF009
+    draw: Draw = GridLogNormal()
+    weight: Weight = GridWeight()
     label_drop: float = 0.1
 
     def __call__(self, student: nn.Module, average: nn.Module, batch: Batch, step: int) -> Losses:

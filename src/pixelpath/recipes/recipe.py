@@ -67,7 +67,7 @@ class Recipe:
     name: str
     """What the recipe is called."""
     objective: RepresentationLearning | Denoising | Consistency
-    """What training minimises: representation learning (stage one), denoising or consistency (stage two)."""
+    """What training minimises: representation learning (stage one) or denoising (stage two)."""
     size: Size = NANO
     """Depth, width and heads of encoder and decoder."""
     patch: int = 4
