@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["OMP_NUM_THREADS"] = "1"  # also in the processes that tests start: other numbers of threads round otherwise
 
 from jaxtyping import install_import_hook
 

@@ -90,7 +90,7 @@ MISTAKES = [
     ("evaluate {diffusion} --count 3 --no-use-inception", "need more than 3 images"),
     ("evaluate {diffusion} --data {plain_data}", "are 2x8x8 float32 but"),
     ("evaluate {diffusion} --encoder {diffusion}", "give a run of stage one"),
-    ("evaluate {diffusion} --inception {tmp}/nowhere.pth --count 8", "There is no Inception weights file"),
+    ("evaluate {diffusion} --inception {tmp}/nowhere.pth --count 8", NO_INCEPTION),
     ("evaluate {no_json}", "is not JSON"),
     ("probe {plain}", "needs images of 2 or more classes"),
     ("probe {diffusion} --limit 0", "--limit must be at least 1"),
