@@ -1,5 +1,6 @@
 """Every mistake that a user can make is told in one sentence: what, where, and what to do."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,9 @@ import pytest
 from PIL import Image
 from tests.commands.application import TINY, at_step, call, files, train
 
+NO_INCEPTION = (
+    "There is no Inception weights file" if importlib.util.find_spec("torch_fidelity") else "pip install 'pixelpath[metrics]'"
+)
 ONE, TWO = (f"train {stage} --out {{new}} {' '.join(TINY[stage])} --steps 6" for stage in TINY)
 
 MISTAKES = [

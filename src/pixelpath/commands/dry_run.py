@@ -35,10 +35,8 @@ def dry_run(recipe: Recipe, data: Data, device: torch.device) -> None:
     place = "of the device" if device.type == "cuda" else "of the process"
     say(f"Three real steps of {recipe.batch_size} images on {device}: {rates};")
     whole = tqdm.format_interval(recipe.steps * seconds)
-    say(
-        f"peak memory {place} {peak_memory(device) / 2**30:.2f} GiB; all {recipe.steps:,} steps would take {whole},\n"
-        "without previews, held-out measurements and checkpoints, of which a run makes ten unless --every says otherwise."
-    )
+    say(f"peak memory {place} {peak_memory(device) / 2**30:.2f} GiB; all {recipe.steps:,} steps would take {whole},")
+    say("without previews, held-out measurements and checkpoints, of which a run makes ten unless --every says otherwise.")
 
 
 def multiply_adds(student: Representation | Denoiser, shape: tuple[int, int, int]) -> float:
