@@ -58,4 +58,5 @@ def work(rank: int, folder: str) -> None:
     processes.barrier()
     assert (processes.rank(), processes.count()) == (rank, COUNT)
     torch.save(results, Path(folder) / f"{rank}.pt")
+    processes.barrier()  # neither process may end the group before the other is done
     dist.destroy_process_group()

@@ -1,6 +1,8 @@
 """The loop against steps taken by hand, against itself in other divisions of the work, and where numbers fail."""
 
+import gc
 import itertools
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -253,6 +255,13 @@ def test_evaluation_between_steps_does_not_disturb() -> None:
 def _worker(rank: int, count: int, folder: str, accumulate: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
+    _work(rank, count, folder, accumulate)
+    gc.collect()  # nothing may hold the group any more when it ends, and neither process may end it before the other is done
+    processes.barrier()
+    dist.destroy_process_group()
+
+
+def _work(rank: int, count: int, folder: str, accumulate: int) -> None:
     torch.manual_seed(rank)  # only the main process's weights may count
     student = fresh()[0] if rank == 0 else Net()
     student = distribute(student)
@@ -267,7 +276,6 @@ def _worker(rank: int, count: int, folder: str, accumulate: int) -> None:
     options = {"first": 3, "steps": 4, "average_rate": 0.9, "seed": 5}
     skipped = next(train(student, average, regression, optimizer, Constant(2), bad, **options)).skipped
     torch.save((skipped, values(student)), f"{folder}/{rank}.bad.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -287,10 +295,6 @@ def test_two_processes_equal_one(tmp_path: Path, accumulate: int) -> None:
         assert torch.equal(after, found)
 
 
-if __name__ == "__main__":
-    _worker(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
-
-
 def test_looking_for_the_scale_of_float16_is_no_failure() -> None:
     """The scale is halved more often than a run may fail in a row, before the first gradient fits into float16."""
     student, average = fresh()
@@ -303,3 +307,8 @@ def test_looking_for_the_scale_of_float16_is_no_failure() -> None:
     steps = list(train(student, average, steep, AdamW(rate=1e-3).build(student), Constant(), stream(), **options))
     assert sum(step.skipped for step in steps) > 10
     assert not steps[-1].skipped
+
+
+if __name__ == "__main__":
+    _worker(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    os._exit(0)  # the results are on the disk; torch's threads may abort an interpreter that takes itself down

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -142,6 +143,7 @@ def joined() -> Iterator[None]:
         yield
         processes.barrier()
     finally:
+        gc.collect()  # nothing may hold the group any more when it ends
         dist.destroy_process_group()
 
 
