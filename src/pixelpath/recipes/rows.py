@@ -28,7 +28,8 @@ from pixelpath.training.optimizer import AdamW, Cosine
 def digits_encoder() -> Recipe:
     """Stage one on the 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn.
 
-    Command: pixelpath train digits-encoder --data runs/quickstart/digits.npz --out runs/encoder.
+    Command: pixelpath train digits-encoder --data runs/quickstart/digits.npz --out runs/encoder. Cost: under a minute on two CPU
+    cores. Result: features about as good as raw pixels (docs/results.md).
     """
     return Recipe(
         name="digits-encoder",
@@ -49,7 +50,8 @@ def digits_encoder() -> Recipe:
 def digits_diffusion() -> Recipe:
     """Stage two, diffusion, on the digits.
 
-    Command: pixelpath train digits-diffusion --data runs/quickstart/digits.npz --encoder runs/encoder --out runs/diffusion.
+    Command: pixelpath train digits-diffusion --data runs/quickstart/digits.npz --encoder runs/encoder --out runs/diffusion. Cost: about
+    two minutes on two CPU cores. Result: 99 % of guided samples recognised (docs/results.md).
     """
     return Recipe(
         name="digits-diffusion",
