@@ -50,8 +50,8 @@ def digits_encoder() -> Recipe:
 def digits_diffusion() -> Recipe:
     """Stage two, diffusion, on the digits.
 
-    Command: pixelpath train digits-diffusion --data runs/quickstart/digits.npz --encoder runs/encoder --out runs/diffusion. Cost: about
-    two minutes on two CPU cores. Result: 99 % of guided samples recognised (docs/results.md).
+    Command: pixelpath train digits-diffusion --data runs/quickstart/digits.npz --encoder runs/encoder --out runs/diffusion.
+    Cost: about two minutes on two CPU cores. Result: 99 % of guided samples recognised (docs/results.md).
     """
     return Recipe(
         name="digits-diffusion",
