@@ -176,11 +176,11 @@ def _distances(extractor: FeatureExtractor, real: Real, made: Made, run: Run, de
     generated = extract(extractor, made.images.split(BATCH), device)
     few = min(len(training) // 2 if held_out is None else len(held_out), len(generated))
     floor = real_floor(training, few, held_out)
-    spread = kernel(training, generated)
+    known, spread = statistics.of(training), kernel(training, generated)
     quality = precision_recall(training[:JUDGED], generated[:JUDGED])
     values = {
-        "frechet": frechet(statistics.of(training), statistics.of(generated)),
-        "frechet_of_few": frechet(statistics.of(training), statistics.of(generated[:few])),
+        "frechet": frechet(known, statistics.of(generated)),
+        "frechet_of_few": frechet(known, statistics.of(generated[:few])),
         "frechet_floor_of_few": floor.distance,
         "few": few,
         "kernel": spread.mean,

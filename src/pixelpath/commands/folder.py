@@ -143,7 +143,7 @@ def _place(path: str) -> Path | None:
 
 
 def _differences(before: Any, now: Any) -> str:
-    old, new = dict(_leaves(before)), dict(_leaves(now))
+    old, new = dict(leaves(before)), dict(leaves(now))
     words = [
         f"{key} was {old.get(key, 'not set')} and is {new.get(key, 'not set')}"
         for key in sorted(old | new)
@@ -152,9 +152,10 @@ def _differences(before: Any, now: Any) -> str:
     return "; ".join(words[:3]) + (f"; and {len(words) - 3} more" if len(words) > 3 else "")
 
 
-def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """All single values of a nested JSON object, with their names joined by dots."""
     if isinstance(tree, dict):
         for key, value in tree.items():
-            yield from _leaves(value, f"{path}.{key}" if path else key)
+            yield from leaves(value, f"{path}.{key}" if path else key)
     else:
         yield path, tree

@@ -10,7 +10,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from html import escape
 from importlib import resources
@@ -23,7 +23,7 @@ import tyro
 from PIL import Image
 
 from pixelpath.commands import prepare
-from pixelpath.commands.folder import whole
+from pixelpath.commands.folder import leaves, whole
 from pixelpath.commands.pictures import curves, noise_levels_plot, probe_plot, series, skipped_steps
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.probe import ProbeRow
@@ -207,8 +207,8 @@ def _settings(run: Path) -> str:
     if not recipe:
         return ""
     groups = {"run": {key: value for key, value in recipe.items() if not isinstance(value, Mapping)}}
-    groups |= {key: dict(_leaves(value)) for key, value in recipe.items() if isinstance(value, Mapping)}
-    groups |= {"origin": dict(_leaves(_document(run / "origin.json") or {}))}
+    groups |= {key: dict(leaves(value)) for key, value in recipe.items() if isinstance(value, Mapping)}
+    groups |= {"origin": dict(leaves(_document(run / "origin.json") or {}))}
     parts = [f"<section><h3>{_text(key)}</h3>{_pairs(group)}</section>" for key, group in groups.items() if group]
     return f"<div class='groups'>{''.join(parts)}</div>"
 
@@ -267,22 +267,13 @@ def _records(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _protocol(protocol: Mapping[str, Any]) -> str:
     """In one line what a number was measured under."""
-    return " · ".join(f"{_words(key)} {_text(value)}" for key, value in _leaves(protocol) if value is not None)
+    return " · ".join(f"{_words(key)} {_text(value)}" for key, value in leaves(protocol) if value is not None)
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
     """Names and values, one pair a line."""
-    rows = [f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in _leaves(values)]
+    rows = [f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in leaves(values)]
     return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else ""
-
-
-def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """All single values of a nested mapping, with their names joined by dots."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
 
 
 def _is_nested(value: Any) -> bool:
