@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "Measure how close a run's samples are to its held-out images.",
     "probe": "Measure what the encoder of a run has learned, at six noise levels.",
     "report": "Write the report of a run again.",
+    "export": "Write the generator of a one-step run as one file that runs without pixelpath.",
     "import-official": "Turn a published EPG checkpoint into a run that can be sampled.",
 }
 

@@ -37,6 +37,7 @@ SIZE = [
 TINY = {
     "digits-encoder": [*SIZE, "--projector.hidden", "32", "--projector.out", "16"],
     "digits-diffusion": [*SIZE, "--sampling.steps", "2"],
+    "digits-onestep": SIZE,
 }
 MEASURED = ("images_per_second", "seconds", "memory_bytes")  # what a line of the metrics says of the machine
 

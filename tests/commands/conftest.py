@@ -39,6 +39,15 @@ def diffusion_run(pictures: Path, encoder_run: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def onestep_run(pictures: Path, encoder_run: Path) -> Path:
+    """A finished one-step run that began with the encoder of stage one and compares features through it."""
+    out = encoder_run.parent / "onestep"
+    words = ("--encoder", encoder_run, "--objective.features", "contrastive")
+    assert train("digits-onestep", pictures, out, *words, report=True) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
 def plain_run(encoder_run: Path) -> Path:
     """A finished run of stage two on float images of 2 channels, 8 x 12, without classes or held-out images."""
     data, out = encoder_run.parent / "plain.npy", encoder_run.parent / "plain"

@@ -9,7 +9,8 @@ import pytest
 import torch
 from tests.commands.application import call, train
 
-from pixelpath.commands.evaluate import Real, loss_by_level, summary
+from pixelpath.commands.compare import Real
+from pixelpath.commands.evaluate import loss_by_level, numbers_of, summary
 from pixelpath.commands.prepare import read_data_of
 from pixelpath.data import sources
 from pixelpath.evaluation import statistics
@@ -128,3 +129,31 @@ def test_pixels_of_large_images_are_halved_until_their_covariance_can_be_held(
     found = fewer(shape)
     assert found == expected
     assert shape[0] * math.prod(found or shape[1:]) <= WIDEST
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [("", []), ("4", [4]), ("1,2,16", [1, 2, 16]), ("8, 2 ,8", [2, 8]), ("010", [10])]
+)
+def test_numbers_of_steps(words: str, expected: list[int]) -> None:
+    assert numbers_of(words) == expected
+
+
+@pytest.mark.parametrize("words", ["0", "1,,2", "1,-2", "a", "1.5", "1;2", ","])
+def test_other_words_are_no_numbers_of_steps(words: str, diffusion_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("evaluate", diffusion_run, "--steps", words) == 2
+    sentence = f"pixelpath: --steps takes numbers of at least 1 step with commas between them, as in 1,2,4,8, got {words}.\n"
+    assert capsys.readouterr().err == sentence
+
+
+def test_one_number_is_a_full_evaluation(diffusion_run: Path) -> None:
+    assert call("evaluate", diffusion_run, "--steps", 3, "--count", 4, "--no-use-inception") == 0
+    result = results(diffusion_run)[-1]
+    assert result["sampling"]["steps"] == 3
+    assert len(result["held_out_loss"]) == 10
+
+
+def test_a_one_step_run_is_evaluated_in_one_step(onestep_run: Path) -> None:
+    assert call("evaluate", onestep_run, "--count", 8, "--no-use-inception") == 0
+    protocol = results(onestep_run)[-1]["distances"][1]["protocol"]
+    expected = {"extractor": "encoder", "sampler": "renoise", "steps": 1, "evaluations": 1, "guidance": 1}
+    assert {key: protocol[key] for key in expected} == expected

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from pixelpath.commands.monitor import alarms, held_out_loss, measured, watch_features
-from pixelpath.commands.prepare import objective_of, read_data_of
+from pixelpath.commands.prepare import read_data_of
 from pixelpath.data.stream import Stream
+from pixelpath.recipes.build import objective_through
 from pixelpath.recipes.rows import digits_encoder
 from pixelpath.recipes.run import open_run
 
@@ -42,10 +43,11 @@ def test_the_held_out_loss_is_the_objective_on_held_out_images(diffusion_run: Pa
     data = read_data_of(run, None)
     images = measured(data)
     assert len(images) == len(data.held_out) == 4
-    loss = held_out_loss(run.recipe, data, images, run.model, CPU)
+    objective = objective_through(run.recipe, None)
+    loss = held_out_loss(run.recipe, objective, data, images, run.model, CPU)
     batch = Stream(data.held_out, data.normaliser, 4, run.recipe.seed).batch(0)
-    assert loss == pytest.approx(float(objective_of(run.recipe)(run.model, run.model, batch, 0).total), rel=1e-6)
-    assert loss == held_out_loss(run.recipe, data, images, run.model, CPU)
+    assert loss == pytest.approx(float(objective(run.model, run.model, batch, 0).total), rel=1e-6)
+    assert loss == held_out_loss(run.recipe, objective, data, images, run.model, CPU)
 
 
 def test_equal_features_of_all_images_have_no_spread(encoder_run: Path) -> None:

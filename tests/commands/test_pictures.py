@@ -12,6 +12,7 @@ from PIL import Image
 
 from pixelpath.commands.pictures import (
     curves,
+    evaluations_plot,
     grid,
     noise_levels_plot,
     probe_plot,
@@ -233,3 +234,33 @@ def test_plots_take_rows_and_their_json() -> None:
     assert has_colour(picture, "#0b6fb8")
     assert has_colour(picture, "#d9822b")
     assert not has_colour(probe_plot(rows[:2]), "#d9822b")
+
+
+def curve(name: str, factor: float = 1.0, features: str = "pixels", counts: tuple[int, ...] = (1, 2, 4, 16)) -> dict:
+    """Distances that are inverse to the evaluations, far above the floor."""
+    points = [{"steps": n, "evaluations": n, "frechet": 9.0, "frechet_of_few": 64 * factor / n, "seconds": 1.0} for n in counts]
+    return {"name": name, "features": features, "floor": 1.0, "few": 90, "points": points}
+
+
+def test_a_power_of_the_evaluations_is_a_straight_line() -> None:
+    """Both axes are logarithmic: the blue line keeps one slope from end to end, and the samples count as many as the floor's."""
+    rows, columns = np.nonzero((np.asarray(evaluations_plot([curve("a")]))[120:] == [0x0B, 0x6F, 0xB8]).all(-1))
+    fit = np.polyfit(columns, rows, 1)
+    assert np.abs(np.polyval(fit, columns) - rows).max() < 8  # half a mark
+    assert columns.max() - columns.min() > 1000
+    assert fit[0] > 0.1
+
+
+def test_curves_over_evaluations_take_any_number_of_runs_and_any_order() -> None:
+    names = "abcdefgh"
+    many = [curve(name, 1 + place, kind) for place, name in enumerate(names) for kind in ("pixels", "encoder")]
+    picture = evaluations_plot(many)
+    assert picture.height > 1.7 * evaluations_plot([curve("a")]).height  # a panel per kind of features
+    for colour in ("#0b6fb8", "#d9822b", "#12936f", "#8e5bb5", "#6b7280"):
+        assert has_colour(picture, colour)
+    assert evaluations_plot([curve("a", counts=(16, 1, 4, 2))]) == evaluations_plot([curve("a")])
+    assert evaluations_plot(many[:-2]) != picture
+
+
+def test_one_point_is_a_plot() -> None:
+    assert has_colour(evaluations_plot([curve("a", counts=(1,))]), "#0b6fb8")

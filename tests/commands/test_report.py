@@ -203,6 +203,29 @@ def test_an_empty_folder_gives_a_page(tmp_path: Path) -> None:
     assert page.pictures == []
 
 
+def test_the_newest_curves_are_drawn_and_older_ones_folded(run: Path) -> None:
+    def result(name: str) -> dict[str, Any]:
+        points = [{"steps": n, "evaluations": 2 * n - 1, "frechet": 3.25 / n, "frechet_of_few": 4.5 / n} for n in (1, 16)]
+        about = {"features": "pixels", "floor": 0.0625, "few": 90, "protocol": PROTOCOL}
+        return {"curves": [{"name": f"{each} ({each}-recipe)", "points": points, **about} for each in (name, "<other>")]}
+
+    before = len(page_of(run).pictures)
+    write(run / "evaluations.json", [result("old"), result("new")])
+    page = page_of(run)
+    assert len(page.pictures) == before + 2
+    places = [page.words.index(part) for part in ("Quality over evaluations", "new (new-", "Earlier curves", "old (old-")]
+    assert places == sorted(places)
+    assert "pixels 16 31 0.2031 0.2812 0.0625 real 1797 · generated 500" in page.words
+    assert page.words.index("Quality over evaluations") < page.words.index("Evaluation of step 400")
+
+
+def test_a_one_step_run_is_called_so_and_shows_its_alarms(run: Path) -> None:
+    write(run / "recipe.json", {"name": "digits-onestep", "objective": {"type": "Consistency"}, "steps": 400})
+    page = page_of(run)
+    assert "Stage two: one step (consistency)" in page.text
+    assert "20 loss 5.1 is <high>" in page.words
+
+
 def test_errors_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no folder"):
         write_report(tmp_path / "absent")

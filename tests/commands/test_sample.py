@@ -5,10 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.commands.application import call, files, train
 
-EVALUATIONS = {"euler": 4, "heun": 7, "churn": 7, "ancestral": 4, "multistep": 4}  # of 4 steps, the last one to 0
+from pixelpath.commands.sample import How
+from pixelpath.noise import seed_of
+from pixelpath.recipes.generate import generate
+from pixelpath.recipes.run import open_run
+
+EVALUATIONS = {"euler": 4, "heun": 7, "churn": 7, "ancestral": 4, "multistep": 4, "renoise": 4}  # of 4 steps, the last one to 0
 
 
 def pixels(folder: Path) -> np.ndarray:
@@ -123,3 +129,56 @@ def test_without_a_folder_samples_are_numbered(plain_run: Path) -> None:
     assert call("sample", plain_run, "--count", 1, "--first-seed", 9) == 0
     assert files(plain_run / "samples" / "1") == first
     assert (plain_run / "samples" / "2" / "000009-000009.npy").exists()
+
+
+def test_a_one_step_run_makes_images_in_one_evaluation(onestep_run: Path, tmp_path: Path) -> None:
+    assert call("sample", onestep_run, "--count", 3, "--out", tmp_path / "default") == 0
+    made = settings(tmp_path / "default")
+    assert (made["sampler"], made["steps"], made["scale"], made["evaluations_per_image"]) == ("renoise", 1, 1.0, 1)
+    assert call("sample", onestep_run, "--count", 3, "--sampler", "euler", "--out", tmp_path / "euler") == 0
+    assert np.array_equal(pixels(tmp_path / "default"), pixels(tmp_path / "euler"))  # one step is the estimate in both
+    assert call("sample", onestep_run, "--count", 3, "--steps", 2, "--out", tmp_path / "two") == 0
+    assert settings(tmp_path / "two")["evaluations_per_image"] == 2
+    assert not np.array_equal(pixels(tmp_path / "two"), pixels(tmp_path / "default"))
+
+
+@pytest.mark.parametrize(("sampler", "evaluations"), [("renoise", 3), ("heun", 5)])
+def test_levels_may_be_named(sampler: str, evaluations: int, diffusion_run: Path, tmp_path: Path) -> None:
+    words = ("--at", 20, 0.8, "--sampler", sampler, "--scale", 1, "--out", tmp_path)
+    assert call("sample", diffusion_run, "--count", 2, *words) == 0
+    made = settings(tmp_path)
+    assert made["steps"] == 3
+    assert made["evaluations_per_image"] == evaluations
+    assert made["levels"][1:] == pytest.approx([20 / 8, 0.8 / 8, 0])  # for 64 pixels; the images have 8
+    assert made["levels"][0] > 20 / 8
+
+
+def test_the_levels_of_renoising_are_the_ones_of_the_run(onestep_run: Path, tmp_path: Path) -> None:
+    run = open_run(onestep_run)
+    assert call("sample", onestep_run, "--count", 1, "--steps", 3, "--out", tmp_path / "three") == 0
+    levels = settings(tmp_path / "three")["levels"]
+    assert levels == pytest.approx(run.noise.visits(3).tolist())
+    at = [level / run.noise.shift for level in levels[1:-1]]
+    assert call("sample", onestep_run, "--count", 1, "--at", *at, "--out", tmp_path / "named") == 0
+    assert np.array_equal(pixels(tmp_path / "three"), pixels(tmp_path / "named"))
+
+
+def test_guidance_of_one_step_is_the_line_through_two_estimates(onestep_run: Path) -> None:
+    run = open_run(onestep_run)
+    labels = torch.tensor([0, 1])
+    plan = How(scale=3.0).plan(run, torch.device("cpu"))
+    (made,) = generate(run.denoiser, run.shape, [0, 1], labels, plan)
+    highest = run.noise.highest * run.noise.shift
+    draws = torch.stack([torch.randn(run.shape, generator=torch.Generator().manual_seed(seed_of(seed))) for seed in (0, 1)])
+    known, unknown = (run.denoiser(highest * draws, torch.tensor(highest), given) for given in (labels, torch.tensor([2, 2])))
+    torch.testing.assert_close(made, unknown + 3 * (known - unknown), rtol=1e-4, atol=1e-4)
+
+
+def test_steps_and_levels_are_a_contradiction(diffusion_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (("sample", "--out", tmp_path / "new"), ("evaluate",), ("evaluate", diffusion_run.parent / "other")):
+        assert call(command[0], diffusion_run, *command[1:], "--steps", 4, "--at", 3) == 2
+        assert "--steps and --at both say which levels are visited: give one of them." in capsys.readouterr().err
+    for at in ((3, 9), (1e9,), (-1,)):
+        assert call("sample", diffusion_run, "--out", tmp_path / "new", "--at", *at) == 2
+        assert "must fall strictly between" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

@@ -10,9 +10,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from pixelpath.commands.prepare import Data, batches, new_student, objective_of, precision_of, say
+from pixelpath.commands.prepare import Data, batches, new_student, precision_of, say
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
+from pixelpath.recipes.build import objective_through, representation_of
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.training.average import twin
 from pixelpath.training.journal import peak_memory
@@ -54,10 +55,11 @@ def multiply_adds(student: Representation | Denoiser, shape: tuple[int, int, int
 def three_steps(recipe: Recipe, data: Data, device: torch.device, student: nn.Module) -> list[float]:
     """Seconds of three real steps after one to warm up; an eager student, so a compiled run is faster."""
     student = student.to(device)
+    stand_in = representation_of(recipe, data.shape).to(device) if recipe.needs_encoder else None
     steps = train(
         distribute(student),
         twin(student),
-        objective_of(recipe),
+        objective_through(recipe, stand_in),
         recipe.optimizer.build(student),
         recipe.schedule,
         batches(recipe, data, device, 0),

@@ -2,96 +2,108 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Shaped
-from torch import Tensor
 
-from pixelpath.commands.folder import write_json
+from pixelpath.commands import evaluations
+from pixelpath.commands.compare import BATCH, MOST, Real, extractors, inception_features, keep, kept, known, protocol
 from pixelpath.commands.pictures import noise_levels_plot, save_png
 from pixelpath.commands.prepare import Data, choose_device, read_data_of, say
 from pixelpath.commands.sample import AS_TRAINED, How, Made, choose_labels, make
 from pixelpath.data import sources
 from pixelpath.evaluation import statistics
-from pixelpath.evaluation.distances import frechet, kernel, precision_recall, real_floor
-from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract, fewer, hash_of, inception
+from pixelpath.evaluation.distances import frechet, kernel, precision_recall
+from pixelpath.evaluation.features import FeatureExtractor, extract
 from pixelpath.evaluation.held_out import HeldOutRow, held_out_loss
-from pixelpath.evaluation.protocol import Protocol, protocol_of
 from pixelpath.noise import seed_of
 from pixelpath.recipes.run import Run, open_run
 
-Native = Shaped[Tensor, "batch channel row column"]
-BATCH = 256
 LEVELS = 10  # noise levels of the held-out loss
-MOST = 50_000  # real images, and samples unless told otherwise, that are compared
-JUDGED = 10_000  # of these, how many have their precision and recall measured
-
-
-@dataclass(frozen=True)
-class Real:
-    """Real native images in memory-sized batches: training images (at most `MOST`, evenly chosen), and held-out ones."""
-
-    data: Data
-
-    @property
-    def look(self) -> str:
-        """What the images were brought to before anything else."""
-        size = "x".join(map(str, self.data.shape)) + f" {self.data.training.dtype}"
-        return f"{size}, as stored" if self.data.resize is None else f"{size}, resized by the shorter side, cropped at the centre"
-
-    def batches(self, side: sources.Source) -> Iterator[Native]:
-        """Native batches of one side."""
-        chosen = np.linspace(0, len(side) - 1, min(len(side), MOST)).round().astype(np.int64)
-        for start in range(0, len(chosen), BATCH):
-            yield torch.from_numpy(sources.gather(side, chosen[start : start + BATCH]))
+JUDGED = 10_000  # of the images compared, how many have their precision and recall measured
+RESULTS = "evaluation.json"
 
 
 def evaluate(
-    run: Annotated[Path, tyro.conf.Positional],
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")],
     data: Path | None = None,
     count: int | None = None,
     first_seed: int = 0,
+    steps: Annotated[str, tyro.conf.arg(metavar="INT[,INT ...]")] = "",
     how: Annotated[How, tyro.conf.arg(name="")] = AS_TRAINED,
     encoder: Path | None = None,
-    inception_features: Annotated[bool, tyro.conf.arg(name="use-inception")] = True,
-    inception_weights: Annotated[Path | None, tyro.conf.arg(name="inception")] = None,
+    use_inception: bool = True,
+    inception: Path | None = None,
     checkpoint: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Measure how close a run's samples are to its images, in several features, and its held-out loss per noise level.
+    """Measure how close samples are to real images: of one run in full, of several runs or steps as distance over evaluations.
+
+    One run at one number of steps: distances, precision and recall in several features, and the held-out loss per noise level.
+    Otherwise: the Frechet distance alone, drawn over the network evaluations an image, a curve per run, in every run's report.
 
     Args:
-        run: Folder of a stage-two run.
-        data: Images to compare with, brought to the run's size; the run's own data if not given.
-        count: How many samples; as many as training images, at most 50,000, if not given.
+        runs: Folders of stage-two runs, all on the same images.
+        data: Images to compare with, brought to the size of the first run's; the first run's own data if not given.
+        count: How many samples; if not given as many as training images, at most 50,000, or for curves as many as held-out ones.
         first_seed: Seed of the first sample.
+        steps: Steps of the sampler, for example 1,2,4,8,16,32 for a curve; as the recipe says if not given.
         how: How to sample.
-        encoder: Run of stage one whose features to measure in; the one this run began with if not given.
-        inception_features: Also measure in Inception features, where the images allow it.
-        inception_weights: File of the Inception weights, for machines that cannot download them.
+        encoder: Run of stage one whose features to measure in; the one that the first run began with if not given.
+        use_inception: Also measure in Inception features, where the images allow it; for curves only if --inception is given.
+        inception: File of the Inception weights, for machines that cannot download them.
         checkpoint: A folder of RUN/checkpoints other than the latest.
         device: cpu, cuda, mps; chosen by itself if not given.
     """
+    numbers = numbers_of(steps)
+    several = len(runs) > 1 or len(numbers) > 1
+    _check(runs, count, first_seed, checkpoint)
+    ways = [replace(how, steps=number) for number in numbers] or [how]
+    chosen = choose_device(device)
+    opened = [open_run(run, checkpoint, chosen) for run in runs]
+    for run in opened:
+        run.denoiser  # noqa: B018 (a run of stage one cannot be sampled: better said before the data are read)
+        kept(run.path / (evaluations.RESULTS if several else RESULTS))  # if nothing can be added to them, better said now
+    evaluations.check_same_images(opened)
+    content = read_data_of(opened[0], data)
+    found = extractors(opened[0], content, encoder, chosen)
+    if use_inception and (inception is not None or not several):
+        found += inception_features(opened[0], inception, chosen)
+    if several:
+        seeds = range(first_seed, first_seed + (count or Real(content).few))
+        evaluations.write(opened, evaluations.curves(opened, content, seeds, ways, found, chosen))
+    else:
+        seeds = range(first_seed, first_seed + (count or min(len(content.training), MOST)))
+        _in_full(opened[0], content, seeds, ways[0], found, chosen)
+
+
+def numbers_of(steps: str) -> list[int]:
+    """The numbers of steps in words like "1,2,4", rising, each once; ValueError if they are anything but numbers from 1 on."""
+    words = [word.strip() for word in steps.split(",")] if steps else []
+    if not all(word.isascii() and word.isdecimal() and int(word) >= 1 for word in words):
+        raise ValueError(f"--steps takes numbers of at least 1 step with commas between them, as in 1,2,4,8, got {steps}.")
+    return sorted({int(word) for word in words})
+
+
+def _check(runs: Sequence[Path], count: int | None, first_seed: int, checkpoint: Path | None) -> None:
+    if not runs:
+        raise ValueError("There is no run to evaluate: name the folder that `pixelpath train ... --out` wrote.")
     if (count is not None and count < 1) or first_seed < 0:
         raise ValueError(f"--count must be at least 1 and --first-seed at least 0, got {count} and {first_seed}.")
-    chosen = choose_device(device)
-    opened = open_run(run, checkpoint, chosen)
-    opened.denoiser  # noqa: B018 (a run of stage one cannot be sampled: better said before the data are read)
-    results(run)  # if nothing can be added to them, better said now
-    content = read_data_of(opened, data)
-    seeds = range(first_seed, first_seed + (count or min(len(content.training), MOST)))
-    found = extractors(opened, content, encoder, chosen)
-    found += _inception(opened, inception_weights, chosen) if inception_features else []
-    made = make(opened, seeds, choose_labels(opened, seeds, ()), how, chosen)
-    result = measure(opened, content, made, found, chosen)
-    append(run, result)
+    if checkpoint is not None and len(runs) > 1:
+        raise ValueError(f"--checkpoint {checkpoint} belongs to one run, and {len(runs)} are named: leave it away, or name one.")
+
+
+def _in_full(run: Run, data: Data, seeds: Sequence[int], how: How, found: list[FeatureExtractor], device: torch.device) -> None:
+    """Everything about one run at one number of steps: measured, kept, said."""
+    made = make(run, seeds, choose_labels(run, seeds, ()), how, device)
+    result = measure(run, data, made, found, device)
+    append(run.path, result)
     say(summary(result))
     if made.images[0].numel() > len(made.images):
         say(
@@ -99,8 +111,8 @@ def evaluate(
             "pixels only against the floor, or evaluate more samples (--count)."
         )
     if result["held_out_loss"]:
-        save_png(run / "held_out.png", noise_levels_plot([HeldOutRow(**row) for row in result["held_out_loss"]]))
-    say(f"All numbers with their protocols: {run / 'evaluation.json'}.")
+        save_png(run.path / "held_out.png", noise_levels_plot([HeldOutRow(**row) for row in result["held_out_loss"]]))
+    say(f"All numbers with their protocols: {run.path / RESULTS}.")
 
 
 def measure(run: Run, data: Data, made: Made, found: list[FeatureExtractor], device: torch.device) -> dict[str, Any]:
@@ -119,89 +131,22 @@ def measure(run: Run, data: Data, made: Made, found: list[FeatureExtractor], dev
     }
 
 
-def extractors(run: Run, data: Data, encoder: Path | None, device: torch.device) -> list[FeatureExtractor]:
-    """Pixels, and the features of a stage-one encoder if there is one to be had."""
-    found: list[FeatureExtractor] = [_pixels(data)]
-    origin = encoder or _own_encoder(run.path)
-    if origin is None:
-        say("No encoder of stage one: give one with --encoder RUN to measure in its features too.")
-        return found
-    stage_one = open_run(origin, device=device)
-    representation = stage_one.representation
-    if stage_one.shape != run.shape:
-        shapes = ["x".join(map(str, shape)) for shape in (stage_one.shape, run.shape)]
-        sentence = f"The encoder {origin} takes images of {shapes[0]}, not {shapes[1]}"
-        if encoder is not None:
-            raise ValueError(f"{sentence}: give one that was trained on such images.")
-        say(f"{sentence}, so its features are left out.")
-        return found
-    sigma = stage_one.noise.lowest * stage_one.noise.shift
-    weights = hash_of(representation.encoder.state_dict())
-    found.append(EncoderFeatures(stage_one.model.features, stage_one.normaliser.encode, sigma, weights))
-    return found
-
-
-def _pixels(data: Data) -> Pixels:
-    lowest, highest = data.normaliser.lowest, data.normaliser.highest
-    if lowest is None or highest is None:
-        sample = sources.gather(data.training, range(min(BATCH, len(data.training)))).astype(np.float64)
-        lowest, highest = float(sample.min()), float(sample.max())
-    return Pixels(float(lowest), float(highest), fewer(data.shape))
-
-
-def _own_encoder(run: Path) -> Path | None:
-    origin = run / "origin.json"
-    if not origin.exists():
-        return None
-    name = json.loads(origin.read_text(encoding="utf-8"))["encoder"]
-    return Path(name) if name and Path(name).exists() else None
-
-
-def _inception(run: Run, weights: Path | None, device: torch.device) -> list[FeatureExtractor]:
-    if run.normaliser.dtype != "uint8" or run.shape[0] not in (1, 3):
-        say("Inception features need 8-bit images of 1 or 3 channels: left out.")
-        return []
-    try:
-        return [inception(weights, device)]
-    except (ValueError, OSError) as error:
-        if weights is not None:
-            raise
-        say(f"Inception features left out: {error}")
-        return []
-
-
 def _distances(extractor: FeatureExtractor, real: Real, made: Made, run: Run, device: torch.device) -> dict[str, Any]:
-    training = extract(extractor, real.batches(real.data.training), device)
-    held_out = extract(extractor, real.batches(real.data.held_out), device) if len(real.data.held_out) else None
+    real_images, training = known(extractor, real, len(made.images), device)
     generated = extract(extractor, made.images.split(BATCH), device)
-    few = min(len(training) // 2 if held_out is None else len(held_out), len(generated))
-    floor = real_floor(training, few, held_out)
-    known, spread = statistics.of(training), kernel(training, generated)
+    few, spread = real_images.few, kernel(training, generated)
     quality = precision_recall(training[:JUDGED], generated[:JUDGED])
     values = {
-        "frechet": frechet(known, statistics.of(generated)),
-        "frechet_of_few": frechet(known, statistics.of(generated[:few])),
-        "frechet_floor_of_few": floor.distance,
+        "frechet": frechet(real_images.statistics, statistics.of(generated)),
+        "frechet_of_few": frechet(real_images.statistics, statistics.of(generated[:few])),
+        "frechet_floor_of_few": real_images.floor,
         "few": few,
         "kernel": spread.mean,
         "kernel_deviation": spread.deviation,
         "precision": quality.precision,
         "recall": quality.recall,
     }
-    return {"features": extractor.name, **_protocol(extractor, len(training), real.look, made, run).record(**values)}
-
-
-def _protocol(extractor: FeatureExtractor, real: int, look: str, made: Made, run: Run) -> Protocol:
-    labels = f"balanced over {len(run.classes)} classes" if run.classes else "none"
-    first, last = made.settings["seeds"]
-    return replace(
-        protocol_of(extractor, real, len(made.images), labels, look),
-        sampler=made.settings["sampler"],
-        steps=made.settings["steps"],
-        evaluations=round(made.evaluations),
-        guidance=made.settings["scale"],
-        seeds=(first, last),
-    )
+    return {"features": extractor.name, **protocol(extractor, len(training), real.look, made, run).record(**values)}
 
 
 def loss_by_level(run: Run, data: Data, device: torch.device, limit: int = 1024) -> list[HeldOutRow]:
@@ -220,18 +165,9 @@ def loss_by_level(run: Run, data: Data, device: torch.device, limit: int = 1024)
     return held_out_loss(run.denoiser, images, labels, levels, [seed_of(index) for index in range(count)], device=device)
 
 
-def results(run: Path) -> list[dict[str, Any]]:
-    """All evaluations that RUN/evaluation.json keeps; ValueError if it cannot be read."""
-    path = run / "evaluation.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}), so nothing can be added to it: repair it or move it away.") from error
-
-
 def append(run: Path, result: dict[str, Any]) -> None:
     """Add a result to RUN/evaluation.json, which keeps all of them."""
-    write_json(run / "evaluation.json", [*results(run), result])
+    keep(run / RESULTS, result)
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -24,6 +25,8 @@ from pixelpath.recipes.recipe import Recipe, to_json
 from pixelpath.training import checkpoint
 
 Value = TypeVar("Value")
+DIVERGENCES = "divergences.json"
+ENCODER = "encoder"  # the folder within a run of the stage one that its loss needs
 ELSEWHERE = ("path", "workers", "cache_bytes")  # where the data lie and how they are read may change between sessions
 
 
@@ -56,6 +59,31 @@ def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], 
 def claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
     """Make `out` the folder of a new run; ValueError if it holds one that has begun, or anything else."""
     decided(lambda: _claim(out, recipe, origin))
+
+
+def keep_encoder(run: Path, out: Path) -> Path:
+    """Copy the stage one `run`, its average alone, into the run in `out`, which needs it to go on; its new place."""
+    return decided(lambda: _keep_encoder(run, out))
+
+
+def kept_encoder(out: Path) -> Path | None:
+    """Where the run in `out` keeps the stage one that it compares features through, or None."""
+    return out / ENCODER if (out / ENCODER).is_dir() else None
+
+
+def divergences(out: Path) -> list[dict[str, Any]]:
+    """Every time that the run in `out` diverged and fell back; empty if it never did."""
+    return json.loads((out / DIVERGENCES).read_text(encoding="utf-8")) if (out / DIVERGENCES).exists() else []
+
+
+def note_divergence(out: Path, step: int, why: str, back_to: Path) -> list[dict[str, Any]]:
+    """Write down one time more, and set later checkpoints aside as diverged-*; all of the times."""
+    found = [*divergences(out), {"step": step, "why": why, "back_to": back_to.name}]
+    write_json(out / DIVERGENCES, found)
+    for folder in checkpoint.complete(out):
+        if folder.name > back_to.name:
+            os.rename(folder, folder.with_name(f"diverged-{len(found)}-{folder.name}"))
+    return found
 
 
 def decided(decide: Callable[[], Value]) -> Value:
@@ -127,6 +155,18 @@ def _claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
     write_json(out / "recipe.json", json.loads(to_json(recipe)))
     write_json(out / "origin.json", origin)
     write_json(out / "environment.json", environment())
+
+
+def _keep_encoder(run: Path, out: Path) -> Path:
+    latest = checkpoint.latest(run)
+    assert latest is not None  # it has been opened
+    kept, partial = out / ENCODER, out / f".{ENCODER}.partial"
+    for left in (kept, partial):  # by a run that had saved nothing yet
+        shutil.rmtree(left, ignore_errors=True)
+    others = shutil.ignore_patterns("student.*", "optimizer.*")
+    shutil.copytree(latest, partial / "checkpoints" / latest.name, ignore=others)
+    os.replace(partial, kept)
+    return kept
 
 
 def _document(path: Path) -> dict[str, Any]:

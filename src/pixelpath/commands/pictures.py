@@ -7,6 +7,7 @@ of the evaluation or the same as read from JSON.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -36,6 +37,7 @@ GAP, GAP_GREY = 2, 128
 TILE, LIGHT, DARK = 8, 255, 204  # the checkerboard behind transparent pixels
 PERCENTILES = (0.5, 99.5)
 BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#0b6fb8", "#d9822b", "#12936f", "#8e5bb5", "#c8373b", "#6b7280"
+MARKS = "osD^vP*"
 NOT_LOSSES = {"step", "gradient_norm", "rate", "images_per_second", "seconds", "memory_bytes", "skipped"}
 PANELS = (
     ("rate", "learning rate", ORANGE),
@@ -168,6 +170,27 @@ def noise_levels_plot(rows: Sequence[HeldOutRow] | JSONRows) -> Image.Image:
     return _picture(figure)
 
 
+def evaluations_plot(curves: JSONRows) -> Image.Image:
+    """Frechet distance against network evaluations an image, both logarithmic: a colour per name, a panel per kind of features.
+
+    Distances are those of as many samples as the floor, dashed, has real images: others could not be read against it.
+    """
+    kinds, names = (list(dict.fromkeys(curve[key] for curve in curves)) for key in ("features", "name"))
+    figure = _figure(0.6 + 3.2 * len(kinds))
+    for place, (axes, kind) in enumerate(zip(np.ravel(figure.subplots(len(kinds), 1)), kinds, strict=True)):
+        chosen = [curve for curve in curves if curve["features"] == kind]
+        drawn = [_over_evaluations(axes, curve, names.index(curve["name"]), labelled=place == 0) for curve in chosen]
+        for few, floor in dict.fromkeys((curve["few"], curve["floor"]) for curve in chosen):
+            label = f"floor: {few:,} other real images" if place == 0 else None
+            axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=label)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        counts = " or ".join(f"{few:,}" for few in dict.fromkeys(curve["few"] for curve in chosen))
+        axes.set(xlabel="network evaluations an image", ylabel=f"{kind}\nFrechet distance of {counts} samples")
+        _logarithmic(axes, np.array([*itertools.chain(*drawn), *(curve["floor"] for curve in chosen)]))
+    return _picture(figure, columns=max(1, min(6, 110 // max(30, *map(len, names)))))
+
+
 def series(rows: Metrics, key: str) -> tuple[np.ndarray, np.ndarray]:
     """The steps at which `key` was a finite number, and its values."""
     pairs = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float) and math.isfinite(row[key])]
@@ -245,8 +268,8 @@ def _figure(height: float) -> Figure:
     return Figure(figsize=(9, height), dpi=160, layout="constrained", facecolor="white")
 
 
-def _picture(figure: Figure) -> Image.Image:
-    """The figure, its axes made plain: faint lines, no frame, small letters."""
+def _picture(figure: Figure, columns: int = 6) -> Image.Image:
+    """The figure, its axes made plain: faint lines, no frame, small letters, legends of so many columns above."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     for axes in figure.axes:
@@ -258,7 +281,9 @@ def _picture(figure: Figure) -> Image.Image:
         for label in (axes.xaxis.label, axes.yaxis.label):
             label.set_fontsize(9)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8.5, frameon=False, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=6, columnspacing=1.6)
+            axes.legend(
+                fontsize=8.5, frameon=False, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns, columnspacing=1.6
+            )
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
@@ -282,6 +307,16 @@ def _losses(axes: Axes, rows: Metrics) -> None:
             places = [height] * len(marks)
             axes.plot(marks, places, shape, color=colour, transform=axes.get_xaxis_transform(), label=label, clip_on=False)
     axes.set_ylabel("loss")
+
+
+def _over_evaluations(axes: Axes, curve: Mapping[str, Any], number: int, *, labelled: bool) -> list[float]:
+    """Draw one curve in the colour and mark of this number; the distances drawn."""
+    points = sorted(curve["points"], key=lambda point: point["evaluations"])
+    distances = [point["frechet_of_few"] for point in points]
+    colour, mark = _cycle()[number % len(_cycle())], MARKS[number % len(MARKS)]
+    label = curve["name"] if labelled else None
+    axes.plot([point["evaluations"] for point in points], distances, f"{mark}-", color=colour, markersize=4, label=label)
+    return distances
 
 
 def _draw(axes: Axes, rows: Metrics, key: str, colour: str, label: str | None = None) -> None:

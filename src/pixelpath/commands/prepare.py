@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from pixelpath.models.representation import Representation
 from pixelpath.recipes.build import Shape, hand_over, start_from, student_of
 from pixelpath.recipes.recipe import Precision, Recipe, for_data
 from pixelpath.recipes.run import Run, open_run
-from pixelpath.types import Batch, Objective, Views
+from pixelpath.types import Batch, Views
 
 
 @dataclass(frozen=True)
@@ -176,11 +177,6 @@ def batches(recipe: Recipe, data: Data, device: torch.device, first: int) -> Ite
     return cast(Iterator[Batch] | Iterator[Views], found)  # which of the two follows from the recipe
 
 
-def objective_of(recipe: Recipe) -> Objective:
-    """The objective of the recipe, to be called with what `for_objective` gives."""
-    return cast(Objective, recipe.objective)
-
-
 def for_objective(batch: Batch, recipe: Recipe, data: Data) -> Batch | Views:
     """The batch as the objective takes it: with two views of every image in stage one, without classes if none are used."""
     if recipe.is_encoder:
@@ -189,20 +185,55 @@ def for_objective(batch: Batch, recipe: Recipe, data: Data) -> Batch | Views:
 
 
 def new_student(recipe: Recipe, data: Data, encoder: Path | None, start: Path | None) -> Representation | Denoiser:
-    """The student before its first step: new, with the encoder of a stage-one run, or with all weights of a run of its stage."""
+    """The student before its first step: new, with the encoder of a stage-one run, or with all weights of a run of its stage.
+
+    With both of them `start` gives the weights, and `encoder` is only compared through (see `frozen_encoder`).
+    """
     student = student_of(recipe, data.shape, len(data.classes))
-    if encoder is not None and start is not None:
+    if encoder is not None and not isinstance(student, Denoiser):
+        raise ValueError(
+            f"--encoder goes with a recipe of stage two, and {recipe.name} is stage one: use --start {encoder} instead."
+        )
+    if encoder is not None and start is not None and not recipe.needs_encoder:
         raise ValueError("--encoder and --start both name the weights to begin with: give one of them.")
     if start is not None:
         start_from(open_run(start).model, student, start)
-    if encoder is not None:
-        if not isinstance(student, Denoiser):
-            raise ValueError(
-                f"--encoder goes with a recipe of stage two, and {recipe.name} is stage one: use --start {encoder} instead."
-            )
+    elif encoder is not None and isinstance(student, Denoiser):
         hand_over(open_run(encoder).representation.encoder, student)
     freeze(student, recipe)
     return student
+
+
+def encoder_run(recipe: Recipe, encoder: Path | None, start: Path | None) -> Path | None:
+    """The run of stage one to compare features through: the one given, else that with which the run `start` began; or None.
+
+    None too if the recipe compares none.
+    """
+    if not recipe.needs_encoder:
+        return None
+    if encoder is None and start is not None and (start / "origin.json").exists():
+        began = json.loads((start / "origin.json").read_text(encoding="utf-8")).get("encoder")
+        if began and Path(began).exists():
+            say(f"Features are compared through the encoder with which {start} began, {began}.")
+            return Path(began)
+    return encoder
+
+
+def frozen_encoder(path: Path | None, data: Data, device: torch.device) -> Representation | None:
+    """The stage one at `path` on the device, its position table interpolated if its images had another size; None without a path.
+
+    Raises ValueError for a run of stage two, or of another number of channels.
+    """
+    if path is None:
+        return None
+    run = open_run(path, device=device)
+    if run.shape[0] != data.shape[0]:
+        raise ValueError(
+            f"{path} was trained on images of {run.shape[0]} channels and these have {data.shape[0]}: give a stage one of theirs."
+        )
+    if run.shape != data.shape:
+        run.representation.encoder.resize(*data.shape[1:])
+    return run.representation
 
 
 def check_origin(recipe: Recipe, encoder: Path | None, start: Path | None) -> None:

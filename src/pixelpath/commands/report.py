@@ -24,13 +24,18 @@ from PIL import Image
 
 from pixelpath.commands import prepare
 from pixelpath.commands.folder import leaves, whole
-from pixelpath.commands.pictures import curves, noise_levels_plot, probe_plot, series, skipped_steps
+from pixelpath.commands.pictures import curves, evaluations_plot, noise_levels_plot, probe_plot, series, skipped_steps
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.probe import ProbeRow
 from pixelpath.training.journal import lines
 
 SHOWN = 9  # previews in the strip, at most
 STRIP, WIDEST = 640, 1440  # pixels across, of a picture in the strip and of any other
+STAGES = {
+    "RepresentationLearning": "Stage one: representation learning",
+    "Denoising": "Stage two: diffusion",
+    "Consistency": "Stage two: one step (consistency)",
+}
 FILES = {
     "recipe.json": "every setting of the run",
     "origin.json": "the weights it began with",
@@ -39,6 +44,8 @@ FILES = {
     "curves.png": "the curves of training",
     "evaluation.json": "distances and held-out losses with their protocols",
     "held_out.png": "held-out loss by noise level",
+    "evaluations.json": "distances by network evaluations, of this run and of those measured with it",
+    "evaluations.png": "the newest of them as a plot",
     "probe.json": "accuracy of the encoder's features by noise level",
     "probe.png": "the same as a plot",
     "quickstart.json": "the numbers of the quickstart",
@@ -97,8 +104,7 @@ def _name(run: Path) -> str:
 def _header(run: Path) -> str:
     """What was run, and the numbers one asks for first."""
     recipe = _document(run / "recipe.json") or {}
-    stages = {"RepresentationLearning": "Stage one: representation learning", "Denoising": "Stage two: diffusion"}
-    stage = stages.get(_objective(run), "")
+    stage = STAGES.get(_objective(run), "")
     rows = lines(run)
     facts: dict[str, str] = {}
     if rows:
@@ -148,9 +154,12 @@ def _views(run: Path) -> str:
 
 
 def _results(run: Path) -> str:
-    """The quickstart's numbers, the newest evaluation, and the earlier ones folded away."""
+    """The quickstart's numbers, the newest evaluation and curves, and the earlier ones folded away."""
     quick, measured = _quickstart(run), _document(run / "evaluation.json")
     parts = [f"<h3>Quickstart</h3>{_tree(quick)}"] if quick else []
+    drawn = [_over_evaluations(result["curves"]) for result in reversed(_document(run / "evaluations.json") or [])]
+    parts += [f"<h3>Quality over evaluations</h3>{content}" for content in drawn[:1]]
+    parts += [f"<details><summary>Earlier curves</summary>{content}</details>" for content in drawn[1:]]
     evaluations = measured if isinstance(measured, list) else [measured] if measured else []
     for place, evaluation in enumerate(reversed(evaluations)):
         step = f" of step {_text(evaluation['step'])}" if isinstance(evaluation, Mapping) and "step" in evaluation else ""
@@ -159,6 +168,19 @@ def _results(run: Path) -> str:
         else:
             parts.append(f"<details><summary>Earlier evaluation{step}</summary>{_tree(evaluation)}</details>")
     return "\n".join(parts)
+
+
+def _over_evaluations(found: Sequence[Mapping[str, Any]]) -> str:
+    """Curves measured together: their plot, and their points in a table, below those of a curve its protocol."""
+    note = "Each point is the same seeds sampled with another number of steps; the dashed line is what other real images reach."
+    rows = [
+        {"curve": curve["name"], "features": curve["features"], **point, "floor": curve["floor"]}
+        | ({"protocol": curve["protocol"]} if point is curve["points"][-1] else {})
+        for curve in found
+        for point in curve["points"]
+    ]
+    plot = _image(evaluations_plot(found), "plot", WIDEST, "plot of the numbers below")
+    return f"<p class='soft'>{note}</p>{plot}<details><summary>The numbers</summary>{_records(rows)}</details>"
 
 
 def _features(run: Path) -> str:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,23 +21,25 @@ from pixelpath.commands.folder import write_json
 from pixelpath.commands.pictures import grid, save_images, save_png
 from pixelpath.commands.prepare import choose_device, say
 from pixelpath.models.denoiser import Denoiser
-from pixelpath.recipes.generate import SAMPLERS, Plan, balanced, generate
+from pixelpath.recipes.generate import SAMPLERS, Plan, balanced, default_sampler, generate
 from pixelpath.recipes.run import Run, open_run
 from pixelpath.training.journal import peak_memory
 from pixelpath.types import Labels
 
-SamplerName = Literal["heun", "euler", "churn", "ancestral", "multistep"]
+SamplerName = Literal["heun", "euler", "churn", "ancestral", "multistep", "renoise"]
 SHOWN = 144  # images of the grid, at most
 
 
 @dataclass(frozen=True)
 class How:
-    """How to sample; what is not given is as the run's recipe says."""
+    """How to sample; what is not given is as the run's recipe says. ValueError if both `steps` and `at` are given."""
 
-    steps: int | None = None
+    steps: Annotated[int | None, tyro.conf.Suppress, tyro.conf.Fixed] = None  # each command has --steps of its own kind
     """Steps of the sampler; as the recipe says if not given."""
-    sampler: SamplerName = "heun"
-    """Heun and churn evaluate the network twice a step, the others once."""
+    sampler: SamplerName | None = None
+    """Heun and churn evaluate the network twice a step, the others once. If not given: renoise for a one-step run, else heun."""
+    at: tuple[float, ...] | None = None
+    """Sigmas (for 64 pixels) to visit between the highest level and 0, instead of --steps."""
     scale: float | None = None
     """Scale of guidance; 1 is none. As the recipe says if not given."""
     between: tuple[float, float] | None = None
@@ -46,6 +48,14 @@ class How:
     """Guide against another, weaker run (autoguidance) instead of the same model without label."""
     batch_size: int = 64
     """Images at a time; changes speed and memory, not the images."""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.at is not None:
+            raise ValueError("--steps and --at both say which levels are visited: give one of them.")
+
+    def sampler_for(self, run: Run) -> str:
+        """The name of the sampler: the one chosen, else the one that suits what the run trained."""
+        return self.sampler or default_sampler(run.recipe)
 
     def plan(self, run: Run, device: torch.device) -> Plan:
         """These choices completed by the run's recipe; ValueError if guidance has no reference, or one that does not fit."""
@@ -59,8 +69,9 @@ class How:
                 )
             scale = 1.0
         steps = chosen.steps if self.steps is None else self.steps
+        steps = steps if self.at is None else len(self.at) + 1
         between = chosen.between if self.between is None else self.between
-        return Plan(run.noise, steps, scale, between, SAMPLERS[self.sampler], reference)
+        return Plan(run.noise, steps, scale, between, SAMPLERS[self.sampler_for(run)], reference, self.at)
 
 
 AS_TRAINED = How()
@@ -81,6 +92,7 @@ def sample(
     count: int = 36,
     first_seed: int = 0,
     classes: tuple[str, ...] = (),
+    steps: int | None = None,
     how: Annotated[How, tyro.conf.arg(name="")] = AS_TRAINED,
     checkpoint: Path | None = None,
     out: Path | None = None,
@@ -94,6 +106,7 @@ def sample(
         count: How many images.
         first_seed: Seed of the first image; the others follow. An image is a function of its seed, its class and the settings.
         classes: Names (or numbers) of classes, taken in turn; all of them if none is given.
+        steps: Steps of the sampler; as the recipe says if not given (1 for a one-step run).
         how: How to sample.
         checkpoint: A folder of RUN/checkpoints other than the latest.
         out: New or empty folder; RUN/samples/1, 2, ... if not given.
@@ -106,6 +119,7 @@ def sample(
     opened = open_run(run, checkpoint, chosen)
     folder = _folder(run, out)
     seeds = range(first_seed, first_seed + count)
+    how = how if steps is None else replace(how, steps=steps)
     made = make(opened, seeds, choose_labels(opened, seeds, classes), how, chosen)
     written = save_images(folder, made.images, first_seed, npy=npy)
     save_png(folder / "grid.png", grid(made.images[:SHOWN], columns=min(12, count)))
@@ -131,7 +145,7 @@ def make(run: Run, seeds: Sequence[int], labels: Labels, how: How, device: torch
         "seeds": [seeds[0], seeds[-1]],
         "labels": labels.tolist() if run.classes else None,
         "classes": list(run.classes),
-        "sampler": how.sampler,
+        "sampler": how.sampler_for(run),
         "steps": plan.steps,
         "levels": plan.levels.tolist(),
         "scale": plan.scale,

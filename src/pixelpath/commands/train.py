@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,17 +16,19 @@ from torch import nn
 from pixelpath import processes
 from pixelpath.commands import monitor
 from pixelpath.commands.dry_run import dry_run as estimate
-from pixelpath.commands.folder import check_same, claim, look
+from pixelpath.commands.folder import check_same, claim, decided, divergences, keep_encoder, kept_encoder, look, note_divergence
+from pixelpath.commands.monitor import Reference
 from pixelpath.commands.prepare import (
     Data,
     batches,
     check_origin,
     choose_device,
     close,
+    encoder_run,
     freeze,
+    frozen_encoder,
     joined,
     new_student,
-    objective_of,
     precision_of,
     read_data,
     say,
@@ -33,7 +37,8 @@ from pixelpath.commands.prepare import (
 from pixelpath.commands.report import write_report
 from pixelpath.data.normaliser import Normaliser
 from pixelpath.data.sources import Source
-from pixelpath.recipes.build import student_of
+from pixelpath.evaluation.divergence import spiked
+from pixelpath.recipes.build import objective_through, student_of
 from pixelpath.recipes.recipe import Recipe, summary, to_json
 from pixelpath.recipes.rows import table
 from pixelpath.training import checkpoint
@@ -42,7 +47,10 @@ from pixelpath.training.checkpoint import Interruption, State
 from pixelpath.training.journal import Journal
 from pixelpath.training.loop import Diverged, Step, distribute, loss_scaler
 from pixelpath.training.loop import train as steps_of
+from pixelpath.types import Objective
 
+FALLS = 2  # times that a one-step run falls back on its own
+REMEMBERED = 51  # losses among which a jump shows
 ROWS = table()
 RecipeRow = tyro.extras.subcommand_type_from_defaults(ROWS, {name: summary(row) for name, row in ROWS.items()})
 
@@ -66,11 +74,11 @@ def train(
     On several GPUs: `torchrun --nproc-per-node 8 -m pixelpath.cli train RECIPE ...`.
 
     Args:
-        recipe: What to train. An encoder (stage one) needs no classes; diffusion (stage two) takes it up with --encoder.
+        recipe: What to train. An encoder (stage one) needs no classes; diffusion and one-step rows (stage two) take it up.
         out: Folder of the run; made if missing, never overwritten.
         data: Folder of images (with or without a subfolder per class), .npy or .npz file.
-        encoder: Run of stage one whose encoder stage two begins with.
-        start: Run of the same stage whose weights to begin with.
+        encoder: Run of stage one whose encoder stage two begins with, and through which a one-step recipe compares features.
+        start: Run of the same stage whose weights to begin with; a one-step recipe can begin with those of diffusion.
         device: cpu, cuda, cuda:1, mps; chosen by itself if not given.
         every: Steps between checkpoints, previews and held-out measurements; a tenth of the run if not given.
         keep: How many of the latest checkpoints stay, beside the best.
@@ -97,23 +105,38 @@ def begin(recipe: Recipe, out: Path, device: torch.device, encoder: Path | None 
     data = read_data(recipe, None if latest is None else Normaliser.from_json(checkpoint.read(latest, "normaliser")))
     closed, origin = close(recipe, data), {"encoder": str(encoder or ""), "start": str(start or "")}
     if latest is None:
-        session = Session(closed, data, out, device, new_student(closed, data, encoder, start))
+        student, through = new_student(closed, data, encoder, start), encoder_run(closed, encoder, start)
+        objective_through(closed, frozen_encoder(through, data, device))  # a mistake is better said before the folder is claimed
         claim(out, closed, origin)
-        return session
-    check_same(out, latest, closed, origin, data.facts())
-    student = student_of(closed, data.shape, len(data.classes))
-    freeze(student, closed)
-    session = Session(closed, data, out, device, student)
-    session.take_up(latest)
+        kept = None if through is None else keep_encoder(through, out)
+    else:
+        check_same(out, latest, closed, origin, data.facts())
+        student, kept = student_of(closed, data.shape, len(data.classes)), kept_encoder(out)
+        freeze(student, closed)
+    objective = objective_through(closed, frozen_encoder(kept, data, device))
+    session = Session(closed, objective, data, out, device, student, scratch=encoder is None and start is None)
+    if latest is not None:
+        session.take_up(latest)
+        session.alarms = monitor.standing_alarms(out, session.state.step)
     return session
 
 
 class Session:
     """One sitting of a run: what changes while it trains, and where it is kept."""
 
-    def __init__(self, recipe: Recipe, data: Data, out: Path, device: torch.device, bare: nn.Module) -> None:
-        self.recipe, self.data, self.out, self.device = recipe, data, out, device
-        self.keep, self.every = 3, 1000
+    def __init__(
+        self,
+        recipe: Recipe,
+        objective: Objective,
+        data: Data,
+        out: Path,
+        device: torch.device,
+        bare: nn.Module,
+        *,
+        scratch: bool = False,
+    ) -> None:
+        self.recipe, self.objective, self.data, self.out, self.device = recipe, objective, data, out, device
+        self.scratch, self.keep, self.every = scratch, 3, 1000
         self.precision = precision_of(recipe, device)
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -123,6 +146,8 @@ class Session:
         self.scaler = loss_scaler(self.precision, device)
         self.state = State(0, recipe.seed)
         self.alarms: list[str] = []
+        self.losses: deque[float] = deque(maxlen=REMEMBERED)
+        self.falls, self.fell = len(divergences(out)), ""
 
     def take_up(self, folder: Path) -> None:
         """Go on from a checkpoint."""
@@ -139,31 +164,83 @@ class Session:
         main = processes.rank() == 0
         if main and self.recipe.is_encoder and self.state.step == 0:
             monitor.show_views(self.recipe, self.data, self.out / "previews" / "views.png")
-        with self.journal(tensorboard) as journal, Interruption() as interruption:
-            try:
-                finished = self.go(journal, interruption)
-            except Diverged as error:
-                error.checkpoint = checkpoint.latest(self.out)
-                raise
+        if self.recipe.is_one_step and self.state.step == 0:
+            self.save()  # something to fall back on
+        with Interruption() as interruption:
+            finished = None
+            while finished is None:
+                finished = self.sit(tensorboard, interruption)
         if not finished:
             say(f"Stopped and saved at step {self.state.step}; the same command again goes on from there.")
         elif main:
-            say(f"Report: {write_report(self.out)}")
+            self.close()
+
+    def sit(self, tensorboard: bool, interruption: Interruption) -> bool | None:
+        """Go on to the end: True, or False if interrupted; None if it diverged and stands at an earlier checkpoint again."""
+        try:
+            with self.journal(tensorboard) as journal:
+                if self.fell:
+                    journal.note(self.state.step, {"alarms": [self.fell]})
+                return self.go(journal, interruption)
+        except Diverged as error:
+            self.fall_back(error)
+        return None
+
+    def close(self) -> None:
+        """The report, and what one has to know of the run."""
+        say(f"Report: {write_report(self.out)}")
+        if self.recipe.is_one_step and not self.state.near:
+            say("The one-step samples of this run have not come near the data." + (f" {monitor.REMEDY}" if self.scratch else ""))
+
+    def fall_back(self, error: Diverged) -> None:
+        """Stand at the last good checkpoint again, with half the learning rate; raises the error if that was done twice already.
+
+        Only one-step runs do so: they diverge where others do not.
+        """
+        if not self.recipe.is_one_step:
+            error.checkpoint = checkpoint.latest(self.out)
+            raise error
+        error.checkpoint = back_to = decided(lambda: checkpoint.measured(self.out))
+        if self.falls == FALLS:
+            error.why += f", after falling back {FALLS} times with half the learning rate each time"
+            error.advice = (
+                monitor.REMEDY if self.scratch else "Choose a lower learning rate, or a longer warm-up, and a new --out."
+            )
+            raise error
+        self.falls += 1
+        decided(lambda: note_divergence(self.out, error.step.number, error.why, back_to))
+        self.alarms = []
+        self.losses.clear()
+        rate = f"with {0.5**self.falls:g} of the learning rate from here on"
+        self.fell = f"fell back from step {error.step.number} ({error.why}), {rate}"
+        say(f"Step {error.step.number}: {error.why}. Falling back, {rate}.")
+        self.take_up(back_to)
 
     def go(self, journal: Journal, interruption: Interruption) -> bool:
         """Step by step to the end; False if interrupted, in either case saved."""
         images = monitor.measured(self.data)
+        real = monitor.reference(self.data) if self.recipe.is_one_step else None
         for step in self.steps():
-            journal.record(step, self.alarms)
+            journal.record(step, [*self.alarms, *self.jumped(step)])
             last, stop = step.number == self.recipe.steps, interruption.asked()
-            if step.number % self.every == 0 or last or stop:
-                value = self.measure(step, images, journal)
+            due = step.number % self.every == 0 or last
+            if due or stop:
+                # measured when due alone: what a measurement decides must not depend on when a run was interrupted
+                value = self.measure(step, images, journal, real) if due else None
                 scaler = {} if self.scaler is None else self.scaler.state_dict()
-                self.state = State(step.number, self.recipe.seed, journal.seconds, journal.skipped, value, scaler)
+                counts = journal.seconds, journal.skipped
+                self.state = State(step.number, self.recipe.seed, *counts, value, scaler, self.state.near)
                 self.save()
             if stop and not last:
                 return False
         return True
+
+    def jumped(self, step: Step) -> list[str]:
+        """The alarm of a one-step run whose loss is far above those before."""
+        if not self.recipe.is_one_step:
+            return []
+        self.losses.append(step.losses["loss"])
+        return [f"the loss jumped to {self.losses[-1]:.3g}"] if spiked(self.losses) else []
 
     def journal(self, tensorboard: bool) -> Journal:
         """The journal, going on from the state."""
@@ -189,9 +266,9 @@ class Session:
         return steps_of(
             distribute(student),
             teacher,
-            objective_of(recipe),
+            self.objective,
             self.optimizer,
-            recipe.schedule,
+            lambda number: recipe.schedule(number) * 0.5**self.falls,
             batches(recipe, self.data, self.device, first),
             first=first,
             steps=recipe.steps,
@@ -208,12 +285,17 @@ class Session:
         """Whether student and teacher are compiled."""
         return self.device.type == "cuda" if self.recipe.compile is None else self.recipe.compile
 
-    def measure(self, step: Step, images: Source, journal: Journal) -> float | None:
-        """The held-out loss, and previews (stage two) or the features' health (stage one), into the journal; returns the loss."""
-        loss = monitor.held_out_loss(self.recipe, self.data, images, self.average, self.device)
+    def measure(self, step: Step, images: Source, journal: Journal, real: Reference | None) -> float | None:
+        """What the run's stage is watched by, into the journal; returns the checkpoint's value.
+
+        That is the held-out loss; for one-step runs, whose loss does not tell good samples from bad, it is their distance.
+        """
+        value = monitor.held_out_loss(self.recipe, self.objective, self.data, images, self.average, self.device)
+        values: dict[str, float | list[str]] = {} if value is None else {"held_out_loss": value}
+        if real is not None:
+            value = values["sample_distance"] = self.judge(step, real)
         if processes.rank() != 0:
-            return loss
-        values: dict[str, float | list[str]] = {} if loss is None else {"held_out_loss": loss}
+            return value
         if self.recipe.is_encoder:
             health = monitor.watch_features(self.recipe, self.data, images, self.average, self.device)
             self.alarms = monitor.alarms(self.recipe, health, step.losses["contrast"], step.number)
@@ -224,7 +306,18 @@ class Session:
             values["alarms"] = self.alarms
         if values:
             journal.note(step.number, values)
-        return loss
+        return value
+
+    def judge(self, step: Step, real: Reference) -> float:
+        """The distance of one-step samples; Diverged if they were near the data before and are not any more."""
+        distance, wrong = decided(lambda: monitor.watch_samples(self.recipe, self.data, self.average, real))
+        if wrong and self.state.near:
+            raise Diverged(step, "; ".join(wrong))
+        if not wrong:
+            self.state = replace(self.state, near=True)
+        late = 2 * step.number >= self.recipe.steps
+        self.alarms = [f"{what} (not near the data yet)" for what in wrong] if late else []
+        return distance
 
     def save(self) -> None:
         """A checkpoint of now."""

@@ -23,9 +23,9 @@ class Denoiser(nn.Module):
 
     def forward(self, noisy: Images, sigma: Sigmas, labels: Labels | None = None, drop: Drop | None = None) -> Images:
         """`labels` [batch] are classes, num_classes where there is none; None, or True in `drop` [batch], means no class."""
-        sigma = sigma.to(device=noisy.device, dtype=noisy.dtype).expand(len(noisy))
+        sigma = sigma.to(device=noisy.device, dtype=noisy.dtype).expand(noisy.shape[0])
         if labels is None:
-            labels = torch.full((len(noisy),), self.backbone.no_label, device=noisy.device)
+            labels = torch.full((noisy.shape[0],), self.backbone.no_label, device=noisy.device)
         if drop is not None:
             labels = torch.where(drop, self.backbone.no_label, labels)
         factors = self.scalings(sigma)
@@ -34,8 +34,8 @@ class Denoiser(nn.Module):
 
     def features(self, noisy: Images, sigma: Sigmas) -> Float[Tensor, "batch width"]:
         """The CLS features that the encoder gives to noisy images without a class."""
-        factors = self.scalings(sigma.to(device=noisy.device, dtype=noisy.dtype).expand(len(noisy)))
-        vector = self.backbone.classes.weight[self.backbone.no_label].expand(len(noisy), 1, -1)
+        factors = self.scalings(sigma.to(device=noisy.device, dtype=noisy.dtype).expand(noisy.shape[0]))
+        vector = self.backbone.classes.weight[self.backbone.no_label].expand(noisy.shape[0], 1, -1)
         return self.backbone.encoder.summary(expand(factors.input, noisy) * noisy, factors.noise, vector)
 
     def bind(self, labels: Labels | None) -> Denoise:

@@ -53,7 +53,7 @@ class Sampling:
     """How previews and evaluations of a run are sampled, and what `pixelpath sample` does unless told otherwise."""
 
     steps: int = 32
-    """Steps of Heun's method, each two network evaluations but the last."""
+    """Steps of the sampler: of Heun's method two network evaluations each, but one for the last; of a one-step run one each."""
     scale: float = 1.5
     """Scale of classifier-free guidance; 1 is none. Without classes there is none."""
     between: tuple[float, float] = (0.0, math.inf)
@@ -67,7 +67,7 @@ class Recipe:
     name: str
     """What the recipe is called."""
     objective: RepresentationLearning | Denoising | Consistency
-    """What training minimises: representation learning (stage one) or denoising (stage two)."""
+    """What training minimises: representation learning (stage one), denoising or consistency (stage two)."""
     size: Size = NANO
     """Depth, width and heads of encoder and decoder."""
     patch: int = 4
@@ -135,6 +135,11 @@ class Recipe:
     def is_one_step(self) -> bool:
         """Whether this trains a consistency model, which makes an image in one evaluation."""
         return isinstance(self.objective, Consistency)
+
+    @property
+    def needs_encoder(self) -> bool:
+        """Whether the loss compares features through the frozen encoder of a stage one."""
+        return isinstance(self.objective, Consistency) and self.objective.needs_encoder
 
 
 def for_data(recipe: Recipe, rows: int, columns: int) -> Recipe:

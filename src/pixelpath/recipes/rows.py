@@ -1,9 +1,10 @@
 """The recipes: one function per run. Published settings are those of EPG (Lei et al. 2025, arXiv 2510.12586); the small ones
 were chosen here.
 
-A row for stage one is called NAME-encoder, one for stage two NAME-diffusion. Every row runs as
-`pixelpath train ROW --data PATH --out RUN`; a diffusion row takes up a finished stage one with `--encoder RUN_OF_STAGE_ONE`, and
-trains from scratch without it.
+A row for stage one is called NAME-encoder, those for stage two NAME-diffusion and NAME-onestep; NAME-onestep-paper has the
+published objective where NAME-onestep has a better one. Every row runs as `pixelpath train ROW --data PATH --out RUN`; stage two
+takes up a finished stage one with `--encoder RUN_OF_STAGE_ONE`, a one-step row also a finished diffusion with `--start RUN`, and
+without either it trains from scratch.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from dataclasses import replace
 
 from pixelpath.data.sources import DataSettings
 from pixelpath.data.views import DIGITS, PHOTOGRAPHS, SMALL
-from pixelpath.noise import GridLogNormal, GridWeight, NoiseRange
+from pixelpath.models.scalings import Preconditioned
+from pixelpath.noise import GridLogNormal, GridWeight, LogNormal, NoiseRange, StagedGap
+from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.representation import Curriculum, RepresentationLearning
 from pixelpath.recipes import sizes
 from pixelpath.recipes.recipe import ProjectorSize, Recipe, Sampling
-from pixelpath.training.optimizer import AdamW, Cosine
+from pixelpath.training.optimizer import AdamW, Cosine, Muon
 
 # The published shift would take the highest level of 8 x 8 images down to 10, where such images are still seen: every small row
 # names, for 64 pixels, the range and the draws that are 0.002 .. 80 and N(-1.2, 1.6^2) at its own size. Weight and scalings are
@@ -64,6 +67,27 @@ def digits_diffusion() -> Recipe:
         schedule=Cosine(warmup=100),
         average_rate=0.999,
         sampling=Sampling(steps=18, scale=1.5),
+        data=DataSettings(held_out_share=0.2),
+    )
+
+
+def digits_onestep() -> Recipe:
+    """Stage two, one step, on the digits.
+
+    Command: pixelpath train digits-onestep --data runs/quickstart/digits.npz --encoder runs/encoder --out runs/onestep.
+    """
+    return Recipe(
+        name="digits-onestep",
+        objective=Consistency(NoiseRange(0.016, 640.0), StagedGap(steepness=0.125), LogNormal(1.68, 1.6)),
+        size=sizes.NANO,
+        patch=4,
+        scalings=Preconditioned(),
+        steps=1300,
+        batch_size=128,
+        optimizer=Muon(1e-3, clip=1.0),
+        schedule=Cosine(warmup=100),
+        average_rate=0.999,
+        sampling=Sampling(steps=1, scale=1.0),
         data=DataSettings(held_out_share=0.2),
     )
 
@@ -201,7 +225,7 @@ def imagenet_diffusion(name: str, size: sizes.Size, pixels: int, steps: int = 1_
 def table() -> dict[str, Recipe]:
     """Every recipe by its name."""
     small: list[Callable[[], Recipe]] = [
-        digits_encoder, digits_diffusion, small_32_encoder, small_32_diffusion,
+        digits_encoder, digits_diffusion, digits_onestep, small_32_encoder, small_32_diffusion,
         small_64_encoder, small_64_diffusion, cifar10_encoder, cifar10_diffusion,
     ]  # fmt: skip
     rows = [row() for row in small]

@@ -42,7 +42,7 @@ class State:
     """The numbers of a run after step `step`; no random state, for random numbers are functions of (seed, step).
 
     `seconds` of training and `skipped` steps count from the run's beginning; `value` is this checkpoint's; `scaler` is the state
-    of the loss scaler (empty without one).
+    of the loss scaler (empty without one); `near`: the samples of a one-step run have once been near the data.
     """
 
     step: int
@@ -51,6 +51,7 @@ class State:
     skipped: int = 0
     value: float | None = None
     scaler: dict[str, float | int] = field(default_factory=dict)
+    near: bool = False
 
 
 class Interruption:
@@ -139,7 +140,7 @@ def read_state(folder: Path) -> State:
     """The numbers of a complete checkpoint; raises as `load`."""
     document = _document(folder, "state")
     try:
-        return State(**{name: document[name] for name in State.__dataclass_fields__})
+        return State(**{name: document[name] for name in State.__dataclass_fields__ if name != "near" or name in document})
     except KeyError as error:
         raise _corrupted(folder / "state.json", f"it has no {error}") from error
 
@@ -167,6 +168,14 @@ def best(run: Path) -> Path | None:
     """The complete checkpoint of the lowest value (the later of equals), or None if none has a value."""
     valued = [(value, path) for path in complete(run) if (value := _value(path)) is not None]
     return min(reversed(valued), key=lambda pair: pair[0])[1] if valued else None
+
+
+def measured(run: Path) -> Path:
+    """The newest complete checkpoint that has a value, or without one the first; ValueError if there is none at all."""
+    found = complete(run)
+    if not found:
+        raise ValueError(f"{run} holds no checkpoint to go back to: begin the run again, in a new folder.")
+    return next((folder for folder in reversed(found) if _value(folder) is not None), found[0])
 
 
 def good(folder: Path) -> bool:

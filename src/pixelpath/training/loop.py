@@ -23,6 +23,7 @@ from pixelpath.training.average import unwrapped, update
 from pixelpath.types import Batch, Losses, Objective, Views
 
 PATIENCE = 10  # skipped steps in a row that end a run
+ADVICE = "Lower the learning rate, limit the gradient's norm, or use float32 or bfloat16."
 _GLOBAL = 1  # keeps the seeds of torch's global generators apart from those of images, seed_of(run seed, index, position)
 
 
@@ -44,19 +45,15 @@ class Step:
 
 
 class Diverged(RuntimeError):  # noqa: N818 (the word for it)
-    """Too many steps in a row were skipped. Whoever knows the run's files sets `checkpoint`, and the sentence names it."""
+    """Training went wrong at `step`, and `why`. Whoever knows the run's files sets `checkpoint`, and the sentence names it."""
 
-    def __init__(self, step: Step, checkpoint: Path | None = None) -> None:
-        super().__init__(step, checkpoint)
-        self.step, self.checkpoint = step, checkpoint
+    def __init__(self, step: Step, why: str, checkpoint: Path | None = None, advice: str = ADVICE) -> None:
+        super().__init__(step, why, checkpoint, advice)
+        self.step, self.why, self.checkpoint, self.advice = step, why, checkpoint, advice
 
     def __str__(self) -> str:
-        what = f"loss {self.step.losses['loss']:g}, gradient norm {self.step.gradient_norm:g}"
         last = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint else "no checkpoint had been written"
-        return (
-            f"Training stopped at step {self.step.number}: {PATIENCE} steps in a row had a loss or gradient that was not finite "
-            f"({what}); {last}. Lower the learning rate, limit the gradient's norm, or use float32 or bfloat16."
-        )
+        return f"Training stopped at step {self.step.number}: {self.why}; {last}. {self.advice}"
 
 
 def distribute(student: nn.Module) -> nn.Module:
@@ -129,7 +126,8 @@ def train(
         step = Step(number, means, gradient_norm, rate, skipped, images, time.perf_counter() - started)
         yield step
         if failures == PATIENCE:
-            raise Diverged(step)
+            what = f"loss {means['loss']:g}, gradient norm {gradient_norm:g}"
+            raise Diverged(step, f"{PATIENCE} steps in a row had a loss or gradient that was not finite ({what})")
 
 
 def split(batch: Batch | Views, parts: int) -> list[Batch] | list[Views]:

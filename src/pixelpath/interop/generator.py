@@ -1,0 +1,212 @@
+"""A one-step generator as one file that runs without this package: ONNX, or a program of torch.export.
+
+The *generator* takes standard normal noise, and a label if the run has classes, to images in the data's own dtype and range. It
+draws nothing itself, so noise of the caller's choice gives the same image everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+from pixelpath.data.normaliser import Normaliser
+from pixelpath.models.denoiser import Denoiser
+from pixelpath.sampling.guidance import guide
+from pixelpath.types import Images, Labels
+
+Native = Shaped[Tensor, "batch channel row column"]
+Make = Callable[[Images, Labels | None], Native]
+"""Standard normal noise and labels (None where the run has no classes) to native images."""
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+LARGEST = 2**31 - 2**24  # bytes of weights: an ONNX file, the graph included, ends at 2 GiB
+TOLERANCE = 1e-4  # of an image in model range
+ABOUT = "pixelpath.json"  # in a file of torch.export: what the generator is
+
+
+class Generator(nn.Module):
+    """decode(D(sigma noise, sigma, label)), D guided by `scale` against itself without label; sigma is the highest shifted level.
+
+    One-step generation by a consistency model (Song et al. 2023, arXiv 2303.01469, algorithm 1 with one step).
+    """
+
+    def __init__(self, denoiser: Denoiser, normaliser: Normaliser, sigma: float, scale: float = 1.0) -> None:
+        super().__init__()
+        self.denoiser, self.normaliser, self.sigma, self.scale = denoiser, normaliser, sigma, scale
+
+    def forward(self, noise: Images, label: Labels | None = None) -> Native:
+        denoise = guide(self.denoiser.bind(label), self.denoiser.bind(None), self.scale)
+        return self.normaliser.decode(denoise(self.sigma * noise, torch.tensor(self.sigma)))
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file: its suffix, and how a generator is written (with facts about it) and read back."""
+
+    suffix: str
+    write: Callable[[Generator, IO[bytes], Mapping[str, str]], None]
+    read: Callable[[Path], Make]
+
+
+def check_packages() -> None:
+    """ValueError if a package that ONNX needs is missing."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"ONNX needs {', '.join(missing)}, not installed here: pip install 'pixelpath[export]', or choose --format torch."
+        )
+
+
+def write_onnx(generator: Generator, file: IO[bytes], about: Mapping[str, str]) -> None:
+    """Write the generator as one ONNX model; `about` becomes its metadata.
+
+    Inputs `noise` and, with classes, `label` (the number of classes: no class), output `image`, all with a free first axis
+    `batch`. Raises ValueError if the weights exceed the 2 GiB of one file, or a package is missing.
+    """
+    check_packages()
+    size = sum(value.nbytes for value in generator.state_dict().values())
+    if size > LARGEST:
+        raise ValueError(
+            f"An ONNX file ends at 2 GiB and these weights are {size / 2**30:.1f} GiB: choose --format torch, which has no limit."
+        )
+    program = _program(generator)
+    names, axes = _inputs(generator), {0: torch.export.Dim("batch")}
+    with _quiet():
+        written = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=names,
+            output_names=["image"],
+            dynamic_shapes=dict.fromkeys(names, axes),
+            verbose=False,
+        )
+    model = cast(torch.onnx.ONNXProgram, written).model_proto
+    _forget_origin(model)
+    for key, value in about.items():
+        model.metadata_props.add(key=key, value=value)
+    file.write(model.SerializeToString())
+
+
+def read_onnx(path: Path) -> Make:
+    """The generator of an ONNX file, run by onnxruntime on the CPU with as many threads as torch; raises as `check_packages`."""
+    check_packages()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # threads that are done leave the cores to others
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def make(noise: Images, label: Labels | None = None) -> Native:
+        given = {"noise": noise.numpy()} | ({} if label is None else {"label": label.numpy()})
+        return torch.from_numpy(session.run(["image"], given)[0])
+
+    return make
+
+
+def write_torch(generator: Generator, file: IO[bytes], about: Mapping[str, str]) -> None:
+    """Write the generator as a program of torch.export (.pt2) of the same inputs; `about` is its extra file pixelpath.json."""
+    torch.export.save(_program(generator), file, extra_files={ABOUT: json.dumps(dict(about))})
+
+
+def read_torch(path: Path) -> Make:
+    """The generator of a .pt2 file, run by torch."""
+    with path.open("rb") as file:
+        module = torch.export.load(file).module()
+
+    def make(noise: Images, label: Labels | None = None) -> Native:
+        with torch.no_grad():
+            return module(noise) if label is None else module(noise, label)
+
+    return make
+
+
+ONNX = Format(".onnx", write_onnx, read_onnx)
+TORCH = Format(".pt2", write_torch, read_torch)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """`excess`: the largest difference, in model range, that rounding to the native dtype does not explain (NaN if any is NaN).
+
+    `equal` is the share of native values that are the same, `apart` the largest difference of two native values.
+    """
+
+    excess: float
+    equal: float
+    apart: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the excess is at most TOLERANCE; never for NaN."""
+        return self.excess <= TOLERANCE
+
+
+def agreement(made: Native, estimate: Images, normaliser: Normaliser) -> Agreement:
+    """How far native images are from `estimate`, the same images in model range.
+
+    excess = max(|made - x| - slack, 0) / (2 deviation), x being the estimate in native units, not rounded but held inside the
+    native limits; slack is 1/2 for integers and eps (|x| + |mean|) for floats, the rounding of a product, a sum and a cast.
+    """
+    mean, deviation = (torch.tensor(values).double()[:, None, None] for values in (normaliser.mean, normaliser.deviation))
+    exact = replace(normaliser, dtype="float64").decode(estimate)
+    slack = torch.tensor(0.5)
+    if normaliser.lowest is None:
+        slack = torch.finfo(made.dtype).eps * (exact.abs() + mean.abs())
+    else:
+        exact = exact.clamp(normaliser.lowest, normaliser.highest)
+    excess = ((made.double() - exact).abs() - slack).clamp_min(0) / (2 * deviation)
+    difference = (made.double() - normaliser.decode(estimate).double()).abs()
+    return Agreement(float(excess.max()), float((difference == 0).double().mean()), float(difference.max()))
+
+
+def _inputs(generator: Generator) -> list[str]:
+    return ["noise", "label"] if generator.denoiser.backbone.num_classes else ["noise"]
+
+
+def _program(generator: Generator) -> torch.export.ExportedProgram:
+    """The generator as a graph for any number of images, without the paths of the machine it was made on."""
+    encoder, names = generator.denoiser.backbone.encoder, _inputs(generator)
+    noise, label = torch.zeros(2, encoder.channels, encoder.rows, encoder.columns), torch.zeros(2, dtype=torch.int64)
+    example = (noise, label)[: len(names)]
+    axes = {0: torch.export.Dim("batch")}
+    with torch.no_grad(), _quiet():
+        generator(*example)  # the normaliser keeps its constants after the first call: they must not be those of the tracer
+        program = torch.export.export(generator.eval(), example, dynamic_shapes=dict.fromkeys(names, axes))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def _forget_origin(model: Any) -> None:
+    """Remove from an ONNX model what the exporter notes of the source files and their places."""
+    graph = model.graph
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, graph):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+    del model.metadata_props[:]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says to its developers: deprecated calls of its own, other packages it could have served."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
