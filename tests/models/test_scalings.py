@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelpath.models.scalings import Clean, Preconditioned, noise_coordinate
+from pixelpath.models.scalings import Anchored, Clean, Preconditioned, noise_coordinate
 
 levels = st.floats(1e-4, 1e3)
 data = st.floats(0.1, 2.0)
@@ -41,6 +41,23 @@ def test_clean_takes_the_network_at_its_word() -> None:
     factors = Clean()(torch.tensor([0.0, 0.3, 80.0]))
     assert factors.skip.tolist() == [0.0] * 3
     assert factors.out.tolist() == [1.0] * 3
+
+
+@given(levels, st.floats(0.0, 0.1), st.floats(0.01, 1.0))
+def test_anchored_lies_between_the_noisy_image_and_the_prediction(level: float, boundary: float, width: float) -> None:
+    """skip + out = 1; skip is 1 at the boundary, a half one width above it, and w^2 / sigma^2 far above it."""
+    scalings = Anchored(boundary=boundary, width=width)
+    sigma = torch.tensor([boundary, boundary + width, boundary + level, boundary + 1000 * width], dtype=torch.float64)
+    skip, out, _, _ = scalings(sigma)
+    assert (skip + out).tolist() == pytest.approx([1.0] * 4, rel=1e-12)
+    assert skip[:2].tolist() == pytest.approx([1.0, 0.5], rel=1e-9)
+    assert float(skip[3]) == pytest.approx(1e-6, rel=1e-5)
+    assert scalings(sigma)[2:] == (pytest.approx(Clean()(sigma).input), pytest.approx(Clean()(sigma).noise))
+
+
+def test_anchored_needs_a_width() -> None:
+    with pytest.raises(ValueError, match="width above 0"):
+        Anchored(width=0.0)
 
 
 def test_noise_coordinate() -> None:

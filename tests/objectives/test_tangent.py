@@ -140,14 +140,14 @@ def test_warm_up_begins_as_denoising_and_ends_as_the_tangent() -> None:
         denoising += 2 / high * 16 * square * (0.2 * square - 0.3) / 1e6
     assert slopes[0] == pytest.approx(denoising, rel=1e-4)
     assert slopes[2] == pytest.approx(0.75 * slopes[0] + 0.25 * slopes[1], rel=1e-4)
-    assert Tangent(NOISE).pull(0) == 1
+    assert Tangent(NOISE, warmup=0.0).pull(0) == 1
     with pytest.raises(ValueError, match="does not know the length of its run"):
-        Tangent(NOISE, warmup=0.1).pull(0)
+        Tangent(NOISE).pull(0)
 
 
 def test_what_a_step_draws() -> None:
     student, data = Formula(), batch(300)
-    losses = Tangent(NOISE, LogNormal(-0.4, 0.5), label_drop=0.25)(student, student, data, 35)
+    losses = Tangent(NOISE, LogNormal(-0.4, 0.5), label_drop=0.25, total=70)(student, student, data, 35)
     noisy, sigma, labels, drop = student.calls[0]
     noise = (noisy - data.images) / expand(sigma, noisy)
     assert float(noise.detach().std()) == pytest.approx(1, abs=3 / (2 * noise.numel()) ** 0.5)
@@ -194,7 +194,7 @@ def test_a_compiled_student_stays_compiled() -> None:
 def test_every_parameter_of_a_denoiser_learns(precision: torch.dtype, checkpointing: bool) -> None:
     denoiser, guide = small(0.5).train(), Representation(small().backbone.encoder, Projector(8, 16, 4), Clean())
     denoiser.backbone.checkpoint_activations(checkpointing)
-    open_objective = Tangent(NOISE, features=ContrastiveFeatures())
+    open_objective = Tangent(NOISE, features=ContrastiveFeatures(), total=100)
     assert open_objective.needs_encoder
     assert not Tangent(NOISE).needs_encoder
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
@@ -217,7 +217,7 @@ def test_every_parameter_of_a_denoiser_learns(precision: torch.dtype, checkpoint
 def test_settings() -> None:
     objective = Tangent(NOISE)
     assert (objective.draw, objective.weight, objective.label_drop) == (LogNormal(-0.4, 1.6), InverseGap(), 0.1)
-    assert (objective.warmup, objective.total) == (0.0, 0)
+    assert (objective.softening, objective.warmup, objective.total) == (1.0, 0.3, 0)
     with pytest.raises(ValueError, match="softening of the tangent loss must be above 0"):
         Tangent(NOISE, softening=0.0)
     with pytest.raises(ValueError, match="warm-up is a share of the run"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pixelpath.data.sources import DataSettings
-from pixelpath.models.scalings import Clean, Preconditioned
+from pixelpath.models.scalings import Anchored, Clean, Preconditioned
 from pixelpath.noise import FlatWeight, LogUniform, NoiseRange, RelativeGap, SmoothGap, StagedGap
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
@@ -117,6 +117,7 @@ def test_closing_a_consistency_recipe_fills_in_total_and_boundary() -> None:
     assert staged.objective.gap == StagedGap(total=70)
     assert for_data(replace(ONE_STEP, scalings=Preconditioned(boundary=0.1)), 16, 16).scalings == Preconditioned(boundary=0.1)
     assert for_data(replace(ONE_STEP, scalings=Clean()), 16, 16).scalings == Clean()
+    assert for_data(replace(ONE_STEP, scalings=Anchored()), 16, 16).scalings == Anchored(boundary=0.002 * (16 / 64))
     diffusion = for_data(replace(ONE_STEP, objective=Denoising(NoiseRange())), 16, 16)
     assert diffusion.scalings == Preconditioned()
     assert (ONE_STEP.is_one_step, diffusion.is_one_step, ONE_STEP.is_encoder) == (True, False, False)

@@ -45,6 +45,7 @@ PANELS = (
     ("images_per_second", "images per second", GREEN),
     ("feature_deviation", "deviation of features", BLUE),
     ("effective_rank", "effective rank of features", BLUE),
+    ("sample_distance", "Frechet distance of one-step samples (pixels)", RED),
 )
 
 

@@ -1,4 +1,8 @@
-"""The command `pixelpath quickstart`: both stages on small digits, from data to numbers, in a few minutes on a CPU."""
+"""The command `pixelpath quickstart`: both stages on small digits, from data to numbers, in a few minutes on a CPU.
+
+Stage two is trained twice, as a diffusion model and as a one-step model; a *reading* is what a classifier of real digits says of
+samples.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +23,21 @@ from pixelpath.commands.sample import How, Made, choose_labels, make
 from pixelpath.commands.train import train
 from pixelpath.data import sources
 from pixelpath.data.digits import write_digits
+from pixelpath.evaluation.features import Pixels
 from pixelpath.recipes.recipe import Recipe
-from pixelpath.recipes.rows import digits_diffusion, digits_encoder
+from pixelpath.recipes.rows import digits_diffusion, digits_encoder, digits_onestep
 from pixelpath.recipes.run import Run, open_run
 
 JUDGED = 200  # guided samples that the classifier must recognise
 
 
 def quickstart(out: Path = Path("runs/quickstart"), device: str | None = None, speed_up: int = 1) -> None:
-    """Train on 8x8 digits in both stages, sample, evaluate and report; the same command again goes on where it stopped.
+    """Train on 8x8 digits: stage one, diffusion, one step; sample, evaluate, report; the same command again goes on.
 
     Args:
         out: Folder of everything that it makes.
         device: cpu, cuda, mps; chosen by itself if not given.
-        speed_up: Divide the steps of both stages by this, to see the machinery run rather than good digits.
+        speed_up: Divide the steps of all three runs by this, to see the machinery run rather than good digits.
     """
     began = time.perf_counter()
     digits = out / "digits.npz"
@@ -42,11 +47,14 @@ def quickstart(out: Path = Path("runs/quickstart"), device: str | None = None, s
     train(_short(digits_encoder(), speed_up), out / "encoder", digits, device=device)
     say("Stage two: encoder and a new decoder learn to denoise, in pixel space.")
     train(_short(digits_diffusion(), speed_up), out / "diffusion", digits, encoder=out / "encoder", device=device)
-    run = open_run(out / "diffusion", device=choose_device(device))
+    say("Stage two again: the same encoder and a new decoder learn to make an image in one evaluation.")
+    train(_short(digits_onestep(), speed_up), out / "onestep", digits, encoder=out / "encoder", device=device)
+    run, one = (open_run(out / name, device=choose_device(device)) for name in ("diffusion", "onestep"))
     data = read_data(run.recipe, run.normaliser)
-    result = judge(run, data, out) | {"seconds": time.perf_counter() - began}
+    result = judge(run, data, out) | {"one_step": judge_steps(one, data, out), "seconds": time.perf_counter() - began}
     write_json(out / "quickstart.json", result)
-    write_report(out / "diffusion")
+    for name in ("diffusion", "onestep"):
+        write_report(out / name)
     say(_ending(out, result))
 
 
@@ -77,6 +85,27 @@ def judge(run: Run, data: Data, out: Path) -> dict[str, Any]:
     }
 
 
+def judge_steps(run: Run, data: Data, out: Path) -> dict[str, Any]:
+    """Samples of the one-step model in one evaluation and in two: pictures, readings, distances as of the diffusion model."""
+    device, found = next(run.denoiser.parameters()).device, {}
+    for steps, name in ((1, "one"), (2, "two")):
+        seeds = range(JUDGED)
+        labels = choose_labels(run, seeds, ())
+        made = make(run, seeds, labels, How(steps=steps), device)
+        save_png(out / f"samples-{name}-step.png", grid(made.images[:120], columns=20))
+        many = range(len(data.training))
+        measured = measure(run, data, make(run, many, choose_labels(run, many, ()), How(steps=steps), device), [Pixels()], device)
+        append(run.path, measured)
+        pixels = measured["distances"][0]
+        found[name] = {
+            "recognised": read(data, made, labels.numpy())[1],
+            "evaluations_per_image": made.evaluations,
+            "frechet": pixels["frechet_of_few"],
+            "frechet_of_all": pixels["frechet"],
+        }
+    return found
+
+
 def read(data: Data, made: Made, intended: np.ndarray) -> tuple[float, float]:
     """A classifier (support vectors) of real digits: its accuracy on held-out ones, the share of samples it reads as intended."""
     known = [_rows(sources.gather(side, range(len(side)))) for side in (data.training, data.held_out)]
@@ -101,7 +130,12 @@ def _ending(out: Path, result: dict[str, Any]) -> str:
             f"that reads {result['classifier_held_out_accuracy']:.1%} of held-out real digits.",
             f"Frechet distance in pixels, {result['few']} unguided samples: {result['frechet']:.3f}; "
             f"{result['few']} held-out real digits in their place: {result['floor']:.3f}.",
-            f"All of this took {result['seconds']:.0f} s. Look at {out / 'samples.png'} and {out / 'diffusion' / 'report.html'};",
-            f"more samples: pixelpath sample {out / 'diffusion'}; your own images: pixelpath train --help.",
+            *(
+                f"One-step model, {name} evaluation(s): {part['recognised']:.1%} recognised, distance {part['frechet']:.3f}."
+                for name, part in result["one_step"].items()
+            ),
+            f"All of this took {result['seconds']:.0f} s. Look at {out / 'samples.png'}, {out / 'samples-one-step.png'} and "
+            f"{out / 'diffusion' / 'report.html'};",
+            f"more samples: pixelpath sample {out / 'onestep'}; your own images: pixelpath train --help.",
         ]
     )

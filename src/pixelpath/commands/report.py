@@ -48,6 +48,8 @@ FILES = {
     "evaluations.png": "the newest of them as a plot",
     "probe.json": "accuracy of the encoder's features by noise level",
     "probe.png": "the same as a plot",
+    "divergences.json": "when training diverged and fell back",
+    "encoder": "the stage one through which features are compared",
     "quickstart.json": "the numbers of the quickstart",
     "report.html": "this report",
     "checkpoints": "weights, averages and optimizer to go on from or to sample with",
@@ -133,9 +135,11 @@ def _samples(run: Path) -> str:
         settings = _document(made[-1].with_name("samples.json")) or {}
         short = {key: value for key, value in settings.items() if not isinstance(value, list) or len(value) <= 2}
         return _figure(made[-1], _protocol({"file": made[-1].relative_to(run).as_posix(), **short}))
-    beside = run.parent / "samples.png"
+    one_step = _objective(run) in ("Consistency", "Tangent")
+    beside = run.parent / ("samples-one-step.png" if one_step else "samples.png")
     if _quickstart(run) and beside.exists():
-        return _figure(beside, "Guided samples of the quickstart, seeds in order from 0, classes in turn.")
+        how = "One-step" if one_step else "Guided"
+        return _figure(beside, f"{how} samples of the quickstart, seeds in order from 0, classes in turn.")
     steps = _preview_files(run)
     if steps:
         return _figure(

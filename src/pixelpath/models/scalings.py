@@ -60,4 +60,27 @@ class Preconditioned:
         return Factors(data**2 / (above**2 + data**2), above * data * norm, norm, noise_coordinate(sigma))
 
 
-Scalings = Clean | Preconditioned
+@dataclass(frozen=True)
+class Anchored:
+    """The network predicts the clean image, except near a boundary b, where the denoiser turns into the identity.
+
+    skip = w^2/((s - b)^2 + w^2) and out = 1 - skip: the estimate lies between the noisy image and the prediction; w, a deviation
+    of noise, is `width`; input as in Clean. At s = b it is the identity, as a consistency model needs; far above it is Clean, so
+    the weights of a diffusion model under Clean keep their meaning. Chosen here, beside Preconditioned: no source.
+    """
+
+    sigma_data: float = 0.5
+    boundary: float = 0.0
+    width: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.width > 0:
+            raise ValueError(f"Anchored scalings need a width above 0, got {self.width}: choose for example 0.1.")
+
+    def __call__(self, sigma: Sigmas) -> Factors:
+        """The four factors of sigma."""
+        skip = self.width**2 / ((sigma - self.boundary) ** 2 + self.width**2)
+        return Factors(skip, 1 - skip, (sigma**2 + self.sigma_data**2).rsqrt(), noise_coordinate(sigma))
+
+
+Scalings = Clean | Preconditioned | Anchored

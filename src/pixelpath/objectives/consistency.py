@@ -33,7 +33,7 @@ from pixelpath.noise import (
 from pixelpath.objectives.features import FeatureLoss, NoFeatures
 from pixelpath.types import Batch, Images, Losses, Objective
 
-_DROPOUT = 2  # keeps the seed of the dropout masks apart from all others made of an image's seed
+DROPOUT = 2  # keeps the seed of the dropout masks apart from all others made of an image's seed
 
 
 def alike(module: nn.Module, seed: int) -> Callable[..., Tensor]:
@@ -125,7 +125,7 @@ class Consistency:
 
     def estimates(self, student: nn.Module, teacher: nn.Module | None, batch: Batch, pairs: Pairs) -> tuple[Images, Images]:
         """The student's estimate at the upper level, and its target, float32."""
-        seed = seed_of(batch.seeds[0], _DROPOUT)
+        seed = seed_of(batch.seeds[0], DROPOUT)
         high, low = pairs.sigma * self.noise.shift, pairs.lower * self.noise.shift
         noisier, cleaner = (batch.images + expand(level, pairs.noise) * pairs.noise for level in (high, low))
         estimate = alike(student, seed)(noisier, high, batch.labels, pairs.drop).float()

@@ -17,11 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pixelpath.models.representation import Representation
 from pixelpath.noise import Draw, InverseGap, LogNormal, NoiseRange, PairWeight, expand, generators, normal, seed_of, uniform
-from pixelpath.objectives.consistency import alike
+from pixelpath.objectives.consistency import DROPOUT, alike
 from pixelpath.objectives.features import FeatureLoss, NoFeatures
 from pixelpath.types import Batch, Images, Losses, Objective
-
-_DROPOUT = 2  # keeps the seed of the dropout masks apart from all others made of an image's seed
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Tangent:
     features: FeatureLoss = NoFeatures()
     softening: float = 1.0
     label_drop: float = 0.1
-    warmup: float = 0.0
+    warmup: float = 0.3
     total: int = 0
 
     def __post_init__(self) -> None:
@@ -59,7 +57,7 @@ class Tangent:
         if not 0 <= self.warmup <= 1 or self.total < 0:
             raise ValueError(
                 f"The tangent's warm-up is a share of the run, from 0 to 1, and total at least 0, got {self.warmup} and "
-                f"{self.total}: choose for example 0.1 and 0."
+                f"{self.total}: choose for example 0.3 and 0."
             )
 
     @property
@@ -119,7 +117,7 @@ class Tangent:
         self, student: nn.Module, batch: Batch, noise: Images, sigma: Float[Tensor, "batch"], drop: Bool[Tensor, "batch"]
     ) -> tuple[Images, Images]:
         """The student's estimate, and its tangent without gradients, under one dropout mask, float32."""
-        seed, shifted = seed_of(batch.seeds[0], _DROPOUT), sigma * self.noise.shift
+        seed, shifted = seed_of(batch.seeds[0], DROPOUT), sigma * self.noise.shift
         moves = (expand(shifted, noise) * noise, shifted)  # of noisy image and level, as the logarithm of the level grows by 1
         noisy = batch.images + moves[0]
         # In this order: autocast's cache would hand a later pass with gradients the weights of an earlier one without. A pass of

@@ -21,12 +21,13 @@ from cattrs.strategies import configure_tagged_union
 
 from pixelpath.data.sources import DataSettings
 from pixelpath.data.views import PHOTOGRAPHS, Augmentation
-from pixelpath.models.scalings import Clean, Preconditioned, Scalings
+from pixelpath.models.scalings import Anchored, Clean, Preconditioned, Scalings
 from pixelpath.noise import Draw, Gap, NoiseRange, PairWeight, Weight
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.features import FeatureLoss
 from pixelpath.objectives.representation import RepresentationLearning, Temperature
+from pixelpath.objectives.tangent import Tangent
 from pixelpath.recipes.sizes import NANO, Size
 from pixelpath.training.optimizer import AdamW, Cosine, Muon, Schedule
 
@@ -66,7 +67,7 @@ class Recipe:
 
     name: str
     """What the recipe is called."""
-    objective: RepresentationLearning | Denoising | Consistency
+    objective: RepresentationLearning | Denoising | Consistency | Tangent
     """What training minimises: representation learning (stage one), denoising or consistency (stage two)."""
     size: Size = NANO
     """Depth, width and heads of encoder and decoder."""
@@ -118,6 +119,11 @@ class Recipe:
                 raise ValueError(f"--{name} must be at least 1, got {value}.")
         if not 0 <= self.average_rate < 1:
             raise ValueError(f"--average-rate must be at least 0 and below 1, got {self.average_rate}: choose for example 0.999.")
+        if isinstance(self.objective, Tangent) and self.dropout > 0 and self.compile is not False:
+            raise ValueError(
+                "Tangents need the same dropout masks in both of their passes, which compiled code does not draw: choose "
+                "--dropout 0, or --compile False."
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"--dropout must be at least 0 and below 1, got {self.dropout}: choose for example 0.5.")
 
@@ -134,25 +140,30 @@ class Recipe:
     @property
     def is_one_step(self) -> bool:
         """Whether this trains a consistency model, which makes an image in one evaluation."""
-        return isinstance(self.objective, Consistency)
+        return isinstance(self.objective, Consistency | Tangent)
 
     @property
     def needs_encoder(self) -> bool:
         """Whether the loss compares features through the frozen encoder of a stage one."""
-        return isinstance(self.objective, Consistency) and self.objective.needs_encoder
+        return isinstance(self.objective, Consistency | Tangent) and self.objective.needs_encoder
 
 
 def for_data(recipe: Recipe, rows: int, columns: int) -> Recipe:
     """The closed recipe for images of `rows` x `columns`: levels shifted, totals of schedule and curricula set to the steps.
 
-    Preconditioned scalings of a consistency model take the lowest shifted level as their boundary, unless they have one. Raises
-    ValueError if the recipe sets a shift other than 1 by hand.
+    Scalings of a one-step model that have a boundary take the lowest shifted level for it, unless it is set. Raises
+    ValueError if the recipe sets a shift other than 1 by hand, or trains tangents under scalings without a boundary.
     """
     if recipe.noise.shift != 1:
         raise ValueError("The shift of the noise range follows from the size of the images: leave --objective.noise.shift alone.")
     noise, scalings = recipe.noise.for_resolution(math.sqrt(rows * columns)), recipe.scalings
-    if recipe.is_one_step and isinstance(scalings, Preconditioned) and scalings.boundary == 0:
+    if recipe.is_one_step and isinstance(scalings, Preconditioned | Anchored) and scalings.boundary == 0:
         scalings = replace(scalings, boundary=noise.lowest * noise.shift)
+    if isinstance(recipe.objective, Tangent) and (isinstance(scalings, Clean) or scalings.boundary != noise.lowest * noise.shift):
+        raise ValueError(
+            f"{recipe.name} trains on tangents, which do not say what an estimate is anywhere: choose scalings that are the "
+            "identity at the lowest level, preconditioned or anchored, and leave their boundary at 0."
+        )
     closed = replace(recipe, objective=replace(recipe.objective, noise=noise), scalings=scalings)
     return _with_totals(closed, recipe.steps)
 
@@ -163,7 +174,8 @@ def summary(recipe: Recipe) -> str:
     networks = f"encoder {encoder.depth} x {encoder.width}"
     networks += "" if recipe.is_encoder else f", decoder {decoder.depth} x {decoder.width}"
     length = f"{recipe.steps:,} steps of {recipe.batch_size} images"
-    return f"Stage {'one' if recipe.is_encoder else 'two'}: {networks}, patch {recipe.patch}, {length}."
+    stage = "one" if recipe.is_encoder else "two, one step" if recipe.is_one_step else "two"
+    return f"Stage {stage}: {networks}, patch {recipe.patch}, {length}."
 
 
 def _with_totals(value: Any, steps: int) -> Any:
@@ -185,7 +197,7 @@ def _converter() -> cattrs.Converter:
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook(Path, lambda value, _: Path(value))
     parts = (Draw, Weight, Gap, PairWeight, FeatureLoss, Scalings, Temperature, Schedule, AdamW | Muon)
-    for union in (*parts, RepresentationLearning | Denoising | Consistency):
+    for union in (*parts, RepresentationLearning | Denoising | Consistency | Tangent):
         configure_tagged_union(union, converter, tag_name="type")
     return converter
 
