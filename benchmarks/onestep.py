@@ -33,10 +33,10 @@ from pixelpath.commands.train import train
 from pixelpath.data import sources
 from pixelpath.data.digits import write_digits
 from pixelpath.evaluation.distances import frechet_of_rows
-from pixelpath.models.scalings import Anchored, Clean, Preconditioned
-from pixelpath.noise import RelativeGap, SmoothGap, StagedGap
+from pixelpath.models.scalings import Clean, Preconditioned
+from pixelpath.noise import LogNormal, RelativeGap, SmoothGap, StagedGap
 from pixelpath.objectives.consistency import Consistency
-from pixelpath.objectives.features import ContrastiveFeatures, LayerFeatures, NoFeatures
+from pixelpath.objectives.features import ContrastiveFeatures, LayerFeatures
 from pixelpath.objectives.tangent import Tangent
 from pixelpath.recipes import rows, sizes
 from pixelpath.recipes.recipe import Recipe
@@ -95,8 +95,8 @@ def variants(base: Base) -> dict[str, Variant]:
     row, before = base.onestep, base.before
     objective, rate = row.objective, row.optimizer.rate
     assert isinstance(objective, Consistency)
-    gap = objective.gap
-    steepness = gap.steepness
+    assert isinstance(objective.draw, LogNormal)
+    steepness = objective.gap.steepness
     paper = rows.as_published(row)
     tangent = Tangent(objective.noise, objective.draw)
 
@@ -108,14 +108,12 @@ def variants(base: Base) -> dict[str, Variant]:
         "published, at a rate of 1e-3": Variant(replace(paper, optimizer=replace(paper.optimizer, rate=1e-3)), before),
         "scalings: preconditioned": Variant(replace(row, scalings=Preconditioned()), before),
         "scalings: clean": Variant(replace(row, scalings=Clean()), before),
-        "scalings: anchored, narrow": Variant(replace(row, scalings=Anchored(width=0.03)), before),
         "optimizer: AdamW": Variant(replace(row, optimizer=AdamW(min(rate, 2e-3), (0.9, 0.99), 0.01, clip=1.0)), before),
-        "features: none": but(features=NoFeatures()),
         "features: contrastive": but(features=ContrastiveFeatures()),
         "features: layers": but(features=LayerFeatures(weight=10.0)),
         "gap: smooth": but(gap=SmoothGap(steepness=steepness)),
-        "gap: four stages": but(gap=StagedGap(stages=4, steepness=steepness)),
         "gap: denoising first": but(gap=StagedGap(stages=8, first=0, steepness=steepness)),
+        "draws: higher levels": but(draw=replace(objective.draw, mean=objective.draw.mean + 0.5)),
         "weight: relative": but(weight=RelativeGap()),
         "tangent": Variant(replace(row, objective=tangent, scalings=Preconditioned()), before),
         "from scratch": Variant(row, 0),
