@@ -36,10 +36,15 @@ WRONG = ["the spread of samples is 0.01 times the data's"]
 
 
 @contextmanager
-def samples_judged(*verdicts: list[str]) -> Iterator[None]:
-    """While open, measurements of samples give these verdicts in turn, and then no more."""
+def samples_judged(*verdicts: list[str], farther: float = 2.1) -> Iterator[None]:
+    """While open, measurements of samples give these verdicts in turn, and then none; wrong samples are `farther` times away."""
     left = list(verdicts)
-    with patch.object(monitor, "watch_samples", lambda *given: (1.0, left.pop(0) if left else [])):
+
+    def judged(*given: object) -> tuple[float, list[str]]:
+        wrong = left.pop(0) if left else []
+        return (farther if wrong else 1.0), wrong
+
+    with patch.object(monitor, "watch_samples", judged):
         yield
 
 
@@ -77,7 +82,7 @@ def test_a_start_from_a_run_compares_through_that_runs_encoder(
     pictures: Path, encoder_run: Path, onestep_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("digits-onestep", pictures, tmp_path / "run", "--start", onestep_run, *THROUGH, "--steps", 3) == 0
-    assert f"through the encoder with which {onestep_run} began, {encoder_run}" in capsys.readouterr().err
+    assert f"through the encoder with which {onestep_run} began, {onestep_run / 'encoder'}" in capsys.readouterr().err
     before, begun = weights(onestep_run, 6), weights(tmp_path / "run", 0)
     names = [name for name in begun if name.startswith("student/")]
     assert all(torch.equal(begun[name], before[name.replace("student/", "average/")]) for name in names)
@@ -88,6 +93,72 @@ def test_features_without_an_encoder_are_a_mistake(pictures: Path, tmp_path: Pat
     assert train("digits-onestep", pictures, tmp_path / "run", *THROUGH) == 2
     assert "name a run of it with --encoder RUN" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_kept_encoder_that_is_damaged_is_named(
+    pictures: Path, encoder_run: Path, onestep_run: Path, tmp_path: Path, capsys
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(onestep_run, run)
+    shutil.rmtree(run / "checkpoints" / "step-00000006")
+    for damage in (lambda file: file.write_bytes(b"x"), lambda file: shutil.rmtree(file.parents[2])):
+        latest = checkpoint.latest(run / "encoder")
+        assert latest is not None
+        damage(latest / "average.safetensors")
+        assert train("digits-onestep", pictures, run, "--encoder", encoder_run, *THROUGH) == 2
+        assert f"{run / 'encoder'}, the stage one that this run compares features through, is missing" in capsys.readouterr().err
+
+
+def test_a_block_that_the_encoder_lacks_is_said_before_the_folder_is_claimed(
+    pictures: Path, encoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--objective.features", "layer", "--objective.features.blocks", 99, "--encoder", encoder_run)
+    assert train("digits-onestep", pictures, tmp_path / "run", *words) == 2
+    assert "The frozen encoder has blocks 0 to 0, not [99]" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_other_scalings_are_named(
+    pictures: Path, onestep_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for scalings, warned in (("preconditioned", True), ("anchored", False)):
+        words = ("--start", onestep_run, "--scalings", scalings, "--steps", 3)
+        assert train("digits-onestep", pictures, tmp_path / scalings, *words) == 0
+        assert ("its weights mean something else" in capsys.readouterr().err) == warned
+
+
+def test_a_float16_run_goes_on_from_its_beginning(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train("digits-onestep", pictures, run, "--precision", "float16") == 0
+    before = weights(run, 6)
+    for step in (3, 6):
+        shutil.rmtree(run / "checkpoints" / f"step-{step:08d}")
+    assert train("digits-onestep", pictures, run, "--precision", "float16") == 0
+    assert all(torch.equal(before[name], value) for name, value in weights(run, 6).items())
+
+
+def test_what_a_run_falls_back_to_is_never_pruned(pictures: Path, tmp_path: Path) -> None:
+    """Four interruptions after the last measurement leave it in place, and so does keeping one checkpoint only."""
+    run = tmp_path / "run"
+    words = ("--steps", 9, "--every", 4, "--keep", 1)
+    with samples_judged([], WRONG):
+        for step in (5, 6, 7):
+            with at_step(step, interrupt):
+                assert train("digits-onestep", pictures, run, *words) == 0
+        assert 4 in steps_kept(run)
+        assert train("digits-onestep", pictures, run, *words) == 0
+    assert json.loads((run / "divergences.json").read_text())[0]["back_to"] == "step-00000004"
+
+
+def test_a_broken_list_of_divergences_is_named(
+    pictures: Path, onestep_run: Path, encoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(onestep_run, run)
+    for text, said in (("{", "cannot be read"), ("{}", "holds no list of divergences")):
+        (run / "divergences.json").write_text(text)
+        assert train("digits-onestep", pictures, run, "--encoder", encoder_run, *THROUGH) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_a_frozen_encoder_takes_images_of_another_size_but_not_of_other_channels(encoder_run: Path, tmp_path: Path) -> None:
@@ -114,13 +185,19 @@ def test_samples_that_leave_the_data_take_the_run_back_at_half_the_rate(
     assert "Step 4: the spread of samples is 0.01 times the data's. Falling back, with 0.5 of the learning rate" in said
     assert rates(run) == pytest.approx({1: 1e-3, 2: 1e-3, 3: 5e-4, 4: 5e-4, 5: 5e-4, 6: 5e-4})
     assert json.loads((run / "divergences.json").read_text()) == [{"step": 4, "why": WRONG[0], "back_to": "step-00000002"}]
-    assert [json.loads(line)["step"] for line in (run / "metrics.1.jsonl").read_text().splitlines()] == [3, 4]
+    assert [json.loads(line)["step"] for line in (run / "metrics.1.jsonl").read_text().splitlines()] == [3, 4, 4]  # two steps, and what was measured
     (alarm,) = [row["alarms"] for row in lines(run) if row["step"] == 2 and row.get("alarms")]
     assert alarm[0].startswith("fell back from step 4")
     shutil.rmtree(run / "checkpoints" / "step-00000006")
     with samples_judged():
         assert train("digits-onestep", pictures, run, *words) == 0  # the halved rate stays when the run is taken up
     assert rates(run)[6] == pytest.approx(5e-4)
+
+
+def test_moments_alone_take_no_run_back(pictures: Path, tmp_path: Path) -> None:
+    with samples_judged([], WRONG, farther=1.9):
+        assert train("digits-onestep", pictures, tmp_path / "run", "--every", 2) == 0
+    assert not (tmp_path / "run" / "divergences.json").exists()
 
 
 def test_the_third_divergence_stops_the_run_and_names_the_last_good_checkpoint(
@@ -132,6 +209,9 @@ def test_the_third_divergence_stops_the_run_and_names_the_last_good_checkpoint(
     assert said.startswith("pixelpath: Training stopped at step 4: the spread of samples is 0.01 times the data's, after falling")
     assert "step-00000002. One-step training from scratch is known to collapse" in said
     assert steps_kept(tmp_path / "run") == [0, 2]
+    falls = json.loads((tmp_path / "run" / "divergences.json").read_text())
+    assert [fall["back_to"] for fall in falls] == ["step-00000002", "step-00000002", None]
+    assert {row["step"] for row in lines(tmp_path / "run") if "sample_distance" in row} == {2, 4}
 
 
 def test_losses_that_are_not_finite_take_the_run_back_too(

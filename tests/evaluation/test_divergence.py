@@ -96,3 +96,13 @@ def test_a_slow_change_is_no_spike() -> None:
     assert not any(spiked(grown[: step + 1]) for step in range(400))
     assert not spiked([100.0] * 200 + [1.0] * 60 + [4.0])
     assert spiked([100.0] * 200 + [1.0] * 60 + [6.0])
+
+
+def test_a_channel_that_hardly_varies_is_no_measure_of_itself() -> None:
+    """As an alpha that is 1 everywhere: samples a hundredth away are well, samples that vary there as others do are not."""
+    images = torch.randn(300, 2, 4, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.5, 0.0])[:, None, None] + 1
+    noise = torch.randn(300, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    assert outside(images + 0.01 * noise, moments(images)) == []
+    far = outside(images + 0.5 * noise * torch.tensor([0.0, 1.0])[:, None, None], moments(images))
+    assert [sentence.split(" of samples")[0] for sentence in far] == ["the deviation of channel 1", "the spread of channel 1"]
+    assert len(outside(images + torch.tensor([0.0, 0.04])[:, None, None], moments(images))) == 1

@@ -191,3 +191,11 @@ def test_muon_of_frozen_parts() -> None:
         with pytest.raises(ValueError, match="Muon needs rate > 0"):
             replace(Muon(), **wrong)
     assert [Muon(clip=0.5, clip_after=3).limit(step) for step in (3, 4)] == [None, 0.5]
+
+
+def test_borders_move_with_the_length_of_the_run() -> None:
+    """With a length they are shares of the run; stated for 700,000 steps, that of 400,000 is 4/7 of any run."""
+    published, short = Steps(length=700_000, total=700_000), Steps(length=700_000, total=70)
+    assert [published(step) for step in (400_000, 400_001, 500_000, 500_001)] == [1.0, 0.3, 0.3, 0.08]
+    assert [short(step) for step in (40, 41, 50, 51)] == [1.0, 0.3, 0.3, 0.08]
+    assert [Steps(borders=((40, 0.5),), total=7)(step) for step in (40, 41)] == [1.0, 0.5]

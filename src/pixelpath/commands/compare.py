@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from pixelpath.commands.folder import write_json
+from pixelpath.commands.folder import own_encoder, write_json
 from pixelpath.commands.prepare import Data, say
 from pixelpath.commands.sample import Made
 from pixelpath.data import sources
@@ -75,6 +75,10 @@ def known(
     """What is known of the real images, its floor of as many images as there are samples or can be had; and their features."""
     training = extract(extractor, real.batches(real.data.training), device)
     held_out = extract(extractor, real.batches(real.data.held_out), device) if len(real.data.held_out) >= 2 else None
+    if real.few < 2 or len(training) < 2:
+        raise ValueError(
+            f"There are only {len(training)} real images to compare with, too few for a floor: give more with --data."
+        )
     few = min(real.few, samples)
     floor = real_floor(training, few, held_out).distance
     return Known(extractor, len(training), statistics.of(training), floor, few), training
@@ -83,7 +87,7 @@ def known(
 def extractors(run: Run, data: Data, encoder: Path | None, device: torch.device) -> list[FeatureExtractor]:
     """Pixels, and the features of a stage-one encoder if there is one to be had."""
     found: list[FeatureExtractor] = [_pixels(data)]
-    origin = encoder or _own_encoder(run.path)
+    origin = encoder or own_encoder(run.path)
     if origin is None:
         say("No encoder of stage one: give one with --encoder RUN to measure in its features too.")
         return found
@@ -136,9 +140,12 @@ def protocol(extractor: FeatureExtractor, real: int, look: str, made: Made, run:
 def kept(path: Path) -> list[Any]:
     """All results that a JSON file keeps, none if there is no such file; ValueError if it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}), so nothing can be added to it: repair it or move it away.") from error
+    if not isinstance(found, list):
+        raise ValueError(f"{path} holds no list of results, so nothing can be added to it: repair it or move it away.")
+    return found
 
 
 def keep(path: Path, result: Any) -> None:
@@ -152,14 +159,3 @@ def _pixels(data: Data) -> Pixels:
         sample = sources.gather(data.training, range(min(BATCH, len(data.training)))).astype(np.float64)
         lowest, highest = float(sample.min()), float(sample.max())
     return Pixels(float(lowest), float(highest), fewer(data.shape))
-
-
-def _own_encoder(run: Path) -> Path | None:
-    """The stage one that a run began with, itself or by way of the run whose weights it took, if it is still there."""
-    origin = run / "origin.json"
-    if not origin.exists():
-        return None
-    began = json.loads(origin.read_text(encoding="utf-8"))
-    if began.get("encoder"):
-        return Path(began["encoder"]) if Path(began["encoder"]).exists() else None
-    return _own_encoder(Path(began["start"])) if began.get("start") else None

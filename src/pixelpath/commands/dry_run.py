@@ -30,7 +30,7 @@ def dry_run(recipe: Recipe, data: Data, device: torch.device) -> None:
     say(f"{recipe.name}: {count / 1e6:.2f} M parameters, {tokens} tokens an image.")
     work = multiply_adds(student, data.shape) / 1e9
     say(f"One evaluation of one image: {work:.3g} G multiply-adds (matrix products and convolutions).")
-    say(f"Weights, gradients, average and Adam's moments: {20 * count / 2**30:.2g} GiB in float32, without activations.")
+    say(f"Weights, gradients, average and the optimizer's moments: {20 * count / 2**30:.2g} GiB in float32, without activations.")
     seconds = statistics.median(three_steps(recipe, data, device, student))
     rates = f"{1 / seconds:.3g} steps/s, {recipe.batch_size / seconds:.0f} images/s"
     place = "of the device" if device.type == "cuda" else "of the process"

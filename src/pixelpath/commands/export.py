@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -85,6 +86,8 @@ def _plan(run: Run, scale: float | None) -> Plan:
     plan = Plan(run.noise, 1, 1.0, chosen.between, SAMPLERS["renoise"])
     low, high = plan.between
     acts = bool(run.classes) and low < run.noise.highest <= high
+    if scale is not None and not math.isfinite(scale):
+        raise ValueError(f"--scale must be a finite number, got {scale}: 1 is no guidance.")
     if scale not in (None, 1.0) and not acts:
         why = "guides only at lower levels than that of its one step" if run.classes else "is unconditional"
         raise ValueError(f"{run.path} {why}, so --scale would change nothing: leave it away.")
@@ -115,8 +118,9 @@ def _compare(make: Make, run: Run, plan: Plan) -> Agreement:
     alone = agreement(make(noise[:1], None if given is None else given[:1]), estimate[:1], run.normaliser)
     found = agreement(make(noise, given), estimate, run.normaliser)
     if not (found.holds and alone.holds):
+        worst = found.excess if not found.holds else alone.excess
         raise ValueError(
-            f"The exported file was not kept: its images differ from the run's by {max(found.excess, alone.excess):.1e} in model "
+            f"The exported file was not kept: its images differ from the run's by {worst:.1e} in model "
             f"range, beyond rounding, and may by {TOLERANCE:g}; choose another --format, and report this with your versions."
         )
     return found

@@ -66,23 +66,59 @@ def keep_encoder(run: Path, out: Path) -> Path:
     return decided(lambda: _keep_encoder(run, out))
 
 
-def kept_encoder(out: Path) -> Path | None:
-    """Where the run in `out` keeps the stage one that it compares features through, or None."""
-    return out / ENCODER if (out / ENCODER).is_dir() else None
+def kept_encoder(out: Path) -> Path:
+    """Where the run in `out` keeps the stage one that it compares features through; ValueError if it is gone or damaged."""
+    latest = checkpoint.latest(out / ENCODER)
+    needed = ("recipe.json", "data.json", "normaliser.json", "average.safetensors")
+    if latest is None or not checkpoint.good(latest, needed):
+        raise ValueError(
+            f"{out / ENCODER}, the stage one that this run compares features through, is missing or damaged: bring it back from "
+            "a copy."
+        )
+    return out / ENCODER
+
+
+def own_encoder(run: Path) -> Path | None:
+    """The stage one that a run keeps or began with, itself or by way of the run whose weights it took; None if it is gone."""
+    if checkpoint.latest(run / ENCODER) is not None:
+        return run / ENCODER
+    began = _document(run / "origin.json") if (run / "origin.json").exists() else {}
+    if began.get("encoder"):
+        return Path(began["encoder"]) if Path(began["encoder"]).exists() else None
+    return own_encoder(Path(began["start"])) if began.get("start") else None
+
+
+def encoder_run(recipe: Recipe, encoder: Path | None, start: Path | None) -> Path | None:
+    """The run of stage one to compare features through: the one given, else that of the run `start`; or None.
+
+    None too if the recipe compares none.
+    """
+    if not recipe.needs_encoder or encoder is not None or start is None:
+        return encoder if recipe.needs_encoder else None
+    found = own_encoder(start)
+    if found is not None:
+        say(f"Features are compared through the encoder with which {start} began, {found}.")
+    return found
 
 
 def divergences(out: Path) -> list[dict[str, Any]]:
     """Every time that the run in `out` diverged and fell back; empty if it never did."""
-    return json.loads((out / DIVERGENCES).read_text(encoding="utf-8")) if (out / DIVERGENCES).exists() else []
+    found: Any = _document(out / DIVERGENCES) if (out / DIVERGENCES).exists() else []
+    if not isinstance(found, list) or not all(isinstance(fall, dict) and "back_to" in fall for fall in found):
+        raise ValueError(f"{out / DIVERGENCES} holds no list of divergences: bring it back from a copy, or choose another --out.")
+    return found
 
 
-def note_divergence(out: Path, step: int, why: str, back_to: Path) -> list[dict[str, Any]]:
-    """Write down one time more, and set later checkpoints aside as diverged-*; all of the times."""
-    found = [*divergences(out), {"step": step, "why": why, "back_to": back_to.name}]
+def note_divergence(out: Path, step: int, why: str, back_to: Path | None) -> list[dict[str, Any]]:
+    """Write down one time more, and set checkpoints after `back_to` (None: stopped for good) aside as diverged-*; all times."""
+    found = [*divergences(out), {"step": step, "why": why, "back_to": None if back_to is None else back_to.name}]
     write_json(out / DIVERGENCES, found)
-    for folder in checkpoint.complete(out):
-        if folder.name > back_to.name:
-            os.rename(folder, folder.with_name(f"diverged-{len(found)}-{folder.name}"))
+    kept = checkpoint.complete(out)
+    for folder in kept[kept.index(back_to) + 1 :] if back_to is not None else []:
+        number = 1
+        while (aside := folder.with_name(f"diverged-{number}-{folder.name}")).exists():
+            number += 1
+        os.rename(folder, aside)
     return found
 
 
@@ -169,7 +205,7 @@ def _keep_encoder(run: Path, out: Path) -> Path:
     return kept
 
 
-def _document(path: Path) -> dict[str, Any]:
+def _document(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -24,6 +23,10 @@ from pixelpath.data.stream import Stream
 from pixelpath.data.views import augment
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
+from pixelpath.models.scalings import Anchored, Clean
+from pixelpath.objectives.consistency import Consistency
+from pixelpath.objectives.features import ContrastiveFeatures
+from pixelpath.objectives.tangent import Tangent
 from pixelpath.recipes.build import Shape, hand_over, start_from, student_of
 from pixelpath.recipes.recipe import Precision, Recipe, for_data
 from pixelpath.recipes.run import Run, open_run
@@ -197,26 +200,24 @@ def new_student(recipe: Recipe, data: Data, encoder: Path | None, start: Path | 
     if encoder is not None and start is not None and not recipe.needs_encoder:
         raise ValueError("--encoder and --start both name the weights to begin with: give one of them.")
     if start is not None:
-        start_from(open_run(start).model, student, start)
+        begun = open_run(start)
+        start_from(begun.model, student, start)
+        compare_scalings(recipe, begun)
     elif encoder is not None and isinstance(student, Denoiser):
         hand_over(open_run(encoder).representation.encoder, student)
     freeze(student, recipe)
     return student
 
 
-def encoder_run(recipe: Recipe, encoder: Path | None, start: Path | None) -> Path | None:
-    """The run of stage one to compare features through: the one given, else that with which the run `start` began; or None.
-
-    None too if the recipe compares none.
-    """
-    if not recipe.needs_encoder:
-        return None
-    if encoder is None and start is not None and (start / "origin.json").exists():
-        began = json.loads((start / "origin.json").read_text(encoding="utf-8")).get("encoder")
-        if began and Path(began).exists():
-            say(f"Features are compared through the encoder with which {start} began, {began}.")
-            return Path(began)
-    return encoder
+def compare_scalings(recipe: Recipe, begun: Run) -> None:
+    """Say it if the weights of the run that stage two begins with were trained to mean something else."""
+    ours, theirs = recipe.scalings, begun.recipe.scalings
+    alike = type(ours) is type(theirs) or (isinstance(ours, Anchored) and isinstance(theirs, Clean))
+    if not recipe.is_encoder and not (alike and ours.sigma_data == theirs.sigma_data):
+        names = [f"{type(each).__name__.lower()} (sigma_data {each.sigma_data:g})" for each in (theirs, ours)]
+        say(
+            f"{begun.path} was trained under {names[0]} scalings and this recipe has {names[1]}: its weights mean something else."
+        )
 
 
 def frozen_encoder(path: Path | None, data: Data, device: torch.device) -> Representation | None:
@@ -232,6 +233,11 @@ def frozen_encoder(path: Path | None, data: Data, device: torch.device) -> Repre
             f"{path} was trained on images of {run.shape[0]} channels and these have {data.shape[0]}: give a stage one of theirs."
         )
     if run.shape != data.shape:
+        if any(side % run.recipe.patch for side in data.shape[1:]):
+            raise ValueError(
+                f"The encoder {path} has a patch of {run.recipe.patch}, which does not divide images of {data.shape[1]} x "
+                f"{data.shape[2]}: give a stage one whose patch does."
+            )
         run.representation.encoder.resize(*data.shape[1:])
     return run.representation
 
@@ -264,6 +270,9 @@ def close(recipe: Recipe, data: Data) -> Recipe:
         )
     if recipe.is_encoder and recipe.batch_size // recipe.accumulate < 2:
         raise ValueError("Stage one tells the images of a batch apart, so it needs at least 2 at a time: raise --batch-size.")
+    contrasts = isinstance(recipe.objective, Consistency | Tangent) and isinstance(recipe.objective.features, ContrastiveFeatures)
+    if contrasts and recipe.batch_size // recipe.accumulate < 2:
+        raise ValueError("Contrastive features tell the images of a batch apart, so they need at least 2: raise --batch-size.")
     if recipe.is_encoder and data.normaliser.limits() is None:
         kept = "so views are cropped, flipped and blurred but keep their colours"
         say(f"Images of {data.normaliser.dtype} have no lowest and highest value, {kept}.")

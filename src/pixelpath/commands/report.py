@@ -35,6 +35,7 @@ STAGES = {
     "RepresentationLearning": "Stage one: representation learning",
     "Denoising": "Stage two: diffusion",
     "Consistency": "Stage two: one step (consistency)",
+    "Tangent": "Stage two: one step (continuous time)",
 }
 FILES = {
     "recipe.json": "every setting of the run",

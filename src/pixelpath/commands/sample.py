@@ -27,12 +27,13 @@ from pixelpath.training.journal import peak_memory
 from pixelpath.types import Labels
 
 SamplerName = Literal["heun", "euler", "churn", "ancestral", "multistep", "renoise"]
+MOST_STEPS = 100_000
 SHOWN = 144  # images of the grid, at most
 
 
 @dataclass(frozen=True)
 class How:
-    """How to sample; what is not given is as the run's recipe says. ValueError if both `steps` and `at` are given."""
+    """How to sample; what is not given is as the run's recipe says. ValueError for numbers that cannot be."""
 
     steps: Annotated[int | None, tyro.conf.Suppress, tyro.conf.Fixed] = None  # each command has --steps of its own kind
     """Steps of the sampler; as the recipe says if not given."""
@@ -52,6 +53,10 @@ class How:
     def __post_init__(self) -> None:
         if self.steps is not None and self.at is not None:
             raise ValueError("--steps and --at both say which levels are visited: give one of them.")
+        if self.steps is not None and not 1 <= self.steps <= MOST_STEPS:
+            raise ValueError(f"--steps must be from 1 to {MOST_STEPS:,}, got {self.steps}.")
+        if self.scale is not None and not math.isfinite(self.scale):
+            raise ValueError(f"--scale must be a finite number, got {self.scale}: 1 is no guidance.")
 
     def sampler_for(self, run: Run) -> str:
         """The name of the sampler: the one chosen, else the one that suits what the run trained."""

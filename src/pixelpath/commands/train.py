@@ -16,7 +16,17 @@ from torch import nn
 from pixelpath import processes
 from pixelpath.commands import monitor
 from pixelpath.commands.dry_run import dry_run as estimate
-from pixelpath.commands.folder import check_same, claim, decided, divergences, keep_encoder, kept_encoder, look, note_divergence
+from pixelpath.commands.folder import (
+    check_same,
+    claim,
+    decided,
+    divergences,
+    encoder_run,
+    keep_encoder,
+    kept_encoder,
+    look,
+    note_divergence,
+)
 from pixelpath.commands.monitor import Reference
 from pixelpath.commands.prepare import (
     Data,
@@ -24,7 +34,6 @@ from pixelpath.commands.prepare import (
     check_origin,
     choose_device,
     close,
-    encoder_run,
     freeze,
     frozen_encoder,
     joined,
@@ -50,6 +59,7 @@ from pixelpath.training.loop import train as steps_of
 from pixelpath.types import Objective
 
 FALLS = 2  # times that a one-step run falls back on its own
+FARTHER = 2.0  # times the best distance of samples so far: much farther away
 REMEMBERED = 51  # losses among which a jump shows
 ROWS = table()
 RecipeRow = tyro.extras.subcommand_type_from_defaults(ROWS, {name: summary(row) for name, row in ROWS.items()})
@@ -111,7 +121,7 @@ def begin(recipe: Recipe, out: Path, device: torch.device, encoder: Path | None 
         kept = None if through is None else keep_encoder(through, out)
     else:
         check_same(out, latest, closed, origin, data.facts())
-        student, kept = student_of(closed, data.shape, len(data.classes)), kept_encoder(out)
+        student, kept = student_of(closed, data.shape, len(data.classes)), kept_encoder(out) if closed.needs_encoder else None
         freeze(student, closed)
     objective = objective_through(closed, frozen_encoder(kept, data, device))
     session = Session(closed, objective, data, out, device, student, scratch=encoder is None and start is None)
@@ -144,10 +154,10 @@ class Session:
         self.average = twin(self.bare)
         self.optimizer = recipe.optimizer.build(self.bare)
         self.scaler = loss_scaler(self.precision, device)
-        self.state = State(0, recipe.seed)
+        self.state = State(0, recipe.seed, scaler={} if self.scaler is None else self.scaler.state_dict())
         self.alarms: list[str] = []
         self.losses: deque[float] = deque(maxlen=REMEMBERED)
-        self.falls, self.fell = len(divergences(out)), ""
+        self.falls, self.fell = sum(fall["back_to"] is not None for fall in divergences(out)), ""
 
     def take_up(self, folder: Path) -> None:
         """Go on from a checkpoint."""
@@ -202,6 +212,9 @@ class Session:
             raise error
         error.checkpoint = back_to = decided(lambda: checkpoint.measured(self.out))
         if self.falls == FALLS:
+            decided(lambda: note_divergence(self.out, error.step.number, error.why, None))
+            if processes.rank() == 0:
+                write_report(self.out)
             error.why += f", after falling back {FALLS} times with half the learning rate each time"
             error.advice = (
                 monitor.REMEDY if self.scratch else "Choose a lower learning rate, or a longer warm-up, and a new --out."
@@ -219,7 +232,7 @@ class Session:
     def go(self, journal: Journal, interruption: Interruption) -> bool:
         """Step by step to the end; False if interrupted, in either case saved."""
         images = monitor.measured(self.data)
-        real = monitor.reference(self.data) if self.recipe.is_one_step else None
+        real = monitor.reference(self.data) if self.recipe.is_one_step and processes.rank() == 0 else None
         for step in self.steps():
             journal.record(step, [*self.alarms, *self.jumped(step)])
             last, stop = step.number == self.recipe.steps, interruption.asked()
@@ -292,8 +305,10 @@ class Session:
         """
         value = monitor.held_out_loss(self.recipe, self.objective, self.data, images, self.average, self.device)
         values: dict[str, float | list[str]] = {} if value is None else {"held_out_loss": value}
-        if real is not None:
-            value = values["sample_distance"] = self.judge(step, real)
+        if self.recipe.is_one_step:
+            value, wrong = decided(lambda: self.watch(real))
+            values["sample_distance"] = value
+            self.judge(step, value, wrong, journal, values)
         if processes.rank() != 0:
             return value
         if self.recipe.is_encoder:
@@ -308,16 +323,25 @@ class Session:
             journal.note(step.number, values)
         return value
 
-    def judge(self, step: Step, real: Reference) -> float:
-        """The distance of one-step samples; Diverged if they were near the data before and are not any more."""
-        distance, wrong = decided(lambda: monitor.watch_samples(self.recipe, self.data, self.average, real))
-        if wrong and self.state.near:
+    def watch(self, real: Reference | None) -> tuple[float, list[str]]:
+        """The distance of one-step samples and what is wrong with them; the main process alone has the references."""
+        assert real is not None
+        return monitor.watch_samples(self.recipe, self.data, self.average, real)
+
+    def judge(
+        self, step: Step, distance: float, wrong: list[str], journal: Journal, values: dict[str, float | list[str]]
+    ) -> None:
+        """Alarms of one-step samples; Diverged if they were near the data, are not any more, and are much farther away.
+
+        Moments alone are no proof: early in training they pass through their band on the way.
+        """
+        if wrong and self.state.near and distance > FARTHER * decided(lambda: checkpoint.best_value(self.out)):
+            journal.note(step.number, values | {"alarms": wrong})
             raise Diverged(step, "; ".join(wrong))
         if not wrong:
             self.state = replace(self.state, near=True)
         late = 2 * step.number >= self.recipe.steps
         self.alarms = [f"{what} (not near the data yet)" for what in wrong] if late else []
-        return distance
 
     def save(self) -> None:
         """A checkpoint of now."""

@@ -15,6 +15,8 @@ import torch
 
 from pixelpath.types import Images
 
+FLOOR = 0.1  # of the largest deviation of a channel: channels that vary less are compared with this
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -58,17 +60,18 @@ def outside(samples: Images, data: Moments, band: Band = Band()) -> list[str]:
     if not bool(torch.isfinite(samples).all()):
         return ["samples are not finite"]
     alarms = []
+    least = FLOOR * max(data.deviation)  # a channel that hardly varies is no measure of itself
     for channel, deviation in enumerate(data.deviation):
         where = f" of channel {channel}" if len(data.mean) > 1 else ""
         distance = abs(found.mean[channel] - data.mean[channel])
-        if distance > band.shift * deviation:
-            alarms.append(f"the mean{where} of samples is {distance / max(deviation, 1e-12):.2f} deviations from the data's")
+        if distance > band.shift * max(deviation, least):
+            alarms.append(f"the mean{where} of samples is {distance / max(deviation, least):.2f} deviations from the data's")
         for name, ours, theirs in (
             ("deviation", found.deviation[channel], deviation),
             ("spread", found.spread[channel], data.spread[channel]),
         ):
-            if not band.least * theirs <= ours <= band.most * theirs:
-                alarms.append(f"the {name}{where} of samples is {ours / max(theirs, 1e-12):.2f} times the data's")
+            if ours > band.most * max(theirs, least) or (theirs >= least and ours < band.least * theirs):
+                alarms.append(f"the {name}{where} of samples is {ours / max(theirs, least):.2f} times the data's")
     return alarms
 
 

@@ -5,6 +5,7 @@ Each scaling is a pure function of sigma to these four numbers (the form is Karr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,8 +75,8 @@ class Anchored:
     width: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.width > 0:
-            raise ValueError(f"Anchored scalings need a width above 0, got {self.width}: choose for example 0.1.")
+        if not 0 < self.width < math.inf:
+            raise ValueError(f"Anchored scalings need a finite width above 0, got {self.width}: choose for example 0.1.")
 
     def __call__(self, sigma: Sigmas) -> Factors:
         """The four factors of sigma."""

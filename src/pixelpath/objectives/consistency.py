@@ -6,6 +6,7 @@ second, which is the image itself at the lowest level. The *gap* between the two
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,7 @@ from pixelpath.noise import (
     seed_of,
     uniform,
 )
-from pixelpath.objectives.features import FeatureLoss, NoFeatures
+from pixelpath.objectives.features import FeatureLoss, NoFeatures, checked
 from pixelpath.types import Batch, Images, Losses, Objective
 
 DROPOUT = 2  # keeps the seed of the dropout masks apart from all others made of an image's seed
@@ -80,9 +81,9 @@ class Consistency:
     label_drop: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.softening > 0:
+        if not 0 < self.softening < math.inf:
             raise ValueError(
-                f"The softening of the consistency loss must be above 0, got {self.softening}: choose for example 0.06."
+                f"The consistency loss needs a finite softening above 0, got {self.softening}: choose for example 0.06."
             )
 
     @property
@@ -91,8 +92,11 @@ class Consistency:
         return not isinstance(self.features, NoFeatures)
 
     def through(self, representation: Representation) -> Objective:
-        """This objective with its features seen by `representation`, which is frozen here and belongs to no student."""
-        return cast(Objective, partial(self, frozen=representation.requires_grad_(False).eval()))
+        """This objective with its features seen by `representation`, which is frozen here and belongs to no student.
+
+        Raises ValueError for a block that it does not have.
+        """
+        return cast(Objective, partial(self, frozen=checked(self.features, representation)))
 
     def __call__(
         self, student: nn.Module, average: nn.Module, batch: Batch, step: int, frozen: Representation | None = None

@@ -71,15 +71,26 @@ class LayerFeatures:
         pairs = zip(self._units(frozen, estimate, sigma), targets, strict=True)
         return self.weight * torch.stack([(ours - theirs).square().sum(2).mean(1) for ours, theirs in pairs]).mean(0)
 
+    def check(self, count: int) -> None:
+        """ValueError unless an encoder of `count` blocks has all that are chosen."""
+        wrong = [block for block in self.blocks if not -count <= block < count]
+        if wrong:
+            raise ValueError(f"The frozen encoder has blocks 0 to {count - 1}, not {wrong}: choose other blocks.")
+
     def _units(self, frozen: Representation, images: Images, sigma: Float[Tensor, ""]) -> list[Tensor]:
         """The chosen blocks' outputs [batch, token, width], every token of length 1, float32."""
         factors = frozen.scalings(sigma.expand(len(images)))
         outputs = frozen.encoder(expand(factors.input, images) * images, factors.noise).blocks
-        wrong = [block for block in self.blocks if not -len(outputs) <= block < len(outputs)]
-        if wrong:
-            raise ValueError(f"The frozen encoder has blocks 0 to {len(outputs) - 1}, not {wrong}: choose other blocks.")
+        self.check(len(outputs))
         chosen = [outputs[block] for block in self.blocks] if self.blocks else outputs
         return [functional.normalize(output.float(), dim=2) for output in chosen]
+
+
+def checked(features: FeatureLoss, representation: Representation) -> Representation:
+    """The representation, frozen; ValueError if the feature loss asks for a block that it does not have."""
+    if isinstance(features, LayerFeatures):
+        features.check(len(representation.encoder.blocks))
+    return representation.requires_grad_(False).eval()
 
 
 def _given(frozen: Representation | None) -> Representation:

@@ -6,6 +6,7 @@ grows by a factor and nothing else changes. A consistency model has none on aver
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -18,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pixelpath.models.representation import Representation
 from pixelpath.noise import Draw, InverseGap, LogNormal, NoiseRange, PairWeight, expand, generators, normal, seed_of, uniform
 from pixelpath.objectives.consistency import DROPOUT, alike
-from pixelpath.objectives.features import FeatureLoss, NoFeatures
+from pixelpath.objectives.features import FeatureLoss, NoFeatures, checked
 from pixelpath.types import Batch, Images, Losses, Objective
 
 
@@ -52,8 +53,10 @@ class Tangent:
     total: int = 0
 
     def __post_init__(self) -> None:
-        if not self.softening > 0:
-            raise ValueError(f"The softening of the tangent loss must be above 0, got {self.softening}: choose for example 1.")
+        if not 0 < self.softening < math.inf:
+            raise ValueError(
+                f"The softening of the tangent loss must be a finite number above 0, got {self.softening}: choose for example 1."
+            )
         if not 0 <= self.warmup <= 1 or self.total < 0:
             raise ValueError(
                 f"The tangent's warm-up is a share of the run, from 0 to 1, and total at least 0, got {self.warmup} and "
@@ -66,8 +69,11 @@ class Tangent:
         return not isinstance(self.features, NoFeatures)
 
     def through(self, representation: Representation) -> Objective:
-        """This objective with its features seen by `representation`, which is frozen here and belongs to no student."""
-        return cast(Objective, partial(self, frozen=representation.requires_grad_(False).eval()))
+        """This objective with its features seen by `representation`, which is frozen here and belongs to no student.
+
+        Raises ValueError for a block that it does not have.
+        """
+        return cast(Objective, partial(self, frozen=checked(self.features, representation)))
 
     def pull(self, step: int) -> float:
         """The share of the tangent in its blend with denoising, at `step`; ValueError if the length of the run is not known."""

@@ -58,7 +58,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         inner = (self.noise.highest, *(self.at or ()), self.noise.lowest)
-        if self.at and any(below >= sigma for sigma, below in pairwise(inner)):
+        if self.at and any(not below < sigma for sigma, below in pairwise(inner)):
             raise ValueError(
                 f"The levels to visit must fall strictly between {self.noise.highest:g} and {self.noise.lowest:g}, got {self.at}."
             )

@@ -60,6 +60,13 @@ class Sampling:
     between: tuple[float, float] = (0.0, math.inf)
     """Guide only where between[0] < sigma <= between[1] (for 64 pixels)."""
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not math.isfinite(self.scale) or not self.between[0] < self.between[1]:
+            raise ValueError(
+                "--sampling needs at least 1 step, a finite scale, and a lower level before a higher one to guide between, got "
+                f"{self.steps}, {self.scale} and {self.between}."
+            )
+
 
 @dataclass(frozen=True)
 class Recipe:

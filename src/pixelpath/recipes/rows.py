@@ -228,7 +228,6 @@ def as_published(row: Recipe) -> Recipe:
     """
     assert isinstance(row.objective, Consistency)
     highest = row.noise.lowest * 40_000  # 80 for a lowest level of 0.002
-    borders = tuple((row.steps * place // 7, factor) for place, factor in ((4, 0.3), (5, 0.08)))
     return replace(
         row,
         name=f"{row.name}-paper",
@@ -236,7 +235,7 @@ def as_published(row: Recipe) -> Recipe:
         scalings=Preconditioned(),
         dropout=0.5,
         optimizer=AdamW(1e-4, (0.9, 0.99), 0.03),
-        schedule=Steps(borders=borders),
+        schedule=Steps(length=700_000),
     )
 
 
@@ -300,7 +299,7 @@ def imagenet_onestep(name: str, size: sizes.Size, pixels: int) -> Recipe:
         steps=700_000,
         batch_size=1024,
         optimizer=AdamW(1e-4, (0.9, 0.99), 0.03, decay_all=True),
-        schedule=Steps(),
+        schedule=Steps(length=700_000),
         average_rate=0.9999,
         sampling=Sampling(steps=1, scale=1.0),
         data=DataSettings(resize=(pixels, pixels)),

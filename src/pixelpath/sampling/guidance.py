@@ -16,9 +16,9 @@ def guide(denoise: Denoise, reference: Denoise, scale: float, between: tuple[flo
     A reference without label gives classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), a weaker model autoguidance
     (Karras et al. 2024, arXiv 2406.02507), limits the interval guidance of Kynkaanniemi et al. 2024 (arXiv 2404.07724). Scale 1
     changes nothing and costs nothing. Sigma must be one number for the batch ([]), as samplers give it. Raises ValueError if
-    between[0] >= between[1].
+    between[0] < between[1] does not hold.
     """
-    if between[0] >= between[1]:
+    if not between[0] < between[1]:
         raise ValueError(f"Guidance between sigma {between[0]:g} and {between[1]:g} is empty: give the lower level first.")
     if scale == 1:
         return denoise

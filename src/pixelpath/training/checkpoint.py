@@ -14,7 +14,7 @@ import shutil
 import signal
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -91,7 +91,7 @@ def save(
     extras: Mapping[str, Mapping[str, Any]] | None = None,
     keep: int = 3,
 ) -> Path:
-    """Write RUN/checkpoints/step-<step> whole or not at all, then remove all but the last `keep` and the best; the new folder.
+    """Write RUN/checkpoints/step-<step> whole or not at all, then remove all but the last `keep`, the best and the last measured.
 
     `extras` become <name>.json. Every process may call it, only the main one writes. OSError (a full disk) leaves the older ones
     in place.
@@ -170,6 +170,11 @@ def best(run: Path) -> Path | None:
     return min(reversed(valued), key=lambda pair: pair[0])[1] if valued else None
 
 
+def best_value(run: Path) -> float:
+    """The lowest value of a complete checkpoint; infinity if none has one."""
+    return min((value for path in complete(run) if (value := _value(path)) is not None), default=math.inf)
+
+
 def measured(run: Path) -> Path:
     """The newest complete checkpoint that has a value, or without one the first; ValueError if there is none at all."""
     found = complete(run)
@@ -178,10 +183,10 @@ def measured(run: Path) -> Path:
     return next((folder for folder in reversed(found) if _value(folder) is not None), found[0])
 
 
-def good(folder: Path) -> bool:
-    """Whether every file of the checkpoint is as it was written."""
+def good(folder: Path, names: Sequence[str] | None = None) -> bool:
+    """Whether every file of the checkpoint, or those named alone, is as it was written."""
     try:
-        for name in _document(folder, "state")["files"]:
+        for name in _document(folder, "state")["files"] if names is None else names:
             _check(folder / name)
     except (OSError, ValueError, KeyError):
         return False
@@ -242,7 +247,7 @@ def _sync(path: Path) -> None:
 
 
 def _prune(run: Path, keep: int) -> None:
-    kept = {*complete(run)[-keep:], best(run)}
+    kept = {*complete(run)[-keep:], best(run), measured(run)}
     for folder in complete(run):
         if folder not in kept:
             os.rename(folder, _aside(folder))

@@ -67,20 +67,24 @@ class Cosine:
 class Steps:
     """step / warmup, then the factor of the last border that lies below the step (1 before the first).
 
-    Raises ValueError unless warmup >= 0 and the borders rise.
+    Borders are steps, or, with a `length`, steps of a run that long: they move with the `total` of the run, which a recipe fills
+    in. Raises ValueError unless warmup >= 0 and the borders rise.
     """
 
     warmup: int = 0
     borders: tuple[tuple[int, float], ...] = ((400_000, 0.3), (500_000, 0.08))
+    length: int = 0
+    total: int = 0
 
     def __post_init__(self) -> None:
         places = [border for border, _ in self.borders]
-        if self.warmup < 0 or places != sorted(set(places)):
-            raise ValueError(f"A schedule in steps needs warmup >= 0 and rising borders, got {self}.")
+        if self.warmup < 0 or self.length < 0 or self.total < 0 or places != sorted(set(places)):
+            raise ValueError(f"A schedule in steps needs warmup, length and total >= 0, and rising borders, got {self}.")
 
     def __call__(self, step: int) -> float:
         """The factor of step `step`, counted from 1."""
-        factors = [factor for border, factor in self.borders if step > border]
+        length, total = (self.length, self.total) if self.length and self.total else (1, 1)
+        factors = [factor for border, factor in self.borders if step * length > border * total]
         return _warm(step, self.warmup) * (factors[-1] if factors else 1.0)
 
 

@@ -1,0 +1,284 @@
+"""How heavy the tails of images are, and whether samples have the same.
+
+The *index* of a tail is nu where P(value > r) falls like r^-nu: moments of order nu and above do not exist. A quantile's
+*exceedances* are the held-out images beyond it. The *worst direction* is the one along which samples' quantile is most in error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pixelpath import noise
+from pixelpath.starts.start import Start
+from pixelpath.types import Images
+
+HeldOut = Float[Tensor, "held_out _ _ _"]
+
+LEAST = 20  # exceedances below which a quantile says nothing
+HEAVY = 6.0  # an estimated index below this means a heavy tail; above about 5 the number itself is not to be relied on
+MOMENTS, TAIL_MOMENTS = 2.2, 4.0  # index that a law of fitted moments needs: for its covariance, and for its quantiles far out
+AXES = 16  # principal axes along which tails are compared, and as many random directions
+SEARCHED = 4096  # images of each set in which principal axes are looked for
+REPLICATES = 1000
+
+
+@dataclass(frozen=True)
+class Index:
+    """An estimated tail index with its standard error, from the `count` greatest of `total` values."""
+
+    value: float
+    error: float
+    count: int
+    total: int
+
+    @property
+    def heavy(self) -> bool:
+        """Whether the tail is to be treated as heavier than a Gaussian's."""
+        return self.value < HEAVY
+
+
+def hill(values: Float[Tensor, "value"], count: int | None = None) -> Index:
+    """The tail index by the `count` greatest values (None: one in a hundred): 1 / mean of ln(X_(i) / X_(count + 1)).
+
+    Hill 1975 ("A simple general approach to inference about the tail of a distribution"); the standard error is index /
+    sqrt(count). Raises ValueError for fewer than 20 values in the tail, or if the tail reaches down to 0.
+    """
+    total = len(values)
+    count = total // 100 if count is None else count
+    if not LEAST <= count < total:
+        raise ValueError(
+            f"A tail index from {count} of {total} values cannot be relied on: give at least {LEAST} exceedances, which is "
+            f"{100 * LEAST} images at one in a hundred, and fewer than there are values."
+        )
+    greatest = values.detach().cpu().double().topk(count + 1).values
+    if not greatest.isfinite().all() or greatest[-1] <= 0:
+        raise ValueError("A tail index needs finite values that are positive in the tail: give radii, and more images than that.")
+    spread = float((greatest[:-1] / greatest[-1]).log().mean())
+    index = 1 / spread if spread > 0 else math.inf
+    return Index(index, index / math.sqrt(count), count, total)
+
+
+def radii(images: Images) -> Float[Tensor, "batch"]:
+    """The distance of every image from the median image (pixel by pixel), in float64 on the CPU."""
+    rows = images.detach().cpu().double().flatten(1)
+    return (rows - rows.median(0).values).norm(dim=1)
+
+
+def require_moments(index: Index, tails: bool = False) -> None:
+    """Raises ValueError if data with this tail index have no moments for a Gaussian to match, or (`tails`) to trust far out."""
+    least = TAIL_MOMENTS if tails else MOMENTS
+    if index.value < least:
+        wanted = "the tails that were asked for" if tails else "a covariance"
+        raise ValueError(
+            f"A law of matched moments cannot give {wanted}: the tail index of the data is {index.value:.2f} +- "
+            f"{index.error:.2f}, below {least}; use a Student mixture, or splice a tail to the law."
+        )
+
+
+def kurtosis(values: Float[Tensor, "value"]) -> float:
+    """The excess kurtosis m4 / m2^2 - 3 of values about their mean.
+
+    Raises ValueError if the estimated index of |value - median| is 2 or less: the number would then only grow with the count.
+    """
+    values = values.detach().cpu().double()
+    index = hill((values - values.median()).abs())
+    if index.value <= 2:
+        raise ValueError(
+            f"The kurtosis of these values does not exist, for their tail index is {index.value:.2f}, not above 2: compare "
+            "quantiles, or the index itself."
+        )
+    centred = values - values.mean()
+    return float(centred.pow(4).mean() / centred.square().mean().square() - 3)
+
+
+@dataclass(frozen=True)
+class TailQuantile:
+    """One quantile of samples against held-out images.
+
+    `error` is samples / held out - 1, `interval` holds it with 99 % confidence by the bootstrap (over all directions at once for
+    the worst one). `exceedances` are held-out images beyond their own quantile, `beyond` the samples beyond that value, and
+    `expected` how many of these there would be if the tails were the same.
+    """
+
+    what: str
+    probability: float
+    held_out: float
+    samples: float
+    error: float
+    interval: tuple[float, float]
+    exceedances: int
+    beyond: int
+    expected: float
+
+    @property
+    def certified(self) -> bool:
+        """Whether there are enough exceedances to judge by."""
+        return self.exceedances >= LEAST
+
+    def wrong(self, tolerance: float) -> bool:
+        """Whether the error is certified, greater than the tolerance, and not to be had by chance."""
+        return self.certified and abs(self.error) > tolerance and not self.interval[0] <= 0 <= self.interval[1]
+
+    def sentence(self) -> str:
+        """What was found, in words."""
+        found = (
+            f"{self.what}, quantile {self.probability:g}: {self.error:+.1%} [{self.interval[0]:+.1%}, {self.interval[1]:+.1%}], "
+            f"{self.beyond} samples beyond it where {self.expected:.0f} are expected"
+        )
+        return found if self.certified else f"{found}; not certified, with {self.exceedances} exceedances of {LEAST}"
+
+
+@dataclass(frozen=True)
+class TailReport:
+    """The quantiles of radius and worst direction, and the relative error that is allowed."""
+
+    quantiles: tuple[TailQuantile, ...]
+    tolerance: float
+
+    @property
+    def passes(self) -> bool:
+        """Whether no certified quantile is wrong."""
+        return not any(quantile.wrong(self.tolerance) for quantile in self.quantiles)
+
+    @property
+    def certified_to(self) -> float:
+        """The greatest probability at which there are enough exceedances."""
+        return max(quantile.probability for quantile in self.quantiles if quantile.certified)
+
+
+def compare_tails(
+    samples: Images,
+    held_out: HeldOut,
+    probabilities: Sequence[float] = (0.99, 0.999, 0.9999),
+    tolerance: float = 0.1,
+    seed: int = 0,
+) -> TailReport:
+    """Quantiles of samples against those of held-out images at the same level: of the radius, and along the worst direction.
+
+    Both sets are centred on the held-out median image. Directions are the principal axes of both sets together and random ones,
+    each both ways; the worst has the greatest absolute error. A quantile p of n values is the ceil(p n)-th smallest; the
+    bootstrap replaces its rank by a draw from the ranks that the quantile of n redrawn values has, n Beta(ceil(p n), n -
+    ceil(p n) + 1). Raises ValueError for samples that are not finite or of another shape, and where no quantile has 20
+    exceedances.
+    """
+    _check(samples, held_out, probabilities)
+    rows = [each.detach().cpu().double().flatten(1) for each in (held_out, samples)]
+    centre = rows[0].median(0).values
+    truth, drawn = rows[0] - centre, rows[1] - centre
+    directions = _directions(truth, drawn, seed)
+    along = [torch.cat([each @ directions, -(each @ directions)], 1).T.sort(1).values for each in (truth, drawn)]
+    far = [each.norm(dim=1, keepdim=True).T.sort(1).values for each in (truth, drawn)]
+    chance = np.random.default_rng(seed)
+    return TailReport(
+        tuple(
+            _quantile(what, probability, sets[0], sets[1], chance)
+            for what, sets in (("radius", far), ("worst direction", along))
+            for probability in probabilities
+        ),
+        tolerance,
+    )
+
+
+def tail_gate(
+    start: Start,
+    held_out: HeldOut,
+    sigma: float,
+    labels: Int[Tensor, "held_out"] | None = None,
+    count: int | None = None,
+    tolerance: float = 0.1,
+    seed: int = 0,
+) -> TailReport:
+    """`compare_tails` of `count` draws from a start (None: as many as held out) with held-out clean images noised to sigma.
+
+    `labels`, one for each held-out image, are those that the draws are made with, in turn. All draws are functions of `seed`.
+    """
+    count = len(held_out) if count is None else count
+    (source,) = noise.generators([noise.seed_of(seed, 0)])
+    clean = held_out.detach().cpu()
+    noised = clean + sigma * torch.randn(clean.shape, generator=source, dtype=clean.dtype)
+    sources = noise.generators(noise.seed_of(seed, 1, index) for index in range(count))
+    chosen = None if labels is None else labels.cpu()[torch.arange(count) % len(labels)]
+    return compare_tails(start.sample(sources, sigma, chosen), noised, tolerance=tolerance, seed=seed)
+
+
+def _check(samples: Images, held_out: HeldOut, probabilities: Sequence[float]) -> None:
+    if samples.shape[1:] != held_out.shape[1:]:
+        raise ValueError(
+            f"Tails are compared between images of one shape, got samples {list(samples.shape[1:])} and held-out "
+            f"{list(held_out.shape[1:])}: fit the start to data of that shape."
+        )
+    for name, images in (("samples", samples), ("held-out images", held_out)):
+        if not images.isfinite().all():
+            raise ValueError(f"Some {name} are not finite: look for overflow in the start, or for NaN in the data.")
+    if not all(0 < probability < 1 for probability in probabilities):
+        raise ValueError(f"Quantiles are of probabilities between 0 and 1, got {list(probabilities)}: give some of these.")
+    lowest = min(probabilities)
+    exceedances = len(held_out) - _rank(lowest, len(held_out))
+    if exceedances < LEAST:
+        raise ValueError(
+            f"Even the {lowest:g} quantile of {len(held_out)} held-out images has {exceedances} exceedances, fewer than {LEAST}: "
+            f"hold out at least {math.ceil(LEAST / (1 - lowest) - 1e-6)} images."
+        )
+
+
+def _rank(probability: float, count: int) -> int:
+    return min(count, max(1, math.ceil(round(probability * count, 6))))
+
+
+def _directions(truth: Float[Tensor, "held_out value"], drawn: Float[Tensor, "sample value"], seed: int) -> Tensor:
+    """Unit vectors [value, direction]: principal axes of equal numbers of both sets, which favours neither, and random ones."""
+    from sklearn.utils.extmath import randomized_svd
+
+    same = min(len(truth), len(drawn), SEARCHED)
+    values = truth.shape[1]
+    both = torch.cat([truth[:same], drawn[:same]])
+    axes = randomized_svd(both.numpy(), min(AXES, values), random_state=seed)[2].T.copy()
+    (source,) = noise.generators([seed])
+    others = torch.randn(values, AXES, generator=source, dtype=torch.float64)
+    return torch.cat([torch.from_numpy(axes).double(), others / others.norm(dim=0)], 1)
+
+
+def _quantile(
+    what: str,
+    probability: float,
+    truth: Float[Tensor, "direction held_out"],
+    drawn: Float[Tensor, "direction sample"],
+    chance: np.random.Generator,
+) -> TailQuantile:
+    """The comparison along the worst of some directions, whose values are sorted.
+
+    The band is the 99 % quantile of the greatest deviation of a bootstrapped log ratio over all directions, drawn independently:
+    no narrower than with their dependence.
+    """
+    ranks = [_rank(probability, each.shape[1]) for each in (truth, drawn)]
+    found = [each[:, rank - 1].clamp(min=1e-300) for each, rank in zip((truth, drawn), ranks, strict=True)]
+    ratio = (found[1] / found[0]).log()
+    redrawn = [_redrawn(each, rank, chance).log() for each, rank in zip((truth, drawn), ranks, strict=True)]
+    band = float((redrawn[1] - redrawn[0] - ratio[:, None]).abs().amax(0).quantile(0.99))
+    errors = ratio.expm1()
+    worst = int(errors.abs().argmax())
+    return TailQuantile(
+        what,
+        probability,
+        held_out=float(found[0][worst]),
+        samples=float(found[1][worst]),
+        error=float(errors[worst]),
+        interval=(math.expm1(float(ratio[worst]) - band), math.expm1(float(ratio[worst]) + band)),
+        exceedances=truth.shape[1] - ranks[0],
+        beyond=int((drawn[worst] > found[0][worst]).sum()),
+        expected=(truth.shape[1] - ranks[0]) * drawn.shape[1] / truth.shape[1],
+    )
+
+
+def _redrawn(values: Float[Tensor, "direction count"], rank: int, chance: np.random.Generator) -> Tensor:
+    """Bootstrap replicates [direction, replicate] of the rank-th smallest value."""
+    count = values.shape[1]
+    places = np.minimum(count - 1, (count * chance.beta(rank, count - rank + 1, (len(values), REPLICATES))).astype(np.int64))
+    return values.gather(1, torch.from_numpy(places)).clamp(min=1e-300)

@@ -1,0 +1,103 @@
+"""A start as a folder: `start.json` holds facts, `start.safetensors` its tensors, bit for bit.
+
+*About* is what the writer says of the start, such as the level to begin at and the denoiser it was made for.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pixelpath.starts.gaussian import MomentGaussian
+from pixelpath.starts.mixture import ConvolvedMixture
+from pixelpath.starts.simple import Empirical, Naive
+from pixelpath.starts.start import Start, State
+
+FACTS, TENSORS = "start.json", "start.safetensors"
+VERSION = 1
+
+
+@runtime_checkable
+class Saved(Start, Protocol):
+    """A start that knows what saving it takes."""
+
+    def state(self) -> State:
+        """JSON-ready facts, "family" among them, and tensors."""
+        ...
+
+
+LOADERS = {
+    "gaussian": MomentGaussian.from_state,
+    "mixture": ConvolvedMixture.from_state,
+    "naive": Naive.from_state,
+    "empirical": Empirical.from_state,
+}
+"""How the start of every family is made from its state."""
+
+
+def save(start: Start, folder: Path, about: dict[str, Any] | None = None) -> None:
+    """Write `start` into `folder`, made where missing, with the facts `about` it; an older start there is replaced.
+
+    Raises ValueError for a start that holds a function, OSError if the disk is full.
+    """
+    if not isinstance(start, Saved):
+        raise ValueError(f"A start {type(start).__name__} cannot be saved: save the model that makes its images instead.")
+    facts, tensors = start.state()
+    text = json.dumps({"version": VERSION, "facts": facts, "about": about or {}}, indent=2, allow_nan=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{TENSORS}.partial", folder / f".{FACTS}.partial"
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial[0])
+    except SafetensorError as error:  # its only faults here are those of the disk
+        raise OSError(f"The start {folder} could not be written ({error}): free some space and run again.") from error
+    partial[1].write_text(text + "\n", encoding="utf-8")
+    partial[0].replace(folder / TENSORS)
+    partial[1].replace(folder / FACTS)
+
+
+def load(folder: Path) -> Start:
+    """The start that `save` wrote; raises FileNotFoundError if there is none, ValueError if it cannot be read."""
+    facts = _document(folder)["facts"]
+    try:
+        tensors = load_file(folder / TENSORS)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(folder / TENSORS, str(error)) from error
+    return restore(facts, tensors)
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """What the writer said of the start in `folder`; raises as `load`."""
+    return _document(folder)["about"]
+
+
+def restore(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Start:
+    """The start whose state this is; raises ValueError for a family that is not known, or tensors that do not fit it."""
+    family = facts.get("family")
+    if family not in LOADERS:
+        raise ValueError(f"A start of the family {family!r} is not known ({', '.join(LOADERS)}): update pixelpath.")
+    try:
+        return LOADERS[family](facts, tensors)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"The saved start of the family {family!r} is incomplete ({error}): fit and save it again.") from error
+
+
+def _document(folder: Path) -> dict[str, Any]:
+    file = folder / FACTS
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no start in {folder}, as {FACTS} is missing: name a folder that a start was saved to.")
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(file, str(error)) from error
+    if not isinstance(document, dict) or document.get("version") != VERSION or not {"facts", "about"} <= document.keys():
+        raise _damaged(file, f"it is not a start of version {VERSION}")
+    return document
+
+
+def _damaged(file: Path, reason: str) -> ValueError:
+    return ValueError(f"{file} cannot be used ({reason}): fit the start and save it again.")

@@ -1,0 +1,277 @@
+"""Gaussian laws with the moments of the data: the default start, and the control of every other.
+
+Each covariance is U diag(l) U^T + diag(v): orthonormal directions U with *spread* l, and a *remainder* v of every value. Noise of
+deviation sigma adds sigma^2 to v, so the fit to clean images holds at every level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pixelpath.noise import normal
+from pixelpath.starts.start import (
+    Fitted,
+    Rows,
+    State,
+    as_images,
+    as_rows,
+    by_class,
+    by_level,
+    choose,
+    level,
+    mixed_denoise,
+    mixed_log_prob,
+    no_density,
+    of_class,
+    part_weights,
+)
+from pixelpath.types import Images, Labels
+
+CHUNK = 2048  # images taken to float64 at a time
+SEARCHED = 4096  # images in which principal directions are looked for; moments along them are those of all images
+WIDEST = 1024  # values up to which a full covariance takes seconds
+
+
+@dataclass(frozen=True)
+class Full:
+    """Every pair of values has its own covariance; needs more images than values."""
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """Values vary independently, each with its own variance."""
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """`rank` principal directions, found by a randomised SVD that is a function of `seed`, and the rest of each value's variance.
+
+    Halko, Martinsson and Tropp 2011 ("Finding structure with randomness", algorithm 4.4). Raises ValueError if rank < 1.
+    """
+
+    rank: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"A low-rank covariance needs a rank of at least 1, got {self.rank}: Diagonal() has none.")
+
+
+Form = Full | Diagonal | LowRank
+
+
+def form_for(count: int, width: int) -> Form:
+    """The form that `count` images (of the smallest class) of `width` values support: full where they fix it, else low rank."""
+    if width <= WIDEST and count >= 2 * width:
+        return Full()
+    rank = min(64, count // 4, width)
+    return LowRank(rank) if rank else Diagonal()
+
+
+@dataclass(frozen=True)
+class Normal:
+    """N(mean, S (I + P diag(m) P^T) S), S = diag(scale) holding remainder and noise, P orthonormal `axes`, m their `excess`.
+
+    `scale` is [value], or [1] where it is the same for every value. A Part of a law at level `sigma`.
+    """
+
+    mean: Float[Tensor, "value"]
+    scale: Float[Tensor, "_"]
+    axes: Float[Tensor, "value rank"]
+    excess: Float[Tensor, "rank"]
+    sigma: float
+
+    def log_prob(self, rows: Rows) -> Float[Tensor, "batch"]:
+        """-(z . (I + P m P^T)^-1 z + sum ln(1 + m) + 2 sum ln scale + d ln 2 pi) / 2 of z = (rows - mean) / scale."""
+        z = (rows - self.mean) / self.scale
+        width = rows.shape[1]
+        volume = self.excess.log1p().sum() + 2 * self.scale.log().expand(width).sum() + width * math.log(2 * math.pi)
+        return -((z * self._solved(z)).sum(1) + volume) / 2
+
+    def denoise(self, rows: Rows) -> Rows:
+        """rows - sigma^2 covariance^-1 (rows - mean)."""
+        return rows - self.sigma**2 * self._solved((rows - self.mean) / self.scale) / self.scale
+
+    def _solved(self, z: Rows) -> Rows:
+        return z - (z @ self.axes * (self.excess / (1 + self.excess))) @ self.axes.T
+
+
+@dataclass(frozen=True, eq=False)
+class MomentGaussian:
+    """The Gaussian N(mean, U diag(spread) U^T + diag(remainder) + sigma^2 I) with the moments of the data, one for each class.
+
+    Without a class it is the mixture of these by `shares`. `classes` says whose Gaussian each is; `num_classes` 0 means that
+    there are none. `remainder` is [part, value], or [part, 1] where it is the same for every value. Tensors are float64.
+    """
+
+    shape: tuple[int, int, int]
+    num_classes: int
+    classes: Int[Tensor, "part"]
+    shares: Float[Tensor, "part"]
+    mean: Float[Tensor, "part value"]
+    basis: Float[Tensor, "part value rank"]
+    spread: Float[Tensor, "part rank"]
+    remainder: Float[Tensor, "part _"]
+
+    def sample(self, sources: list[torch.Generator], sigma: float, labels: Labels | None = None) -> Images:
+        """mean + U sqrt(spread) e1 + sqrt(remainder + sigma^2) e2, one float32 image per generator.
+
+        Raises ValueError for labels that do not fit, or a sigma that is negative or not finite.
+        """
+        parts = choose(sources, self._weights(labels, len(sources)))
+        along, apart = (normal(sources, (size,)).double().cpu() for size in (self.spread.shape[1], self.mean.shape[1]))
+        rows = (self.remainder[parts] + level(sigma) ** 2).sqrt() * apart
+        for part in parts.unique().tolist():
+            inside = parts == part
+            rows[inside] += self.mean[part] + (along[inside] * self.spread[part].sqrt()) @ self.basis[part].T
+        return as_images(rows, self.shape)
+
+    def log_prob(self, images: Images, sigma: float, labels: Labels | None = None) -> Float[Tensor, "batch"]:
+        """ln of the density at `sigma`, in nats, in the dtype of the images.
+
+        Raises ValueError for images or labels that do not fit, or at sigma 0 where the covariance is singular.
+        """
+        weights = self._weights(labels, len(images))
+        rows = as_rows(images, self.shape)
+        return mixed_log_prob(rows, weights, lambda part: self._part(part, level(sigma))).to(images)
+
+    def denoise(self, noisy: Images, sigma: Tensor, labels: Labels | None = None) -> Images:
+        """E[clean | noisy] = noisy - sigma^2 covariance^-1 (noisy - mean), averaged over classes where none is given.
+
+        Raises ValueError for images, sigmas or labels that do not fit.
+        """
+        weights = self._weights(labels, len(noisy))
+
+        def estimate(rows: Rows, value: float, places: Int[Tensor, "chosen"]) -> Rows:
+            return mixed_denoise(rows, weights[places], lambda part: self._part(part, value))
+
+        return as_images(by_level(as_rows(noisy, self.shape), sigma, estimate), self.shape, noisy)
+
+    def state(self) -> State:
+        """Facts and tensors from which `from_state` makes this law again, bit for bit."""
+        facts = {"family": "gaussian", "shape": list(self.shape), "num_classes": self.num_classes}
+        tensors = {"classes": self.classes, "shares": self.shares, "mean": self.mean}
+        return facts, tensors | {"basis": self.basis, "spread": self.spread, "remainder": self.remainder}
+
+    @classmethod
+    def from_state(cls, facts: dict[str, Any], tensors: dict[str, Tensor]) -> MomentGaussian:
+        """The law whose `state` this is."""
+        channels, rows, columns = facts["shape"]
+        return cls((channels, rows, columns), facts["num_classes"], **tensors)
+
+    def _weights(self, labels: Labels | None, batch: int) -> Float[Tensor, "batch part"]:
+        return part_weights(labels, batch, self.classes, self.shares, self.num_classes)
+
+    def _part(self, part: int, sigma: float) -> Normal:
+        """The Gaussian `part` at one level."""
+        scale = (self.remainder[part] + sigma**2).sqrt()
+        basis, spread = self.basis[part], self.spread[part]
+        if not (scale > 0).all():
+            raise no_density()
+        if len(scale) == 1 or not len(spread):
+            axes, excess = basis, spread / scale**2 if len(spread) else spread
+        else:
+            axes, deviation, _ = torch.linalg.svd(basis * spread.sqrt() / scale[:, None], full_matrices=False)
+            excess = deviation**2
+        return Normal(self.mean[part], scale, axes, excess, sigma)
+
+
+def fit_gaussian(
+    images: Fitted, labels: Int[Tensor, "image"] | None = None, num_classes: int = 0, form: Form | None = None
+) -> MomentGaussian:
+    """The Gaussian of the images' mean and covariance, of each class where `labels` and `num_classes` > 0 are given.
+
+    `images` are clean and in model range. `form` is Full(), Diagonal() or LowRank(rank); None takes `form_for`. Variances divide
+    by count - 1. A low-rank law keeps the variance of every value, and the covariance along its directions. Raises ValueError if
+    a class has too few images for the form, for images that are not finite, or for labels that do not fit.
+    """
+    groups = by_class(images, labels, num_classes)
+    rows = images.detach().cpu().flatten(1)
+    rows = rows if rows.dtype == torch.float64 else rows.float()
+    form = form or form_for(min(map(len, groups.values())), rows.shape[1])
+    fitted = [
+        _moments(rows[places] if num_classes else rows, form, of_class(label, num_classes)) for label, places in groups.items()
+    ]
+    shares = torch.tensor([len(places) for places in groups.values()], dtype=torch.float64) / len(images)
+    mean, basis, spread, remainder = (torch.stack(each) for each in zip(*fitted, strict=True))
+    channels, height, width = images.shape[1:]
+    return MomentGaussian(
+        (channels, height, width), num_classes, torch.tensor(list(groups)), shares, mean, basis, spread, remainder
+    )
+
+
+def _moments(rows: Rows, form: Form, named: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean [value], basis [value, rank], spread [rank] and remainder [value] or [1] of one class."""
+    count, width = rows.shape
+    mean, variance = mean_and_variance(rows)
+    match form:
+        case Diagonal():
+            return mean, mean.new_zeros(width, 0), mean.new_zeros(0), variance
+        case Full():
+            if count <= width:
+                raise ValueError(
+                    f"A full covariance of {width} values is singular unless fitted to more than {width} images, got "
+                    f"{count}{named}: fit the form LowRank({max(1, min(64, count // 4))})."
+                )
+            spread, basis = torch.linalg.eigh(scatter(rows, mean) / (count - 1))
+            spread = spread.clamp(min=0)
+            # What is common to all directions is the remainder: the same covariance, and a density at sigma 0 where it has one.
+            return mean, basis, spread - spread[0], spread[:1] * (spread[0] > 1e-13 * spread[-1])
+        case LowRank(rank):
+            if rank >= count or rank > width:
+                raise ValueError(
+                    f"Rank {rank} needs more than {rank} images and at least {rank} values, got {count} images{named} of {width} "
+                    f"values: choose a rank of at most {min(count - 1, width)}."
+                )
+            basis, spread = principal(rows, mean, rank, form.seed)
+            return mean, basis, spread, (variance - basis**2 @ spread).clamp(min=0)
+
+
+def mean_and_variance(rows: Float[Tensor, "image value"]) -> tuple[Float[Tensor, "value"], Float[Tensor, "value"]]:
+    """The mean and the unbiased variance of every value, in float64, a chunk at a time."""
+    mean = sum(part.double().sum(0) for part in rows.split(CHUNK)) / len(rows)
+    mean = torch.as_tensor(mean)
+    total = sum(part.square().sum(0) for part in _centred(rows, mean))
+    return mean, torch.as_tensor(total) / (len(rows) - 1)
+
+
+def scatter(
+    rows: Float[Tensor, "image value"], mean: Float[Tensor, "value"], basis: Float[Tensor, "value rank"] | None = None
+) -> Float[Tensor, "rank rank"]:
+    """The sum over rows of c c^T, c being the centred row or, with a basis, its coordinates; in float64."""
+    size = len(mean) if basis is None else basis.shape[1]
+    total = torch.zeros(size, size, dtype=torch.float64)
+    for part in _centred(rows, mean):
+        # Coordinates are sums of many values: the precision of the data is enough for them, and twice as fast.
+        seen = part if basis is None else (part.to(rows.dtype) @ basis.to(rows.dtype)).double()
+        total += seen.T @ seen
+    return total
+
+
+def principal(
+    rows: Float[Tensor, "image value"], mean: Float[Tensor, "value"], rank: int, seed: int
+) -> tuple[Float[Tensor, "value rank"], Float[Tensor, "rank"]]:
+    """Orthonormal principal directions, widest first, and the unbiased variances of all rows along them.
+
+    The directions are those of a randomised SVD of at most SEARCHED rows, drawn by `seed`.
+    """
+    from sklearn.utils.extmath import randomized_svd  # loaded only where a law is fitted
+
+    source = torch.Generator().manual_seed(seed)
+    searched = rows if len(rows) <= SEARCHED else rows[torch.randperm(len(rows), generator=source)[:SEARCHED]]
+    centred = (searched - mean.to(rows.dtype)).numpy()
+    found = randomized_svd(centred, rank, n_oversamples=16, random_state=seed)[2]
+    basis = torch.linalg.qr(torch.from_numpy(found.T.copy()).double()).Q
+    spread, turn = torch.linalg.eigh(scatter(rows, mean, basis) / (len(rows) - 1))
+    return (basis @ turn).flip(1), spread.clamp(min=0).flip(0)
+
+
+def _centred(rows: Float[Tensor, "image value"], mean: Float[Tensor, "value"]) -> Iterator[Tensor]:
+    return (part.double() - mean for part in rows.split(CHUNK))

@@ -1,0 +1,155 @@
+"""Tail indices and the gate against laws whose tails are known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from pixelpath.evaluation.tails import compare_tails, hill, kurtosis, radii, require_moments, tail_gate
+from pixelpath.starts.gaussian import fit_gaussian
+from pixelpath.starts.mixture import fit_mixture
+from pixelpath.starts.student import fit_student
+
+
+def student(count: int, values: int, freedom: float, seed: int) -> torch.Tensor:
+    chance = np.random.default_rng(seed)
+    rows = chance.standard_normal((count, values)) / np.sqrt(chance.chisquare(freedom, (count, 1)) / freedom)
+    return torch.from_numpy(rows).reshape(count, 1, 1, values)
+
+
+def test_the_index_of_a_power_law_and_its_standard_error() -> None:
+    """For a Pareto law the estimate is the index times k / Gamma(k, 1): no bias beyond k / (k - 1), deviation index / sqrt(k)."""
+    chance = np.random.default_rng(0)
+    found = [hill(torch.from_numpy(chance.pareto(2.5, 4000) + 1), 200) for _ in range(200)]
+    values = np.array([index.value for index in found])
+    assert values.mean() == pytest.approx(2.5 * 200 / 199, abs=0.03)
+    assert values.std() == pytest.approx(2.5 / math.sqrt(200), rel=0.12)
+    assert found[0].error == pytest.approx(found[0].value / math.sqrt(200))
+    assert (found[0].count, found[0].total) == (200, 4000)
+
+
+def test_the_index_of_five_values_by_hand() -> None:
+    values = torch.tensor([1.0, math.e, math.e**2] + [math.e**3] * 18)
+    assert hill(values, 20).value == pytest.approx(20 / (1 + 2 + 18 * 3))
+
+
+def test_the_index_tells_heavy_tails_from_light() -> None:
+    for seed in range(3):
+        assert hill(radii(student(10000, 2, 1.5, seed))).value < 2.2
+        assert 2.2 < hill(radii(student(10000, 2, 3.0, seed))).value < 4
+        assert hill(radii(student(10000, 2, 3.0, seed))).heavy
+        assert not hill(radii(student(10000, 2, 1e6, seed))).heavy
+
+
+def test_radii_are_distances_from_the_median_image() -> None:
+    images = torch.tensor([[0.0, 1.0], [3.0, 1.0], [0.0, 5.0]]).reshape(3, 2, 1, 1)
+    assert radii(images).tolist() == [0.0, 3.0, 4.0]
+
+
+def test_a_law_of_moments_is_refused_where_there_are_no_moments() -> None:
+    for seed in range(5):
+        with pytest.raises(ValueError, match="cannot give a covariance"):
+            require_moments(hill(radii(student(10000, 2, 1.5, seed))))
+        index = hill(radii(student(10000, 2, 3.0, seed)))
+        require_moments(index)
+        with pytest.raises(ValueError, match="cannot give the tails that were asked for"):
+            require_moments(index, tails=True)
+    require_moments(hill(radii(student(10000, 2, 1e6, 0))), tails=True)
+
+
+def test_kurtosis_where_it_exists_and_not() -> None:
+    uniform = torch.rand(100_000, dtype=torch.float64)
+    assert kurtosis(uniform) == pytest.approx(-1.2, abs=0.01)
+    with pytest.raises(ValueError, match="does not exist, for their tail index"):
+        kurtosis(student(10000, 1, 1.2, 0).flatten())
+
+
+def test_the_errors_of_quantiles_are_those_of_the_law() -> None:
+    """Samples of another deviation have every quantile in error by the ratio."""
+    truth, drawn = student(20000, 3, 1e6, 1), student(20000, 3, 1e6, 2) * 0.8
+    report = compare_tails(drawn, truth)
+    assert not report.passes
+    for quantile in report.quantiles[:2]:
+        assert quantile.error == pytest.approx(-0.2, abs=0.02)
+        assert quantile.interval[0] < -0.2 < quantile.interval[1] < 0
+    radius = report.quantiles[1]
+    assert (radius.what, radius.probability, radius.exceedances, radius.expected) == ("radius", 0.999, 20, 20)
+    assert radius.held_out == pytest.approx(stats.chi.ppf(0.999, 3), rel=0.04)
+    assert radius.samples == pytest.approx(0.8 * stats.chi.ppf(0.999, 3), rel=0.04)
+    assert radius.beyond == pytest.approx(20000 * stats.chi.sf(radius.held_out / 0.8, 3), abs=4)
+
+
+def test_the_worst_direction_is_found_where_radii_agree() -> None:
+    """Two laws of equal radius: one isotropic, one with all its heavy side to the right along the first value."""
+    truth, drawn = student(20000, 2, 1e6, 1), student(20000, 2, 1e6, 2)
+    angle = torch.rand(20000, dtype=torch.float64) * 2 * math.pi
+    radius = drawn.flatten(1).norm(dim=1)
+    squeezed = torch.stack([radius * angle.cos().abs() ** 0.25, radius * angle.sin()], 1)
+    squeezed = squeezed * (radius / squeezed.norm(dim=1))[:, None]
+    report = compare_tails(squeezed.reshape(-1, 1, 1, 2), truth)
+    assert not any(quantile.wrong(0.1) for quantile in report.quantiles if quantile.what == "radius")
+    assert report.quantiles[3].what == "worst direction"
+    assert report.quantiles[3].wrong(0.1)
+
+
+def test_intervals_hold_the_truth_99_times_in_100() -> None:
+    """Two sets of one law: the error 0 is outside an interval in about 1 case of 100, for radius and worst direction alike."""
+    outside = {"radius": 0, "worst direction": 0}
+    for seed in range(60):
+        report = compare_tails(student(2000, 2, 3.0, 2 * seed), student(2000, 2, 3.0, 2 * seed + 1), (0.99,), seed=seed)
+        for quantile in report.quantiles:
+            outside[quantile.what] += not quantile.interval[0] <= 0 <= quantile.interval[1]
+    assert outside["radius"] <= 3
+    assert outside["worst direction"] <= 3
+
+
+def test_a_quantile_of_few_exceedances_is_not_certified_and_decides_nothing() -> None:
+    report = compare_tails(student(20000, 2, 1e6, 1), student(20000, 2, 3.0, 2))
+    far = report.quantiles[2]
+    assert (far.probability, far.exceedances, far.certified, far.wrong(0.1)) == (0.9999, 2, False, False)
+    assert "not certified, with 2 exceedances of 20" in far.sentence()
+    assert "not certified" not in report.quantiles[1].sentence()
+    assert report.certified_to == 0.999
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_gate_rejects_laws_without_the_tail_and_accepts_the_one_that_has_it(seed: int) -> None:
+    data, held_out = student(10000, 2, 3.0, 2 * seed), student(8000, 2, 3.0, 2 * seed + 1)
+    verdicts = {
+        "moments": tail_gate(fit_gaussian(data), held_out, 1.05, seed=seed),
+        "freedom 10": tail_gate(fit_student(data, freedom=10.0), held_out, 1.05, seed=seed),
+        "freedom fitted": tail_gate(fit_student(data), held_out, 1.05, seed=seed),
+    }
+    assert {name: report.passes for name, report in verdicts.items()} == {
+        "moments": False,
+        "freedom 10": False,
+        "freedom fitted": True,
+    }
+
+
+def test_the_gate_rejects_a_gaussian_mixture_and_its_draws_are_functions_of_the_seed() -> None:
+    data, held_out = student(10000, 2, 3.0, 1), student(5000, 2, 3.0, 2)
+    law = fit_mixture(data, components=3)
+    first = tail_gate(law, held_out, 1.05, count=6000, seed=4)
+    assert not first.passes
+    assert [quantile.expected for quantile in first.quantiles] == pytest.approx([60, 6, 0, 60, 6, 0])
+    assert tail_gate(law, held_out, 1.05, count=6000, seed=4) == first
+
+
+def test_mistakes_are_named() -> None:
+    few = student(1999, 2, 3.0, 1)
+    with pytest.raises(ValueError, match="has 19 exceedances, fewer than 20: hold out at least 2000 images"):
+        compare_tails(few, few)
+    with pytest.raises(ValueError, match="from 19 of 1999 values cannot be relied on"):
+        hill(radii(few))
+    with pytest.raises(ValueError, match="positive in the tail"):
+        hill(-torch.ones(100), 20)
+    enough = student(2000, 2, 3.0, 1)
+    with pytest.raises(ValueError, match="images of one shape"):
+        compare_tails(student(2000, 3, 3.0, 1), enough)
+    with pytest.raises(ValueError, match="Some samples are not finite"):
+        compare_tails(enough / 0, enough)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        compare_tails(enough, enough, (0.99, 1.0))
