@@ -185,7 +185,8 @@ def test_samples_that_leave_the_data_take_the_run_back_at_half_the_rate(
     assert "Step 4: the spread of samples is 0.01 times the data's. Falling back, with 0.5 of the learning rate" in said
     assert rates(run) == pytest.approx({1: 1e-3, 2: 1e-3, 3: 5e-4, 4: 5e-4, 5: 5e-4, 6: 5e-4})
     assert json.loads((run / "divergences.json").read_text()) == [{"step": 4, "why": WRONG[0], "back_to": "step-00000002"}]
-    assert [json.loads(line)["step"] for line in (run / "metrics.1.jsonl").read_text().splitlines()] == [3, 4, 4]  # two steps, and what was measured
+    aside = [json.loads(line)["step"] for line in (run / "metrics.1.jsonl").read_text().splitlines()]
+    assert aside == [3, 4, 4]  # two steps, and what was measured
     (alarm,) = [row["alarms"] for row in lines(run) if row["step"] == 2 and row.get("alarms")]
     assert alarm[0].startswith("fell back from step 4")
     shutil.rmtree(run / "checkpoints" / "step-00000006")

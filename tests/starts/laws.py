@@ -1,13 +1,21 @@
 """What every law promises, checked on any of them: the tests of the laws share these."""
 
 import itertools
+from typing import Any
 
+import numpy as np
 import torch
+from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from pixelpath.noise import generators
 from pixelpath.starts.start import Law, Start
 from pixelpath.types import Labels
+
+
+def gaussian_log_density(rows: np.ndarray, mean: np.ndarray, covariance: Any) -> np.ndarray:
+    """SciPy's, whose type stubs know only numbers as a covariance."""
+    return multivariate_normal.logpdf(rows, mean, covariance)
 
 
 def integral(law: Law, sigma: float, reach: float, labels: int | None = None, points: int = 801) -> float:
@@ -58,6 +66,16 @@ def mean_and_covariance(start: Start, sigma: float, count: int, labels: Labels |
     """Of `count` samples, in float64."""
     rows = start.sample(generators(range(count)), sigma, labels).flatten(1).double()
     return rows.mean(0), torch.cov(rows.T).reshape(rows.shape[1], rows.shape[1])
+
+
+def squared_distance(law: Law, mean: Tensor, sigma: float, count: int) -> float:
+    """The mean, per value, of the squared Mahalanobis distance of samples of one Gaussian from its mean: 1 +- sqrt(2 / values).
+
+    `values` are those of all samples together. The distance is twice what the log density loses from the mean to the sample.
+    """
+    samples = law.sample(generators(range(count)), sigma).double()
+    lost = law.log_prob(mean.reshape(1, *samples.shape[1:]), sigma) - law.log_prob(samples, sigma).mean()
+    return 2 * float(lost) / mean.numel()
 
 
 def is_a_function_of_its_seed(start: Start, sigma: float, labels: Labels | None = None) -> bool:

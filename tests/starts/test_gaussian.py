@@ -3,13 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import multivariate_normal
+from tests.starts.laws import (
+    gaussian_log_density,
+    integral,
+    is_a_function_of_its_seed,
+    mean_and_covariance,
+    noised_density,
+    score_gap,
+    squared_distance,
+)
 from torch import Tensor
 
 from pixelpath.noise import generators
 from pixelpath.starts.gaussian import Diagonal, Form, Full, LowRank, MomentGaussian, fit_gaussian, form_for
 from pixelpath.starts.start import Law
-from tests.starts.laws import integral, is_a_function_of_its_seed, mean_and_covariance, noised_density, score_gap
 
 FORMS: list[Form] = [Full(), Diagonal(), LowRank(2), LowRank(1, seed=3)]
 
@@ -33,7 +40,7 @@ def two_classes(count: int, *shape: int) -> tuple[Tensor, Tensor]:
 def test_the_density_integrates_to_one(form: Form) -> None:
     law = fit_gaussian(data(40, 1, 1, 2), form=form)
     assert isinstance(law, Law)
-    assert integral(law, 0.4, 8.0) == pytest.approx(1, abs=1e-8)
+    assert integral(law, 0.4, 16.0) == pytest.approx(1, abs=1e-8)
 
 
 @pytest.mark.parametrize("labels", [None, 0, 2, 3])
@@ -46,14 +53,14 @@ def test_the_density_of_every_class_and_of_none_integrates_to_one(labels: int | 
 def test_the_full_law_is_that_of_the_sample_covariance(sigma: float) -> None:
     images = data(60, 2, 2, 3)
     rows = images.flatten(1).numpy()
-    expected = multivariate_normal(rows.mean(0), np.cov(rows, rowvar=False) + sigma**2 * np.eye(12)).logpdf(rows[:9])
+    expected = gaussian_log_density(rows[:9], rows.mean(0), np.cov(rows, rowvar=False) + sigma**2 * np.eye(12))
     np.testing.assert_allclose(fit_gaussian(images, form=Full()).log_prob(images[:9], sigma).numpy(), expected, rtol=1e-9)
 
 
 def test_the_diagonal_law_is_that_of_the_variances() -> None:
     images = data(60, 1, 3, 2)
     rows = images.flatten(1).numpy()
-    expected = multivariate_normal(rows.mean(0), np.diag(rows.var(0, ddof=1) + 0.49)).logpdf(rows[:9])
+    expected = gaussian_log_density(rows[:9], rows.mean(0), np.diag(rows.var(0, ddof=1) + 0.49))
     np.testing.assert_allclose(fit_gaussian(images, form=Diagonal()).log_prob(images[:9], 0.7).numpy(), expected, rtol=1e-12)
 
 
@@ -64,7 +71,7 @@ def test_a_low_rank_law_keeps_the_principal_covariance_and_every_variance() -> N
     kept = turn[:, -3:] * spread[-3:] @ turn[:, -3:].T
     expected = kept + np.diag(np.diag(covariance - kept)) + 0.25 * np.eye(12)
     law = fit_gaussian(images, form=LowRank(3))
-    reference = multivariate_normal(images.flatten(1).mean(0).numpy(), expected).logpdf(images[:5].flatten(1).numpy())
+    reference = gaussian_log_density(images[:5].flatten(1).numpy(), images.flatten(1).mean(0).numpy(), expected)
     np.testing.assert_allclose(law.log_prob(images[:5], 0.5).numpy(), reference, rtol=1e-7)
     own = law.basis[0] * law.spread[0] @ law.basis[0].T + law.remainder[0].diag()
     np.testing.assert_allclose(own.diagonal().numpy(), np.diag(covariance), rtol=1e-12)
@@ -125,6 +132,13 @@ def test_samples_have_the_moments_of_the_data_and_the_noise(form: Form) -> None:
     error = ((expected.diagonal()[:, None] * expected.diagonal() + expected**2) / 40_000).sqrt()
     assert ((covariance - expected).abs() < 5 * error).all()
     torch.testing.assert_close(expected.diagonal(), images.flatten(1).var(0) + 0.16)
+
+
+@pytest.mark.parametrize("form", [*FORMS, LowRank(30)])
+@pytest.mark.parametrize("sigma", [0.02, 3.0])
+def test_samples_are_as_far_from_the_mean_as_the_density_says(form: Form, sigma: float) -> None:
+    law = fit_gaussian(data(200, 3, 4, 4), form=form)
+    assert squared_distance(law, law.mean[0], sigma, 8000) == pytest.approx(1, abs=0.008)
 
 
 def test_samples_without_a_class_have_the_moments_of_all_classes() -> None:
@@ -225,7 +239,7 @@ def test_requests_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="class 4"):
         law.log_prob(images, 1.0, torch.tensor([0, 2, 3, 4]))
     with pytest.raises(ValueError, match="one label for each of 4 images, got 1"):
-        law.denoise(images, torch.tensor(1.0), torch.tensor([1]))
+        law.sample(generators(range(4)), 1.0, torch.tensor([2]))
     with pytest.raises(ValueError, match=r"shape \[1, 2, 2\], got \[1, 2, 3\]"):
         law.log_prob(data(4, 1, 2, 3), 1.0)
     with pytest.raises(ValueError, match="or one for each of 4 images, got 3"):

@@ -155,6 +155,14 @@ def test_samples_follow_the_law_and_depend_on_their_own_generator_alone() -> Non
     assert torch.equal(again, drawn[3:5])
 
 
+def test_the_mean_square_of_samples_is_that_of_the_law() -> None:
+    """In 64 values x^2 / variance averages nu / (nu - 2), and noise adds sigma^2; 2000 draws fix it to half a percent."""
+    law = single(50.0, [4.0] * 32 + [0.01] * 32)
+    clean, noised = (law.sample(noise.generators(range(2000)), sigma).double().flatten(1) for sigma in (0.0, 0.5))
+    assert float((clean.square() / law.variance).mean()) == pytest.approx(50 / 48, rel=0.015)
+    assert float((noised - clean).square().mean()) == pytest.approx(0.25, rel=0.012)
+
+
 def test_labels_choose_the_components() -> None:
     law = several()
     drawn = law.sample(noise.generators(range(3000)), 0.0, torch.tensor([2]).expand(3000)).flatten(1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -16,28 +16,25 @@ from torch import Tensor
 from pixelpath.starts.gaussian import MomentGaussian
 from pixelpath.starts.mixture import ConvolvedMixture
 from pixelpath.starts.simple import Empirical, Naive
-from pixelpath.starts.start import Start, State
+from pixelpath.starts.start import Saved, Start
+from pixelpath.starts.student import ConvolvedStudentMixture
+from pixelpath.starts.tails import Load, SoftLog, TailSplice
 
 FACTS, TENSORS = "start.json", "start.safetensors"
 VERSION = 1
 
 
-@runtime_checkable
-class Saved(Start, Protocol):
-    """A start that knows what saving it takes."""
-
-    def state(self) -> State:
-        """JSON-ready facts, "family" among them, and tensors."""
-        ...
-
-
-LOADERS = {
-    "gaussian": MomentGaussian.from_state,
-    "mixture": ConvolvedMixture.from_state,
-    "naive": Naive.from_state,
-    "empirical": Empirical.from_state,
-}
-"""How the start of every family is made from its state."""
+def _loaders() -> dict[str, Load]:
+    """How the start of every family is made from its state; a start around another makes that one by `restore`."""
+    return {
+        "gaussian": MomentGaussian.from_state,
+        "mixture": ConvolvedMixture.from_state,
+        "student": ConvolvedStudentMixture.from_state,
+        "splice": lambda facts, tensors: TailSplice.from_state(facts, tensors, restore),
+        "softlog": lambda facts, tensors: SoftLog.from_state(facts, tensors, restore),
+        "naive": Naive.from_state,
+        "empirical": Empirical.from_state,
+    }
 
 
 def save(start: Start, folder: Path, about: dict[str, Any] | None = None) -> None:
@@ -77,11 +74,11 @@ def about(folder: Path) -> dict[str, Any]:
 
 def restore(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Start:
     """The start whose state this is; raises ValueError for a family that is not known, or tensors that do not fit it."""
-    family = facts.get("family")
-    if family not in LOADERS:
-        raise ValueError(f"A start of the family {family!r} is not known ({', '.join(LOADERS)}): update pixelpath.")
+    family, loaders = facts.get("family"), _loaders()
+    if family not in loaders:
+        raise ValueError(f"A start of the family {family!r} is not known ({', '.join(loaders)}): update pixelpath.")
     try:
-        return LOADERS[family](facts, tensors)
+        return loaders[family](facts, tensors)
     except (KeyError, TypeError) as error:
         raise ValueError(f"The saved start of the family {family!r} is incomplete ({error}): fit and save it again.") from error
 

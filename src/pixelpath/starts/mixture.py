@@ -36,7 +36,8 @@ from pixelpath.starts.start import (
 from pixelpath.types import Images, Labels
 
 LEAST = 1e-6  # added to variances while fitting, in units of the mean variance of the coordinates
-FEWEST = 2.0  # images that a component has to hold: with fewer it has collapsed onto one
+FEWEST = 2  # images for each component of a fit
+COLLAPSED = 1.5  # images below which a component holds one alone
 HELD = 128  # principal directions held of wide images
 
 
@@ -169,8 +170,8 @@ def fit_mixture(
 
     scikit-learn's expectation maximisation finds components with covariances of `form` (None: Full()) on the leading
     `coordinates` of the clean images; further coordinates get a mean and a variance in each component, and are held up to a
-    quarter of the images' count (128 of wide images). Raises ValueError if a component collapses onto fewer than 2 images, for
-    too few images, for images that are not finite, or for labels that do not fit.
+    quarter of the images' count (128 of wide images). Raises ValueError if a component collapses onto one image, for too few
+    images, for images that are not finite, or for labels that do not fit.
     """
     groups = by_class(images, labels, num_classes)
     rows = images.detach().cpu().flatten(1)
@@ -217,8 +218,8 @@ def _components(
 
     if len(placed) < FEWEST * components:
         raise ValueError(
-            f"{components} components need at least {FEWEST * components:g} images, got {len(placed)}{named}: "
-            f"choose at most {int(len(placed) // FEWEST)}."
+            f"{components} components need at least {FEWEST * components} images, got {len(placed)}{named}: "
+            f"choose at most {len(placed) // FEWEST}."
         )
     seen = placed[:, :leading].numpy()
     least = LEAST * float(placed[:, :leading].var(0).mean()) or LEAST
@@ -230,7 +231,7 @@ def _components(
         mixture.fit(seen)
     blame = torch.from_numpy(mixture.predict_proba(seen))
     held = blame.sum(0)
-    if held.min() < FEWEST:
+    if held.min() < COLLAPSED:
         raise ValueError(
             f"Component {int(held.argmin())} of {components}{named} collapsed onto {float(held.min()):.2g} images: choose fewer "
             "components or another seed, or a Student mixture if the data have heavy tails."

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pixelpath.noise import uniform
-from pixelpath.types import Images, Labels, Sigmas
+from pixelpath.types import Images, Labels
 
 Fitted = Float[Tensor, "image channel row column"]
 Rows = Float[Tensor, "batch value"]
@@ -45,6 +45,16 @@ class Law(Start, Protocol):
         ...
 
 
+@runtime_checkable
+class Saved(Start, Protocol):
+    """A start that knows what saving it takes."""
+
+    def state(self) -> State:
+        """JSON-ready facts, "family" among them, and tensors."""
+        ...
+
+
+@runtime_checkable
 class Part(Protocol):
     """One of the laws that a law mixes, at one level, on images flattened to rows of values."""
 
@@ -156,7 +166,7 @@ def mixed_denoise(rows: Rows, weights: Float[Tensor, "batch part"], parts: Calla
     return estimate
 
 
-def by_level(rows: Rows, sigma: Sigmas, estimate: Callable[[Rows, float, Int[Tensor, "chosen"]], Rows]) -> Rows:
+def by_level(rows: Rows, sigma: Tensor, estimate: Callable[[Rows, float, Int[Tensor, "chosen"]], Rows]) -> Rows:
     """`estimate(rows, sigma, places)` once for every sigma there is; at sigma 0 the rows are clean already.
 
     Raises ValueError unless sigma is one number, or one for each row, finite and at least 0.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,6 +20,7 @@ from pixelpath.starts.start import (
     Fitted,
     Law,
     Rows,
+    Saved,
     Start,
     State,
     as_images,
@@ -35,15 +36,6 @@ from pixelpath.types import Images, Labels
 
 Load = Callable[[dict[str, Any], dict[str, Tensor]], Start]
 """Makes the start again that a `state` is of."""
-
-
-@runtime_checkable
-class Saved(Start, Protocol):
-    """A start that knows what saving it takes."""
-
-    def state(self) -> State:
-        """JSON-ready facts, "family" among them, and tensors."""
-        ...
 
 
 LEAST = 20  # images beyond a threshold without which nothing can be said of them
