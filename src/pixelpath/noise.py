@@ -208,9 +208,6 @@ def _below(
     return (sigma * (1 - share * (1 + widening * torch.sigmoid(-steepness * sigma)))).clamp_min(noise.lowest)
 
 
-SMALLEST_SHARE = 1e-5  # of a level: a gap narrower than this is mostly rounding
-
-
 @dataclass(frozen=True)
 class StagedGap:
     """r = max(lowest, t (1 - base^-stage (1 + k sigmoid(-b t)))), the level with which consistency training pairs a level t.
@@ -232,7 +229,11 @@ class StagedGap:
     def __post_init__(self) -> None:
         if not self.base > 1 or self.first < 0 or self.stages < 1 or self.total < 0 or not 0 <= self.widening < math.inf:
             raise ValueError(f"A gap needs base > 1, first >= 0, stages >= 1, total >= 0 and widening >= 0, got {self}.")
-        _check_share(self.base, self.first + self.stages - 1)
+
+    @property
+    def narrowest(self) -> float:
+        """The last gap's share of its level, but for the widening at low ones."""
+        return self.base ** -(self.first + self.stages - 1)
 
     def stage(self, step: int) -> int:
         """The number of the stage at `step`, counted from 0."""
@@ -261,7 +262,11 @@ class SmoothGap:
     def __post_init__(self) -> None:
         if not self.base > 1 or not 0 <= self.first <= self.last or self.total < 0 or not 0 <= self.widening < math.inf:
             raise ValueError(f"A gap needs base > 1, 0 <= first <= last, total >= 0 and widening >= 0, got {self}.")
-        _check_share(self.base, self.last)
+
+    @property
+    def narrowest(self) -> float:
+        """The last gap's share of its level, but for the widening at low ones."""
+        return self.base**-self.last
 
     def __call__(self, sigma: Float[Tensor, "batch"], noise: NoiseRange, step: int) -> Float[Tensor, "batch"]:
         """The unshifted levels [batch], from the lowest to sigma, that the unshifted levels `sigma` are paired with."""
@@ -271,15 +276,6 @@ class SmoothGap:
     def denoises(self, step: int) -> bool:
         """Never: there is no stage 0."""
         return False
-
-
-def _check_share(base: float, exponent: float) -> None:
-    """ValueError if the narrowest gap, base^-exponent of sigma, is lost in the rounding of float32."""
-    if exponent * math.log(base) > -math.log(SMALLEST_SHARE):
-        raise ValueError(
-            f"A gap of {base:g}^-{exponent:g} of its level is too narrow for float32, and nothing would be learned: choose fewer "
-            "stages, a lower first or last, or a smaller base."
-        )
 
 
 def _known(total: int, step: int) -> int:

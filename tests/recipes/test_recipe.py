@@ -130,3 +130,11 @@ def test_an_optimizer_without_a_type_is_adamw() -> None:
     written["optimizer"]["type"] = "Nonsense"
     with pytest.raises(ValueError, match="A setting of this recipe is wrong or missing"):
         from_json(json.dumps(written))
+
+
+@pytest.mark.parametrize("gap", [StagedGap(first=18), StagedGap(base=math.inf), SmoothGap(last=24.0)])
+def test_a_gap_lost_in_rounding_is_refused(gap: StagedGap | SmoothGap) -> None:
+    """2^-24 is 6e-8; one less is told apart in float32."""
+    with pytest.raises(ValueError, match="which is none in float32"):
+        for_data(replace(ONE_STEP, objective=Consistency(NoiseRange(), gap)), 16, 16)
+    for_data(replace(ONE_STEP, objective=Consistency(NoiseRange(), StagedGap(first=17))), 16, 16)

@@ -41,6 +41,9 @@ class Precision(Enum):
     FLOAT16 = "float16"
 
 
+SMALLEST_GAP = 1e-7  # of a level: float32 tells no narrower one from none
+
+
 @dataclass(frozen=True)
 class ProjectorSize:
     """Hidden and output width of the projector of stage one."""
@@ -158,11 +161,17 @@ class Recipe:
 def for_data(recipe: Recipe, rows: int, columns: int) -> Recipe:
     """The closed recipe for images of `rows` x `columns`: levels shifted, totals of schedule and curricula set to the steps.
 
-    Scalings of a one-step model that have a boundary take the lowest shifted level for it, unless it is set. Raises
-    ValueError if the recipe sets a shift other than 1 by hand, or trains tangents under scalings without a boundary.
+    Scalings of a one-step model that have a boundary take the lowest shifted level for it, unless it is set. Raises ValueError if
+    the recipe sets a shift other than 1 by hand, trains tangents under scalings without a boundary, or ends with a gap that is
+    none.
     """
     if recipe.noise.shift != 1:
         raise ValueError("The shift of the noise range follows from the size of the images: leave --objective.noise.shift alone.")
+    if isinstance(recipe.objective, Consistency) and recipe.objective.gap.narrowest < SMALLEST_GAP:
+        raise ValueError(
+            f"The gap ends at {recipe.objective.gap.narrowest:.1g} of its level, which is none in float32, so nothing would be "
+            "learned: choose fewer --objective.gap.stages, a lower first or last, or a smaller base."
+        )
     noise, scalings = recipe.noise.for_resolution(math.sqrt(rows * columns)), recipe.scalings
     if recipe.is_one_step and isinstance(scalings, Preconditioned | Anchored) and scalings.boundary == 0:
         scalings = replace(scalings, boundary=noise.lowest * noise.shift)
