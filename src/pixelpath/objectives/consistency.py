@@ -83,7 +83,7 @@ class Consistency:
     def __post_init__(self) -> None:
         if not 0 < self.softening < math.inf:
             raise ValueError(
-                f"The consistency loss needs a finite softening above 0, got {self.softening}: choose for example 0.06."
+                f"The softening of the consistency loss must be above 0 and finite, got {self.softening}: choose 0.06."
             )
 
     @property

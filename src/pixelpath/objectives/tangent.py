@@ -55,7 +55,7 @@ class Tangent:
     def __post_init__(self) -> None:
         if not 0 < self.softening < math.inf:
             raise ValueError(
-                f"The softening of the tangent loss must be a finite number above 0, got {self.softening}: choose for example 1."
+                f"The softening of the tangent loss must be above 0 and finite, got {self.softening}: choose for example 1."
             )
         if not 0 <= self.warmup <= 1 or self.total < 0:
             raise ValueError(
