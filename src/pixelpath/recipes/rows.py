@@ -76,6 +76,8 @@ def digits_onestep() -> Recipe:
     """Stage two, one step, on the digits.
 
     Command: pixelpath train digits-onestep --data runs/quickstart/digits.npz --encoder runs/encoder --out runs/onestep.
+    Cost: about four minutes on two CPU cores. Result: 97 % of one-step samples recognised, 99 % of two-step ones, at 2.1 and 1.3
+    times the distance of the diffusion model (docs/results.md).
     """
     return Recipe(
         name="digits-onestep",
