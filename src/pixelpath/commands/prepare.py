@@ -24,9 +24,7 @@ from pixelpath.data.views import augment
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
 from pixelpath.models.scalings import Anchored, Clean
-from pixelpath.objectives.consistency import Consistency
-from pixelpath.objectives.features import ContrastiveFeatures
-from pixelpath.objectives.tangent import Tangent
+from pixelpath.objectives.features import Comparing, ContrastiveFeatures
 from pixelpath.recipes.build import Shape, hand_over, start_from, student_of
 from pixelpath.recipes.recipe import Precision, Recipe, for_data
 from pixelpath.recipes.run import Run, open_run
@@ -270,7 +268,7 @@ def close(recipe: Recipe, data: Data) -> Recipe:
         )
     if recipe.is_encoder and recipe.batch_size // recipe.accumulate < 2:
         raise ValueError("Stage one tells the images of a batch apart, so it needs at least 2 at a time: raise --batch-size.")
-    contrasts = isinstance(recipe.objective, Consistency | Tangent) and isinstance(recipe.objective.features, ContrastiveFeatures)
+    contrasts = isinstance(recipe.objective, Comparing) and isinstance(recipe.objective.features, ContrastiveFeatures)
     if contrasts and recipe.batch_size // recipe.accumulate < 2:
         raise ValueError("Contrastive features tell the images of a batch apart, so they need at least 2: raise --batch-size.")
     if recipe.is_encoder and data.normaliser.limits() is None:

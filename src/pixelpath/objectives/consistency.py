@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,8 +29,8 @@ from pixelpath.noise import (
     seed_of,
     uniform,
 )
-from pixelpath.objectives.features import FeatureLoss, NoFeatures, checked
-from pixelpath.types import Batch, Images, Losses, Objective
+from pixelpath.objectives.features import Comparing, FeatureLoss, NoFeatures
+from pixelpath.types import Batch, Images, Losses
 
 DROPOUT = 2  # keeps the seed of the dropout masks apart from all others made of an image's seed
 
@@ -61,7 +59,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Consistency:
+class Consistency(Comparing):
     """w(t, r) S / stopgrad sqrt(S + c^2), S = sum |D(x + t e, t) - stopgrad D(x + r e, r)|^2 over pixels, plus a feature loss.
 
     t comes from `draw`, r from `gap`, w from `weight`, c is `softening`: consistency training made easy (Geng et al. 2024,
@@ -85,18 +83,6 @@ class Consistency:
             raise ValueError(
                 f"The softening of the consistency loss must be above 0 and finite, got {self.softening}: choose 0.06."
             )
-
-    @property
-    def needs_encoder(self) -> bool:
-        """Whether it compares features, and so must be called through the frozen encoder of a stage one."""
-        return not isinstance(self.features, NoFeatures)
-
-    def through(self, representation: Representation) -> Objective:
-        """This objective with its features seen by `representation`, which is frozen here and belongs to no student.
-
-        Raises ValueError for a block that it does not have.
-        """
-        return cast(Objective, partial(self, frozen=checked(self.features, representation)))
 
     def __call__(
         self, student: nn.Module, average: nn.Module, batch: Batch, step: int, frozen: Representation | None = None

@@ -6,17 +6,20 @@ to the estimate. Both images are seen at one sigma, without noise added.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pixelpath.models.representation import Representation
 from pixelpath.noise import expand
 from pixelpath.objectives.contrast import info_nce
-from pixelpath.types import Images
+from pixelpath.types import Batch, Images, Losses, Objective
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,6 @@ class LayerFeatures:
         return [functional.normalize(output.float(), dim=2) for output in chosen]
 
 
-def checked(features: FeatureLoss, representation: Representation) -> Representation:
-    """The representation, frozen; ValueError if the feature loss asks for a block that it does not have."""
-    if isinstance(features, LayerFeatures):
-        features.check(len(representation.encoder.blocks))
-    return representation.requires_grad_(False).eval()
-
-
 def _given(frozen: Representation | None) -> Representation:
     if frozen is None:
         raise ValueError(
@@ -102,3 +98,29 @@ def _given(frozen: Representation | None) -> Representation:
 
 
 FeatureLoss = NoFeatures | ContrastiveFeatures | LayerFeatures
+
+
+class Comparing(ABC):
+    """An objective that may compare features of its estimates with those of the images, by a loss of its choice."""
+
+    features: FeatureLoss
+
+    @property
+    def needs_encoder(self) -> bool:
+        """Whether it compares features, and so must be called through the frozen encoder of a stage one."""
+        return not isinstance(self.features, NoFeatures)
+
+    def through(self, representation: Representation) -> Objective:
+        """This objective with its features seen by `representation`, which is frozen here and belongs to no student.
+
+        Raises ValueError for a block that it does not have.
+        """
+        if isinstance(self.features, LayerFeatures):
+            self.features.check(len(representation.encoder.blocks))
+        return cast(Objective, partial(self, frozen=representation.requires_grad_(False).eval()))
+
+    @abstractmethod
+    def __call__(
+        self, student: nn.Module, average: nn.Module, batch: Batch, step: int, frozen: Representation | None = None
+    ) -> Losses:
+        """The mean loss of this process's share, and its terms."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
-from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,12 +17,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pixelpath.models.representation import Representation
 from pixelpath.noise import Draw, InverseGap, LogNormal, NoiseRange, PairWeight, expand, generators, normal, seed_of, uniform
 from pixelpath.objectives.consistency import DROPOUT, alike
-from pixelpath.objectives.features import FeatureLoss, NoFeatures, checked
-from pixelpath.types import Batch, Images, Losses, Objective
+from pixelpath.objectives.features import Comparing, FeatureLoss, NoFeatures
+from pixelpath.types import Batch, Images, Losses
 
 
 @dataclass(frozen=True)
-class Tangent:
+class Tangent(Comparing):
     """w(t) S / stopgrad sqrt(S + c^2), S = sum |D - stopgrad(D - u)|^2 over pixels, D = D(x + t e, t), plus a feature loss.
 
     u = t dD/dt, the whole derivative at fixed x and e: the target is the estimate that a straight line through the student's
@@ -62,18 +60,6 @@ class Tangent:
                 f"The tangent's warm-up is a share of the run, from 0 to 1, and total at least 0, got {self.warmup} and "
                 f"{self.total}: choose for example 0.3 and 0."
             )
-
-    @property
-    def needs_encoder(self) -> bool:
-        """Whether it compares features, and so must be called through the frozen encoder of a stage one."""
-        return not isinstance(self.features, NoFeatures)
-
-    def through(self, representation: Representation) -> Objective:
-        """This objective with its features seen by `representation`, which is frozen here and belongs to no student.
-
-        Raises ValueError for a block that it does not have.
-        """
-        return cast(Objective, partial(self, frozen=checked(self.features, representation)))
 
     def pull(self, step: int) -> float:
         """The share of the tangent in its blend with denoising, at `step`; ValueError if the length of the run is not known."""

@@ -17,8 +17,7 @@ from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.projector import Projector
 from pixelpath.noise import seed_of
-from pixelpath.objectives.consistency import Consistency
-from pixelpath.objectives.tangent import Tangent
+from pixelpath.objectives.features import Comparing
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.types import Objective
 
@@ -58,7 +57,7 @@ def objective_through(recipe: Recipe, frozen: Representation | None) -> Objectiv
     It must lie on the device of the run, and is frozen here. Raises ValueError if it is needed and not given.
     """
     objective = recipe.objective
-    if not isinstance(objective, Consistency | Tangent) or not objective.needs_encoder:
+    if not isinstance(objective, Comparing) or not objective.needs_encoder:
         return cast(Objective, objective)
     if frozen is None:
         raise ValueError(

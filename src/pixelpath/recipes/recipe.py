@@ -25,7 +25,7 @@ from pixelpath.models.scalings import Anchored, Clean, Preconditioned, Scalings
 from pixelpath.noise import Draw, Gap, NoiseRange, PairWeight, Weight
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
-from pixelpath.objectives.features import FeatureLoss
+from pixelpath.objectives.features import Comparing, FeatureLoss
 from pixelpath.objectives.representation import RepresentationLearning, Temperature
 from pixelpath.objectives.tangent import Tangent
 from pixelpath.recipes.sizes import NANO, Size
@@ -155,7 +155,7 @@ class Recipe:
     @property
     def needs_encoder(self) -> bool:
         """Whether the loss compares features through the frozen encoder of a stage one."""
-        return isinstance(self.objective, Consistency | Tangent) and self.objective.needs_encoder
+        return isinstance(self.objective, Comparing) and self.objective.needs_encoder
 
 
 def for_data(recipe: Recipe, rows: int, columns: int) -> Recipe:

@@ -21,13 +21,11 @@ from pixelpath.starts.start import (
     Rows,
     State,
     as_images,
-    as_rows,
     by_class,
-    by_level,
     choose,
+    law_denoise,
+    law_log_prob,
     level,
-    mixed_denoise,
-    mixed_log_prob,
     no_density,
     of_class,
     part_weights,
@@ -138,21 +136,14 @@ class MomentGaussian:
 
         Raises ValueError for images or labels that do not fit, or at sigma 0 where the covariance is singular.
         """
-        weights = self._weights(labels, len(images))
-        rows = as_rows(images, self.shape)
-        return mixed_log_prob(rows, weights, lambda part: self._part(part, level(sigma))).to(images)
+        return law_log_prob(images, sigma, self.shape, self._weights(labels, len(images)), self._part)
 
     def denoise(self, noisy: Images, sigma: Tensor, labels: Labels | None = None) -> Images:
         """E[clean | noisy] = noisy - sigma^2 covariance^-1 (noisy - mean), averaged over classes where none is given.
 
         Raises ValueError for images, sigmas or labels that do not fit.
         """
-        weights = self._weights(labels, len(noisy))
-
-        def estimate(rows: Rows, value: float, places: Int[Tensor, "chosen"]) -> Rows:
-            return mixed_denoise(rows, weights[places], lambda part: self._part(part, value))
-
-        return as_images(by_level(as_rows(noisy, self.shape), sigma, estimate), self.shape, noisy)
+        return law_denoise(noisy, sigma, self.shape, self._weights(labels, len(noisy)), self._part)
 
     def state(self) -> State:
         """Facts and tensors from which `from_state` makes this law again, bit for bit."""

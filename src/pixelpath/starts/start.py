@@ -183,6 +183,32 @@ def by_level(rows: Rows, sigma: Tensor, estimate: Callable[[Rows, float, Int[Ten
     return found
 
 
+def law_log_prob(
+    images: Images,
+    sigma: float,
+    shape: Sequence[int],
+    weights: Float[Tensor, "batch part"],
+    part: Callable[[int, float], Part],
+) -> Float[Tensor, "batch"]:
+    """`mixed_log_prob` of images at one level, in their dtype; `part(number, sigma)` makes the parts."""
+    return mixed_log_prob(as_rows(images, shape), weights, lambda number: part(number, level(sigma))).to(images)
+
+
+def law_denoise(
+    noisy: Images,
+    sigma: Tensor,
+    shape: Sequence[int],
+    weights: Float[Tensor, "batch part"],
+    part: Callable[[int, float], Part],
+) -> Images:
+    """`mixed_denoise` of images at every level among theirs, in their dtype; `part(number, sigma)` makes the parts."""
+
+    def estimate(rows: Rows, value: float, places: Int[Tensor, "chosen"]) -> Rows:
+        return mixed_denoise(rows, weights[places], lambda number: part(number, value))
+
+    return as_images(by_level(as_rows(noisy, shape), sigma, estimate), shape, noisy)
+
+
 def _needed(weights: Tensor, parts: Callable[[int], Part]) -> dict[int, Part]:
     return {number: parts(number) for number in (weights > -math.inf).any(0).nonzero()[:, 0].tolist()}
 

@@ -22,13 +22,11 @@ from pixelpath.starts.start import (
     Rows,
     State,
     as_images,
-    as_rows,
     by_class,
-    by_level,
     choose,
+    law_denoise,
+    law_log_prob,
     level,
-    mixed_denoise,
-    mixed_log_prob,
     of_class,
     part_weights,
 )
@@ -148,17 +146,11 @@ class ConvolvedStudentMixture:
 
     def log_prob(self, images: Images, sigma: float, labels: Labels | None = None) -> Float[Tensor, "batch"]:
         """ln of the density at `sigma`, in nats, in the dtype of the images; ValueError for images or labels that do not fit."""
-        weights = self._weights(labels, len(images))
-        return mixed_log_prob(as_rows(images, self.shape), weights, lambda part: self._part(part, level(sigma))).to(images)
+        return law_log_prob(images, sigma, self.shape, self._weights(labels, len(images)), self._part)
 
     def denoise(self, noisy: Images, sigma: Tensor, labels: Labels | None = None) -> Images:
         """E[clean | noisy], of the same atoms as the density; ValueError for images, sigmas or labels that do not fit."""
-        weights = self._weights(labels, len(noisy))
-
-        def estimate(rows: Rows, value: float, places: Int[Tensor, "chosen"]) -> Rows:
-            return mixed_denoise(rows, weights[places], lambda part: self._part(part, value))
-
-        return as_images(by_level(as_rows(noisy, self.shape), sigma, estimate), self.shape, noisy)
+        return law_denoise(noisy, sigma, self.shape, self._weights(labels, len(noisy)), self._part)
 
     def state(self) -> State:
         """Facts and tensors from which `from_state` makes this law again, bit for bit."""
