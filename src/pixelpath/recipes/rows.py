@@ -140,7 +140,7 @@ def small_32_onestep() -> Recipe:
     """Stage two, one step, for images of about 32 x 32 pixels on one GPU.
 
     Command: pixelpath train small-32-onestep --data PATH --encoder runs/encoder --out runs/onestep. Cost: a step takes a
-    third more evaluations than one of small-32-diffusion, and Muon. Not run here at this size; the nano size is in docs/results.md.
+    third more evaluations than one of small-32-diffusion, and Muon. Not run here at this size; for nano see docs/results.md.
     """
     return replace(
         digits_onestep(),
