@@ -1,0 +1,216 @@
+"""How far laws are from the noised data at every level, by a trained denoiser and held-out images alone.
+
+The *divergence* at sigma is KL(p || q) in nats, of the noised data p from a law q noised as much: what a sampling run loses by
+beginning there. Of its three estimators *direct* is high and *excess* low where the denoiser errs; *cross* is their mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from scipy.interpolate import CubicSpline
+from torch import Tensor
+
+from pixelpath import noise
+from pixelpath.evaluation.held_out import LabelledDenoise
+from pixelpath.starts.start import Law
+from pixelpath.types import Images, Labels
+
+FEWEST = 4  # levels that a spline goes through
+LAST = 4  # power of sigma with which what lies above the highest level falls, for laws that share the data's mean
+FIRST_HUNDREDTH = 0.5  # share of a divergence that one image in a hundred may have in it
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """KL(p || q) at one sigma in nats, by each estimator, with its standard error over held-out images.
+
+    `top` is the share of the sum of the images' absolute parts of `cross` that the one image in a hundred with the greatest has.
+    """
+
+    sigma: float
+    direct: float
+    excess: float
+    cross: float
+    direct_error: float
+    excess_error: float
+    cross_error: float
+    top: float
+
+    @property
+    def dominated(self) -> bool:
+        """Whether so few images decide the number that neither it nor its error can be relied on."""
+        return self.top > FIRST_HUNDREDTH
+
+    def sentence(self) -> str:
+        """The number in words, with what is to be said against it."""
+        found = (
+            f"{self.cross:.3g} +- {self.cross_error:.1g} nats at sigma {self.sigma:.3g} (between {self.excess:.3g} and "
+            f"{self.direct:.3g})"
+        )
+        return f"{found}, {self.top:.0%} of it from one image in a hundred: too few decide it" if self.dominated else found
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The divergence of one law at every level, the levels falling."""
+
+    rows: tuple[Divergence, ...]
+
+    def within(self, budget: float) -> Divergence | None:
+        """The last row of those, from the highest level down, that all keep to `budget` nats and are not dominated by a few."""
+        kept = None
+        for row in self.rows:
+            if row.cross > budget or row.dominated:
+                break
+            kept = row
+        return kept
+
+    def sigma_for(self, budget: float) -> float | None:
+        """The smallest sigma down to which the cross estimate keeps to `budget` nats; None if even the highest level does not.
+
+        Between the last level that keeps to it and the next one, ln KL is taken as linear in ln sigma.
+        """
+        above = self.within(budget)
+        if above is None:
+            return None
+        place = self.rows.index(above)
+        if place + 1 == len(self.rows):
+            return above.sigma
+        below = self.rows[place + 1]
+        if below.dominated or above.cross <= 0:
+            return above.sigma
+        share = math.log(budget / above.cross) / math.log(below.cross / above.cross)
+        return above.sigma * (below.sigma / above.sigma) ** share
+
+
+@dataclass(eq=False)
+class _Parts:
+    """Per held-out image and level, |D - D_q|^2 / sigma^2 and (|x - D_q|^2 - |x - D|^2) / sigma^2, each [image]."""
+
+    direct: list[Tensor] = field(default_factory=list)
+    excess: list[Tensor] = field(default_factory=list)
+
+
+@torch.no_grad()
+def certify(
+    denoise: LabelledDenoise,
+    laws: Mapping[str, Law],
+    images: Images,
+    labels: Labels | None,
+    levels: Sequence[float],
+    seed: int = 0,
+    repeats: int = 1,
+    enough: float = math.inf,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> dict[str, Certificate]:
+    """The certificate of every law: the integral over ln sigma, from each level up, of E|D(x) - D_q(x)|^2 / sigma^2, x ~ p_sigma.
+
+    D is `denoise(noisy, sigma, labels)`, on `device`; D_q the law's own exact denoiser; x are `repeats` noisy versions of every
+    clean held-out image [image, channel, row, column] (model range) at each of the falling `levels`, by fresh noise. It is de
+    Bruijn's identity for two laws. An imperfect D makes `direct` = E|D - D_q|^2 too high, and `excess` = E|x0 - D_q|^2 -
+    E|x0 - D|^2 too low; `cross`, E<D - D_q, x0 - D_q>, is free of D's error to first order. Levels below the first at which every
+    law is beyond `enough` nats are left out. Above the highest level a fourth of the integrand there is added, as for one that
+    falls like sigma^-4. With labels, D and laws of classes are conditional, and the divergence is the mean over classes. Raises
+    ValueError for fewer than 2 images or 4 levels, for levels that do not fall, and for estimates that are not finite.
+    """
+    _check(images, labels, levels)
+    parts = {name: _Parts() for name in laws}
+    done: list[float] = []
+    for number, sigma in enumerate(levels):
+        seen = [
+            seen
+            for repeat in range(repeats)
+            for seen in _level(denoise, laws, images, labels, sigma, (seed, number, repeat), batch_size, device)
+        ]
+        for name, part in parts.items():
+            direct, excess = (torch.cat([each[name][kind] for each in seen]) for kind in (0, 1))
+            part.direct.append(direct.view(repeats, -1).mean(0))
+            part.excess.append(excess.view(repeats, -1).mean(0))
+        done.append(sigma)
+        if len(done) >= FEWEST and all(_rough(part, done) > enough for part in parts.values()):
+            break
+    return {name: _certificate(part, done) for name, part in parts.items()}
+
+
+def weights(levels: Sequence[float]) -> Float[Tensor, "level level"]:
+    """Row j: how much the integrand at each of the falling levels counts in its integral over ln sigma from level j upwards.
+
+    The integrand is taken as a cubic spline of ln sigma, and as falling like sigma^-4 above the highest level.
+    """
+    places = torch.tensor(list(levels), dtype=torch.float64).log().flip(0).numpy()
+    up_to = CubicSpline(places, torch.eye(len(places), dtype=torch.float64).numpy()).antiderivative()
+    found = torch.from_numpy(up_to(places[-1]) - up_to(places)).flip(0, 1)
+    found[:, 0] += 1 / LAST
+    return found
+
+
+def _level(
+    denoise: LabelledDenoise,
+    laws: Mapping[str, Law],
+    images: Images,
+    labels: Labels | None,
+    sigma: float,
+    key: tuple[int, int, int],
+    batch_size: int,
+    device: torch.device | str,
+) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """For every batch and law, the direct and excess parts of its images."""
+    for first in range(0, len(images), batch_size):
+        part = slice(first, first + batch_size)
+        clean, chosen = images[part].float().cpu(), None if labels is None else labels[part].cpu()
+        seeds = [noise.seed_of(*key, first + place) for place in range(len(clean))]
+        noisy = clean + sigma * noise.normal(noise.generators(seeds), clean.shape[1:])
+        given = noisy.to(device), torch.full((len(clean),), sigma, device=device), None if chosen is None else chosen.to(device)
+        estimate = denoise(*given).cpu().double()
+        if not estimate.isfinite().all():
+            raise ValueError(f"The denoiser gave values that are not finite at sigma {sigma:g}: check its weights and its range.")
+        yield {name: _compared(law, noisy.double(), clean.double(), estimate, sigma, chosen) for name, law in laws.items()}
+
+
+def _compared(law: Law, noisy: Tensor, clean: Tensor, estimate: Tensor, sigma: float, labels: Labels | None):
+    own = law.denoise(noisy, torch.tensor(sigma, dtype=torch.float64), labels)
+    if not own.isfinite().all():
+        raise ValueError(f"A law gave estimates that are not finite at sigma {sigma:g}: fit it again to finite images.")
+    apart = estimate - own
+    direct = apart.square().flatten(1).sum(1) / sigma**2
+    return direct, direct + 2 * ((clean - estimate) * apart).flatten(1).sum(1) / sigma**2
+
+
+def _rough(part: _Parts, levels: Sequence[float]) -> float:
+    """The cross estimate at the last level so far, by trapezoids."""
+    values = [float((direct + excess).mean()) / 2 for direct, excess in zip(part.direct, part.excess, strict=True)]
+    logs = [math.log(level) for level in levels]
+    return sum((a - b) * (f + g) / 2 for a, b, f, g in zip(logs, logs[1:], values, values[1:], strict=False))
+
+
+def _certificate(part: _Parts, levels: Sequence[float]) -> Certificate:
+    counted = weights(levels)
+    direct, excess = (counted @ torch.stack(each) for each in (part.direct, part.excess))  # [level, image]
+    cross = (direct + excess) / 2
+    return Certificate(tuple(_row(*each) for each in zip(levels, direct, excess, cross, strict=True)))
+
+
+def _row(sigma: float, direct: Tensor, excess: Tensor, cross: Tensor) -> Divergence:
+    errors = [float(each.std() / len(each) ** 0.5) for each in (direct, excess, cross)]
+    sizes = cross.abs().sort(descending=True).values
+    top = float(sizes[: max(1, len(sizes) // 100)].sum() / sizes.sum().clamp(min=1e-300))
+    return Divergence(sigma, float(direct.mean()), float(excess.mean()), float(cross.mean()), *errors, top)
+
+
+def _check(images: Images, labels: Labels | None, levels: Sequence[float]) -> None:
+    if len(images) < 2 or (labels is not None and len(labels) != len(images)):
+        raise ValueError(
+            f"A certificate needs at least 2 held-out images, each with a label or none, got {len(images)} images"
+            f"{'' if labels is None else f' and {len(labels)} labels'}: hold out more."
+        )
+    if not images.isfinite().all():
+        raise ValueError("A certificate needs held-out images that are finite: remove the others from the data.")
+    falling = all(above > below > 0 for above, below in zip(levels, levels[1:], strict=False))
+    if len(levels) < FEWEST or not falling:
+        raise ValueError(f"A certificate needs at least {FEWEST} levels that fall and stay above 0, got {list(levels)[:6]}.")
