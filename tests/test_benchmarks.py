@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from benchmarks import measure, sampling, train_step
+from benchmarks import measure, radar, rain, sampling, train_step
 from benchmarks.measure import Settings
 
 from pixelpath.networks.encoder import Encoder
@@ -85,3 +86,19 @@ def test_bytes_of_a_run_follow_from_its_parameters() -> None:
 def test_settings_that_cannot_be_measured_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="--"):
         Settings(**wrong)
+
+
+def write_rain(file: Path) -> None:
+    """Images of 64 x 64 pixels in which every other row is dry and rates have a Pareto tail of index 3."""
+    chance = np.random.RandomState(0)
+    images = chance.pareto(3.0, (8, 1, 64, 64)) * (np.arange(64) % 2)[:, None]
+    times = np.array([f"2016010100{image:02}" for image in range(7)])
+    np.savez(file, train=images[:7].astype(np.float16), train_time=times, test=images[7:].astype(np.float16))
+
+
+def test_radar_study_runs_and_every_model_has_the_tails_that_were_measured(tmp_path: Path) -> None:
+    write_rain(tmp_path / "rain.npz")
+    crops = rain.read(tmp_path / "rain.npz")
+    assert [len(part) for part in (crops.training, crops.validation, crops.test)] == [96, 16, 16]
+    same = rain.measured(crops.test, crops.test)
+    assert {same[f"{what} {part}"] for what in ("pixel", "maximum") for part in rain.QUANTILES} == {0.0}

@@ -89,22 +89,27 @@ class NoiseRange:
         """
         if count < 1:
             raise ValueError(f"A sampling run needs at least 1 step, got {count}.")
+        below = self._below(start)
+        levels = below.grid(count) if count > 1 else torch.tensor([below.highest], dtype=torch.float64)
+        return torch.cat([levels * self.shift, levels.new_zeros(1)])
+
+    def visits(self, count: int, start: float | None = None) -> Float[Tensor, "levels"]:
+        """The shifted levels of `count` estimates under fresh noise: those of the grid of count + 1 but its lowest, then 0.
+
+        A last estimate at the lowest level itself, as in `steps`, would change nothing. `start` and errors are as in `steps`.
+        """
+        if count < 1:
+            raise ValueError(f"A sampling run needs at least 1 step, got {count}.")
+        levels = self._below(start).grid(count + 1) * self.shift
+        return torch.cat([levels[:-1], levels.new_zeros(1)])
+
+    def _below(self, start: float | None) -> NoiseRange:
+        """This range, or its part below the shifted sigma `start`."""
         highest = self.highest if start is None else start / self.shift
         if not self.lowest < highest <= self.highest * (1 + 1e-9):
             low, high = self.lowest * self.shift, self.highest * self.shift
             raise ValueError(f"Sampling cannot start at sigma {start}: this range runs from {low:g} to {high:g}.")
-        levels = replace(self, highest=highest).grid(count) if count > 1 else torch.tensor([highest], dtype=torch.float64)
-        return torch.cat([levels * self.shift, levels.new_zeros(1)])
-
-    def visits(self, count: int) -> Float[Tensor, "levels"]:
-        """The shifted levels of `count` estimates under fresh noise: those of the grid of count + 1 but its lowest, then 0.
-
-        A last estimate at the lowest level itself, as in `steps`, would change nothing. Raises ValueError if count < 1.
-        """
-        if count < 1:
-            raise ValueError(f"A sampling run needs at least 1 step, got {count}.")
-        levels = self.grid(count + 1) * self.shift
-        return torch.cat([levels[:-1], levels.new_zeros(1)])
+        return replace(self, highest=highest)
 
     def nearest(self, sigma: Float[Tensor, "batch"], count: int) -> Int[Tensor, "batch"]:
         """The index, on the grid of `count` levels, of the level closest to each unshifted sigma."""

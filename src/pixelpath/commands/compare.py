@@ -86,7 +86,7 @@ def known(
 
 def extractors(run: Run, data: Data, encoder: Path | None, device: torch.device) -> list[FeatureExtractor]:
     """Pixels, and the features of a stage-one encoder if there is one to be had."""
-    found: list[FeatureExtractor] = [_pixels(data)]
+    found: list[FeatureExtractor] = [pixels(data)]
     origin = encoder or own_encoder(run.path)
     if origin is None:
         say("No encoder of stage one: give one with --encoder RUN to measure in its features too.")
@@ -153,7 +153,8 @@ def keep(path: Path, result: Any) -> None:
     write_json(path, [*kept(path), result])
 
 
-def _pixels(data: Data) -> Pixels:
+def pixels(data: Data) -> Pixels:
+    """Pixels as features, scaled by the range of the dtype or, where it has none, by that of some training images."""
     lowest, highest = data.normaliser.lowest, data.normaliser.highest
     if lowest is None or highest is None:
         sample = sources.gather(data.training, range(min(BATCH, len(data.training)))).astype(np.float64)

@@ -45,7 +45,8 @@ def evaluate(
     """Measure how close samples are to real images: of one run in full, of several runs or steps as distance over evaluations.
 
     One run at one number of steps: distances, precision and recall in several features, and the held-out loss per noise level.
-    Otherwise: the Frechet distance alone, drawn over the network evaluations an image, a curve per run, in every run's report.
+    Otherwise: the Frechet distance alone, drawn over the network evaluations an image, a curve per run, in every run's report;
+    with --start a second curve, from that start.
 
     Args:
         runs: Folders of stage-two runs, all on the same images.
@@ -62,8 +63,10 @@ def evaluate(
     """
     numbers = numbers_of(steps)
     several = len(runs) > 1 or len(numbers) > 1
-    _check(runs, count, first_seed, checkpoint)
+    _check(runs, count, first_seed, checkpoint, how.start)
     ways = [replace(how, steps=number) for number in numbers] or [how]
+    if several and how.start is not None:
+        ways = [replace(way, start=None) for way in ways] + ways
     chosen = choose_device(device)
     opened = [open_run(run, checkpoint, chosen) for run in runs]
     for run in opened:
@@ -90,11 +93,13 @@ def numbers_of(steps: str) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def _check(runs: Sequence[Path], count: int | None, first_seed: int, checkpoint: Path | None) -> None:
+def _check(runs: Sequence[Path], count: int | None, first_seed: int, checkpoint: Path | None, start: Path | None) -> None:
     if not runs:
         raise ValueError("There is no run to evaluate: name the folder that `pixelpath train ... --out` wrote.")
     if (count is not None and count < 1) or first_seed < 0:
         raise ValueError(f"--count must be at least 1 and --first-seed at least 0, got {count} and {first_seed}.")
+    if start is not None and len(runs) > 1:
+        raise ValueError(f"--start {start} belongs to one run, and {len(runs)} are named: leave it away, or name one.")
     if checkpoint is not None and len(runs) > 1:
         raise ValueError(f"--checkpoint {checkpoint} belongs to one run, and {len(runs)} are named: leave it away, or name one.")
 

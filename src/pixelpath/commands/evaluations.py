@@ -23,6 +23,7 @@ from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet
 from pixelpath.evaluation.features import FeatureExtractor, extract
 from pixelpath.recipes.run import Run
+from pixelpath.starts import files
 
 RESULTS = "evaluations.json"
 
@@ -74,7 +75,7 @@ def curves(
     found: Sequence[FeatureExtractor],
     device: torch.device,
 ) -> list[Curve]:
-    """A curve per run and kind of features: the samples of `seeds` made in each of the ways, compared with the same real images.
+    """A curve per run, start and kind of features: samples of `seeds` in each of the ways, compared with the same real images.
 
     Raises ValueError for fewer than two seeds.
     """
@@ -82,11 +83,19 @@ def curves(
         raise ValueError(f"A Frechet distance needs at least 2 samples, got {len(seeds)}: raise --count.")
     real = Real(data)
     features = [known(extractor, real, len(seeds), device)[0] for extractor in found]
-    return [
-        curve
-        for run, name in zip(runs, names([run.path for run in runs]), strict=True)
-        for curve in _curves_of(run, f"{name} ({run.recipe.name})", seeds, ways, features, real.look, device)
-    ]
+    measured: list[Curve] = []
+    for run, name in zip(runs, names([run.path for run in runs]), strict=True):
+        for start in dict.fromkeys(how.start for how in ways):
+            named = f"{name} ({run.recipe.name})" + ("" if start is None else f" from {start_name(start)}")
+            own = [how for how in ways if how.start == start]
+            measured += _curves_of(run, named, seeds, own, features, real.look, device)
+    return measured
+
+
+def start_name(start: Path) -> str:
+    """What a curve is called that begins at the start in a folder."""
+    facts = files.about(start)
+    return f"start {facts.get('name', start.name)} at sigma {facts['sigma']:.3g}"
 
 
 def names(paths: Sequence[Path]) -> list[str]:

@@ -86,27 +86,95 @@ def write_report(run: Path) -> Path:
         "Training": _training(run),
         "Previews": _previews(run),
         "Settings": _settings(run),
-        "Environment": _pairs(_document(run / "environment.json") or {}),
+        "Environment": pairs(document_of(run / "environment.json") or {}),
         "Files": _files(run),
     }
-    present = {title: content for title, content in sections.items() if content}
-    links = "".join(f'<a href="#{title.lower()}">{title}</a>' for title in present)
-    parts = [f'<section id="{title.lower()}"><h2>{title}</h2>\n{content}</section>' for title, content in present.items()]
+    return write_page(run / "report.html", _name(run), _header(run), sections)
+
+
+def write_page(path: Path, title: str, top: str, sections: Mapping[str, str]) -> Path:
+    """Write a page of sections below what stands at its top, all of it HTML but the title, and leave out empty ones; the file."""
+    present = {name: content for name, content in sections.items() if content}
+    places = {name: name.lower().replace(" ", "-") for name in present}
+    links = "".join(f'<a href="#{place}">{name}</a>' for name, place in places.items())
+    parts = [f'<section id="{places[name]}"><h2>{name}</h2>\n{content}</section>' for name, content in present.items()]
     page = Template((resources.files("pixelpath.commands") / "report.html").read_text(encoding="utf-8"))
-    body = "\n".join([_header(run), f"<nav>{links}</nav>", *parts])
-    path = run / "report.html"
+    body = "\n".join([top, f"<nav>{links}</nav>", *parts])
     with whole(path) as file:
-        file.write(page.substitute(title=_text(_name(run)), body=body).encode("utf-8"))
+        file.write(page.substitute(title=text(title), body=body).encode("utf-8"))
     return path
 
 
+def header(title: str, below: str, facts: Mapping[str, str]) -> str:
+    """The top of a page: its title, what stands below it, and facts in boxes; the latter two are HTML."""
+    boxes = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
+    return f"<header><h1>{text(title)}</h1>\n{below}\n<dl class='facts'>{boxes}</dl></header>"
+
+
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Records as a table, one to a line with its protocol below."""
+    keys = [key for key in dict.fromkeys(key for record in records for key in record) if key != "protocol"]
+    head = "".join(f"<th{_align(records[0].get(key))}>{words(key)}</th>" for key in keys)
+    body = []
+    for record in records:
+        protocol = record.get("protocol")
+        cells = "".join(f"<td{_align(record.get(key))}>{text(record.get(key))}</td>" for key in keys)
+        body.append(f"<tr{' class=record' if protocol else ''}>{cells}</tr>")
+        body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{_protocol(protocol)}</td></tr>"] if protocol else []
+    return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+
+
+def pairs(values: Mapping[str, Any]) -> str:
+    """Names and values, one pair a line."""
+    rows = [f"<tr><th>{text(key)}</th><td>{text(value)}</td></tr>" for key, value in leaves(values)]
+    return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+
+
+def figure(path: Path, caption: str, kind: str = "", widest: int = WIDEST) -> str:
+    """A picture file with a caption, which is HTML."""
+    with Image.open(path) as picture:
+        return f"<figure>{_image(picture, kind, widest, path.stem)}<figcaption>{caption}</figcaption></figure>"
+
+
+def document_of(path: Path) -> Any:
+    """What a JSON file holds, or None if there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): make it again or remove it, then write the report again.") from error
+
+
+def words(key: str) -> str:
+    """A key as escaped words."""
+    return text(key.replace("_", " "))
+
+
+def text(value: Any) -> str:
+    """A value as escaped text: floats with four digits, lists with commas."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(text(part) for part in value) or "none"
+    return "none" if value is None or value == "" else escape(str(value))
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, as one would say."""
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes:.0f} min" if minutes < 120 else f"{hours:.1f} h"
+
+
 def _name(run: Path) -> str:
-    return f"{(_document(run / 'recipe.json') or {}).get('name', 'Run')}: {run.resolve().name}"
+    return f"{(document_of(run / 'recipe.json') or {}).get('name', 'Run')}: {run.resolve().name}"
 
 
 def _header(run: Path) -> str:
     """What was run, and the numbers one asks for first."""
-    recipe = _document(run / "recipe.json") or {}
+    recipe = document_of(run / "recipe.json") or {}
     stage = STAGES.get(_objective(run), "")
     rows = lines(run)
     facts: dict[str, str] = {}
@@ -116,34 +184,33 @@ def _header(run: Path) -> str:
             f" of {total:,}" if isinstance(total, int) and total > rows[-1]["step"] else ""
         )
     for key, name, say in (
-        ("seconds", "training time", _duration),
+        ("seconds", "training time", duration),
         ("images_per_second", "images per second", lambda value: f"{value:,.0f}"),
         ("memory_bytes", "peak memory", lambda value: f"{value / 2**30:.2f} GiB"),
-        ("loss", "loss", _text),
-        ("held_out_loss", "held-out loss", _text),
+        ("loss", "loss", text),
+        ("held_out_loss", "held-out loss", text),
     ):
         values = series(rows, key)[1]
         if len(values):
             facts[name] = say(float(values[-1]))
-    boxes = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
-    return f"<header><h1>{_text(_name(run))}</h1>\n<p class='soft'>{stage}</p>\n<dl class='facts'>{boxes}</dl></header>"
+    return header(_name(run), f"<p class='soft'>{stage}</p>", facts)
 
 
 def _samples(run: Path) -> str:
     """The newest grid of samples with the settings that made it; without one the last preview."""
     made = sorted((run / "samples").rglob("grid.png"), key=lambda path: path.stat().st_mtime)
     if made:
-        settings = _document(made[-1].with_name("samples.json")) or {}
+        settings = document_of(made[-1].with_name("samples.json")) or {}
         short = {key: value for key, value in settings.items() if not isinstance(value, list) or len(value) <= 2}
-        return _figure(made[-1], _protocol({"file": made[-1].relative_to(run).as_posix(), **short}))
+        return figure(made[-1], _protocol({"file": made[-1].relative_to(run).as_posix(), **short}))
     one_step = _objective(run) in ("Consistency", "Tangent")
     beside = run.parent / ("samples-one-step.png" if one_step else "samples.png")
     if _quickstart(run) and beside.exists():
         how = "One-step" if one_step else "Guided"
-        return _figure(beside, f"{how} samples of the quickstart, seeds in order from 0, classes in turn.")
+        return figure(beside, f"{how} samples of the quickstart, seeds in order from 0, classes in turn.")
     steps = _preview_files(run)
     if steps:
-        return _figure(
+        return figure(
             steps[-1], f"The preview of step {_step(steps[-1]):,}: fixed seeds, sampled with the average of the weights."
         )
     return ""
@@ -152,7 +219,7 @@ def _samples(run: Path) -> str:
 def _views(run: Path) -> str:
     views = run / "previews" / "views.png"
     return (
-        _figure(views, "Training images, and below them two views of each, which the encoder learns to recognise as one image.")
+        figure(views, "Training images, and below them two views of each, which the encoder learns to recognise as one image.")
         if views.exists()
         else ""
     )
@@ -160,14 +227,14 @@ def _views(run: Path) -> str:
 
 def _results(run: Path) -> str:
     """The quickstart's numbers, the newest evaluation and curves, and the earlier ones folded away."""
-    quick, measured = _quickstart(run), _document(run / "evaluation.json")
+    quick, measured = _quickstart(run), document_of(run / "evaluation.json")
     parts = [f"<h3>Quickstart</h3>{_tree(quick)}"] if quick else []
-    drawn = [_over_evaluations(result["curves"]) for result in reversed(_document(run / "evaluations.json") or [])]
+    drawn = [_over_evaluations(result["curves"]) for result in reversed(document_of(run / "evaluations.json") or [])]
     parts += [f"<h3>Quality over evaluations</h3>{content}" for content in drawn[:1]]
     parts += [f"<details><summary>Earlier curves</summary>{content}</details>" for content in drawn[1:]]
     evaluations = measured if isinstance(measured, list) else [measured] if measured else []
     for place, evaluation in enumerate(reversed(evaluations)):
-        step = f" of step {_text(evaluation['step'])}" if isinstance(evaluation, Mapping) and "step" in evaluation else ""
+        step = f" of step {text(evaluation['step'])}" if isinstance(evaluation, Mapping) and "step" in evaluation else ""
         if place == 0:
             parts.append(f"<h3>Evaluation{step}</h3>{_tree(evaluation)}")
         else:
@@ -185,11 +252,11 @@ def _over_evaluations(found: Sequence[Mapping[str, Any]]) -> str:
         for point in curve["points"]
     ]
     plot = _image(evaluations_plot(found), "plot", WIDEST, "plot of the numbers below")
-    return f"<p class='soft'>{note}</p>{plot}<details><summary>The numbers</summary>{_records(rows)}</details>"
+    return f"<p class='soft'>{note}</p>{plot}<details><summary>The numbers</summary>{table(rows)}</details>"
 
 
 def _features(run: Path) -> str:
-    document = _document(run / "probe.json")
+    document = document_of(run / "probe.json")
     note = "<p class='soft'>Share of held-out images whose class is found from frozen features of the noisy image.</p>"
     return note + _tree(document) if document else ""
 
@@ -200,11 +267,11 @@ def _training(run: Path) -> str:
         return ""
     note = "Faint: as measured. Strong: smoothed. The held-out loss is that of the average of the weights."
     odd = [(step, "skipped: its loss or gradient was not finite") for step in skipped_steps(rows)] + _alarms(rows)
-    table = "".join(
-        f"<tr><td class='number'>{step:,}</td><td class='bad'>{_text(what)}</td></tr>" for step, what in sorted(odd)[:200]
+    listed = "".join(
+        f"<tr><td class='number'>{step:,}</td><td class='bad'>{text(what)}</td></tr>" for step, what in sorted(odd)[:200]
     )
     head = "<h3>Alarms and skipped steps</h3><table><thead><tr><th class='number'>step</th><th>what</th></tr></thead>"
-    return _figure(curves(run), note, "plot") + (f"{head}<tbody>{table}</tbody></table>" if odd else "")
+    return figure(curves(run), note, "plot") + (f"{head}<tbody>{listed}</tbody></table>" if odd else "")
 
 
 def _alarms(rows: list[dict[str, Any]]) -> list[tuple[int, str]]:
@@ -225,18 +292,18 @@ def _previews(run: Path) -> str:
         return ""
     count = min(SHOWN, len(found))
     chosen = [found[round(place * (len(found) - 1) / (count - 1))] for place in range(count)]
-    strip = "".join(_figure(path, f"step {_step(path):,}", widest=STRIP) for path in chosen)
+    strip = "".join(figure(path, f"step {_step(path):,}", widest=STRIP) for path in chosen)
     return f"<p class='soft'>The same seeds at every step.</p><div class='strip'>{strip}</div>"
 
 
 def _settings(run: Path) -> str:
-    recipe = _document(run / "recipe.json")
+    recipe = document_of(run / "recipe.json")
     if not recipe:
         return ""
     groups = {"run": {key: value for key, value in recipe.items() if not isinstance(value, Mapping)}}
     groups |= {key: dict(leaves(value)) for key, value in recipe.items() if isinstance(value, Mapping)}
-    groups |= {"origin": dict(leaves(_document(run / "origin.json") or {}))}
-    parts = [f"<section><h3>{_text(key)}</h3>{_pairs(group)}</section>" for key, group in groups.items() if group]
+    groups |= {"origin": dict(leaves(document_of(run / "origin.json") or {}))}
+    parts = [f"<section><h3>{text(key)}</h3>{pairs(group)}</section>" for key, group in groups.items() if group]
     return f"<div class='groups'>{''.join(parts)}</div>"
 
 
@@ -244,7 +311,7 @@ def _files(run: Path) -> str:
     """What lies in the folder, with sizes; names starting with a dot are unfinished and left out."""
     found = sorted(path for path in run.iterdir() if not path.name.startswith("."))
     rows = [
-        f"<tr><td><a href='{quote(path.name)}{'/' if path.is_dir() else ''}'><code>{_text(path.name)}</code></a></td>"
+        f"<tr><td><a href='{quote(path.name)}{'/' if path.is_dir() else ''}'><code>{text(path.name)}</code></a></td>"
         f"<td class='number'>{_size(path)}</td><td>{FILES.get(path.name, '')}</td></tr>"
         for path in found
         if path.name != "report.html"
@@ -259,58 +326,33 @@ def _tree(document: Any) -> str:
         single = {key: value for key, value in document.items() if key not in nested and key != "protocol"}
         parts = [_boxes(single, document.get("protocol"))] if single else []
         ordered = sorted(nested.items(), key=lambda item: isinstance(item[1], Mapping))  # measurements before their circumstances
-        parts += [f"<h3>{_words(key)}</h3>{_tree(value)}" for key, value in ordered if value]
+        parts += [f"<h3>{words(key)}</h3>{_tree(value)}" for key, value in ordered if value]
         return "\n".join(parts)
     if isinstance(document, list) and all(isinstance(row, Mapping) for row in document):
         for kind, plot in ((HeldOutRow, noise_levels_plot), (ProbeRow, probe_plot)):
             if all({part.name for part in fields(kind)} <= set(row) for row in document):
                 return (
                     _image(plot(document), "plot", WIDEST, "plot of the numbers below")
-                    + f"<details open><summary>The numbers</summary>{_records(document)}</details>"
+                    + f"<details open><summary>The numbers</summary>{table(document)}</details>"
                 )
         flat = all(not _is_nested(value) or key == "protocol" for row in document for key, value in row.items())
-        return _records(document) if flat else "\n".join(_tree(row) for row in document)
-    return f"<p>{_text(document)}</p>"
+        return table(document) if flat else "\n".join(_tree(row) for row in document)
+    return f"<p>{text(document)}</p>"
 
 
 def _boxes(values: Mapping[str, Any], protocol: Mapping[str, Any] | None = None) -> str:
     """Single values side by side, and their protocol below them."""
-    boxes = "".join(f"<div><dt>{_words(key)}</dt><dd>{_text(value)}</dd></div>" for key, value in values.items())
+    boxes = "".join(f"<div><dt>{words(key)}</dt><dd>{text(value)}</dd></div>" for key, value in values.items())
     return f"<dl class='pairs'>{boxes}</dl>" + (f"<p class='protocol'>{_protocol(protocol)}</p>" if protocol else "")
-
-
-def _records(records: Sequence[Mapping[str, Any]]) -> str:
-    """Records as a table, one to a line with its protocol below."""
-    keys = [key for key in dict.fromkeys(key for record in records for key in record) if key != "protocol"]
-    head = "".join(f"<th{_align(records[0].get(key))}>{_words(key)}</th>" for key in keys)
-    body = []
-    for record in records:
-        protocol = record.get("protocol")
-        cells = "".join(f"<td{_align(record.get(key))}>{_text(record.get(key))}</td>" for key in keys)
-        body.append(f"<tr{' class=record' if protocol else ''}>{cells}</tr>")
-        body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{_protocol(protocol)}</td></tr>"] if protocol else []
-    return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
 
 
 def _protocol(protocol: Mapping[str, Any]) -> str:
     """In one line what a number was measured under."""
-    return " · ".join(f"{_words(key)} {_text(value)}" for key, value in leaves(protocol) if value is not None)
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    """Names and values, one pair a line."""
-    rows = [f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in leaves(values)]
-    return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+    return " · ".join(f"{words(key)} {text(value)}" for key, value in leaves(protocol) if value is not None)
 
 
 def _is_nested(value: Any) -> bool:
     return isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(part, Mapping) for part in value))
-
-
-def _figure(path: Path, caption: str, kind: str = "", widest: int = WIDEST) -> str:
-    """A picture file with a caption, which is HTML."""
-    with Image.open(path) as picture:
-        return f"<figure>{_image(picture, kind, widest, path.stem)}<figcaption>{caption}</figcaption></figure>"
 
 
 def _image(picture: Image.Image, kind: str, widest: int, name: str) -> str:
@@ -321,28 +363,18 @@ def _image(picture: Image.Image, kind: str, widest: int, name: str) -> str:
     picture.save(held, "PNG", optimize=True)
     data = base64.b64encode(held.getvalue()).decode("ascii")
     size = f'width="{picture.width}" height="{picture.height}"'
-    return f'<img class="{kind}" alt="{_text(name)}" {size} src="data:image/png;base64,{data}">'
-
-
-def _document(path: Path) -> Any:
-    """What a JSON file holds, or None if there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): make it again or remove it, then write the report again.") from error
+    return f'<img class="{kind}" alt="{text(name)}" {size} src="data:image/png;base64,{data}">'
 
 
 def _objective(run: Path) -> str:
-    recipe = _document(run / "recipe.json") or {}
+    recipe = document_of(run / "recipe.json") or {}
     return (recipe.get("objective") or {}).get("type", "")
 
 
 def _quickstart(run: Path) -> Any:
     """The numbers of a quickstart in the run's folder, or beside a run that is not its stage one."""
-    beside = None if _objective(run) == "RepresentationLearning" else _document(run.resolve().parent / "quickstart.json")
-    return _document(run / "quickstart.json") or beside
+    beside = None if _objective(run) == "RepresentationLearning" else document_of(run.resolve().parent / "quickstart.json")
+    return document_of(run / "quickstart.json") or beside
 
 
 def _preview_files(run: Path) -> list[Path]:
@@ -355,26 +387,6 @@ def _step(preview: Path) -> int:
 
 def _align(value: Any) -> str:
     return " class='number'" if isinstance(value, int | float) and not isinstance(value, bool) else ""
-
-
-def _words(key: str) -> str:
-    return _text(key.replace("_", " "))
-
-
-def _text(value: Any) -> str:
-    """A value as escaped text: floats with four digits, lists with commas."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(part) for part in value) or "none"
-    return "none" if value is None or value == "" else escape(str(value))
-
-
-def _duration(seconds: float) -> str:
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes:.0f} min" if minutes < 120 else f"{hours:.1f} h"
 
 
 def _size(path: Path) -> str:

@@ -21,8 +21,10 @@ from pixelpath.commands.folder import write_json
 from pixelpath.commands.pictures import grid, save_images, save_png
 from pixelpath.commands.prepare import choose_device, say
 from pixelpath.models.denoiser import Denoiser
-from pixelpath.recipes.generate import SAMPLERS, Plan, balanced, default_sampler, generate
+from pixelpath.recipes.generate import SAMPLERS, Plan, balanced, default_sampler, generate, steps_below
 from pixelpath.recipes.run import Run, open_run
+from pixelpath.recipes.start import open_start
+from pixelpath.starts.warm import WarmStart, check_count
 from pixelpath.training.journal import peak_memory
 from pixelpath.types import Labels
 
@@ -47,6 +49,8 @@ class How:
     """Guide only between these two sigmas (for 64 pixels). As the recipe says if not given."""
     guide_with: Path | None = None
     """Guide against another, weaker run (autoguidance) instead of the same model without label."""
+    start: Path | None = None
+    """Begin at a start that `pixelpath start fit RUN` wrote, at its level, instead of at noise alone."""
     batch_size: int = 64
     """Images at a time; changes speed and memory, not the images."""
 
@@ -73,10 +77,19 @@ class How:
                     f"{run.path} is unconditional, so --scale needs a weaker run to guide with: add --guide-with RUN."
                 )
             scale = 1.0
-        steps = chosen.steps if self.steps is None else self.steps
-        steps = steps if self.at is None else len(self.at) + 1
         between = chosen.between if self.between is None else self.between
-        return Plan(run.noise, steps, scale, between, SAMPLERS[self.sampler_for(run)], reference, self.at)
+        warm = None if self.start is None else open_start(self.start, run)
+        steps = self.steps_for(run, warm)
+        return Plan(run.noise, steps, scale, between, SAMPLERS[self.sampler_for(run)], reference, self.at, warm)
+
+    def steps_for(self, run: Run, warm: WarmStart | None) -> int:
+        """The steps given; else the recipe's, of which only those below the level of a start are needed."""
+        if self.at is not None:
+            return len(self.at) + 1
+        if self.steps is not None:
+            return self.steps
+        usual = run.recipe.sampling.steps
+        return usual if warm is None else steps_below(run.noise, usual, warm.sigma)
 
 
 AS_TRAINED = How()
@@ -111,7 +124,7 @@ def sample(
         count: How many images.
         first_seed: Seed of the first image; the others follow. An image is a function of its seed, its class and the settings.
         classes: Names (or numbers) of classes, taken in turn; all of them if none is given.
-        steps: Steps of the sampler; as the recipe says if not given (1 for a one-step run).
+        steps: Steps of the sampler; as the recipe says if not given (1 for a one-step run; below a start, its share of them).
         how: How to sample.
         checkpoint: A folder of RUN/checkpoints other than the latest.
         out: New or empty folder; RUN/samples/1, 2, ... if not given.
@@ -122,7 +135,7 @@ def sample(
         raise ValueError(f"--count must be at least 1 and --first-seed at least 0, got {count} and {first_seed}.")
     chosen = choose_device(device)
     opened = open_run(run, checkpoint, chosen)
-    folder = _folder(run, out)
+    folder = free_folder(run / "samples", out)
     seeds = range(first_seed, first_seed + count)
     how = how if steps is None else replace(how, steps=steps)
     made = make(opened, seeds, choose_labels(opened, seeds, classes), how, chosen)
@@ -136,6 +149,7 @@ def sample(
 def make(run: Run, seeds: Sequence[int], labels: Labels, how: How, device: torch.device) -> Made:
     """One image per seed and label."""
     plan, denoiser = how.plan(run, device), run.denoiser
+    ratio = None if plan.warm is None else _checked(run, plan.warm, device)
     with counted(denoiser, *([plan.reference] if plan.reference else [])) as calls:
         began = time.perf_counter()
         parts = generate(denoiser, run.shape, seeds, labels, plan, how.batch_size)
@@ -156,6 +170,9 @@ def make(run: Run, seeds: Sequence[int], labels: Labels, how: How, device: torch
         "scale": plan.scale,
         "between": [str(limit) if math.isinf(limit) else limit for limit in plan.between],
         "guide_with": None if how.guide_with is None else str(how.guide_with),
+        "start": None if how.start is None else str(how.start),
+        "start_sigma": None if plan.warm is None else plan.warm.sigma,
+        "start_residual_ratio": ratio,
         "evaluations_per_image": evaluations,
         "batch_size": how.batch_size,
         "shape": list(run.shape),
@@ -164,6 +181,15 @@ def make(run: Run, seeds: Sequence[int], labels: Labels, how: How, device: torch
         "pixelpath": metadata.version("pixelpath"),
     }
     return Made(images, seconds, evaluations, settings)
+
+
+def _checked(run: Run, warm: WarmStart, device: torch.device) -> float | None:
+    """The residual energy of start samples over the expected one, None if that is not known; ValueError if they disagree."""
+    if warm.expected is None:
+        return None
+    count = check_count(math.prod(run.shape))
+    labels = balanced(range(count), len(run.classes)) if run.classes else None
+    return warm.check(run.denoiser.bind(None if labels is None else labels.to(device)), count, labels, device)
 
 
 def reference_of(run: Run, path: Path, device: torch.device) -> Denoiser:
@@ -211,10 +237,11 @@ def _number(run: Run, name: str) -> int:
     raise ValueError(f"{run.path} has no class {name}: choose from {', '.join(near)}, or a number below {len(run.classes)}.")
 
 
-def _folder(run: Path, out: Path | None) -> Path:
+def free_folder(among: Path, out: Path | None) -> Path:
+    """`out`, or the next number in the folder `among`; ValueError if `out` is anything but a new or an empty folder."""
     if out is None:
-        taken = [int(path.name) for path in (run / "samples").glob("*") if path.name.isdecimal()]
-        return run / "samples" / str(max(taken, default=0) + 1)
+        taken = [int(path.name) for path in among.glob("*") if path.name.isdecimal()]
+        return among / str(max(taken, default=0) + 1)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already and not an empty folder: choose another --out, nothing is overwritten.")
     return out

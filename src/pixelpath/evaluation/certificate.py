@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise, takewhile
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,7 @@ from pixelpath.types import Images, Labels
 FEWEST = 4  # levels that a spline goes through
 LAST = 4  # power of sigma with which what lies above the highest level falls, for laws that share the data's mean
 FIRST_HUNDREDTH = 0.5  # share of a divergence that one image in a hundred may have in it
+MARGIN = 5.0  # a divergence that few images decide will do if it is so many times below the budget
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ class Divergence:
         """Whether so few images decide the number that neither it nor its error can be relied on."""
         return self.top > FIRST_HUNDREDTH
 
+    def keeps_to(self, budget: float) -> bool:
+        """Whether the cross estimate is within `budget` nats; if few images decide it, a fifth of them, 3 errors included."""
+        if self.dominated:
+            return abs(self.cross) + 3 * self.cross_error <= budget / MARGIN
+        return self.cross <= budget
+
     def sentence(self) -> str:
         """The number in words, with what is to be said against it."""
         found = (
@@ -62,13 +70,9 @@ class Certificate:
     rows: tuple[Divergence, ...]
 
     def within(self, budget: float) -> Divergence | None:
-        """The last row of those, from the highest level down, that all keep to `budget` nats and are not dominated by a few."""
-        kept = None
-        for row in self.rows:
-            if row.cross > budget or row.dominated:
-                break
-            kept = row
-        return kept
+        """The last row of those, from the highest level down, that all keep to `budget` nats."""
+        kept = list(takewhile(lambda row: row.keeps_to(budget), self.rows))
+        return kept[-1] if kept else None
 
     def sigma_for(self, budget: float) -> float | None:
         """The smallest sigma down to which the cross estimate keeps to `budget` nats; None if even the highest level does not.
@@ -82,7 +86,7 @@ class Certificate:
         if place + 1 == len(self.rows):
             return above.sigma
         below = self.rows[place + 1]
-        if below.dominated or above.cross <= 0:
+        if below.dominated or not 0 < above.cross < budget:
             return above.sigma
         share = math.log(budget / above.cross) / math.log(below.cross / above.cross)
         return above.sigma * (below.sigma / above.sigma) ** share
@@ -138,6 +142,30 @@ def certify(
     return {name: _certificate(part, done) for name, part in parts.items()}
 
 
+@torch.no_grad()
+def certify_density(
+    base: Certificate, law: Law, other: Law, images: Images, labels: Labels | None, seed: int = 0, repeats: int = 1
+) -> Certificate:
+    """The certificate of `other`, whose levels are not one law noised: KL(p || other) = KL(p || law) + E[ln law - ln other].
+
+    `base` is that of `law`; the mean is over `repeats` noisy versions of every held-out image, as in `certify`.
+    """
+    rows = []
+    for number, row in enumerate(base.rows):
+        seeds = [noise.seed_of(seed, number, place) for place in range(repeats * len(images))]
+        clean = images.double().cpu().repeat(repeats, 1, 1, 1)
+        noisy = clean + row.sigma * noise.normal(noise.generators(seeds), images.shape[1:]).double()
+        own = None if labels is None else labels.cpu().repeat(repeats)
+        gaps = (law.log_prob(noisy, row.sigma, own) - other.log_prob(noisy, row.sigma, own)).view(repeats, -1).mean(0)
+        found = _row(row.sigma, gaps, gaps, gaps)
+        top = max(row.top, found.top)
+        more, error = found.cross, found.cross_error
+        values = row.direct + more, row.excess + more, row.cross + more
+        errors = tuple(math.hypot(each, error) for each in (row.direct_error, row.excess_error, row.cross_error))
+        rows.append(Divergence(row.sigma, values[0], values[1], values[2], errors[0], errors[1], errors[2], top))
+    return Certificate(tuple(rows))
+
+
 def weights(levels: Sequence[float]) -> Float[Tensor, "level level"]:
     """Row j: how much the integrand at each of the falling levels counts in its integral over ln sigma from level j upwards.
 
@@ -186,7 +214,7 @@ def _rough(part: _Parts, levels: Sequence[float]) -> float:
     """The cross estimate at the last level so far, by trapezoids."""
     values = [float((direct + excess).mean()) / 2 for direct, excess in zip(part.direct, part.excess, strict=True)]
     logs = [math.log(level) for level in levels]
-    return sum((a - b) * (f + g) / 2 for a, b, f, g in zip(logs, logs[1:], values, values[1:], strict=False))
+    return sum((a - b) * (f + g) / 2 for (a, b), (f, g) in zip(pairwise(logs), pairwise(values), strict=True))
 
 
 def _certificate(part: _Parts, levels: Sequence[float]) -> Certificate:
@@ -197,10 +225,11 @@ def _certificate(part: _Parts, levels: Sequence[float]) -> Certificate:
 
 
 def _row(sigma: float, direct: Tensor, excess: Tensor, cross: Tensor) -> Divergence:
+    found = [float(each.mean()) for each in (direct, excess, cross)]
     errors = [float(each.std() / len(each) ** 0.5) for each in (direct, excess, cross)]
     sizes = cross.abs().sort(descending=True).values
     top = float(sizes[: max(1, len(sizes) // 100)].sum() / sizes.sum().clamp(min=1e-300))
-    return Divergence(sigma, float(direct.mean()), float(excess.mean()), float(cross.mean()), *errors, top)
+    return Divergence(sigma, found[0], found[1], found[2], errors[0], errors[1], errors[2], top)
 
 
 def _check(images: Images, labels: Labels | None, levels: Sequence[float]) -> None:
@@ -211,6 +240,6 @@ def _check(images: Images, labels: Labels | None, levels: Sequence[float]) -> No
         )
     if not images.isfinite().all():
         raise ValueError("A certificate needs held-out images that are finite: remove the others from the data.")
-    falling = all(above > below > 0 for above, below in zip(levels, levels[1:], strict=False))
+    falling = all(above > below > 0 for above, below in pairwise(levels))
     if len(levels) < FEWEST or not falling:
         raise ValueError(f"A certificate needs at least {FEWEST} levels that fall and stay above 0, got {list(levels)[:6]}.")

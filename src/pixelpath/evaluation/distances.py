@@ -130,6 +130,11 @@ def precision_recall(
     return PrecisionRecall(float(precision), float(recall), neighbours)
 
 
+def nearest(rows: Float[Tensor, "rows feature"], others: Float[Tensor, "others feature"]) -> Float[Tensor, "rows"]:
+    """The Euclidean distance of every row to the nearest of the others."""
+    return torch.cat([torch.cdist(part, others).amin(1) for part in _chunks(rows, len(others))])
+
+
 def _chunks(rows: Tensor, others: int) -> tuple[Tensor, ...]:
     return rows.split(max(1, CHUNK // others))
 

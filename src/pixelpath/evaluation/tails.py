@@ -27,6 +27,7 @@ MOMENTS, TAIL_MOMENTS = 2.2, 4.0  # index that a law of fitted moments needs: fo
 AXES = 16  # principal axes along which tails are compared, and as many random directions
 SEARCHED = 4096  # images of each set in which principal axes are looked for
 REPLICATES = 1000
+PROBABILITIES = (0.99, 0.999, 0.9999)
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class TailReport:
 def compare_tails(
     samples: Images,
     held_out: HeldOut,
-    probabilities: Sequence[float] = (0.99, 0.999, 0.9999),
+    probabilities: Sequence[float] = PROBABILITIES,
     tolerance: float = 0.1,
     seed: int = 0,
 ) -> TailReport:
@@ -194,6 +195,7 @@ def tail_gate(
     count: int | None = None,
     tolerance: float = 0.1,
     seed: int = 0,
+    probabilities: Sequence[float] = PROBABILITIES,
 ) -> TailReport:
     """`compare_tails` of `count` draws from a start (None: as many as held out) with held-out clean images noised to sigma.
 
@@ -205,7 +207,17 @@ def tail_gate(
     noised = clean + sigma * torch.randn(clean.shape, generator=source, dtype=clean.dtype)
     sources = noise.generators(noise.seed_of(seed, 1, index) for index in range(count))
     chosen = None if labels is None else labels.cpu()[torch.arange(count) % len(labels)]
-    return compare_tails(start.sample(sources, sigma, chosen), noised, tolerance=tolerance, seed=seed)
+    return compare_tails(start.sample(sources, sigma, chosen), noised, probabilities, tolerance, seed)
+
+
+def within_reach(count: int) -> tuple[float, ...]:
+    """The probabilities to compare quantiles at that `count` held-out images allow: the usual ones, led by one of 20 exceedances.
+
+    Empty if not even the median has so many.
+    """
+    reached = math.floor(1000 * (1 - LEAST / count)) / 1000 if count else 0.0
+    least = min(reached, PROBABILITIES[0])
+    return (least, *(each for each in PROBABILITIES if each > least)) if least >= 0.5 else ()
 
 
 def _check(samples: Images, held_out: HeldOut, probabilities: Sequence[float]) -> None:
@@ -239,7 +251,7 @@ def _directions(truth: Float[Tensor, "held_out value"], drawn: Float[Tensor, "sa
     same = min(len(truth), len(drawn), SEARCHED)
     values = truth.shape[1]
     both = torch.cat([truth[:same], drawn[:same]])
-    axes = randomized_svd(both.numpy(), min(AXES, values), random_state=seed)[2].T.copy()
+    axes = randomized_svd(both.numpy(), min(AXES, values), random_state=seed % 2**32)[2].T.copy()
     (source,) = noise.generators([seed])
     others = torch.randn(values, AXES, generator=source, dtype=torch.float64)
     return torch.cat([torch.from_numpy(axes).double(), others / others.norm(dim=0)], 1)

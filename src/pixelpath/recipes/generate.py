@@ -1,7 +1,8 @@
 """From seeds to images: one entry that previews, evaluations, the sample command and Python users share.
 
-A *seed* belongs to one image: its starting noise and all noise on the way come from its own generator, always on the CPU, so the
-same seed is the same image (up to rounding) at any batch size, on any device.
+A *seed* belongs to one image: what it starts from and all noise on the way come from its own generator, always on the CPU, so the
+same seed is the same image (up to rounding) at any batch size, on any device. A *cold* plan starts from noise alone at the
+highest level, a *warm* one from a fitted start at a level of its own.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from torch import Tensor
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.noise import NoiseRange, generators, normal, seed_of
 from pixelpath.recipes.recipe import Recipe
+from pixelpath.sampling.checks import check_levels
 from pixelpath.sampling.guidance import guide
 from pixelpath.sampling.samplers import ancestral, churn, euler, heun, multistep, renoise
+from pixelpath.starts.warm import WarmStart
 from pixelpath.types import Denoise, Images, Labels, Noise
 
 Sampler = Callable[[Denoise, Images, Tensor, Noise], Images]
@@ -42,10 +45,10 @@ def default_sampler(recipe: Recipe) -> str:
 class Plan:
     """How to sample: `sampler` over `levels`, guided by `scale` between two unshifted sigmas.
 
-    The levels are those of `noise.steps(steps)`, for renoise those of `noise.visits(steps)`, unless `at` names the unshifted
-    sigmas to visit between the highest level and 0; `steps` is then not used. Raises ValueError if these do not fall within the
-    range. `reference` is the denoiser that guidance pushes away from: None for the same one without label (classifier-free),
-    which needs classes.
+    The levels are those of `noise.steps(steps)`, for renoise those of `noise.visits(steps)`, built anew below the sigma of `warm`
+    if sampling begins at a fitted start; unless `at` names the unshifted sigmas to visit between the first level and 0: `steps`
+    is then not used. Raises ValueError if these do not fall within the range, or the start lies outside it. `reference` is the
+    denoiser that guidance pushes away from: None for the same one without label (classifier-free), which needs classes.
     """
 
     noise: NoiseRange
@@ -55,20 +58,41 @@ class Plan:
     sampler: Sampler = SAMPLERS["heun"]
     reference: Denoiser | None = None
     at: tuple[float, ...] | None = None
+    warm: WarmStart | None = None
 
     def __post_init__(self) -> None:
-        inner = (self.noise.highest, *(self.at or ()), self.noise.lowest)
+        inner = (self.highest, *(self.at or ()), self.noise.lowest)
         if self.at and any(not below < sigma for sigma, below in pairwise(inner)):
             raise ValueError(
-                f"The levels to visit must fall strictly between {self.noise.highest:g} and {self.noise.lowest:g}, got {self.at}."
+                f"The levels to visit must fall strictly between {self.highest:g} and {self.noise.lowest:g}, got {self.at}."
             )
+        if self.warm is not None:
+            check_levels(self.levels, self.warm.sigma, self.noise)
+
+    @property
+    def highest(self) -> float:
+        """The unshifted level at which sampling begins."""
+        return self.noise.highest if self.warm is None else self.warm.sigma / self.noise.shift
 
     @property
     def levels(self) -> Tensor:
-        """The shifted levels, falling from the highest to 0 (float64)."""
+        """The shifted levels, falling from the first to 0 (float64)."""
         if self.at is not None:
-            return torch.tensor([self.noise.highest, *self.at, 0.0], dtype=torch.float64) * self.noise.shift
-        return self.noise.visits(self.steps) if self.sampler is renoise else self.noise.steps(self.steps)
+            return torch.tensor([self.highest, *self.at, 0.0], dtype=torch.float64) * self.noise.shift
+        if self.sampler is not renoise:
+            return self.noise.steps(self.steps, None if self.warm is None else self.warm.sigma)
+        return self.noise.visits(self.steps, None if self.warm is None else self.warm.sigma)
+
+    def first(self, sources: list[torch.Generator], shape: tuple[int, int, int], labels: Labels | None) -> Images:
+        """The noisy images at the first level, one per generator, on the CPU; ValueError if a start gives what it cannot."""
+        if self.warm is None:
+            return float(self.levels[0]) * normal(sources, shape)
+        return self.warm.draw(sources, shape, labels)
+
+
+def steps_below(noise: NoiseRange, steps: int, sigma: float) -> int:
+    """How many steps as fine a grid as one of `steps` from the highest level takes from sigma on; at least 1."""
+    return max(1, int((noise.steps(steps)[:-1] < sigma).sum()))
 
 
 def balanced(seeds: Sequence[int], num_classes: int) -> Labels:
@@ -85,18 +109,20 @@ def generate(
     """
     if batch_size < 1:
         raise ValueError(f"The batch size must be at least 1, got {batch_size}.")
-    device = next(denoiser.parameters()).device
-    levels = plan.levels
     for start in range(0, len(seeds), batch_size):
-        part = seeds[start : start + batch_size]
-        sources = generators([seed_of(seed) for seed in part])
+        sources = generators([seed_of(seed) for seed in seeds[start : start + batch_size]])
+        yield from_sources(denoiser, shape, sources, labels[start : start + batch_size], plan)
 
-        def noise(sources: list[torch.Generator] = sources) -> Images:
-            return normal(sources, shape).to(device)
 
-        denoise = _guided(denoiser, labels[start : start + batch_size].to(device), plan)
-        with torch.no_grad():
-            yield plan.sampler(denoise, float(levels[0]) * noise(), levels, noise).float().cpu()
+@torch.no_grad()
+def from_sources(
+    denoiser: Denoiser, shape: tuple[int, int, int], sources: list[torch.Generator], labels: Labels, plan: Plan
+) -> Images:
+    """Images [generator, *shape] in model range on the CPU, all their randomness from their own generators."""
+    device, conditional = next(denoiser.parameters()).device, denoiser.backbone.num_classes > 0
+    denoise = _guided(denoiser, labels.to(device), plan)
+    first = plan.first(sources, shape, labels if conditional else None).to(device)
+    return plan.sampler(denoise, first, plan.levels, lambda: normal(sources, shape).to(device)).float().cpu()
 
 
 def _guided(denoiser: Denoiser, labels: Labels, plan: Plan) -> Denoise:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pixelpath.starts.flow import Flow
 from pixelpath.starts.gaussian import MomentGaussian
 from pixelpath.starts.mixture import ConvolvedMixture
 from pixelpath.starts.simple import Empirical, Naive
@@ -30,6 +32,7 @@ def _loaders() -> dict[str, Load]:
         "gaussian": MomentGaussian.from_state,
         "mixture": ConvolvedMixture.from_state,
         "student": ConvolvedStudentMixture.from_state,
+        "flow": Flow.from_state,
         "splice": lambda facts, tensors: TailSplice.from_state(facts, tensors, restore),
         "softlog": lambda facts, tensors: SoftLog.from_state(facts, tensors, restore),
         "naive": Naive.from_state,
@@ -57,14 +60,17 @@ def save(start: Start, folder: Path, about: dict[str, Any] | None = None) -> Non
     partial[1].replace(folder / FACTS)
 
 
-def load(folder: Path) -> Start:
-    """The start that `save` wrote; raises FileNotFoundError if there is none, ValueError if it cannot be read."""
+def load(folder: Path, others: Mapping[str, Load] | None = None) -> Start:
+    """The start that `save` wrote; `others` makes starts of families that are not known here.
+
+    Raises FileNotFoundError if there is none, ValueError if it cannot be read.
+    """
     facts = _document(folder)["facts"]
     try:
         tensors = load_file(folder / TENSORS)
     except (OSError, SafetensorError) as error:
         raise _damaged(folder / TENSORS, str(error)) from error
-    return restore(facts, tensors)
+    return restore(facts, tensors, others)
 
 
 def about(folder: Path) -> dict[str, Any]:
@@ -72,9 +78,9 @@ def about(folder: Path) -> dict[str, Any]:
     return _document(folder)["about"]
 
 
-def restore(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Start:
+def restore(facts: dict[str, Any], tensors: dict[str, Tensor], others: Mapping[str, Load] | None = None) -> Start:
     """The start whose state this is; raises ValueError for a family that is not known, or tensors that do not fit it."""
-    family, loaders = facts.get("family"), _loaders()
+    family, loaders = facts.get("family"), _loaders() | dict(others or {})
     if family not in loaders:
         raise ValueError(f"A start of the family {family!r} is not known ({', '.join(loaders)}): update pixelpath.")
     try:

@@ -258,7 +258,7 @@ def principal(
     source = torch.Generator().manual_seed(seed)
     searched = rows if len(rows) <= SEARCHED else rows[torch.randperm(len(rows), generator=source)[:SEARCHED]]
     centred = (searched - mean.to(rows.dtype)).numpy()
-    found = randomized_svd(centred, rank, n_oversamples=16, random_state=seed)[2]
+    found = randomized_svd(centred, rank, n_oversamples=16, random_state=seed % 2**32)[2]
     basis = torch.linalg.qr(torch.from_numpy(found.T.copy()).double()).Q
     spread, turn = torch.linalg.eigh(scatter(rows, mean, basis) / (len(rows) - 1))
     return (basis @ turn).flip(1), spread.clamp(min=0).flip(0)

@@ -224,7 +224,7 @@ def _components(
     seen = placed[:, :leading].numpy()
     least = LEAST * float(placed[:, :leading].var(0).mean()) or LEAST
     kind = "full" if isinstance(form, Full) else "diag"
-    mixture = GaussianMixture(components, covariance_type=kind, reg_covar=least, max_iter=300, random_state=seed)
+    mixture = GaussianMixture(components, covariance_type=kind, reg_covar=least, max_iter=300, random_state=seed % 2**32)
     with warnings.catch_warnings():
         # Any parameters make a law, converged or not: how good it is, its certificate says.
         warnings.simplefilter("ignore", ConvergenceWarning)

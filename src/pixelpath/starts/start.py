@@ -125,17 +125,18 @@ def part_weights(
 ) -> Float[Tensor, "batch part"]:
     """ln of how much each part counts for each image: its share among the parts of the image's class, or among all without class.
 
-    Parts of other classes count -inf. Raises ValueError for labels that do not fit the batch, or of classes that were not fitted.
+    Parts of other classes count -inf. A start fitted without classes (num_classes 0) is the same for every label. Raises
+    ValueError for labels that do not fit the batch, or of classes that were not fitted.
     """
     if labels is None:
         labels = torch.full((batch,), num_classes)
     if len(labels) != batch:
         raise ValueError(f"A start needs one label for each of {batch} images, got {len(labels)}: give as many.")
-    chosen = labels.cpu()[:, None]
+    chosen = labels.cpu()[:, None] if num_classes else torch.zeros(batch, 1, dtype=torch.int64)
     counted = (chosen == classes) | (chosen == num_classes)
     if not counted.any(1).all():
         unseen = sorted({int(label) for label in chosen[~counted.any(1), 0]})
-        seen = classes.unique().tolist() if num_classes else "none"
+        seen = classes.unique().tolist()
         raise ValueError(
             f"This start was not fitted to images of class {unseen[0]} (its classes: {seen}): "
             f"fit it to images of that class, or ask for no class with label {num_classes}."

@@ -1,0 +1,267 @@
+"""The command `pixelpath start fit`: where sampling of a run may begin instead of at noise alone, chosen and certified.
+
+*Warm* samples begin at the start, *cold* ones at noise alone, as the control. A start's folder holds the start, search.json with
+everything that was compared, pictures and a report.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from pixelpath.commands import evaluations
+from pixelpath.commands.compare import Real, pixels
+from pixelpath.commands.evaluations import Curve
+from pixelpath.commands.folder import write_json
+from pixelpath.commands.pictures import evaluations_plot, save_png
+from pixelpath.commands.prepare import Data, choose_device, read_data_of, say
+from pixelpath.commands.sample import How, choose_labels, free_folder, make
+from pixelpath.commands.start_pictures import beside, certificate_plot, neighbours_plot, tails_plot
+from pixelpath.commands.start_report import write_start_report
+from pixelpath.data import sources
+from pixelpath.evaluation.distances import nearest
+from pixelpath.noise import generators, seed_of
+from pixelpath.recipes.families import FAMILIES, Family, Known
+from pixelpath.recipes.fit_start import Candidate, Search, fit_start
+from pixelpath.recipes.generate import steps_below
+from pixelpath.recipes.run import Run, open_run
+from pixelpath.recipes.start import RunSamples, check_generator, save_start
+from pixelpath.sampling.checks import noised
+
+LawName = Literal[
+    "auto", "moment", "moment-by-class", "mixture", "mixture-by-class", "student", "splice", "softlog", "flow", "samples"
+]
+assert set(get_args(LawName)) - {"auto", "samples"} == set(FAMILIES)
+MEMORY = 2**30  # bytes of training images, in model range, that a start is fitted to
+SHOWN = 12
+NEIGHBOURS = 500  # images of each kind whose nearest training image is looked for
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How warm and cold samples are compared: `count` samples at each of some numbers of steps."""
+
+    count: int = 500
+    """Samples at every number of steps; 0 leaves the comparison out."""
+    steps: tuple[int, ...] = ()
+    """Numbers of steps; an eighth, a fourth, half and all of the recipe's if not given."""
+
+    def __post_init__(self) -> None:
+        if self.count < 0 or self.count == 1 or min(self.steps, default=1) < 1:
+            raise ValueError(f"--quality.count must be 0 or at least 2 and steps at least 1, got {self.count} and {self.steps}.")
+
+
+USUAL = Quality()
+
+
+def start(
+    action: Annotated[Literal["fit"], tyro.conf.Positional],
+    run: Annotated[Path, tyro.conf.Positional],
+    law: tuple[LawName, ...] = ("auto",),
+    budget: float | None = None,
+    sigma: float | None = None,
+    generator: Path | None = None,
+    data: Path | None = None,
+    points: int = 2048,
+    quality: Quality = USUAL,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    out: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """Fit a start for sampling a run in fewer steps: choose its law and level by held-out images, and report how good it is.
+
+    Then: pixelpath sample RUN --start START --steps N.
+
+    Args:
+        action: What to do: fit.
+        run: Folder of a stage-two run.
+        law: Families to compare: auto takes those that suit the data; samples are those of another run (--generator).
+        budget: How many nats the start may be from the noised data; 0.02 up to 64 values an image, else 0.05, if not given.
+        sigma: Begin at this level, budget or not: deviation of the noise in model range, where data have about 0.5.
+        generator: A one-step run on the same data whose samples, noised to --sigma, are the start.
+        data: Images to fit it to, brought to the size of the run's; the run's own data if not given.
+        points: Noisy held-out images at each level by which laws are compared.
+        quality: How to compare warm and cold samples.
+        seed: All randomness of the fit is a function of it.
+        checkpoint: A folder of RUN/checkpoints other than the latest.
+        out: New or empty folder; RUN/starts/1, 2, ... if not given.
+        device: cpu, cuda, mps; chosen by itself if not given.
+    """
+    chosen = choose_device(device)
+    opened = open_run(run, checkpoint, chosen)
+    denoiser = opened.denoiser
+    if opened.recipe.is_one_step:
+        raise ValueError(
+            f"{run} is a one-step model, whose estimates are images and not means of them, so nothing certifies a start for it: "
+            "fit one for a diffusion run, perhaps with this one as its --generator."
+        )
+    families = _families(law, opened, generator, sigma, chosen)
+    folder = free_folder(run / "starts", out)
+    content = read_data_of(opened, data)
+    known = known_of(opened, content)
+    say(f"Fitting to {len(known.training)} training images, comparing on {len(known.held_out)} held-out ones.")
+    search = fit_start(denoiser, opened.noise, known, families, budget, sigma, seed, points, chosen)
+    usual = opened.recipe.sampling.steps
+    fewer = steps_below(opened.noise, usual, search.warm.sigma)
+    savings = f"As fine a grid as the recipe's {usual} steps takes {fewer} of them from there on."
+    about = {"name": search.chosen.name, "divergence": search.chosen.divergence(), "budget": search.budget, "steps": fewer}
+    save_start(folder, search.warm, opened, about)
+    say(f"{search.sentence()} {savings}")
+    for candidate in search.candidates:
+        say(f"  {line(candidate)}")
+    for name, why in search.left_out.items():
+        say(f"  {name}: left out. {why}")
+    _pictures(folder, opened, known, search, chosen)
+    found = _quality(folder, opened, content, quality, search, chosen)
+    near = _neighbours(folder, opened, known, quality, fewer, chosen)
+    write_json(folder / "search.json", record(search, savings) | {"quality": found, "neighbours": near})
+    say(f"Start: {folder}; report: {write_start_report(folder)}.")
+    say(f"Use it: pixelpath sample {run} --start {folder} --steps {fewer}")
+
+
+def known_of(run: Run, data: Data) -> Known:
+    """Training and held-out images in model range, evenly chosen where they would take too much memory.
+
+    Where the recipe flips images, its denoiser has learned the flipped ones too: every second image is flipped, and small
+    training sets hold each both ways.
+    """
+    most = max(2, MEMORY // (4 * math.prod(run.shape)))
+    sides = [_encoded(run, side, most) for side in (data.training, data.held_out)]
+    classes = len(run.classes) if data.training.classes == run.classes else 0
+    (training, own), (held_out, other) = sides
+    if run.recipe.flip and 2 * len(training) <= most:
+        training, own = torch.cat([training, training.flip(3)]), own.repeat(2)
+    elif run.recipe.flip:
+        training = _every_second_flipped(training)
+    held_out = _every_second_flipped(held_out) if run.recipe.flip else held_out
+    return Known(training, held_out, own if classes else None, other if classes else None, classes)
+
+
+def line(candidate: Candidate) -> str:
+    """One candidate in words."""
+    if candidate.against:
+        return f"{candidate.name}: not used, {candidate.against}."
+    found = candidate.divergence()
+    nats = "no density" if found is None else f"{found:.3g} nats"
+    remark = f", {candidate.remark}" if candidate.remark else ""
+    return f"{candidate.name}: sigma {candidate.sigma:.3g}, {nats}, fitted in {candidate.seconds:.1f} s{remark}."
+
+
+def record(search: Search, savings: str) -> dict[str, Any]:
+    """Everything that was compared, JSON-ready."""
+    return {
+        "sentence": search.sentence(),
+        "savings": savings,
+        "budget": search.budget,
+        "sigma": search.warm.sigma,
+        "chosen": search.chosen.name,
+        "index": None if search.index is None else asdict(search.index),
+        "candidates": [_record(candidate) for candidate in search.candidates],
+        "left_out": search.left_out,
+        "remarks": list(search.remarks),
+        "seconds": search.seconds,
+    }
+
+
+def _record(candidate: Candidate) -> dict[str, Any]:
+    certificate, tails, found = candidate.certificate, candidate.tails, candidate.divergence()
+    return {
+        "name": candidate.name,
+        "sigma": candidate.sigma,
+        "divergence": found,
+        "error": None if found is None else candidate.error(),
+        "seconds": candidate.seconds,
+        "numbers": candidate.numbers,
+        "against": candidate.against,
+        "remark": candidate.remark,
+        "tails": None if tails is None else [asdict(each) | {"certified": each.certified} for each in tails.quantiles],
+        "certificate": None if certificate is None else [asdict(row) for row in certificate.rows],
+    }
+
+
+def _families(
+    law: Sequence[LawName], run: Run, generator: Path | None, sigma: float | None, device: torch.device
+) -> dict[str, Family] | None:
+    """The families named, None for the usual ones; ValueError for names that do not go together."""
+    if ("samples" in law) != (generator is not None):
+        raise ValueError("--law samples and --generator RUN belong together: give both, or neither.")
+    if "auto" in law and len(law) > 1:
+        raise ValueError("--law auto compares the families that suit the data: name it alone, or name the others alone.")
+    if "auto" in law:
+        return None
+    families = {name: FAMILIES[name] for name in law if name != "samples"}
+    if generator is not None:
+        other = open_run(generator, device=device)
+        check_generator(other, run)
+        families["samples"] = lambda known, noise, seed: RunSamples(other)
+    without = [name for name in law if name in ("samples", "softlog")]
+    if without and sigma is None:
+        raise ValueError(f"--law {without[0]} has no density, so no level can be chosen for it: give --sigma, and try several.")
+    return families
+
+
+def _encoded(run: Run, side: sources.Source, most: int) -> tuple[Tensor, Tensor]:
+    places = np.linspace(0, len(side) - 1, min(len(side), most)).round().astype(np.int64)
+    native = torch.from_numpy(sources.gather(side, places))
+    return run.normaliser.encode(native), torch.from_numpy(sources.labels(side)[places])
+
+
+def _every_second_flipped(images: Tensor) -> Tensor:
+    return torch.where(torch.arange(len(images))[:, None, None, None] % 2 == 1, images.flip(3), images)
+
+
+def _pictures(folder: Path, run: Run, known: Known, search: Search, device: torch.device) -> None:
+    """The certificates; start samples and noised held-out images, their tails, some of them side by side."""
+    save_png(folder / "certificate.png", certificate_plot(search))
+    count, sigma = min(4096, len(known.held_out)), search.warm.sigma
+    labels = None if known.held_out_labels is None else known.held_out_labels[:count]
+    true = noised(known.held_out[:count], sigma, [seed_of(place, 8) for place in range(count)])
+    drawn = search.warm.draw(generators(seed_of(place, 9) for place in range(count)), run.shape, labels)
+    save_png(folder / "tails.png", tails_plot(drawn, true, search.chosen.name))
+    own = None if labels is None else labels[:SHOWN].to(device)
+    level = torch.full((min(SHOWN, count),), sigma, device=device)
+    with torch.no_grad():
+        estimates = [run.denoiser(side[:SHOWN].to(device), level, own).cpu() for side in (true, drawn)]
+    save_png(folder / "beside.png", beside(true[:SHOWN], drawn[:SHOWN], *estimates, run.normaliser.decode))
+
+
+def _quality(folder: Path, run: Run, data: Data, quality: Quality, search: Search, device: torch.device) -> list[dict[str, Any]]:
+    """Distance in pixels over evaluations, cold and warm, unguided; drawn and returned."""
+    if quality.count == 0:
+        return []
+    usual = run.recipe.sampling.steps
+    steps = sorted({max(1, usual // part) for part in (8, 4, 2, 1)}) if not quality.steps else sorted(set(quality.steps))
+    ways = [How(steps=number, scale=1.0, start=where) for where in (None, folder) for number in steps]
+    seeds = range(min(quality.count, max(2, Real(data).few)))
+    curves: list[Curve] = evaluations.curves([run], data, seeds, ways, [pixels(data)], device)
+    found = [asdict(curve) for curve in curves]
+    save_png(folder / "evaluations.png", evaluations_plot(found))
+    return found
+
+
+def _neighbours(
+    folder: Path, run: Run, known: Known, quality: Quality, steps: int, device: torch.device
+) -> dict[str, dict[str, float]]:
+    """Distances of held-out images, warm and cold samples to the nearest training image: drawn, and their quantiles."""
+    count = min(quality.count, NEIGHBOURS, len(known.held_out))
+    if count == 0:
+        return {}
+    seeds, found = range(count), {"held-out images": known.held_out[:count]}
+    for name, how in (("warm samples", How(steps=steps, scale=1.0, start=folder)), ("cold samples", How(scale=1.0))):
+        made = make(run, seeds, choose_labels(run, seeds, ()), how, device)
+        found[name] = run.normaliser.encode(made.images)
+    distances = {name: nearest(images.flatten(1), known.training.flatten(1)) for name, images in found.items()}
+    save_png(folder / "neighbours.png", neighbours_plot(distances))
+    return {
+        name: {"median": float(each.median()), "q05": float(each.double().quantile(0.05)), "least": float(each.min())}
+        for name, each in distances.items()
+    }

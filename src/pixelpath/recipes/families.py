@@ -1,0 +1,160 @@
+"""The families of starts: how each is fitted to images, with sizes that follow from how many there are.
+
+A *family* makes a start from images. Numbers of components were chosen on the digits and on Fashion-MNIST (docs/results.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Int
+from torch import Tensor
+
+from pixelpath.evaluation.tails import Index, hill, radii, require_moments
+from pixelpath.noise import NoiseRange
+from pixelpath.starts.flow import fit_flow
+from pixelpath.starts.gaussian import fit_gaussian
+from pixelpath.starts.mixture import fit_mixture
+from pixelpath.starts.start import Fitted, Start
+from pixelpath.starts.student import fit_student
+from pixelpath.starts.tails import SoftLog, fit_splice, soft_log
+
+RATIO = 1.15  # of neighbouring levels of a certificate
+LOWEST = 0.02  # of the data's deviation: no start is looked for below
+TINY = 64  # values up to which an image is a point of low dimension
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Clean images in model range [image, channel, row, column] on the CPU, with their classes if there are any.
+
+    `training` is what starts are fitted to, `held_out` what they are judged by. Raises ValueError for sets that are not of one
+    shape, and where classes lack labels.
+    """
+
+    training: Fitted
+    held_out: Fitted
+    training_labels: Int[Tensor, "training"] | None = None
+    held_out_labels: Int[Tensor, "held_out"] | None = None
+    num_classes: int = 0
+
+    def __post_init__(self) -> None:
+        shapes = [list(each.shape[1:]) for each in (self.training, self.held_out)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"Training images of shape {shapes[0]} and held-out ones of {shapes[1]}: give images of one shape.")
+        if min(len(self.training), len(self.held_out)) < 2:
+            raise ValueError(
+                f"A start is fitted to training images and judged by held-out ones, got {len(self.training)} and "
+                f"{len(self.held_out)}: give at least 2 of each, better some hundreds."
+            )
+        if self.num_classes and (self.training_labels is None or self.held_out_labels is None):
+            raise ValueError(f"{self.num_classes} classes need the labels of training and held-out images: give both.")
+
+    @property
+    def values(self) -> int:
+        """Values of an image."""
+        return self.training[0].numel()
+
+    def index(self) -> Index | None:
+        """The tail index of the training images' radii; None for fewer than 2,000, which cannot tell."""
+        return hill(radii(self.training)) if len(self.training) >= 2000 else None
+
+
+Family = Callable[[Known, NoiseRange, int], Start]
+"""(images, the levels the denoiser learned, seed) -> a start fitted to the training images."""
+
+
+def moment(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A Gaussian of the images' moments; ValueError for tails so heavy that these do not exist."""
+    _require(known)
+    return fit_gaussian(known.training)
+
+
+def moment_by_class(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A Gaussian for each class."""
+    _require(known)
+    return fit_gaussian(known.training, known.training_labels, known.num_classes)
+
+
+def mixture(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A mixture of Gaussians: a component for every 40 images, 10 to 40 of them."""
+    _require(known)
+    count = max(1, min(40, len(known.training) // 40))
+    return fit_mixture(known.training, components=count, coordinates=_coordinates(known, len(known.training)), seed=seed)
+
+
+def mixture_by_class(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A mixture of Gaussians for each class: a component for every 100 images, at most 10."""
+    _require(known)
+    assert known.training_labels is not None
+    fewest = int(known.training_labels.bincount(minlength=known.num_classes).min())
+    count = max(1, min(10, fewest // 100))
+    return fit_mixture(
+        known.training, known.training_labels, known.num_classes, count, _coordinates(known, len(known.training)), seed=seed
+    )
+
+
+def student(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A mixture of Student laws, of three components or fewer where images are few, diagonal above 64 values."""
+    components = max(1, min(3, len(known.training) // (4 * known.values + 100)))
+    return fit_student(known.training, components=components, diagonal=known.values > TINY, seed=seed)
+
+
+def splice(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A generalised Pareto tail on a mixture of Gaussians, or on one Gaussian where images are few."""
+    components = max(1, min(10, len(known.training) // 100))
+    bulk = fit_mixture(known.training, components=components, coordinates=_coordinates(known, len(known.training)), seed=seed)
+    return fit_splice(known.training, bulk, seed=seed)
+
+
+def softlog(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A Gaussian of sign(x) ln(1 + |x|) about the median."""
+    law = fit_gaussian(soft_log(known.training))
+    return SoftLog(law)
+
+
+def flow(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A normalising flow, given the level and the class; needs the package zuko."""
+    levels = levels_of(known, noise)
+    return fit_flow(known.training, known.training_labels, known.num_classes, levels=(levels[-1], levels[0]), seed=seed)
+
+
+FAMILIES: dict[str, Family] = {
+    "moment": moment,
+    "moment-by-class": moment_by_class,
+    "mixture": mixture,
+    "mixture-by-class": mixture_by_class,
+    "student": student,
+    "splice": splice,
+    "softlog": softlog,
+    "flow": flow,
+}
+
+
+def usual(known: Known) -> dict[str, Family]:
+    """The families compared unless told otherwise: by class where there are classes, heavy tails where the data have."""
+    names = ["moment", "mixture"]
+    names += ["moment-by-class", "mixture-by-class"] if known.num_classes else []
+    index = known.index()
+    names += ["student", "splice"] if index is not None and index.heavy else []
+    return {name: FAMILIES[name] for name in names}
+
+
+def levels_of(known: Known, noise: NoiseRange) -> list[float]:
+    """Falling levels, neighbours a ratio of about 1.15 apart, over the range learned or its part above what data can show."""
+    high = noise.highest * noise.shift
+    low = min(max(noise.lowest * noise.shift, LOWEST * float(known.training.std())), high / 2)
+    count = max(8, math.ceil(math.log(high / low) / math.log(RATIO)) + 1)
+    return [high * (low / high) ** (place / (count - 1)) for place in range(count)]
+
+
+def _coordinates(known: Known, count: int) -> int:
+    return min(32, known.values, max(1, count // 4))
+
+
+def _require(known: Known) -> None:
+    index = known.index()
+    if index is not None:
+        require_moments(index)

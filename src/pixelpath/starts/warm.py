@@ -1,0 +1,68 @@
+"""A start and the level to begin at, as a sampling run takes it.
+
+*Expected energies* are the residual energies (sampling/checks.py) of held-out images noised to that level, by the denoiser that
+the start was chosen for: start samples must have the same, or they were made for another level or another denoiser.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pixelpath.noise import generators, seed_of
+from pixelpath.sampling.checks import Energies, check_finite, check_residual, residual_energy
+from pixelpath.starts.start import Start
+from pixelpath.types import Denoise, Images, Labels
+
+SPREAD = 0.02  # standard error wanted of a mean residual energy; it is sqrt(2 / d) for one image of d values of pure noise
+FEWEST, MOST = 64, 4096  # images of a check
+CHECK = 2  # second part of the keys of their seeds
+
+
+@dataclass(frozen=True, eq=False)
+class WarmStart:
+    """Sampling begins with draws of `start` at `sigma` (deviation of the noise, in model range, shifted).
+
+    `expected` are the expected energies, None where they are not known. Raises ValueError unless sigma is finite and above 0.
+    """
+
+    start: Start
+    sigma: float
+    expected: Energies | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma < math.inf:
+            raise ValueError(f"A warm start needs a finite sigma above 0 to begin at, got {self.sigma}: choose its level.")
+
+    def draw(self, sources: list[torch.Generator], shape: Sequence[int] | None = None, labels: Labels | None = None) -> Images:
+        """One noisy image per generator at sigma, float32 on the CPU: `draw(generators(range(64)))`.
+
+        Raises ValueError for samples that are not finite or, where it is given, not of the `shape` [channel, row, column].
+        """
+        drawn = self.start.sample(sources, self.sigma, None if labels is None else labels.cpu())
+        if shape is not None and tuple(drawn.shape[1:]) != tuple(shape):
+            raise ValueError(
+                f"The start makes images of shape {list(drawn.shape[1:])} and the denoiser takes {list(shape)}: fit a start to "
+                "the data of this model."
+            )
+        check_finite(drawn)
+        return drawn
+
+    def check(self, denoise: Denoise, count: int, labels: Labels | None = None, device: torch.device | str = "cpu") -> float:
+        """The residual energy of `count` start samples over the expected one: about 1; ValueError if they are a tenth apart.
+
+        `denoise` works on `device` and is bound to `labels`, one for each sample. The samples are none that a user's seeds make.
+        Raises ValueError if the expected energies are not known.
+        """
+        if self.expected is None:
+            raise ValueError("The expected energies of this start are not known: give those of held-out images noised to sigma.")
+        drawn = self.draw(generators(seed_of(index, CHECK) for index in range(count)), labels=labels)
+        return check_residual(residual_energy(denoise, drawn.to(device), self.sigma), self.expected, self.sigma)
+
+
+def check_count(values: int) -> int:
+    """How many images of so many values tell a mean residual energy to about 2 %."""
+    return min(MOST, max(FEWEST, math.ceil(4 / (values * SPREAD**2))))

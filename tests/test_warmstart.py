@@ -1,0 +1,349 @@
+"""The acceptance problems of warm starts: laws with exact denoisers, on which every promise has a number.
+
+By default each runs at a size of seconds, `FAST`. The full sizes, with the thresholds as they were set, take minutes:
+
+    python -m pytest tests/test_warmstart.py -m full
+
+A cold run begins at sigma 80. F is the distance between two sets of true samples; evaluations are counted calls of the denoiser.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import mean
+from typing import Any
+
+import pytest
+import torch
+from benchmarks import targets, warmstart_targets
+from benchmarks.targets import Target
+from benchmarks.warmstart_targets import COLD, USUAL, Problem, measured, sampled
+from tests.starts.laws import score_gap
+from tests.starts.test_student import convolved, single
+from torch import Tensor
+
+from pixelpath.evaluation.certificate import Certificate, certify
+from pixelpath.evaluation.held_out import LabelledDenoise
+from pixelpath.evaluation.tails import tail_gate
+from pixelpath.noise import generators, normal, seed_of
+from pixelpath.recipes import families
+from pixelpath.recipes.families import Known
+from pixelpath.recipes.fit_start import fit_start
+from pixelpath.sampling.checks import check_residual, noised, residual_energy
+from pixelpath.sampling.samplers import ancestral, heun
+from pixelpath.starts.gaussian import fit_gaussian
+from pixelpath.starts.mixture import fit_mixture
+from pixelpath.starts.simple import Naive
+from pixelpath.starts.start import Law
+from pixelpath.starts.student import fit_student
+from pixelpath.types import Images, Labels, Sigmas
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How many seeds, and the share of a problem's points that are sampled."""
+
+    seeds: int
+    points: float
+
+    def of(self, name: str) -> Problem:
+        """A problem of the benchmark at this size."""
+        problem = warmstart_targets.problems()[name]
+        return replace(problem, count=int(problem.count * self.points), fitted=int(problem.fitted * max(0.5, self.points)))
+
+
+FAST, FULL = Scale(1, 0.3), Scale(3, 1.0)
+SCALES = pytest.mark.parametrize("scale", [FAST, pytest.param(FULL, marks=pytest.mark.full)], ids=["fast", "full"])
+TARGETS = [targets.modes, targets.sixteen, targets.digits, targets.student, targets.spiral]
+
+
+def means(problem: Problem, scale: Scale, cold: dict[str, int], warm: list[str]) -> dict[str, dict[str, float]]:
+    """The mean over seeds of everything measured, by the name of the run."""
+    rows = [row for seed in range(scale.seeds) for row in measured(problem, seed, cold, warm)]
+    names = {row["name"] for row in rows}
+    numbers = {key for row in rows for key, value in row.items() if isinstance(value, float | int)}
+    return {
+        name: {key: mean(row[key] for row in rows if row["name"] == name) for key in numbers if key in rows[0]} for name in names
+    }
+
+
+# 1: the targets are what they say
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_oracle_is_the_slope_of_the_density(target: Callable[[], Target]) -> None:
+    found = target()
+    points = found.sample(6, seed=1)
+    for sigma in (0.05, 1.0, 20.0):
+        noisy = points + sigma * torch.randn_like(points)
+        assert score_gap(found, noisy, torch.tensor(sigma, dtype=torch.float64)) < 1e-10  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_oracle_has_the_least_error_on_samples_of_the_target(target: Callable[[], Target]) -> None:
+    """Of the oracle's error on true samples: E|x - D|^2 = E|x - cD|^2 is least at c = 1, where <x - D, D> = 0."""
+    found, sigma = target(), torch.tensor(0.7, dtype=torch.float64)
+    clean = found.sample(4000, seed=2)
+    clean = clean[clean.flatten(1).norm(dim=1) < 30]
+    estimate = found.denoise(clean + 0.7 * torch.randn_like(clean), sigma)
+    slopes = ((clean - estimate) * estimate).flatten(1).sum(1)
+    assert abs(float(slopes.mean())) < 4 * float(slopes.std()) / len(slopes) ** 0.5
+    assert 0.02 * float(estimate.square().sum(3).mean()) > 4 * float(slopes.std()) / len(slopes) ** 0.5  # 2 % would be seen
+
+
+def test_the_noised_student_density_to_radius_400_by_three_quadratures() -> None:
+    """Over the precision by Gauss-Legendre (the target), by the law's own rule, and over the clean image (an adaptive integral)."""
+    target, law = targets.student(3.0), single(3.0, [1.0, 1.0])
+    radii = torch.tensor([0.0, 0.5, 2.0, 7.0, 30.0, 120.0, 400.0], dtype=torch.float64)
+    points = torch.stack([0.6 * radii, -0.8 * radii], 1).reshape(-1, 1, 1, 2)
+    for sigma in (0.3, 1.05, 2.3):
+        expected = torch.tensor([convolved(radius, 3.0, sigma) for radius in radii.tolist()], dtype=torch.float64)
+        for found in (target.log_prob(points, sigma), law.log_prob(points, sigma)):
+            assert float((found - expected).abs().max()) < 1e-3
+        noisy = points + torch.randn_like(points)
+        level = torch.tensor(sigma, dtype=torch.float64)
+        torch.testing.assert_close(target.denoise(noisy, level), law.denoise(noisy, level), rtol=1e-4, atol=1e-4)
+
+
+# 2 to 6: fewer evaluations, no farther from the data
+
+
+@SCALES
+def test_modes_from_a_mixture_in_13_evaluations(scale: Scale) -> None:
+    found = means(replace(scale.of("modes"), count=10_000), scale, {"cold": 18}, ["mixture"])
+    assert (found["cold"]["nfe"], found["mixture"]["nfe"]) == (35, 13)
+    assert found["mixture"]["distance"] <= 0.8 * found["cold"]["distance"]
+    assert found["mixture"]["over_floor"] < 1.4
+
+
+@SCALES
+def test_sixteen_values_from_a_mixture_in_17_evaluations(scale: Scale) -> None:
+    found = means(replace(scale.of("sixteen"), count=10_000), scale, {"cold": 12}, ["mixture"])
+    assert (found["cold"]["nfe"], found["mixture"]["nfe"]) == (23, 17)
+    assert found["mixture"]["distance"] <= found["cold"]["distance"]
+    assert found["mixture"]["over_floor"] < 1.5 < found["cold"]["over_floor"]
+
+
+@SCALES
+def test_digits_from_a_moment_law_and_a_mixture(scale: Scale) -> None:
+    """The moment law begins where its own certificate says; the mixture at sigma 1.5, where the naive start is a disaster."""
+    problem = scale.of("digits")
+    problem = replace(problem, count=problem.count // (2 if scale is FAST else 1))
+    known = problem.target.sample(3000 if scale is FULL else 1000, seed=9)
+    law = fit_gaussian(problem.target.sample(problem.fitted, seed=8))
+    sigma = certificates(problem.target, {"moment": law}, known, 1.0)["moment"].sigma_for(0.02)
+    assert sigma is not None
+    assert 2 < sigma < 6
+    warm = {"moment": replace(problem.warm["moment"], sigma=sigma), "mixture": problem.warm["mixture of 40"]}
+    warm["naive"] = replace(problem.warm["mixture of 40"], fit=lambda images: Naive((1, 1, 64)))
+    found = means(replace(problem, warm=warm), scale, {"cold": 18}, list(warm))
+    assert [found[name]["nfe"] for name in ("cold", "moment", "mixture")] == [35, 17, 17]
+    assert found["moment"]["distance"] <= 1.15 * found["cold"]["distance"]
+    assert found["mixture"]["distance"] <= (1.0 if scale is FULL else 1.05) * found["cold"]["distance"]
+    assert all(0.95 <= found[name]["nearest"] <= 1.1 for name in ("moment", "mixture"))
+    assert found["naive"]["distance"] > 3 * found["mixture"]["distance"]
+
+
+@SCALES
+def test_heavy_tails_from_a_student_law_in_17_evaluations(scale: Scale) -> None:
+    found = means(scale.of("student"), scale, {}, ["Student", "naive", "moment"])
+    assert found["Student"]["nfe"] == 17
+    assert found["Student"]["over_floor"] <= 1.8
+    assert abs(found["Student"]["q0.999"]) <= 0.12
+    assert abs(found["Student"]["q0.99"]) <= 0.05
+    assert found["naive"]["q0.999"] < -0.5
+    assert found["moment"]["q0.999"] < -0.3
+
+
+# 7 to 9: the certificate and the choice of the level
+
+
+def labelled(target: Target) -> LabelledDenoise:
+    """The oracle, which has no classes."""
+
+    def denoise(noisy: Images, sigma: Sigmas, labels: Labels | None) -> Images:
+        return target.denoise(noisy, sigma)
+
+    return denoise
+
+
+def falling(lowest: float, ratio: float = 1.15) -> list[float]:
+    """Levels from 80 down to `lowest`, evenly in ln sigma."""
+    count = math.ceil(math.log(COLD / lowest) / math.log(ratio)) + 1
+    return [COLD * (lowest / COLD) ** (place / (count - 1)) for place in range(count)]
+
+
+def certificates(target: Target, laws: dict[str, Law], known: Tensor, lowest: float) -> dict[str, Certificate]:
+    return certify(labelled(target), laws, known, None, falling(lowest))
+
+
+def divergence(target: Target, law: Law, sigma: float, count: int, seed: int = 77) -> tuple[float, float]:
+    """KL(p || q) at sigma by Monte Carlo, E[ln p - ln q] over true noised points, and its standard error."""
+    clean = target.sample(count, seed)
+    (source,) = generators([seed + 1])
+    noisy = clean + sigma * torch.randn(clean.shape, generator=source, dtype=torch.float64)
+    gaps = target.log_prob(noisy, sigma) - law.log_prob(noisy, sigma)
+    return float(gaps.mean()), float(gaps.std()) / count**0.5
+
+
+@SCALES
+@pytest.mark.parametrize(("target", "lowest"), [(targets.modes, 0.3), (targets.sixteen, 0.5)])
+def test_the_certificate_is_the_divergence_by_monte_carlo(target: Callable[[], Target], lowest: float, scale: Scale) -> None:
+    found, count = target(), 4000 if scale is FULL else 1000
+    clean = found.sample(4000, seed=1)
+    laws = {"moment": fit_gaussian(clean), "mixture": fit_mixture(clean, components=4)}
+    known = certificates(found, laws, found.sample(count, seed=2), lowest)
+    for name, law in laws.items():
+        for row in known[name].rows[-1::-6]:
+            truth, error = divergence(found, law, row.sigma, 25 * count)
+            slack = max(0.1 * abs(truth), 0.003, 3 * math.hypot(error, row.cross_error))
+            assert row.cross == pytest.approx(truth, abs=slack)
+            assert row.direct == pytest.approx(row.excess, abs=max(0.1 * abs(truth), 0.003, 3 * row.excess_error))
+        assert known[name].rows[-1].cross > 0.05  # where the test has something to see
+
+
+@SCALES
+@pytest.mark.parametrize("share", [0.03, 0.1])
+def test_a_denoiser_in_error_leaves_the_cross_estimate_where_it_was(share: float, scale: Scale) -> None:
+    """An error of `share` of the noise that the oracle leaves, in waves over the points: direct rises, excess falls, by as much."""
+    target, count = targets.sixteen(), 3000 if scale is FULL else 1000
+    law, sigma = fit_gaussian(target.sample(4000, seed=1)), 0.4
+    (source,) = generators([5])
+    waves, phase = torch.randn(16, 16, generator=source), 6.28 * torch.rand(16, generator=source)
+
+    def wrong(noisy: Images, sigma: Sigmas, labels: Labels | None) -> Images:
+        level = sigma.reshape(-1, 1)
+        size = share * (level**-2 + 1 / 1.1).rsqrt()
+        wave = torch.sin(noisy.flatten(1) / (1.1 + level**2).sqrt() @ waves + phase)
+        return target.denoise(noisy, sigma) + (2**0.5 * size * wave).reshape(noisy.shape)
+
+    row = certify(wrong, {"moment": law}, target.sample(count, seed=2), None, falling(sigma))["moment"].rows[-1]
+    truth, error = divergence(target, law, sigma, 25 * count)
+    assert truth > 1
+    assert row.excess <= truth + 3 * error
+    assert row.direct >= truth - 3 * error
+    assert row.cross == pytest.approx(truth, rel=0.1)
+    added = share**2 * 16 * sum(
+        math.log(1.15) / (1 + level**2 / 1.1) for level in falling(sigma)
+    )  # of E|error|^2 / sigma^2 over ln sigma
+    assert row.direct - row.excess == pytest.approx(2 * added, rel=0.35 if scale is FULL else 0.6)
+
+
+@SCALES
+def test_the_level_rises_as_the_budget_falls(scale: Scale) -> None:
+    target, budgets = targets.modes(), (0.1, 0.02, 0.005, 0.001)
+    clean = target.sample(20_000 if scale is FULL else 10_000, seed=1)
+    laws = {"moment": fit_gaussian(clean), "mixture": fit_mixture(clean, components=25)}
+    known = certificates(target, laws, target.sample(3000 if scale is FULL else 1500, seed=2), 0.03)
+    chosen = {name: [certificate.sigma_for(budget) or math.inf for budget in budgets] for name, certificate in known.items()}
+    for name, levels in chosen.items():
+        assert all(math.isfinite(level) for level in levels)
+        assert all(above > below for below, above in zip(levels, levels[1:], strict=False)), (name, levels)
+        for level, budget in zip(levels, budgets, strict=True):
+            truth, error = divergence(target, laws[name], level, 100_000)
+            assert truth <= 1.3 * budget + 3 * error, (name, level, budget)
+    assert all(mixture <= moment for mixture, moment in zip(chosen["mixture"], chosen["moment"], strict=True))
+
+
+@pytest.mark.full
+def test_the_start_chosen_by_itself_keeps_to_its_budget() -> None:
+    """The library's own families, fitted to 10,000 points and judged by 3,000 more: the mixture is chosen, below the moment law."""
+    target = targets.modes()
+    known = Known(target.sample(10_000, seed=1).float(), target.sample(3000, seed=2).float())
+    for budget in (0.1, 0.02):
+        search = fit_start(labelled(target), USUAL, known, budget=budget)
+        assert search.chosen.name == "mixture"
+        assert isinstance(search.warm.start, Law)
+        truth, error = divergence(target, search.warm.start, search.warm.sigma, 100_000)
+        assert truth <= 1.3 * budget + 3 * error
+        moment = next(each for each in search.candidates if each.name == "moment")
+        assert search.warm.sigma < 0.5 * (moment.sigma or 0)
+
+
+# 10 to 12: tails, mismatched schedules, what an SDE mends
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.full) for seed in range(1, 5))])
+def test_the_tail_gate(seed: int) -> None:
+    target = targets.student(3.0)
+    clean, known = target.sample(10_000, seed_of(seed, 1)), target.sample(8000, seed_of(seed, 2))
+    laws = {
+        "moment": fit_gaussian(clean),
+        "mixture": fit_mixture(clean, components=3),
+        "freedom 10": fit_student(clean, freedom=10.0),
+        "freedom 3": fit_student(clean, freedom=3.0),
+        "freedom fitted": fit_student(clean),
+    }
+    passed = {name for name, law in laws.items() if tail_gate(law, known, 1.05, seed=seed).passes}
+    assert passed == {"freedom 3", "freedom fitted"}
+    heavier = targets.student(1.5).sample(10_000, seed_of(seed, 3))
+    with pytest.raises(ValueError, match=r"cannot give a covariance: the tail index of the data is 1\.\d+"):
+        families.moment(Known(heavier, heavier[:100]), USUAL, seed)
+
+
+def test_a_schedule_for_another_level_is_refused() -> None:
+    """Digits: at sigma 1.5 over a schedule for 1.2 the ratio is 1.52, over one for 1.9 it is 0.63, as measured elsewhere."""
+    target = targets.digits()
+    law, known = fit_mixture(target.sample(4000, seed=1), components=10), target.sample(300, seed=2).float()
+    start = law.sample(generators(range(300)), 1.5)
+    for sigma, ratio in ((1.2, 1.52), (1.9, 0.63)):
+        own, theirs = (residual_energy(target.denoise, each, sigma) for each in (start, noised(known, sigma, range(900, 1200))))
+        assert float(own.mean() / theirs.mean()) == pytest.approx(ratio, abs=0.05)
+        with pytest.raises(ValueError, match="start and schedule do not match"):
+            check_residual(own, theirs, sigma)
+    agreed = [residual_energy(target.denoise, each, 1.5) for each in (start, noised(known, 1.5, range(900, 1200)))]
+    assert check_residual(*agreed, 1.5) == pytest.approx(1.0, abs=0.03)
+
+
+def test_an_sde_mends_wrong_shares_and_an_ode_does_not() -> None:
+    """Modes at -1 and 1 of deviation 0.1 and equal shares, begun at sigma 0.8 with shares 0.75 and 0.25.
+
+    By symmetry the ODE keeps the sign of a point, so the share right of 0 stays that of the start, a sum of normal distribution
+    functions; the SDE draws the mode by its posterior, so its share is E_q[1 / (1 + exp(-2 x / total))].
+    """
+    shares, sigma, count = (0.25, 0.75), 0.8, 20_000
+    half, variances = torch.full((2,), 0.5).double(), torch.full((2, 1), 0.01).double()
+    target = Target("two modes", half, torch.tensor([[-1.0], [1.0]], dtype=torch.float64), variances)
+    total = 0.01 + sigma**2
+    grid = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+    density = sum(share * torch.exp(-((grid - place) ** 2) / (2 * total)) for share, place in zip(shares, (-1, 1), strict=True))
+    density = torch.as_tensor(density) / torch.as_tensor(density).sum()
+    expected = {"ode": float(density[grid > 0].sum()), "sde": float((density * torch.sigmoid(2 * grid / total)).sum())}
+    wrong = replace(target, shares=torch.tensor(shares, dtype=torch.float64))
+    begun = (wrong.sample(count, seed=1) + sigma * torch.randn(count, 1, 1, 1, dtype=torch.float64)).float()
+    levels = USUAL.steps(60, start=sigma)
+    made = {"ode": heun(target.denoise, begun, levels)}
+    made["sde"] = ancestral(target.denoise, begun, levels, lambda: normal(generators([int(torch.randint(9**9, ()))]), begun.shape)[0])
+    for name, share in expected.items():
+        assert float((made[name] > 0).double().mean()) == pytest.approx(share, abs=4 * (0.25 / count) ** 0.5 + 0.003), name
+    assert 0.5 < expected["sde"] < expected["ode"] - 0.03
+
+
+# 14: what is printed was counted
+
+
+def test_printed_evaluations_are_the_calls_of_the_denoiser() -> None:
+    calls: list[int] = []
+    target = targets.modes()
+
+    def denoise(noisy: Images, sigma: Sigmas) -> Images:
+        calls.append(len(noisy))
+        return target.denoise(noisy, sigma)
+
+    for steps in (1, 7, 9):
+        calls.clear()
+        run = sampled(denoise, Naive(target.shape), COLD, steps, range(5))
+        assert run.nfe == len(calls) == 2 * steps - 1
+        assert calls == [5] * len(calls)
+    problem = replace(warmstart_targets.problems(quick=True)["modes"], count=500, fitted=500)
+    rows = measured(problem, 0)
+    printed = [line.split("|") for line in warmstart_targets.table(warmstart_targets.summary(rows)).splitlines()[2:]]
+    assert {line[2].strip(): int(line[4]) for line in printed} == {
+        "cold, reference": 35,
+        "cold, 1x": 13,
+        "cold, 2x": 27,
+        "cold, 4x": 55,
+        "mixture": 13,
+    }
