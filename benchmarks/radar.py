@@ -151,7 +151,8 @@ class Choice:
 def choose(run: Trained, fits: dict[str, Fit], validation: Images) -> dict[str, Choice]:
     """For each start the lowest level that keeps to the budget and passes the gate.
 
-    Where there is none such, the one of the two that can be had decides, or the highest of LEVELS. A splice takes the divergence of its bulk law, the mixture; of soft log, which has no density, the gate alone decides.
+    Where there is none, the one of the two that can be had decides, or the highest of LEVELS. A splice takes the divergence of
+    its bulk law, the mixture; of soft log, which has no density, the gate alone decides.
     """
     laws = {name: fit.start for name, fit in fits.items() if isinstance(fit.start, Law)}
     found = certify(lambda x, sigma, _: run.denoiser(x, sigma), laws, spread(validation, 1500), None, LEVELS, enough=10.0)
@@ -160,9 +161,9 @@ def choose(run: Trained, fits: dict[str, Fit], validation: Images) -> dict[str, 
     choices = {}
     for name, fit in fits.items():
         of = "mixture" if name == "splice" else name
-        certified = found[of].sigma_for(BUDGET) if of in found else LEVELS[-1]
-        bounds = [bound for bound in (certified, fit.gate) if bound is not None]
-        choices[name] = Choice(max(bounds, default=LEVELS[0]), len(bounds) == 2)
+        bounds = [fit.gate, found[of].sigma_for(BUDGET)] if of in found else [fit.gate]
+        known = [bound for bound in bounds if bound is not None]
+        choices[name] = Choice(max(known, default=LEVELS[0]), known == bounds)
     return choices
 
 
@@ -217,7 +218,7 @@ def study(model: Model, data: Crops, seed: int, settings: Settings) -> list[dict
         found.append(about | level | cost | measured(rates, data.test))
         say(line(found[-1:]))
         if seed == settings.seeds[0]:
-            np.save(settings.folder / f"{model.name}-{name}-{evaluations}.npy", rates.numpy().astype(np.float16))
+            np.save(settings.folder / f"{model.name}-{name}-{evaluations}.npy", rates.numpy())
     kept.write_text(json.dumps(found, indent=2), encoding="utf-8")
     return found
 
@@ -236,10 +237,10 @@ COLUMNS = {
     "sigma": "level",
     "pixel 0.99": "q.99",
     "pixel 0.999": "q.999",
-    "pixels beyond 0.999": "beyond q.999",
+    "beyond pixel 0.999": "beyond q.999",
     "maximum 0.99": "maxima q.99",
     "maximum 0.999": "maxima q.999",
-    "maxima beyond 0.99": "maxima beyond q.99",
+    "beyond maximum 0.99": "maxima beyond q.99",
     "index": "tail index",
     "spectrum": "spectrum",
     "dry": "dry",
@@ -311,16 +312,14 @@ def draw_picture(file: Path, test: Rates, folder: Path) -> None:
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-    shown = {"test crops": test} | {
-        words: torch.from_numpy(np.load(folder / f"{name}.npy").astype(np.float32)) for name, words in SHOWN.items()
-    }
+    shown = {"test crops": test} | {words: torch.from_numpy(np.load(folder / f"{name}.npy")) for name, words in SHOWN.items()}
     figure = Figure((11, 7.2), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 4, width_ratios=(1, 1, 1, 1.6))
     norm, image = LogNorm(DRY, 30), None
     for place, (words, rates) in enumerate(shown.items()):
         axes = figure.add_subplot(grid[place // 3, place % 3])
-        tiles = spread(rates, 36).reshape(6, 6, PIXELS, PIXELS)
+        tiles = spread(rates, 25).reshape(5, 5, PIXELS, PIXELS)
         edged = torch.nn.functional.pad(tiles, (0, 1, 0, 1), value=math.nan).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
         image = axes.imshow(np.ma.masked_less(edged.numpy(), DRY), norm=norm, cmap="viridis", interpolation="nearest")
         axes.set_facecolor("0.88")

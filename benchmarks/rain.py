@@ -223,7 +223,7 @@ def measured(rates: Rates, test: Rates) -> dict[str, float]:
             value = quantile(held, probability)
             beyond = float((held > value).sum()) / len(held) * len(made)
             found[f"{name} {probability}"] = quantile(made, probability) / value - 1
-            found[f"{name}s beyond {probability}"] = float((made > value).sum()) / max(beyond, 1e-9)
+            found[f"beyond {name} {probability}"] = float((made > value).sum()) / max(beyond, 1e-9)
     found["index"] = hill(maxima(rates), max(20, len(rates) // 50)).value
     found["spectrum"] = float((spectrum(rates) / spectrum(test)).log().abs().mean())
     found["dry"] = float((rates < DRY).float().mean())

@@ -53,7 +53,7 @@ class Warm:
 class Problem:
     """A target, its warm starts by name, the steps of the cold reference, and how many points are sampled and fitted to.
 
-    `trained` says that a small network, trained with the seed of the run, stands in for the exact denoiser.
+    `trained` are the steps of training, with the seed of the run, of a small network that stands in for the exact denoiser; 0: none.
     """
 
     target: Target
@@ -61,7 +61,7 @@ class Problem:
     reference: int
     count: int = 10_000
     fitted: int = 20_000
-    trained: bool = False
+    trained: int = 0
 
     @property
     def name(self) -> str:
@@ -171,8 +171,8 @@ def colds(problem: Problem) -> dict[str, int]:
 
 
 def denoiser_of(problem: Problem, seed: int) -> Denoise:
-    """The exact one, or one trained with the seed."""
-    return targets.train_small(problem.target, seed) if problem.trained else problem.target.denoise
+    """The exact denoiser, or one trained with the seed."""
+    return targets.train_small(problem.target, seed, problem.trained) if problem.trained else problem.target.denoise
 
 
 def measured(
@@ -223,7 +223,9 @@ def problems(quick: bool = False) -> dict[str, Problem]:
             many // 5 if quick else 8000,
         ),
         "student": Problem(t3, {name: Warm(fit, 1.05, 9) for name, fit in named.items()} | {"naive": naive}, 40, tails),
-        "trained": Problem(t3, {name: Warm(fit, 2.3, 9) for name, fit in named.items()}, 40, tails, trained=True),
+        "trained": Problem(
+            t3, {name: Warm(fit, 2.3, 9) for name, fit in named.items()}, 40, tails, trained=200 if quick else 12_000
+        ),
         "spiral": Problem(
             targets.spiral(),
             {
@@ -234,7 +236,7 @@ def problems(quick: bool = False) -> dict[str, Problem]:
                 "splice": Warm(spliced, 1.0, 9),
             },
             40,
-            tails // 2,
+            many if quick else 20_000,
         ),
     }
 
@@ -255,7 +257,19 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-HEADS = ("problem", "start", "sigma", "NFE", "distance / F", "q.99 error", "q.999 error", "nearest", "fit s", "numbers", "sampling s")
+HEADS = (
+    "problem",
+    "start",
+    "sigma",
+    "NFE",
+    "distance / F",
+    "q.99 error",
+    "q.999 error",
+    "nearest",
+    "fit s",
+    "numbers",
+    "sampling s",
+)
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from benchmarks import measure, radar, rain, sampling, train_step
 from benchmarks.measure import Settings
 
+from pixelpath import noise
 from pixelpath.networks.encoder import Encoder
 from pixelpath.recipes.sizes import NANO
 
@@ -88,17 +90,31 @@ def test_settings_that_cannot_be_measured_are_refused(wrong: dict[str, Any]) -> 
         Settings(**wrong)
 
 
-def write_rain(file: Path) -> None:
-    """Images of 64 x 64 pixels in which every other row is dry and rates have a Pareto tail of index 3."""
-    chance = np.random.RandomState(0)
-    images = chance.pareto(3.0, (8, 1, 64, 64)) * (np.arange(64) % 2)[:, None]
-    times = np.array([f"2016010100{image:02}" for image in range(7)])
-    np.savez(file, train=images[:7].astype(np.float16), train_time=times, test=images[7:].astype(np.float16))
+def test_rain_is_measured_cut_and_noised_as_its_definitions_say() -> None:
+    rates = (torch.randn(200, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 1.5).exp()
+    found = rain.measured(2 * rates, rates)
+    assert [found[f"{what} {part}"] for what in ("pixel", "maximum") for part in rain.QUANTILES] == pytest.approx([1.0] * 4)
+    assert found["spectrum"] == pytest.approx(math.log(4))
+    assert found["beyond pixel 0.99"] == pytest.approx(float((2 * rates > rates.flatten().kthvalue(50688).values).sum()) / 512)
+    drawn = rain.Model("heavy", False, freedom=8.0).noise(noise.generators(range(4000)))
+    assert float(drawn.square().mean()) == pytest.approx(1, rel=0.03)
+    energy = drawn.square().flatten(1).mean(1) * 8 / 6
+    assert float(energy.quantile(0.9)) == pytest.approx(scipy.stats.f(256, 8).ppf(0.9), rel=0.05)
 
 
-def test_radar_study_runs_and_every_model_has_the_tails_that_were_measured(tmp_path: Path) -> None:
-    write_rain(tmp_path / "rain.npz")
-    crops = rain.read(tmp_path / "rain.npz")
-    assert [len(part) for part in (crops.training, crops.validation, crops.test)] == [96, 16, 16]
-    same = rain.measured(crops.test, crops.test)
-    assert {same[f"{what} {part}"] for what in ("pixel", "maximum") for part in rain.QUANTILES} == {0.0}
+def test_radar_study_runs_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(radar, "COLD", (2,))
+    monkeypatch.setattr(radar, "WARM", 2)
+    monkeypatch.setattr(radar, "SHOWN", {"log-cold-3": "log", "raw-naive-3": "raw"})
+    chance, data, out, picture = np.random.RandomState(0), tmp_path / "rain.npz", tmp_path / "out.json", tmp_path / "out.png"
+    images = (chance.pareto(3.0, (8, 1, 64, 64)) * (chance.uniform(size=(8, 1, 64, 64)) < 0.4)).astype(np.float16)
+    np.savez(data, train=images[:6], train_time=np.arange(6).astype(str), test=images[6:])
+    for _ in range(2):
+        radar.main(data, out, seeds=(0,), steps=2, samples=32, picture=picture)
+        rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+        assert {"test", "training", "log", "raw", "t-EDM"} == {row["model"] for row in rows}
+        assert {"cold", "naive", "gaussian"} <= {row["start"] for row in rows}
+        assert {row["evaluations"] for row in rows if row["start"] != "data"} == {3}
+        assert all(math.isfinite(number) for number in numbers(rows))
+        assert picture.stat().st_size > 10_000
+        (tmp_path / "out" / "log-0.pt").unlink(missing_ok=True)

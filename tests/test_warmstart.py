@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -24,13 +25,18 @@ from tests.starts.laws import score_gap
 from tests.starts.test_student import convolved, single
 from torch import Tensor
 
+from pixelpath.data.normaliser import Normaliser
 from pixelpath.evaluation.certificate import Certificate, certify
-from pixelpath.evaluation.held_out import LabelledDenoise
 from pixelpath.evaluation.tails import tail_gate
-from pixelpath.noise import generators, normal, seed_of
-from pixelpath.recipes import families
+from pixelpath.interop.denoisers import from_k_diffusion
+from pixelpath.noise import generators, seed_of
+from pixelpath.recipes import families, rows
+from pixelpath.recipes.build import student_of
 from pixelpath.recipes.families import Known
 from pixelpath.recipes.fit_start import fit_start
+from pixelpath.recipes.recipe import for_data
+from pixelpath.recipes.run import Run
+from pixelpath.recipes.start import open_start, save_start
 from pixelpath.sampling.checks import check_residual, noised, residual_energy
 from pixelpath.sampling.samplers import ancestral, heun
 from pixelpath.starts.gaussian import fit_gaussian
@@ -38,6 +44,7 @@ from pixelpath.starts.mixture import fit_mixture
 from pixelpath.starts.simple import Naive
 from pixelpath.starts.start import Law
 from pixelpath.starts.student import fit_student
+from pixelpath.starts.warm import WarmStart
 from pixelpath.types import Images, Labels, Sigmas
 
 
@@ -61,11 +68,12 @@ TARGETS = [targets.modes, targets.sixteen, targets.digits, targets.student, targ
 
 def means(problem: Problem, scale: Scale, cold: dict[str, int], warm: list[str]) -> dict[str, dict[str, float]]:
     """The mean over seeds of everything measured, by the name of the run."""
-    rows = [row for seed in range(scale.seeds) for row in measured(problem, seed, cold, warm)]
-    names = {row["name"] for row in rows}
-    numbers = {key for row in rows for key, value in row.items() if isinstance(value, float | int)}
+    found = [row for seed in range(scale.seeds) for row in measured(problem, seed, cold, warm)]
+    names = {row["name"] for row in found}
+    numbers = {key for row in found for key, value in row.items() if isinstance(value, float | int)}
     return {
-        name: {key: mean(row[key] for row in rows if row["name"] == name) for key in numbers if key in rows[0]} for name in names
+        name: {key: mean(row[key] for row in found if row["name"] == name) for key in numbers if key in found[0]}
+        for name in names
     }
 
 
@@ -78,19 +86,19 @@ def test_the_oracle_is_the_slope_of_the_density(target: Callable[[], Target]) ->
     points = found.sample(6, seed=1)
     for sigma in (0.05, 1.0, 20.0):
         noisy = points + sigma * torch.randn_like(points)
-        assert score_gap(found, noisy, torch.tensor(sigma, dtype=torch.float64)) < 1e-10  # type: ignore[arg-type]
+        assert score_gap(found, noisy, torch.tensor(sigma, dtype=torch.float64)) < 1e-10
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_oracle_has_the_least_error_on_samples_of_the_target(target: Callable[[], Target]) -> None:
-    """Of the oracle's error on true samples: E|x - D|^2 = E|x - cD|^2 is least at c = 1, where <x - D, D> = 0."""
+    """E<x - D, f> = 0 for any f of the noisy point, here D / (1 + |D|^2); an estimate 5 % too large would be seen."""
     found, sigma = target(), torch.tensor(0.7, dtype=torch.float64)
-    clean = found.sample(4000, seed=2)
-    clean = clean[clean.flatten(1).norm(dim=1) < 30]
+    clean = found.sample(2000 if found.values == 64 else 20_000, seed=2)
     estimate = found.denoise(clean + 0.7 * torch.randn_like(clean), sigma)
-    slopes = ((clean - estimate) * estimate).flatten(1).sum(1)
-    assert abs(float(slopes.mean())) < 4 * float(slopes.std()) / len(slopes) ** 0.5
-    assert 0.02 * float(estimate.square().sum(3).mean()) > 4 * float(slopes.std()) / len(slopes) ** 0.5  # 2 % would be seen
+    along = estimate / (1 + estimate.square().sum(3, keepdim=True))
+    apart = ((clean - estimate) * along).flatten(1).sum(1)
+    error = 4 * float(apart.std()) / len(apart) ** 0.5
+    assert abs(float(apart.mean())) < error < 0.05 * float((estimate * along).sum(3).mean())
 
 
 def test_the_noised_student_density_to_radius_400_by_three_quadratures() -> None:
@@ -142,7 +150,7 @@ def test_digits_from_a_moment_law_and_a_mixture(scale: Scale) -> None:
     assert [found[name]["nfe"] for name in ("cold", "moment", "mixture")] == [35, 17, 17]
     assert found["moment"]["distance"] <= 1.15 * found["cold"]["distance"]
     assert found["mixture"]["distance"] <= (1.0 if scale is FULL else 1.05) * found["cold"]["distance"]
-    assert all(0.95 <= found[name]["nearest"] <= 1.1 for name in ("moment", "mixture"))
+    assert all(0.95 <= found[name]["nearest"] <= 1.1 for name in ("moment", "mixture")), found
     assert found["naive"]["distance"] > 3 * found["mixture"]["distance"]
 
 
@@ -151,22 +159,27 @@ def test_heavy_tails_from_a_student_law_in_17_evaluations(scale: Scale) -> None:
     found = means(scale.of("student"), scale, {}, ["Student", "naive", "moment"])
     assert found["Student"]["nfe"] == 17
     assert found["Student"]["over_floor"] <= 1.8
-    assert abs(found["Student"]["q0.999"]) <= 0.12
-    assert abs(found["Student"]["q0.99"]) <= 0.05
+    assert abs(found["Student"]["q0.999"]) <= (0.12 if scale is FULL else 0.25)
+    assert abs(found["Student"]["q0.99"]) <= 0.08
     assert found["naive"]["q0.999"] < -0.5
     assert found["moment"]["q0.999"] < -0.3
 
 
+@SCALES
+def test_heavy_tails_of_a_trained_denoiser(scale: Scale) -> None:
+    """A network that learned few images far out puts the tail too far when it begins at noise alone: a Student start does not."""
+    problem = scale.of("trained")
+    quantile, within = "q0.999", 0.1
+    if scale is FAST:
+        problem, quantile, within = replace(problem, count=20_000, trained=1500), "q0.99", 0.12
+    found = [row for seed in range(scale.seeds) for row in measured(problem, seed, {"cold": 40}, ["Student"])]
+    assert {row["name"]: row["nfe"] for row in found} == {"cold": 79, "Student": 17}
+    cold, warm = (mean(abs(row[quantile]) for row in found if row["name"] == name) for name in ("cold", "Student"))
+    assert warm <= within
+    assert warm <= cold / 2
+
+
 # 7 to 9: the certificate and the choice of the level
-
-
-def labelled(target: Target) -> LabelledDenoise:
-    """The oracle, which has no classes."""
-
-    def denoise(noisy: Images, sigma: Sigmas, labels: Labels | None) -> Images:
-        return target.denoise(noisy, sigma)
-
-    return denoise
 
 
 def falling(lowest: float, ratio: float = 1.15) -> list[float]:
@@ -176,7 +189,7 @@ def falling(lowest: float, ratio: float = 1.15) -> list[float]:
 
 
 def certificates(target: Target, laws: dict[str, Law], known: Tensor, lowest: float) -> dict[str, Certificate]:
-    return certify(labelled(target), laws, known, None, falling(lowest))
+    return certify(target.denoise, laws, known, None, falling(lowest))
 
 
 def divergence(target: Target, law: Law, sigma: float, count: int, seed: int = 77) -> tuple[float, float]:
@@ -225,8 +238,8 @@ def test_a_denoiser_in_error_leaves_the_cross_estimate_where_it_was(share: float
     assert row.excess <= truth + 3 * error
     assert row.direct >= truth - 3 * error
     assert row.cross == pytest.approx(truth, rel=0.1)
-    added = share**2 * 16 * sum(
-        math.log(1.15) / (1 + level**2 / 1.1) for level in falling(sigma)
+    added = (
+        share**2 * 16 * sum(math.log(1.15) / (1 + level**2 / 1.1) for level in falling(sigma))
     )  # of E|error|^2 / sigma^2 over ln sigma
     assert row.direct - row.excess == pytest.approx(2 * added, rel=0.35 if scale is FULL else 0.6)
 
@@ -235,15 +248,15 @@ def test_a_denoiser_in_error_leaves_the_cross_estimate_where_it_was(share: float
 def test_the_level_rises_as_the_budget_falls(scale: Scale) -> None:
     target, budgets = targets.modes(), (0.1, 0.02, 0.005, 0.001)
     clean = target.sample(20_000 if scale is FULL else 10_000, seed=1)
-    laws = {"moment": fit_gaussian(clean), "mixture": fit_mixture(clean, components=25)}
+    laws = {"moment": fit_gaussian(clean), "mixture": fit_mixture(clean, components=12)}
     known = certificates(target, laws, target.sample(3000 if scale is FULL else 1500, seed=2), 0.03)
     chosen = {name: [certificate.sigma_for(budget) or math.inf for budget in budgets] for name, certificate in known.items()}
     for name, levels in chosen.items():
-        assert all(math.isfinite(level) for level in levels)
         assert all(above > below for below, above in zip(levels, levels[1:], strict=False)), (name, levels)
         for level, budget in zip(levels, budgets, strict=True):
-            truth, error = divergence(target, laws[name], level, 100_000)
-            assert truth <= 1.3 * budget + 3 * error, (name, level, budget)
+            truth, error = divergence(target, laws[name], level, 50_000)
+            nearest = min(known[name].rows, key=lambda row: abs(row.sigma - level))
+            assert truth <= 1.3 * budget + 3 * math.hypot(error, nearest.cross_error), (name, level, budget)
     assert all(mixture <= moment for mixture, moment in zip(chosen["mixture"], chosen["moment"], strict=True))
 
 
@@ -253,7 +266,7 @@ def test_the_start_chosen_by_itself_keeps_to_its_budget() -> None:
     target = targets.modes()
     known = Known(target.sample(10_000, seed=1).float(), target.sample(3000, seed=2).float())
     for budget in (0.1, 0.02):
-        search = fit_start(labelled(target), USUAL, known, budget=budget)
+        search = fit_start(target.denoise, USUAL, known, budget=budget)
         assert search.chosen.name == "mixture"
         assert isinstance(search.warm.start, Law)
         truth, error = divergence(target, search.warm.start, search.warm.sigma, 100_000)
@@ -267,30 +280,29 @@ def test_the_start_chosen_by_itself_keeps_to_its_budget() -> None:
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.full) for seed in range(1, 5))])
 def test_the_tail_gate(seed: int) -> None:
+    """With 30 exceedances of the .999 quantile: a mixture of three Gaussians has the .99 quantile right, and not that one."""
     target = targets.student(3.0)
-    clean, known = target.sample(10_000, seed_of(seed, 1)), target.sample(8000, seed_of(seed, 2))
+    clean, known = target.sample(10_000, seed_of(seed, 1)), target.sample(30_000, seed_of(seed, 2))
     laws = {
         "moment": fit_gaussian(clean),
         "mixture": fit_mixture(clean, components=3),
         "freedom 10": fit_student(clean, freedom=10.0),
-        "freedom 3": fit_student(clean, freedom=3.0),
         "freedom fitted": fit_student(clean),
     }
-    passed = {name for name, law in laws.items() if tail_gate(law, known, 1.05, seed=seed).passes}
-    assert passed == {"freedom 3", "freedom fitted"}
+    assert {name for name, law in laws.items() if tail_gate(law, known, 1.05, seed=seed).passes} == {"freedom fitted"}
     heavier = targets.student(1.5).sample(10_000, seed_of(seed, 3))
     with pytest.raises(ValueError, match=r"cannot give a covariance: the tail index of the data is 1\.\d+"):
         families.moment(Known(heavier, heavier[:100]), USUAL, seed)
 
 
 def test_a_schedule_for_another_level_is_refused() -> None:
-    """Digits: at sigma 1.5 over a schedule for 1.2 the ratio is 1.52, over one for 1.9 it is 0.63, as measured elsewhere."""
+    """Digits at sigma 1.5: under a schedule for 1.2 the ratio is about 1.52, for 1.9 about 0.63, as was measured before."""
     target = targets.digits()
     law, known = fit_mixture(target.sample(4000, seed=1), components=10), target.sample(300, seed=2).float()
     start = law.sample(generators(range(300)), 1.5)
     for sigma, ratio in ((1.2, 1.52), (1.9, 0.63)):
         own, theirs = (residual_energy(target.denoise, each, sigma) for each in (start, noised(known, sigma, range(900, 1200))))
-        assert float(own.mean() / theirs.mean()) == pytest.approx(ratio, abs=0.05)
+        assert float(own.mean() / theirs.mean()) == pytest.approx(ratio, abs=0.07)
         with pytest.raises(ValueError, match="start and schedule do not match"):
             check_residual(own, theirs, sigma)
     agreed = [residual_energy(target.denoise, each, 1.5) for each in (start, noised(known, 1.5, range(900, 1200)))]
@@ -303,7 +315,7 @@ def test_an_sde_mends_wrong_shares_and_an_ode_does_not() -> None:
     By symmetry the ODE keeps the sign of a point, so the share right of 0 stays that of the start, a sum of normal distribution
     functions; the SDE draws the mode by its posterior, so its share is E_q[1 / (1 + exp(-2 x / total))].
     """
-    shares, sigma, count = (0.25, 0.75), 0.8, 20_000
+    shares, sigma, count = (0.25, 0.75), 0.8, 40_000
     half, variances = torch.full((2,), 0.5).double(), torch.full((2, 1), 0.01).double()
     target = Target("two modes", half, torch.tensor([[-1.0], [1.0]], dtype=torch.float64), variances)
     total = 0.01 + sigma**2
@@ -315,10 +327,93 @@ def test_an_sde_mends_wrong_shares_and_an_ode_does_not() -> None:
     begun = (wrong.sample(count, seed=1) + sigma * torch.randn(count, 1, 1, 1, dtype=torch.float64)).float()
     levels = USUAL.steps(60, start=sigma)
     made = {"ode": heun(target.denoise, begun, levels)}
-    made["sde"] = ancestral(target.denoise, begun, levels, lambda: normal(generators([int(torch.randint(9**9, ()))]), begun.shape)[0])
+    made["sde"] = ancestral(target.denoise, begun, levels, lambda: torch.randn(begun.shape))
     for name, share in expected.items():
         assert float((made[name] > 0).double().mean()) == pytest.approx(share, abs=4 * (0.25 / count) ** 0.5 + 0.003), name
-    assert 0.5 < expected["sde"] < expected["ode"] - 0.03
+    assert 0.5 < expected["sde"] < expected["ode"] - 0.02
+
+
+# 13: mistakes that are told nowhere else (the others beside the code that finds them)
+
+
+def bad(value: float) -> WarmStart:
+    """A start whose every sample has a value that is not finite."""
+    return WarmStart(Sampled(lambda sources: torch.full((len(sources), 1, 1, 2), value)), 1.0)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A start by a function of its generators."""
+
+    draw: Callable[[list[torch.Generator]], Tensor]
+
+    def sample(self, sources: list[torch.Generator], sigma: float, labels: Labels | None = None) -> Images:
+        return self.draw(sources)
+
+
+def heavy_certificate() -> Any:
+    """What is said against the moment law of data whose tail a hundredth of the images decides."""
+    target = targets.student(2.3)
+    known = Known(target.sample(3000, seed=1).float(), target.sample(2000, seed=2).float())
+    return fit_start(target.denoise, USUAL, known, {"moment": lambda known, noise, seed: fit_gaussian(known.training)})
+
+
+def unreachable() -> Any:
+    """One Gaussian for 25 modes, at a budget below what 2,000 images can show."""
+    target = targets.modes()
+    known = Known(target.sample(2000, seed=1).float(), target.sample(500, seed=2).float())
+    return fit_start(target.denoise, USUAL, known, {"moment": families.moment}, budget=1e-9, points=500)
+
+
+def elsewhere() -> Any:
+    """Images on a device where the network is not."""
+    return from_k_diffusion(targets.SmallDenoiser())(torch.zeros(2, 1, 1, 2, device="meta"), torch.tensor(1.0))
+
+
+MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
+    "samples that are not finite": (lambda: bad(math.nan).draw(generators(range(3))), r"3 of 3 start samples are not finite"),
+    "a start for other images": (
+        lambda: bad(0.0).draw(generators(range(3)), (3, 8, 8)),
+        r"makes images of shape \[1, 1, 2\] and the denoiser takes \[3, 8, 8\]: fit a start",
+    ),
+    "no level": (lambda: WarmStart(Naive((1, 1, 2)), 0.0), r"needs a finite sigma above 0 .*: choose its level"),
+    "expected energies not known": (
+        lambda: bad(0.0).check(targets.modes().denoise, 8),
+        r"expected energies of this start are not known: give those",
+    ),
+    "few images decide the certificate": (heavy_certificate, r"of it from one image in a hundred: too few decide it"),
+    "a budget out of reach": (
+        unreachable,
+        r"No start keeps to a budget of 1e-09 nats .*: moment at sigma .* would take a budget of",
+    ),
+    "a budget that is none": (
+        lambda: fit_start(targets.modes().denoise, USUAL, Known(*[torch.zeros(9, 1, 1, 2)] * 2), budget=-1.0),
+        r"A budget is a number of nats above 0",
+    ),
+    "images and network on two devices": (elsewhere, r"Images are on meta and the network is on cpu: move one to the other"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_sentence_with_the_remedy(name: str) -> None:
+    mistake, sentence = MISTAKES[name]
+    with pytest.raises(ValueError, match=sentence):
+        mistake()
+
+
+def test_a_start_for_another_denoiser_is_refused(tmp_path: Path) -> None:
+    recipe = for_data(rows.digits_diffusion(), 8, 8)
+    models = [student_of(recipe, (1, 8, 8), 0).eval() for _ in range(2)]
+    first, second = (
+        Run(tmp_path, tmp_path / "step-00000007", recipe, (1, 8, 8), (), Normaliser((0.0,), (1.0,)), model, 7) for model in models
+    )
+    warm = WarmStart(fit_gaussian(targets.digits().sample(200, seed=1)), 1.5, torch.ones(20))
+    save_start(tmp_path / "start", warm, first, {"family": "moment"})
+    again = open_start(tmp_path / "start", first)
+    assert again.sigma == 1.5
+    assert torch.equal(again.draw(generators(range(3))), warm.draw(generators(range(3))))
+    with pytest.raises(ValueError, match=r"was fitted for step-00000007 of .* has other weights .*: fit one for it with"):
+        open_start(tmp_path / "start", second)
 
 
 # 14: what is printed was counted
@@ -338,8 +433,8 @@ def test_printed_evaluations_are_the_calls_of_the_denoiser() -> None:
         assert run.nfe == len(calls) == 2 * steps - 1
         assert calls == [5] * len(calls)
     problem = replace(warmstart_targets.problems(quick=True)["modes"], count=500, fitted=500)
-    rows = measured(problem, 0)
-    printed = [line.split("|") for line in warmstart_targets.table(warmstart_targets.summary(rows)).splitlines()[2:]]
+    found = warmstart_targets.summary(measured(problem, 0))
+    printed = [line.split("|") for line in warmstart_targets.table(found).splitlines()[2:]]
     assert {line[2].strip(): int(line[4]) for line in printed} == {
         "cold, reference": 35,
         "cold, 1x": 13,

@@ -51,6 +51,7 @@ FILES = {
     "probe.png": "the same as a plot",
     "divergences.json": "when training diverged and fell back",
     "encoder": "the stage one through which features are compared",
+    "starts": "where sampling may begin instead of at noise alone",
     "quickstart.json": "the numbers of the quickstart",
     "report.html": "this report",
     "checkpoints": "weights, averages and optimizer to go on from or to sample with",

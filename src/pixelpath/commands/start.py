@@ -24,7 +24,7 @@ from pixelpath.commands.folder import write_json
 from pixelpath.commands.pictures import evaluations_plot, save_png
 from pixelpath.commands.prepare import Data, choose_device, read_data_of, say
 from pixelpath.commands.sample import How, choose_labels, free_folder, make
-from pixelpath.commands.start_pictures import beside, certificate_plot, neighbours_plot, tails_plot
+from pixelpath.commands.start_pictures import beside, certificate_plot, neighbours_plot, shown, tails_plot
 from pixelpath.commands.start_report import write_start_report
 from pixelpath.data import sources
 from pixelpath.evaluation.distances import nearest
@@ -41,7 +41,6 @@ LawName = Literal[
 ]
 assert set(get_args(LawName)) - {"auto", "samples"} == set(FAMILIES)
 MEMORY = 2**30  # bytes of training images, in model range, that a start is fitted to
-SHOWN = 12
 NEIGHBOURS = 500  # images of each kind whose nearest training image is looked for
 
 
@@ -227,11 +226,12 @@ def _pictures(folder: Path, run: Run, known: Known, search: Search, device: torc
     true = noised(known.held_out[:count], sigma, [seed_of(place, 8) for place in range(count)])
     drawn = search.warm.draw(generators(seed_of(place, 9) for place in range(count)), run.shape, labels)
     save_png(folder / "tails.png", tails_plot(drawn, true, search.chosen.name))
-    own = None if labels is None else labels[:SHOWN].to(device)
-    level = torch.full((min(SHOWN, count),), sigma, device=device)
+    few = min(shown(run.shape), count)
+    own = None if labels is None else labels[:few].to(device)
+    level = torch.full((few,), sigma, device=device)
     with torch.no_grad():
-        estimates = [run.denoiser(side[:SHOWN].to(device), level, own).cpu() for side in (true, drawn)]
-    save_png(folder / "beside.png", beside(true[:SHOWN], drawn[:SHOWN], *estimates, run.normaliser.decode))
+        first, second = (run.denoiser(side[:few].to(device), level, own).cpu() for side in (true, drawn))
+    save_png(folder / "beside.png", beside(true[:few], drawn[:few], first, second, run.normaliser.decode))
 
 
 def _quality(folder: Path, run: Run, data: Data, quality: Quality, search: Search, device: torch.device) -> list[dict[str, Any]]:

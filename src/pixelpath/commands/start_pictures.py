@@ -35,7 +35,7 @@ from pixelpath.commands.pictures import (
     plain_numbers,
     rendered,
 )
-from pixelpath.evaluation.tails import LEAST, within_reach
+from pixelpath.evaluation.tails import LEAST, HeldOut, within_reach
 from pixelpath.recipes.fit_start import Candidate, Search
 from pixelpath.types import Images
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 DEPTH = 100  # a certificate is drawn down to the budget by this
 SIDE_BY_SIDE, PLACES = 12, 600  # images and points that are shown of each kind
-RAW = 300_000  # bytes of images that a picture of four rows holds at most, if it then has 3 columns
+RAW = 200_000  # bytes of images in a picture of four rows, unless that leaves fewer than 3 columns
 DRAWN = 300  # quantiles that are drawn
 CONFIDENCE = 0.95
 LETTERS, ROOM, APART = 15, 30, 4  # pixels: of a name, of its line, and of the space between images
@@ -92,7 +92,7 @@ def draw_certificate(axes: Axes, search: Search) -> None:
         axes.text(0.5, 0.6, "no candidate has a divergence", transform=axes.transAxes, ha="center", fontsize=9)
 
 
-def tails_plot(drawn: Images, held_out_noised: Images, name: str) -> Image.Image:
+def tails_plot(drawn: Images, held_out_noised: HeldOut, name: str) -> Image.Image:
     """Radii of start samples against those of held-out images noised to the same level, quantile by quantile."""
     figure = blank(5.2)
     axes = figure.add_subplot()
@@ -100,14 +100,14 @@ def tails_plot(drawn: Images, held_out_noised: Images, name: str) -> Image.Image
     return rendered(figure)
 
 
-def draw_tails(axes: Axes, drawn: Images, held_out_noised: Images, name: str) -> None:
+def draw_tails(axes: Axes, drawn: Images, held_out_noised: HeldOut, name: str) -> None:
     """Quantiles of both about the held-out median image; logarithmic axes if the greatest is far from the median."""
     rows = [each.detach().cpu().double().flatten(1) for each in (held_out_noised, drawn)]
     centre = rows[0].median(0).values
     truth, samples = (np.sort((each - centre).norm(dim=1).numpy()) for each in rows)
     ranks = _ranks(len(samples))
     across = np.quantile(truth, (ranks - 0.5) / len(samples), method="hazen")
-    interval = np.array([between(truth, len(samples), rank) for rank in ranks]).T
+    interval = np.array([between(truth, len(samples), rank) for rank in ranks.tolist()]).T
     low, high, wide = _ends(truth, samples)
     band = np.where(np.isfinite(interval), interval, [[low], [high]])
     axes.fill_between(across, *band, color="#d1d5db", linewidth=0, label=f"{100 * CONFIDENCE:g} % of samples of the same law")
@@ -141,7 +141,7 @@ def beside(
     estimates = [decode(each) for each in kinds[2:]]
     if _are_points(noised):
         return _places([*kinds[:2], *(torch.as_tensor(each) for each in estimates)])
-    visible = min(3, noised.shape[1]) if noised.shape[1] <= 4 else 1
+    visible = 3 if noised.shape[1] in (3, 4) else 1
     end = max(abs(value) for value in _percentiles(kinds[0][:, :visible])) or 1.0
     noisy = grid(torch.cat(kinds[:2])[:, :visible], count, -end, end)
     clean = grid(torch.cat([torch.as_tensor(each) for each in estimates]), count)

@@ -26,9 +26,9 @@ PICTURES = {
     ),
     "Tails": (
         "tails.png",
-        "How far images lie from the median image, quantile by quantile: where the start has the data's tails, its samples follow "
-        "the dashed line. Of samples of the same law, 95 % would lie within the grey band at each place; rings are quantiles "
-        "that can be judged, as at least 20 held-out images lie beyond.",
+        "How far images lie from the median image, quantile by quantile: where the start has the data's tails, its samples "
+        "follow the dashed line. Of samples of the same law, 95 % would lie within the grey band at each place; rings are "
+        "quantiles that can be judged, as at least 20 held-out images lie beyond.",
     ),
     "Side by side": (
         "beside.png",
@@ -85,8 +85,7 @@ def _top(title: str, search: Record, about: Record) -> str:
     facts = {
         "start": chosen,
         "begins at sigma": search.get("sigma", about.get("sigma")),
-        "divergence, nats": candidate.get("divergence", about.get("divergence")),
-        "budget, nats": search.get("budget", about.get("budget")),
+        "nats from the noised data": candidate.get("divergence", about.get("divergence")),
         "steps from there": about.get("steps"),
         "tail index of the data": _between(index.get("value"), index.get("error")),
     }
@@ -99,17 +98,19 @@ def _top(title: str, search: Record, about: Record) -> str:
 def _candidate(candidate: Record, chosen: Any) -> dict[str, Any]:
     name = candidate.get("name")
     judged = [row for row in _tails(candidate) if row.get("certified") and _is_number(row.get("error"))]
-    worst = max(judged, key=lambda row: abs(row["error"]), default=None)
-    remarks = [candidate.get("against"), candidate.get("remark")]
-    return {
+    worst = max(judged, key=lambda row: abs(row["error"]), default={})
+    remarks = {"not used:": candidate.get("against"), "remark:": candidate.get("remark")}
+    row = {
         "start": f"{name} (chosen)" if name == chosen else name,
         "level": candidate.get("sigma"),
-        "divergence, nats": _between(candidate.get("divergence"), candidate.get("error")),
+        "divergence, nats": candidate.get("divergence"),
+        "standard error": candidate.get("error"),
         "seconds to fit": candidate.get("seconds"),
         "numbers held": candidate.get("numbers"),
-        "greatest error of a tail": None if worst is None else f"{_percent(worst['error'])} ({_which(worst)})",
-        "against it": "; ".join(str(each) for each in remarks if each) or "nothing",
+        "worst certified tail, %": _percent(worst.get("error")),
+        "of": f"{worst['what']}, {text(worst.get('probability'))}" if "what" in worst else None,
     }
+    return row | {"protocol": {key: remark for key, remark in remarks.items() if remark}}
 
 
 def _certificates(candidates: Sequence[Record]) -> str:
@@ -117,7 +118,7 @@ def _certificates(candidates: Sequence[Record]) -> str:
     rows = [
         {"start": each.get("name"), "sigma": row.get("sigma")}
         | {kind: _between(row.get(kind), row.get(f"{kind}_error")) for kind in ("cross", "excess", "direct")}
-        | {"share of the greatest hundredth": _percent(row.get("top"), sign="")}
+        | {"of the greatest hundredth, %": _percent(row.get("top"))}
         for each in candidates
         for row in _records(each.get("certificate"))
     ]
@@ -128,14 +129,16 @@ def _certificates(candidates: Sequence[Record]) -> str:
 def _quantile(row: Record) -> dict[str, Any]:
     interval = row.get("interval") or (None, None)
     return {
-        "quantile": _which(row),
+        "of": row.get("what"),
+        "quantile": row.get("probability"),
         "held-out images": row.get("held_out"),
         "start samples": row.get("samples"),
-        "error": _percent(row.get("error")),
-        "with 99 % confidence": " to ".join(_percent(end) for end in interval),
-        "held-out images beyond": row.get("exceedances"),
+        "error, %": _percent(row.get("error")),
+        "from": _percent(interval[0]),
+        "to (99 %)": _percent(interval[1]),
+        "images beyond": row.get("exceedances"),
         "samples beyond": row.get("beyond"),
-        "samples expected there": row.get("expected"),
+        "expected": row.get("expected"),
         "certified": row.get("certified"),
     }
 
@@ -171,11 +174,6 @@ def _tails(candidate: Record) -> list[Record]:
     return _records(candidate.get("tails"))
 
 
-def _which(row: Record) -> str:
-    probability = row.get("probability")
-    return f"{row.get('what', 'quantile')}, {probability:g}" if _is_number(probability) else str(row.get("what"))
-
-
 def _named(row: Any) -> dict[str, Any]:
     """The quantiles of a distance under the names that people read."""
     names = {"least": "least", "q05": "5 % below", "median": "median"}
@@ -189,8 +187,8 @@ def _between(value: Any, error: Any) -> str | None:
     return f"{value:.3g} ± {error:.1g}" if _is_number(error) else f"{value:.3g}"
 
 
-def _percent(value: Any, sign: str = "+") -> str:
-    return f"{value:{sign}.1%}".replace("%", " %") if _is_number(value) else "unknown"
+def _percent(value: Any) -> float | None:
+    return round(100 * value, 1) if _is_number(value) else None
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

@@ -17,6 +17,9 @@ from torch import Tensor
 from pixelpath.noise import generators, seed_of
 from pixelpath.starts.start import Fitted, Law
 
+Training = Float[Tensor, "training _ _ _"]
+HeldOut = Float[Tensor, "held_out _ _ _"]
+
 ERRORS = 3.0  # standard errors beyond which a difference is not chance
 CHUNK = 1024  # images noised at a time
 
@@ -97,8 +100,8 @@ class Fit:
 def compare_fit(
     law: Law,
     control: Law,
-    training: Fitted,
-    held_out: Fitted,
+    training: Training,
+    held_out: HeldOut,
     sigma: float,
     training_labels: Int[Tensor, "training"] | None = None,
     held_out_labels: Int[Tensor, "held_out"] | None = None,
@@ -140,8 +143,8 @@ def compare_fit(
 def check_fit(
     law: Law,
     control: Law,
-    training: Fitted,
-    held_out: Fitted,
+    training: Training,
+    held_out: HeldOut,
     sigma: float,
     training_labels: Int[Tensor, "training"] | None = None,
     held_out_labels: Int[Tensor, "held_out"] | None = None,

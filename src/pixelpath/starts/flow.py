@@ -383,7 +383,7 @@ def _train(
         steepness = nn.utils.clip_grad_norm_(weights, STEEPEST)
         if not loss.isfinite() or not steepness.isfinite():
             raise ValueError(
-                f"The flow diverged at step {step + 1} of {steps} (loss {float(loss)}, norm of gradients {float(steepness)}): "
+                f"The flow diverged at step {step + 1} of {steps} (loss {float(loss.detach())}, slope {float(steepness)}): "
                 f"lower the rate ({rate:g}), raise the lowest level ({low:g}), or look for far outliers in the images."
             )
         optimizer.step()

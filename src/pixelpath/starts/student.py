@@ -260,7 +260,9 @@ def _begin(rows: Tensor, components: int, diagonal: bool, freedom: float | None,
     floor = RIDGE * float(inner.var(0).mean())
     if floor == 0:
         raise ValueError(f"The images{named} are all alike: a law needs images that differ.")
-    clusters = torch.from_numpy(KMeans(components, n_init=cast(Any, 4), random_state=seed % 2**32).fit_predict(inner.numpy())).long()
+    clusters = torch.from_numpy(
+        KMeans(components, n_init=cast(Any, 4), random_state=seed % 2**32).fit_predict(inner.numpy())
+    ).long()
     member = torch.nn.functional.one_hot(clusters, components).double()
     means = member.T @ inner / member.sum(0)[:, None]
     begin = torch.full((components,), 10.0 if freedom is None else freedom, dtype=torch.float64)
