@@ -32,7 +32,7 @@ class Target:
     """sum_k share_k N(mean_k, diag(variance_k)) of clean images, computed in the dtype of the images that are asked about.
 
     `variances` are [part, 1] where a part is round. `drawn` replaces the draw from the sum where that is only a quadrature.
-    `quantile` is the exact quantile of the radius |x|, where it is known; `heavy` says that moments above the tail index are none.
+    `quantile` is the exact quantile of the radius |x|, where it is known; `heavy` says that high moments are none.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Target:
         return torch.cat([self._joint(rows, sigma).logsumexp(1) for rows in images.flatten(1).split(CHUNK)])
 
     def denoise(self, noisy: Images, sigma: Sigmas, labels: Labels | None = None) -> Images:
-        """E[clean | noisy] = sum_k P(k | noisy) (mean_k + kept_k (noisy - mean_k)), kept_k = variance_k / (variance_k + sigma^2)."""
+        """sum_k P(k | noisy) (mean_k + kept_k (noisy - mean_k)), kept_k = variance_k / (variance_k + sigma^2), of every value."""
 
         def estimate(rows: Tensor, level: float, places: Tensor) -> Tensor:
             kept = (self.variances / (self.variances + level**2)).to(rows)
@@ -89,7 +89,7 @@ class Target:
 
 
 def modes() -> Target:
-    """25 round modes of deviation 0.1 on a grid of spacing 1 in the plane, the heaviest with five times the share of the least."""
+    """25 round modes of deviation 0.1 on a grid of spacing 1 in the plane, shares from 1 to 5 times the least."""
     axis = torch.arange(-2.0, 3.0, dtype=torch.float64)
     shares = torch.linspace(1, 5, 25, dtype=torch.float64)[torch.randperm(25, generator=torch.Generator().manual_seed(0))]
     return Target("25 modes, d = 2", shares / shares.sum(), torch.cartesian_prod(axis, axis), torch.full((25, 1), 0.01).double())

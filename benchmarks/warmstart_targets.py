@@ -1,6 +1,6 @@
 """Warm and cold sampling of the targets, over several seeds: how near samples come to true ones, and what they cost.
 
-The *floor* F of a distance is its value between two sets of true samples; a *cold* run begins at sigma 80, a *warm* one at a start.
+The *floor* F of a distance is its value between two sets of true samples; a *cold* run begins at sigma 80, a *warm* at a start.
 Cold controls have the reference number of evaluations and, at least, once, twice and four times that of the warm runs.
 """
 
@@ -53,7 +53,7 @@ class Warm:
 class Problem:
     """A target, its warm starts by name, the steps of the cold reference, and how many points are sampled and fitted to.
 
-    `trained` are the steps of training, with the seed of the run, of a small network that stands in for the exact denoiser; 0: none.
+    `trained` are steps of training, with the run's seed, of a small network in the place of the exact denoiser; 0: none.
     """
 
     target: Target

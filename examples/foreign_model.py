@@ -2,9 +2,12 @@
 
 python -m examples.foreign_model      (needs `pip install diffusers`)
 
-*Cold* samples begin at noise alone, *warm* ones at a law fitted to the noised digits; `main` is what there is to it. Distances are
-Frechet distances in pixels (0 .. 1) to the training images; the *floor* is that of as many digits that training did not see.
+*Cold* samples begin at noise alone, *warm* ones at a law fitted to the noised digits. Distances are Frechet distances in pixels
+(0 .. 1) to the training images; the *floor* is that of as many digits that training did not see.
 """
+
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportReturnType=false
+# (diffusers exports lazily, and annotates some of its arguments and results more widely or narrowly than they are.)
 
 from __future__ import annotations
 
@@ -36,7 +39,8 @@ Sample = Callable[[Sequence[int], int], Images]
 
 def digits() -> Known:
     """The 1,797 digits in [-1, 1], every third of them held out."""
-    images = torch.from_numpy(load_digits().images).float()[:, None] / 8 - 1
+    rows, _ = load_digits(return_X_y=True)
+    images = torch.from_numpy(rows).float().view(-1, 1, 8, 8) / 8 - 1
     held_out = torch.arange(len(images)) % 3 == 2
     return Known(images[~held_out], images[held_out])
 
@@ -74,7 +78,7 @@ def trained(images: Images, steps: int, seed: int = 0, batch: int = 64) -> tuple
 
 def opened(folder: Path) -> tuple[UNet2DModel, DDPMScheduler]:
     """Network and scheduler as their save_pretrained wrote them."""
-    return UNet2DModel.from_pretrained(folder).eval(), DDPMScheduler.from_pretrained(folder)
+    return UNet2DModel.from_pretrained(folder, low_cpu_mem_usage=False).eval(), DDPMScheduler.from_pretrained(folder)
 
 
 def comparison(denoiser: ForeignDenoiser, start: WarmStart, known: Known, steps: int, sets: int) -> list[str]:

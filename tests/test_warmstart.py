@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -21,8 +22,6 @@ import torch
 from benchmarks import targets, warmstart_targets
 from benchmarks.targets import Target
 from benchmarks.warmstart_targets import COLD, USUAL, Problem, measured, sampled
-from tests.starts.laws import score_gap
-from tests.starts.test_student import convolved, single
 from torch import Tensor
 
 from pixelpath.data.normaliser import Normaliser
@@ -46,6 +45,8 @@ from pixelpath.starts.start import Law
 from pixelpath.starts.student import fit_student
 from pixelpath.starts.warm import WarmStart
 from pixelpath.types import Images, Labels, Sigmas
+from tests.starts.laws import score_gap
+from tests.starts.test_student import convolved, single
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def test_the_oracle_has_the_least_error_on_samples_of_the_target(target: Callabl
 
 
 def test_the_noised_student_density_to_radius_400_by_three_quadratures() -> None:
-    """Over the precision by Gauss-Legendre (the target), by the law's own rule, and over the clean image (an adaptive integral)."""
+    """Over the precision by Gauss-Legendre (the target), by the law's own rule, and adaptively over the clean image."""
     target, law = targets.student(3.0), single(3.0, [1.0, 1.0])
     radii = torch.tensor([0.0, 0.5, 2.0, 7.0, 30.0, 120.0, 400.0], dtype=torch.float64)
     points = torch.stack([0.6 * radii, -0.8 * radii], 1).reshape(-1, 1, 1, 2)
@@ -165,24 +166,36 @@ def test_heavy_tails_from_a_student_law_in_17_evaluations(scale: Scale) -> None:
     assert found["moment"]["q0.999"] < -0.3
 
 
-@SCALES
-def test_heavy_tails_of_a_trained_denoiser(scale: Scale) -> None:
+@pytest.mark.full
+def test_heavy_tails_of_a_trained_denoiser() -> None:
     """A network that learned few images far out puts the tail too far when it begins at noise alone: a Student start does not."""
-    problem = scale.of("trained")
-    quantile, within = "q0.999", 0.1
-    if scale is FAST:
-        problem, quantile, within = replace(problem, count=20_000, trained=1500), "q0.99", 0.12
-    found = [row for seed in range(scale.seeds) for row in measured(problem, seed, {"cold": 40}, ["Student"])]
+    problem = FULL.of("trained")
+    found = [row for seed in range(FULL.seeds) for row in measured(problem, seed, {"cold": 40}, ["Student"])]
     assert {row["name"]: row["nfe"] for row in found} == {"cold": 79, "Student": 17}
-    cold, warm = (mean(abs(row[quantile]) for row in found if row["name"] == name) for name in ("cold", "Student"))
-    assert warm <= within
+    cold, warm = (mean(abs(row["q0.999"]) for row in found if row["name"] == name) for name in ("cold", "Student"))
+    assert warm <= 0.1
     assert warm <= cold / 2
+
+
+def test_errors_of_the_denoiser_above_the_level_of_a_start_do_not_matter() -> None:
+    """What training does to a network, made by hand: above sigma 2.5 it takes the data for a Student law of freedom 10."""
+    heavy, light = targets.student(3.0), targets.student(10.0)
+
+    def denoise(noisy: Images, sigma: Sigmas) -> Images:
+        return (light if float(sigma) > 2.5 else heavy).denoise(noisy, sigma)
+
+    seeds = [seed_of(4, place) for place in range(10_000)]
+    warm = sampled(denoise, fit_student(heavy.sample(20_000, seed=1)), 2.3, 9, seeds)
+    cold = sampled(denoise, Naive(heavy.shape), COLD, 40, seeds)
+    assert (warm.nfe, cold.nfe) == (17, 79)
+    errors = [warmstart_targets.tail(heavy, run.images, 0.99) for run in (warm, cold)]
+    assert abs(errors[0]) < 0.08 < abs(errors[1]) / 2
 
 
 # 7 to 9: the certificate and the choice of the level
 
 
-def falling(lowest: float, ratio: float = 1.15) -> list[float]:
+def falling(lowest: float, ratio: float = 1.25) -> list[float]:
     """Levels from 80 down to `lowest`, evenly in ln sigma."""
     count = math.ceil(math.log(COLD / lowest) / math.log(ratio)) + 1
     return [COLD * (lowest / COLD) ** (place / (count - 1)) for place in range(count)]
@@ -209,7 +222,7 @@ def test_the_certificate_is_the_divergence_by_monte_carlo(target: Callable[[], T
     laws = {"moment": fit_gaussian(clean), "mixture": fit_mixture(clean, components=4)}
     known = certificates(found, laws, found.sample(count, seed=2), lowest)
     for name, law in laws.items():
-        for row in known[name].rows[-1::-6]:
+        for row in known[name].rows[-1::-4]:
             truth, error = divergence(found, law, row.sigma, 25 * count)
             slack = max(0.1 * abs(truth), 0.003, 3 * math.hypot(error, row.cross_error))
             assert row.cross == pytest.approx(truth, abs=slack)
@@ -220,7 +233,7 @@ def test_the_certificate_is_the_divergence_by_monte_carlo(target: Callable[[], T
 @SCALES
 @pytest.mark.parametrize("share", [0.03, 0.1])
 def test_a_denoiser_in_error_leaves_the_cross_estimate_where_it_was(share: float, scale: Scale) -> None:
-    """An error of `share` of the noise that the oracle leaves, in waves over the points: direct rises, excess falls, by as much."""
+    """An error of `share` of the noise that the oracle leaves, in waves over the points: direct rises as excess falls."""
     target, count = targets.sixteen(), 3000 if scale is FULL else 1000
     law, sigma = fit_gaussian(target.sample(4000, seed=1)), 0.4
     (source,) = generators([5])
@@ -232,16 +245,18 @@ def test_a_denoiser_in_error_leaves_the_cross_estimate_where_it_was(share: float
         wave = torch.sin(noisy.flatten(1) / (1.1 + level**2).sqrt() @ waves + phase)
         return target.denoise(noisy, sigma) + (2**0.5 * size * wave).reshape(noisy.shape)
 
-    row = certify(wrong, {"moment": law}, target.sample(count, seed=2), None, falling(sigma))["moment"].rows[-1]
+    known = target.sample(count, seed=2)
+    row, exact = (
+        certify(each, {"moment": law}, known, None, falling(sigma))["moment"].rows[-1] for each in (wrong, target.denoise)
+    )
     truth, error = divergence(target, law, sigma, 25 * count)
     assert truth > 1
     assert row.excess <= truth + 3 * error
     assert row.direct >= truth - 3 * error
     assert row.cross == pytest.approx(truth, rel=0.1)
-    added = (
-        share**2 * 16 * sum(math.log(1.15) / (1 + level**2 / 1.1) for level in falling(sigma))
-    )  # of E|error|^2 / sigma^2 over ln sigma
-    assert row.direct - row.excess == pytest.approx(2 * added, rel=0.35 if scale is FULL else 0.6)
+    # E|error|^2 / sigma^2 over ln sigma is what excess loses.
+    added = 16 * share**2 * sum(math.log(1.25) / (1 + level**2 / 1.1) for level in falling(sigma))
+    assert exact.excess - row.excess == pytest.approx(added, rel=0.2 if share == 0.1 else 0.6)
 
 
 @SCALES
@@ -249,10 +264,10 @@ def test_the_level_rises_as_the_budget_falls(scale: Scale) -> None:
     target, budgets = targets.modes(), (0.1, 0.02, 0.005, 0.001)
     clean = target.sample(20_000 if scale is FULL else 10_000, seed=1)
     laws = {"moment": fit_gaussian(clean), "mixture": fit_mixture(clean, components=12)}
-    known = certificates(target, laws, target.sample(3000 if scale is FULL else 1500, seed=2), 0.03)
+    known = certificates(target, laws, target.sample(3000 if scale is FULL else 1000, seed=2), 0.05)
     chosen = {name: [certificate.sigma_for(budget) or math.inf for budget in budgets] for name, certificate in known.items()}
     for name, levels in chosen.items():
-        assert all(above > below for below, above in zip(levels, levels[1:], strict=False)), (name, levels)
+        assert all(above > below for below, above in pairwise(levels)), (name, levels)
         for level, budget in zip(levels, budgets, strict=True):
             truth, error = divergence(target, laws[name], level, 50_000)
             nearest = min(known[name].rows, key=lambda row: abs(row.sigma - level))
@@ -262,9 +277,9 @@ def test_the_level_rises_as_the_budget_falls(scale: Scale) -> None:
 
 @pytest.mark.full
 def test_the_start_chosen_by_itself_keeps_to_its_budget() -> None:
-    """The library's own families, fitted to 10,000 points and judged by 3,000 more: the mixture is chosen, below the moment law."""
+    """The library's own families, fitted to 5,000 points and judged by as many: the mixture is chosen, below the moment law."""
     target = targets.modes()
-    known = Known(target.sample(10_000, seed=1).float(), target.sample(3000, seed=2).float())
+    known = Known(target.sample(5000, seed=1).float(), target.sample(5000, seed=2).float())
     for budget in (0.1, 0.02):
         search = fit_start(target.denoise, USUAL, known, budget=budget)
         assert search.chosen.name == "mixture"
@@ -280,19 +295,16 @@ def test_the_start_chosen_by_itself_keeps_to_its_budget() -> None:
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.full) for seed in range(1, 5))])
 def test_the_tail_gate(seed: int) -> None:
-    """With 30 exceedances of the .999 quantile: a mixture of three Gaussians has the .99 quantile right, and not that one."""
+    """With 30 exceedances of the .999 quantile: a mixture of two Gaussians can have the .99 quantile right, not that one."""
     target = targets.student(3.0)
     clean, known = target.sample(10_000, seed_of(seed, 1)), target.sample(30_000, seed_of(seed, 2))
-    laws = {
-        "moment": fit_gaussian(clean),
-        "mixture": fit_mixture(clean, components=3),
-        "freedom 10": fit_student(clean, freedom=10.0),
-        "freedom fitted": fit_student(clean),
-    }
+    laws: dict[str, Law] = {"mixture": fit_mixture(clean, components=2), "freedom fitted": fit_student(clean)}
+    if seed:  # of seed 0 they are in evaluation/test_tails.py
+        laws |= {"moment": fit_gaussian(clean), "freedom 10": fit_student(clean, freedom=10.0)}
     assert {name for name, law in laws.items() if tail_gate(law, known, 1.05, seed=seed).passes} == {"freedom fitted"}
     heavier = targets.student(1.5).sample(10_000, seed_of(seed, 3))
     with pytest.raises(ValueError, match=r"cannot give a covariance: the tail index of the data is 1\.\d+"):
-        families.moment(Known(heavier, heavier[:100]), USUAL, seed)
+        families.moment(Known(heavier, heavier), USUAL, seed)
 
 
 def test_a_schedule_for_another_level_is_refused() -> None:
@@ -351,17 +363,10 @@ class Sampled:
         return self.draw(sources)
 
 
-def heavy_certificate() -> Any:
-    """What is said against the moment law of data whose tail a hundredth of the images decides."""
-    target = targets.student(2.3)
-    known = Known(target.sample(3000, seed=1).float(), target.sample(2000, seed=2).float())
-    return fit_start(target.denoise, USUAL, known, {"moment": lambda known, noise, seed: fit_gaussian(known.training)})
-
-
 def unreachable() -> Any:
-    """One Gaussian for 25 modes, at a budget below what 2,000 images can show."""
+    """One Gaussian for 25 modes, at a budget that it reaches nowhere."""
     target = targets.modes()
-    known = Known(target.sample(2000, seed=1).float(), target.sample(500, seed=2).float())
+    known = Known(target.sample(1000, seed=1).float(), target.sample(1000, seed=2).float())
     return fit_start(target.denoise, USUAL, known, {"moment": families.moment}, budget=1e-9, points=500)
 
 
@@ -381,7 +386,6 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: bad(0.0).check(targets.modes().denoise, 8),
         r"expected energies of this start are not known: give those",
     ),
-    "few images decide the certificate": (heavy_certificate, r"of it from one image in a hundred: too few decide it"),
     "a budget out of reach": (
         unreachable,
         r"No start keeps to a budget of 1e-09 nats .*: moment at sigma .* would take a budget of",
@@ -401,9 +405,23 @@ def test_a_mistake_is_one_sentence_with_the_remedy(name: str) -> None:
         mistake()
 
 
+def test_a_certificate_that_few_images_decide_says_so_and_keeps_to_no_budget_near_it() -> None:
+    """A Gaussian for a Student law of freedom 2.3: the tail decides the divergence, but far above the data."""
+    target = targets.student(2.3)
+    laws: dict[str, Law] = {"moment": fit_gaussian(target.sample(2000, seed=1))}
+    *above, row = certificates(target, laws, target.sample(2000, seed=2), 3.0)["moment"].rows
+    assert row.dominated
+    assert "from one image in a hundred: too few decide it" in row.sentence()
+    assert not row.keeps_to(4 * row.cross)
+    assert above[0].keeps_to(0.02)
+    assert "too few" not in above[0].sentence()
+
+
 def test_a_start_for_another_denoiser_is_refused(tmp_path: Path) -> None:
     recipe = for_data(rows.digits_diffusion(), 8, 8)
     models = [student_of(recipe, (1, 8, 8), 0).eval() for _ in range(2)]
+    with torch.no_grad():
+        next(models[1].parameters()).view(-1)[0] += 1
     first, second = (
         Run(tmp_path, tmp_path / "step-00000007", recipe, (1, 8, 8), (), Normaliser((0.0,), (1.0,)), model, 7) for model in models
     )

@@ -95,6 +95,8 @@ def start(
         out: New or empty folder; RUN/starts/1, 2, ... if not given.
         device: cpu, cuda, mps; chosen by itself if not given.
     """
+    if points < 2:
+        raise ValueError(f"--points must be at least 2, got {points}: 1000 and more tell laws apart.")
     chosen = choose_device(device)
     opened = open_run(run, checkpoint, chosen)
     denoiser = opened.denoiser

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise, takewhile
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
@@ -105,7 +105,7 @@ def certify(
     denoise: LabelledDenoise,
     laws: Mapping[str, Law],
     images: Images,
-    labels: Labels | None,
+    labels: Int[Tensor, "label"] | None,
     levels: Sequence[float],
     seed: int = 0,
     repeats: int = 1,
@@ -232,7 +232,7 @@ def _row(sigma: float, direct: Tensor, excess: Tensor, cross: Tensor) -> Diverge
     return Divergence(sigma, found[0], found[1], found[2], errors[0], errors[1], errors[2], top)
 
 
-def _check(images: Images, labels: Labels | None, levels: Sequence[float]) -> None:
+def _check(images: Images, labels: Int[Tensor, "label"] | None, levels: Sequence[float]) -> None:
     if len(images) < 2 or (labels is not None and len(labels) != len(images)):
         raise ValueError(
             f"A certificate needs at least 2 held-out images, each with a label or none, got {len(images)} images"

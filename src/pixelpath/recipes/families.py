@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pixelpath.evaluation.tails import Index, hill, radii, require_moments
@@ -17,7 +17,7 @@ from pixelpath.noise import NoiseRange
 from pixelpath.starts.flow import fit_flow
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
-from pixelpath.starts.start import Fitted, Start
+from pixelpath.starts.start import Start
 from pixelpath.starts.student import fit_student
 from pixelpath.starts.tails import SoftLog, fit_splice, soft_log
 
@@ -34,8 +34,8 @@ class Known:
     shape, and where classes lack labels.
     """
 
-    training: Fitted
-    held_out: Fitted
+    training: Float[Tensor, "training channel row column"]
+    held_out: Float[Tensor, "held_out channel row column"]
     training_labels: Int[Tensor, "training"] | None = None
     held_out_labels: Int[Tensor, "held_out"] | None = None
     num_classes: int = 0
@@ -116,9 +116,13 @@ def softlog(known: Known, noise: NoiseRange, seed: int) -> Start:
 
 
 def flow(known: Known, noise: NoiseRange, seed: int) -> Start:
-    """A normalising flow, given the level and the class; needs the package zuko."""
-    levels = levels_of(known, noise)
-    return fit_flow(known.training, known.training_labels, known.num_classes, levels=(levels[-1], levels[0]), seed=seed)
+    """A normalising flow, given the level and the class, for levels from a tenth of the data's deviation to 20 times it.
+
+    Needs the package zuko (`pip install 'pixelpath[flows]'`).
+    """
+    levels, deviation = levels_of(known, noise), float(known.training.std())
+    inside = max(levels[-1], 0.1 * deviation), min(levels[0], 20 * deviation)
+    return fit_flow(known.training, known.training_labels, known.num_classes, levels=inside, seed=seed)
 
 
 FAMILIES: dict[str, Family] = {

@@ -135,7 +135,13 @@ def fit_start(
     warm = WarmStart(best.start, best.sigma, _energies(whole, known, best.sigma, seed))
     count = check_count(known.values)
     labels = None if known.held_out_labels is None else known.held_out_labels[torch.arange(count) % len(known.held_out)]
-    warm.check(lambda x, s: whole(x, s, labels), count, labels)
+    try:
+        warm.check(lambda x, s: whole(x, s, labels), count, labels)
+    except ValueError as error:
+        raise ValueError(
+            f"Start {best.name} at sigma {best.sigma:.3g} cannot be used, as its samples are not like noised data to the "
+            f"denoiser ({str(error).rstrip('.')}): give a smaller budget, or a larger sigma."
+        ) from error
     return Search(judged, left_out, budget, best, warm, known.index(), time.perf_counter() - began)
 
 
@@ -179,7 +185,9 @@ def _certified(
     compared = {**laws, **({CONTROL: control} if densities else {})}
     found = certify(denoise, compared, images, labels, levels, seed_of(seed, 5), repeats, BEYOND * budget, device=device)
     for name, law in densities.items():
-        found[name] = certify_density(found[CONTROL], control, law, images, labels, seed_of(seed, 10), repeats)
+        assert isinstance(law, Flow)
+        inside = tuple(row for row in found[CONTROL].rows if law.levels[0] <= row.sigma <= law.levels[1])
+        found[name] = certify_density(Certificate(inside), control, law, images, labels, seed_of(seed, 10), repeats)
     return [
         replace(
             candidate,
@@ -261,7 +269,9 @@ def _best(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: floa
     if lowest:
         cross, sigma, name = min(lowest)
         hint = f"{name} at sigma {sigma:.3g} would take a budget of {cross:.2g} nats"
-    raise ValueError(f"No start keeps to a budget of {budget:g} nats with the tails of the data: {hint}. {'; '.join(reasons)}")
+    raise ValueError(
+        f"No start keeps to a budget of {budget:g} nats with the tails of the data: {hint}. {'; '.join(reason.rstrip('.') for reason in reasons)}."
+    )
 
 
 def _unreached(certificate: Certificate, budget: float) -> str:
