@@ -15,7 +15,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ from pixelpath.sampling.samplers import heun
 from pixelpath.starts import files
 from pixelpath.starts.gaussian import LowRank, fit_gaussian
 from pixelpath.starts.mixture import ConvolvedMixture, fit_mixture
-from pixelpath.starts.simple import Naive
+from pixelpath.starts.simple import Empirical, Naive
 from pixelpath.starts.start import Law, Saved, Start
 from pixelpath.starts.student import fit_student
 from pixelpath.starts.tails import SoftLog, fit_splice, soft_log
@@ -60,9 +60,9 @@ COLD, WARM = (9, 18, 32), 9  # steps of Heun's method: 17, 35 and 63 evaluations
 BATCH = 512
 SHOWN = {
     "log-cold-63": "log, cold, 63 evaluations",
-    "log-mixture-17": "log, warm (mixture), 17",
+    "log-splice-17": "log, warm (splice), 17",
     "raw-cold-63": "raw, cold, 63",
-    "raw-mixture-17": "raw, warm (mixture), 17",
+    "raw-splice-17": "raw, warm (splice), 17",
     "t-EDM-cold-63": "t-EDM, cold, 63",
 }  # file of samples -> words of the picture
 SAMPLED = -3  # key that keeps the seeds of samples apart from those of training
@@ -224,13 +224,18 @@ def study(model: Model, data: Crops, seed: int, settings: Settings) -> list[dict
 
 
 def warm(run: Trained, data: Crops, settings: Settings) -> list[tuple[str, Fit, Choice, int]]:
-    """The name, start, level and steps of every warm run, and of the control: noise alone where the Gaussian law begins."""
+    """The name, start, level and steps of every warm run, and of two controls where the Gaussian law begins.
+
+    Noise alone, the *naive* start, is what a law must beat; noised training crops, the *empirical* one, know the law as well as
+    can be, so that what they lose is the network's own.
+    """
     training, validation = (run.normaliser.encode(run.model.values(part)) for part in (data.training, data.validation))
     fits = starts(training, validation, run.model.logarithm, settings.folder / run.model.name)
     given = settings.sigma
     choices = choose(run, fits, validation) if given is None else {name: Choice(given, True) for name in fits}
     plans = [(name, fit, choices[name], WARM) for name, fit in fits.items()]
-    return [*plans, ("naive", Fit(Naive(SHAPE), 0.0, None), replace(choices["gaussian"], kept=False), WARM)]
+    controls = {"naive": Naive(SHAPE), "empirical": Empirical(training, allow_memorising=True)}
+    return plans + [(name, Fit(start, 0.0, None), choices["gaussian"], WARM) for name, start in controls.items()]
 
 
 COLUMNS = {
@@ -255,10 +260,11 @@ def line(found: list[dict[str, Any]]) -> str:
     words = [f"{found[0]['model']}, {found[0]['start']}", str(found[0]["evaluations"])]
     for key in COLUMNS:
         values = [row[key] for row in found if key in row]
-        scale, form = (100, "{:+.0f} %") if key.startswith(("pixel 0", "maximum 0")) else (1, "{:.3g}")
         if not values:
             words.append("")
             continue
+        scale = 100 if key.startswith(("pixel", "maximum")) else 1
+        form = "{:+.0f} %" if scale == 100 else "{:,.0f}" if key == "values" else "{:.3g}"
         word = form.format(scale * float(np.mean(values)))
         if len(values) > 1 and np.ptp(values) > 0:
             word += f" ± {scale * float(np.std(values, ddof=1)):.2g}"
@@ -289,7 +295,7 @@ def main(
     """Train, choose, sample, measure and tabulate; `limit` crops of each part at most, and `sigma` instead of choosing."""
     torch.set_num_threads(threads)
     settings = Settings(out.with_suffix(""), seeds, steps, samples, sigma)
-    settings.folder.mkdir(parents=True, exist_ok=True)
+    claim(settings.folder / "settings.json", {"steps": steps, "samples": samples, "limit": limit, "sigma": sigma})
     crops = read(data, limit)
     say(f"{len(crops.training)} crops to train, {len(crops.validation)} to validate, {len(crops.test)} to test")
     found = [
@@ -306,6 +312,14 @@ def main(
         draw_picture(picture, crops.test, settings.folder)
 
 
+def claim(file: Path, told: dict[str, float | None]) -> None:
+    """Write down what a study was told; ValueError if what lies there was made under other settings."""
+    if file.exists() and (before := json.loads(file.read_text(encoding="utf-8"))) != told:
+        raise ValueError(f"The study in {file.parent} was made with {before}, not {told}: name another --out.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(told), encoding="utf-8")
+
+
 def draw_picture(file: Path, test: Rates, folder: Path) -> None:
     """Test crops beside samples of the first seed, and their quantiles against those of the test crops."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -313,7 +327,7 @@ def draw_picture(file: Path, test: Rates, folder: Path) -> None:
     from matplotlib.figure import Figure
 
     shown = {"test crops": test} | {words: torch.from_numpy(np.load(folder / f"{name}.npy")) for name, words in SHOWN.items()}
-    figure = Figure((11, 7.2), dpi=100, layout="constrained")
+    figure = Figure((11, 6.4), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 4, width_ratios=(1, 1, 1, 1.6))
     norm, image = LogNorm(DRY, 30), None
@@ -328,16 +342,17 @@ def draw_picture(file: Path, test: Rates, folder: Path) -> None:
         axes.set_yticks([])
     assert image is not None
     figure.colorbar(image, ax=figure.axes, location="bottom", shrink=0.5, label="mm/h (grey: dry)")
-    for row, (title, values) in enumerate((("pixels", torch.flatten), ("maxima of crops", maxima))):
+    sides = (("pixels", torch.flatten, DRY), ("maxima of crops", maxima, 10 * DRY))
+    for row, (title, values, lowest) in enumerate(sides):
         axes = figure.add_subplot(grid[row, 3])
         held = values(test)
         at = 1 - np.geomspace(0.3, 10 / len(held), 60)
         across = [quantile(held, probability) for probability in at]
         for words, rates in list(shown.items())[1:]:
             axes.plot(across, [quantile(values(rates), probability) for probability in at], label=words, linewidth=1.2)
-        axes.plot([DRY, 60], [DRY, 60], color="black", linewidth=0.6)
+        axes.plot([lowest, 60], [lowest, 60], color="black", linewidth=0.6)
         axes.set(xscale="log", yscale="log", xlabel=f"test, {title} (mm/h)", ylabel="samples (mm/h)")
-        axes.set(xlim=(DRY, 60), ylim=(DRY, 60))
+        axes.set(xlim=(lowest, 60), ylim=(lowest, 60))
         axes.legend(fontsize=7)
     figure.savefig(file)
 

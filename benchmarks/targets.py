@@ -99,7 +99,8 @@ def sixteen() -> Target:
     """10 modes in 16 values, of unequal shares, with variances of every value between 0.05 and 0.45."""
     chance = np.random.default_rng(0)
     shares, means, variances = chance.uniform(1, 3, 10), chance.normal(size=(10, 16)), chance.uniform(0.05, 0.45, (10, 16))
-    return Target("10 modes, d = 16", *(torch.from_numpy(each) for each in (shares / shares.sum(), means, variances)))
+    shares, means, variances = (torch.from_numpy(each) for each in (shares / shares.sum(), means, variances))
+    return Target("10 modes, d = 16", shares, means, variances)
 
 
 def digits() -> Target:

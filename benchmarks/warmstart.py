@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -32,16 +33,17 @@ def targets(
         seeds: Seeds of data, fits and samples.
         names: Only these problems: modes, sixteen, digits, student, trained, spiral.
         quick: Few points, to see that everything runs.
-        out: JSON file of the results.
+        out: JSON file of the results, written after every problem and seed.
         threads: Threads of torch.
     """
     torch.set_num_threads(threads)
-    found = warmstart_targets.run(seeds, quick, names)
+    about = {"benchmark": "warmstart targets", "machine": measure.machine(torch.device("cpu"))}
+    found: dict[str, Any] = {}
+    for found in warmstart_targets.run(seeds, quick, names):
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(about | found, indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(warmstart_targets.table(found["summary"]))
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        about = {"benchmark": "warmstart targets", "machine": measure.machine(torch.device("cpu"))}
-        out.write_text(json.dumps(about | found, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:

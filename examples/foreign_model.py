@@ -33,6 +33,7 @@ from pixelpath.sampling.samplers import heun
 from pixelpath.starts.warm import WarmStart
 from pixelpath.types import Images
 
+COLD = 20.0  # nothing of a digit is left there; above it a noise prediction, times sigma, errs more and more
 Sample = Callable[[Sequence[int], int], Images]
 """(seeds, steps of Heun's method) -> one image for each seed; it takes 2 steps - 1 evaluations of the network."""
 
@@ -81,22 +82,35 @@ def opened(folder: Path) -> tuple[UNet2DModel, DDPMScheduler]:
     return UNet2DModel.from_pretrained(folder, low_cpu_mem_usage=False).eval(), DDPMScheduler.from_pretrained(folder)
 
 
-def comparison(denoiser: ForeignDenoiser, start: WarmStart, known: Known, steps: int, sets: int) -> list[str]:
-    """What cold samples at `steps` and warm ones at half of them are worth, with cold ones at half as the control, in words."""
+def warm(denoiser: ForeignDenoiser, start: WarmStart) -> Sample:
+    """Sampling that begins at the start."""
 
-    def warm(seeds: Sequence[int], steps: int) -> Images:
+    def sample(seeds: Sequence[int], steps: int) -> Images:
         levels = denoiser.noise.steps(steps, start=start.sigma)
         return heun(denoiser, start.draw(generators(seeds)), levels)
 
-    def cold(seeds: Sequence[int], steps: int) -> Images:
-        levels = denoiser.noise.steps(steps)
-        return heun(denoiser, float(levels[0]) * normal(generators(seeds), known.training.shape[1:]), levels)
+    return sample
 
+
+def cold(denoiser: ForeignDenoiser, sigma: float) -> Sample:
+    """Sampling that begins at noise alone, of deviation sigma."""
+
+    def sample(seeds: Sequence[int], steps: int) -> Images:
+        levels = denoiser.noise.steps(steps, start=sigma)
+        return heun(denoiser, sigma * normal(generators(seeds), (1, 8, 8)), levels)
+
+    return sample
+
+
+def comparison(denoiser: ForeignDenoiser, start: WarmStart, known: Known, steps: int, sets: int) -> list[str]:
+    """What cold samples at `steps` and warm ones at half of them are worth, with cold ones at half as the control, in words."""
+    highest, few = denoiser.noise.highest, steps // 2
     floor = real_floor(pixels(known.training), len(known.held_out), pixels(known.held_out))
     return [
-        f"cold from sigma {denoiser.noise.highest:.3g}: {measured(cold, steps, known, sets)}",
-        f"warm from sigma {start.sigma:.3g}: {measured(warm, steps // 2, known, sets)}",
-        f"cold, as few: {measured(cold, steps // 2, known, sets)}",
+        f"cold from sigma {highest:.3g}: {measured(cold(denoiser, highest), steps, known, sets)}",
+        f"cold from sigma {COLD:g}: {measured(cold(denoiser, COLD), steps, known, sets)}",
+        f"warm from sigma {start.sigma:.3g}: {measured(warm(denoiser, start), few, known, sets)}",
+        f"cold from sigma {COLD:g}: {measured(cold(denoiser, COLD), few, known, sets)}",
         f"floor, {floor.first_count} held-out digits: distance {floor.distance:.4f}",
     ]
 

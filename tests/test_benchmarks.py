@@ -118,3 +118,5 @@ def test_radar_study_runs_and_goes_on_where_it_stopped(tmp_path: Path, monkeypat
         assert all(math.isfinite(number) for number in numbers(rows))
         assert picture.stat().st_size > 10_000
         (tmp_path / "out" / "log-0.pt").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="another --out"):
+        radar.main(data, out, seeds=(0,), steps=3, samples=32)

@@ -25,7 +25,7 @@ from pixelpath.starts.warm import check_count
 
 TRAINED = [
     *SIZE, "--batch-size", 64, "--schedule.warmup", 10, "--steps", 60, "--every", 60, "--patch", 2, "--sampling.steps", 8,
-    "--scalings", "preconditioned", "--average-rate", 0.95, "--data.held-out-share", 0.25, "--objective.noise.highest", 200,
+    "--scalings", "preconditioned", "--average-rate", 0.95, "--data.held-out-share", 0.4, "--objective.noise.highest", 200,
 ]  # fmt: skip
 QUICK = ("--quality.count", 0, "--points", 128)
 LEVEL = 0.3  # where starts are put by hand
@@ -34,12 +34,12 @@ EVALUATIONS = {"euler": 3, "heun": 5, "churn": 5, "ancestral": 3, "multistep": 3
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 400 images of 4 x 4 float values: a ramp, up in class 0 and down in class 1, its offset and noise Gaussian."""
+    """A folder with 250 images of 4 x 4 float values: a ramp up in class 0, down in class 1, with Gaussian offset and noise."""
     folder = tmp_path_factory.mktemp("starts")
     numbers = np.random.default_rng(0)
-    labels = np.arange(400) % 2
+    labels = np.arange(250) % 2
     ramp = np.where(labels == 0, 1, -1)[:, None, None, None] * np.linspace(-1, 1, 16).reshape(1, 1, 4, 4)
-    images = (ramp + 0.5 * numbers.normal(size=(400, 1, 1, 1)) + 0.3 * numbers.normal(size=(400, 1, 4, 4))).astype(np.float32)
+    images = (ramp + 0.5 * numbers.normal(size=(250, 1, 1, 1)) + 0.3 * numbers.normal(size=(250, 1, 4, 4))).astype(np.float32)
     np.savez(folder / "data.npz", images=images, labels=labels)
     return folder
 
@@ -150,10 +150,10 @@ def test_the_level_is_the_smallest_of_those_that_keep_to_the_budget(run: Path, w
         assert each["divergence"] <= search["budget"] * (1 + 1e-9)
         kept = [row["cross"] for row in each["certificate"] if row["sigma"] >= each["sigma"] * (1 - 1e-9)]
         assert max(kept) <= search["budget"]
-        assert [row["sigma"] for row in each["certificate"]][0] == pytest.approx(200 * 4 / 64)
+        assert each["certificate"][0]["sigma"] == pytest.approx(200 * 4 / 64)
 
 
-def test_the_quality_is_that_of_warm_and_cold_samples(whole: Path) -> None:
+def test_the_quality_is_that_of_warm_and_cold_samples(run: Path, whole: Path) -> None:
     search = document(whole)
     cold, warm = search["quality"]
     assert cold["name"] == "run (digits-diffusion)"
@@ -164,7 +164,11 @@ def test_the_quality_is_that_of_warm_and_cold_samples(whole: Path) -> None:
     assert warm["points"][0]["frechet"] < cold["points"][0]["frechet"] / 10  # two steps do not lead down from noise alone
     near = search["neighbours"]
     assert set(near) == {"held-out images", "warm samples", "cold samples"}
-    assert near["warm samples"]["median"] == pytest.approx(near["held-out images"]["median"], rel=0.3)
+    opened = open_run(run)
+    known = known_of(opened, read_data_of(opened, None))
+    distances = torch.cdist(known.held_out[:40].flatten(1), known.training.flatten(1)).min(1).values
+    assert near["held-out images"]["median"] == pytest.approx(float(distances.median()), rel=1e-4)
+    assert 0.5 < near["warm samples"]["median"] / near["held-out images"]["median"] < 2
 
 
 def test_what_is_said_is_what_is_recorded(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +176,7 @@ def test_what_is_said_is_what_is_recorded(run: Path, tmp_path: Path, capsys: pyt
     said, search = capsys.readouterr().err, document(out)
     steps = document(out, "start.json")["about"]["steps"]
     assert f"{search['sentence']} {search['savings']}\n" in said
-    assert "Fitting to 300 training images, comparing on 100 held-out ones." in said
+    assert "Fitting to 144 training images, comparing on 106 held-out ones." in said
     assert f"pixelpath sample {run} --start {out} --steps {steps}\n" in said
     assert [each["name"] for each in search["candidates"]] == ["moment", "moment-by-class"]
     assert search["budget"] == 0.01
@@ -180,13 +184,6 @@ def test_what_is_said_is_what_is_recorded(run: Path, tmp_path: Path, capsys: pyt
     assert search["quality"] == []
     assert search["neighbours"] == {}
     assert not (out / "evaluations.png").exists()
-
-
-def test_the_level_rises_as_the_budget_falls(run: Path, tmp_path: Path) -> None:
-    levels = [
-        document(fit(run, tmp_path / str(budget), "--law", "moment", "--budget", budget))["sigma"] for budget in (0.04, 0.01)
-    ]
-    assert levels[0] < levels[1]
 
 
 def test_the_same_words_fit_the_same_start(run: Path, start: Path, tmp_path: Path) -> None:
@@ -326,8 +323,7 @@ def sampled_cold(run: Path, out: Path) -> dict[str, Any]:
     return document(out, "samples.json")
 
 
-@pytest.mark.parametrize("sampler", EVALUATIONS)
-@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize(("sampler", "scale"), [*((sampler, 1) for sampler in EVALUATIONS), ("heun", 2), ("renoise", 2)])
 def test_recorded_evaluations_are_calls_of_the_network(
     sampler: str, scale: int, run: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -434,7 +430,8 @@ def test_a_start_of_damaged_files_is_one_sentence(
 
     def not_numbers(folder: Path) -> None:
         tensors = load_file(folder / "start.safetensors")
-        save_file({name: torch.full_like(value, math.nan) if value.is_floating_point() else value for name, value in tensors.items()}, folder / "start.safetensors")  # fmt: skip
+        wrong = {name: torch.full_like(value, math.nan) for name, value in tensors.items() if value.is_floating_point()}
+        save_file(tensors | wrong, folder / "start.safetensors")
 
     assert "start.json cannot be used" in sentence("half", lambda at: (at / "start.json").write_text("{"))
     assert "There is no start in" in sentence("none", lambda at: (at / "start.json").unlink())

@@ -160,6 +160,11 @@ def test_a_divergence_of_few_images_must_be_far_below_the_budget() -> None:
     assert "too few decide it" in rows(0.01, top=0.6).rows[0].sentence()
 
 
+def test_an_uncertain_divergence_keeps_to_no_budget() -> None:
+    assert rows(0.001, 0.001, error=0.009).sigma_for(0.02) == 4
+    assert rows(0.001, 0.001, error=0.011).sigma_for(0.02) is None
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "levels", "message"),
     [

@@ -11,9 +11,12 @@ from pixelpath.models.denoiser import Denoiser
 from pixelpath.noise import NoiseRange, seed_of
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.recipes.build import denoiser_of
-from pixelpath.recipes.generate import SAMPLERS, Plan, balanced, default_sampler, generate
+from pixelpath.recipes.generate import SAMPLERS, Plan, balanced, default_sampler, generate, steps_below
 from pixelpath.recipes.rows import digits_diffusion
 from pixelpath.recipes.sizes import Size, Stack
+from pixelpath.starts.gaussian import fit_gaussian
+from pixelpath.starts.simple import Naive
+from pixelpath.starts.warm import WarmStart
 
 SHAPE = (1, 8, 8)
 NOISE = NoiseRange(0.02, 10.0, 0.5)
@@ -118,3 +121,87 @@ def test_a_consistency_model_is_renoised() -> None:
 def test_one_step_of_renoising_is_that_of_euler(denoiser: Denoiser) -> None:
     one, other = (images(denoiser, [5], [1], Plan(NOISE, 1, sampler=SAMPLERS[name])) for name in ("renoise", "euler"))
     assert torch.equal(one, other)
+
+
+# warm: from a fitted start
+
+
+def karras(count: int, highest: float, lowest: float) -> list[float]:
+    """The levels of Karras et al. 2022, eq. 5, with rho 7."""
+    top, bottom = highest ** (1 / 7), lowest ** (1 / 7)
+    return [(top + place / (count - 1) * (bottom - top)) ** 7 for place in range(count)]
+
+
+def test_levels_are_built_anew_below_a_start() -> None:
+    """Shifted levels of the range run from 5 to 0.01; those below a start at 1.2 are a grid of their own, not a piece of that."""
+    warm = WarmStart(Naive(SHAPE), 1.2)
+    assert Plan(NOISE, 4, warm=warm).levels.tolist() == pytest.approx([*karras(4, 1.2, 0.01), 0.0])
+    assert Plan(NOISE, 1, warm=warm).levels.tolist() == pytest.approx([1.2, 0.0])
+    visits = Plan(NOISE, 3, sampler=SAMPLERS["renoise"], warm=warm).levels.tolist()
+    assert visits == pytest.approx([*karras(4, 1.2, 0.01)[:-1], 0.0])
+    named = Plan(NOISE, at=(1.0, 0.3), warm=warm)
+    assert named.highest == pytest.approx(2.4)  # unshifted
+    assert named.levels.tolist() == pytest.approx([1.2, 0.5, 0.15, 0.0])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sigma", [5.01, 60.0, 0.01, 0.009])
+def test_a_start_outside_the_range_is_refused(sampler: str, sigma: float) -> None:
+    with pytest.raises(ValueError, match=r"Sampling cannot start at sigma .*: this range runs from 0\.01 to 5"):
+        Plan(NOISE, 4, sampler=SAMPLERS[sampler], warm=WarmStart(Naive(SHAPE), sigma))
+
+
+def test_named_levels_do_not_lead_out_of_the_range() -> None:
+    with pytest.raises(ValueError, match="choose a start inside that range"):
+        Plan(NOISE, at=(1.0,), warm=WarmStart(Naive(SHAPE), 5.5))
+    with pytest.raises(ValueError, match=r"strictly between 0\.018 and 0\.02"):
+        Plan(NOISE, at=(0.01,), warm=WarmStart(Naive(SHAPE), 0.009))
+
+
+def test_named_levels_lie_below_the_start() -> None:
+    with pytest.raises(ValueError, match=r"strictly between 2\.4 and 0\.02, got \(2\.5,"):
+        Plan(NOISE, at=(2.5, 1.0), warm=WarmStart(Naive(SHAPE), 1.2))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_noise_alone_as_a_start_at_the_highest_level_is_the_cold_image(sampler: str, denoiser: Denoiser) -> None:
+    cold = Plan(NOISE, 3, 2.0, sampler=SAMPLERS[sampler])
+    warm = replace(cold, warm=WarmStart(Naive(SHAPE), 5.0))
+    assert torch.equal(warm.levels, cold.levels)
+    assert torch.equal(images(denoiser, [3, 8], [0, 2], warm), images(denoiser, [3, 8], [0, 2], cold))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_warm_image_belongs_to_its_seed_and_label_at_any_batch_size(sampler: str, denoiser: Denoiser) -> None:
+    clean = torch.randn(90, *SHAPE, generator=torch.Generator().manual_seed(4)) + (torch.arange(90) % 3)[:, None, None, None]
+    law = fit_gaussian(clean, torch.arange(90) % 3, 3)
+    plan = Plan(NOISE, 3, 2.0, sampler=SAMPLERS[sampler], warm=WarmStart(law, 1.0))
+    seeds, labels = [7, 3, 7, 11, 0], [0, 1, 0, 2, 2]
+    whole = images(denoiser, seeds, labels, plan)
+    for size in (1, 2, 3):
+        torch.testing.assert_close(images(denoiser, seeds, labels, plan, size), whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(whole[0], whole[2], rtol=0, atol=1e-5)
+    first = plan.first([torch.Generator().manual_seed(seed_of(7))], SHAPE, torch.tensor([0]))
+    drawn = law.sample([torch.Generator().manual_seed(seed_of(7))], 1.0, torch.tensor([0]))
+    assert torch.equal(first, drawn)
+
+
+def test_one_step_from_a_start_is_the_estimate_of_its_draw(denoiser: Denoiser) -> None:
+    law = fit_gaussian(torch.randn(50, *SHAPE, generator=torch.Generator().manual_seed(4)))
+    made = images(denoiser, [5], [1], Plan(NOISE, 1, sampler=SAMPLERS["euler"], warm=WarmStart(law, 0.8)))
+    drawn = law.sample([torch.Generator().manual_seed(seed_of(5))], 0.8)
+    torch.testing.assert_close(made, denoiser(drawn, torch.tensor(0.8), torch.tensor([1])), rtol=1e-5, atol=1e-6)
+
+
+def test_a_start_of_other_images_is_refused(denoiser: Denoiser) -> None:
+    with pytest.raises(ValueError, match=r"makes images of shape \[1, 4, 4\] and the denoiser takes \[1, 8, 8\]"):
+        images(denoiser, [5], [1], Plan(NOISE, 1, warm=WarmStart(Naive((1, 4, 4)), 0.8)))
+
+
+@pytest.mark.parametrize("steps", [1, 8, 32])
+def test_the_share_of_steps_below_a_start(steps: int) -> None:
+    """As many as the cold grid has levels below the start; at least one, and all of them from above its highest level."""
+    levels = karras(steps, 5.0, 0.01) if steps > 1 else [5.0]
+    for sigma in (0.02, 0.3, 2.0, 4.99):
+        assert steps_below(NOISE, steps, sigma) == max(1, sum(level < sigma for level in levels))
+    assert steps_below(NOISE, steps, 5.1) == steps

@@ -49,10 +49,13 @@ class Divergence:
         return self.top > FIRST_HUNDREDTH
 
     def keeps_to(self, budget: float) -> bool:
-        """Whether the cross estimate is within `budget` nats; if few images decide it, a fifth of them, 3 errors included."""
+        """Whether the cross estimate is within `budget` nats, and its error within half of it.
+
+        If few images decide it, it must with 3 errors be within a fifth of the budget.
+        """
         if self.dominated:
             return abs(self.cross) + 3 * self.cross_error <= budget / MARGIN
-        return self.cross <= budget
+        return self.cross <= budget and 2 * self.cross_error <= budget
 
     def sentence(self) -> str:
         """The number in words, with what is to be said against it."""

@@ -223,7 +223,7 @@ def from_flow_matching(
 
     data_at=0: x_t = (1 - t) x + t e, velocity e - x, t = sigma / (1 + sigma), estimate x_t - t v. data_at=1: x_t = t x +
     (1 - t) e, velocity x - e, t = 1 / (1 + sigma), estimate x_t + (1 - t) v (Lipman et al. 2023, arXiv 2210.02747, section 4.1,
-    optimal transport with sigma_min = 0). `noise` are the sigmas to allow: 80 is 0.9877 of the way to noise. A network that
+    example II with sigma_min = 0). `noise` are the sigmas to allow: 80 is 0.9877 of the way to noise. A network that
     counts time to 1000 is given as lambda x, t, labels: network(x, 1000 * t, labels). Raises ValueError unless data_at is 0 or 1.
     """
     if data_at not in (0, 1):

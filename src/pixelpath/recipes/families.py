@@ -35,7 +35,7 @@ class Known:
     """
 
     training: Float[Tensor, "training channel row column"]
-    held_out: Float[Tensor, "held_out channel row column"]
+    held_out: Float[Tensor, "held_out _ _ _"]
     training_labels: Int[Tensor, "training"] | None = None
     held_out_labels: Int[Tensor, "held_out"] | None = None
     num_classes: int = 0

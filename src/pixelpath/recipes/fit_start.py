@@ -129,19 +129,11 @@ def fit_start(
     fitted, left_out = _fit(usual(known) if families is None else families, known, noise, seed)
     control = fit_gaussian(known.training)
     fitted = _certified(fitted, control, denoise, known, levels, budget, seed, points, device)
-    judged = tuple(_placed(candidate, control, known, levels, budget, sigma, seed) for candidate in fitted)
-    best = _best(judged, left_out, budget, known)
+    trial = _Trial(whole, control, known, levels, budget, seed)
+    judged = tuple(trial.placed(candidate) if sigma is None else trial.at(candidate, sigma) for candidate in fitted)
+    best = _best(judged, left_out, budget)
     assert best.sigma is not None
-    warm = WarmStart(best.start, best.sigma, _energies(whole, known, best.sigma, seed))
-    count = check_count(known.values)
-    labels = None if known.held_out_labels is None else known.held_out_labels[torch.arange(count) % len(known.held_out)]
-    try:
-        warm.check(lambda x, s: whole(x, s, labels), count, labels)
-    except ValueError as error:
-        raise ValueError(
-            f"Start {best.name} at sigma {best.sigma:.3g} cannot be used, as its samples are not like noised data to the "
-            f"denoiser ({str(error).rstrip('.')}): give a smaller budget, or a larger sigma."
-        ) from error
+    warm = trial.warm(best.start, best.sigma)
     return Search(judged, left_out, budget, best, warm, known.index(), time.perf_counter() - began)
 
 
@@ -198,43 +190,76 @@ def _certified(
     ]
 
 
-def _placed(
-    candidate: Candidate, control: Law, known: Known, levels: Sequence[float], budget: float, wanted: float | None, seed: int
-) -> Candidate:
-    """The candidate at its level: `wanted`, or the smallest that keeps to the budget and whose tails pass, or why none does."""
-    if wanted is not None:
-        return replace(candidate, sigma=wanted, tails=_tails(candidate.start, known, wanted, seed))
-    if candidate.certificate is None:
-        return replace(candidate, against="it has no density, so no level can be chosen for it: give one (sigma)")
-    sigma = candidate.certificate.sigma_for(budget)
-    if sigma is None:
-        return replace(candidate, against=_unreached(candidate.certificate, budget))
-    against = _fit_against(candidate.start, control, known, sigma, seed)
-    if against:
-        return replace(candidate, against=against)
-    tails = None
-    for level in [sigma, *(level for level in reversed(levels) if level > sigma)]:
-        tails = _tails(candidate.start, known, level, seed)
-        if tails is None or tails.passes:
-            return replace(candidate, sigma=level, tails=tails)
-    assert tails is not None
-    wrong = max((each for each in tails.quantiles if each.wrong(tails.tolerance)), key=lambda each: abs(each.error))
-    return replace(candidate, tails=tails, against=f"its tails are wrong at every level ({wrong.sentence()})")
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """What candidates are put to the test with."""
 
+    whole: LabelledDenoise
+    control: Law
+    known: Known
+    levels: Sequence[float]
+    budget: float
+    seed: int
 
-def _fit_against(start: Start, control: Law, known: Known, sigma: float, seed: int) -> str:
-    """What held-out images say against the fit at sigma; empty if nothing, or where it has no density."""
-    if not isinstance(start, Law):
-        return ""
-    training, held_out = (_evenly(len(side), POINTS) for side in (known.training, known.held_out))
-    labels = [
-        None if own is None else own[places]
-        for own, places in ((known.training_labels, training), (known.held_out_labels, held_out))
-    ]
-    fit = compare_fit(
-        start, control, known.training[training], known.held_out[held_out], sigma, labels[0], labels[1], seed_of(seed, 11)
-    )
-    return fit.against
+    def placed(self, candidate: Candidate) -> Candidate:
+        """The candidate at the smallest level that keeps to the budget and passes, or with why none does."""
+        if candidate.certificate is None:
+            return replace(candidate, against="it has no density, so no level can be chosen for it: give one (sigma)")
+        sigma = candidate.certificate.sigma_for(self.budget)
+        if sigma is None:
+            return replace(candidate, against=_unreached(candidate.certificate, self.budget))
+        against = self._fit_against(candidate.start, sigma)
+        if against:
+            return replace(candidate, against=against)
+        tried = candidate
+        for level in [sigma, *(level for level in reversed(self.levels) if level > sigma)]:
+            tried = self.at(candidate, level)
+            if not tried.against and (tried.tails is None or tried.tails.passes):
+                return tried
+        wrong = [each for each in tried.tails.quantiles if each.wrong(tried.tails.tolerance)] if tried.tails else []
+        worst = max(wrong, key=lambda each: abs(each.error)).sentence() if wrong else tried.against
+        return replace(tried, sigma=None, against=f"it does not pass at any level ({worst})")
+
+    def at(self, candidate: Candidate, sigma: float) -> Candidate:
+        """The candidate at sigma, with its tails, and with what the denoiser has against its samples there."""
+        count = check_count(self.known.values)
+        labels = None
+        if self.known.held_out_labels is not None:
+            labels = self.known.held_out_labels[torch.arange(count) % len(self.known.held_out)]
+        against = ""
+        try:
+            self.warm(candidate.start, sigma).check(lambda x, s: self.whole(x, s, labels), count, labels)
+        except ValueError as error:
+            against = str(error).rstrip(".")
+        return replace(candidate, sigma=sigma, tails=self._tails(candidate.start, sigma), against=against)
+
+    def warm(self, start: Start, sigma: float) -> WarmStart:
+        """The start at sigma, with the residual energies of held-out images there."""
+        known, count = self.known, check_count(self.known.values) * 2
+        places = torch.arange(max(count, min(1024, len(known.held_out)))) % len(known.held_out)
+        labels = None if known.held_out_labels is None else known.held_out_labels[places]
+        noisy = noised(known.held_out[places], sigma, [seed_of(self.seed, 7, place) for place in range(len(places))])
+        return WarmStart(start, sigma, residual_energy(lambda x, s: self.whole(x, s, labels), noisy, sigma).float())
+
+    def _fit_against(self, start: Start, sigma: float) -> str:
+        """What held-out images say against the fit at sigma; empty if nothing, or where it has no density."""
+        if not isinstance(start, Law):
+            return ""
+        known = self.known
+        training, held_out = (_evenly(len(side), POINTS) for side in (known.training, known.held_out))
+        sides = (known.training_labels, training), (known.held_out_labels, held_out)
+        labels = [None if own is None else own[places] for own, places in sides]
+        images, others = known.training[training], known.held_out[held_out]
+        seed = seed_of(self.seed, 11)
+        return compare_fit(start, self.control, images, others, sigma, labels[0], labels[1], seed).against
+
+    def _tails(self, start: Start, sigma: float) -> TailReport | None:
+        """The tails of start samples at sigma, as far as held-out images can tell; None if they are too few for any."""
+        known, probabilities = self.known, within_reach(len(self.known.held_out))
+        if not probabilities:
+            return None
+        seed = seed_of(self.seed, 6)
+        return tail_gate(start, known.held_out, sigma, known.held_out_labels, seed=seed, probabilities=probabilities)
 
 
 def _evenly(count: int, most: int) -> Tensor:
@@ -242,15 +267,7 @@ def _evenly(count: int, most: int) -> Tensor:
     return torch.linspace(0, count - 1, min(count, most)).round().long()
 
 
-def _tails(start: Start, known: Known, sigma: float, seed: int) -> TailReport | None:
-    """The tails of start samples at sigma, as far as held-out images can tell; None if they are too few for any."""
-    probabilities = within_reach(len(known.held_out))
-    if not probabilities:
-        return None
-    return tail_gate(start, known.held_out, sigma, known.held_out_labels, seed=seed_of(seed, 6), probabilities=probabilities)
-
-
-def _best(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: float, known: Known) -> Candidate:
+def _best(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: float) -> Candidate:
     """The candidate of the smallest level, the first of equals; ValueError with what would help if there is none."""
     usable = [candidate for candidate in judged if not candidate.against and candidate.sigma is not None]
     if usable:
@@ -269,9 +286,8 @@ def _best(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: floa
     if lowest:
         cross, sigma, name = min(lowest)
         hint = f"{name} at sigma {sigma:.3g} would take a budget of {cross:.2g} nats"
-    raise ValueError(
-        f"No start keeps to a budget of {budget:g} nats with the tails of the data: {hint}. {'; '.join(reason.rstrip('.') for reason in reasons)}."
-    )
+    against = "; ".join(reason.rstrip(".") for reason in reasons)
+    raise ValueError(f"No start keeps to a budget of {budget:g} nats with the tails of the data: {hint}. {against}.")
 
 
 def _unreached(certificate: Certificate, budget: float) -> str:
@@ -279,15 +295,6 @@ def _unreached(certificate: Certificate, budget: float) -> str:
     if top.dominated:
         return f"it has other tails than the data: even at the highest level it is {top.sentence()}"
     return f"it is {top.sentence()} even at the highest level, beyond {budget:g}"
-
-
-def _energies(whole: LabelledDenoise, known: Known, sigma: float, seed: int) -> Tensor:
-    """Residual energies of held-out images noised to sigma, each as often as it takes."""
-    count = check_count(known.values) * 2
-    places = torch.arange(max(count, min(1024, len(known.held_out)))) % len(known.held_out)
-    labels = None if known.held_out_labels is None else known.held_out_labels[places]
-    noisy = noised(known.held_out[places], sigma, [seed_of(seed, 7, place) for place in range(len(places))])
-    return residual_energy(lambda x, s: whole(x, s, labels), noisy, sigma).float()
 
 
 def _in_batches(denoise: LabelledDenoise, device: torch.device | str) -> LabelledDenoise:
