@@ -1,5 +1,6 @@
 """The choice of start and level, with exact denoisers of known laws."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -53,13 +54,15 @@ def search(known: Known, true: Law) -> Search:
 def test_the_mixture_begins_lower_than_the_gaussian_and_is_chosen(search: Search) -> None:
     by_name = {candidate.name: candidate for candidate in search.candidates}
     assert search.chosen is by_name["mixture"]
-    assert by_name["moment"].sigma is not None and search.warm.sigma < by_name["moment"].sigma / 3
+    assert by_name["moment"].sigma is not None
+    assert search.warm.sigma < by_name["moment"].sigma / 3
     assert search.chosen.divergence() == pytest.approx(search.budget, rel=0.05) or search.warm.sigma < 0.03
 
 
 def test_the_divergence_at_the_gaussians_level_is_the_budget_by_sampling_too(search: Search, true: Law) -> None:
     found = next(candidate for candidate in search.candidates if candidate.name == "moment")
-    assert found.sigma is not None and isinstance(found.start, Law)
+    assert found.sigma is not None
+    assert isinstance(found.start, Law)
     noisy = true.sample(generators(range(20_000)), found.sigma).double()
     apart = true.log_prob(noisy, found.sigma) - found.start.log_prob(noisy, found.sigma)
     error = float(apart.std()) / len(apart) ** 0.5
@@ -72,7 +75,8 @@ def test_a_smaller_budget_begins_higher(known: Known, true: Law) -> None:
         fit_start(denoiser_of(true), RANGE, without_classes(known), only, budget, points=500).warm.sigma
         for budget in (0.02, 0.005, 0.001)
     ]
-    assert levels == sorted(levels) and levels[0] < 0.8 * levels[1] < 0.64 * levels[2]
+    assert levels == sorted(levels)
+    assert levels[0] < 0.8 * levels[1] < 0.64 * levels[2]
 
 
 def test_classes_give_laws_of_their_own(known: Known, true: Law) -> None:
@@ -87,7 +91,9 @@ def test_classes_give_laws_of_their_own(known: Known, true: Law) -> None:
 def test_a_level_of_ones_own_asks_no_budget(known: Known, true: Law) -> None:
     families = {name: FAMILIES[name] for name in ("moment", "softlog")}
     found = fit_start(denoiser_of(true), RANGE, without_classes(known), {"softlog": families["softlog"]}, sigma=3.0, points=500)
-    assert found.warm.sigma == 3.0 and found.chosen.divergence() is None and "by hand" in found.sentence()
+    assert found.warm.sigma == 3.0
+    assert found.chosen.divergence() is None
+    assert "by hand" in found.sentence()
     with pytest.raises(ValueError, match="no density"):
         fit_start(denoiser_of(true), RANGE, without_classes(known), {"softlog": families["softlog"]}, points=500)
 
@@ -133,7 +139,8 @@ def test_a_family_that_cannot_be_fitted_is_named_and_left_out(known: Known, true
     found = fit_start(
         denoiser_of(true), RANGE, without_classes(known), {"broken": broken, "moment": FAMILIES["moment"]}, points=300
     )
-    assert found.left_out == {"broken": "too few"} and found.chosen.name == "moment"
+    assert found.left_out == {"broken": "too few"}
+    assert found.chosen.name == "moment"
 
 
 @pytest.mark.parametrize(("budget", "sigma", "message"), [(0.0, None, "nats above 0"), (None, 50.0, "lies outside")])
@@ -154,9 +161,11 @@ def test_sets_that_do_not_go_together() -> None:
 
 def test_levels_cover_the_range_in_even_ratios(known: Known) -> None:
     levels = levels_of(known, RANGE)
-    ratios = [above / below for above, below in zip(levels, levels[1:], strict=False)]
-    assert levels[0] == 20.0 and levels[-1] == pytest.approx(max(0.01, 0.02 * float(known.training.std())))
-    assert max(ratios) == pytest.approx(min(ratios)) and 1.1 < ratios[0] <= 1.15
+    ratios = [above / below for above, below in itertools.pairwise(levels)]
+    assert levels[0] == 20.0
+    assert levels[-1] == pytest.approx(max(0.01, 0.02 * float(known.training.std())))
+    assert max(ratios) == pytest.approx(min(ratios))
+    assert 1.1 < ratios[0] <= 1.15
 
 
 def test_steps_below_a_level_are_those_of_the_grid() -> None:
