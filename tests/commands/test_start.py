@@ -239,6 +239,7 @@ def test_the_samples_of_a_one_step_run_are_a_start(run: Path, onestep: Path, tmp
 MISTAKES = [
     ("--law samples", "--law samples and --generator RUN belong together"),
     ("--generator {onestep}", "--law samples and --generator RUN belong together"),
+    ("--law", "--law needs the name of a family: auto, moment, "),
     ("--law auto moment", "--law auto compares the families that suit the data: name it alone"),
     ("--law samples --generator {onestep}", "--law samples has no density, so no level can be chosen for it: give --sigma"),
     ("--law softlog", "--law softlog has no density, so no level can be chosen for it: give --sigma"),
@@ -255,6 +256,10 @@ MISTAKES = [
     ("--points 1", "--points must be at least 2, got 1"),
     ("--points 0", "--points must be at least 2, got 0"),
     ("--data {other}", "are 1x4x4 float64 but"),
+    (
+        "--data {unlabelled}",
+        "{run} makes images by class (0, 1), so its start needs images of the same classes, and these have none",
+    ),
     ("--checkpoint {run}/checkpoints/step-00000099", "There is no checkpoint"),
 ]
 
@@ -265,7 +270,9 @@ def test_a_mistake_of_fitting_is_one_sentence(
 ) -> None:
     other = place / "other.npy"
     np.save(other, np.zeros((50, 1, 4, 4)))
-    places = {"run": run, "plain": plain, "onestep": onestep, "other": other}
+    unlabelled = place / "unlabelled.npy"
+    np.save(unlabelled, np.load(place / "data.npz")["images"])
+    places = {"run": run, "plain": plain, "onestep": onestep, "other": other, "unlabelled": unlabelled}
     before = files(run)
     said = refused(capsys, "start", "fit", run, "--out", place / "new", *words.format(**places).split())
     assert sentence.format(**places) in said

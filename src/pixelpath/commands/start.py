@@ -40,7 +40,7 @@ LawName = Literal[
     "auto", "moment", "moment-by-class", "mixture", "mixture-by-class", "student", "splice", "softlog", "flow", "samples"
 ]
 assert set(get_args(LawName)) - {"auto", "samples"} == set(FAMILIES)
-MEMORY = 2**30  # bytes of training images, in model range, that a start is fitted to
+MEMORY = 2**28  # bytes of training images, in model range, that a start is fitted to
 NEIGHBOURS = 500  # images of each kind whose nearest training image is looked for
 
 
@@ -133,11 +133,16 @@ def known_of(run: Run, data: Data) -> Known:
     """Training and held-out images in model range, evenly chosen where they would take too much memory.
 
     Where the recipe flips images, its denoiser has learned the flipped ones too: every second image is flipped, and small
-    training sets hold each both ways.
+    training sets hold each both ways. Raises ValueError for images of other classes than the run's.
     """
     most = max(2, MEMORY // (4 * math.prod(run.shape)))
     sides = [_encoded(run, side, most) for side in (data.training, data.held_out)]
-    classes = len(run.classes) if data.training.classes == run.classes else 0
+    if run.classes and data.training.classes != run.classes:
+        raise ValueError(
+            f"{run.path} makes images by class ({', '.join(run.classes[:10])}), so its start needs images of the same classes, "
+            f"and these have {', '.join(data.training.classes[:10]) or 'none'}: give images with those."
+        )
+    classes = len(run.classes)
     (training, own), (held_out, other) = sides
     if run.recipe.flip and 2 * len(training) <= most:
         training, own = torch.cat([training, training.flip(3)]), own.repeat(2)
@@ -195,6 +200,8 @@ def _families(
     """The families named, None for the usual ones; ValueError for names that do not go together."""
     if ("samples" in law) != (generator is not None):
         raise ValueError("--law samples and --generator RUN belong together: give both, or neither.")
+    if not law:
+        raise ValueError(f"--law needs the name of a family: auto, {', '.join(FAMILIES)} or samples.")
     if "auto" in law and len(law) > 1:
         raise ValueError("--law auto compares the families that suit the data: name it alone, or name the others alone.")
     if "auto" in law:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from pixelpath.starts.tails import SoftLog, fit_splice, soft_log
 
 RATIO = 1.15  # of neighbouring levels of a certificate
 LOWEST = 0.02  # of the data's deviation: no start is looked for below
+MIXED = 20_000  # images to which mixtures are fitted at most, evenly chosen
 TINY = 64  # values up to which an image is a point of low dimension
 
 
@@ -80,20 +82,14 @@ def moment_by_class(known: Known, noise: NoiseRange, seed: int) -> Start:
 
 def mixture(known: Known, noise: NoiseRange, seed: int) -> Start:
     """A mixture of Gaussians: a component for every 40 images, 10 to 40 of them."""
-    _require(known)
-    count = max(1, min(40, len(known.training) // 40))
-    return fit_mixture(known.training, components=count, coordinates=_coordinates(known, len(known.training)), seed=seed)
+    return _mixed(known, by_class=False, components=max(1, min(40, len(known.training) // 40)), seed=seed)
 
 
 def mixture_by_class(known: Known, noise: NoiseRange, seed: int) -> Start:
     """A mixture of Gaussians for each class: a component for every 100 images, at most 10."""
-    _require(known)
     assert known.training_labels is not None
     fewest = int(known.training_labels.bincount(minlength=known.num_classes).min())
-    count = max(1, min(10, fewest // 100))
-    return fit_mixture(
-        known.training, known.training_labels, known.num_classes, count, _coordinates(known, len(known.training)), seed=seed
-    )
+    return _mixed(known, by_class=True, components=max(1, min(10, fewest // 100)), seed=seed)
 
 
 def student(known: Known, noise: NoiseRange, seed: int) -> Start:
@@ -104,8 +100,7 @@ def student(known: Known, noise: NoiseRange, seed: int) -> Start:
 
 def splice(known: Known, noise: NoiseRange, seed: int) -> Start:
     """A generalised Pareto tail on a mixture of Gaussians, or on one Gaussian where images are few."""
-    components = max(1, min(10, len(known.training) // 100))
-    bulk = fit_mixture(known.training, components=components, coordinates=_coordinates(known, len(known.training)), seed=seed)
+    bulk = _mixed(known, by_class=False, components=max(1, min(10, len(known.training) // 100)), seed=seed, heavy=True)
     return fit_splice(known.training, bulk, seed=seed)
 
 
@@ -154,8 +149,16 @@ def levels_of(known: Known, noise: NoiseRange) -> list[float]:
     return [high * (low / high) ** (place / (count - 1)) for place in range(count)]
 
 
-def _coordinates(known: Known, count: int) -> int:
-    return min(32, known.values, max(1, count // 4))
+def _mixed(known: Known, *, by_class: bool, components: int, seed: int, heavy: bool = False) -> Start:
+    """A mixture of so many components, of each class if `by_class`; ValueError for heavy tails unless these are expected."""
+    if not heavy:
+        _require(known)
+    places = torch.linspace(0, len(known.training) - 1, min(len(known.training), MIXED)).round().long()
+    images, labels = known.training[places], known.training_labels[places] if known.training_labels is not None else None
+    coordinates = min(32, known.values, max(1, len(images) // 4))
+    return fit_mixture(
+        images, labels if by_class else None, known.num_classes if by_class else 0, components, coordinates, seed=seed
+    )
 
 
 def _require(known: Known) -> None:
