@@ -273,6 +273,7 @@ HEADS = (
     "fit s",
     "numbers",
     "sampling s",
+    "seeds",
 )
 
 
@@ -287,7 +288,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         cells = [line["problem"], line["name"], f"{line['sigma']['mean']:g}", f"{line['nfe']['mean']:.0f}"]
         cells += [both(line, "over_floor", ".2f"), both(line, "q0.99", "+.1%"), both(line, "q0.999", "+.1%")]
         cells += [both(line, "nearest", ".3f"), f"{line['fit_seconds']['mean']:.1f}", f"{line['numbers']['mean']:.0f}"]
-        rows.append("| " + " | ".join([*cells, f"{line['sample_seconds']['mean']:.1f} |"]))
+        rows.append("| " + " | ".join([*cells, f"{line['sample_seconds']['mean']:.1f} | {line['seeds']} |"]))
     return "\n".join(rows) + "\n"
 
 

@@ -194,6 +194,18 @@ def test_the_same_words_fit_the_same_start(run: Path, start: Path, tmp_path: Pat
     assert document(other, "start.json")["about"] != document(start, "start.json")["about"]
 
 
+def test_a_fit_that_is_stopped_leaves_a_whole_start_or_none(run: Path, start: Path, tmp_path: Path) -> None:
+    out, words = tmp_path / "out", ("start", "fit", run, *QUICK, "--law", "moment-by-class", "--sigma", LEVEL)
+    for name in ("fit_start", "_pictures"):
+        with patch(f"pixelpath.commands.start.{name}", side_effect=KeyboardInterrupt):
+            assert call(*words, "--out", out) == 130
+        assert out.exists() == (name == "_pictures")
+    for name in ("start.json", "start.safetensors"):
+        assert (out / name).read_bytes() == (start / name).read_bytes()
+    searches = [document(folder) for folder in (out, start)]
+    assert [search["sentence"] for search in searches] == [searches[0]["sentence"]] * 2
+
+
 def test_a_level_chosen_by_hand_is_used_whatever_the_budget(run: Path, start: Path) -> None:
     search = document(start)
     assert search["sigma"] == LEVEL

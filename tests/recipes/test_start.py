@@ -106,6 +106,17 @@ def test_a_start_without_what_it_needs_is_refused(missing: str, run: Run, warm: 
         open_start(tmp_path, run)
 
 
+@pytest.mark.parametrize("wrong", [None, 1.0, "many", [None], [[1.0, 2.0]], ["a"]], ids=str)
+def test_energies_are_numbers(wrong: Any, run: Run, warm: WarmStart, tmp_path: Path) -> None:
+    save_start(tmp_path, warm, run, {})
+    file = tmp_path / "start.json"
+    saved = json.loads(file.read_text())
+    saved["about"]["residual_energies"] = wrong
+    file.write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match="is a start without a level or a denoiser"):
+        open_start(tmp_path, run)
+
+
 def test_no_start_is_no_file(run: Run, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="There is no start in"):
         open_start(tmp_path, run)

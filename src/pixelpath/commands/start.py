@@ -116,6 +116,7 @@ def start(
     savings = f"As fine a grid as the recipe's {usual} steps takes {fewer} of them from there on."
     about = {"name": search.chosen.name, "divergence": search.chosen.divergence(), "budget": search.budget, "steps": fewer}
     save_start(folder, search.warm, opened, about)
+    write_json(folder / "search.json", record(search, savings))  # now, so that a start is never without its record
     say(f"{search.sentence()} {savings}")
     for candidate in search.candidates:
         say(f"  {line(candidate)}")
@@ -159,7 +160,8 @@ def line(candidate: Candidate) -> str:
     found = candidate.divergence()
     nats = "no density" if found is None else f"{found:.3g} nats"
     remark = f", {candidate.remark}" if candidate.remark else ""
-    return f"{candidate.name}: sigma {candidate.sigma:.3g}, {nats}, fitted in {candidate.seconds:.1f} s{remark}."
+    tails = "tails not judged" if candidate.tails is None else f"tails judged to the {candidate.tails.certified_to:g} quantile"
+    return f"{candidate.name}: sigma {candidate.sigma:.3g}, {nats}, {tails}, fitted in {candidate.seconds:.1f} s{remark}."
 
 
 def record(search: Search, savings: str) -> dict[str, Any]:

@@ -120,10 +120,11 @@ def certify(
 
     D is `denoise(noisy, sigma, labels)`, on `device`; D_q the law's own exact denoiser; x are `repeats` noisy versions of every
     clean held-out image [image, channel, row, column] (model range) at each of the falling `levels`, by fresh noise. It is de
-    Bruijn's identity for two laws. An imperfect D makes `direct` = E|D - D_q|^2 too high, and `excess` = E|x0 - D_q|^2 -
-    E|x0 - D|^2 too low; `cross`, E<D - D_q, x0 - D_q>, is free of D's error to first order. Levels below the first at which every
-    law is beyond `enough` nats are left out. Above the highest level a fourth of the integrand there is added, as for one that
-    falls like sigma^-4. With labels, D and laws of classes are conditional, and the divergence is the mean over classes. Raises
+    Bruijn's identity for two laws. With an error e of D, `direct` = E|D - D_q|^2 has 2 E<e, D - D_q> + E|e|^2 too much,
+    `excess` = E|x0 - D_q|^2 - E|x0 - D|^2 has E|e|^2 too little, and their mean `cross` = E<D - D_q, x0 - D_q> has
+    E<e, D - D_q> too much: nothing for errors that have nothing to do with the law's. Levels below the first at which every law
+    is beyond `enough` nats are left out. Above the highest level a fourth of the integrand there is added, as for one that falls
+    like sigma^-4. With labels, D and laws of classes are conditional, and the divergence is the mean over classes. Raises
     ValueError for fewer than 2 images or 4 levels, for levels that do not fall, and for estimates that are not finite.
     """
     _check(images, labels, levels)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -99,8 +99,15 @@ def student(known: Known, noise: NoiseRange, seed: int) -> Start:
 
 
 def splice(known: Known, noise: NoiseRange, seed: int) -> Start:
-    """A generalised Pareto tail on a mixture of Gaussians, or on one Gaussian where images are few."""
-    bulk = _mixed(known, by_class=False, components=max(1, min(10, len(known.training) // 100)), seed=seed, heavy=True)
+    """A generalised Pareto tail on a mixture of Gaussians, which is fitted to all but the outermost hundredth of the images.
+
+    Far images would draw a component each; the tail is there for them.
+    """
+    away = radii(known.training)
+    inner = replace(
+        known, training=known.training[away <= away.quantile(0.99)], training_labels=None, held_out_labels=None, num_classes=0
+    )
+    bulk = _mixed(inner, by_class=False, components=max(1, min(10, len(inner.training) // 100)), seed=seed, heavy=True)
     return fit_splice(known.training, bulk, seed=seed)
 
 

@@ -89,9 +89,9 @@ def open_start(folder: Path, run: Run) -> WarmStart:
     Raises FileNotFoundError if there is none, ValueError if it cannot be read or was made for other weights than the run's.
     """
     about = files.about(folder)
-    start = files.load(folder, {"run": _loader(run)})
     try:
-        made_for, sigma, energies = about["denoiser"], float(about["sigma"]), torch.tensor(about["residual_energies"])
+        made_for, sigma = about["denoiser"], float(about["sigma"])
+        energies = torch.tensor([float(energy) for energy in about["residual_energies"]])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{folder} is a start without a level or a denoiser ({error}): fit one with `pixelpath start fit {run.path}`."
@@ -101,6 +101,7 @@ def open_start(folder: Path, run: Run) -> WarmStart:
             f"The start {folder} was fitted for {about.get('checkpoint')} of {about.get('run')}, and {run.path} has other "
             f"weights at {run.checkpoint.name}: fit one for it with `pixelpath start fit {run.path}`."
         )
+    start = files.load(folder, {"run": _loader(run)})
     return WarmStart(start, sigma, energies if len(energies) else None)
 
 
