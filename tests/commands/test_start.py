@@ -299,6 +299,31 @@ def test_a_budget_out_of_reach_names_the_one_that_would_do(run: Path, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_level_that_no_start_reaches_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At sigma 0.05 one Gaussian of two ramps has far more left for the denoiser to remove than the data."""
+    said = refused(capsys, "start", "fit", run, "--out", tmp_path / "out", *QUICK, "--law", "moment", "--sigma", 0.05)
+    assert "No start will do at sigma 0.05: begin at a higher one, or choose another family. moment: " in said
+    assert "budget" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_families_by_class_need_classes(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("moment-by-class", "mixture-by-class"):
+        said = refused(capsys, "start", "fit", plain, "--out", tmp_path / "out", *QUICK, "--law", name)
+        assert f"{name}: There are no classes to fit by" in said
+
+
+def test_images_that_are_not_finite_are_refused(
+    run: Path, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = dict(np.load(place / "data.npz"))
+    for wrong in (math.nan, math.inf):
+        data["images"][7, 0, 1, 2] = wrong
+        np.savez(tmp_path / "wrong.npz", **data)
+        said = refused(capsys, "start", "fit", run, "--data", tmp_path / "wrong.npz", "--out", tmp_path / "out")
+        assert "hold NaN or infinity: leave them out" in said
+
+
 def test_only_a_diffusion_run_has_a_start(
     onestep: Path, encoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -420,6 +445,10 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "an unknown family": (lambda saved: saved["facts"].update(family="magic"), "of the family 'magic' is not known"),
     "no family": (lambda saved: saved["facts"].pop("family"), "of the family None is not known"),
     "a later version": (lambda saved: saved.update(version=99), "cannot be used (it is not a start of version 1)"),
+    "facts that are a list": (lambda saved: saved.update(facts=[1]), "cannot be used"),
+    "about that is a list": (lambda saved: saved.update(about=[1]), "cannot be used"),
+    "a family that is a list": (lambda saved: saved["facts"].update(family=["gaussian"]), "is not known"),
+    "the hash of other tensors": (lambda saved: saved["about"].update(tensors="0"), "holds other numbers than were fitted"),
     "no facts": (lambda saved: saved.pop("facts"), "cannot be used (it is not a start of version 1)"),
 }
 
@@ -457,7 +486,7 @@ def test_a_start_of_damaged_files_is_one_sentence(
     assert "start.safetensors cannot be used" in sentence("cut", lambda at: (at / "start.safetensors").write_bytes(b"nothing"))
     assert "start.safetensors cannot be used" in sentence("missing", lambda at: (at / "start.safetensors").unlink())
     assert "is incomplete" in sentence("without", without)
-    assert "not finite" in sentence("nan", not_numbers)
+    assert "holds other numbers than were fitted" in sentence("nan", not_numbers)
     said = refused(capsys, "sample", run, "--start", start / "start.json", "--out", tmp_path / "out")
     assert "There is no start in" in said
     assert not (tmp_path / "out").exists()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pixelpath.evaluation.tails import compare_tails, hill, kurtosis, radii, require_moments, tail_gate
+from pixelpath.evaluation.tails import compare_tails, hill, kurtosis, radii, require_moments, tail_gate, within_reach
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
 from pixelpath.starts.student import fit_student
@@ -153,3 +153,13 @@ def test_mistakes_are_named() -> None:
         compare_tails(enough / 0, enough)
     with pytest.raises(ValueError, match="between 0 and 1"):
         compare_tails(enough, enough, (0.99, 1.0))
+
+
+@pytest.mark.parametrize("count", [40, 45, 54, 60, 80, 99, 100, 130])
+def test_few_held_out_images_have_finite_intervals_or_no_tails(count: int) -> None:
+    source = torch.Generator().manual_seed(count)
+    held_out, samples = (torch.randn(count, 1, 3, 3, generator=source) for _ in range(2))
+    reached = within_reach(count)
+    assert bool(reached) == (count >= 100)
+    for quantile in compare_tails(samples, held_out, reached or (0.5,)).quantiles:
+        assert math.isfinite(quantile.interval[1])

@@ -150,11 +150,11 @@ def test_wrong_choices(known: Known, true: Law, budget: float | None, sigma: flo
 
 
 def test_sets_that_do_not_go_together() -> None:
-    points, labels = clusters(10)
+    points, labels = clusters(30)
     with pytest.raises(ValueError, match="images of one shape"):
         Known(points, points.transpose(2, 3))
-    with pytest.raises(ValueError, match="at least 2 of each"):
-        Known(points, points[:1])
+    with pytest.raises(ValueError, match="at least 20 of each"):
+        Known(points, points[:19])
     with pytest.raises(ValueError, match="labels of training and held-out"):
         Known(points, points, labels, None, 4)
 

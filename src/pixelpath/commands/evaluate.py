@@ -23,6 +23,7 @@ from pixelpath.evaluation.features import FeatureExtractor, extract
 from pixelpath.evaluation.held_out import HeldOutRow, held_out_loss
 from pixelpath.noise import seed_of
 from pixelpath.recipes.run import Run, open_run
+from pixelpath.recipes.start import open_start
 
 LEVELS = 10  # noise levels of the held-out loss
 JUDGED = 10_000  # of the images compared, how many have their precision and recall measured
@@ -71,6 +72,8 @@ def evaluate(
     opened = [open_run(run, checkpoint, chosen) for run in runs]
     for run in opened:
         run.denoiser  # noqa: B018 (a run of stage one cannot be sampled: better said before the data are read)
+        if how.start is not None:
+            open_start(how.start, run)  # a start that does not fit is better said before anything is measured
         kept(run.path / (evaluations.RESULTS if several else RESULTS))  # if nothing can be added to them, better said now
     evaluations.check_same_images(opened)
     content = read_data_of(opened[0], data)

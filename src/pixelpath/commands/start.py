@@ -95,6 +95,8 @@ def start(
         out: New or empty folder; RUN/starts/1, 2, ... if not given.
         device: cpu, cuda, mps; chosen by itself if not given.
     """
+    if seed < 0:
+        raise ValueError(f"--seed must be at least 0, got {seed}.")
     if points < 2:
         raise ValueError(f"--points must be at least 2, got {points}: 1000 and more tell laws apart.")
     chosen = choose_device(device)
@@ -120,6 +122,8 @@ def start(
     say(f"{search.sentence()} {savings}")
     for candidate in search.candidates:
         say(f"  {line(candidate)}")
+    for remark in search.remarks:
+        say(remark)
     for name, why in search.left_out.items():
         say(f"  {name}: left out. {why}")
     _pictures(folder, opened, known, search, chosen)

@@ -27,6 +27,8 @@ MOMENTS, TAIL_MOMENTS = 2.2, 4.0  # index that a law of fitted moments needs: fo
 AXES = 16  # principal axes along which tails are compared, and as many random directions
 SEARCHED = 4096  # images of each set in which principal axes are looked for
 REPLICATES = 1000
+MOST_LOG = 700.0  # of a ratio: where a quantile reaches down to the centre it has no bound, and exp no number
+LOWEST = 0.8  # probability from which on a quantile is called a tail
 PROBABILITIES = (0.99, 0.999, 0.9999)
 
 
@@ -213,11 +215,11 @@ def tail_gate(
 def within_reach(count: int) -> tuple[float, ...]:
     """The probabilities to compare quantiles at that `count` held-out images allow: the usual ones, led by one of 20 exceedances.
 
-    Empty if not even the median has so many.
+    Empty if they reach no further than the .8 quantile, which is no tail.
     """
     reached = math.floor(1000 * (1 - LEAST / count)) / 1000 if count else 0.0
     least = min(reached, PROBABILITIES[0])
-    return (least, *(each for each in PROBABILITIES if each > least)) if least >= 0.5 else ()
+    return (least, *(each for each in PROBABILITIES if each > least)) if least >= LOWEST else ()
 
 
 def _check(samples: Images, held_out: HeldOut, probabilities: Sequence[float]) -> None:
@@ -276,13 +278,14 @@ def _quantile(
     band = float((redrawn[1] - redrawn[0] - ratio[:, None]).abs().amax(0).quantile(0.99))
     errors = ratio.expm1()
     worst = int(errors.abs().argmax())
+    far = min(float(ratio[worst]) + band, MOST_LOG)
     return TailQuantile(
         what,
         probability,
         held_out=float(found[0][worst]),
         samples=float(found[1][worst]),
         error=float(errors[worst]),
-        interval=(math.expm1(float(ratio[worst]) - band), math.expm1(float(ratio[worst]) + band)),
+        interval=(math.expm1(float(ratio[worst]) - band), math.expm1(far)),
         exceedances=truth.shape[1] - ranks[0],
         beyond=int((drawn[worst] > found[0][worst]).sum()),
         expected=(truth.shape[1] - ranks[0]) * drawn.shape[1] / truth.shape[1],

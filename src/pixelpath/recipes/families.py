@@ -25,6 +25,7 @@ from pixelpath.starts.tails import SoftLog, fit_splice, soft_log
 RATIO = 1.15  # of neighbouring levels of a certificate
 LOWEST = 0.02  # of the data's deviation: no start is looked for below
 MIXED = 20_000  # images to which mixtures are fitted at most, evenly chosen
+FEWEST = 20  # images of each side, below which no choice is worth making
 TINY = 64  # values up to which an image is a point of low dimension
 
 
@@ -33,7 +34,7 @@ class Known:
     """Clean images in model range [image, channel, row, column] on the CPU, with their classes if there are any.
 
     `training` is what starts are fitted to, `held_out` what they are judged by. Raises ValueError for sets that are not of one
-    shape, and where classes lack labels.
+    shape, for values that are not finite, and where classes lack labels.
     """
 
     training: Float[Tensor, "training channel row column"]
@@ -46,11 +47,13 @@ class Known:
         shapes = [list(each.shape[1:]) for each in (self.training, self.held_out)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"Training images of shape {shapes[0]} and held-out ones of {shapes[1]}: give images of one shape.")
-        if min(len(self.training), len(self.held_out)) < 2:
+        if min(len(self.training), len(self.held_out)) < FEWEST:
             raise ValueError(
                 f"A start is fitted to training images and judged by held-out ones, got {len(self.training)} and "
-                f"{len(self.held_out)}: give at least 2 of each, better some hundreds."
+                f"{len(self.held_out)}: give at least {FEWEST} of each, better some hundreds."
             )
+        if not (self.training.isfinite().all() and self.held_out.isfinite().all()):
+            raise ValueError("Some of the images that a start is fitted to, or judged by, hold NaN or infinity: leave them out.")
         if self.num_classes and (self.training_labels is None or self.held_out_labels is None):
             raise ValueError(f"{self.num_classes} classes need the labels of training and held-out images: give both.")
 
@@ -75,8 +78,9 @@ def moment(known: Known, noise: NoiseRange, seed: int) -> Start:
 
 
 def moment_by_class(known: Known, noise: NoiseRange, seed: int) -> Start:
-    """A Gaussian for each class."""
+    """A Gaussian for each class; ValueError where there are none."""
     _require(known)
+    _require_classes(known)
     return fit_gaussian(known.training, known.training_labels, known.num_classes)
 
 
@@ -86,7 +90,8 @@ def mixture(known: Known, noise: NoiseRange, seed: int) -> Start:
 
 
 def mixture_by_class(known: Known, noise: NoiseRange, seed: int) -> Start:
-    """A mixture of Gaussians for each class: a component for every 100 images, at most 10."""
+    """A mixture of Gaussians for each class: a component for every 100 images, at most 10; ValueError for no classes."""
+    _require_classes(known)
     assert known.training_labels is not None
     fewest = int(known.training_labels.bincount(minlength=known.num_classes).min())
     return _mixed(known, by_class=True, components=max(1, min(10, fewest // 100)), seed=seed)
@@ -172,3 +177,8 @@ def _require(known: Known) -> None:
     index = known.index()
     if index is not None:
         require_moments(index)
+
+
+def _require_classes(known: Known) -> None:
+    if not known.num_classes:
+        raise ValueError("There are no classes to fit by: leave -by-class away.")

@@ -131,10 +131,10 @@ def fit_start(
     fitted = _certified(fitted, control, denoise, known, levels, budget, seed, points, device)
     trial = _Trial(whole, control, known, levels, budget, seed)
     judged = tuple(trial.placed(candidate) if sigma is None else trial.at(candidate, sigma) for candidate in fitted)
-    best = _best(judged, left_out, budget)
+    best = _best(judged, left_out, budget, sigma)
     assert best.sigma is not None
     warm = trial.warm(best.start, best.sigma)
-    return Search(judged, left_out, budget, best, warm, known.index(), time.perf_counter() - began)
+    return Search(judged, left_out, budget, best, warm, known.index(), time.perf_counter() - began, _remarks(known))
 
 
 def numbers_of(start: Start) -> int:
@@ -262,12 +262,19 @@ class _Trial:
         return tail_gate(start, known.held_out, sigma, known.held_out_labels, seed=seed, probabilities=probabilities)
 
 
+def _remarks(known: Known) -> tuple[str, ...]:
+    """What the choice could not look at."""
+    if within_reach(len(known.held_out)):
+        return ()
+    return (f"{len(known.held_out)} held-out images are too few to compare tails with: hold out 100 or more, better 2,000.",)
+
+
 def _evenly(count: int, most: int) -> Tensor:
     """At most so many of the numbers below count, evenly spread."""
     return torch.linspace(0, count - 1, min(count, most)).round().long()
 
 
-def _best(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: float) -> Candidate:
+def _best(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: float, wanted: float | None) -> Candidate:
     """The candidate of the smallest level, the first of equals; ValueError with what would help if there is none."""
     usable = [candidate for candidate in judged if not candidate.against and candidate.sigma is not None]
     if usable:
@@ -275,6 +282,9 @@ def _best(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: floa
         return next(candidate for candidate in usable if (candidate.sigma or math.inf) <= least * TIE)
     reasons = [f"{candidate.name}: {candidate.against}" for candidate in judged]
     reasons += [f"{name}: {why}" for name, why in left_out.items()]
+    against = "; ".join(reason.rstrip(".") for reason in reasons)
+    if wanted is not None:
+        raise ValueError(f"No start will do at sigma {wanted:g}: begin at a higher one, or choose another family. {against}.")
     lowest: list[tuple[float, float, str]] = [
         (row.cross, row.sigma, candidate.name)
         for candidate in judged
@@ -286,7 +296,6 @@ def _best(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: floa
     if lowest:
         cross, sigma, name = min(lowest)
         hint = f"{name} at sigma {sigma:.3g} would take a budget of {cross:.2g} nats"
-    against = "; ".join(reason.rstrip(".") for reason in reasons)
     raise ValueError(f"No start keeps to a budget of {budget:g} nats with the tails of the data: {hint}. {against}.")
 
 

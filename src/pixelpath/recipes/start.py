@@ -19,7 +19,7 @@ from pixelpath.recipes.generate import SAMPLERS, Plan, default_sampler, from_sou
 from pixelpath.recipes.run import Run, open_run
 from pixelpath.starts import files
 from pixelpath.starts.simple import FromSamples
-from pixelpath.starts.start import State
+from pixelpath.starts.start import Saved, Start, State
 from pixelpath.starts.tails import Load
 from pixelpath.starts.warm import WarmStart
 from pixelpath.types import Images, Labels
@@ -80,7 +80,7 @@ def save_start(folder: Path, warm: WarmStart, run: Run, about: Mapping[str, Any]
     """Write the start of `run` into `folder`, with the facts `about` it; raises as `starts.files.save`."""
     expected = [] if warm.expected is None else warm.expected[:ENERGIES].tolist()
     own = {"sigma": warm.sigma, "denoiser": fingerprint(run), "run": str(run.path), "checkpoint": run.checkpoint.name}
-    files.save(warm.start, folder, {**about, **own, "residual_energies": expected})
+    files.save(warm.start, folder, {**about, **own, "tensors": _hash(warm.start), "residual_energies": expected})
 
 
 def open_start(folder: Path, run: Run) -> WarmStart:
@@ -90,7 +90,7 @@ def open_start(folder: Path, run: Run) -> WarmStart:
     """
     about = files.about(folder)
     try:
-        made_for, sigma = about["denoiser"], float(about["sigma"])
+        made_for, tensors, sigma = about["denoiser"], about["tensors"], float(about["sigma"])
         energies = torch.tensor([float(energy) for energy in about["residual_energies"]])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
@@ -102,7 +102,13 @@ def open_start(folder: Path, run: Run) -> WarmStart:
             f"weights at {run.checkpoint.name}: fit one for it with `pixelpath start fit {run.path}`."
         )
     start = files.load(folder, {"run": _loader(run)})
+    if _hash(start) != tensors:
+        raise ValueError(f"{folder} holds other numbers than were fitted: fit the start again, nothing of it can be relied on.")
     return WarmStart(start, sigma, energies if len(energies) else None)
+
+
+def _hash(start: Start) -> str:
+    return hash_of(start.state()[1]) if isinstance(start, Saved) else ""
 
 
 def _loader(run: Run) -> Load:

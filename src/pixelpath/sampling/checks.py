@@ -79,7 +79,8 @@ def check_scale(denoise: Denoise, images: Images, sigma: float, seeds: Sequence[
     if not (SLOPES[0] <= slope <= SLOPES[1] and offset <= OFFSET):
         raise ValueError(
             f"At sigma {sigma:g} held-out images are {slope:.2f} times their estimates and {offset:.2f} deviations off: they are "
-            "not in the range that the denoiser knows, so give images in its range, or its adapter the right scale and shift."
+            "not in the range that the denoiser knows, so give images in its range, its adapter the right scale and shift, or a "
+            "denoiser that was trained for longer."
         )
     return slope, offset
 

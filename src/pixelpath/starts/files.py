@@ -81,7 +81,7 @@ def about(folder: Path) -> dict[str, Any]:
 def restore(facts: dict[str, Any], tensors: dict[str, Tensor], others: Mapping[str, Load] | None = None) -> Start:
     """The start whose state this is; raises ValueError for a family that is not known, or tensors that do not fit it."""
     family, loaders = facts.get("family"), _loaders() | dict(others or {})
-    if family not in loaders:
+    if not isinstance(family, str) or family not in loaders:
         raise ValueError(f"A start of the family {family!r} is not known ({', '.join(loaders)}): update pixelpath.")
     try:
         return loaders[family](facts, tensors)
@@ -99,6 +99,8 @@ def _document(folder: Path) -> dict[str, Any]:
         raise _damaged(file, str(error)) from error
     if not isinstance(document, dict) or document.get("version") != VERSION or not {"facts", "about"} <= document.keys():
         raise _damaged(file, f"it is not a start of version {VERSION}")
+    if not isinstance(document["facts"], dict) or not isinstance(document["about"], dict):
+        raise _damaged(file, "facts and about must be objects")
     return document
 
 
