@@ -4,9 +4,10 @@
     python -m benchmarks.warmstart targets --names student --quick
 
     python -m benchmarks.warmstart images RUN RUN RUN --out images.json
+    python -m benchmarks.warmstart radar --data FILE --out radar.json
 
 `targets` samples laws whose denoiser is known exactly, and one with a small trained network; `images` samples
-trained runs of one recipe and several seeds. A table in Markdown is printed, mean
+trained runs of one recipe and several seeds; `radar` is benchmarks/radar.py. A table in Markdown is printed, mean
 +- standard deviation over seeds; --out takes every run as JSON.
 """
 
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from benchmarks import measure, warmstart_images, warmstart_targets
+from benchmarks import measure, radar, warmstart_images, warmstart_targets
 
 
 def targets(
@@ -89,7 +90,9 @@ def images(
 def main() -> None:
     """Read the command line; a user's mistake is one sentence and exit status 2."""
     try:
-        tyro.extras.subcommand_cli_from_dict({"targets": targets, "images": images}, prog="python -m benchmarks.warmstart")
+        tyro.extras.subcommand_cli_from_dict(
+            {"targets": targets, "images": images, "radar": radar.main}, prog="python -m benchmarks.warmstart"
+        )
     except (ValueError, OSError) as error:
         sys.stderr.write(f"warmstart: {error}\n")
         sys.exit(2)

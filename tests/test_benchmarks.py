@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from benchmarks import measure, radar, rain, sampling, train_step
+from benchmarks import measure, radar, rain, sampling, train_step, warmstart_images
 from benchmarks.measure import Settings
 
 from pixelpath import noise
+from pixelpath.commands.evaluations import Curve, Point
 from pixelpath.networks.encoder import Encoder
 from pixelpath.recipes.sizes import NANO
 
@@ -120,3 +121,26 @@ def test_radar_study_runs_and_goes_on_where_it_stopped(tmp_path: Path, monkeypat
         (tmp_path / "out" / "log-0.pt").unlink(missing_ok=True)
     with pytest.raises(ValueError, match="another --out"):
         radar.main(data, out, seeds=(0,), steps=3, samples=32)
+
+
+def curve(*points: tuple[float, float]) -> Curve:
+    """A curve of (evaluations, distance)."""
+    made = tuple(Point(1, evaluations, distance, distance, 1.0) for evaluations, distance in points)
+    return Curve("made", "run", "recipe", 1, "pixels", 0.1, 10, made, {})
+
+
+def test_the_evaluations_needed_for_a_distance_lie_on_a_power_law_between_points() -> None:
+    found = curve((5, 4.0), (10, 1.0), (40, 0.5), (80, 0.5))
+    assert warmstart_images.needed(found, 2.0) == pytest.approx(5 * 2**0.5)
+    assert warmstart_images.needed(found, 0.5) == pytest.approx(40)
+    assert warmstart_images.needed(found, 5.0) == 5
+    assert warmstart_images.needed(found, 0.4) == math.inf
+
+
+def test_the_table_of_warm_starts_compares_runs_at_equal_evaluations() -> None:
+    cold, warm = curve((5, 4.0), (20, 1.0)), curve((5, 1.0), (20, 0.9))
+    each = warmstart_images.Measured("run", cold, {"moment at 1.00": warm}, "moment", 1.0, 2.0, 1234)
+    table = warmstart_images.table([each, each])
+    assert "| 5 | 4 ± 0 | 1 ± 0 |" in table
+    assert "1,234 numbers" in table
+    assert f"{warmstart_images.needed(cold, 1.05) / 5:.2g} ± 0 times fewer" in table
