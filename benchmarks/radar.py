@@ -327,9 +327,9 @@ def draw_picture(file: Path, test: Rates, folder: Path) -> None:
     from matplotlib.figure import Figure
 
     shown = {"test crops": test} | {words: torch.from_numpy(np.load(folder / f"{name}.npy")) for name, words in SHOWN.items()}
-    figure = Figure((11, 6.4), dpi=100, layout="constrained")
+    figure = Figure((11, 6.2), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, 4, width_ratios=(1, 1, 1, 1.6))
+    grid = figure.add_gridspec(3, 4, width_ratios=(1, 1, 1, 1.6), height_ratios=(1, 1, 0.06))
     norm, image = LogNorm(DRY, 30), None
     for place, (words, rates) in enumerate(shown.items()):
         axes = figure.add_subplot(grid[place // 3, place % 3])
@@ -341,10 +341,11 @@ def draw_picture(file: Path, test: Rates, folder: Path) -> None:
         axes.set_xticks([])
         axes.set_yticks([])
     assert image is not None
-    figure.colorbar(image, ax=figure.axes, location="bottom", shrink=0.5, label="mm/h (grey: dry)")
+    bar = figure.add_subplot(grid[2, :3])
+    figure.colorbar(image, cax=bar, orientation="horizontal", label="mm/h (grey: dry)")
     sides = (("pixels", torch.flatten, DRY), ("maxima of crops", maxima, 10 * DRY))
     for row, (title, values, lowest) in enumerate(sides):
-        axes = figure.add_subplot(grid[row, 3])
+        axes = figure.add_subplot(grid[row, 3] if row == 0 else grid[1:, 3])
         held = values(test)
         at = 1 - np.geomspace(0.3, 10 / len(held), 60)
         across = [quantile(held, probability) for probability in at]
