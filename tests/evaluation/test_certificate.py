@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pixelpath.evaluation.certificate import Certificate, Divergence, certify, certify_density, weights
+from pixelpath.evaluation.held_out import LabelledDenoise
 from pixelpath.noise import generators
 from pixelpath.starts.gaussian import Full, MomentGaussian, fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
@@ -23,7 +24,7 @@ def clusters(count: int, seed: int = 0) -> Tensor:
     return (centres[chosen] + 0.2 * torch.randn(count, 2, generator=source)).view(-1, 1, 1, 2)
 
 
-def exact(law: Law) -> object:
+def exact(law: Law) -> LabelledDenoise:
     return lambda noisy, sigma, labels: law.denoise(noisy, sigma, labels)
 
 

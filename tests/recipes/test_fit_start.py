@@ -106,15 +106,14 @@ def test_the_same_seed_is_the_same_choice(search: Search, known: Known, true: La
 
 def test_heavy_tails_bring_the_families_that_have_them_and_leave_the_gaussian_out() -> None:
     source = torch.Generator().manual_seed(0)
-    freedom = 3.0
 
     def drawn(count: int) -> Tensor:
-        chi = torch._standard_gamma(torch.full((count, 1), freedom / 2), generator=source) * 2 / freedom
+        chi = torch.randn(count, 3, generator=source).square().mean(1, keepdim=True)
         return (0.5 * torch.randn(count, 2, generator=source) / chi.sqrt()).view(-1, 1, 1, 2)
 
     known = Known(drawn(10_000), drawn(10_000))
     assert set(usual(known)) == {"moment", "mixture", "student", "splice"}
-    true = fit_student(known.training, freedom=freedom)
+    true = fit_student(known.training, freedom=3.0)
     found = fit_start(denoiser_of(true), RANGE, known, {name: FAMILIES[name] for name in ("moment", "student")}, points=1500)
     assert found.chosen.name == "student"
     moment = next(each for each in found.candidates if each.name == "moment")
@@ -184,3 +183,20 @@ def test_the_divergence_between_levels_follows_a_power_law(search: Search) -> No
     assert isinstance(middle, Candidate)
     assert middle.divergence() == pytest.approx(math.sqrt(above.cross * below.cross))
     assert replace(moment, sigma=above.sigma).divergence() == pytest.approx(above.cross)
+
+
+def test_held_out_images_sorted_by_class_are_judged_by_all_classes(known: Known, true: Law) -> None:
+    """Sets on disk are often sorted: energies and their classes must stand for all images, whatever their order."""
+    order = known.held_out_labels.argsort() if known.held_out_labels is not None else None
+    assert order is not None
+    assert known.held_out_labels is not None
+    ordered = replace(known, held_out=known.held_out[order], held_out_labels=known.held_out_labels[order])
+    only = {"moment-by-class": FAMILIES["moment-by-class"]}
+    warm = fit_start(denoiser_of(true), RANGE, ordered, only, sigma=1.0, points=300).warm
+    assert warm.labels is not None
+    shares = warm.labels[:500].bincount(minlength=4) / 500
+    torch.testing.assert_close(shares, known.held_out_labels.bincount(minlength=4) / 2000, atol=0.08, rtol=0)
+    count = len(warm.labels)
+    labels = warm.labels_for(2 * count)
+    assert labels is not None
+    assert torch.equal(labels, warm.labels.repeat(2))

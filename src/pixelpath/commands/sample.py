@@ -188,7 +188,7 @@ def _checked(run: Run, warm: WarmStart, device: torch.device) -> float | None:
     if warm.expected is None:
         return None
     count = check_count(math.prod(run.shape))
-    labels = balanced(range(count), len(run.classes)) if run.classes else None
+    labels = warm.labels_for(count)
     return warm.check(run.denoiser.bind(None if labels is None else labels.to(device)), count, labels, device)
 
 

@@ -154,7 +154,7 @@ def known_of(run: Run, data: Data) -> Known:
     elif run.recipe.flip:
         training = _every_second_flipped(training)
     held_out = _every_second_flipped(held_out) if run.recipe.flip else held_out
-    return Known(training, held_out, own if classes else None, other if classes else None, classes)
+    return Known(training, held_out, own if classes else None, other if classes else None, classes).shuffled(0)
 
 
 def line(candidate: Candidate) -> str:

@@ -62,6 +62,12 @@ class Known:
         """Values of an image."""
         return self.training[0].numel()
 
+    def shuffled(self, seed: int) -> Known:
+        """The same with held-out images in an order that is a function of `seed`: any first few of them stand for all."""
+        order = torch.randperm(len(self.held_out), generator=torch.Generator().manual_seed(seed))
+        labels = None if self.held_out_labels is None else self.held_out_labels[order]
+        return replace(self, held_out=self.held_out[order], held_out_labels=labels)
+
     def index(self) -> Index | None:
         """The tail index of the training images' radii; None for fewer than 2,000, which cannot tell."""
         return hill(radii(self.training)) if len(self.training) >= 2000 else None

@@ -109,10 +109,10 @@ def fit_start(
 
     `denoise(noisy, sigma, labels)` works on `device` in the range of `known` and learned the levels of `noise`. A level will do
     if from there up the divergence, by the cross estimate on held-out images, keeps to `budget` nats (None: 0.02 up to 64 values,
-    else 0.05), is not decided by a few images, and the tails of start samples pass the gate against held-out noised images.
-    `sigma` (shifted, in model range) sets the level instead, for starts without a density too, and the budget is then not asked.
-    Raises ValueError if images are not in the denoiser's range, if no start will do (it says which sigma and family would reach
-    which budget), or if start samples and denoiser disagree on the noise.
+    else 0.05) and is not decided by a few images, and if there start samples have the tails of held-out noised images, and the
+    residual energy. `sigma` (shifted, in model range) sets the level instead, for starts without a density too; then the residual
+    energy alone is asked. Raises ValueError if images are not in the denoiser's range, or if no start will do: it says which
+    sigma and family would reach which budget.
     """
     began = time.perf_counter()
     budget = BUDGETS[known.values > TINY] if budget is None else budget
@@ -121,7 +121,7 @@ def fit_start(
     levels = levels_of(known, noise)
     if sigma is not None and not levels[-1] <= sigma <= levels[0]:
         raise ValueError(f"A start at sigma {sigma:g} lies outside {levels[-1]:.3g} to {levels[0]:.3g}: choose a level inside.")
-    whole = _in_batches(denoise, device)
+    known, whole = known.shuffled(seed_of(seed, 12)), _in_batches(denoise, device)
     deviation = float(known.training.std())
     seeds = [seed_of(seed, 4, place) for place in range(min(512, len(known.held_out)))]
     chosen = None if known.held_out_labels is None else known.held_out_labels[: len(seeds)]
@@ -222,13 +222,11 @@ class _Trial:
 
     def at(self, candidate: Candidate, sigma: float) -> Candidate:
         """The candidate at sigma, with its tails, and with what the denoiser has against its samples there."""
-        count = check_count(self.known.values)
-        labels = None
-        if self.known.held_out_labels is not None:
-            labels = self.known.held_out_labels[torch.arange(count) % len(self.known.held_out)]
+        warm, count = self.warm(candidate.start, sigma), check_count(self.known.values)
+        labels = warm.labels_for(count)
         against = ""
         try:
-            self.warm(candidate.start, sigma).check(lambda x, s: self.whole(x, s, labels), count, labels)
+            warm.check(lambda x, s: self.whole(x, s, labels), count, labels)
         except ValueError as error:
             against = str(error).rstrip(".")
         return replace(candidate, sigma=sigma, tails=self._tails(candidate.start, sigma), against=against)
@@ -239,7 +237,8 @@ class _Trial:
         places = torch.arange(max(count, min(1024, len(known.held_out)))) % len(known.held_out)
         labels = None if known.held_out_labels is None else known.held_out_labels[places]
         noisy = noised(known.held_out[places], sigma, [seed_of(self.seed, 7, place) for place in range(len(places))])
-        return WarmStart(start, sigma, residual_energy(lambda x, s: self.whole(x, s, labels), noisy, sigma).float())
+        energies = residual_energy(lambda x, s: self.whole(x, s, labels), noisy, sigma).float()
+        return WarmStart(start, sigma, energies, labels)
 
     def _fit_against(self, start: Start, sigma: float) -> str:
         """What held-out images say against the fit at sigma; empty if nothing, or where it has no density."""

@@ -79,8 +79,11 @@ def check_generator(generator: Run, run: Run) -> None:
 def save_start(folder: Path, warm: WarmStart, run: Run, about: Mapping[str, Any]) -> None:
     """Write the start of `run` into `folder`, with the facts `about` it; raises as `starts.files.save`."""
     expected = [] if warm.expected is None else warm.expected[:ENERGIES].tolist()
+    labels = None if warm.labels is None else warm.labels[:ENERGIES].tolist()
     own = {"sigma": warm.sigma, "denoiser": fingerprint(run), "run": str(run.path), "checkpoint": run.checkpoint.name}
-    files.save(warm.start, folder, {**about, **own, "tensors": _hash(warm.start), "residual_energies": expected})
+    files.save(
+        warm.start, folder, {**about, **own, "tensors": _hash(warm.start), "residual_energies": expected, "classes": labels}
+    )
 
 
 def open_start(folder: Path, run: Run) -> WarmStart:
@@ -92,6 +95,7 @@ def open_start(folder: Path, run: Run) -> WarmStart:
     try:
         made_for, tensors, sigma = about["denoiser"], about["tensors"], float(about["sigma"])
         energies = torch.tensor([float(energy) for energy in about["residual_energies"]])
+        labels = None if about["classes"] is None else torch.tensor([int(label) for label in about["classes"]])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{folder} is a start without a level or a denoiser ({error}): fit one with `pixelpath start fit {run.path}`."
@@ -104,7 +108,7 @@ def open_start(folder: Path, run: Run) -> WarmStart:
     start = files.load(folder, {"run": _loader(run)})
     if _hash(start) != tensors:
         raise ValueError(f"{folder} holds other numbers than were fitted: fit the start again, nothing of it can be relied on.")
-    return WarmStart(start, sigma, energies if len(energies) else None)
+    return WarmStart(start, sigma, energies if len(energies) else None, labels)
 
 
 def _hash(start: Start) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from pixelpath.noise import generators, seed_of
 from pixelpath.sampling.checks import Energies, check_finite, check_residual, residual_energy
@@ -26,16 +28,22 @@ CHECK = 2  # second part of the keys of their seeds
 class WarmStart:
     """Sampling begins with draws of `start` at `sigma` (deviation of the noise, in model range, shifted).
 
-    `expected` are the expected energies, None where they are not known. Raises ValueError unless sigma is finite and above 0.
+    `expected` are the expected energies, None where they are not known, and `labels` the classes of the images that have them,
+    None without classes. Raises ValueError unless sigma is finite and above 0, and for labels of other images.
     """
 
     start: Start
     sigma: float
     expected: Energies | None = None
+    labels: Int[Tensor, "label"] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma < math.inf:
             raise ValueError(f"A warm start needs a finite sigma above 0 to begin at, got {self.sigma}: choose its level.")
+        if self.labels is not None and (self.expected is None or len(self.labels) != len(self.expected)):
+            raise ValueError(
+                f"Expected energies need a class for each image or none, got {len(self.labels)} classes: give as many."
+            )
 
     def draw(self, sources: list[torch.Generator], shape: Sequence[int] | None = None, labels: Labels | None = None) -> Images:
         """One noisy image per generator at sigma, float32 on the CPU: `draw(generators(range(64)))`.
@@ -51,11 +59,15 @@ class WarmStart:
         check_finite(drawn)
         return drawn
 
+    def labels_for(self, count: int) -> Labels | None:
+        """Classes for `count` samples, as frequent as among the images of the expected energies; None without classes."""
+        return None if self.labels is None else self.labels[torch.arange(count) % len(self.labels)]
+
     def check(self, denoise: Denoise, count: int, labels: Labels | None = None, device: torch.device | str = "cpu") -> float:
         """The residual energy of `count` start samples over the expected one: about 1; ValueError if they are a tenth apart.
 
-        `denoise` works on `device` and is bound to `labels`, one for each sample. The samples are none that a user's seeds make.
-        Raises ValueError if the expected energies are not known.
+        `denoise` works on `device` and is bound to `labels`, those of `labels_for(count)`. The samples are none that a user's
+        seeds make. Raises ValueError if the expected energies are not known.
         """
         if self.expected is None:
             raise ValueError("The expected energies of this start are not known: give those of held-out images noised to sigma.")
