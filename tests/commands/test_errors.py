@@ -17,7 +17,7 @@ ONE, TWO = (f"train {stage} --out {{new}} {' '.join(TINY[stage])} --steps 6" for
 
 MISTAKES = [
     # the command line
-    ("trian", "Unknown command trian: did you mean train?"),
+    ("trian", "Unknown command trian: did you mean train, start?"),
     ("train digits-encodr --out {new}", "Unknown recipe digits-encodr: did you mean digits-encoder"),
     ("train digits-encoder", "--out"),
     ("train --out {new}", "digits-encoder"),
