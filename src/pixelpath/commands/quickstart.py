@@ -30,7 +30,7 @@ from pixelpath.recipes.rows import digits_diffusion, digits_encoder, digits_ones
 from pixelpath.recipes.run import Run, open_run
 
 JUDGED = 200  # guided samples that the classifier must recognise
-POINTS = 1024  # noisy held-out images at each level by which starts are compared
+POINTS = 512  # noisy held-out images at each level by which starts are compared
 
 
 def quickstart(out: Path = Path("runs/quickstart"), device: str | None = None, speed_up: int = 1) -> None:
