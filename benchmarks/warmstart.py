@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,7 +82,7 @@ def images(
         found.append(warmstart_images.measured(run, families, steps, count, points, *other))
         if out is not None:
             about = {"benchmark": "warmstart images", "machine": measure.machine(torch.device("cpu"))}
-            record = about | {"runs": [warmstart_images.record(each) for each in found]}
+            record = about | {"runs": [asdict(each) for each in found]}
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(warmstart_images.table(found))

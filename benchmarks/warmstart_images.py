@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,7 +22,7 @@ from pixelpath.commands.prepare import read_data_of
 from pixelpath.commands.sample import How
 from pixelpath.commands.start import known_of
 from pixelpath.recipes.families import FAMILIES, Family
-from pixelpath.recipes.fit_start import Search, fit_start
+from pixelpath.recipes.fit_start import fit_start
 from pixelpath.recipes.run import open_run
 from pixelpath.recipes.start import RunSamples, check_generator, save_start
 from pixelpath.starts.warm import WarmStart
@@ -59,9 +57,7 @@ def measured(
     data, device = read_data_of(run, None), torch.device("cpu")
     known = known_of(run, data)
     chosen: dict[str, Family] | None = {name: FAMILIES[name] for name in families} or None
-    began = time.perf_counter()
     search = fit_start(run.denoiser, run.noise, known, chosen, points=points)
-    seconds = time.perf_counter() - began
     starts = {f"{search.chosen.name} at {search.warm.sigma:.2f}": search.warm}
     if generator is not None:
         other = open_run(generator)
@@ -73,11 +69,10 @@ def measured(
             save_start(places[name], start, run, {"name": name})
         ways = [How(steps=number, scale=1.0, start=place) for place in (None, *places.values()) for number in steps]
         cold, *warm = evaluations.curves([run], data, range(count), ways, [pixels(data)], device)
-    return Measured(str(path), cold, dict(zip(starts, warm, strict=True)), *_facts(search), seconds, search.chosen.numbers)
-
-
-def _facts(search: Search) -> tuple[str, float]:
-    return search.chosen.name, search.warm.sigma
+    best = search.chosen
+    return Measured(
+        str(path), cold, dict(zip(starts, warm, strict=True)), best.name, search.warm.sigma, search.seconds, best.numbers
+    )
 
 
 def needed(curve: Curve, distance: float) -> float:
@@ -117,11 +112,6 @@ def table(found: Sequence[Measured]) -> str:
         points = ", ".join(f"{point.evaluations:g}: {point.frechet:.4g}" for point in found[0].warm[name].points)
         rows.append(f"From {name}, evaluations of the diffusion model and distance: {points}.")
     return "\n".join(rows) + "\n"
-
-
-def record(each: Measured) -> dict[str, Any]:
-    """JSON-ready."""
-    return asdict(each)
 
 
 def _spread(values: Sequence[float], digits: int = 4) -> str:

@@ -19,6 +19,9 @@ Labels = Int[Tensor, "batch"]
 Denoise = Callable[[Images, Sigmas], Images]
 """The seam: noisy images and their sigma in, the estimate of the clean images out. Labels are bound before."""
 
+LabelledDenoise = Callable[[Images, Sigmas, Labels | None], Images]
+"""A denoiser that is given the labels with the images; None: no class."""
+
 Noise = Callable[[], Images]
 """Fresh standard normal images, each drawn from its own image's generator."""
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from pixelpath.evaluation.certificate import Certificate, Divergence, certify, certify_density, weights
-from pixelpath.evaluation.held_out import LabelledDenoise
 from pixelpath.noise import generators
 from pixelpath.starts.gaussian import Full, MomentGaussian, fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
 from pixelpath.starts.start import Law
+from pixelpath.types import LabelledDenoise
 
 LEVELS = [20 * 0.82**place for place in range(19)]  # 20 to 0.56
 

@@ -53,7 +53,7 @@ class Real:
 
     def batches(self, side: sources.Source) -> Iterator[Native]:
         """Native batches of one side."""
-        chosen = np.linspace(0, len(side) - 1, min(len(side), MOST)).round().astype(np.int64)
+        chosen = sources.evenly(len(side), MOST)
         for start in range(0, len(chosen), BATCH):
             yield torch.from_numpy(sources.gather(side, chosen[start : start + BATCH]))
 

@@ -24,7 +24,7 @@ from pixelpath.commands.start import start
 from pixelpath.commands.train import train
 from pixelpath.data import sources
 from pixelpath.data.digits import write_digits
-from pixelpath.evaluation.features import Pixels
+from pixelpath.evaluation.features import FeatureExtractor, Pixels
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.recipes.rows import digits_diffusion, digits_encoder, digits_onestep
 from pixelpath.recipes.run import Run, open_run
@@ -76,10 +76,7 @@ def judge(run: Run, data: Data, out: Path) -> dict[str, Any]:
     guided = make(run, seeds, labels, How(), device)
     save_png(out / "samples.png", grid(guided.images[:120], columns=20))
     accuracy, recognised = read(data, guided, labels.numpy())
-    many = range(len(data.training))
-    plain = make(run, many, choose_labels(run, many, ()), How(scale=1.0), device)
-    measured = measure(run, data, plain, extractors(run, data, None, device), device)
-    append(run.path, measured)
+    plain, measured = _unguided(run, data, How(scale=1.0), extractors(run, data, None, device))
     say(summary(measured))
     pixels = measured["distances"][0]
     return {
@@ -93,7 +90,7 @@ def judge(run: Run, data: Data, out: Path) -> dict[str, Any]:
         "floor": pixels["frechet_floor_of_few"],
         "few": pixels["few"],
         "frechet_of_all": pixels["frechet"],
-        "samples": len(many),
+        "samples": len(plain.images),
     }
 
 
@@ -105,10 +102,7 @@ def judge_steps(run: Run, data: Data, out: Path) -> dict[str, Any]:
         labels = choose_labels(run, seeds, ())
         made = make(run, seeds, labels, How(steps=steps), device)
         save_png(out / f"samples-{name}-step.png", grid(made.images[:120], columns=20))
-        many = range(len(data.training))
-        measured = measure(run, data, make(run, many, choose_labels(run, many, ()), How(steps=steps), device), [Pixels()], device)
-        append(run.path, measured)
-        pixels = measured["distances"][0]
+        pixels = _unguided(run, data, How(steps=steps), [Pixels()])[1]["distances"][0]
         found[name] = {
             "recognised": read(data, made, labels.numpy())[1],
             "evaluations_per_image": made.evaluations,
@@ -132,10 +126,7 @@ def judge_start(run: Run, data: Data, folder: Path) -> dict[str, Any]:
     device, steps, seeds = next(run.denoiser.parameters()).device, run.recipe.sampling.steps // 2, range(JUDGED)
     labels = choose_labels(run, seeds, ())
     guided = make(run, seeds, labels, How(steps=steps, start=folder), device)
-    many = range(len(data.training))
-    plain = make(run, many, choose_labels(run, many, ()), How(steps=steps, scale=1.0, start=folder), device)
-    measured = measure(run, data, plain, [Pixels()], device)
-    append(run.path, measured)
+    plain, measured = _unguided(run, data, How(steps=steps, scale=1.0, start=folder), [Pixels()])
     pixels = measured["distances"][0]
     return {
         "start": str(folder),
@@ -146,6 +137,15 @@ def judge_start(run: Run, data: Data, folder: Path) -> dict[str, Any]:
         "frechet": pixels["frechet_of_few"],
         "frechet_of_all": pixels["frechet"],
     }
+
+
+def _unguided(run: Run, data: Data, how: How, found: list[FeatureExtractor]) -> tuple[Made, dict[str, Any]]:
+    """As many samples as there are training images, and what was measured of them, which the run keeps."""
+    device, seeds = next(run.denoiser.parameters()).device, range(len(data.training))
+    made = make(run, seeds, choose_labels(run, seeds, ()), how, device)
+    measured = measure(run, data, made, found, device)
+    append(run.path, measured)
+    return made, measured
 
 
 def read(data: Data, made: Made, intended: np.ndarray) -> tuple[float, float]:

@@ -187,9 +187,7 @@ def _checked(run: Run, warm: WarmStart, device: torch.device) -> float | None:
     """The residual energy of start samples over the expected one, None if that is not known; ValueError if they disagree."""
     if warm.expected is None:
         return None
-    count = check_count(math.prod(run.shape))
-    labels = warm.labels_for(count)
-    return warm.check(run.denoiser.bind(None if labels is None else labels.to(device)), count, labels, device)
+    return warm.check(run.denoiser, check_count(math.prod(run.shape)), device)
 
 
 def reference_of(run: Run, path: Path, device: torch.device) -> Denoiser:

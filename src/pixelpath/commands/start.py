@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import numpy as np
 import torch
 import tyro
 from torch import Tensor
@@ -224,7 +223,7 @@ def _families(
 
 
 def _encoded(run: Run, side: sources.Source, most: int) -> tuple[Tensor, Tensor]:
-    places = np.linspace(0, len(side) - 1, min(len(side), most)).round().astype(np.int64)
+    places = sources.evenly(len(side), most)
     native = torch.from_numpy(sources.gather(side, places))
     return run.normaliser.encode(native), torch.from_numpy(sources.labels(side)[places])
 

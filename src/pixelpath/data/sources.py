@@ -272,6 +272,11 @@ def split(source: Source, held_out: float = 0.05) -> tuple[Source, Source]:
     return subset(source, np.flatnonzero(~chosen)), subset(source, np.flatnonzero(chosen))
 
 
+def evenly(count: int, most: int) -> Int[np.ndarray, "chosen"]:
+    """At most so many of the numbers below `count`, evenly spread."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
+
+
 def gather(
     source: Source, indices: Sequence[int] | Int[np.ndarray, "count"], pool: Executor | None = None
 ) -> Shaped[np.ndarray, "count channel row column"]:

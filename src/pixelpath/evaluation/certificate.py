@@ -17,9 +17,8 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from pixelpath import noise
-from pixelpath.evaluation.held_out import LabelledDenoise
 from pixelpath.starts.start import Law
-from pixelpath.types import Images, Labels
+from pixelpath.types import Images, LabelledDenoise, Labels
 
 FEWEST = 4  # levels that a spline goes through
 LAST = 4  # power of sigma with which what lies above the highest level falls, for laws that share the data's mean

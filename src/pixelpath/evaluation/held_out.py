@@ -5,7 +5,7 @@ The noise of an image is a function of its seed alone, the same at every level a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pixelpath import noise
-from pixelpath.types import Images, Labels, Sigmas
-
-LabelledDenoise = Callable[[Images, Sigmas, Labels | None], Images]
+from pixelpath.types import Images, LabelledDenoise, Labels
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The families of starts: how each is fitted to images, with sizes that follow from how many there are.
 
-A *family* makes a start from images. Numbers of components were chosen on the digits and on Fashion-MNIST (docs/results.md).
+A *family* makes a start from images. Numbers of components are rules of thumb: the certificate judges what comes of them.
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pixelpath.data.sources import evenly
 from pixelpath.evaluation.tails import Index, hill, radii, require_moments
 from pixelpath.noise import NoiseRange
 from pixelpath.starts.flow import fit_flow
@@ -68,6 +70,7 @@ class Known:
         labels = None if self.held_out_labels is None else self.held_out_labels[order]
         return replace(self, held_out=self.held_out[order], held_out_labels=labels)
 
+    @cached_property
     def index(self) -> Index | None:
         """The tail index of the training images' radii; None for fewer than 2,000, which cannot tell."""
         return hill(radii(self.training)) if len(self.training) >= 2000 else None
@@ -91,7 +94,7 @@ def moment_by_class(known: Known, noise: NoiseRange, seed: int) -> Start:
 
 
 def mixture(known: Known, noise: NoiseRange, seed: int) -> Start:
-    """A mixture of Gaussians: a component for every 40 images, 10 to 40 of them."""
+    """A mixture of Gaussians: a component for every 40 images, at most 40."""
     return _mixed(known, by_class=False, components=max(1, min(40, len(known.training) // 40)), seed=seed)
 
 
@@ -123,9 +126,8 @@ def splice(known: Known, noise: NoiseRange, seed: int) -> Start:
 
 
 def softlog(known: Known, noise: NoiseRange, seed: int) -> Start:
-    """A Gaussian of sign(x) ln(1 + |x|) about the median."""
-    law = fit_gaussian(soft_log(known.training))
-    return SoftLog(law)
+    """A Gaussian of sign(x) ln(1 + |x|) of every value."""
+    return SoftLog(fit_gaussian(soft_log(known.training)))
 
 
 def flow(known: Known, noise: NoiseRange, seed: int) -> Start:
@@ -154,8 +156,7 @@ def usual(known: Known) -> dict[str, Family]:
     """The families compared unless told otherwise: by class where there are classes, heavy tails where the data have."""
     names = ["moment", "mixture"]
     names += ["moment-by-class", "mixture-by-class"] if known.num_classes else []
-    index = known.index()
-    names += ["student", "splice"] if index is not None and index.heavy else []
+    names += ["student", "splice"] if known.index is not None and known.index.heavy else []
     return {name: FAMILIES[name] for name in names}
 
 
@@ -171,7 +172,7 @@ def _mixed(known: Known, *, by_class: bool, components: int, seed: int, heavy: b
     """A mixture of so many components, of each class if `by_class`; ValueError for heavy tails unless these are expected."""
     if not heavy:
         _require(known)
-    places = torch.linspace(0, len(known.training) - 1, min(len(known.training), MIXED)).round().long()
+    places = evenly(len(known.training), MIXED)
     images, labels = known.training[places], known.training_labels[places] if known.training_labels is not None else None
     coordinates = min(32, known.values, max(1, len(images) // 4))
     return fit_mixture(
@@ -180,9 +181,8 @@ def _mixed(known: Known, *, by_class: bool, components: int, seed: int, heavy: b
 
 
 def _require(known: Known) -> None:
-    index = known.index()
-    if index is not None:
-        require_moments(index)
+    if known.index is not None:
+        require_moments(known.index)
 
 
 def _require_classes(known: Known) -> None:

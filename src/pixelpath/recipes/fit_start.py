@@ -16,9 +16,9 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
+from pixelpath.data.sources import evenly
 from pixelpath.evaluation.certificate import Certificate, Divergence, certify, certify_density
 from pixelpath.evaluation.fits import compare_fit
-from pixelpath.evaluation.held_out import LabelledDenoise
 from pixelpath.evaluation.tails import Index, TailReport, tail_gate, within_reach
 from pixelpath.noise import NoiseRange, seed_of
 from pixelpath.recipes.families import TINY, Family, Known, levels_of, usual
@@ -28,6 +28,7 @@ from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.start import Law, Saved, Start
 from pixelpath.starts.tails import TailSplice
 from pixelpath.starts.warm import WarmStart, check_count
+from pixelpath.types import LabelledDenoise
 
 POINTS = 2048  # noisy held-out images at each level of a certificate
 BEYOND = 20.0  # a certificate ends where every law is so many times beyond the budget
@@ -134,7 +135,7 @@ def fit_start(
     best = _best(judged, left_out, budget, sigma)
     assert best.sigma is not None
     warm = trial.warm(best.start, best.sigma)
-    return Search(judged, left_out, budget, best, warm, known.index(), time.perf_counter() - began, _remarks(known))
+    return Search(judged, left_out, budget, best, warm, known.index, time.perf_counter() - began, _remarks(known))
 
 
 def numbers_of(start: Start) -> int:
@@ -171,7 +172,7 @@ def _certified(
     if not laws:
         return list(fitted)
     densities = {name: laws.pop(name) for name in list(laws) if isinstance(laws[name], Flow)}
-    chosen = _evenly(len(known.held_out), points)
+    chosen = evenly(len(known.held_out), points)
     images, labels = known.held_out[chosen], None if known.held_out_labels is None else known.held_out_labels[chosen]
     repeats = max(1, round(points / len(chosen)))
     compared = {**laws, **({CONTROL: control} if densities else {})}
@@ -223,10 +224,9 @@ class _Trial:
     def at(self, candidate: Candidate, sigma: float) -> Candidate:
         """The candidate at sigma, with its tails, and with what the denoiser has against its samples there."""
         warm, count = self.warm(candidate.start, sigma), check_count(self.known.values)
-        labels = warm.labels_for(count)
         against = ""
         try:
-            warm.check(lambda x, s: self.whole(x, s, labels), count, labels)
+            warm.check(self.whole, count)
         except ValueError as error:
             against = str(error).rstrip(".")
         return replace(candidate, sigma=sigma, tails=self._tails(candidate.start, sigma), against=against)
@@ -245,7 +245,7 @@ class _Trial:
         if not isinstance(start, Law):
             return ""
         known = self.known
-        training, held_out = (_evenly(len(side), POINTS) for side in (known.training, known.held_out))
+        training, held_out = (evenly(len(side), POINTS) for side in (known.training, known.held_out))
         sides = (known.training_labels, training), (known.held_out_labels, held_out)
         labels = [None if own is None else own[places] for own, places in sides]
         images, others = known.training[training], known.held_out[held_out]
@@ -266,11 +266,6 @@ def _remarks(known: Known) -> tuple[str, ...]:
     if within_reach(len(known.held_out)):
         return ()
     return (f"{len(known.held_out)} held-out images are too few to compare tails with: hold out 100 or more, better 2,000.",)
-
-
-def _evenly(count: int, most: int) -> Tensor:
-    """At most so many of the numbers below count, evenly spread."""
-    return torch.linspace(0, count - 1, min(count, most)).round().long()
 
 
 def _best(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: float, wanted: float | None) -> Candidate:

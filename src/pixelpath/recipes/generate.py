@@ -79,9 +79,8 @@ class Plan:
         """The shifted levels, falling from the first to 0 (float64)."""
         if self.at is not None:
             return torch.tensor([self.highest, *self.at, 0.0], dtype=torch.float64) * self.noise.shift
-        if self.sampler is not renoise:
-            return self.noise.steps(self.steps, None if self.warm is None else self.warm.sigma)
-        return self.noise.visits(self.steps, None if self.warm is None else self.warm.sigma)
+        start = None if self.warm is None else self.warm.sigma
+        return self.noise.visits(self.steps, start) if self.sampler is renoise else self.noise.steps(self.steps, start)
 
     def first(self, sources: list[torch.Generator], shape: tuple[int, int, int], labels: Labels | None) -> Images:
         """The noisy images at the first level, one per generator, on the CPU; ValueError if a start gives what it cannot."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from pixelpath.noise import generators, seed_of
 from pixelpath.sampling.checks import Energies, check_finite, check_residual, residual_energy
 from pixelpath.starts.start import Start
-from pixelpath.types import Denoise, Images, Labels
+from pixelpath.types import Images, LabelledDenoise, Labels
 
 SPREAD = 0.02  # standard error wanted of a mean residual energy; it is sqrt(2 / d) for one image of d values of pure noise
 FEWEST, MOST = 64, 4096  # images of a check
@@ -63,16 +63,19 @@ class WarmStart:
         """Classes for `count` samples, as frequent as among the images of the expected energies; None without classes."""
         return None if self.labels is None else self.labels[torch.arange(count) % len(self.labels)]
 
-    def check(self, denoise: Denoise, count: int, labels: Labels | None = None, device: torch.device | str = "cpu") -> float:
+    def check(self, denoise: LabelledDenoise, count: int, device: torch.device | str = "cpu") -> float:
         """The residual energy of `count` start samples over the expected one: about 1; ValueError if they are a tenth apart.
 
-        `denoise` works on `device` and is bound to `labels`, those of `labels_for(count)`. The samples are none that a user's
-        seeds make. Raises ValueError if the expected energies are not known.
+        `denoise(noisy, sigma, labels)` works on `device`. The samples are of `labels_for(count)`, and none that a user's seeds
+        make. Raises ValueError if the expected energies are not known.
         """
         if self.expected is None:
             raise ValueError("The expected energies of this start are not known: give those of held-out images noised to sigma.")
-        drawn = self.draw(generators(seed_of(index, CHECK) for index in range(count)), labels=labels)
-        return check_residual(residual_energy(denoise, drawn.to(device), self.sigma), self.expected, self.sigma)
+        labels = self.labels_for(count)
+        drawn = self.draw(generators(seed_of(index, CHECK) for index in range(count)), labels=labels).to(device)
+        own = None if labels is None else labels.to(device)
+        found = residual_energy(lambda noisy, sigma: denoise(noisy, sigma, own), drawn, self.sigma)
+        return check_residual(found, self.expected, self.sigma)
 
 
 def check_count(values: int) -> int:
