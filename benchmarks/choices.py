@@ -22,8 +22,9 @@ import torch
 import tyro
 
 from pixelpath.commands import evaluate, quickstart
+from pixelpath.commands.asking import choose_labels
 from pixelpath.commands.prepare import read_data
-from pixelpath.commands.sample import How, choose_labels, make
+from pixelpath.commands.sample import How, make
 from pixelpath.commands.train import train
 from pixelpath.data.digits import write_digits
 from pixelpath.evaluation.features import Pixels

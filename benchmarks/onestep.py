@@ -25,10 +25,11 @@ import tyro
 
 from benchmarks.choices import seconds_of
 from pixelpath.commands import quickstart
+from pixelpath.commands.asking import choose_labels
 from pixelpath.commands.compare import extractors
 from pixelpath.commands.folder import divergences
 from pixelpath.commands.prepare import read_data
-from pixelpath.commands.sample import How, choose_labels, make
+from pixelpath.commands.sample import How, make
 from pixelpath.commands.train import train
 from pixelpath.data import sources
 from pixelpath.data.digits import write_digits

@@ -19,6 +19,7 @@ COMMANDS = {
     "quickstart": "Train on small handwritten digits in both stages, sample, evaluate, and say where to look.",
     "train": "Train a recipe on your images, or take up a run where it stopped.",
     "sample": "Make images with a trained run.",
+    "audit": "Look at data before training: what they hold, what is wrong, what a run costs here.",
     "start": "Fit where sampling of a run may begin, for fewer steps: `start fit RUN`.",
     "evaluate": "Measure how close a run's samples are to its held-out images.",
     "probe": "Measure what the encoder of a run has learned, at six noise levels.",

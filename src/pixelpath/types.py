@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 Images = Float[Tensor, "batch channel row column"]
@@ -19,8 +20,46 @@ Labels = Int[Tensor, "batch"]
 Denoise = Callable[[Images, Sigmas], Images]
 """The seam: noisy images and their sigma in, the estimate of the clean images out. Labels are bound before."""
 
+
+@dataclass(frozen=True)
+class Condition:
+    """What is asked of every image of a batch: its class, and perhaps a vector of numbers, and images beside it (masks, maps).
+
+    `vector` has about mean 0 and deviation 1 per number (categories and tags are 0 or 1); `beside` is in model range and has the
+    images' rows and columns.
+    """
+
+    labels: Labels
+    vector: Float[Tensor, "batch number"] | None = None
+    beside: Float[Tensor, "batch other row column"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, part: slice | Tensor) -> Condition:
+        vector, beside = (None if each is None else each[part] for each in (self.vector, self.beside))
+        return Condition(self.labels[part], vector, beside)
+
+    def to(self, device: torch.device | str) -> Condition:
+        """The same on another device."""
+        vector, beside = (None if each is None else each.to(device) for each in (self.vector, self.beside))
+        return Condition(self.labels.to(device), vector, beside)
+
+
+Asked = Labels | Condition
+"""Classes alone, or classes and all else that images can be asked for."""
+
 LabelledDenoise = Callable[[Images, Sigmas, Labels | None], Images]
 """A denoiser that is given the labels with the images; None: no class."""
+
+AskedDenoise = Callable[[Images, Sigmas, Asked | None], Images]
+"""A denoiser that is given with the images all that is asked of them; None: nothing."""
+
+
+def classes_of(asked: Asked) -> Labels:
+    """The classes alone."""
+    return asked.labels if isinstance(asked, Condition) else asked
+
 
 Noise = Callable[[], Images]
 """Fresh standard normal images, each drawn from its own image's generator."""
@@ -32,13 +71,24 @@ class Batch:
 
     `labels` are classes in [0, num_classes], where num_classes says "no class". `seeds` hold one 63-bit seed per image, a
     function of (run seed, step, position in the global batch); `seed` is the same on every process: all randomness of a step
-    comes from them.
+    comes from them. `measured` is False where a pixel was not measured: its value is 0 and counts in no loss; None: all were.
     """
 
     images: Images
-    labels: Labels
+    labels: Asked
     seeds: tuple[int, ...]
     seed: int
+    measured: Bool[Tensor, "batch channel row column"] | None = None
+
+    def known(self, estimate: Images) -> Images:
+        """The estimate, and the image itself where nothing was measured, so that no loss and no gradient comes from there."""
+        return estimate if self.measured is None else torch.where(self.measured, estimate, self.images.to(estimate))
+
+    def share(self) -> Float[Tensor, "batch"] | float:
+        """The share of every image's values that were measured, at least one value's."""
+        if self.measured is None:
+            return 1.0
+        return self.measured.float().mean((1, 2, 3)).clamp_min(1 / self.measured[0].numel())
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ MISTAKES = [
     (f"{TWO} --data {{pictures}} --device cuda:7", "There is no device cuda:7 here"),
     (f"{TWO} --data {{pictures}} --device nonsense", "There is no device nonsense here"),
     # data
-    (TWO, "No data given: name a folder of images or a .npy/.npz file with --data PATH."),
+    (TWO, "No data given: name a folder of images or a file of arrays with --data PATH."),
     (f"{TWO} --data {{tmp}}/nowhere", "does not exist"),
     (f"{TWO} --data {{empty}}", "holds no images"),
     (f"{TWO} --data {{text}}", "is neither a folder of images nor a .npy or .npz file"),

@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -24,6 +26,13 @@ def results(run: Path) -> list[dict]:
     return json.loads((run / "evaluation.json").read_text())
 
 
+@pytest.fixture(autouse=True)
+def undrawn() -> Iterator[None]:
+    """Pictures, most of the time of a tiny evaluation, are drawn only for `evaluated`."""
+    with patch("pixelpath.commands.evaluate.save_pictures"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def evaluated(diffusion_run: Path) -> Path:
     """The run of stage two, evaluated twice."""
@@ -37,7 +46,8 @@ def test_evaluating_twice_appends(evaluated: Path) -> None:
     first, second = results(evaluated)
     assert first["sampling"]["seeds"] == [0, 11]
     assert second["sampling"]["seeds"] == [12, 23]
-    assert (evaluated / "held_out.png").exists()
+    for name in ("held_out", "nearest", "spectrum", "histograms"):
+        assert (evaluated / f"{name}.png").exists(), name
 
 
 def test_every_number_has_its_protocol(evaluated: Path) -> None:
@@ -90,6 +100,12 @@ def test_without_held_out_images_training_images_make_the_floor(plain_run: Path,
     result = results(plain_run)[-1]
     assert result["held_out_loss"] == []
     assert result["distances"][0]["few"] == 6  # half of the 12 training images
+    assert [row["features"] for row in result["distances"]] == ["pixels", "own network"]
+    assert result["loss_gap"] is None
+    assert [set(row) for row in result["copies"]["closeness"]] == [
+        {"features", "samples", "training", "held_out", "protocol"}
+    ] * 2
+    assert "without held-out images" in said
 
 
 def test_an_encoder_of_another_resolution_is_left_out_or_refused(
@@ -106,7 +122,10 @@ def test_other_images_may_be_given(diffusion_run: Path, tmp_path: Path, capsys: 
     other = tmp_path / "other.npy"
     np.save(other, np.random.default_rng(2).integers(0, 255, (30, 3, 16, 8), dtype=np.uint8))
     assert call("evaluate", diffusion_run, "--data", other, "--count", 6, "--no-use-inception") == 0
-    assert "measured without labels" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "measured without labels" in said
+    assert "not the images that the run was trained on" in said
+    assert results(diffusion_run)[-1]["copies"] is results(diffusion_run)[-1]["loss_gap"] is None
     protocol = results(diffusion_run)[-1]["distances"][0]["protocol"]
     assert 20 < protocol["real"] < 30
     assert protocol["images"] == "3x8x8 uint8, resized by the shorter side, cropped at the centre"
@@ -115,7 +134,8 @@ def test_other_images_may_be_given(diffusion_run: Path, tmp_path: Path, capsys: 
 def test_the_summary_has_a_line_for_every_kind_of_features(evaluated: Path) -> None:
     result = results(evaluated)[0]
     lines = summary(result).splitlines()
-    assert [line.split()[0] for line in lines] == ["features", "pixels", "encoder"]
+    assert [line.split()[0] for line in lines[:3]] == ["features", "pixels", "encoder"]
+    assert len(lines) == 6
     assert float(lines[1].split()[1]) == pytest.approx(result["distances"][0]["frechet"], rel=1e-3)
 
 

@@ -79,7 +79,7 @@ def test_onnx_makes_what_sample_makes(run: Path, tmp_path: Path, capsys: pytest.
     }  # fmt: skip
     assert (json.loads(about["classes"]), json.loads(about["shape"])) == (["a", "b"], [1, 8, 8])
 
-    words = ("--count", 5, "--steps", 1, "--sampler", "euler", "--scale", 1, "--npy", "--out", tmp_path / "samples")
+    words = ("--count", 5, "--steps", 1, "--sampler", "euler", "--scale", 1, "--format", "npy", "--out", tmp_path / "samples")
     assert call("sample", run, *words) == 0
     sampled = np.load(tmp_path / "samples" / "000000-000004.npy")
     noise = normal(generators([seed_of(seed) for seed in range(5)]), (1, 8, 8)).numpy()

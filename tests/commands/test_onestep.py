@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pixelpath.commands import monitor
 from pixelpath.commands.prepare import Data, frozen_encoder, read_data
-from pixelpath.data.sources import DataSettings
+from pixelpath.data.settings import DataSettings
 from pixelpath.evaluation.distances import frechet, frechet_of_rows
 from pixelpath.evaluation.statistics import of
 from pixelpath.models.representation import Representation

@@ -1,4 +1,4 @@
-"""Grids against pixels computed by hand, files that come back exactly, plots that show what was measured."""
+"""Files that come back exactly, plots that show what was measured."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from pixelpath.commands.pictures import (
     curves,
     evaluations_plot,
-    grid,
     noise_levels_plot,
     probe_plot,
-    save_images,
     save_png,
     series,
     skipped_steps,
@@ -31,138 +28,9 @@ def ramp(dtype: str, channels: int = 1, count: int = 1) -> np.ndarray:
     return values.astype(dtype)
 
 
-def cells(picture: Image.Image, rows: int, columns: int) -> np.ndarray:
-    """The middle pixel of every pixel of a grid of one image."""
-    pixels = np.asarray(picture)
-    height, width = pixels.shape[0] // rows, pixels.shape[1] // columns
-    return pixels[height // 2 :: height, width // 2 :: width]
-
-
-def test_whole_range_of_bytes_is_shown_as_it_is() -> None:
-    image = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
-    picture = grid(torch.from_numpy(image), columns=1)
-    assert picture.mode == "L"
-    assert picture.size == (32 * 16, 32 * 16)
-    assert np.array_equal(cells(picture, 16, 16), image[0, 0])
-
-
-@pytest.mark.parametrize(
-    ("count", "columns", "side"), [(1, 12, 8), (36, 12, 8), (200, 20, 8), (36, 12, 32), (9, 3, 100), (30, 10, 64)]
-)
-def test_width_and_places(count: int, columns: int, side: int) -> None:
-    """Image n stands in row n // columns; enlarged by one whole number, 2 grey pixels apart, up to 1000 pixels wide."""
-    values = np.random.default_rng(0).integers(0, 255, count, np.uint8)
-    pixels = np.asarray(grid(np.broadcast_to(values[:, None, None, None], (count, 1, side, side)), columns))
-    across = min(columns, count)
-    edge = (pixels.shape[1] + 2) // across
-    assert (pixels.shape[1] + 2) % across == 0
-    assert (edge - 2) % side == 0
-    assert pixels.shape == (edge * -(-count // columns) - 2, edge * across - 2)
-    assert pixels.shape[1] <= 1000
-    assert pixels.shape[1] > 500 or (edge - 2) == 32 * side
-    for place, value in enumerate(values):
-        top, left = place // across * edge, place % across * edge
-        assert (pixels[top : top + edge - 2, left : left + edge - 2] == value).all()
-
-
-def test_large_images_keep_their_size() -> None:
-    assert grid(np.zeros((6, 3, 300, 400), np.uint8), 3).size == (3 * 402 - 2, 2 * 302 - 2)
-
-
-def test_unfilled_places_and_gaps_are_grey() -> None:
-    pixels = np.asarray(grid(np.zeros((3, 1, 256, 256), np.uint8), 2))
-    assert (pixels[258:, 258:] == 128).all()
-    assert (pixels[256:258] == 128).all()
-
-
-def test_given_range_and_range_of_integers() -> None:
-    digits = np.array([0, 4, 16, 17], np.uint8).reshape(1, 1, 2, 2)
-    assert cells(grid(digits, 1, 0, 16), 2, 2).ravel().tolist() == [0, 64, 255, 255]  # 4/16 of 255 is 63.75
-    wide = np.array([-32768, 0, 32767, 100], np.int16).reshape(1, 1, 2, 2)
-    assert cells(grid(wide, 1), 2, 2).ravel().tolist() == [0, 128, 255, 128]
-
-
-def test_floats_are_shown_between_percentiles() -> None:
-    """A ramp of 10,000 values: 0.5 % of them are black, 0.5 % white, and the middle stays the middle."""
-    values = torch.linspace(-3, 5, 10_000).reshape(1, 1, 100, 100)
-    shown = np.sort(cells(grid(values, 1), 100, 100).ravel())
-    expected = np.floor(np.clip((np.arange(10_000) / 9999 - 0.005) / 0.99, 0, 1) * 255 + 0.5)
-    assert np.abs(shown - expected).max() <= 1
-    assert np.mean(shown != expected) < 0.01
-
-
-def test_values_that_are_not_finite() -> None:
-    values = np.array([np.nan, np.inf, -np.inf, 0.5], np.float32).reshape(1, 1, 2, 2)
-    assert cells(grid(values, 1, 0.0, 1.0), 2, 2).ravel().tolist() == [0, 255, 0, 128]
-    assert cells(grid(np.full((1, 1, 2, 2), np.nan, np.float32), 1), 2, 2).max() == 0
-
-
-def test_channels() -> None:
-    """Three are colours; two and five show the first."""
-    assert np.array_equal(cells(grid(ramp("uint8", 3), 1), 4, 4), ramp("uint8", 3)[0].transpose(1, 2, 0))
-    for channels in (2, 5):
-        assert np.array_equal(cells(grid(ramp("uint8", channels), 1), 4, 4), ramp("uint8", channels)[0, 0])
-
-
-def test_transparency_shows_a_checkerboard() -> None:
-    image = np.zeros((1, 4, 128, 128), np.uint8)
-    image[:, 0], image[:, 3, :, 64:] = 200, 255
-    image[:, 3, :, 32:64] = 51  # a fifth
-    pixels = np.asarray(grid(image, 1))
-    scale = pixels.shape[0] // 128
-    assert (pixels[:, 64 * scale :] == [200, 0, 0]).all()
-    assert {tuple(pixel) for pixel in pixels[:, : 32 * scale].reshape(-1, 3).tolist()} == {(255,) * 3, (204,) * 3}
-    thin = {tuple(pixel) for pixel in pixels[:, 32 * scale : 64 * scale].reshape(-1, 3).tolist()}
-    assert thin == {(244, 204, 204), (203, 163, 163)}  # 0.2 of (200, 0, 0) over 0.8 of 255 and of 204
-
-
-def test_grid_says_what_is_wrong() -> None:
-    with pytest.raises(ValueError, match="at least one image"):
-        grid(np.zeros((0, 1, 4, 4), np.uint8), 3)
-    with pytest.raises(ValueError, match="below its highest"):
-        grid(ramp("uint8"), 1, 16, 16)
-
-
-@pytest.mark.parametrize(("dtype", "channels"), [("uint8", 1), ("uint8", 3), ("uint8", 4), ("uint16", 1)])
-def test_png_files_come_back_exactly(tmp_path: Path, dtype: str, channels: int) -> None:
-    images = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, (3, channels, 5, 7), dtype, endpoint=True)
-    paths = save_images(tmp_path / "new", torch.from_numpy(images), 40)
-    assert [path.name for path in paths] == ["000040.png", "000041.png", "000042.png"]
-    assert sorted(paths) == sorted((tmp_path / "new").iterdir())
-    for path, image in zip(paths, images, strict=True):
-        with Image.open(path) as picture:
-            stored = np.asarray(picture)
-        assert np.array_equal(stored if stored.ndim == 2 else stored.transpose(2, 0, 1), image[0] if channels == 1 else image)
-        assert stored.dtype == images.dtype
-
-
-@pytest.mark.parametrize(("dtype", "channels"), [("float32", 3), ("int16", 1), ("uint16", 3), ("uint8", 2)])
-def test_other_images_become_an_array(tmp_path: Path, dtype: str, channels: int) -> None:
-    images = ramp(dtype, channels, 2)
-    (path,) = save_images(tmp_path, images, 7)
-    assert path.name == "000007-000008.npy"
-    stored = np.load(path)
-    assert stored.dtype == images.dtype
-    assert np.array_equal(stored, images)
-
-
-def test_an_array_can_be_asked_for(tmp_path: Path) -> None:
-    (path,) = save_images(tmp_path, ramp("uint8"), npy=True)
-    assert np.load(path).dtype == np.uint8
-
-
-@pytest.mark.parametrize("npy", [False, True])
-def test_nothing_is_overwritten(tmp_path: Path, npy: bool) -> None:
-    first = save_images(tmp_path, ramp("uint8", count=2), 1, npy=npy)
-    before = {path: path.read_bytes() for path in first}
-    with pytest.raises(ValueError, match="not overwritten"):
-        save_images(tmp_path, ramp("uint8", count=2) + 1, 0 if not npy else 1, npy=npy)
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
 def test_png_is_whole_or_absent(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    save_png(path, grid(ramp("uint8"), 1))
+    save_png(path, Image.fromarray(ramp("uint8")[0, 0]))
     before = path.read_bytes()
     with pytest.raises(OSError, match="CMYK"):
         save_png(path, Image.new("CMYK", (2, 2)))

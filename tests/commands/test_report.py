@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelpath.commands.pictures import grid, save_png
+from pixelpath.commands.display import grid
+from pixelpath.commands.pictures import save_png
 from pixelpath.commands.report import write_report
 
 PROTOCOL = {"real": 1797, "generated": 500, "labels": "balanced", "extractor_hash": "ab12", "sampler": None, "seeds": [0, 499]}
@@ -217,6 +218,37 @@ def test_the_newest_curves_are_drawn_and_older_ones_folded(run: Path) -> None:
     assert places == sorted(places)
     assert "pixels 16 31 0.2031 0.2812 0.0625 real 1797 · generated 500" in page.words
     assert page.words.index("Quality over evaluations") < page.words.index("Evaluation of step 400")
+
+
+def test_judgements_are_drawn_and_earlier_ones_only_told(run: Path) -> None:
+    """The newest: both losses in one plot instead of the held-out losses, spectra, histograms, and the nearest pairs."""
+    gap = {
+        "training": 0.1,
+        "training_error": 0.01,
+        "held_out": 0.125,
+        "held_out_error": 0.01,
+        "gap": 0.2,
+        "gap_error": 0.1,
+        "z": 2,
+    }
+    sides = {"training": 0.25, "held_out": None, "samples": 0.75}
+    judged = EVALUATION | {
+        "copies": {"duplicates": 17, "closeness": [{"features": "pixels", "closer": 0.515625, "protocol": PROTOCOL}]},
+        "loss_gap": {"advice": "Stop <here>.", "levels": [{"sigma": sigma, **gap} for sigma in (0.1, 1.0)]},
+        "domain": {
+            "channels": [{"channel": "0", "wasserstein": 0.3125}],
+            "spectra": [{"channel": "0", "frequency": frequency, **sides} for frequency in (0.1, 0.4)],
+            "histograms": [{"channel": "0", "lower": low, "upper": low + 1, **sides} for low in (0.0, 1.0)],
+        },
+    }
+    write(run / "evaluation.json", [EVALUATION])
+    before = len(page_of(run).pictures)
+    save_png(run / "nearest.png", grid(images(7), 3))
+    write(run / "evaluation.json", [judged, judged])
+    page = page_of(run)
+    assert len(page.pictures) == before + 2 + 1 + 1  # a plot of levels each time, then curves and pairs of the newest
+    for words in ("Duplicates 17".lower(), "Stop <here>.", "0.5156", "0.3125", "below each its nearest training image"):
+        assert words in page.words.lower() or words in page.words, words
 
 
 def test_a_one_step_run_is_called_so_and_shows_its_alarms(run: Path) -> None:

@@ -97,14 +97,14 @@ def test_float_data_comes_back_as_an_array_in_its_own_range(plain_run: Path, tmp
 
 
 def test_npy_is_the_same_images(diffusion_run: Path, tmp_path: Path) -> None:
-    assert call("sample", diffusion_run, "--count", 3, "--npy", "--out", tmp_path / "array") == 0
+    assert call("sample", diffusion_run, "--count", 3, "--format", "npy", "--out", tmp_path / "array") == 0
     assert call("sample", diffusion_run, "--count", 3, "--out", tmp_path / "files") == 0
     assert np.array_equal(np.load(tmp_path / "array" / "000000-000002.npy").transpose(0, 2, 3, 1), pixels(tmp_path / "files"))
 
 
 def test_autoguidance_pushes_away_from_the_other_run(diffusion_run: Path, pictures: Path, tmp_path: Path) -> None:
     assert train("digits-diffusion", pictures, tmp_path / "weak", "--no-conditional", "--steps", 3) == 0
-    words = ("--count", 2, "--steps", 3, "--npy")
+    words = ("--count", 2, "--steps", 3, "--format", "npy")
     assert call("sample", diffusion_run, *words, "--scale", 2, "--guide-with", tmp_path / "weak", "--out", tmp_path / "a") == 0
     assert call("sample", diffusion_run, *words, "--scale", 1, "--guide-with", tmp_path / "weak", "--out", tmp_path / "b") == 0
     assert call("sample", diffusion_run, *words, "--scale", 1, "--out", tmp_path / "c") == 0

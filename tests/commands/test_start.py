@@ -241,7 +241,7 @@ def test_the_samples_of_a_one_step_run_are_a_start(run: Path, onestep: Path, tmp
     assert (search["chosen"], search["sigma"], search["candidates"][0]["divergence"]) == ("samples", 3, None)
     assert "level chosen by hand" in search["sentence"]
     assert saved["facts"]["run"] == str(onestep.resolve())
-    words = ("--count", 3, "--npy", "--scale", 1, "--steps", 3)
+    words = ("--count", 3, "--format", "npy", "--scale", 1, "--steps", 3)
     assert call("sample", run, *words, "--start", out, "--out", tmp_path / "samples") == 0
     assert document(tmp_path / "samples", "samples.json")["start_sigma"] == 3
 
@@ -345,7 +345,7 @@ def test_nothing_is_overwritten(run: Path, start: Path, capsys: pytest.CaptureFi
 
 def sampled(run: Path, out: Path, start: Path, *words: object) -> tuple[np.ndarray, dict[str, Any]]:
     """The images, and the settings on record."""
-    assert call("sample", run, "--npy", "--start", start, "--out", out, *words) == 0
+    assert call("sample", run, "--format", "npy", "--start", start, "--out", out, *words) == 0
     (array,) = out.glob("*.npy")
     return np.load(array), document(out, "samples.json")
 
@@ -364,7 +364,7 @@ def test_the_settings_of_warm_samples_are_on_record(run: Path, start: Path, tmp_
 
 
 def sampled_cold(run: Path, out: Path) -> dict[str, Any]:
-    assert call("sample", run, "--npy", "--count", 2, "--out", out) == 0
+    assert call("sample", run, "--format", "npy", "--count", 2, "--out", out) == 0
     return document(out, "samples.json")
 
 

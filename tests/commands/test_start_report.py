@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from tests.commands.test_report import Page
 
-from pixelpath.commands.pictures import grid, save_png
+from pixelpath.commands.display import grid
+from pixelpath.commands.pictures import save_png
 from pixelpath.commands.start_report import write_start_report
 
 PNGS = ("certificate", "tails", "beside", "evaluations", "neighbours")

@@ -15,16 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pixelpath.data.opening import open_source, open_split
+from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import (
     Arrays,
-    DataSettings,
     describe,
     from_arrays,
     gather,
     labels,
     load,
-    open_source,
-    open_split,
     split,
     subset,
 )
@@ -53,6 +52,15 @@ def write_deep_colour(path: Path) -> None:
     head = struct.pack(">IIBBBBB", 12, 8, 16, 2, 0, 0, 0)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""))
+
+
+def test_colours_of_sixteen_bits_keep_them(tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    write_deep_colour(tmp_path / "a.png")
+    source = open_source(tmp_path)
+    expected = np.frombuffer(bytes(range(12 * 6)) * 8, ">u2").reshape(8, 12, 3).transpose(2, 0, 1)
+    np.testing.assert_array_equal(source.get(0), expected)
+    assert (source.dtype, source.facts.photographs) == (np.dtype("uint16"), False)
 
 
 def planes(array: np.ndarray) -> np.ndarray:
@@ -174,10 +182,6 @@ def stray_image(folder: Path) -> None:
     write(folder / "stray.png")
 
 
-def integers(folder: Path) -> None:
-    write(folder / "a.tiff", np.zeros((8, 12), np.int32))
-
-
 FOLDERS: list[tuple[Callable[[Path], object], list[str]]] = [
     (lambda folder: folder.mkdir(), ["holds no images", ".png", "give a folder"]),
     (broken_file, ["b.png", "cannot be decoded", "--data.skip-broken"]),
@@ -185,8 +189,6 @@ FOLDERS: list[tuple[Callable[[Path], object], list[str]]] = [
     (mixed_sizes, ["b.png is 7x12", "a.png is 8x12", "--data.resize 8 12"]),
     (empty_class, ["dog holds no images", "delete it"]),
     (stray_image, ["stray.png", "class folder cat", "move"]),
-    (lambda folder: write_deep_colour(folder / "a.png"), ["a.png", "RGB;16", "convert"]),
-    (integers, ["a.tiff", "mode I", "convert"]),
     (lambda folder: write(folder / "a.png"), ["a.png is 8x12", "patch of 8", "--data.resize 8 16"]),
 ]
 
@@ -210,8 +212,11 @@ def test_what_does_not_exist_or_is_something_else(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="does not exist: give") as missing:
         open_source(tmp_path / "nowhere")
     assert_sentence(missing.value, ["nowhere"])
-    with pytest.raises(ValueError, match=r"neither a folder of images nor a \.npy or \.npz"):
-        open_source(write(tmp_path / "a.png"))
+    (tmp_path / "a.txt").write_text("words")
+    with pytest.raises(ValueError, match=r"a\.txt is of no kind that can be read: give a folder of images, or a \.npy"):
+        open_source(tmp_path / "a.txt")
+    with pytest.raises(ValueError, match=r"a\.txt::b names a variable, which only stores have"):
+        open_source(tmp_path / "a.txt::b")
     with pytest.raises(ValueError, match=r"--data\.path"):
         open_split(DataSettings())
 

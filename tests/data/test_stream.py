@@ -13,7 +13,8 @@ from PIL import Image
 
 from pixelpath import noise
 from pixelpath.data.normaliser import Normaliser
-from pixelpath.data.sources import Arrays, Source, open_source
+from pixelpath.data.opening import open_source
+from pixelpath.data.sources import Arrays, Source
 from pixelpath.data.stream import Stream
 
 COUNT = 23

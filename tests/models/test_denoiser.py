@@ -9,6 +9,7 @@ from pixelpath.models.scalings import Clean, Preconditioned, noise_coordinate
 from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
+from pixelpath.types import Condition
 
 
 @pytest.fixture
@@ -67,3 +68,16 @@ def test_bind(backbone: Backbone) -> None:
 @pytest.mark.parametrize("scalings", [Clean(), Preconditioned()])
 def test_finite_without_noise(backbone: Backbone, scalings: Clean | Preconditioned) -> None:
     assert torch.isfinite(Denoiser(backbone, scalings)(NOISY, torch.tensor(0.0), LABELS)).all()
+
+
+def test_dropped_conditions_are_no_conditions() -> None:
+    encoder = Encoder(2, 8, 4, patch=4, width=12, depth=2, heads=2)
+    backbone = Backbone(encoder, Decoder(encoder, width=16, depth=2, heads=4), num_classes=3, numbers=2, beside=1)
+    for parameter in backbone.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    denoiser = Denoiser(backbone.requires_grad_(False), Clean())
+    asked = Condition(LABELS, torch.randn(3, 2), torch.randn(3, 1, 8, 4))
+    dropped = denoiser(NOISY, SIGMA, asked, drop=torch.ones(3, dtype=torch.bool))
+    torch.testing.assert_close(dropped, denoiser(NOISY, SIGMA))
+    assert (denoiser(NOISY, SIGMA, asked) - dropped).abs().amax((1, 2, 3)).min() > 1e-4
+    torch.testing.assert_close(denoiser(NOISY[1:2], SIGMA[1:2], asked[1:2]), denoiser(NOISY, SIGMA, asked)[1:2])

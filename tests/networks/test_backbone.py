@@ -1,5 +1,7 @@
 """The generator: zero at the start, then every parameter learns; long skips join in mirror order."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
+from pixelpath.types import Condition
 
 
 def build(channels: int = 3, rows: int = 8, columns: int = 8, decoder_width: int = 16, classes: int = 4) -> Backbone:
@@ -128,3 +131,49 @@ def test_dropout_is_in_every_block_of_the_decoder_alone() -> None:
     assert {name for name, share in shares.items() if share == 0.25} == {name for name in shares if name.startswith("decoder")}
     assert sum(name.startswith("decoder.blocks.1.") for name in shares) == 3
     assert {share for name, share in shares.items() if name.startswith("encoder")} == {0.0}
+
+
+def asking(numbers: int = 2, beside: int = 3) -> Backbone:
+    encoder = Encoder(3, 8, 12, patch=4, width=12, depth=3, heads=2)
+    return Backbone(encoder, Decoder(encoder, 16, depth=3, heads=4), 4, numbers, beside)
+
+
+def test_images_beside_are_the_same_as_more_channels_at_the_input() -> None:
+    backbone = awake(asking())
+    wide = nn.Conv2d(6, 12, 4, stride=4)
+    both = [backbone.encoder.patches, backbone.beside]
+    wide.weight.data = torch.cat([part.weight for part in both], 1)
+    wide.bias.data = both[0].bias + both[1].bias
+    images, beside = torch.randn(3, 3, 8, 12), torch.randn(3, 3, 8, 12)
+    parts = both[0](images) + both[1](beside)
+    torch.testing.assert_close(parts, wide(torch.cat([images, beside], 1)))
+    entered: list[Tensor] = []
+    backbone.encoder.blocks[0].register_forward_pre_hook(lambda module, arguments: entered.append(arguments[0]))
+    backbone(images, NOISE, Condition(LABELS, None, beside))
+    expected = parts.flatten(2).transpose(1, 2) + backbone.encoder.positions[:, 2:]
+    torch.testing.assert_close(entered[0][:, 2:], expected)
+
+
+def test_what_is_not_given_counts_for_nothing() -> None:
+    backbone = awake(asking()).requires_grad_(False)
+    images, asked = torch.randn(3, 3, 8, 12), Condition(LABELS, torch.randn(3, 2), torch.randn(3, 3, 8, 12))
+    plain, full = backbone(images, NOISE, LABELS), backbone(images, NOISE, asked)
+    some = backbone(images, NOISE, asked, torch.tensor([True, False, True]))
+    torch.testing.assert_close(some[1], plain[1])
+    torch.testing.assert_close(some[[0, 2]], full[[0, 2]])
+    assert (full - plain).abs().amax((1, 2, 3)).min() > 1e-3
+    for part in (replace(asked, vector=None), replace(asked, beside=None)):
+        assert (backbone(images, NOISE, part) - full).abs().max() > 1e-3
+
+
+def test_conditions_leave_the_encoder_as_stage_one_made_it() -> None:
+    torch.manual_seed(0)
+    plain = build()
+    torch.manual_seed(0)
+    encoder = Encoder(3, 8, 8, patch=4, width=12, depth=3, heads=2)
+    asking = Backbone(encoder, Decoder(encoder, 16, depth=3, heads=4), 4, 2, 1)
+    assert plain.encoder.state_dict().keys() == asking.encoder.state_dict().keys()
+    images, beside = torch.randn(3, 3, 8, 8), torch.randn(3, 1, 8, 8)
+    tokens = [backbone.encoder(images, NOISE).tokens for backbone in (plain, asking)]
+    torch.testing.assert_close(tokens[0], tokens[1])
+    assert not asking.beside(beside).any()  # before training images beside change nothing

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelpath.data.sources import DataSettings
+from pixelpath.data.settings import DataSettings
 from pixelpath.models.scalings import Anchored, Clean, Preconditioned
 from pixelpath.noise import FlatWeight, LogUniform, NoiseRange, RelativeGap, SmoothGap, StagedGap
 from pixelpath.objectives.consistency import Consistency

@@ -7,12 +7,11 @@ training images: no generator is expected below it, and only a distance of as ma
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -52,10 +51,18 @@ class Real:
         return held_out if held_out >= 2 else training // 2
 
     def batches(self, side: sources.Source) -> Iterator[Native]:
-        """Native batches of one side."""
+        """Native batches of one side; pixels that were not measured are the channel's mean, as the network sees them."""
         chosen = sources.evenly(len(side), MOST)
         for start in range(0, len(chosen), BATCH):
-            yield torch.from_numpy(sources.gather(side, chosen[start : start + BATCH]))
+            yield filled(torch.from_numpy(sources.gather(side, chosen[start : start + BATCH])), self.data)
+
+
+def filled(images: Native, data: Data) -> Native:
+    """Native images with the channel's mean where nothing was measured."""
+    measured = data.normaliser.valid(images)
+    if measured is None:
+        return images
+    return torch.where(measured, images, data.normaliser.decode(torch.zeros(1, images.shape[1], 1, 1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +78,11 @@ class Known:
 
 def known(
     extractor: FeatureExtractor, real: Real, samples: int, device: torch.device
-) -> tuple[Known, Float[Tensor, "training feature"]]:
-    """What is known of the real images, its floor of as many images as there are samples or can be had; and their features."""
+) -> tuple[Known, Float[Tensor, "training feature"], Float[Tensor, "held_out feature"] | None]:
+    """What is known of the real images, its floor of as many images as there are samples or can be had.
+
+    And the features of training and held-out images, None for fewer than two of the latter.
+    """
     training = extract(extractor, real.batches(real.data.training), device)
     held_out = extract(extractor, real.batches(real.data.held_out), device) if len(real.data.held_out) >= 2 else None
     if real.few < 2 or len(training) < 2:
@@ -81,7 +91,7 @@ def known(
         )
     few = min(real.few, samples)
     floor = real_floor(training, few, held_out).distance
-    return Known(extractor, len(training), statistics.of(training), floor, few), training
+    return Known(extractor, len(training), statistics.of(training), floor, few), training, held_out
 
 
 def extractors(run: Run, data: Data, encoder: Path | None, device: torch.device) -> list[FeatureExtractor]:
@@ -104,6 +114,18 @@ def extractors(run: Run, data: Data, encoder: Path | None, device: torch.device)
     weights = hash_of(representation.encoder.state_dict())
     found.append(EncoderFeatures(stage_one.model.features, stage_one.normaliser.encode, sigma, weights))
     return found
+
+
+def own_network(run: Run, found: Sequence[FeatureExtractor]) -> list[FeatureExtractor]:
+    """The features of the run's own encoder at the lowest level, where none of a stage one is among those found.
+
+    They see what the network itself sees, so they can be blind to what it gets wrong: better than no features, no judge.
+    """
+    if any(isinstance(extractor, EncoderFeatures) for extractor in found):
+        return []
+    denoiser, sigma = run.denoiser, run.noise.lowest * run.noise.shift
+    weights = hash_of(denoiser.backbone.encoder.state_dict())
+    return [EncoderFeatures(denoiser.features, run.normaliser.encode, sigma, weights, "own network")]
 
 
 def inception_features(run: Run, weights: Path | None, device: torch.device) -> list[FeatureExtractor]:
@@ -157,6 +179,6 @@ def pixels(data: Data) -> Pixels:
     """Pixels as features, scaled by the range of the dtype or, where it has none, by that of some training images."""
     lowest, highest = data.normaliser.lowest, data.normaliser.highest
     if lowest is None or highest is None:
-        sample = sources.gather(data.training, range(min(BATCH, len(data.training)))).astype(np.float64)
+        sample = filled(torch.from_numpy(sources.gather(data.training, range(min(BATCH, len(data.training))))), data).double()
         lowest, highest = float(sample.min()), float(sample.max())
     return Pixels(float(lowest), float(highest), fewer(data.shape))

@@ -11,15 +11,30 @@ import numpy as np
 import torch
 import tyro
 
-from pixelpath.commands import evaluations
-from pixelpath.commands.compare import BATCH, MOST, Real, extractors, inception_features, keep, kept, known, protocol
-from pixelpath.commands.pictures import noise_levels_plot, save_png
+from pixelpath.commands import evaluations, judgements
+from pixelpath.commands.asking import as_held_out
+from pixelpath.commands.compare import (
+    BATCH,
+    MOST,
+    Known,
+    Real,
+    extractors,
+    inception_features,
+    keep,
+    kept,
+    known,
+    own_network,
+    protocol,
+)
+from pixelpath.commands.evaluation_pictures import save_pictures
+from pixelpath.commands.judgements import Features
 from pixelpath.commands.prepare import Data, choose_device, read_data_of, say
-from pixelpath.commands.sample import AS_TRAINED, How, Made, choose_labels, make
+from pixelpath.commands.sample import AS_TRAINED, How, Made, make
 from pixelpath.data import sources
+from pixelpath.data.sources import Source
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet, kernel, precision_recall
-from pixelpath.evaluation.features import FeatureExtractor, extract
+from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract
 from pixelpath.evaluation.held_out import HeldOutRow, held_out_loss
 from pixelpath.noise import seed_of
 from pixelpath.recipes.run import Run, open_run
@@ -78,6 +93,7 @@ def evaluate(
     evaluations.check_same_images(opened)
     content = read_data_of(opened[0], data)
     found = extractors(opened[0], content, encoder, chosen)
+    found += [] if several else own_network(opened[0], found)
     if use_inception and (inception is not None or not several):
         found += inception_features(opened[0], inception, chosen)
     if several:
@@ -109,7 +125,7 @@ def _check(runs: Sequence[Path], count: int | None, first_seed: int, checkpoint:
 
 def _in_full(run: Run, data: Data, seeds: Sequence[int], how: How, found: list[FeatureExtractor], device: torch.device) -> None:
     """Everything about one run at one number of steps: measured, kept, said."""
-    made = make(run, seeds, choose_labels(run, seeds, ()), how, device)
+    made = make(run, seeds, as_held_out(run, data, seeds), how, device)
     result = measure(run, data, made, found, device)
     append(run.path, result)
     say(summary(result))
@@ -118,16 +134,26 @@ def _in_full(run: Run, data: Data, seeds: Sequence[int], how: How, found: list[F
             f"{len(made.images)} samples are fewer than the {made.images[0].numel()} values of an image: read the distance in "
             "pixels only against the floor, or evaluate more samples (--count)."
         )
-    if result["held_out_loss"]:
-        save_png(run.path / "held_out.png", noise_levels_plot([HeldOutRow(**row) for row in result["held_out_loss"]]))
+    save_pictures(run.path, data, made, result)
     say(f"All numbers with their protocols: {run.path / RESULTS}.")
 
 
 def measure(run: Run, data: Data, made: Made, found: list[FeatureExtractor], device: torch.device) -> dict[str, Any]:
-    """Every distance in every kind of features, and the held-out loss, JSON-ready."""
-    real = Real(data)
-    distances = [_distances(extractor, real, made, run, device) for extractor in found]
+    """Every distance in every kind of features, the losses per level, and the judgements of `judgements`, JSON-ready.
+
+    Copies are looked for in pixels and in encoders' features, and only among the images that the run was trained on.
+    """
+    real, own = Real(data), judgements.trained_on(run, data)
+    distances, compared = [], []
+    for extractor in found:
+        about, training, held_out = known(extractor, real, len(made.images), device)
+        features = Features(extractor, training, held_out, extract(extractor, made.images.split(BATCH), device))
+        distances.append(_distances(features, about, real, made, run))
+        compared += [features] if own and isinstance(extractor, Pixels | EncoderFeatures) else []
+    if not own:
+        say("These are not the images that the run was trained on, so neither copies nor memorising are looked for.")
     rows = loss_by_level(run, data, device)
+    seen = loss_by_level(run, data, device, rows[0].count, data.training) if own and rows else []
     return {
         "run": str(run.path),
         "checkpoint": run.checkpoint.name,
@@ -136,38 +162,49 @@ def measure(run: Run, data: Data, made: Made, found: list[FeatureExtractor], dev
         "seconds_sampling": made.seconds,
         "distances": distances,
         "held_out_loss": [asdict(row) for row in rows],
+        "copies": judgements.copies(run, data, made, compared, device) if compared else None,
+        "loss_gap": judgements.loss_gap(run, seen, rows) if seen else None,
+        "domain": judgements.domain(data, made),
     }
 
 
-def _distances(extractor: FeatureExtractor, real: Real, made: Made, run: Run, device: torch.device) -> dict[str, Any]:
-    real_images, training = known(extractor, real, len(made.images), device)
-    generated = extract(extractor, made.images.split(BATCH), device)
-    few, spread = real_images.few, kernel(training, generated)
-    quality = precision_recall(training[:JUDGED], generated[:JUDGED])
+def _distances(features: Features, about: Known, real: Real, made: Made, run: Run) -> dict[str, Any]:
+    training, generated = features.training, features.samples
+    spread, quality = kernel(training, generated), precision_recall(training[:JUDGED], generated[:JUDGED])
     values = {
-        "frechet": frechet(real_images.statistics, statistics.of(generated)),
-        "frechet_of_few": frechet(real_images.statistics, statistics.of(generated[:few])),
-        "frechet_floor_of_few": real_images.floor,
-        "few": few,
+        "frechet": frechet(about.statistics, statistics.of(generated)),
+        "frechet_of_few": frechet(about.statistics, statistics.of(generated[: about.few])),
+        "frechet_floor_of_few": about.floor,
+        "few": about.few,
         "kernel": spread.mean,
         "kernel_deviation": spread.deviation,
         "precision": quality.precision,
         "recall": quality.recall,
     }
+    extractor = features.extractor
     return {"features": extractor.name, **protocol(extractor, len(training), real.look, made, run).record(**values)}
 
 
-def loss_by_level(run: Run, data: Data, device: torch.device, limit: int = 1024) -> list[HeldOutRow]:
-    """The mean squared error on held-out images at ten levels from the lowest to the highest; empty without two images."""
-    count = min(limit, len(data.held_out))
+def loss_by_level(run: Run, data: Data, device: torch.device, limit: int = 1024, side: Source | None = None) -> list[HeldOutRow]:
+    """The mean squared error on held-out images (or those of `side`, evenly chosen) at ten levels from the lowest to the highest.
+
+    Empty without two images. The noise of the n-th image is the same on every side.
+    """
+    chosen = range(min(limit, len(data.held_out))) if side is None else sources.evenly(len(side), limit)
+    side = data.held_out if side is None else side
+    count = len(chosen)
     if count < 2:
         say("Fewer than 2 held-out images, so no held-out loss is measured.")
         return []
-    labels = torch.from_numpy(sources.labels(data.held_out)[:count]) if run.classes else None
+    labels = torch.from_numpy(sources.labels(side)[chosen]) if run.classes else None
     if run.classes and data.training.classes != run.classes:
         say("The images have other classes than the run, so the held-out loss is measured without labels.")
         labels = None
-    images = run.normaliser.encode(torch.from_numpy(sources.gather(data.held_out, range(count))))
+    given = data.given_held_out if side is data.held_out else data.given
+    if given is not None:
+        none = torch.full((count,), run.denoiser.backbone.no_label)
+        labels = given.condition(chosen, none if labels is None else labels)
+    images = run.normaliser.encode(torch.from_numpy(sources.gather(side, chosen)))
     low, high = run.noise.lowest * run.noise.shift, run.noise.highest * run.noise.shift
     levels = np.geomspace(low, high, LEVELS).tolist()
     return held_out_loss(run.denoiser, images, labels, levels, [seed_of(index) for index in range(count)], device=device)
@@ -179,7 +216,7 @@ def append(run: Path, result: dict[str, Any]) -> None:
 
 
 def summary(result: dict[str, Any]) -> str:
-    """The distances as a table, with the floor that perfect samples would have."""
+    """The distances as a table, with the floor that perfect samples would have, and the judgements in a line each."""
     few = result["distances"][0]["few"]
     head = (
         f"{'features':<20} {'Frechet':>9} {f'of {few}':>9} {'floor':>9} {'kernel':>10} {'precision':>9} {'recall':>7}"
@@ -190,4 +227,4 @@ def summary(result: dict[str, Any]) -> str:
         f"{row['kernel']:>10.3g} {row['precision']:>9.1%} {row['recall']:>7.1%}"
         for row in result["distances"]
     ]
-    return "\n".join([head, *lines])
+    return "\n".join([head, *lines, *judgements.sentences(result)])

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
+from pixelpath.commands.asking import as_held_out
 from pixelpath.commands.compare import BATCH, Known, Real, keep, known, protocol
 from pixelpath.commands.pictures import evaluations_plot, save_png
 from pixelpath.commands.prepare import Data, say
 from pixelpath.commands.report import write_report
-from pixelpath.commands.sample import How, Made, choose_labels, make
+from pixelpath.commands.sample import How, Made, make
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet
 from pixelpath.evaluation.features import FeatureExtractor, extract
@@ -88,7 +89,7 @@ def curves(
         for start in dict.fromkeys(how.start for how in ways):
             named = f"{name} ({run.recipe.name})" + ("" if start is None else f" from {start_name(start)}")
             own = [how for how in ways if how.start == start]
-            measured += _curves_of(run, named, seeds, own, features, real.look, device)
+            measured += _curves_of(run, named, data, seeds, own, features, device)
     return measured
 
 
@@ -116,16 +117,16 @@ def write(runs: Sequence[Run], found: Sequence[Curve]) -> None:
 
 
 def _curves_of(
-    run: Run, name: str, seeds: Sequence[int], ways: Sequence[How], features: Sequence[Known], look: str, device: torch.device
+    run: Run, name: str, data: Data, seeds: Sequence[int], ways: Sequence[How], features: Sequence[Known], device: torch.device
 ) -> list[Curve]:
     """The run's curves, one per kind of features; says every point as soon as it is measured."""
-    labels = choose_labels(run, seeds, ())
+    labels = as_held_out(run, data, seeds)
     points: list[list[Point]] = []
     about: list[dict[str, Any]] = []
     for how in ways:
         made = make(run, seeds, labels, how, device)
         points.append([_point(known, made, device) for known in features])
-        about = [_about(known, look, made, run) for known in features]
+        about = [_about(known, Real(data).look, made, run) for known in features]
         distances = ", ".join(f"{p.frechet:.4g} ({known.extractor.name})" for known, p in zip(features, points[-1], strict=True))
         cost = f"steps {made.settings['steps']}, network evaluations an image {made.evaluations:g}, {made.seconds:.1f} s"
         say(f"{name}: {cost}; Frechet distance {distances}.")

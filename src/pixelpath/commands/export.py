@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from pixelpath.commands.folder import whole
 from pixelpath.commands.prepare import say
+from pixelpath.data.whole import whole
 from pixelpath.interop.generator import ONNX, TOLERANCE, TORCH, Agreement, Format, Generator, Make, agreement, check_packages
 from pixelpath.noise import generators, normal, seed_of
 from pixelpath.recipes.generate import SAMPLERS, Plan, balanced, generate

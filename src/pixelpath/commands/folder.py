@@ -11,17 +11,17 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed as dist
 
 from pixelpath import processes
 from pixelpath.commands.prepare import say
-from pixelpath.recipes.recipe import Recipe, to_json
+from pixelpath.data.whole import whole
+from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.training import checkpoint
 
 Value = TypeVar("Value")
@@ -40,7 +40,7 @@ def look(out: Path) -> Path | None:
 
 def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], data: dict[str, Any]) -> None:
     """ValueError naming up to three differences unless the run in `out` has these settings, origin and data."""
-    before, now = _document(out / "recipe.json"), json.loads(to_json(recipe))
+    before, now = json.loads(to_json(from_json(json.dumps(_document(out / "recipe.json"))))), json.loads(to_json(recipe))
     for place in ELSEWHERE:
         before.get("data", {}).pop(place, None)
         now["data"].pop(place, None)
@@ -51,7 +51,8 @@ def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], 
     if {key: _place(value) for key, value in began.items()} != {key: _place(value) for key, value in origin.items()}:
         words = ", ".join(f"--{key} {value}" for key, value in began.items() if value) or "neither --encoder nor --start"
         raise ValueError(f"{out} holds a run that began with {words}: give the same to go on, or another --out.")
-    changed = _differences(checkpoint.read(latest, "data"), data)
+    before = checkpoint.read(latest, "data")  # of an older version, it may know less
+    changed = _differences(before, {key: data[key] for key in data if key in before})
     if changed:
         raise ValueError(f"{out} holds a run on other data ({changed}): give the same data to go on, or another --out.")
 
@@ -153,18 +154,6 @@ def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, whole or not at all."""
     with whole(path) as file:
         file.write(json.dumps(content, indent=2).encode("utf-8"))
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name only once it is complete."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _look(out: Path) -> Path | None:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pixelpath import processes
-from pixelpath.commands.pictures import grid, save_png
+from pixelpath.commands.display import grid
+from pixelpath.commands.pictures import save_png
 from pixelpath.commands.prepare import Data, for_objective
 from pixelpath.data import sources
 from pixelpath.data.sources import Source
@@ -28,7 +29,7 @@ from pixelpath.evaluation.features import fewer
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
 from pixelpath.objectives.contrast import chance_level
-from pixelpath.recipes.generate import SAMPLERS, Plan, balanced, default_sampler, generate
+from pixelpath.recipes.generate import SAMPLERS, Plan, default_sampler, generate
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.training.journal import lines
 from pixelpath.types import Images, Objective
@@ -62,7 +63,8 @@ def held_out_loss(
     size = min(len(images), recipe.batch_size) // count * count
     if size == 0:
         return None
-    stream = Stream(images, data.normaliser, size, recipe.seed, device, processes.rank(), count)
+    given = None if data.given_held_out is None else data.given_held_out.first(len(images))
+    stream = Stream(images, data.normaliser, size, recipe.seed, device, processes.rank(), count, given=given)
     found = [for_objective(stream.batch(step), recipe, data) for step in range(len(images) // size)]
     losses = [objective(average, average, batch, recipe.steps).total for batch in found]
     return float(processes.mean(torch.stack(losses).mean()))
@@ -72,12 +74,12 @@ def preview(recipe: Recipe, data: Data, average: nn.Module, path: Path) -> None:
     """A grid of samples of fixed seeds, classes in turn, as the recipe samples."""
     assert isinstance(average, Denoiser)
     seeds = range(PREVIEWS)
-    labels = balanced(seeds, len(data.classes))
+    labels = data.asked(seeds)
     chosen = recipe.sampling
     plan = Plan(recipe.noise, chosen.steps, chosen.scale, chosen.between, SAMPLERS[default_sampler(recipe)])
     images = torch.cat([data.normaliser.decode(part) for part in generate(average, data.shape, seeds, labels, plan)])
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_png(path, grid(images, columns=12))
+    save_png(path, grid(images, columns=12, facts=data.facts, seen=data.normaliser.shown))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +110,7 @@ def watch_samples(recipe: Recipe, data: Data, average: nn.Module, real: Referenc
     assert isinstance(average, Denoiser)
     seeds = range(len(real.rows))
     plan = Plan(recipe.noise, 1, sampler=SAMPLERS["euler"])
-    samples = torch.cat(list(generate(average, data.shape, seeds, balanced(seeds, len(data.classes)), plan)))
+    samples = torch.cat(list(generate(average, data.shape, seeds, data.asked(seeds), plan)))
     if not bool(samples.isfinite().all()):
         return math.inf, ["samples are not finite"]
     if len(samples) < 2:
@@ -128,10 +130,10 @@ def _pixels(images: Images) -> Tensor:
 def show_views(recipe: Recipe, data: Data, path: Path) -> None:
     """A grid of training images (first row), and of two views of each (the rows below): what stage one is asked to recognise."""
     stream = Stream(data.training, data.normaliser, 12, recipe.seed, cache_bytes=0)
-    views = augment(stream.batch(0), recipe.augmentation, data.normaliser)
+    views = augment(stream.batch(0), recipe.augmentation, data.normaliser, data.colours)
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = torch.cat([views.images, views.first, views.second])
-    save_png(path, grid(data.normaliser.decode(rows), columns=12))
+    save_png(path, grid(data.normaliser.decode(rows), columns=12, facts=data.facts, seen=data.normaliser.shown))
 
 
 @torch.no_grad()

@@ -1,8 +1,6 @@
-"""The pictures a run makes: grids and files of images, and plots of what was measured.
+"""The plots a run makes of what was measured.
 
-*Native* images are [image, channel, row, column] in the dtype the data were stored in. The *display range* (lowest, highest) of
-native values is what a picture shows as black and white; values outside are shown as its ends. A *row* of a plot is a dataclass
-of the evaluation or the same as read from JSON.
+A *row* of a plot is a dataclass of the evaluation or the same as read from JSON. A *panel* is one of several plots in a picture.
 """
 
 from __future__ import annotations
@@ -15,11 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
 from PIL import Image
-from torch import Tensor
 
-from pixelpath.commands.folder import whole
+from pixelpath.data.whole import whole
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.probe import ProbeRow
 from pixelpath.training.journal import METRICS, lines
@@ -29,14 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-Native = Shaped[Tensor, "image channel row column"] | Shaped[np.ndarray, "image channel row column"]
 Metrics = list[dict[str, Any]]
 JSONRows = Sequence[Mapping[str, Any]]
 
-WIDEST, HIGHEST, LARGEST_SCALE = 1000, 2000, 32  # of a grid of enlarged images: pixels, pixels, pixels per pixel
-GAP, GAP_GREY = 2, 128
-TILE, LIGHT, DARK = 8, 255, 204  # the checkerboard behind transparent pixels
-PERCENTILES = (0.5, 99.5)
 BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#0b6fb8", "#d9822b", "#12936f", "#8e5bb5", "#c8373b", "#6b7280"
 MARKS = "osD^vP*"
 NOT_LOSSES = {"step", "gradient_norm", "rate", "images_per_second", "seconds", "memory_bytes", "skipped"}
@@ -50,63 +41,10 @@ PANELS = (
 )
 
 
-def grid(images: Native, columns: int, lowest: int | float | None = None, highest: int | float | None = None) -> Image.Image:
-    """Native images in rows of `columns`, small ones enlarged by a whole number until the grid is 600 to 1000 pixels wide.
-
-    One channel is grey, three are RGB, four are RGBA over a checkerboard; of any other number only the first channel is shown, as
-    grey. Without a display range floats are shown between the 0.5th and 99.5th percentile of their finite values, and integers
-    between the limits of their dtype. Raises ValueError for no images, fewer than one column, or a range that is empty.
-    """
-    if len(images) == 0 or columns < 1:
-        raise ValueError(f"A grid needs at least one image and one column, got {len(images)} images and {columns} columns.")
-    shown = _displayed(_array(images), lowest, highest)
-    count, height, width, _ = shown.shape
-    columns = min(columns, count)
-    rows = math.ceil(count / columns)
-    room = min((WIDEST - GAP * (columns - 1)) // (columns * width), HIGHEST // (rows * height))
-    scale = max(1, min(room, LARGEST_SCALE))
-    tiles = _opaque(shown.repeat(scale, axis=1).repeat(scale, axis=2))
-    height, width = tiles.shape[1] + GAP, tiles.shape[2] + GAP
-    canvas = np.full((rows * height - GAP, columns * width - GAP, tiles.shape[3]), GAP_GREY, np.uint8)
-    for place, tile in enumerate(tiles):
-        row, column = divmod(place, columns)
-        canvas[row * height :, column * width :][: tile.shape[0], : tile.shape[1]] = tile
-    return Image.fromarray(canvas.squeeze(2) if canvas.shape[2] == 1 else canvas)
-
-
 def save_png(path: Path, picture: Image.Image) -> None:
     """Write the picture, whole or not at all; an older file of that name is replaced."""
     with whole(path) as file:
         picture.save(file, "PNG")
-
-
-def save_images(folder: Path, images: Native, first_seed: int = 0, *, npy: bool = False) -> list[Path]:
-    """Write native images, numbered by their seeds from `first_seed` on, and return the files.
-
-    8-bit images of 1, 3 or 4 channels and 16-bit grey ones become 000000.png, 000001.png, ...; others, or all if `npy`, become
-    one 000000-000099.npy, [image, channel, row, column] in their dtype. Raises ValueError for no images, and rather than
-    overwrite a file (then nothing is written).
-    """
-    values = _array(images)
-    if len(values) == 0:
-        raise ValueError("There are no images to save: ask for at least one.")
-    last = first_seed + len(values) - 1
-    drawable = (values.dtype == np.uint8 and values.shape[1] in (1, 3, 4)) or (values.dtype == np.uint16 and values.shape[1] == 1)
-    if drawable and not npy:
-        paths = [folder / f"{seed:06d}.png" for seed in range(first_seed, last + 1)]
-    else:
-        paths = [folder / f"{first_seed:06d}-{last:06d}.npy"]
-    for path in paths:
-        if path.exists():
-            raise ValueError(f"{path} exists already and is not overwritten: choose another folder, or another first seed.")
-    folder.mkdir(parents=True, exist_ok=True)
-    if paths[0].suffix == ".npy":
-        with whole(paths[0]) as file:
-            np.save(file, values)
-        return paths
-    for path, image in zip(paths, values, strict=True):
-        save_png(path, Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))))
-    return paths
 
 
 def curves(run: Path) -> Path:
@@ -273,46 +211,6 @@ def _sorted(rows: Sequence[ProbeRow] | Sequence[HeldOutRow] | JSONRows) -> list[
     """The rows as mappings, by rising sigma."""
     table = [asdict(row) if isinstance(row, ProbeRow | HeldOutRow) else row for row in rows]
     return sorted(table, key=lambda row: row["sigma"])
-
-
-def _array(images: Native) -> np.ndarray:
-    return images.detach().cpu().numpy() if isinstance(images, Tensor) else images
-
-
-def _displayed(
-    values: np.ndarray, lowest: int | float | None, highest: int | float | None
-) -> UInt8[np.ndarray, "image row column channel"]:
-    values = values if values.shape[1] in (1, 3, 4) else values[:, :1]
-    first, last = _range(values)
-    lowest, highest = first if lowest is None else lowest, last if highest is None else highest
-    if not lowest < highest:
-        raise ValueError(f"A display range needs a lowest value below its highest, got {lowest} and {highest}.")
-    shown = (values.astype(np.float64) - lowest) / (highest - lowest)
-    shown = np.nan_to_num(shown, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
-    return np.floor(shown * 255 + 0.5).astype(np.uint8).transpose(0, 2, 3, 1)
-
-
-def _range(values: np.ndarray) -> tuple[float, float]:
-    """The display range where none is given."""
-    if values.dtype == np.bool_:
-        return 0.0, 1.0
-    if values.dtype.kind in "iu":
-        return float(np.iinfo(values.dtype).min), float(np.iinfo(values.dtype).max)
-    finite = values[np.isfinite(values)]
-    if finite.size == 0:
-        return 0.0, 1.0
-    lowest, highest = np.percentile(finite, PERCENTILES).tolist()
-    return lowest, highest if highest > lowest else lowest + 1.0
-
-
-def _opaque(tiles: UInt8[np.ndarray, "image row column channel"]) -> UInt8[np.ndarray, "image row column opaque"]:
-    """RGBA over a checkerboard; other images as they are."""
-    if tiles.shape[3] != 4:
-        return tiles
-    rows, columns = np.indices(tiles.shape[1:3]) // TILE
-    board = np.where((rows + columns) % 2, DARK, LIGHT)[..., None]
-    alpha = tiles[..., 3:] / 255
-    return np.floor(tiles[..., :3] * alpha + board * (1 - alpha) + 0.5).astype(np.uint8)
 
 
 def _losses(axes: Axes, rows: Metrics) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +16,15 @@ import torch
 from torch import distributed as dist
 
 from pixelpath import processes
-from pixelpath.data import sources
+from pixelpath.data import conditions, sources
+from pixelpath.data.conditions import Conditions, Given
+from pixelpath.data.facts import Facts
 from pixelpath.data.normaliser import Normaliser
-from pixelpath.data.sources import DataSettings, Source
+from pixelpath.data.opening import open_place, open_split
+from pixelpath.data.places import HELD_OUT, TRAIN, parts
+from pixelpath.data.propose import propose
+from pixelpath.data.settings import DataSettings
+from pixelpath.data.sources import Source
 from pixelpath.data.stream import Stream
 from pixelpath.data.views import augment
 from pixelpath.models.denoiser import Denoiser
@@ -26,9 +32,10 @@ from pixelpath.models.representation import Representation
 from pixelpath.models.scalings import Anchored, Clean
 from pixelpath.objectives.features import Comparing, ContrastiveFeatures
 from pixelpath.recipes.build import Shape, hand_over, start_from, student_of
+from pixelpath.recipes.generate import balanced
 from pixelpath.recipes.recipe import Precision, Recipe, for_data
 from pixelpath.recipes.run import Run, open_run
-from pixelpath.types import Batch, Views
+from pixelpath.types import Asked, Batch, Condition, Views, classes_of
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Data:
     normaliser: Normaliser
     conditional: bool
     resize: tuple[int, int] | None = None
+    given: Given | None = None
+    given_held_out: Given | None = None
 
     @property
     def shape(self) -> Shape:
@@ -51,7 +60,39 @@ class Data:
         """The names of the classes that the run uses; empty if it is unconditional."""
         return self.training.classes if self.conditional else ()
 
-    def facts(self) -> dict[str, Any]:
+    @property
+    def facts(self) -> Facts:
+        """What is known of the images besides their values."""
+        return self.training.facts
+
+    @property
+    def conditions(self) -> Conditions:
+        """What images can be asked for beside classes."""
+        return Conditions() if self.given is None else self.given.conditions
+
+    @property
+    def colours(self) -> bool:
+        """Whether colours may be jittered: of photographs, whose colours are their own and not multiplied by alpha."""
+        return self.facts.photographs and self.facts.alpha != "premultiplied" and self.normaliser.has_unit_range
+
+    def student(self, recipe: Recipe) -> Representation | Denoiser:
+        """A new student of the recipe for these images."""
+        return student_of(recipe, self.shape, len(self.classes), self.conditions.numbers, self.conditions.other)
+
+    def asked(self, seeds: Sequence[int]) -> Asked:
+        """What to ask of samples with these seeds: classes in turn; where there is more, what is known of real images in turn.
+
+        Of held-out ones, where there are any.
+        """
+        if self.given is None:
+            return balanced(seeds, len(self.classes))
+        side, given = (self.held_out, self.given_held_out) if len(self.held_out) else (self.training, self.given)
+        assert given is not None
+        indices = np.array([seed % len(side) for seed in seeds])
+        numbers = [side.label(int(index)) if self.classes else 0 for index in indices]
+        return given.condition(indices, torch.tensor(numbers, dtype=torch.int64))
+
+    def known(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data beside the normaliser, JSON-ready."""
         return {
             "shape": list(self.shape),
@@ -59,6 +100,8 @@ class Data:
             "classes": list(self.classes),
             "training": len(self.training),
             "held_out": len(self.held_out),
+            "facts": self.facts.to_json(),
+            "conditions": self.conditions.to_json(),
         }
 
 
@@ -74,20 +117,70 @@ def with_data(recipe: Recipe, path: Path | None) -> Recipe:
     return recipe if path is None else replace(recipe, data=replace(recipe.data, path=path))
 
 
-def read_data(recipe: Recipe, known: Normaliser | None = None) -> Data:
-    """The data that the recipe names; the normaliser is measured on the training images unless it is known already."""
+def read_data(recipe: Recipe, known: Normaliser | None = None, asks: Conditions | None = None) -> Data:
+    """The data that the recipe names; what the normaliser and the conditions need is measured on the training images, unless
+    they are known already.
+    """
     if recipe.data.path is None:
-        raise ValueError("No data given: name a folder of images or a .npy/.npz file with --data PATH.")
-    training, held_out = sources.open_split(recipe.data, recipe.patch)
+        raise ValueError("No data given: name a folder of images or a file of arrays with --data PATH.")
+    training, held_out = open_split(recipe.data, recipe.patch)
     say(f"Training data: {sources.describe(training)} Held out: {len(held_out)} images.")
     if training.classes and not recipe.conditional:
         say("The classes are not used.")
     for name in list(dict.fromkeys([*training.broken, *held_out.broken]))[:20]:
         say(f"Left out, cannot be decoded: {name}")
+    given = (None, None) if recipe.is_encoder else _given(training, held_out, recipe.data, asks)
     if known is None:
         training = _held(training, recipe.data)
-        known = Normaliser.fit(training, recipe.data.workers)
-    return Data(training, held_out, known, recipe.conditional, recipe.data.resize)
+        known = fitted(training, recipe.data)
+    return Data(training, held_out, known, recipe.conditional, recipe.data.resize, *given)
+
+
+def fitted(training: Source, settings: DataSettings) -> Normaliser:
+    """The normaliser of training images; of kind auto, what was chosen and why is said."""
+    how = settings.normaliser
+    if how.kind == "auto":
+        proposal = propose(training, settings.workers)
+        how = proposal.how
+        for reason in proposal.why:
+            say(reason)
+    return Normaliser.fit(training, settings.workers, how, training.facts.nodata)
+
+
+def _given(
+    training: Source, held_out: Source, settings: DataSettings, asks: Conditions | None
+) -> tuple[Given | None, Given | None]:
+    """What is given of the images of both sides, as the settings say; None where nothing is."""
+    if settings.conditions is None and settings.beside is None:
+        return None, None
+    sides, names = (training, held_out), (TRAIN, HELD_OUT)
+    tables = [None if settings.conditions is None else conditions.read_table(settings.conditions, part) for part in names]
+    lines = [
+        None if table is None else conditions.lines_of(table, side, part)
+        for table, side, part in zip(tables, sides, names, strict=True)
+    ]
+    beside = [None, None] if settings.beside is None else _beside(settings.beside, sides, settings)
+    if asks is None:
+        columns = () if tables[0] is None or lines[0] is None else conditions.fit_columns(tables[0], lines[0])
+        asks = Conditions(columns, None if beside[0] is None else conditions.fit_beside(beside[0]))
+        for column in columns:
+            words = (
+                f": {', '.join(column.words[:10])}" if column.words else f", mean {column.mean:g}, deviation {column.deviation:g}"
+            )
+            say(f"Condition {column.name}: {column.kind}{words}.")
+    vectors = [
+        None if table is None or line is None else asks.vectors(table, line) for table, line in zip(tables, lines, strict=True)
+    ]
+    first, second = (Given(asks, vector, other) for vector, other in zip(vectors, beside, strict=True))
+    return first, second
+
+
+def _beside(path: Path, sides: tuple[Source, Source], settings: DataSettings) -> list[Source]:
+    """The images beside those of both sides."""
+    plain = replace(settings, alpha="straight", nodata=None, channels=None, skip_broken=False)
+    training, held_out = parts(path)
+    places = (training, held_out or training)
+    return [conditions.beside_of(side, open_place(place, plain, None), path) for side, place in zip(sides, places, strict=True)]
 
 
 def read_data_of(run: Run, path: Path | None) -> Data:
@@ -95,7 +188,7 @@ def read_data_of(run: Run, path: Path | None) -> Data:
     recipe = with_data(run.recipe, path)
     if path is not None and recipe.data.resize is None:
         recipe = replace(recipe, data=replace(recipe.data, resize=run.shape[1:]))
-    data = read_data(recipe, run.normaliser)
+    data = read_data(recipe, run.normaliser, run.conditions)
     here, there = (data.shape, data.training.dtype.name), (run.shape, run.normaliser.dtype)
     if here != there:
         words = ["x".join(map(str, shape)) + f" {dtype}" for shape, dtype in (here, there)]
@@ -170,7 +263,9 @@ def batches(recipe: Recipe, data: Data, device: torch.device, first: int) -> Ite
         device,
         processes.rank(),
         processes.count(),
-        flip=recipe.flip,
+        flip=recipe.flip and not recipe.is_encoder,
+        turn=recipe.turn and not recipe.is_encoder,
+        given=data.given,
         workers=recipe.data.workers,
         cache_bytes=recipe.data.cache_bytes,
     )
@@ -181,8 +276,12 @@ def batches(recipe: Recipe, data: Data, device: torch.device, first: int) -> Ite
 def for_objective(batch: Batch, recipe: Recipe, data: Data) -> Batch | Views:
     """The batch as the objective takes it: with two views of every image in stage one, without classes if none are used."""
     if recipe.is_encoder:
-        return augment(batch, recipe.augmentation, data.normaliser)
-    return batch if data.classes else replace(batch, labels=torch.zeros_like(batch.labels))
+        return augment(batch, recipe.augmentation, data.normaliser, data.colours)
+    if data.classes:
+        return batch
+    asked = batch.labels
+    none = torch.zeros_like(classes_of(asked))
+    return replace(batch, labels=replace(asked, labels=none) if isinstance(asked, Condition) else none)
 
 
 def new_student(recipe: Recipe, data: Data, encoder: Path | None, start: Path | None) -> Representation | Denoiser:
@@ -190,7 +289,7 @@ def new_student(recipe: Recipe, data: Data, encoder: Path | None, start: Path | 
 
     With both of them `start` gives the weights, and `encoder` is only compared through (see `frozen_encoder`).
     """
-    student = student_of(recipe, data.shape, len(data.classes))
+    student = data.student(recipe)
     if encoder is not None and not isinstance(student, Denoiser):
         raise ValueError(
             f"--encoder goes with a recipe of stage two, and {recipe.name} is stage one: use --start {encoder} instead."
@@ -271,7 +370,9 @@ def close(recipe: Recipe, data: Data) -> Recipe:
     contrasts = isinstance(recipe.objective, Comparing) and isinstance(recipe.objective.features, ContrastiveFeatures)
     if contrasts and recipe.batch_size // recipe.accumulate < 2:
         raise ValueError("Contrastive features tell the images of a batch apart, so they need at least 2: raise --batch-size.")
-    if recipe.is_encoder and data.normaliser.limits() is None:
-        kept = "so views are cropped, flipped and blurred but keep their colours"
-        say(f"Images of {data.normaliser.dtype} have no lowest and highest value, {kept}.")
+    if recipe.is_encoder and not data.colours:
+        say("These are no 8-bit photographs, so views are cropped, mirrored and blurred but keep their values.")
+    if (recipe.turn or (recipe.is_encoder and recipe.augmentation.turn)) and data.shape[1] != data.shape[2]:
+        size = "x".join(map(str, data.shape[1:]))
+        raise ValueError(f"Images of {size} pixels are not square, so they cannot be turned: leave --turn away.")
     return for_data(recipe, *data.shape[1:])

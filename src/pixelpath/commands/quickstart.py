@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from sklearn.svm import SVC
 
+from pixelpath.commands.asking import choose_labels
+from pixelpath.commands.display import grid
 from pixelpath.commands.evaluate import append, extractors, measure, summary
 from pixelpath.commands.folder import write_json
-from pixelpath.commands.pictures import grid, save_png
+from pixelpath.commands.pictures import save_png
 from pixelpath.commands.prepare import Data, choose_device, read_data, say
 from pixelpath.commands.report import write_report
-from pixelpath.commands.sample import How, Made, choose_labels, make
+from pixelpath.commands.sample import How, Made, make
 from pixelpath.commands.start import start
 from pixelpath.commands.train import train
 from pixelpath.data import sources

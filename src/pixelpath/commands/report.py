@@ -23,10 +23,15 @@ import tyro
 from PIL import Image
 
 from pixelpath.commands import prepare
-from pixelpath.commands.folder import leaves, whole
+from pixelpath.commands.evaluation_pictures import histograms_plot, in_short, loss_gap_plot, spectrum_plot
+from pixelpath.commands.folder import leaves
 from pixelpath.commands.pictures import curves, evaluations_plot, noise_levels_plot, probe_plot, series, skipped_steps
+from pixelpath.data.whole import whole
 from pixelpath.evaluation.held_out import HeldOutRow
+from pixelpath.evaluation.histograms import HistogramRow
+from pixelpath.evaluation.memorising import GapRow
 from pixelpath.evaluation.probe import ProbeRow
+from pixelpath.evaluation.spectrum import SpectrumRow
 from pixelpath.training.journal import lines
 
 SHOWN = 9  # previews in the strip, at most
@@ -37,6 +42,14 @@ STAGES = {
     "Consistency": "Stage two: one step (consistency)",
     "Tangent": "Stage two: one step (continuous time)",
 }
+PLOTS = {
+    HeldOutRow: noise_levels_plot,
+    ProbeRow: probe_plot,
+    GapRow: loss_gap_plot,
+    SpectrumRow: spectrum_plot,
+    HistogramRow: histograms_plot,
+}
+OPEN = 30  # numbers below a plot, at most, that are not folded away
 FILES = {
     "recipe.json": "every setting of the run",
     "origin.json": "the weights it began with",
@@ -44,7 +57,10 @@ FILES = {
     "metrics.jsonl": "measurements during training, one JSON object a line",
     "curves.png": "the curves of training",
     "evaluation.json": "distances and held-out losses with their protocols",
-    "held_out.png": "held-out loss by noise level",
+    "held_out.png": "training and held-out loss by noise level",
+    "nearest.png": "the samples nearest to training images",
+    "spectrum.png": "power by frequency, of samples and real images",
+    "histograms.png": "values of samples and real images",
     "evaluations.json": "distances by network evaluations, of this run and of those measured with it",
     "evaluations.png": "the newest of them as a plot",
     "probe.json": "accuracy of the encoder's features by noise level",
@@ -237,10 +253,20 @@ def _results(run: Path) -> str:
     for place, evaluation in enumerate(reversed(evaluations)):
         step = f" of step {text(evaluation['step'])}" if isinstance(evaluation, Mapping) and "step" in evaluation else ""
         if place == 0:
-            parts.append(f"<h3>Evaluation{step}</h3>{_tree(evaluation)}")
+            parts.append(f"<h3>Evaluation{step}</h3>{_tree(in_short(evaluation))}{_nearest(run)}")
         else:
-            parts.append(f"<details><summary>Earlier evaluation{step}</summary>{_tree(evaluation)}</details>")
+            content = _tree(in_short(evaluation, curves=False))
+            parts.append(f"<details><summary>Earlier evaluation{step}</summary>{content}</details>")
     return "\n".join(parts)
+
+
+def _nearest(run: Path) -> str:
+    """The pairs of the newest evaluation that looked for copies."""
+    caption = (
+        "The samples nearest to training images, in relation to how near held-out images come; below each its nearest training "
+        "image, and below that its nearest held-out image, where images were held out."
+    )
+    return figure(run / "nearest.png", caption) if (run / "nearest.png").is_file() else ""
 
 
 def _over_evaluations(found: Sequence[Mapping[str, Any]]) -> str:
@@ -330,11 +356,12 @@ def _tree(document: Any) -> str:
         parts += [f"<h3>{words(key)}</h3>{_tree(value)}" for key, value in ordered if value]
         return "\n".join(parts)
     if isinstance(document, list) and all(isinstance(row, Mapping) for row in document):
-        for kind, plot in ((HeldOutRow, noise_levels_plot), (ProbeRow, probe_plot)):
-            if all({part.name for part in fields(kind)} <= set(row) for row in document):
+        for kind, plot in PLOTS.items():
+            if document and all({part.name for part in fields(kind)} <= set(row) for row in document):
+                shown = " open" if len(document) <= OPEN else ""
                 return (
                     _image(plot(document), "plot", WIDEST, "plot of the numbers below")
-                    + f"<details open><summary>The numbers</summary>{table(document)}</details>"
+                    + f"<details{shown}><summary>The numbers</summary>{table(document)}</details>"
                 )
         flat = all(not _is_nested(value) or key == "protocol" for row in document for key, value in row.items())
         return table(document) if flat else "\n".join(_tree(row) for row in document)

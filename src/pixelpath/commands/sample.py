@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -12,24 +11,31 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 import tyro
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
+from pixelpath.commands import asking
+from pixelpath.commands.display import BY_RULE, Display, grid
 from pixelpath.commands.folder import write_json
-from pixelpath.commands.pictures import grid, save_images, save_png
+from pixelpath.commands.pictures import save_png
 from pixelpath.commands.prepare import choose_device, say
+from pixelpath.data.facts import Format
+from pixelpath.data.opening import open_source
+from pixelpath.data.writers import nodata_in, write_samples, written_as
 from pixelpath.models.denoiser import Denoiser
-from pixelpath.recipes.generate import SAMPLERS, Plan, balanced, default_sampler, generate, steps_below
+from pixelpath.recipes.generate import SAMPLERS, Plan, default_sampler, generate, steps_below
 from pixelpath.recipes.run import Run, open_run
 from pixelpath.recipes.start import open_start
 from pixelpath.starts.warm import WarmStart, check_count
 from pixelpath.training.journal import peak_memory
-from pixelpath.types import Labels
+from pixelpath.types import Asked, classes_of
 
 SamplerName = Literal["heun", "euler", "churn", "ancestral", "multistep", "renoise"]
 MOST_STEPS = 100_000
+USUAL = 36  # images, unless told otherwise
 SHOWN = 144  # images of the grid, at most
 
 
@@ -71,7 +77,7 @@ class How:
         chosen = run.recipe.sampling
         reference = None if self.guide_with is None else reference_of(run, self.guide_with, device)
         scale = chosen.scale if self.scale is None else self.scale
-        if reference is None and not run.classes:
+        if reference is None and not run.denoiser.backbone.conditional:
             if self.scale not in (None, 1.0):
                 raise ValueError(
                     f"{run.path} is unconditional, so --scale needs a weaker run to guide with: add --guide-with RUN."
@@ -107,47 +113,65 @@ class Made:
 
 def sample(
     run: Annotated[Path, tyro.conf.Positional],
-    count: int = 36,
+    count: int | None = None,
     first_seed: int = 0,
     classes: tuple[str, ...] = (),
+    conditions: Path | None = None,
+    beside: Path | None = None,
     steps: int | None = None,
     how: Annotated[How, tyro.conf.arg(name="")] = AS_TRAINED,
     checkpoint: Path | None = None,
     out: Path | None = None,
-    npy: bool = False,
+    format: Format | None = None,
+    coordinates: bool = False,
+    fill_nodata: Path | None = None,
+    display: Display = BY_RULE,
     device: str | None = None,
 ) -> None:
-    """Make images with a trained run: files, a grid, and samples.json with every setting.
+    """Make images with a trained run: files as the data's own, a grid to look at, and samples.json with every setting.
 
     Args:
         run: Folder of a stage-two run.
-        count: How many images.
+        count: How many images; if not given as many as --conditions or --beside ask for, else 36.
         first_seed: Seed of the first image; the others follow. An image is a function of its seed, its class and the settings.
         classes: Names (or numbers) of classes, taken in turn; all of them if none is given.
+        conditions: Table (.csv or .npy) with the columns the run was trained with, a line per image; lines are taken in turn.
+        beside: Images (masks, maps) to put beside, as the run was trained with, taken in turn.
         steps: Steps of the sampler; as the recipe says if not given (1 for a one-step run; below a start, its share of them).
         how: How to sample.
         checkpoint: A folder of RUN/checkpoints other than the latest.
         out: New or empty folder; RUN/samples/1, 2, ... if not given.
-        npy: Write one .npy array in the native range instead of PNG files.
+        format: Kind of files; as the training images if not given (DICOM as TIFF), or as near as their dtype and channels allow.
+        coordinates: Give samples the coordinates of the training images' rows and columns (NetCDF, HDF5, Zarr).
+        fill_nodata: Image or array whose pixels other than 0 become "not measured" in every sample.
+        display: How the grid shows images.
         device: cpu, cuda, mps; chosen by itself if not given.
     """
-    if count < 1 or first_seed < 0:
+    if (count is not None and count < 1) or first_seed < 0:
         raise ValueError(f"--count must be at least 1 and --first-seed at least 0, got {count} and {first_seed}.")
     chosen = choose_device(device)
     opened = open_run(run, checkpoint, chosen)
     folder = free_folder(run / "samples", out)
+    kind = written_as(opened.facts, np.dtype(opened.normaliser.dtype), opened.shape[0], format)  # better said before sampling
+    holes = None if fill_nodata is None else _holes(opened, fill_nodata)
+    count = count or asking.lines_in(conditions, beside) or USUAL
     seeds = range(first_seed, first_seed + count)
     how = how if steps is None else replace(how, steps=steps)
-    made = make(opened, seeds, choose_labels(opened, seeds, classes), how, chosen)
-    written = save_images(folder, made.images, first_seed, npy=npy)
-    save_png(folder / "grid.png", grid(made.images[:SHOWN], columns=min(12, count)))
-    write_json(folder / "samples.json", {**made.settings, "files": [written[0].name, written[-1].name]})
+    made = make(opened, seeds, asking.asked(opened, seeds, classes, conditions, beside), how, chosen)
+    images = made.images.numpy()
+    if holes is not None:
+        images = np.where(holes, nodata_in(opened.facts, images.dtype), images).astype(images.dtype)
+    written = write_samples(folder, images, opened.facts, first_seed, format, coordinates=coordinates)
+    shown = grid(images[:SHOWN], min(12, count), facts=opened.facts, display=display, seen=opened.normaliser.shown)
+    save_png(folder / "grid.png", shown)
+    files = {"format": kind, "units": opened.facts.units, "files": [written[0].name, written[-1].name]}
+    write_json(folder / "samples.json", {**made.settings, **files})
     speed = f"{count / made.seconds:.1f} images/s, {made.evaluations:g} network evaluations an image"
     say(f"{count} images in {folder}: {speed}, peak memory {peak_memory(chosen) / 2**30:.2f} GiB.")
 
 
-def make(run: Run, seeds: Sequence[int], labels: Labels, how: How, device: torch.device) -> Made:
-    """One image per seed and label."""
+def make(run: Run, seeds: Sequence[int], labels: Asked, how: How, device: torch.device) -> Made:
+    """One image per seed and what is asked of it."""
     plan, denoiser = how.plan(run, device), run.denoiser
     ratio = None if plan.warm is None else _checked(run, plan.warm, device)
     with counted(denoiser, *([plan.reference] if plan.reference else [])) as calls:
@@ -162,7 +186,7 @@ def make(run: Run, seeds: Sequence[int], labels: Labels, how: How, device: torch
         "checkpoint": run.checkpoint.name,
         "step": run.step,
         "seeds": [seeds[0], seeds[-1]],
-        "labels": labels.tolist() if run.classes else None,
+        "labels": classes_of(labels).tolist() if run.classes else None,
         "classes": list(run.classes),
         "sampler": how.sampler_for(run),
         "steps": plan.steps,
@@ -181,6 +205,17 @@ def make(run: Run, seeds: Sequence[int], labels: Labels, how: How, device: torch
         "pixelpath": metadata.version("pixelpath"),
     }
     return Made(images, seconds, evaluations, settings)
+
+
+def _holes(run: Run, path: Path) -> Bool[np.ndarray, "row column"]:
+    """Where samples are to be "not measured"; ValueError for a run whose data know no such value, or a mask of another size."""
+    if run.facts.nodata is None:
+        raise ValueError(f"The images of {run.path} have no value that means not measured: leave --fill-nodata away.")
+    mask = open_source(path)
+    if mask.shape[1:] != run.shape[1:]:
+        sizes = ["x".join(map(str, shape[1:])) for shape in (mask.shape, run.shape)]
+        raise ValueError(f"{path} is {sizes[0]} pixels but samples are {sizes[1]}: give a mask of that size.")
+    return mask.get(0).any(0)
 
 
 def _checked(run: Run, warm: WarmStart, device: torch.device) -> float | None:
@@ -214,25 +249,6 @@ def counted(*denoisers: nn.Module) -> Iterator[list[int]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def choose_labels(run: Run, seeds: Sequence[int], classes: tuple[str, ...]) -> Labels:
-    """The labels of the seeds: the chosen classes in turn, or all of them by seed; ValueError for an unknown class."""
-    if not classes:
-        return balanced(seeds, len(run.classes))
-    if not run.classes:
-        raise ValueError(f"{run.path} is unconditional and knows no classes: leave --classes away.")
-    numbers = [_number(run, name) for name in classes]
-    return torch.tensor([numbers[index % len(numbers)] for index in range(len(seeds))], dtype=torch.int64)
-
-
-def _number(run: Run, name: str) -> int:
-    if name in run.classes:
-        return run.classes.index(name)
-    if name.isdecimal() and int(name) < len(run.classes):
-        return int(name)
-    near = difflib.get_close_matches(name, run.classes, 3, 0.4) or list(run.classes[:10])
-    raise ValueError(f"{run.path} has no class {name}: choose from {', '.join(near)}, or a number below {len(run.classes)}.")
 
 
 def free_folder(among: Path, out: Path | None) -> Path:

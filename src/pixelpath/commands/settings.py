@@ -35,7 +35,7 @@ from pixelpath.recipes.sizes import SIZES, Size
 AUGMENTATIONS = {"photographs": PHOTOGRAPHS, "small": SMALL, "single-channel": SINGLE_CHANNEL, "digits": DIGITS}
 NAMED: dict[type, Mapping[str, Any]] = {Size: SIZES, Augmentation: AUGMENTATIONS}
 STAGE_ONE = {"projector", "augmentation"}  # settings of a recipe that the other stage does not use, so has no options for
-STAGE_TWO = {"scalings", "flip", "conditional", "freeze_encoder", "dropout", "sampling"}
+STAGE_TWO = {"scalings", "flip", "turn", "conditional", "freeze_encoder", "dropout", "sampling"}
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ import tyro
 from torch import Tensor
 
 from pixelpath.commands import evaluations
+from pixelpath.commands.asking import choose_labels
 from pixelpath.commands.compare import Real, pixels
 from pixelpath.commands.evaluations import Curve
 from pixelpath.commands.folder import write_json
 from pixelpath.commands.pictures import evaluations_plot, save_png
 from pixelpath.commands.prepare import Data, choose_device, read_data_of, say
-from pixelpath.commands.sample import How, choose_labels, free_folder, make
+from pixelpath.commands.sample import How, free_folder, make
 from pixelpath.commands.start_pictures import beside, certificate_plot, neighbours_plot, shown, tails_plot
 from pixelpath.commands.start_report import write_start_report
 from pixelpath.data import sources

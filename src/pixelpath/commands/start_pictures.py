@@ -18,19 +18,15 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from pixelpath.commands.display import GAP, PERCENTILES, WIDEST, Native, grid
 from pixelpath.commands.pictures import (
     BLUE,
-    GAP,
     MARKS,
     ORANGE,
-    PERCENTILES,
     RED,
-    WIDEST,
-    Native,
     blank,
     by_level,
     colours,
-    grid,
     logarithmic,
     plain_numbers,
     rendered,
@@ -132,7 +128,7 @@ def beside(
     """Noised held-out images, start samples, and the denoiser's estimates of each, native by `decode`, in four labelled rows.
 
     Noisy images, of which no more than three channels are shown, are black and white where the held-out ones have their extreme
-    percentiles, the same to either side of 0; estimates are shown as `pictures.grid` shows native images. Points are drawn as
+    percentiles, the same to either side of 0; estimates are shown as `display.grid` shows native images. Points are drawn as
     places instead.
     """
     kinds = (noised, drawn, estimates_of_noised, estimates_of_drawn)

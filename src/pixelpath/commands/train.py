@@ -44,10 +44,11 @@ from pixelpath.commands.prepare import (
     with_data,
 )
 from pixelpath.commands.report import write_report
+from pixelpath.data.conditions import Conditions
 from pixelpath.data.normaliser import Normaliser
 from pixelpath.data.sources import Source
 from pixelpath.evaluation.divergence import spiked
-from pixelpath.recipes.build import objective_through, student_of
+from pixelpath.recipes.build import objective_through
 from pixelpath.recipes.recipe import Recipe, summary, to_json
 from pixelpath.recipes.rows import table
 from pixelpath.training import checkpoint
@@ -112,7 +113,7 @@ def train(
 def begin(recipe: Recipe, out: Path, device: torch.device, encoder: Path | None = None, start: Path | None = None) -> Session:
     """A session of the run in `out` at its newest good checkpoint, or at its first step if it has not begun."""
     latest = look(out)
-    data = read_data(recipe, None if latest is None else Normaliser.from_json(checkpoint.read(latest, "normaliser")))
+    data = read_data(recipe) if latest is None else read_data(recipe, *_kept(latest))
     closed, origin = close(recipe, data), {"encoder": str(encoder or ""), "start": str(start or "")}
     if latest is None:
         student, through = new_student(closed, data, encoder, start), encoder_run(closed, encoder, start)
@@ -120,8 +121,8 @@ def begin(recipe: Recipe, out: Path, device: torch.device, encoder: Path | None 
         claim(out, closed, origin)
         kept = None if through is None else keep_encoder(through, out)
     else:
-        check_same(out, latest, closed, origin, data.facts())
-        student, kept = student_of(closed, data.shape, len(data.classes)), kept_encoder(out) if closed.needs_encoder else None
+        check_same(out, latest, closed, origin, data.known())
+        student, kept = data.student(closed), kept_encoder(out) if closed.needs_encoder else None
         freeze(student, closed)
     objective = objective_through(closed, frozen_encoder(kept, data, device))
     session = Session(closed, objective, data, out, device, student, scratch=encoder is None and start is None)
@@ -129,6 +130,12 @@ def begin(recipe: Recipe, out: Path, device: torch.device, encoder: Path | None 
         session.take_up(latest)
         session.alarms = monitor.standing_alarms(out, session.state.step)
     return session
+
+
+def _kept(latest: Path) -> tuple[Normaliser, Conditions | None]:
+    """What a checkpoint keeps of how its data are encoded."""
+    asks = checkpoint.read(latest, "data").get("conditions")
+    return Normaliser.from_json(checkpoint.read(latest, "normaliser")), None if asks is None else Conditions.from_json(asks)
 
 
 class Session:
@@ -348,7 +355,7 @@ class Session:
         extras = {
             "recipe": json.loads(to_json(self.recipe)),
             "normaliser": self.data.normaliser.to_json(),
-            "data": self.data.facts(),
+            "data": self.data.known(),
         }
         checkpoint.save(self.out, self.state, self.bare, self.average, self.optimizer, extras, self.keep)
         processes.barrier()

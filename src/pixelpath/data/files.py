@@ -1,13 +1,13 @@
-"""Reading what lies on a disk: image files through Pillow, arrays through numpy (never Python objects), and checking that they
-agree.
+"""Picture files through Pillow, one by one and below folders, and checking that they agree.
 
-A *mode* is Pillow's word for channels and depth: L, RGB, RGBA (8 bits), I;16 (16-bit grey), F (32-bit float grey).
+A *mode* is Pillow's word for channels and depth: L, RGB, RGBA (8 bits), I;16 (16-bit grey), F (32-bit float grey); RGB;16 and
+RGBA;16 are our own, for colour PNG files of 16 bits, which Pillow would cut to 8.
 """
 
 from __future__ import annotations
 
 import os
-import zipfile
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -17,14 +17,17 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
+
+from pixelpath.data.arrays import ARRAYS
 
 IMAGES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-ARRAYS = (".npy", ".npz")
 BYTES = {1: "L", 3: "RGB", 4: "RGBA"}
-DEPTHS = {"I;16": np.dtype("uint16"), "F": np.dtype("float32")}
-DTYPES = ("uint8", "int8", "uint16", "int16", "float16", "float32", "float64")
+DEEP = ("RGB;16", "RGBA;16")
+STORES = (".zarr",)  # folders that are one file to the user
+GEOGRAPHIC = (34735, 42113)  # TIFF tags: GeoKeyDirectory and GDAL's nodata
+DEPTHS = {"I;16": np.dtype("uint16"), "F": np.dtype("float32"), "RGB;16": np.dtype("uint16"), "RGBA;16": np.dtype("uint16")}
 
 Size = tuple[int, int]
 
@@ -64,22 +67,26 @@ def visible(folder: Path) -> list[os.DirEntry[str]]:
         return sorted((entry for entry in entries if not entry.name.startswith((".", "__"))), key=lambda entry: entry.name)
 
 
-def scan(folder: Path, expected: tuple[str, ...] | None) -> tuple[list[str], Int[np.ndarray, "count"], tuple[str, ...]]:
-    """Every image file below `folder` (path relative to it), its label, and the classes: the names of the subfolders.
+def scan(
+    folder: Path, expected: tuple[str, ...] | None, suffixes: tuple[str, ...] = IMAGES
+) -> tuple[list[str], Int[np.ndarray, "count"], tuple[str, ...]]:
+    """Every file below `folder` with one of the `suffixes` (path relative to it), its label, and the classes: the subfolders.
 
     Files of other kinds are passed over. With `expected` classes the labels are numbered by them.
     Raises ValueError for a folder without images, a class without images, images beside class folders, and an unexpected class.
     """
     entries = visible(folder)
-    here = [entry.name for entry in entries if _is_image(entry.name) and entry.is_file()]
-    below = {entry.name: list(_walk(folder, entry.name)) for entry in entries if entry.is_dir()}
+    here = [entry.name for entry in entries if _has(entry.name, suffixes) and (entry.is_file() or _has(entry.name, STORES))]
+    below = {
+        entry.name: list(walk(folder, suffixes, entry.name)) for entry in entries if entry.is_dir() and entry.name not in here
+    }
     if here and any(below.values()):
         first = next(name for name, files in below.items() if files)
         raise ValueError(
             f"{folder} holds images beside the class folder {first}: move {here[0]} and its like into class folders."
         )
     if not here and not any(below.values()):
-        raise ValueError(f"{folder} holds no images ({', '.join(IMAGES)}): give a folder that does.")
+        raise ValueError(f"{folder} holds no images ({', '.join(suffixes)}): give a folder that does.")
     if here:
         return here, _numbers([""] * len(here), (), expected, folder), expected or ()
     empty = next((name for name, files in below.items() if not files), None)
@@ -89,6 +96,27 @@ def scan(folder: Path, expected: tuple[str, ...] | None) -> tuple[list[str], Int
     kinds = [kind for kind, files in below.items() for _ in files]
     found = tuple(below) if len(below) > 1 else ()
     return names, _numbers(kinds, found, expected, folder), found if expected is None else expected
+
+
+def walk(root: Path, suffixes: tuple[str, ...], below: str = "") -> Iterator[str]:
+    """Every visible file below a folder with one of the suffixes, as its path from `root`, in order; a store is one file."""
+    for folder, inner, names in os.walk(root / below):
+        stores = [name for name in inner if _has(name, STORES) and _has(name, suffixes)]
+        inner[:] = sorted(name for name in inner if not name.startswith((".", "__")) and not _has(name, STORES))
+        base = Path(folder).relative_to(root)
+        yield from ((base / name).as_posix() for name in sorted([*names, *stores]) if _has(name, suffixes))
+
+
+def is_plain_tiff(path: Path) -> bool:
+    """Whether a TIFF file is one picture that Pillow reads whole: one page of a mode known here, nowhere on the earth."""
+    try:
+        with warnings.catch_warnings(), Image.open(path, formats=("TIFF",)) as image:
+            warnings.simplefilter("ignore")
+            known = _mode(image, None) in ("L", "RGB", "RGBA", "I;16", "F")
+            pages = image.n_frames if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
+            return known and pages == 1 and not any(tag in image.getexif() for tag in GEOGRAPHIC)
+    except Exception:  # as in _naming: what cannot be read is for the other reader to explain
+        return False
 
 
 def headers(
@@ -131,9 +159,9 @@ def agree(folder: Path, names: Sequence[str], found: Sequence[Header], channels:
         if head.mode not in (*BYTES.values(), *DEPTHS):
             remedy = "convert it to 8 bits per channel, 16-bit grey or an array of a float dtype (.npy)"
             raise ValueError(f"{folder / name} stores pixels of mode {head.mode}, which is not supported: {remedy}.")
-        if head.mode in DEPTHS and channels not in (None, 1):
+        if head.mode in DEPTHS and channels not in (None, channels_of(head.mode)):
             raise ValueError(
-                f"{folder / name} is {_spoken(head.mode)}, which has one channel: leave out --data.channels {channels}."
+                f"{folder / name} is {_spoken(head.mode)}, which is not converted: leave out --data.channels {channels}."
             )
         if head.mode != mode:
             other = folder / names[next(index for index, head in enumerate(found) if head.mode == mode)]
@@ -164,6 +192,8 @@ def pixels(path: Path, mode: str, resize: Size | None = None) -> Shaped[np.ndarr
     with _naming(path), Image.open(path, formats=FORMATS) as image:
         if _has_exif(image):
             ImageOps.exif_transpose(image, in_place=True)
+        if mode in DEEP:
+            return _deep(path, resize)
         if mode in DEPTHS:
             deep = np.asarray(image).astype(DEPTHS[mode])[None]
             return resized(deep, resize) if resize else deep
@@ -172,6 +202,11 @@ def pixels(path: Path, mode: str, resize: Size | None = None) -> Shaped[np.ndarr
             picture = picture.resize((resize[1], resize[0]), Image.Resampling.BICUBIC, _centre(picture.size, resize))
         array = np.asarray(picture)
     return np.ascontiguousarray(array.transpose(2, 0, 1)) if array.ndim == 3 else np.array(array)[None]
+
+
+def channels_of(mode: str) -> int:
+    """How many channels images of a mode have."""
+    return len(mode.split(";")[0]) if mode.startswith("RGB") else 1
 
 
 def resized(image: Shaped[np.ndarray, "channel row column"], size: Size) -> Shaped[np.ndarray, "channel rows columns"]:
@@ -185,79 +220,6 @@ def resized(image: Shaped[np.ndarray, "channel row column"], size: Size) -> Shap
     planes = [Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32)) for plane in image]
     array = np.stack([np.asarray(plane.resize((size[1], size[0]), Image.Resampling.BILINEAR, box)) for plane in planes])
     return (np.rint(array) if image.dtype.kind in "iu" else array).astype(image.dtype)
-
-
-def array_parts(path: Path) -> set[str]:
-    """The first words of the keys of a .npz file that name images: "train" for train, train_images or x_train."""
-    with _reading(path), np.load(path, allow_pickle=False) as archive:
-        keys = archive.files
-    return {key.removesuffix("_images").removeprefix("x_") for key in keys}
-
-
-def read_arrays(path: Path, part: str | None) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None]:
-    """(images, labels, class names) of a .npy file with its sibling NAME_labels.npy, or of (one part of) a .npz file.
-
-    Keys of a .npz: images (or x, data, arr_0, or the only array), labels (or y), class_names; of a part: PART_images, PART or
-    x_PART, and PART_labels or y_PART.
-    """
-    if path.suffix.lower() == ".npy":
-        sibling = path.with_name(path.stem + "_labels.npy")
-        return _mapped(path), _mapped(sibling) if sibling.exists() else None, None
-    with _reading(path), np.load(path, allow_pickle=False) as archive:
-        keys = archive.files
-    wanted = ("images", "x", "data", "arr_0") if part is None else (f"{part}_images", part, f"x_{part}")
-    images = next((key for key in wanted if key in keys), keys[0] if len(keys) == 1 else None)
-    if images is None:
-        raise ValueError(f"{path} holds {', '.join(keys)} but no images: name the array images, or train_images and test_images.")
-    labels = next((key for key in (("labels", "y") if part is None else (f"{part}_labels", f"y_{part}")) if key in keys), None)
-    names = tuple(str(name) for name in _mapped(path, "class_names")) if "class_names" in keys else None
-    return _mapped(path, images), None if labels is None else _mapped(path, labels), names
-
-
-def check_array(images: np.ndarray, where: str) -> Shaped[np.ndarray, "count channel row column"]:
-    """[N,H,W], [N,C,H,W] or [N,H,W,C] as a view [N,C,H,W]; the channel axis is the shorter of the two, at a tie the first."""
-    if images.dtype.hasobject or images.dtype.newbyteorder("=").name not in DTYPES:
-        raise ValueError(f"{where} has dtype {images.dtype}: convert it to one of {', '.join(DTYPES)}.")
-    if images.ndim not in (3, 4):
-        raise ValueError(f"{where} has shape {images.shape}: give images as [N,H,W], [N,C,H,W] or [N,H,W,C].")
-    if 0 in images.shape:
-        raise ValueError(f"{where} has shape {images.shape}, so it holds no images: give at least one.")
-    if images.ndim == 3:
-        return images[:, None]
-    return np.moveaxis(images, -1, 1) if images.shape[-1] < images.shape[1] else images
-
-
-def check_labels(
-    labels: np.ndarray | None, count: int, classes: tuple[str, ...] | None, where: str
-) -> tuple[Int[np.ndarray, "count"], tuple[str, ...]]:
-    """Labels as int64 [count] and the classes: those given, else the numbers up to the highest label; both void below two
-    classes.
-
-    Raises ValueError for labels that are missing though there are classes, not integers, not one per image, or out of range.
-    """
-    where = f"The labels of {where}"
-    if classes is not None and len(classes) < 2:
-        return np.zeros(count, np.int64), ()
-    if labels is None:
-        if classes:
-            raise ValueError(f"{where} are missing though there are {len(classes)} classes: store them beside the images.")
-        return np.zeros(count, np.int64), ()
-    if labels.dtype.kind not in "iu":
-        raise ValueError(f"{where} have dtype {labels.dtype}: store integers from 0 up.")
-    if labels.size != count or labels.shape[0] != count:
-        raise ValueError(f"{where} have shape {labels.shape} for {count} images: store one integer per image.")
-    numbers = labels.reshape(count).astype(np.int64)
-    lowest, highest = int(numbers.min(initial=0)), int(numbers.max(initial=0))
-    if lowest < 0 or (classes is not None and highest >= len(classes)):
-        limit = f"{len(classes) - 1}" if classes is not None else "the number of classes - 1"
-        raise ValueError(f"{where} hold {lowest if lowest < 0 else highest}, outside 0 to {limit}: correct them.")
-    if classes is None:
-        seen = np.unique(numbers)
-        if len(seen) <= highest:
-            gap = int(np.flatnonzero(seen != np.arange(len(seen)))[0])
-            raise ValueError(f"{where} go up to {highest} but none is {gap}: number the classes from 0 without gaps.")
-        classes = tuple(map(str, range(highest + 1)))
-    return (numbers, classes) if len(classes) > 1 else (np.zeros(count, np.int64), ())
 
 
 def _numbers(
@@ -276,15 +238,8 @@ def _numbers(
     return np.array([order[kind] for kind in kinds], np.int64)
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGES) and not name.startswith(".")
-
-
-def _walk(root: Path, below: str) -> Iterator[str]:
-    for folder, inner, names in os.walk(root / below):
-        inner[:] = sorted(name for name in inner if not name.startswith((".", "__")))
-        base = Path(folder).relative_to(root)
-        yield from ((base / name).as_posix() for name in sorted(names) if _is_image(name))
+def _has(name: str, suffixes: tuple[str, ...]) -> bool:
+    return name.lower().endswith(suffixes) and not name.startswith(".")
 
 
 def _mode(image: ImageFile.ImageFile, channels: int | None) -> str:
@@ -306,7 +261,8 @@ def _has_exif(image: Image.Image) -> bool:
 
 
 def _spoken(mode: str) -> str:
-    return {"L": "grey", "RGBA": "RGBA (with transparency)", "I;16": "16-bit grey", "F": "32-bit float grey"}.get(mode, mode)
+    words = {"L": "grey", "RGBA": "RGBA (with transparency)", "I;16": "16-bit grey", "F": "32-bit float grey"}
+    return words.get(mode, f"16-bit {mode.split(';')[0]}" if mode in DEEP else mode)
 
 
 def _centre(size: Size, resize: Size) -> tuple[float, float, float, float]:
@@ -320,6 +276,14 @@ def _centre(size: Size, resize: Size) -> tuple[float, float, float, float]:
     return left, top, min(left + wide, columns), min(top + high, rows)
 
 
+def _deep(path: Path, resize: Size | None) -> Shaped[np.ndarray, "channel row column"]:
+    from pixelpath.data.stacks import needs
+
+    array = needs("imagecodecs", "arrays", path).png_decode(path.read_bytes())
+    deep = np.ascontiguousarray(array.transpose(2, 0, 1))
+    return resized(deep, resize) if resize else deep
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     try:
@@ -328,35 +292,3 @@ def _naming(path: Path) -> Iterator[None]:
         reason = str(error).replace(str(path), "the file").rstrip(".") or type(error).__name__
         remedy = "replace or delete it, or leave such files out with --data.skip-broken"
         raise BrokenImageError(f"{path} cannot be decoded as an image ({reason}): {remedy}.") from error
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OSError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile) as error:
-        reason = str(error).replace(str(path), "the file").split("\n")[0].rstrip(".")
-        remedy = "write it with numpy.save or numpy.savez from plain numbers"
-        raise ValueError(f"{path} cannot be read as arrays without Python objects ({reason}): {remedy}.") from error
-
-
-def _mapped(path: Path, key: str | None = None) -> np.ndarray:
-    """The array of a .npy file, or of a key of a .npz file, mapped from the disk unless it is compressed."""
-    with _reading(path):
-        if key is None:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        with zipfile.ZipFile(path) as archive:
-            member = archive.getinfo(f"{key}.npy")
-            with archive.open(member) as stream:
-                version = np.lib.format.read_magic(stream)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, by_column, dtype = read(stream)
-                begin = stream.tell()
-        if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject or 0 in shape:
-            with np.load(path, allow_pickle=False) as archive:
-                return archive[key]
-        with path.open("rb") as raw:
-            raw.seek(member.header_offset + 26)  # the lengths of name and extra field, which precede the data, stand here
-            name, extra = np.frombuffer(raw.read(4), "<u2").tolist()
-        offset = member.header_offset + 30 + name + extra + begin
-        return np.memmap(path, dtype, "r", offset, shape, "F" if by_column else "C")

@@ -1,53 +1,93 @@
 """The one place that knows value ranges: between *native* values, as stored, and the *model range*.
 
 In model range every channel has about mean 0 and deviation 0.5, the data deviation that the noise levels are made for. *Unit
-range* is [0, 1] from the lowest to the highest value that an integer dtype can hold; floats have none.
+range* is [0, 1] from the lowest to the highest value that an integer dtype can hold; floats have none. *Nodata* is the native
+value that means "not measured".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor
 
-from pixelpath.data.files import decoders
-from pixelpath.data.sources import Source, gather
+from pixelpath.data import transforms
+from pixelpath.data.fitting import ChannelRange, Constants, fitted
+from pixelpath.data.propose import propose
+from pixelpath.data.sources import Source
+from pixelpath.data.transforms import Hurdle, Identity, Normalisation, Transform, lowest_of
 from pixelpath.types import Images
 
-CHUNK_BYTES = 4 * 2**20  # how much is measured at once: large enough for numpy, small against any memory
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
+WIDE = ("uint32", "int32", "float64")  # what float32 does not hold exactly
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Normaliser:
-    """model = (native - mean) / (2 deviation) per channel, and back; `dtype` is the native dtype's name.
+    """model = (T(native) - mean) / (2 deviation) per channel, and back; T is the channel's transform, `dtype` the native dtype.
 
-    Raises ValueError unless there is one positive deviation per mean and the dtype is an 8/16-bit integer or a float.
+    The mean and deviation are those of the transformed values, the gaps of hurdles included. Normalisers are equal if they do
+    the same, whatever was `seen`. Raises ValueError unless there is one positive deviation per mean, one transform for all
+    channels or one each, a hurdle (or None) for each channel or none at all, a dtype of at most 32 bits or float64, and a nodata
+    value that the dtype can hold.
     """
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     dtype: str = "uint8"
+    transforms: tuple[Transform, ...] = (Identity(),)
+    hurdles: tuple[Hurdle | None, ...] = ()
+    nodata: float | None = None
+    seen: tuple[ChannelRange, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.deviation) or not self.mean or not all(value > 0 for value in self.deviation):
+        channels = len(self.mean)
+        if channels != len(self.deviation) or not self.mean or not all(value > 0 for value in self.deviation):
             raise ValueError(
                 f"A normaliser needs one mean and one positive deviation per channel, got {self.mean}, {self.deviation}."
             )
-        kind = np.dtype(self.dtype)
-        if kind.kind not in "iuf" or (kind.kind in "iu" and kind.itemsize > 2):
+        if self.dtype not in DTYPES:
             raise ValueError(
                 f"A normaliser cannot keep {self.dtype} exactly: convert the images to at most 16 bits or to float32."
             )
+        if len(self.transforms) not in (1, channels) or len(self.hurdles) not in (0, channels):
+            raise ValueError(
+                f"A normaliser of {channels} channels needs one transform for all or one each, and a hurdle (or none) for each, "
+                f"got {len(self.transforms)} transforms and {len(self.hurdles)} hurdles."
+            )
+        if all(each == self.transforms[0] for each in self.transforms):
+            object.__setattr__(self, "transforms", self.transforms[:1])
+        if all(hurdle is None for hurdle in self.hurdles):
+            object.__setattr__(self, "hurdles", ())
+        object.__setattr__(self, "nodata", _held(self.nodata, self.dtype))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Normaliser) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
 
     @property
-    def _integer(self) -> bool:
-        return np.dtype(self.dtype).kind in "iu"
+    def affine(self) -> bool:
+        """Whether the mean and deviation are all there is to know: no transform and no hurdle."""
+        return self.transforms == (Identity(),) and not self.hurdles
+
+    @property
+    def has_unit_range(self) -> bool:
+        """Whether there is a unit range: of integer dtypes without transform or hurdle."""
+        return self._integer and self.affine
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is worked out in float64, and so on the CPU where a device has none."""
+        return self.dtype in WIDE or not self.affine
 
     @property
     def lowest(self) -> int | None:
@@ -59,73 +99,143 @@ class Normaliser:
         """The highest value that the native dtype can hold; None for floats."""
         return int(np.iinfo(self.dtype).max) if self._integer else None
 
+    @property
+    def shown(self) -> list[tuple[float, float]] | None:
+        """Per channel the values to show images between, as measured on the data (0.5 % and 99.5 %); None if none were."""
+        return [(each.low, each.high) for each in self.seen] or None
+
+    def valid(self, native: Shaped[Tensor, "batch channel row column"]) -> Bool[Tensor, "batch channel row column"] | None:
+        """Where native images were measured; None if nothing means that they were not."""
+        if self.nodata is None:
+            return None
+        values = native if native.is_floating_point() else native.to(torch.int64)
+        return ~values.isnan() if math.isnan(self.nodata) else values != self.nodata
+
     def encode(self, native: Shaped[Tensor, "batch channel row column"]) -> Images:
-        """Native images to float32 model range; ValueError if the number of channels is another."""
+        """Native images to float32 model range, 0 (the channel's mean) where nothing was measured.
+
+        With a hurdle, a value between the atom and the next one is taken for the latter. Raises ValueError if the number of
+        channels is another, or for values below the atom or outside the domain of a transform.
+        """
         self._check(native)
-        mean, deviation = self._constants(native)
-        return (native.to(mean.dtype) - mean).div_(2 * deviation).to(torch.float32)
+        measured = self.valid(native)
+        if not self.wide:
+            mean, deviation = _columns(torch.float32, native.device, self.mean, self.deviation)
+            images = (native.to(torch.float32) - mean).div_(2 * deviation)
+        else:
+            values = _home(native).to(torch.float64)
+            if measured is not None:
+                values = torch.where(measured.to(values.device), values, _columns(values.dtype, values.device, self._fill())[0])
+            self._check_domain(values)
+            images = self._forward(values).to(torch.float32).to(native.device)
+        return images if measured is None else torch.where(measured, images, torch.zeros((), device=images.device))
 
     def decode(self, images: Images) -> Shaped[Tensor, "batch channel row column"]:
         """Model range to the native dtype: integers are rounded and held inside the dtype's own limits, floats left as they are.
 
-        decode(encode(x)) is x for integers; for floats its error is below 1e-6 of the larger of |x|, |mean| and deviation.
+        decode(encode(x)) is x for measured integers of the range that was fitted; for floats its error is below 1e-6 of the
+        larger of |x|, |mean| and deviation (behind a transform, of its scale). Nothing becomes nodata: a value that would takes
+        the next one nearer to 0. Where the device has no float64 and it is needed, the result lies on the CPU.
         """
         self._check(images)
         native = self._restore(images)
         if self._integer:
             native = native.round_().clamp_(self.lowest, self.highest)
-        return native.to(_torch_dtype(self.dtype))
+        elif not self.affine:  # an exponential may leave them
+            largest = float(np.finfo(self.dtype).max)
+            native = native.clamp(-largest, largest)
+        if self._integer and self.nodata is not None:
+            native = torch.where(native == self.nodata, _beside(self.nodata, self.dtype), native)
+        native = native.to(_torch_dtype(self.dtype))
+        if self._integer or self.nodata is None or math.isnan(self.nodata):
+            return native
+        return torch.where(native == self.nodata, _beside(self.nodata, self.dtype), native)
 
     def unit(self, images: Images) -> Images:
-        """Model range to unit range; ValueError for float data, which has none."""
+        """Model range to unit range; ValueError for float data and behind a transform, where there is none."""
         lowest, highest = self._range()
-        return (self._restore(images) - lowest).div_(highest - lowest)
+        return (self._restore(images) - lowest).div_(highest - lowest).to(images.dtype)
 
     def from_unit(self, images: Images) -> Images:
-        """Unit range to model range; ValueError for float data, which has none."""
+        """Unit range to model range; ValueError for float data and behind a transform, where there is none."""
         lowest, highest = self._range()
-        mean, deviation = self._constants(images)
+        mean, deviation = _columns(images.dtype, images.device, self.mean, self.deviation)
         return (images * (highest - lowest) + (lowest - mean)).div_(2 * deviation).to(images.dtype)
 
     def limits(self) -> tuple[Float[Tensor, "channel"], Float[Tensor, "channel"]] | None:
-        """The (lowest, highest) values of each channel in model range that the native dtype can hold; None for floats."""
-        if not self._integer:
+        """The (lowest, highest) values of each channel in model range that the native dtype can hold; None for floats.
+
+        The lowest one lies inside the domain of the channel's transform, and not below its atom.
+        """
+        if self.lowest is None or self.highest is None:
             return None
-        lowest, highest = self._range()
-        mean, deviation = torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self.deviation, dtype=torch.float64)
-        return ((lowest - mean) / (2 * deviation)).float(), ((highest - mean) / (2 * deviation)).float()
+        bottom = [max(self.lowest, inside) for inside in self._floors()]
+        ends = torch.tensor([bottom, [self.highest] * len(bottom)], dtype=torch.float64)
+        lowest, highest = self._forward(ends[:, :, None, None])[:, :, 0, 0].float()
+        return lowest, highest
 
     @classmethod
-    def fit(cls, source: Source, workers: int | None = 0) -> Normaliser:
-        """The mean and deviation (over images and pixels) of each channel, measured in one pass and in float64.
+    def fit(
+        cls,
+        source: Source,
+        workers: int | None = 0,
+        how: Normalisation = Normalisation(),  # noqa: B008 (frozen)
+        nodata: float | None = None,
+    ) -> Normaliser:
+        """Everything measured on the images, in float64 and constant memory: in one pass over them, or in two.
 
-        A channel of one constant value takes deviation 1, and of integers no channel takes less than one step of 1, so that
-        nothing is divided by zero or blown up. Raises ValueError for an empty source, and for an image with NaN or infinity,
-        naming it.
+        Two are needed where constants are to be chosen on the data (see `Normalisation`) of more than 16 bits: the first pass
+        then chooses them on 65536 values per channel besides 0. A channel of one constant value takes deviation 1, and of
+        integers no channel takes less than one step at its mean, so that nothing is divided by zero or blown up. Raises
+        ValueError for an empty source, for an image with NaN or infinity, naming it, for a channel without a measured value,
+        for values outside the domain of a logarithm, and for integers that would not come back exactly.
         """
-        if len(source) == 0:
-            raise ValueError("There are no images to measure the mean and deviation of: give at least one.")
-        moments = _Moments(source.shape[0])
-        for first, images in _chunks(source, workers):
-            if images.dtype.kind == "f" and not np.isfinite(images).all():
-                odd = first + int(np.flatnonzero(~np.isfinite(images).all((1, 2, 3)))[0])
-                raise ValueError(f"Image {source.name(odd)} holds NaN or infinity: replace such values or leave the image out.")
-            moments.add(images)
-        deviation = moments.deviation()
-        if source.dtype.kind in "iu":
-            deviation = np.maximum(deviation, 1.0)
-        return cls(tuple(moments.mean.tolist()), tuple(deviation.tolist()), source.dtype.name)
+        nodata = _held(nodata, source.dtype.name)
+        if how.kind == "auto":
+            how = propose(source, workers, nodata).how
+        constants = fitted(source, workers, how, nodata)
+        mean, deviation, through, hurdles, seen = (tuple(row) for row in zip(*map(_row, constants), strict=True))
+        normaliser = cls(mean, deviation, source.dtype.name, through, hurdles, nodata, seen)
+        if normaliser._integer:
+            normaliser._check_exact(constants)
+        return normaliser
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary, for a JSON file; floats survive it exactly."""
-        return {"mean": list(self.mean), "deviation": list(self.deviation), "dtype": self.dtype}
+        """A plain dictionary, for a JSON file, of all that is not as usual; floats survive it exactly."""
+        found: dict[str, Any] = {"mean": list(self.mean), "deviation": list(self.deviation), "dtype": self.dtype}
+        if not self.affine:
+            found["transforms"] = [transforms.to_json(each) for each in self.transforms]
+        if self.hurdles:
+            found["hurdles"] = [hurdle and asdict(hurdle) for hurdle in self.hurdles]
+        if self.nodata is not None:
+            found["nodata"] = "nan" if math.isnan(self.nodata) else self.nodata
+        if self.seen:
+            found["seen"] = [asdict(each) for each in self.seen]
+        return found
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Normaliser:
         """The normaliser of `to_json`; ValueError for missing or unknown keys."""
-        if set(values) != {"mean", "deviation", "dtype"}:
+        needed, known = {"mean", "deviation", "dtype"}, set(cls.__dataclass_fields__)
+        if not needed <= set(values) <= known:
             raise ValueError(f"A normaliser is made of mean, deviation and dtype, got {', '.join(sorted(values)) or 'nothing'}.")
-        return cls(tuple(map(float, values["mean"])), tuple(map(float, values["deviation"])), str(values["dtype"]))
+        return cls(
+            tuple(map(float, values["mean"])),
+            tuple(map(float, values["deviation"])),
+            str(values["dtype"]),
+            tuple(transforms.from_json(each) for each in values.get("transforms", [])) or (Identity(),),
+            tuple(None if each is None else Hurdle(**each) for each in values.get("hurdles", [])),
+            None if values.get("nodata") is None else float(values["nodata"]),
+            tuple(ChannelRange(**each) for each in values.get("seen", [])),
+        )
+
+    @property
+    def _integer(self) -> bool:
+        return np.dtype(self.dtype).kind in "iu"
+
+    def _values(self) -> tuple[Any, ...]:
+        nodata = "nan" if self.nodata is not None and math.isnan(self.nodata) else self.nodata  # which is not equal to itself
+        return self.mean, self.deviation, self.dtype, self.transforms, self.hurdles, nodata
 
     def _check(self, images: Tensor) -> None:
         if images.shape[1] != len(self.mean):
@@ -136,66 +246,141 @@ class Normaliser:
             raise ValueError(
                 f"Images of dtype {self.dtype} have no unit range: only integer dtypes have a lowest and highest value."
             )
+        if not self.affine:
+            raise ValueError("Images that were normalised by a curve or a hurdle have no unit range: only affine ones have.")
         return self.lowest, self.highest
 
-    def _constants(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        wide = self.dtype == "float64" and images.device.type != "mps"
-        return _columns(self.mean, self.deviation, torch.float64 if wide else torch.float32, images.device)
+    def _each(self) -> tuple[Transform, ...]:
+        return transforms.spread(self.transforms, len(self.mean))
 
-    def _restore(self, images: Tensor) -> Tensor:
-        mean, deviation = self._constants(images)
-        return images.to(mean.dtype) * (2 * deviation) + mean
+    def _floors(self) -> tuple[float, ...]:
+        """The lowest values (of integers) that each channel's transform and hurdle take."""
+        hurdles = self.hurdles or (None,) * len(self.mean)
+        domains = (math.floor(bound) + 1 if math.isfinite(bound) else bound for bound in map(lowest_of, self._each()))
+        return tuple(domain if hurdle is None else hurdle.value for domain, hurdle in zip(domains, hurdles, strict=True))
+
+    def _fill(self) -> tuple[float, ...]:
+        """A value of each channel that all its functions take, to stand where nothing was measured."""
+        return tuple(0.0 if hurdle is None else hurdle.value for hurdle in self.hurdles or (None,) * len(self.mean))
+
+    def _check_domain(self, values: Float64[Tensor, "batch channel row column"]) -> None:
+        for channel, transform in enumerate(self._each()):
+            hurdle = self.hurdles[channel] if self.hurdles else None
+            bound = lowest_of(transform)
+            if hurdle is None and math.isinf(bound):
+                continue
+            found = float(values[:, channel].amin()) if values.numel() else math.inf
+            if found <= bound or (hurdle is not None and found < hurdle.value):
+                least = f"at least {hurdle.value:g}" if hurdle is not None else f"above {bound:g}"
+                raise ValueError(
+                    f"An image holds {found:g} in channel {channel} (the first is 0), where all training images are {least}: "
+                    f"leave it out, or train with another --data.normaliser.kind, like asinh."
+                )
+
+    def _forward(self, values: Float64[Tensor, "batch channel row column"]) -> Float64[Tensor, "batch channel row column"]:
+        mean, deviation = _columns(values.dtype, values.device, self.mean, self.deviation)
+        if not self.hurdles:
+            return (self._through(values) - mean) / (2 * deviation)
+        atom, above, gap, _ = self._hurdle_columns(values.device)
+        images = (self._through(torch.maximum(values, above)) - mean) / (2 * deviation)
+        return images - gap * (values <= atom)
+
+    def _restore(self, images: Images) -> Tensor:
+        """Model range to native values, not rounded, in the width that they are worked out in."""
+        images = _home(images).to(torch.float64) if self.wide else images.to(torch.float32)
+        mean, deviation = _columns(images.dtype, images.device, self.mean, self.deviation)
+        native = images * (2 * deviation) + mean
+        if self.affine:
+            return native
+        native = self._through(native, back=True)
+        if not self.hurdles:
+            return native
+        atom, above, _, middle = self._hurdle_columns(images.device)
+        return torch.where(images < middle, atom, torch.maximum(native, above))
+
+    def _through(self, values: Tensor, back: bool = False) -> Tensor:
+        functions = [each.inverse if back else each for each in self.transforms]
+        if len(functions) == 1:
+            return functions[0](values)
+        return torch.stack([function(channel) for function, channel in zip(functions, values.unbind(1), strict=True)], 1)
+
+    def _hurdle_columns(self, device: torch.device) -> tuple[Tensor, ...]:
+        """The atoms, the values above, the gaps and their middles in model range; without hurdle, what changes nothing."""
+        rows: list[tuple[float, float, float, float]] = []
+        for hurdle, transform, mean, deviation in zip(self.hurdles, self._each(), self.mean, self.deviation, strict=True):
+            if hurdle is None:
+                rows.append((-math.inf, -math.inf, 0.0, -math.inf))
+                continue
+            above = float(transform(torch.tensor(hurdle.above, dtype=torch.float64)))
+            rows.append((hurdle.value, hurdle.above, hurdle.gap, (above - mean) / (2 * deviation) - hurdle.gap / 2))
+        return _columns(torch.float64, device, *zip(*rows, strict=True))
+
+    def _check_exact(self, constants: tuple[Constants, ...]) -> None:
+        """ValueError if the extremes of some channel, its knots or their neighbours do not come back."""
+        for channel, found in enumerate(constants):
+            knots = found.transform.values if isinstance(found.transform, transforms.Quantile) else ()
+            points = {step + round(value) for value in (found.range.lowest, found.range.highest, *knots) for step in (-1, 0, 1)}
+            least = max(found.range.lowest, self._floors()[channel])
+            inside = sorted(value for value in points if least <= value <= (self.highest or 0) and value != self.nodata)
+            if found.hurdle is not None:
+                inside = [value for value in inside if value == found.hurdle.value or value >= found.hurdle.above]
+            values = torch.tensor(inside, dtype=torch.float64)
+            again = self.decode(self._forward(values.expand(1, len(self.mean), 1, -1)).float())[0, channel, 0].double()
+            if not torch.equal(again, values):
+                lost = float(values[again != values][0])
+                raise ValueError(
+                    f"Channel {channel} (the first is 0) spans {found.range.lowest:.0f} to {found.range.highest:.0f}, so many "
+                    f"values that float32 model range cannot tell them apart ({lost:.0f} would not come back): choose another "
+                    f"--data.normaliser.kind, or convert the images to float32."
+                )
+
+
+def _row(found: Constants) -> tuple[float, float, Transform, Hurdle | None, ChannelRange]:
+    return found.mean, found.deviation, found.transform, found.hurdle, found.range
+
+
+def _held(nodata: float | None, dtype: str) -> float | None:
+    """Nodata as the dtype holds it; ValueError if it cannot."""
+    if nodata is None:
+        return None
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        with np.errstate(over="ignore"):
+            held = float(kind.type(nodata))
+        possible = not math.isinf(held)
+    else:
+        held = float(nodata)
+        possible = held.is_integer() and np.iinfo(dtype).min <= held <= np.iinfo(dtype).max
+    if not possible:
+        raise ValueError(
+            f"No {dtype} value is {nodata}, so it cannot mean that a pixel was not measured: give another --data.nodata, or none."
+        )
+    return held
+
+
+def _beside(nodata: float, dtype: str) -> float:
+    """The dtype's value next to nodata, nearer to 0 (above it for 0)."""
+    if np.dtype(dtype).kind in "iu":
+        return nodata - math.copysign(1, nodata) if nodata else 1.0
+    kind = np.dtype(dtype).type
+    return float(np.nextafter(kind(nodata), kind(0 if nodata else 1)))
+
+
+def _home(images: Tensor) -> Tensor:
+    """The images where there is float64: on the CPU instead of a device without it."""
+    return images.cpu() if images.device.type == "mps" else images
+
+
+@lru_cache(maxsize=64)
+def _columns(dtype: torch.dtype, device: torch.device, *rows: tuple[float, ...]) -> tuple[Tensor, ...]:
+    return tuple(torch.tensor(row, dtype=dtype, device=device).reshape(1, -1, 1, 1) for row in rows)
+
+
+def _torch_dtype(name: str) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, name)).dtype
 
 
 IMAGENET = Normaliser((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255))
 """The constants of the published ImageNet models: (rgb / 255 - mean) / (2 deviation) of 8-bit RGB (Lei et al. 2025, arXiv
 2510.12586).
 """
-
-
-class _Moments:
-    """Mean and deviation of each channel of a stream (Chan, Golub and LeVeque 1979: merging the sums of squares of two sets)."""
-
-    def __init__(self, channels: int) -> None:
-        self.count = 0
-        self.mean = np.zeros(channels)
-        self.squares = np.zeros(channels)
-        self.lowest = np.full(channels, np.inf)
-        self.highest = np.full(channels, -np.inf)
-
-    def add(self, images: Shaped[np.ndarray, "count channel row column"]) -> None:
-        axes = (0, 2, 3)
-        values = images.astype(np.float64)
-        count = values.size // values.shape[1]
-        mean = values.mean(axes)
-        values -= mean[:, None, None]
-        total, step = self.count + count, mean - self.mean
-        self.squares += np.square(values, out=values).sum(axes) + step**2 * (self.count * count / total)
-        self.mean += step * (count / total)
-        self.count = total
-        self.lowest = np.minimum(self.lowest, images.min(axes))
-        self.highest = np.maximum(self.highest, images.max(axes))
-
-    def deviation(self) -> np.ndarray:
-        return np.where(self.lowest == self.highest, 1.0, np.sqrt(self.squares / self.count))
-
-
-def _chunks(source: Source, workers: int | None) -> Iterator[tuple[int, np.ndarray]]:
-    size = max(1, CHUNK_BYTES // (int(np.prod(source.shape)) * source.dtype.itemsize))
-    with decoders(workers) as pool:
-        for first in range(0, len(source), size):
-            yield first, gather(source, range(first, min(first + size, len(source))), pool)
-
-
-@lru_cache(maxsize=16)
-def _columns(
-    mean: tuple[float, ...], deviation: tuple[float, ...], dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    return (
-        torch.tensor(mean, dtype=dtype, device=device).reshape(1, -1, 1, 1),
-        torch.tensor(deviation, dtype=dtype, device=device).reshape(1, -1, 1, 1),
-    )
-
-
-def _torch_dtype(name: str) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, name)).dtype

@@ -2,7 +2,8 @@
 
 A *source* is a numbered set of images of one shape [channel, row, column] and one dtype; *native* values are the stored ones,
 never scaled. A *class* is a named kind of image; a source with fewer than two is *unconditional*: `classes` is empty, every label
-0. A *split* is a pair of sources, (training, held out).
+0. A *tile* is a window of a larger image. A *group* is a set of images that belong together, like the slices of a volume; a
+*split* is a pair of sources, (training, held out), with no group on both sides.
 """
 
 from __future__ import annotations
@@ -11,42 +12,18 @@ import hashlib
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from pixelpath.data import files
+from pixelpath.data import arrays, files
+from pixelpath.data.alpha import premultiply
+from pixelpath.data.facts import Facts
 
-TRAIN = ("train",)
 TASK = 16  # images that one thread decodes at a time
-HELD_OUT = ("val", "valid", "validation", "test")
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Which images to train on, and how they are read."""
-
-    path: Path | None = None
-    """Folder of images (with or without one subfolder per class), .npy or .npz file; with train and test (or val) parts, they
-    are used.
-    """
-    held_out: Path | None = None
-    """Folder or file of images kept from training; without it, the data's own test part, or a share chosen by file name."""
-    held_out_share: float = 0.05
-    """Share of the images kept from training when the data has no test part of its own."""
-    resize: tuple[int, int] | None = None
-    """Rows and columns every image is brought to: antialiased resize of the shorter side, then centre crop."""
-    channels: Literal[1, 3, 4] | None = None
-    """Convert every image file to grey (1), RGB (3, transparency dropped) or RGBA (4); without it, as the files are."""
-    skip_broken: bool = False
-    """Leave out files that cannot be decoded (every file is decoded once to find them) instead of stopping."""
-    workers: int | None = None
-    """Decoding threads; without it, one per processor core."""
-    cache_bytes: int = 2 * 2**30
-    """Keep the decoded images in memory if they fit into so many bytes."""
 
 
 @runtime_checkable
@@ -69,6 +46,11 @@ class Source(Protocol):
         ...
 
     @property
+    def facts(self) -> Facts:
+        """What is known of the images besides their values."""
+        ...
+
+    @property
     def broken(self) -> list[str]:
         """Files left out because they could not be decoded."""
         ...
@@ -87,6 +69,10 @@ class Source(Protocol):
         """What image `index` is called: its path below the folder, or its number in the array."""
         ...
 
+    def groups(self, index: int) -> tuple[str, ...]:
+        """The groups that image `index` touches: as a rule one, its own name; of a tile across blocks several."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Folder:
@@ -100,6 +86,7 @@ class Folder:
     shape: tuple[int, int, int]
     resize: tuple[int, int] | None = None
     broken: list[str] = field(default_factory=list)
+    facts: Facts = field(default_factory=Facts)
 
     @property
     def dtype(self) -> np.dtype:
@@ -117,6 +104,9 @@ class Folder:
     def name(self, index: int) -> str:
         return self.names[index]
 
+    def groups(self, index: int) -> tuple[str, ...]:
+        return (self.names[index],)
+
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
@@ -128,6 +118,7 @@ class Arrays:
     resize: tuple[int, int] | None = None
     names: tuple[str, ...] = ()
     broken: list[str] = field(default_factory=list)
+    facts: Facts = field(default_factory=Facts)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -151,6 +142,51 @@ class Arrays:
     def name(self, index: int) -> str:
         return self.names[index] if self.names else f"{index:08d}"
 
+    def groups(self, index: int) -> tuple[str, ...]:
+        return (self.name(index),)
+
+
+@dataclass(frozen=True, eq=False)
+class Premultiplied:
+    """RGBA images of another source, their colours multiplied by alpha, so that no colour hides where nothing is seen."""
+
+    source: Source
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.source.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.source.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.source.dtype
+
+    @property
+    def facts(self) -> Facts:
+        return replace(self.source.facts, alpha="premultiplied")
+
+    @property
+    def broken(self) -> list[str]:
+        return self.source.broken
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def get(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
+        return premultiply(self.source.get(index)[None])[0]
+
+    def label(self, index: int) -> int:
+        return self.source.label(index)
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+    def groups(self, index: int) -> tuple[str, ...]:
+        return self.source.groups(index)
+
 
 @dataclass(frozen=True, eq=False)
 class Subset:
@@ -172,6 +208,10 @@ class Subset:
         return self.source.dtype
 
     @property
+    def facts(self) -> Facts:
+        return self.source.facts
+
+    @property
     def broken(self) -> list[str]:
         return self.source.broken
 
@@ -186,6 +226,9 @@ class Subset:
 
     def name(self, index: int) -> str:
         return self.source.name(int(self.indices[index]))
+
+    def groups(self, index: int) -> tuple[str, ...]:
+        return self.source.groups(int(self.indices[index]))
 
 
 def subset(source: Source, indices: Sequence[int] | Int[np.ndarray, "count"]) -> Source:
@@ -203,73 +246,36 @@ def from_arrays(images: np.ndarray, labels: np.ndarray | None = None, classes: t
     the channels come first. Raises ValueError for other shapes, for dtypes but 8/16-bit integers and floats, and for wrong
     labels.
     """
-    numbers, names = files.check_labels(labels, len(images), classes, "the array")
-    return Arrays(files.check_array(images, "the array"), numbers, names)
+    numbers, names = arrays.check_labels(labels, len(images), classes, "the array")
+    return Arrays(arrays.check_array(images, "the array"), numbers, names)
 
 
-def open_source(
-    path: Path,
-    resize: tuple[int, int] | None = None,
-    skip_broken: bool = False,
-    patch: int | None = None,
-    channels: Literal[1, 3, 4] | None = None,
-) -> Source:
-    """The images at `path`: a folder with or without class subfolders, a .npy or a .npz file. Of data with parts, the training
-    part.
+def split(source: Source, held_out: float = 0.05, by: Literal["name", "order"] = "name") -> tuple[Source, Source]:
+    """(training, held out): a group is held out if the blake2b hash of its name, as a fraction of 2^64, is below `held_out`.
 
-    Folders: png, jpeg, webp, bmp, gif (first frame) and tiff, turned upright by their EXIF tag. Files with transparency (grey
-    ones too) become RGBA, palettes RGB, 16-bit grey uint16, float tiff float32. Arrays are memory-mapped (a compressed .npz is
-    read); the channel axis follows `from_arrays`; labels come from the .npz ("labels", and "class_names") or from the sibling
-    file NAME_labels.npy. Raises FileNotFoundError or ValueError with one sentence: nothing there, unequal sizes or channels,
-    undecodable files (unless `skip_broken`), sizes that `patch` does not divide, labels out of range.
-    """
-    settings = DataSettings(path, resize=resize, skip_broken=skip_broken, channels=channels)
-    return _open(_parts(path)[0], settings, patch, None)
-
-
-def open_split(settings: DataSettings, patch: int | None = None) -> tuple[Source, Source]:
-    """The training and the held-out images that `settings` name: its own `held_out`, else the data's test part, else `split` by
-    name.
-
-    A test part is a folder (or file) val, valid, validation or test, the first that exists, beside train; or arrays of those
-    names in a .npz. Held-out labels are numbered by the training classes. Raises as `open_source`, and ValueError if the two do
-    not match.
-    """
-    if settings.path is None:
-        raise ValueError("No data given: name a folder of images or a .npy/.npz file with --data.path PATH.")
-    training_place, held_out_place = _parts(settings.path)
-    if settings.held_out is not None:
-        own, test = _parts(settings.held_out)
-        held_out_place = test or own
-    training = _open(training_place, settings, patch, None)
-    if held_out_place is None:
-        return split(training, settings.held_out_share)
-    held_out = _open(held_out_place, settings, patch, training.classes)
-    if (held_out.shape, held_out.dtype) != (training.shape, training.dtype):
-        raise ValueError(
-            f"The held-out images in {held_out_place[0]} are {look(held_out)} but the training images {look(training)}: "
-            f"give both the same size, channels and dtype (--data.resize and --data.channels apply to both)."
-        )
-    return training, held_out
-
-
-def split(source: Source, held_out: float = 0.05) -> tuple[Source, Source]:
-    """(training, held out): an image is held out if the blake2b hash of its name, as a fraction of 2^64, is below `held_out`.
-
-    So an image stays on its side whatever is added or removed. At least one image is held out unless the share is 0.
-    Raises ValueError unless 0 <= held_out < 1 and an image is left to train on.
+    So an image stays on its side whatever is added or removed. By "order" the last groups are held out instead, as suits series
+    in time, whose neighbours are alike. Images that touch groups of both sides are on neither. At least one image is held out
+    unless the share is 0. Raises ValueError unless 0 <= held_out < 1 and an image is left to train on.
     """
     if not 0 <= held_out < 1:
         raise ValueError(f"The held-out share must be at least 0 and below 1, got {held_out}: change --data.held-out-share.")
-    fractions = np.array([_fraction(source.name(index)) for index in range(len(source))])
-    chosen = fractions < held_out
+    groups = [source.groups(index) for index in range(len(source))]
+    names = list(dict.fromkeys(name for touched in groups for name in touched))
+    if by == "order":
+        fractions = np.arange(len(names), 0, -1) / len(names) * (1 - 1e-12)
+    else:
+        fractions = np.array([_fraction(name) for name in names])
+    chosen = fractions <= held_out if by == "order" else fractions < held_out
     if held_out > 0 and not chosen.any():
         chosen[fractions.argmin()] = True
-    if chosen.all():
+    away = dict(zip(names, chosen.tolist(), strict=True))
+    sides = [{away[name] for name in touched} for touched in groups]
+    training, kept = ([index for index, side in enumerate(sides) if side == {which}] for which in (False, True))
+    if not training:
         raise ValueError(
             f"No image is left to train on after holding out {held_out:g} of {len(source)}: lower --data.held-out-share."
         )
-    return subset(source, np.flatnonzero(~chosen)), subset(source, np.flatnonzero(chosen))
+    return subset(source, training), subset(source, kept)
 
 
 def evenly(count: int, most: int) -> Int[np.ndarray, "chosen"]:
@@ -304,7 +310,8 @@ def load(source: Source, workers: int | None = 0) -> Source:
     with files.decoders(workers) as pool:
         images = gather(source, range(len(source)), pool)
     names = tuple(source.name(index) for index in range(len(source)))
-    return Arrays(np.asarray(images), labels(source), source.classes, names=names, broken=source.broken)
+    facts = source.facts
+    return Arrays(np.asarray(images), labels(source), source.classes, names=names, broken=source.broken, facts=facts)
 
 
 def labels(source: Source) -> Int[np.ndarray, "count"]:
@@ -328,67 +335,3 @@ def describe(source: Source) -> str:
 def _fraction(name: str) -> float:
     digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
-
-
-_Place = tuple[Path, str | None]  # a folder or file, and the part of a .npz file
-
-
-def _parts(path: Path) -> tuple[_Place, _Place | None]:
-    """Where the training images are, and where the data's own held-out images are if it has any."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: give a folder of images or a .npy/.npz file.")
-    if path.is_dir():
-        training, held_out = files.part(path, TRAIN), files.part(path, HELD_OUT)
-        if training is None or (held_out is None and training.is_dir() and len(files.visible(path)) > 1):
-            return (path, None), None
-        return (training, None), None if held_out is None else (held_out, None)
-    if path.suffix.lower() == ".npz":
-        names = files.array_parts(path)
-        held_out = next((name for name in HELD_OUT if name in names), None)
-        if "train" in names:
-            return (path, "train"), None if held_out is None else (path, held_out)
-    return (path, None), None
-
-
-def _open(place: _Place, settings: DataSettings, patch: int | None, classes: tuple[str, ...] | None) -> Source:
-    path, part = place
-    if path.is_dir():
-        source = _open_folder(path, settings, classes)
-    elif path.suffix.lower() in files.ARRAYS:
-        images, numbers, names = files.read_arrays(path, part)
-        if classes and names and names != classes:
-            raise ValueError(
-                f"{path} has the classes {', '.join(names[:10])}, unlike the training images: use the same, in order."
-            )
-        numbers, names = files.check_labels(numbers, len(images), names if classes is None else classes, str(path))
-        source = Arrays(files.check_array(images, str(path)), numbers, names, settings.resize)
-    else:
-        raise ValueError(f"{path} is neither a folder of images nor a .npy or .npz file: give one of these.")
-    first = path / source.name(0) if path.is_dir() else path
-    _check_patch(source, patch, first, settings.resize)
-    return source
-
-
-def _open_folder(folder: Path, settings: DataSettings, classes: tuple[str, ...] | None) -> Folder:
-    names, numbers, found = files.scan(folder, classes)
-    with files.decoders(settings.workers) as pool:
-        headers, broken = files.headers(folder, names, settings.skip_broken, settings.channels, pool)
-    kept = np.flatnonzero([header is not None for header in headers])
-    if len(kept) == 0:
-        raise ValueError(f"None of the {len(names)} image files in {folder} can be decoded: give a folder of readable images.")
-    kept_names = tuple(names[index] for index in kept)
-    kept_headers = [header for header in headers if header is not None]
-    mode, size = files.agree(folder, kept_names, kept_headers, settings.channels, settings.resize)
-    shape = (len(mode) if mode in ("RGB", "RGBA") else 1, *size)
-    return Folder(folder, kept_names, numbers[kept], found, mode, shape, settings.resize, broken)
-
-
-def _check_patch(source: Source, patch: int | None, first: Path, resize: tuple[int, int] | None) -> None:
-    _, rows, columns = source.shape
-    if patch is None or (rows % patch == 0 and columns % patch == 0):
-        return
-    near = " ".join(str(max(patch, round(side / patch) * patch)) for side in (rows, columns))
-    what = "--data.resize" if resize else str(first)
-    raise ValueError(
-        f"{what} is {rows}x{columns} pixels (rows x columns), which a patch of {patch} does not divide: use --data.resize {near}."
-    )

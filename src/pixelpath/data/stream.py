@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
 
 from pixelpath import noise
+from pixelpath.data.conditions import Given
 from pixelpath.data.files import decoders
 from pixelpath.data.normaliser import Normaliser
 from pixelpath.data.sources import TASK, Source, gather, labels, load
-from pixelpath.types import Batch
+from pixelpath.types import Batch, Condition
 
-ORDER, FLIP = -1, -2  # keys of the random numbers drawn here; steps and positions, which are keys elsewhere, are never negative
+ORDER, FLIP, TURN = -1, -2, -4  # keys of the random numbers drawn here; steps and positions, keys elsewhere, are never negative
 AHEAD = 3  # steps that are decoded before they are asked for
 
 
@@ -31,9 +34,10 @@ class Stream:
 
     Image p of the global batch of step k is number k * batch_size + p of an endless row of epochs, each a permutation drawn from
     (seed, epoch); the process `rank` takes the rank-th of `processes` equal slices. With `flip`, half of the images are mirrored
-    left to right. Images are kept in memory in their native dtype if they fit into `cache_bytes`, else decoded by `workers`
-    threads (None: one per core), some steps ahead. Raises ValueError if there are no images, or `processes` does not divide
-    `batch_size`.
+    left to right; with `turn`, they are turned by any number of right angles. What is `given` of the images goes with them.
+    Images are kept in memory in their native dtype if they fit into `cache_bytes`, else decoded by `workers`
+    threads (None: one per core), some steps ahead. Raises ValueError if there are no images, `processes` does not divide
+    `batch_size`, or images to be turned are not square.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class Stream:
         rank: int = 0,
         processes: int = 1,
         flip: bool = False,
+        turn: bool = False,
+        given: Given | None = None,
         workers: int | None = 0,
         cache_bytes: int = 2 * 2**30,
     ) -> None:
@@ -56,7 +62,10 @@ class Stream:
                 f"A global batch of {batch_size} cannot be shared by {processes} processes (this is rank {rank}): "
                 f"choose a batch size that is a multiple of the number of processes."
             )
-        self.batch_size, self.seed, self.rank, self.flip = batch_size, seed, rank, flip
+        if turn and source.shape[1] != source.shape[2]:
+            size = "x".join(map(str, source.shape[1:]))
+            raise ValueError(f"Images of {size} pixels are not square, so they cannot be turned: leave --turn away.")
+        self.batch_size, self.seed, self.rank, self.flip, self.turn, self.given = batch_size, seed, rank, flip, turn, given
         self.device = torch.device(device)
         self.share = batch_size // processes
         self._normaliser = normaliser
@@ -104,14 +113,42 @@ class Stream:
     def _assemble(self, step: int, native: Shaped[np.ndarray, "batch channel row column"]) -> Batch:
         seeds = tuple(noise.seed_of(self.seed, step, position) for position in self._positions())
         images = torch.from_numpy(native)
+        measured = self._normaliser.valid(images)
         if self.device.type == "cuda":
             images = images.pin_memory()
-        if images.dtype == torch.float64 and self.device.type == "mps":  # which has no float64
+        if self._normaliser.wide and self.device.type == "mps":  # which has no float64
             images = self._normaliser.encode(images).to(self.device)
         else:
             images = self._normaliser.encode(images.to(self.device, non_blocking=True))
-        if self.flip:
-            mirrored = torch.tensor([noise.seed_of(seed, FLIP) & 1 for seed in seeds], dtype=torch.bool, device=self.device)
-            images = torch.where(mirrored.reshape(-1, 1, 1, 1), images.flip(-1), images)
-        numbers = torch.from_numpy(self._labels[self._indices(step)]).to(self.device)
-        return Batch(images, numbers, seeds, noise.seed_of(self.seed, step))
+        indices = self._indices(step)
+        labels = torch.from_numpy(self._labels[indices])
+        asked = labels if self.given is None else self.given.condition(indices, labels)
+        batch = Batch(images, asked.to(self.device), seeds, noise.seed_of(self.seed, step))
+        batch = batch if measured is None else replace(batch, measured=measured.to(self.device))
+        return moved(batch, flip=self.flip, turn=self.turn)
+
+
+def moved(batch: Batch, *, flip: bool, turn: bool) -> Batch:
+    """Half of the images mirrored left to right, all turned by 0 to 3 right angles, each by its own seed; all else with them."""
+    if flip:
+        mirrored = torch.tensor([noise.seed_of(seed, FLIP) & 1 for seed in batch.seeds], dtype=torch.bool)
+        batch = _where(mirrored, batch, lambda planes: planes.flip(-1))
+    if turn:
+        turns = torch.tensor([noise.seed_of(seed, TURN) % 4 for seed in batch.seeds])
+        for count in (1, 2, 3):
+            batch = _where(turns == count, batch, lambda planes, count=count: planes.rot90(count, (2, 3)))
+    return batch
+
+
+def _where(chosen: Bool[Tensor, "batch"], batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch, the chosen images (with what is measured of them, and beside them) moved."""
+    chosen = chosen.to(batch.images.device).reshape(-1, 1, 1, 1)
+
+    def some(planes: Tensor) -> Tensor:
+        return torch.where(chosen, move(planes), planes)
+
+    asked = batch.labels
+    if isinstance(asked, Condition) and asked.beside is not None:
+        asked = replace(asked, beside=some(asked.beside))
+    measured = None if batch.measured is None else some(batch.measured)
+    return replace(batch, images=some(batch.images), labels=asked, measured=measured)

@@ -2,8 +2,7 @@
 
 An *augmentation* says how strong they are. Every draw comes from the image's own seed, on the CPU, so a view depends neither on
 the images beside it nor on the device; the image operations work on the whole batch, on its device. *Colour* operations (jitter,
-gray, solarise) need the unit range, so data of a float dtype, which has none, keeps its values and is only cropped, flipped and
-blurred.
+gray, solarise) are for photographs: other data keep their values and are only cropped, mirrored, turned and blurred.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pixelpath import noise
 from pixelpath.data.normaliser import Normaliser
 from pixelpath.types import Batch, Images, Views
 
-VIEWS = -3  # key of the random numbers drawn here, apart from those of the noise
+VIEWS, TURNS = -3, -5  # keys of the random numbers drawn here, apart from those of the noise
 MOVES = ("area", "ratio", "across", "down", "flip", "rotation")
 COLOURS = ("jitter", "brightness", "contrast", "saturation", "hue", "gray", "blur", "blur_sigma", "solarise")
 DRAWS = (*MOVES, *COLOURS)  # what is drawn for every view, whether it is used or not
@@ -46,6 +45,8 @@ class Augmentation:
     """Greatest angle, in degrees either way; what comes from outside repeats the nearest pixel of the border."""
     flip: float = 0.5
     """Probability of mirroring left to right."""
+    turn: bool = False
+    """Turn every view by 0 to 3 right angles, as suits images without an up and down; they must be square."""
     jitter: float = 0.8
     """Probability that brightness, contrast, saturation and hue change, in this order."""
     brightness: float = 0.4
@@ -103,15 +104,22 @@ DIGITS = Augmentation(
 """For tiny written characters, which mirroring would make into others: mild crops, slight rotation, brightness and contrast."""
 
 
-def augment(batch: Batch, augmentation: Augmentation, normaliser: Normaliser) -> Views:
+def augment(batch: Batch, augmentation: Augmentation, normaliser: Normaliser, colours: bool = True) -> Views:
     """The images of a batch with two random views of each, all in model range; a function of the batch's images and seeds
     alone.
+
+    Without `colours`, and of values that have no unit range, views are moved and blurred only.
     """
     draws = _draw(batch.seeds)
     images = batch.images.repeat(2, 1, 1, 1)
     if augmentation.moves:
         images = _move(images, augmentation, draws)
-    if normaliser.limits() is None:
+    if augmentation.turn:
+        turns = torch.tensor([noise.seed_of(seed, TURNS, view) % 4 for view in range(2) for seed in batch.seeds])
+        turns = turns.to(images.device).reshape(-1, 1, 1, 1)
+        for count in (1, 2, 3):
+            images = torch.where(turns == count, images.rot90(count, (2, 3)), images)
+    if not colours or not normaliser.has_unit_range:
         images = _blur(images, augmentation, draws)
     elif augmentation.jitters or augmentation.gray or max(*augmentation.blur, *augmentation.solarise):
         images = normaliser.from_unit(_recolour(normaliser.unit(images), augmentation, draws))

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pixelpath import noise
-from pixelpath.types import Images, LabelledDenoise, Labels
+from pixelpath.types import Asked, AskedDenoise, Images
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class HeldOutRow:
 
 @torch.no_grad()
 def held_out_loss(
-    denoise: LabelledDenoise,
+    denoise: AskedDenoise,
     images: Images,
-    labels: Labels | None,
+    labels: Asked | None,
     sigmas: Iterable[float],
     seeds: Sequence[int],
     batch_size: int = 256,
@@ -60,7 +60,7 @@ def held_out_loss(
 
 
 def _errors(
-    denoise: LabelledDenoise, clean: Images, drawn: Images, labels: Labels | None, sigma: float
+    denoise: AskedDenoise, clean: Images, drawn: Images, labels: Asked | None, sigma: float
 ) -> Float[Tensor, "batch"]:
     levels = clean.new_full((len(clean),), sigma)
     estimate = denoise(clean + sigma * drawn, levels, labels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from pixelpath.models.scalings import Scalings
 from pixelpath.networks.backbone import Backbone
 from pixelpath.noise import expand
-from pixelpath.types import Denoise, Images, Labels, Sigmas
+from pixelpath.types import Asked, Condition, Denoise, Images, Sigmas
 
 Drop = Bool[Tensor, "batch"]
 
@@ -21,15 +23,19 @@ class Denoiser(nn.Module):
         super().__init__()
         self.backbone, self.scalings = backbone, scalings
 
-    def forward(self, noisy: Images, sigma: Sigmas, labels: Labels | None = None, drop: Drop | None = None) -> Images:
-        """`labels` [batch] are classes, num_classes where there is none; None, or True in `drop` [batch], means no class."""
+    def forward(self, noisy: Images, sigma: Sigmas, labels: Asked | None = None, drop: Drop | None = None) -> Images:
+        """`labels` [batch] are classes, num_classes where there is none, or a whole condition; None, or True in `drop` [batch],
+        means that nothing is asked for.
+        """
         sigma = sigma.to(device=noisy.device, dtype=noisy.dtype).expand(noisy.shape[0])
         if labels is None:
             labels = torch.full((noisy.shape[0],), self.backbone.no_label, device=noisy.device)
+        asked = labels if isinstance(labels, Condition) else Condition(labels)
         if drop is not None:
-            labels = torch.where(drop, self.backbone.no_label, labels)
+            asked = replace(asked, labels=torch.where(drop, self.backbone.no_label, asked.labels))
         factors = self.scalings(sigma)
-        raw = self.backbone(expand(factors.input, noisy) * noisy, factors.noise, labels)
+        given = None if drop is None else ~drop
+        raw = self.backbone(expand(factors.input, noisy) * noisy, factors.noise, asked, given)
         return expand(factors.skip, noisy) * noisy + expand(factors.out, noisy) * raw.to(noisy.dtype)
 
     def features(self, noisy: Images, sigma: Sigmas) -> Float[Tensor, "batch width"]:
@@ -38,6 +44,6 @@ class Denoiser(nn.Module):
         vector = self.backbone.classes.weight[self.backbone.no_label].expand(noisy.shape[0], 1, -1)
         return self.backbone.encoder.summary(expand(factors.input, noisy) * noisy, factors.noise, vector)
 
-    def bind(self, labels: Labels | None) -> Denoise:
-        """This denoiser for given labels (None: no class), as samplers take it."""
+    def bind(self, labels: Asked | None) -> Denoise:
+        """This denoiser for what is asked (None: nothing), as samplers take it."""
         return lambda noisy, sigma: self(noisy, sigma, labels)

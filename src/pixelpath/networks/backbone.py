@@ -1,38 +1,72 @@
-"""The backbone of a generator: encoder and decoder joined, with a table of classes."""
+"""The backbone of a generator: encoder and decoder joined, with what it can be asked for.
+
+Images can be asked for by class (a table of vectors), by numbers (a small network), and by images *beside* them (masks, maps).
+"""
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
-from pixelpath.types import Images, Labels
+from pixelpath.networks.layers import initialise
+from pixelpath.types import Asked, Condition, Images
 
 
 class Backbone(nn.Module):
-    """Images, a noise coordinate [batch] and labels [batch] to images of the same shape.
+    """Images, a noise coordinate [batch] and a condition to images of the same shape.
 
     The vector of the class is added to the CLS token and, with the noise token, is the decoder's condition. The last row of the
-    table, `no_label`, stands for "no class"; with num_classes = 0 it is the only one.
+    table, `no_label`, stands for "no class"; with num_classes = 0 it is the only one. Of `numbers` numbers a two-layer network
+    makes a vector that is added to that of the class. Images beside, of `beside` channels, have patches of their own, whose
+    tokens are added to those of the images: the same as more channels at the input, but the encoder stays that of stage one.
+    Before training they change nothing.
     """
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, num_classes: int) -> None:
+    def __init__(self, encoder: Encoder, decoder: Decoder, num_classes: int, numbers: int = 0, beside: int = 0) -> None:
         super().__init__()
         self.encoder, self.decoder, self.num_classes = encoder, decoder, num_classes
         self.classes = nn.Embedding(num_classes + 1, encoder.width)
         nn.init.normal_(self.classes.weight, std=0.02)
+        self.numbers = self.beside = None
+        if numbers:
+            self.numbers = nn.Sequential(
+                nn.Linear(numbers, encoder.width), nn.SiLU(), nn.Linear(encoder.width, encoder.width, bias=False)
+            )
+            initialise(self.numbers)
+        if beside:
+            self.beside = nn.Conv2d(beside, encoder.width, encoder.patch, stride=encoder.patch)
+            nn.init.zeros_(self.beside.weight)
+            nn.init.zeros_(self.beside.bias)  # pyright: ignore[reportArgumentType]
 
     @property
     def no_label(self) -> int:
         """The label that says "no class"."""
         return self.num_classes
 
-    def forward(self, images: Images, noise: Float[Tensor, "batch"], labels: Labels) -> Images:
-        vector = self.classes(labels)
-        encoding = self.encoder(images, noise, vector[:, None])
+    @property
+    def conditional(self) -> bool:
+        """Whether there is anything to ask for."""
+        return self.num_classes > 0 or self.numbers is not None or self.beside is not None
+
+    def forward(
+        self, images: Images, noise: Float[Tensor, "batch"], asked: Asked, given: Bool[Tensor, "batch"] | None = None
+    ) -> Images:
+        """`given` says of which images the numbers and images beside count; None: of all."""
+        asked = asked if isinstance(asked, Condition) else Condition(asked)
+        vector, beside = self.classes(asked.labels), None
+        if self.numbers is not None and asked.vector is not None:
+            vector = vector + _where(given, self.numbers(asked.vector))
+        if self.beside is not None and asked.beside is not None:
+            beside = _where(given, self.beside(asked.beside).flatten(2).transpose(1, 2))
+        encoding = self.encoder(images, noise, vector[:, None], beside)
         return self.decoder(encoding, encoding.noise + vector, *images.shape[2:])
 
     def checkpoint_activations(self, on: bool) -> None:
         """Trade compute for memory: keep one activation per block and compute the rest again in the backward pass."""
         self.encoder.checkpointing = self.decoder.checkpointing = on
+
+
+def _where(given: Tensor | None, values: Tensor) -> Tensor:
+    return values if given is None else values * given.to(values).reshape(-1, *[1] * (values.ndim - 1))

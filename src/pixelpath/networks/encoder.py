@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from pixelpath.networks.layers import EPSILON, Block, Tokens, initialise, sinusoids
 from pixelpath.types import Images
 
+Patches = Float[Tensor, "batch patch width"]
 EXTRA = 2  # tokens before the patches: CLS and noise
 
 
@@ -52,9 +53,11 @@ class Encoder(nn.Module):
         nn.init.normal_(self.cls, std=0.02)
         nn.init.normal_(self.positions, std=0.02)
 
-    def forward(self, images: Images, noise: Float[Tensor, "batch"], shift: Tokens | None = None) -> Encoding:
-        """`shift` [batch, 1, width], if given, is added to the CLS token."""
-        tokens, wave = self._enter(images, noise, shift)
+    def forward(
+        self, images: Images, noise: Float[Tensor, "batch"], shift: Tokens | None = None, beside: Patches | None = None
+    ) -> Encoding:
+        """`shift` [batch, 1, width], if given, is added to the CLS token, `beside` [batch, patches, width] to the patches."""
+        tokens, wave = self._enter(images, noise, shift, beside)
         outputs: list[Tensor] = []
         for block in self.blocks:
             tokens = self._through(block, tokens)
@@ -69,7 +72,9 @@ class Encoder(nn.Module):
             tokens = self._through(block, tokens)
         return self.norm(self._through(last, tokens, 1))[:, 0]
 
-    def _enter(self, images: Images, noise: Float[Tensor, "batch"], shift: Tokens | None) -> tuple[Tensor, Tensor]:
+    def _enter(
+        self, images: Images, noise: Float[Tensor, "batch"], shift: Tokens | None, beside: Patches | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The tokens before the first block, and the noise token alone."""
         if images.shape[1:] != (self.channels, self.rows, self.columns):
             expected = f"{self.channels} x {self.rows} x {self.columns}"
@@ -77,6 +82,7 @@ class Encoder(nn.Module):
                 f"This encoder takes images of {expected}, not {' x '.join(map(str, images.shape[1:]))}: resize them."
             )
         patches = self.patches(images).flatten(2).transpose(1, 2)
+        patches = patches if beside is None else patches + beside
         wave = sinusoids(noise, self.width).to(patches.dtype)
         cls = self.cls.expand(len(images), -1, -1) if shift is None else self.cls + shift
         return torch.cat([cls.to(patches.dtype), wave[:, None], patches], dim=1) + self.positions, wave

@@ -114,14 +114,14 @@ class Consistency(Comparing):
         return weight * distance, self.features(frozen, estimate, batch.images, lowest)
 
     def estimates(self, student: nn.Module, teacher: nn.Module | None, batch: Batch, pairs: Pairs) -> tuple[Images, Images]:
-        """The student's estimate at the upper level, and its target, float32."""
+        """The student's estimate at the upper level, and its target, float32; both are x where nothing was measured."""
         seed = seed_of(batch.seeds[0], DROPOUT)
         high, low = pairs.sigma * self.noise.shift, pairs.lower * self.noise.shift
         noisier, cleaner = (batch.images + expand(level, pairs.noise) * pairs.noise for level in (high, low))
-        estimate = alike(student, seed)(noisier, high, batch.labels, pairs.drop).float()
+        estimate = batch.known(alike(student, seed)(noisier, high, batch.labels, pairs.drop).float())
         if teacher is None:
             return estimate, batch.images
         with torch.no_grad():
             target = alike(teacher, seed)(cleaner, low, batch.labels, pairs.drop).float()
         above = (pairs.lower > self.noise.lowest).reshape(-1, 1, 1, 1)
-        return estimate, torch.where(above, target, cleaner)
+        return estimate, batch.known(torch.where(above, target, cleaner))

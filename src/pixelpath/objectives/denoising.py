@@ -36,7 +36,7 @@ class Denoising:
     def errors(
         self, student: nn.Module, batch: Batch, noise: Images, sigma: Sigmas, drop: Bool[Tensor, "batch"]
     ) -> Float[Tensor, "batch"]:
-        """Mean squared error per image, float32, at unshifted sigma [batch], for given standard normal noise and drops."""
+        """Mean squared error per image over measured values, float32, at unshifted sigma [batch], for given noise and drops."""
         shifted = sigma * self.noise.shift
         estimate = student(batch.images + expand(shifted, noise) * noise, shifted, batch.labels, drop)
-        return ((estimate.float() - batch.images) ** 2).mean((1, 2, 3))
+        return ((batch.known(estimate.float()) - batch.images) ** 2).mean((1, 2, 3)) / batch.share()

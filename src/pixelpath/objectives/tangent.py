@@ -97,6 +97,8 @@ class Tangent(Comparing):
     ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch"]]:
         """Both terms per image, float32, at unshifted sigma [batch], for given standard normal noise and drops."""
         estimate, tangent = self.estimates(student, batch, noise, sigma, drop)
+        estimate = batch.known(estimate)
+        tangent = tangent if batch.measured is None else tangent * batch.measured
         residual = estimate.detach() - batch.images
         target = estimate.detach() - (1 - pull) * residual - pull * tangent
         error = (estimate - target).square().sum((1, 2, 3))

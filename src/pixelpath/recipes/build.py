@@ -29,11 +29,14 @@ def encoder_of(recipe: Recipe, shape: Shape) -> Encoder:
     return Encoder(*shape, recipe.patch, recipe.size.encoder.width, recipe.size.encoder.depth, recipe.size.encoder.heads)
 
 
-def denoiser_of(recipe: Recipe, shape: Shape, num_classes: int) -> Denoiser:
-    """A new denoiser for images of `shape` in `num_classes` classes (0: unconditional)."""
+def denoiser_of(recipe: Recipe, shape: Shape, num_classes: int, numbers: int = 0, beside: int = 0) -> Denoiser:
+    """A new denoiser for images of `shape` in `num_classes` classes (0: unconditional).
+
+    It can be asked by so many `numbers`, and by images of so many channels `beside`.
+    """
     encoder, stack = encoder_of(recipe, shape), recipe.size.decoder
     decoder = Decoder(encoder, stack.width, stack.depth, stack.heads, recipe.dropout)
-    return Denoiser(Backbone(encoder, decoder, num_classes), recipe.scalings)
+    return Denoiser(Backbone(encoder, decoder, num_classes, numbers, beside), recipe.scalings)
 
 
 def representation_of(recipe: Recipe, shape: Shape) -> Representation:
@@ -42,11 +45,13 @@ def representation_of(recipe: Recipe, shape: Shape) -> Representation:
     return Representation(encoder, Projector(encoder.width, recipe.projector.hidden, recipe.projector.out), Clean(0.5))
 
 
-def student_of(recipe: Recipe, shape: Shape, num_classes: int) -> Representation | Denoiser:
+def student_of(recipe: Recipe, shape: Shape, num_classes: int, numbers: int = 0, beside: int = 0) -> Representation | Denoiser:
     """The module that a run trains, its weights a function of the recipe's seed; leaves torch's random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(recipe.seed, 0))
-        student = representation_of(recipe, shape) if recipe.is_encoder else denoiser_of(recipe, shape, num_classes)
+        student = (
+            representation_of(recipe, shape) if recipe.is_encoder else denoiser_of(recipe, shape, num_classes, numbers, beside)
+        )
     checkpoint_activations(student, recipe.activation_checkpointing)
     return student
 

@@ -22,7 +22,7 @@ from pixelpath.sampling.checks import check_levels
 from pixelpath.sampling.guidance import guide
 from pixelpath.sampling.samplers import ancestral, churn, euler, heun, multistep, renoise
 from pixelpath.starts.warm import WarmStart
-from pixelpath.types import Denoise, Images, Labels, Noise
+from pixelpath.types import Asked, Denoise, Images, Labels, Noise, classes_of
 
 Sampler = Callable[[Denoise, Images, Tensor, Noise], Images]
 
@@ -100,7 +100,7 @@ def balanced(seeds: Sequence[int], num_classes: int) -> Labels:
 
 
 def generate(
-    denoiser: Denoiser, shape: tuple[int, int, int], seeds: Sequence[int], labels: Labels, plan: Plan, batch_size: int = 64
+    denoiser: Denoiser, shape: tuple[int, int, int], seeds: Sequence[int], labels: Asked, plan: Plan, batch_size: int = 64
 ) -> Iterator[Images]:
     """Batches of images [<= batch_size, *shape] in model range on the CPU, one image per seed and label, in their order.
 
@@ -115,22 +115,22 @@ def generate(
 
 @torch.no_grad()
 def from_sources(
-    denoiser: Denoiser, shape: tuple[int, int, int], sources: list[torch.Generator], labels: Labels, plan: Plan
+    denoiser: Denoiser, shape: tuple[int, int, int], sources: list[torch.Generator], labels: Asked, plan: Plan
 ) -> Images:
     """Images [generator, *shape] in model range on the CPU, all their randomness from their own generators."""
-    device, conditional = next(denoiser.parameters()).device, denoiser.backbone.num_classes > 0
+    device, by_class = next(denoiser.parameters()).device, denoiser.backbone.num_classes > 0
     denoise = _guided(denoiser, labels.to(device), plan)
-    first = plan.first(sources, shape, labels if conditional else None).to(device)
+    first = plan.first(sources, shape, classes_of(labels) if by_class else None).to(device)
     return plan.sampler(denoise, first, plan.levels, lambda: normal(sources, shape).to(device)).float().cpu()
 
 
-def _guided(denoiser: Denoiser, labels: Labels, plan: Plan) -> Denoise:
-    conditional = denoiser.backbone.num_classes > 0
+def _guided(denoiser: Denoiser, labels: Asked, plan: Plan) -> Denoise:
+    conditional = denoiser.backbone.conditional
     estimate = denoiser.bind(labels if conditional else None)
     if plan.reference is None and not conditional:
         return estimate
     reference = denoiser.bind(None)
     if plan.reference is not None:
-        reference = plan.reference.bind(labels if conditional and plan.reference.backbone.num_classes > 0 else None)
+        reference = plan.reference.bind(labels if conditional and plan.reference.backbone.conditional else None)
     low, high = (limit * plan.noise.shift for limit in plan.between)
     return guide(estimate, reference, plan.scale, (low, high))

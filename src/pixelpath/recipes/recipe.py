@@ -19,7 +19,7 @@ import cattrs
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 from cattrs.strategies import configure_tagged_union
 
-from pixelpath.data.sources import DataSettings
+from pixelpath.data.settings import DataSettings
 from pixelpath.data.views import PHOTOGRAPHS, Augmentation
 from pixelpath.models.scalings import Anchored, Clean, Preconditioned, Scalings
 from pixelpath.noise import Draw, Gap, NoiseRange, PairWeight, Weight
@@ -93,6 +93,8 @@ class Recipe:
     """The views of stage one."""
     flip: bool = False
     """Mirror every other image left to right in stage two."""
+    turn: bool = False
+    """Turn images by 0 to 3 right angles in stage two; they must be square."""
     conditional: bool = True
     """Use the classes of the data, where there are any."""
     freeze_encoder: bool = False

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from pixelpath.data.sources import DataSettings
+from pixelpath.data.settings import DataSettings
 from pixelpath.data.views import DIGITS, PHOTOGRAPHS, SMALL
 from pixelpath.models.scalings import Anchored, Preconditioned
 from pixelpath.noise import GridLogNormal, GridWeight, LogNormal, NoiseRange, StagedGap

@@ -7,11 +7,13 @@ complete in itself.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from pixelpath.data.conditions import Conditions
+from pixelpath.data.facts import Facts
 from pixelpath.data.normaliser import Normaliser
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
@@ -33,6 +35,8 @@ class Run:
     normaliser: Normaliser
     model: Representation | Denoiser
     step: int
+    facts: Facts = field(default_factory=Facts)
+    conditions: Conditions = field(default_factory=Conditions)
 
     @property
     def noise(self) -> NoiseRange:
@@ -70,8 +74,17 @@ def open_run(path: Path | str, which: Path | None = None, device: torch.device |
     about = checkpoint.read(found, "data")
     channels, rows, columns = about["shape"]
     shape, classes = (channels, rows, columns), tuple(about["classes"])
-    model = student_of(recipe, shape, len(classes))
-    checkpoint.restore(model, found / "average.safetensors")
     normaliser = Normaliser.from_json(checkpoint.read(found, "normaliser"))
+    facts = Facts.from_json(about["facts"]) if "facts" in about else _older_facts(shape, normaliser)
+    asks = Conditions.from_json(about["conditions"]) if "conditions" in about else Conditions()
+    model = student_of(recipe, shape, len(classes), asks.numbers, asks.other)
+    checkpoint.restore(model, found / "average.safetensors")
     model = model.to(device).requires_grad_(False).eval()
-    return Run(path, found, recipe, shape, classes, normaliser, model, checkpoint.read_state(found).step)
+    return Run(path, found, recipe, shape, classes, normaliser, model, checkpoint.read_state(found).step, facts, asks)
+
+
+def _older_facts(shape: Shape, normaliser: Normaliser) -> Facts:
+    """The facts of a run that was saved before runs kept any: pictures where they were written as pictures."""
+    pictures = normaliser.dtype == "uint8" and shape[0] in (1, 3, 4)
+    drawn = pictures or (normaliser.dtype == "uint16" and shape[0] == 1)
+    return Facts("png" if drawn else "npy", photographs=pictures, alpha="straight" if pictures and shape[0] == 4 else "")

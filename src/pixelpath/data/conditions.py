@@ -1,0 +1,318 @@
+"""What images can be asked for beside their class: numbers, categories and tags from a table, and images beside them.
+
+A *table* has a line per image: a .csv file whose first column (or the one called name, file or file_name) names the images, or an
+array [image, number] in the order of the images. A *number* is standardised; a *category* is one of several words; *tags* are any
+of several words, separated by |. Images *beside* are masks or maps of the same rows and columns, found by the images' names.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+from torch.nn import functional
+
+from pixelpath.data import arrays, sources
+from pixelpath.data.normaliser import Normaliser
+from pixelpath.data.sources import Source
+from pixelpath.types import Condition
+
+NAMES = ("name", "file", "file_name", "filename", "image", "id")
+TAG = "|"
+MOST_CLASSES = 32  # single-channel integers below this are the numbers of classes in a mask
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one column of a table means: a number with its mean and deviation, or the words that occur in it."""
+
+    name: str
+    kind: Literal["number", "category", "tags"]
+    mean: float = 0.0
+    deviation: float = 1.0
+    words: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """How many numbers of the vector it makes."""
+        return 1 if self.kind == "number" else len(self.words)
+
+    def encode(self, entries: Sequence[str], where: str) -> Float[np.ndarray, "image width"]:
+        """The entries as rows of the vector; ValueError naming the first one that cannot be."""
+        rows = np.zeros((len(entries), self.width), np.float32)
+        for place, entry in enumerate(entries):
+            if self.kind == "number":
+                rows[place, 0] = (_number(entry, f"{where}, line {place + 1}, column {self.name}") - self.mean) / self.deviation
+                continue
+            for word in entry.split(TAG) if self.kind == "tags" else [entry]:
+                if word == "" and self.kind == "tags":
+                    continue
+                if word not in self.words:
+                    near = difflib.get_close_matches(word, self.words, 3, 0.4) or list(self.words[:10])
+                    raise ValueError(
+                        f"{where}, line {place + 1}, column {self.name}: {word or 'an empty entry'} is not among the words that "
+                        f"training saw: choose from {', '.join(near)}."
+                    )
+                rows[place, self.words.index(word)] = 1.0
+        return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The entries of a table as words, column by column; `names` of images, or None if they are in order."""
+
+    path: Path
+    names: tuple[str, ...] | None
+    columns: Mapping[str, Sequence[str]]
+
+    @property
+    def count(self) -> int:
+        """How many lines it has."""
+        return len(next(iter(self.columns.values())))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """How images beside come into model range: by class (`classes` channels of -0.5 and 0.5), or by a normaliser."""
+
+    channels: int
+    classes: int = 0
+    normaliser: Normaliser | None = None
+
+    @property
+    def width(self) -> int:
+        """How many channels the model is given."""
+        return self.classes or self.channels
+
+    def encode(self, native: Shaped[Tensor, "batch channel row column"]) -> Float[Tensor, "batch other row column"]:
+        """Native images beside in model range; ValueError for a class that training did not see."""
+        if not self.classes:
+            assert self.normaliser is not None
+            return self.normaliser.encode(native)
+        numbers = native[:, 0].long()
+        if bool((numbers >= self.classes).any()) or bool((numbers < 0).any()):
+            raise ValueError(
+                f"A mask holds the class {int(numbers.max())} but training saw those below {self.classes}: correct it."
+            )
+        return functional.one_hot(numbers, self.classes).movedim(-1, 1).float() - 0.5
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a run can be asked for beside classes: the columns of its table, and its images beside."""
+
+    columns: tuple[Column, ...] = ()
+    beside: Beside | None = None
+
+    @property
+    def numbers(self) -> int:
+        """The length of the vector."""
+        return sum(column.width for column in self.columns)
+
+    @property
+    def other(self) -> int:
+        """The channels of the images beside."""
+        return 0 if self.beside is None else self.beside.width
+
+    def vectors(self, table: Table, lines: Sequence[int]) -> Float[np.ndarray, "image number"]:
+        """These lines of a table as vectors; ValueError if it has not the columns of training."""
+        missing = [column.name for column in self.columns if column.name not in table.columns]
+        if missing:
+            raise ValueError(f"{table.path} has no column {', '.join(missing)}, which the run was trained with: add it.")
+        parts = [column.encode([table.columns[column.name][line] for line in lines], str(table.path)) for column in self.columns]
+        return np.concatenate(parts, axis=1)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary, for a JSON file."""
+        beside = None
+        if self.beside is not None:
+            normaliser = None if self.beside.normaliser is None else self.beside.normaliser.to_json()
+            beside = {"channels": self.beside.channels, "classes": self.beside.classes, "normaliser": normaliser}
+        return {"columns": [asdict(column) | {"words": list(column.words)} for column in self.columns], "beside": beside}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Conditions:
+        """The conditions of `to_json`."""
+        columns = tuple(Column(**{**column, "words": tuple(column["words"])}) for column in values["columns"])
+        beside = values["beside"]
+        if beside is None:
+            return cls(columns)
+        normaliser = None if beside["normaliser"] is None else Normaliser.from_json(beside["normaliser"])
+        return cls(columns, Beside(beside["channels"], beside["classes"], normaliser))
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What is given of the images of one source, in their order: vectors, and images beside."""
+
+    conditions: Conditions
+    vectors: Float[np.ndarray, "image number"] | None = None
+    beside: Source | None = None
+
+    def first(self, count: int) -> Given:
+        """What is given of the first images."""
+        vectors = None if self.vectors is None else self.vectors[:count]
+        return Given(self.conditions, vectors, None if self.beside is None else sources.subset(self.beside, range(count)))
+
+    def condition(self, indices: Sequence[int] | Int[np.ndarray, "batch"], labels: Int[Tensor, "batch"]) -> Condition:
+        """The condition of the images with these numbers, on the CPU."""
+        vector = None if self.vectors is None else torch.from_numpy(self.vectors[np.asarray(indices)])
+        beside = None
+        if self.beside is not None:
+            assert self.conditions.beside is not None
+            beside = self.conditions.beside.encode(torch.from_numpy(sources.gather(self.beside, indices)))
+        return Condition(labels, vector, beside)
+
+
+def read_table(path: Path, part: Sequence[str] = (), columns: tuple[str, ...] | None = ()) -> Table:
+    """A table; of a .npz file the array of the part (train, test ...). ValueError in one sentence for what is none.
+
+    With `columns` (None: any) the first column may be one of these, and then none names the images.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: give a table of conditions (.csv, .npy or .npz).")
+    if path.suffix.lower() in arrays.ARRAYS:
+        return _table_of_array(path, part)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.reader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as a table ({error}): write it as comma-separated text in UTF-8.") from error
+    rows = [row for row in rows if row]
+    unnamed = bool(rows) and (columns is None or rows[0][0].strip() in columns)
+    if len(rows) < 2 or (len(rows[0]) < 2 and not unnamed):
+        raise ValueError(f"{path} holds no table: write a line of column names, then a line per image, its name first.")
+    head = [name.strip() for name in rows[0]]
+    if len(set(head)) < len(head):
+        raise ValueError(f"{path} names a column twice ({', '.join(head)}): give every column its own name.")
+    odd = next((line for line, row in enumerate(rows, 1) if len(row) != len(head)), None)
+    if odd is not None:
+        raise ValueError(f"{path}, line {odd} has {len(rows[odd - 1])} entries but the first line {len(head)}: correct it.")
+    key = next((name for name in NAMES if name in head), head[0])
+    entries = {name: [row[place].strip() for row in rows[1:]] for place, name in enumerate(head)}
+    if unnamed:
+        return Table(path, None, entries)
+    names = tuple(entries.pop(key))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{path} has two lines for {twice}: keep one.")
+    return Table(path, names, entries)
+
+
+def lines_of(table: Table, source: Source, part: Sequence[str] = ()) -> list[int]:
+    """The line of every image of a source; ValueError naming the first image that has none."""
+    if table.names is None:
+        called = (_called(source.name(index), ()) for index in range(len(source)))
+        numbers = [next((word for word in words if word.isdecimal()), None) for words in called]
+        wrong = next((index for index, number in enumerate(numbers) if number is None or int(number) >= table.count), None)
+        if wrong is not None:
+            raise ValueError(
+                f"{table.path} has {table.count} rows in the order of an array, and none for {source.name(wrong)}: give a row "
+                "for every image of the array, or a .csv file that names the images."
+            )
+        return [int(number) for number in numbers if number is not None]
+    known = {name: line for line, name in enumerate(table.names)}
+    found = []
+    for index in range(len(source)):
+        line = next((known[word] for word in _called(source.name(index), part) if word in known), None)
+        if line is None:
+            raise ValueError(f"{table.path} has no line for the image {source.name(index)}: add one, or leave the image out.")
+        found.append(line)
+    return found
+
+
+def fit_columns(table: Table, lines: Sequence[int]) -> tuple[Column, ...]:
+    """What the columns mean, by the entries of training images: numbers if all are, tags if any has a |, else categories.
+
+    ValueError for an empty entry.
+    """
+    found = []
+    for name, entries in table.columns.items():
+        words = [entries[line] for line in lines]
+        numbers = [value for value in map(_float, words) if value is not None]
+        if len(numbers) == len(words):
+            values = np.array(numbers)
+            if not np.isfinite(values).all():
+                odd = int(np.flatnonzero(~np.isfinite(values))[0])
+                raise ValueError(f"{table.path}, column {name} holds {words[odd]}: give finite numbers.")
+            found.append(Column(name, "number", float(values.mean()), float(values.std()) or 1.0))
+        elif any(TAG in word for word in words):
+            tags = sorted({tag for word in words for tag in word.split(TAG) if tag})
+            found.append(Column(name, "tags", words=tuple(tags)))
+        else:
+            if "" in words:
+                raise ValueError(f"{table.path}, column {name} has an empty entry: fill it, or leave the column out.")
+            found.append(Column(name, "category", words=tuple(sorted(set(words)))))
+    return tuple(found)
+
+
+def fit_beside(source: Source) -> Beside:
+    """How images beside come into model range: single-channel integers below 32 are classes of a mask, all else is normalised."""
+    channels = source.shape[0]
+    if channels == 1 and source.dtype.kind in "iu":
+        highest = max(int(source.get(index).max()) for index in range(len(source)))
+        lowest = min(int(source.get(index).min()) for index in range(len(source)))
+        if lowest >= 0 and highest < MOST_CLASSES:
+            return Beside(channels, highest + 1)
+    return Beside(channels, normaliser=Normaliser.fit(source))
+
+
+def beside_of(source: Source, other: Source, where: Path) -> Source:
+    """The images of `other` that lie beside those of a source, in its order, found by name; ValueError for one without."""
+    known = {other.name(index): index for index in range(len(other))}
+    stems = {name.rsplit(".", 1)[0]: index for name, index in known.items()}
+    found = []
+    for index in range(len(source)):
+        name = source.name(index)
+        number = known.get(name, stems.get(name.rsplit(".", 1)[0]))
+        if number is None:
+            raise ValueError(f"{where} holds nothing beside the image {name}: give it an image of that name.")
+        found.append(number)
+    if other.shape[1:] != source.shape[1:]:
+        sizes = ["x".join(map(str, each.shape[1:])) for each in (other, source)]
+        raise ValueError(f"The images beside in {where} are {sizes[0]} pixels but the images {sizes[1]}: give both one size.")
+    return sources.subset(other, found)
+
+
+def _table_of_array(path: Path, part: Sequence[str]) -> Table:
+    names = [name for name in part if path.suffix.lower() == ".npz" and name in arrays.array_parts(path)]
+    values, _, _ = arrays.read_arrays(path, names[0] if names else None)
+    values = values[:, None] if values.ndim == 1 else values
+    if values.ndim != 2 or values.dtype.kind not in "iuf" or 0 in values.shape:
+        raise ValueError(f"{path} has shape {values.shape} and dtype {values.dtype}: give numbers as [image, number].")
+    columns = {str(place): [repr(value) for value in values[:, place].tolist()] for place in range(values.shape[1])}
+    return Table(path, None, columns)
+
+
+def _called(name: str, part: Sequence[str]) -> Iterator[str]:
+    """What an image may be called in a table: by part and path, by path, by file, with and without its ending."""
+    image = name.split("@")[0]
+    for word in (name, image, image.split(":")[0]):
+        yield from (f"{side}/{word}" for side in part)
+        yield word
+        yield word.rsplit(".", 1)[0]
+    yield image.rsplit("/", 1)[-1]
+    yield image.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+
+
+def _float(entry: str) -> float | None:
+    try:
+        return float(entry)
+    except ValueError:
+        return None
+
+
+def _number(entry: str, where: str) -> float:
+    value = _float(entry)
+    if value is None or not math.isfinite(value):
+        raise ValueError(f"{where}: {entry or 'an empty entry'} is no finite number: correct it.")
+    return value

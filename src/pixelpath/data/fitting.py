@@ -1,0 +1,199 @@
+"""The constants of a normaliser, chosen on what was measured of each channel: its transform, hurdle, mean and deviation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from pixelpath.data.measure import Seen, Sums, added, below, measure, pooled, sums, transformed
+from pixelpath.data.sources import Source
+from pixelpath.data.transforms import (
+    Asinh,
+    Hurdle,
+    Identity,
+    Log1p,
+    Normalisation,
+    Quantile,
+    SignedLog,
+    Transform,
+    Window,
+    lowest_of,
+)
+
+MANY = 0.05  # of a channel's values: so many equal ones are an atom
+GAP = 0.5  # between an atom and the next value in model range: one deviation of the data
+SCORES = np.linspace(-4, 4, 65)  # of a quantile transform's knots: to 3 in 100 000; closer ones would be too steep for float32
+SHOWN = np.array([0.005, 0.995])  # quantiles between which a channel is shown, and is straight in a window
+
+
+@dataclass(frozen=True)
+class ChannelRange:
+    """What was measured of a channel, native, to show it by: extremes, 0.5 % and 99.5 % quantiles, shares of 0 and the lowest."""
+
+    lowest: float
+    highest: float
+    low: float
+    high: float
+    zeros: float
+    least: float
+
+
+@dataclass(frozen=True)
+class Constants:
+    """All that a normaliser needs to know of one channel."""
+
+    mean: float
+    deviation: float
+    transform: Transform
+    hurdle: Hurdle | None
+    range: ChannelRange
+
+
+def fitted(source: Source, workers: int | None, how: Normalisation, nodata: float | None) -> tuple[Constants, ...]:
+    """The constants of every channel; raises as `Normaliser.fit`."""
+    known = _known(how)
+    each = measure(source, workers, nodata, (known or Identity(),))
+    found = each if how.per_channel else (pooled(each),) * len(each)
+    hurdles = tuple(_hurdle(how, seen) for seen in found)
+    if how.hurdle and not any(hurdles):
+        raise ValueError(
+            f"In no channel do {MANY:.0%} of the values equal the lowest, of 0 or more, so there is nothing to keep apart by a "
+            f"hurdle: leave --data.normaliser.hurdle away."
+        )
+    chosen = tuple(known or _chosen(how, seen, hurdle) for seen, hurdle in zip(found, hurdles, strict=True))
+    for channel, (seen, transform) in enumerate(zip(each, chosen, strict=True)):
+        _check_domain(source, workers, nodata, channel, seen, transform)
+    moments = _moments(source, workers, nodata, each, known, chosen)
+    if not how.per_channel:
+        moments = (added(moments),) * len(each)
+    rows = zip(moments, found, chosen, hurdles, strict=True)
+    centred = [_centred(*row, integer=source.dtype.kind in "iu") for row in rows]
+    return tuple(
+        Constants(mean, deviation, transform, hurdle, _range(seen))
+        for (mean, deviation), transform, hurdle, seen in zip(centred, chosen, hurdles, each, strict=True)
+    )
+
+
+def _known(how: Normalisation) -> Transform | None:
+    """The transform of all channels, if it does not depend on the data."""
+    if how.kind == "affine":
+        return Identity()
+    if how.window is not None:
+        return Window(*how.window)
+    if how.scale is not None:
+        return {"log1p": Log1p, "signed-log": SignedLog, "asinh": Asinh}[how.kind](how.scale)
+    return None
+
+
+def _chosen(how: Normalisation, seen: Seen, hurdle: Hurdle | None) -> Transform:
+    """The transform of a channel, its constants chosen on the data: see `Normalisation`."""
+    if how.kind == "window":
+        low, high = seen.quantiles(SHOWN).tolist()
+        return Window(low, high) if low < high else Window(low - 0.5, low + 0.5)
+    if how.kind == "quantile":
+        return _quantile(seen if hurdle is None else seen.where(seen.values > hurdle.value))
+    if how.kind == "log1p":
+        positive = seen.where(seen.values > 0)
+        return Log1p(_median(positive))
+    there = seen.where(seen.values != 0)
+    order = np.argsort(np.abs(there.values), kind="stable")
+    scale = _median(replace(there, values=np.abs(there.values)[order], weights=there.weights[order]))
+    return SignedLog(scale) if how.kind == "signed-log" else Asinh(scale)
+
+
+def _median(seen: Seen) -> float:
+    return float(seen.quantiles(np.array([0.5]))[0]) if len(seen.values) else 1.0  # of nothing but 0 any scale is right
+
+
+def _quantile(seen: Seen) -> Quantile:
+    """Knots at evenly spaced scores; where several fall on one value it takes their mean."""
+    if len(seen.values) == 0:
+        return Quantile((0.0, 1.0), (0.0, 1.0))
+    found = seen.quantiles(torch.special.ndtr(torch.from_numpy(SCORES)).numpy())
+    values, which = np.unique(found, return_inverse=True)
+    if len(values) == 1:
+        return Quantile((float(values[0]), float(values[0]) + 1), (0.0, 1.0))
+    scores = np.bincount(which, SCORES) / np.bincount(which)
+    return Quantile(tuple(values.tolist()), tuple(scores.tolist()))
+
+
+def _hurdle(how: Normalisation, seen: Seen) -> Hurdle | None:
+    wanted = how.kind == "log1p" if how.hurdle is None else how.hurdle
+    if not wanted or seen.lowest < 0 or math.isinf(seen.above) or seen.least < MANY * seen.count:
+        return None
+    return Hurdle(seen.lowest, seen.above, GAP)
+
+
+def _check_domain(
+    source: Source, workers: int | None, nodata: float | None, channel: int, seen: Seen, transform: Transform
+) -> None:
+    bound = lowest_of(transform)
+    if seen.lowest <= bound:
+        name = below(source, workers, nodata, channel, bound)
+        raise ValueError(
+            f"Image {name} holds values of {bound:g} or less in channel {channel} (the first is 0; the lowest of all is "
+            f"{seen.lowest:g}), of which log1p with a scale of {-bound:g} knows no logarithm: choose "
+            f"--data.normaliser.kind asinh or signed-log."
+        )
+
+
+def _moments(
+    source: Source,
+    workers: int | None,
+    nodata: float | None,
+    each: tuple[Seen, ...],
+    known: Transform | None,
+    chosen: tuple[Transform, ...],
+) -> tuple[Sums, ...]:
+    """The sums of the transformed values of every channel, by a second pass only if the first could not know the transform."""
+    if known is not None:
+        return tuple(seen.sums for seen in each)
+    if all(seen.counted for seen in each):
+        rows = zip(each, chosen, strict=True)
+        return tuple(Sums.of(transformed(transform, seen.values), seen.weights, seen.count) for seen, transform in rows)
+    return sums(source, workers, nodata, chosen)
+
+
+def _centred(moments: Sums, seen: Seen, transform: Transform, hurdle: Hurdle | None, integer: bool) -> tuple[float, float]:
+    """The mean and deviation of the transformed values, with the gap of a hurdle.
+
+    A share p of atoms lies 2 gap d below T(above), all others have mean T(above) + D and variance v; then d solves
+    d^2 (1 - 4 q gap^2) - 4 q D gap d - (1 - p) v - q D^2 = 0 with q = p (1 - p), and has one positive root, as 4 q <= 1.
+    """
+    if seen.lowest == seen.highest:
+        return moments.mean, 1.0
+    deviation, mean = math.sqrt(moments.squares / moments.count), moments.mean
+    if hurdle is None:
+        return mean, max(deviation, _step(transform, mean)) if integer else deviation
+    atom, top = _at(transform, hurdle.value), _at(transform, hurdle.above)
+    others = moments.count - seen.least
+    centre = mean + (mean - atom) * seen.least / others
+    squares = moments.squares - seen.least * (atom - mean) ** 2 - others * (centre - mean) ** 2
+    share = seen.least / moments.count
+    both, beyond = share * (1 - share), centre - top
+    first, middle = 1 - 4 * both * hurdle.gap**2, 2 * both * beyond * hurdle.gap
+    last = max(squares, 0.0) / moments.count + both * beyond**2
+    deviation = (middle + math.sqrt(middle**2 + first * last)) / first
+    if integer:
+        deviation = max(deviation, _step(transform, centre))
+    elif others * beyond <= 1e-12 * abs(centre):  # one value and the atom: their distance is the gap, whatever the deviation
+        deviation = max(deviation, abs(top - atom) or 1.0)
+    return share * (top - 2 * hurdle.gap * deviation) + (1 - share) * centre, deviation
+
+
+def _step(transform: Transform, mean: float) -> float:
+    """How far a step of 1 at the mean goes behind the transform."""
+    place = float(transform.inverse(torch.tensor(mean, dtype=torch.float64)))
+    return _at(transform, round(place) + 1.0) - _at(transform, float(round(place)))
+
+
+def _at(transform: Transform, value: float) -> float:
+    return float(transform(torch.tensor(value, dtype=torch.float64)))
+
+
+def _range(seen: Seen) -> ChannelRange:
+    low, high = seen.quantiles(SHOWN).tolist()
+    return ChannelRange(seen.lowest, seen.highest, low, high, seen.zeros / seen.count, seen.least / seen.count)

@@ -1,0 +1,256 @@
+"""Curves that bring values of any distribution closer to a bell, before they are centred and scaled.
+
+A *transform* is a rising, invertible function of one native value, worked out in float64. An *atom* is one exact value that a
+large share of a channel has, like rain's zero; a *hurdle* keeps it apart from all others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+Values = Float64[Tensor, "..."]
+Kind = Literal["affine", "window", "log1p", "signed-log", "asinh", "quantile", "auto"]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How native values come into model range: the curve they go through before they are centred and scaled.
+
+    Raises ValueError for a scale or window that does not go with the kind, or is not positive or rising.
+    """
+
+    kind: Kind = "affine"
+    """Curve: affine (none), window (the logarithm outside it), log1p, signed-log, asinh, quantile (to a bell), or auto: as the
+    data propose.
+    """
+    scale: float | None = None
+    """Value below which log1p, signed-log and asinh are about straight; without it, the median of the data's sizes but 0."""
+    window: tuple[float, float] | None = None
+    """Values between which a window is straight; without it, the 0.5 % and 99.5 % quantiles of the data."""
+    per_channel: bool = True
+    """Whether every channel has constants of its own; if not, all share one curve, mean and deviation."""
+    hurdle: bool | None = None
+    """Whether the lowest value, if a twentieth of a channel or more has it, is kept apart by a gap; without it, with log1p only.
+    """
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and self.kind not in ("log1p", "signed-log", "asinh"):
+            raise ValueError(
+                f"A scale goes with log1p, signed-log and asinh, not with {self.kind}: leave --data.normaliser.scale away."
+            )
+        if self.scale is not None:
+            _check_scale(self.scale)
+        if self.window is not None and self.kind != "window":
+            raise ValueError(f"A window goes with --data.normaliser.kind window, not with {self.kind}: leave one of them away.")
+        if self.window is not None:
+            Window(*self.window)
+        if self.hurdle and self.kind == "window":
+            raise ValueError("A hurdle does not go with a window: leave --data.normaliser.hurdle away, or choose another kind.")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """x."""
+
+    def __call__(self, values: Values) -> Values:
+        return values
+
+    def inverse(self, images: Values) -> Values:
+        """The values that the transform was given."""
+        return images
+
+
+@dataclass(frozen=True)
+class Window:
+    """u = (x - centre) / half from low to high, and sign(u) (1 + ln |u|) outside, where |u| > 1.
+
+    The usual window of medical images clips, and what is clipped (metal, padding) can never come back; a logarithm keeps it in
+    order, with the same slope at the joints, and still leaves nearly all of the range to the window. Raises ValueError unless
+    low < high.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"A window must rise, got {self.low:g} to {self.high:g}: give --data.normaliser.window LOW HIGH.")
+
+    @property
+    def _centre(self) -> float:
+        return self.low / 2 + self.high / 2
+
+    @property
+    def _half(self) -> float:
+        return self.high / 2 - self.low / 2
+
+    def __call__(self, values: Values) -> Values:
+        inside = (values - self._centre) / self._half
+        return torch.where(inside.abs() <= 1, inside, inside.sign() * (1 + inside.abs().clamp_min(1).log()))
+
+    def inverse(self, images: Values) -> Values:
+        """The values that the transform was given."""
+        size = images.abs()
+        inside = torch.where(size <= 1, images, images.sign() * (size - 1).clamp_min(0).exp())
+        return inside * self._half + self._centre
+
+
+@dataclass(frozen=True)
+class Log1p:
+    """ln(1 + x / scale), for values above -scale: about x / scale for small values, a logarithm for large ones."""
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        _check_scale(self.scale)
+
+    def __call__(self, values: Values) -> Values:
+        return (values / self.scale).log1p()
+
+    def inverse(self, images: Values) -> Values:
+        """The values that the transform was given."""
+        return images.expm1() * self.scale
+
+
+@dataclass(frozen=True)
+class SignedLog:
+    """sign(x) ln(1 + |x| / scale)."""
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        _check_scale(self.scale)
+
+    def __call__(self, values: Values) -> Values:
+        return values.sign() * (values.abs() / self.scale).log1p()
+
+    def inverse(self, images: Values) -> Values:
+        """The values that the transform was given."""
+        return images.sign() * images.abs().expm1() * self.scale
+
+
+@dataclass(frozen=True)
+class Asinh:
+    """asinh(x / scale): as a signed logarithm far out, but smooth at 0."""
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        _check_scale(self.scale)
+
+    def __call__(self, values: Values) -> Values:
+        return (values / self.scale).asinh()
+
+    def inverse(self, images: Values) -> Values:
+        """The values that the transform was given."""
+        return images.sinh() * self.scale
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """Straight lines from knot to knot, from quantiles of the data to those of a standard normal; the outermost go on for ever.
+
+    Raises ValueError unless there are as many values as scores, two or more, and both rise strictly.
+    """
+
+    values: tuple[float, ...]
+    scores: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        rise = all(row[at] < row[at + 1] for row in (self.values, self.scores) for at in range(len(row) - 1))
+        if len(self.values) != len(self.scores) or len(self.values) < 2 or not rise:
+            raise ValueError("A quantile transform needs two or more knots whose values and scores rise: fit it to the data.")
+
+    def __call__(self, values: Values) -> Values:
+        return _polyline(values, self.values, self.scores)
+
+    def inverse(self, images: Values) -> Values:
+        """The values that the transform was given."""
+        return _polyline(images, self.scores, self.values)
+
+
+Transform = Identity | Window | Log1p | SignedLog | Asinh | Quantile
+
+TRANSFORMS: dict[str, type[Transform]] = {
+    "affine": Identity,
+    "window": Window,
+    "log1p": Log1p,
+    "signed-log": SignedLog,
+    "asinh": Asinh,
+    "quantile": Quantile,
+}
+
+
+@dataclass(frozen=True)
+class Hurdle:
+    """The atom `value` lies `gap`, a distance in model range, below `above`, the smallest value of the data that is greater.
+
+    An image whose value is in the lower half of the gap or lower has the atom exactly, one in its upper half has `above`: small
+    errors of a network do not make drizzle of dry pixels. Raises ValueError unless value < above and 0 < gap < 1.
+    """
+
+    value: float
+    above: float
+    gap: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.value) and self.value < self.above < math.inf and 0 < self.gap < 1):
+            raise ValueError(
+                f"A hurdle needs a value below the next one and a gap between 0 and 1, got {self}: leave "
+                f"--data.normaliser.hurdle away to have it chosen."
+            )
+
+
+def lowest_of(transform: Transform) -> float:
+    """The value that all values must be greater than for the transform to be defined."""
+    return -transform.scale if isinstance(transform, Log1p) else -math.inf
+
+
+def spread(transforms: tuple[Transform, ...], channels: int) -> tuple[Transform, ...]:
+    """One transform for each channel."""
+    return transforms * channels if len(transforms) == 1 else transforms
+
+
+def to_json(transform: Transform) -> dict[str, Any]:
+    """A plain dictionary with the transform's kind, for a JSON file."""
+    kind = next(name for name, each in TRANSFORMS.items() if isinstance(transform, each))
+    return {"kind": kind, **{name: list(each) if isinstance(each, tuple) else each for name, each in asdict(transform).items()}}
+
+
+def from_json(values: Mapping[str, Any]) -> Transform:
+    """The transform of `to_json`; ValueError for an unknown kind, or constants of another."""
+    known = TRANSFORMS.get(values.get("kind", ""))
+    if known is None:
+        raise ValueError(f"There is no transform {values.get('kind')!r}: it must be one of {', '.join(TRANSFORMS)}.")
+    constants: dict[str, Any] = {
+        name: tuple(each) if isinstance(each, list) else each for name, each in values.items() if name != "kind"
+    }
+    if set(constants) != set(known.__dataclass_fields__):
+        needed = ", ".join(known.__dataclass_fields__) or "nothing"
+        raise ValueError(f"The transform {values['kind']} is made of {needed}, got {', '.join(sorted(constants)) or 'nothing'}.")
+    return known(**constants)
+
+
+def _check_scale(scale: float) -> None:
+    if not 0 < scale < math.inf:
+        raise ValueError(f"The scale of a logarithm must be positive and finite, got {scale}: change --data.normaliser.scale.")
+
+
+def _polyline(values: Values, here: tuple[float, ...], there: tuple[float, ...]) -> Values:
+    starts, ends, slopes = _knots(here, there, values.device)
+    left = torch.bucketize(values.contiguous(), starts[1:-1], right=True)
+    return torch.addcmul(ends[left], values - starts[left], slopes[left])
+
+
+@lru_cache(maxsize=256)
+def _knots(here: tuple[float, ...], there: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    starts, ends = (torch.tensor(values, dtype=torch.float64, device=device) for values in (here, there))
+    return starts, ends, ends.diff() / starts.diff()

@@ -1,0 +1,151 @@
+"""Tables and images beside: read, fitted on training images, and found by the images' names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pixelpath.data.conditions import (
+    Beside,
+    Conditions,
+    Given,
+    beside_of,
+    fit_beside,
+    fit_columns,
+    lines_of,
+    read_table,
+)
+from pixelpath.data.normaliser import Normaliser
+from pixelpath.data.sources import Arrays, from_arrays
+from pixelpath.data.stream import Stream
+from pixelpath.types import Condition
+
+TABLE = """name,rain,kind,tags
+cat/0.png,1.0,wet,red|small
+1,3.0,dry,
+2.png,5.0,wet,blue
+"""
+
+
+def images(count: int = 3, dtype: type = np.uint8) -> Arrays:
+    values = np.arange(count * 16, dtype=dtype).reshape(count, 1, 4, 4)
+    return Arrays(values, np.zeros(count, np.int64), names=("cat/0.png", "cat/1.png", "dog/2.png")[:count])
+
+
+def table(folder: Path, text: str = TABLE, name: str = "table.csv") -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def test_a_table_becomes_numbers_categories_and_tags(tmp_path: Path) -> None:
+    read = read_table(table(tmp_path))
+    lines = lines_of(read, images())
+    assert lines == [0, 1, 2]
+    asks = Conditions(fit_columns(read, lines))
+    assert [(column.name, column.kind, column.words) for column in asks.columns] == [
+        ("rain", "number", ()),
+        ("kind", "category", ("dry", "wet")),
+        ("tags", "tags", ("blue", "red", "small")),
+    ]
+    assert asks.numbers == 1 + 2 + 3
+    step = (8 / 3) ** 0.5  # the deviation of 1, 3, 5
+    expected = [[-2 / step, 0, 1, 0, 1, 1], [0, 1, 0, 0, 0, 0], [2 / step, 0, 1, 1, 0, 0]]
+    np.testing.assert_allclose(asks.vectors(read, lines), expected, rtol=1e-6)
+    assert Conditions.from_json(asks.to_json()) == asks
+
+
+def test_a_table_for_samples_needs_no_names(tmp_path: Path) -> None:
+    asks = Conditions(fit_columns(read_table(table(tmp_path)), [0, 1, 2]))
+    names = tuple(column.name for column in asks.columns)
+    read = read_table(table(tmp_path, "rain,kind,tags\n3,wet,\n", "asked.csv"), columns=names)
+    assert (read.count, read.names) == (1, None)
+    assert asks.vectors(read, [0]).tolist() == [[0, 0, 1, 0, 0, 0]]
+
+
+def test_arrays_are_tables_in_the_order_of_the_images(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([[1.0, 2.0], [3.0, 2.0], [5.0, 2.0]]))
+    np.savez(tmp_path / "b.npz", train=np.array([1.0, 3.0, 5.0]), test=np.array([7.0]))
+    source = from_arrays(np.zeros((3, 4, 4), np.uint8))
+    read = read_table(tmp_path / "a.npy")
+    columns = fit_columns(read, lines_of(read, source))
+    assert [(column.name, column.mean, column.deviation) for column in columns][1] == ("1", 2.0, 1.0)  # constant
+    assert read_table(tmp_path / "b.npz", ("test",)).columns == {"0": ["7.0"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "holds no table"),
+        ("name,rain\n", "holds no table"),
+        ("name,rain\na,1\na,2\n", "two lines for a"),
+        ("name,rain\na,1,2\n", "line 2 has 3 entries but the first line 2"),
+        ("name,rain,rain\na,1,2\n", "names a column twice"),
+        ("name,rain\nx.png,1\n", "no line for the image cat/0.png"),
+        ("name,rain\ncat/0.png,nan\n1,1\n2.png,2\n", "column rain holds nan"),
+        ("name,kind\ncat/0.png,wet\n1,\n2.png,dry\n", "column kind has an empty entry"),
+    ],
+)
+def test_mistakes_in_tables_are_named(tmp_path: Path, text: str, words: str) -> None:
+    def fit() -> None:
+        read = read_table(table(tmp_path, text))
+        fit_columns(read, lines_of(read, images()))
+
+    with pytest.raises(ValueError, match=words):
+        fit()
+
+
+def test_what_training_did_not_see_is_named(tmp_path: Path) -> None:
+    asks = Conditions(fit_columns(read_table(table(tmp_path)), [0, 1, 2]))
+    for text, words in (
+        ("name,rain,kind,tags\na,x,wet,\n", "line 1, column rain: x is no finite number"),
+        ("name,rain,kind,tags\na,1,wett,\n", "column kind: wett is not among .* choose from wet"),
+        ("name,rain,kind,tags\na,1,wet,green\n", "column tags: green is not among"),
+        ("name,rain,kind\na,1,wet\n", "has no column tags"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            asks.vectors(read_table(table(tmp_path, text)), [0])
+
+
+def test_masks_become_classes_and_pictures_are_normalised() -> None:
+    masks = from_arrays(np.array([[[0, 1], [2, 1]], [[0, 0], [0, 2]]], np.uint8))
+    beside = fit_beside(masks)
+    assert (beside, beside.width) == (Beside(1, 3), 3)
+    encoded = beside.encode(torch.from_numpy(masks.get(0)[None]))
+    assert encoded.argmax(1).tolist() == [[[0, 1], [2, 1]]]
+    assert encoded.unique().tolist() == [-0.5, 0.5]
+    with pytest.raises(ValueError, match="holds the class 3 but training saw those below 3"):
+        beside.encode(torch.full((1, 1, 2, 2), 3))
+    pictures = fit_beside(from_arrays(np.array([[[0, 255], [0, 255]]], np.uint8)))
+    assert (pictures.classes, pictures.width) == (0, 1)
+    for each in (beside, pictures):
+        assert Conditions.from_json(Conditions((), each).to_json()) == Conditions((), each)
+
+
+def test_images_beside_are_found_by_name_whatever_their_order_and_ending() -> None:
+    source = images()
+    other = Arrays(source.images[::-1] + 100, np.zeros(3, np.int64), names=("dog/2.npy", "cat/1.png", "cat/0.png"))
+    found = beside_of(source, other, Path("masks"))
+    for index in range(3):
+        np.testing.assert_array_equal(found.get(index), source.get(index) + 100)
+    with pytest.raises(ValueError, match=r"masks holds nothing beside the image dog/2\.png"):
+        beside_of(source, images(2), Path("masks"))
+
+
+def test_conditions_go_with_their_images_through_flips_turns_and_epochs() -> None:
+    source = from_arrays(np.arange(7 * 16, dtype=np.float32).reshape(7, 4, 4))
+    asks = Conditions((), Beside(1, normaliser=Normaliser((0.0,), (0.5,), "float32")))
+    vectors = source.get(0)[0, 0, 0] + 16.0 * np.arange(7, dtype=np.float32)[:, None]
+    stream = Stream(
+        source, Normaliser((0.0,), (0.5,), "float32"), 5, seed=3, flip=True, turn=True, given=Given(asks, vectors, source)
+    )
+    moves = set()
+    for step in range(4):
+        batch = stream.batch(step)
+        assert isinstance(batch.labels, Condition)
+        torch.testing.assert_close(batch.labels.beside, batch.images)
+        torch.testing.assert_close(batch.images.amin((1, 2, 3)), batch.labels.vector[:, 0])
+        moves |= {tuple((image[0] - image.min()).flatten().tolist()[:2]) for image in batch.images}
+    assert len(moves) > 4  # of the eight there are
