@@ -46,7 +46,7 @@ MISTAKES = [
     (TWO, "No data given: name a folder of images or a file of arrays with --data PATH."),
     (f"{TWO} --data {{tmp}}/nowhere", "does not exist"),
     (f"{TWO} --data {{empty}}", "holds no images"),
-    (f"{TWO} --data {{text}}", "is neither a folder of images nor a .npy or .npz file"),
+    (f"{TWO} --data {{text}}", "is of no kind that can be read"),
     (f"{TWO} --data {{broken}}", "cannot be decoded as an image"),
     (f"{TWO} --data {{mixed}}", "bring all to one size with --data.resize"),
     (f"{TWO} --data {{nan}}", "holds NaN or infinity"),

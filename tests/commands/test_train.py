@@ -181,7 +181,7 @@ def test_other_channels(channels: int, pictures: Path, tmp_path: Path) -> None:
 
 def test_float_data_keeps_its_colours(plain_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("digits-encoder", plain_run.parent / "plain.npy", tmp_path, "--augmentation", "photographs") == 0
-    assert "Images of float32 have no lowest and highest value" in capsys.readouterr().err
+    assert "views are cropped, mirrored and blurred but keep their values" in capsys.readouterr().err
     assert open_run(tmp_path).normaliser.dtype == "float32"
 
 

@@ -26,7 +26,8 @@ from pydicom.uid import (  # noqa: E402
     RLELossless,
 )
 
-from pixelpath.data.medical import looks_like_dicom, open_dicom, open_nifti  # noqa: E402
+from pixelpath.data.dicom import looks_like_dicom, open_dicom  # noqa: E402
+from pixelpath.data.nifti import open_nifti  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
 CT = RANDOM.integers(0, 4096, (3, 6, 5)).astype(np.uint16)  # three slices
@@ -339,7 +340,7 @@ def test_only_a_window_of_a_large_volume_is_read(tmp_path: Path, monkeypatch: py
     assert (image[0, 5, 7], image.sum()) == (9, 9)
     values = RANDOM.integers(0, 200, (4, 5, 6, 2)).astype(np.uint8)
     stack = open_nifti(volume(tmp_path / "a.nii.gz", values), 1)
-    monkeypatch.setattr("pixelpath.data.medical.MOST_UNZIPPED", 0)  # as if the volume were too large to be unpacked whole
+    monkeypatch.setattr("pixelpath.data.nifti.MOST_UNZIPPED", 0)  # as if the volume were too large to be unpacked whole
     np.testing.assert_array_equal(stack.read(7, slice(1, 3), slice(2, 5))[0], values[1:3, 2, 2:5, 1])
 
 

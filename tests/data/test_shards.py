@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from pixelpath.data.files import BrokenImageError
-from pixelpath.data.shards import open_parquet, open_saved_dataset, open_tar_shards, saved_splits
+from pixelpath.data.tables import open_parquet, open_saved_dataset, saved_splits
+from pixelpath.data.tars import open_tar_shards
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (7, 1, 6, 5), np.uint8)
@@ -197,7 +198,7 @@ def test_mistakes_in_tar_shards_are_answered_with_one_sentence(tmp_path: Path) -
         path = shard(tmp_path / f"{number}.tar", members)
         refused(re.escape(str(path)) + ".*" + words, lambda path=path: open_tar_shards([path]))
     path = shard(tmp_path / "deep.tar", [("a.png", png(np.zeros((1, 4, 4), np.uint16)))])
-    refused(r"16-bit grey, which has one channel: leave out --data\.channels 3", lambda: open_tar_shards([path], channels=3))
+    refused(r"16-bit grey, which is not converted: leave out --data\.channels 3", lambda: open_tar_shards([path], channels=3))
 
 
 def test_pairs_of_shards_that_do_not_match(tmp_path: Path) -> None:

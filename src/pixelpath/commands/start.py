@@ -107,6 +107,10 @@ def start(
             f"{run} is a one-step model, whose estimates are images and not means of them, so nothing certifies a start for it: "
             "fit one for a diffusion run, perhaps with this one as its --generator."
         )
+    if opened.conditions.numbers or opened.conditions.other:
+        raise ValueError(
+            f"{run} is asked for numbers or images beside, which no law of its images knows: starts are fitted to runs without."
+        )
     families = _families(law, opened, generator, sigma, chosen)
     folder = free_folder(run / "starts", out)
     content = read_data_of(opened, data)

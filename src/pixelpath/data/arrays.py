@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -16,9 +17,7 @@ DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "flo
 
 def array_parts(path: Path) -> set[str]:
     """The first words of the keys of a .npz file that name images: "train" for train, train_images or x_train."""
-    with _reading(path), np.load(path, allow_pickle=False) as archive:
-        keys = archive.files
-    return {key.removesuffix("_images").removeprefix("x_") for key in keys}
+    return {key.removesuffix("_images").removeprefix("x_") for key in _keys(path)}
 
 
 def read_arrays(path: Path, part: str | None) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None]:
@@ -30,8 +29,7 @@ def read_arrays(path: Path, part: str | None) -> tuple[np.ndarray, np.ndarray | 
     if path.suffix.lower() == ".npy":
         sibling = path.with_name(path.stem + "_labels.npy")
         return _mapped(path), _mapped(sibling) if sibling.exists() else None, None
-    with _reading(path), np.load(path, allow_pickle=False) as archive:
-        keys = archive.files
+    keys = _keys(path)
     wanted = ("images", "x", "data", "arr_0") if part is None else (f"{part}_images", part, f"x_{part}")
     images = next((key for key in wanted if key in keys), keys[0] if len(keys) == 1 else None)
     if images is None:
@@ -71,7 +69,7 @@ def check_labels(
         return np.zeros(count, np.int64), ()
     if labels.dtype.kind not in "iu":
         raise ValueError(f"{where} have dtype {labels.dtype}: store integers from 0 up.")
-    if labels.size != count or labels.shape[0] != count:
+    if labels.size != count or labels.shape[:1] != (count,):
         raise ValueError(f"{where} have shape {labels.shape} for {count} images: store one integer per image.")
     numbers = labels.reshape(count).astype(np.int64)
     lowest, highest = int(numbers.min(initial=0)), int(numbers.max(initial=0))
@@ -91,10 +89,26 @@ def check_labels(
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (ValueError, OSError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile) as error:
-        reason = str(error).replace(str(path), "the file").split("\n")[0].rstrip(".")
+    except Exception as error:  # numpy and zipfile raise nearly every kind of exception on damaged files
+        reason = str(error).replace(str(path), "the file").split("\n")[0].rstrip(".") or type(error).__name__
         remedy = "write it with numpy.save or numpy.savez from plain numbers"
         raise ValueError(f"{path} cannot be read as arrays without Python objects ({reason}): {remedy}.") from error
+
+
+def _keys(path: Path) -> list[str]:
+    """The names of the arrays of a .npz file; ValueError if there are none, one is there twice, or one leads out of the file."""
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        members = archive.namelist()
+    for name in members:
+        ways = PurePosixPath(name), PureWindowsPath(name)
+        if any(way.is_absolute() or way.drive or ".." in way.parts for way in ways):
+            raise ValueError(f"{path} has the member {name!r}, whose path leads out of it: write it again with numpy.savez.")
+        if members.count(name) > 1:
+            raise ValueError(f"{path} has the member {name!r} twice: write it again with numpy.savez.")
+    keys = [name.removesuffix(".npy") for name in members if name.endswith(".npy")]
+    if not keys:
+        raise ValueError(f"{path} holds no arrays: write it with numpy.savez from plain numbers.")
+    return keys
 
 
 def _mapped(path: Path, key: str | None = None) -> np.ndarray:
@@ -109,6 +123,8 @@ def _mapped(path: Path, key: str | None = None) -> np.ndarray:
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 shape, by_column, dtype = read(stream)
                 begin = stream.tell()
+        if not dtype.hasobject and math.prod(shape) * dtype.itemsize > member.file_size - begin:
+            raise ValueError(f"{key} ends too early")
         if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject or 0 in shape:
             with np.load(path, allow_pickle=False) as archive:
                 return archive[key]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import difflib
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -178,8 +179,8 @@ def read_table(path: Path, part: Sequence[str] = (), columns: tuple[str, ...] | 
 
     With `columns` (None: any) the first column may be one of these, and then none names the images.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: give a table of conditions (.csv, .npy or .npz).")
+    if not os.path.isfile(path):  # unlike its counterpart in pathlib, it answers for names that are too long
+        raise FileNotFoundError(f"{path} does not exist or is no file: give a table of conditions (.csv, .npy or .npz).")
     if path.suffix.lower() in arrays.ARRAYS:
         return _table_of_array(path, part)
     try:

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped
 from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
 
 from pixelpath.data.arrays import ARRAYS
+from pixelpath.data.reading import reason
 
 IMAGES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -30,6 +31,13 @@ GEOGRAPHIC = (34735, 42113)  # TIFF tags: GeoKeyDirectory and GDAL's nodata
 DEPTHS = {"I;16": np.dtype("uint16"), "F": np.dtype("float32"), "RGB;16": np.dtype("uint16"), "RGBA;16": np.dtype("uint16")}
 
 Size = tuple[int, int]
+
+
+class Packed(NamedTuple):
+    """A picture within another file: its bytes as an open file, which whoever opened it closes, and what it is called."""
+
+    file: BinaryIO
+    where: str
 
 
 class Header(NamedTuple):
@@ -63,8 +71,19 @@ def part(folder: Path, names: Sequence[str]) -> Path | None:
 
 def visible(folder: Path) -> list[os.DirEntry[str]]:
     """The entries of a folder in the order of their names, without hidden ones and what archivers leave behind."""
-    with os.scandir(folder) as entries:
-        return sorted((entry for entry in entries if not entry.name.startswith((".", "__"))), key=lambda entry: entry.name)
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith((".", "__"))), key=lambda entry: entry.name)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be listed ({error.strerror}): make it readable, or leave it out.") from error
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file, or a link that leads nowhere, which is told when it is read; not a pipe or a device."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
+    except OSError:
+        return True
 
 
 def scan(
@@ -76,10 +95,12 @@ def scan(
     Raises ValueError for a folder without images, a class without images, images beside class folders, and an unexpected class.
     """
     entries = visible(folder)
-    here = [entry.name for entry in entries if _has(entry.name, suffixes) and (entry.is_file() or _has(entry.name, STORES))]
-    below = {
-        entry.name: list(walk(folder, suffixes, entry.name)) for entry in entries if entry.is_dir() and entry.name not in here
-    }
+    here = [entry.name for entry in entries if _has(entry.name, suffixes) and (is_file(entry) or _is_store(entry))]
+    kinds_below = [entry for entry in entries if _is_folder(entry) and entry.name not in here]
+    for entry in kinds_below:
+        if entry.is_symlink() and folder.resolve().is_relative_to(Path(entry.path).resolve()):
+            raise ValueError(f"The class folder {entry.path} is a link that leads back to {folder} or above it: delete it.")
+    below = {entry.name: list(walk(folder, suffixes, entry.name)) for entry in kinds_below}
     if here and any(below.values()):
         first = next(name for name, files in below.items() if files)
         raise ValueError(
@@ -99,12 +120,16 @@ def scan(
 
 
 def walk(root: Path, suffixes: tuple[str, ...], below: str = "") -> Iterator[str]:
-    """Every visible file below a folder with one of the suffixes, as its path from `root`, in order; a store is one file."""
-    for folder, inner, names in os.walk(root / below):
-        stores = [name for name in inner if _has(name, STORES) and _has(name, suffixes)]
-        inner[:] = sorted(name for name in inner if not name.startswith((".", "__")) and not _has(name, STORES))
-        base = Path(folder).relative_to(root)
-        yield from ((base / name).as_posix() for name in sorted([*names, *stores]) if _has(name, suffixes))
+    """Every visible file below a folder with one of the suffixes, as its path from `root`, in order; a store is one file.
+
+    Links to files are followed, links to folders are not.
+    """
+    entries, base = visible(root / below), Path(below)
+    found = [entry.name for entry in entries if _has(entry.name, suffixes) and (is_file(entry) or _is_store(entry))]
+    yield from ((base / name).as_posix() for name in found)
+    for entry in entries:
+        if _is_folder(entry) and not entry.is_symlink() and not _is_store(entry):
+            yield from walk(root, suffixes, (base / entry.name).as_posix())
 
 
 def is_plain_tiff(path: Path) -> bool:
@@ -115,7 +140,7 @@ def is_plain_tiff(path: Path) -> bool:
             known = _mode(image, None) in ("L", "RGB", "RGBA", "I;16", "F")
             pages = image.n_frames if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
             return known and pages == 1 and not any(tag in image.getexif() for tag in GEOGRAPHIC)
-    except Exception:  # as in _naming: what cannot be read is for the other reader to explain
+    except Exception:  # as in naming: what cannot be read is for the other reader to explain
         return False
 
 
@@ -143,9 +168,9 @@ def headers(
     return found, [name for name, seen in zip(names, found, strict=True) if seen is None]
 
 
-def header(path: Path, channels: int | None = None) -> Header:
+def header(picture: Path | Packed, channels: int | None = None) -> Header:
     """The mode and upright size of an image file; BrokenImageError if it has none."""
-    with _naming(path), Image.open(path, formats=FORMATS) as image:
+    with _opened(picture) as image:
         columns, rows = image.size
         turned = _has_exif(image) and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return Header(_mode(image, channels), (columns, rows) if turned else (rows, columns))
@@ -156,25 +181,35 @@ def agree(folder: Path, names: Sequence[str], found: Sequence[Header], channels:
     modes, sizes = Counter(head.mode for head in found), Counter(head.size for head in found)
     mode, size = modes.most_common(1)[0][0], sizes.most_common(1)[0][0]
     for name, head in zip(names, found, strict=True):
-        if head.mode not in (*BYTES.values(), *DEPTHS):
-            remedy = "convert it to 8 bits per channel, 16-bit grey or an array of a float dtype (.npy)"
-            raise ValueError(f"{folder / name} stores pixels of mode {head.mode}, which is not supported: {remedy}.")
-        if head.mode in DEPTHS and channels not in (None, channels_of(head.mode)):
-            raise ValueError(
-                f"{folder / name} is {_spoken(head.mode)}, which is not converted: leave out --data.channels {channels}."
-            )
+        check_mode(folder / name, head.mode, channels)
         if head.mode != mode:
             other = folder / names[next(index for index, head in enumerate(found) if head.mode == mode)]
-            remedy = "convert all to one kind, for instance with --data.channels 3"
-            raise ValueError(f"{folder / name} is {_spoken(head.mode)} but {other} is {_spoken(mode)}: {remedy}.")
+            raise unlike(folder / name, head, other, Header(mode, size))
         if head.size != size and resize is None:
             other = folder / names[next(index for index, head in enumerate(found) if head.size == size)]
-            (rows, columns), (most_rows, most_columns) = head.size, size
-            raise ValueError(
-                f"{folder / name} is {rows}x{columns} pixels (rows x columns) but {other} is {most_rows}x{most_columns}: "
-                f"bring all to one size with --data.resize {most_rows} {most_columns}."
-            )
+            raise unlike(folder / name, head, other, Header(mode, size))
     return Header(mode, resize or size)
+
+
+def check_mode(where: Path | str, mode: str, channels: int | None) -> None:
+    """ValueError naming an image whose mode is not supported, or is not converted to so many channels."""
+    if mode not in (*BYTES.values(), *DEPTHS):
+        remedy = "convert it to 8 bits per channel, 16-bit grey or an array of a float dtype (.npy)"
+        raise ValueError(f"{where} stores pixels of mode {mode}, which is not supported: {remedy}.")
+    if mode in DEPTHS and channels not in (None, channels_of(mode)):
+        raise ValueError(f"{where} is {_spoken(mode)}, which is not converted: leave out --data.channels {channels}.")
+
+
+def unlike(where: Path | str, found: Header, other: Path | str, common: Header) -> ValueError:
+    """The sentence on two images of unequal mode, or else of unequal size."""
+    if found.mode != common.mode:
+        remedy = "convert all to one kind, for instance with --data.channels 3"
+        return ValueError(f"{where} is {_spoken(found.mode)} but {other} is {_spoken(common.mode)}: {remedy}.")
+    rows, columns = common.size
+    return ValueError(
+        f"{where} is {found.size[0]}x{found.size[1]} pixels (rows x columns) but {other} is {rows}x{columns}: "
+        f"bring all to one size with --data.resize {rows} {columns}."
+    )
 
 
 def decode(path: Path, mode: str, shape: tuple[int, int, int], resize: Size | None) -> Shaped[np.ndarray, "channel row column"]:
@@ -187,21 +222,32 @@ def decode(path: Path, mode: str, shape: tuple[int, int, int], resize: Size | No
     return image
 
 
-def pixels(path: Path, mode: str, resize: Size | None = None) -> Shaped[np.ndarray, "channel row column"]:
+def pixels(picture: Path | Packed, mode: str, resize: Size | None = None) -> Shaped[np.ndarray, "channel row column"]:
     """The native pixels of an image file, turned upright; BrokenImageError naming the file if it cannot be decoded."""
-    with _naming(path), Image.open(path, formats=FORMATS) as image:
+    if mode in DEEP:
+        return _deep(picture, resize)
+    with _opened(picture) as image:
         if _has_exif(image):
             ImageOps.exif_transpose(image, in_place=True)
-        if mode in DEEP:
-            return _deep(path, resize)
         if mode in DEPTHS:
             deep = np.asarray(image).astype(DEPTHS[mode])[None]
             return resized(deep, resize) if resize else deep
-        picture = image if image.mode == mode else image.convert(mode)
-        if resize and picture.size != (resize[1], resize[0]):
-            picture = picture.resize((resize[1], resize[0]), Image.Resampling.BICUBIC, _centre(picture.size, resize))
-        array = np.asarray(picture)
+        native = image if image.mode == mode else image.convert(mode)
+        if resize and native.size != (resize[1], resize[0]):
+            native = native.resize((resize[1], resize[0]), Image.Resampling.BICUBIC, _centre(native.size, resize))
+        array = np.asarray(native)
     return np.ascontiguousarray(array.transpose(2, 0, 1)) if array.ndim == 3 else np.array(array)[None]
+
+
+@contextmanager
+def naming(where: Path | str) -> Iterator[None]:
+    """Whatever a decoder raises as a BrokenImageError of one sentence that names the file, or the sample packed into one."""
+    try:
+        yield
+    except Exception as error:  # Pillow's decoders raise nearly every kind of exception on damaged files
+        alone = "replace or delete it, or leave such files out with --data.skip-broken"
+        remedy = alone if isinstance(where, Path) else "replace the sample or leave it out"
+        raise BrokenImageError(f"{where} cannot be decoded as an image ({reason(error, where)}): {remedy}.") from error
 
 
 def channels_of(mode: str) -> int:
@@ -242,6 +288,18 @@ def _has(name: str, suffixes: tuple[str, ...]) -> bool:
     return name.lower().endswith(suffixes) and not name.startswith(".")
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; no for a link to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_store(entry: os.DirEntry[str]) -> bool:
+    return _has(entry.name, STORES) and _is_folder(entry)
+
+
 def _mode(image: ImageFile.ImageFile, channels: int | None) -> str:
     if image.mode.startswith("I;16"):
         return "I;16"
@@ -276,19 +334,25 @@ def _centre(size: Size, resize: Size) -> tuple[float, float, float, float]:
     return left, top, min(left + wide, columns), min(top + high, rows)
 
 
-def _deep(path: Path, resize: Size | None) -> Shaped[np.ndarray, "channel row column"]:
+def _deep(picture: Path | Packed, resize: Size | None) -> Shaped[np.ndarray, "channel row column"]:
     from pixelpath.data.stacks import needs
 
-    array = needs("imagecodecs", "arrays", path).png_decode(path.read_bytes())
-    deep = np.ascontiguousarray(array.transpose(2, 0, 1))
+    codecs = needs("imagecodecs", "arrays", _where(picture))
+    with naming(_where(picture)):
+        if isinstance(picture, Packed):
+            picture.file.seek(0)
+        array = codecs.png_decode(picture.file.read() if isinstance(picture, Packed) else picture.read_bytes())
+        deep = np.ascontiguousarray(array.transpose(2, 0, 1))
     return resized(deep, resize) if resize else deep
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # Pillow's decoders raise nearly every kind of exception on damaged files
-        reason = str(error).replace(str(path), "the file").rstrip(".") or type(error).__name__
-        remedy = "replace or delete it, or leave such files out with --data.skip-broken"
-        raise BrokenImageError(f"{path} cannot be decoded as an image ({reason}): {remedy}.") from error
+def _opened(picture: Path | Packed) -> Iterator[ImageFile.ImageFile]:
+    """A picture whose header is read."""
+    source = picture.file if isinstance(picture, Packed) else picture
+    with naming(_where(picture)), Image.open(source, formats=FORMATS) as image:
+        yield image
+
+
+def _where(picture: Path | Packed) -> Path | str:
+    return picture.where if isinstance(picture, Packed) else picture

@@ -71,6 +71,8 @@ def fitted(source: Source, workers: int | None, how: Normalisation, nodata: floa
         moments = (added(moments),) * len(each)
     rows = zip(moments, found, chosen, hurdles, strict=True)
     centred = [_centred(*row, integer=source.dtype.kind in "iu") for row in rows]
+    for channel, (constants, seen, transform) in enumerate(zip(centred, each, chosen, strict=True)):
+        _check_span(source.dtype, channel, seen, transform, *constants)
     return tuple(
         Constants(mean, deviation, transform, hurdle, _range(seen))
         for (mean, deviation), transform, hurdle, seen in zip(centred, chosen, hurdles, each, strict=True)
@@ -138,6 +140,19 @@ def _check_domain(
             f"{seen.lowest:g}), of which log1p with a scale of {-bound:g} knows no logarithm: choose "
             f"--data.normaliser.kind asinh or signed-log."
         )
+
+
+def _check_span(dtype: np.dtype, channel: int, seen: Seen, transform: Transform, mean: float, deviation: float) -> None:
+    """ValueError for floats whose distances from the mean, or their deviation, are beyond what they are worked out in."""
+    width = np.finfo(np.float32 if dtype.itemsize < 8 and isinstance(transform, Identity) else np.float64)
+    ends = (seen.lowest, seen.highest) if isinstance(transform, Identity) else (mean, mean)
+    farthest = max(2 * deviation, ends[1] - mean, mean - ends[0])
+    if dtype.kind != "f" or (farthest <= float(width.max) and 2 * deviation >= float(width.tiny)):
+        return
+    raise ValueError(
+        f"Channel {channel} (the first is 0) spans {seen.lowest:g} to {seen.highest:g} with a deviation of {deviation:g}, which "
+        f'{width.dtype} cannot work with: say what means "not measured" with --data.nodata, or bring the values nearer to 1.'
+    )
 
 
 def _moments(

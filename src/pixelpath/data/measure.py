@@ -49,7 +49,8 @@ class Sums:
         if total == 0:
             return self
         step = other.mean - self.mean
-        squares = self.squares + other.squares + step**2 * (self.count * other.count / total)
+        # step * step may overflow to infinity, which is answered later; step**2 would raise
+        squares = self.squares + other.squares + step * step * (self.count * other.count / total)
         return Sums(total, self.mean + step * (other.count / total), squares)
 
 

@@ -66,6 +66,8 @@ def open_split(settings: DataSettings, patch: int | None = None) -> tuple[Source
 
 def open_place(place: Place, settings: DataSettings, patch: int | None, classes: tuple[str, ...] | None = None) -> Source:
     """The images of one side; with `classes` the labels are numbered by these."""
+    if settings.resize is not None and min(settings.resize) < 1:
+        raise ValueError(f"--data.resize is {settings.resize[0]} {settings.resize[1]}: give numbers of pixels above 0.")
     kind = kind_of(place)
     if kind == "pictures" and not _must_stack(place, settings):
         source: Source = _open_folder(place, settings, classes)
@@ -127,12 +129,12 @@ def _open_folder(place: Place, settings: DataSettings, classes: tuple[str, ...] 
 
 def _open_array(place: Place, settings: DataSettings, classes: tuple[str, ...] | None) -> Source:
     images, numbers, names = arrays.read_arrays(place.path, place.part)
+    checked = arrays.check_array(images, str(place.path))
     if classes and names and names != classes:
         raise ValueError(
             f"{place.path} has the classes {', '.join(names[:10])}, unlike the training images: use the same, in order."
         )
     numbers, names = arrays.check_labels(numbers, len(images), names if classes is None else classes, str(place.path))
-    checked = arrays.check_array(images, str(place.path))
     return Arrays(checked, numbers, names, settings.resize, facts=_array_facts(checked, settings))
 
 
@@ -178,20 +180,20 @@ def _names(kind: str, place: Place, classes: tuple[str, ...] | None) -> tuple[li
 
 def _read(kind: str, place: Place, root: Path, names: Sequence[str], settings: DataSettings) -> tuple[Stack, ...]:
     """Every file opened as a stack."""
-    from pixelpath.data import medical, rasters, shards, stores
+    from pixelpath.data import dicom, nifti, rasters, stores, tables, tars
 
     paths = [root / name for name in names]
     if kind == "saved dataset":
-        return tuple(shards.open_saved_dataset(place.path, channels=settings.channels))
+        return tuple(tables.open_saved_dataset(place.path, channels=settings.channels, resize=settings.resize))
     if kind == "parquet files":
-        return tuple(shards.open_parquet(paths, channels=settings.channels))
+        return tuple(tables.open_parquet(paths, channels=settings.channels, resize=settings.resize))
     if kind == "tar shards":
-        return tuple(shards.open_tar_shards(paths, channels=settings.channels))
+        return tuple(tars.open_tar_shards(paths, channels=settings.channels, resize=settings.resize))
     if kind == "DICOM files":
-        return tuple(medical.open_dicom(root, names))
+        return tuple(dicom.open_dicom(root, names))
     readers: dict[str, Callable[[Path], Stack]] = {
         "stores": lambda path: stores.open_store(path, place.variable),
-        "NIfTI files": lambda path: medical.open_nifti(path, settings.axis),
+        "NIfTI files": lambda path: nifti.open_nifti(path, settings.axis),
         "pictures": lambda path: rasters.open_geotiff(path) if rasters.is_geotiff(path) else rasters.open_tiff(path),
         "arrays": lambda path: _array_stack(path, place, settings),
     }

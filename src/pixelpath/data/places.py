@@ -6,6 +6,7 @@ their own, like train and test. A *kind* is a set of file endings with one reade
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pixelpath.data import arrays, files
 
 TRAIN = ("train",)
 HELD_OUT = ("val", "valid", "validation", "test")
-STORES = (".h5", ".hdf5", ".nc", ".nc4", ".cdf", ".zarr")
+STORES = (".h5", ".hdf5", ".nc", ".nc4", ".cdf", ".zarr", ".zarr.zip")
 KINDS = {
     "pictures": files.IMAGES,
     "arrays": arrays.ARRAYS,
@@ -43,8 +44,7 @@ class Place:
 def parts(path: Path) -> tuple[Place, Place | None]:
     """Where the training images are, and where the data's own held-out images are if it has any."""
     place = _place(path)
-    if not place.path.exists():
-        raise FileNotFoundError(f"{place.path} does not exist: give {ACCEPTED}.")
+    _check_there(place.path)
     if place.variable is not None:
         return place, None
     path = place.path
@@ -58,12 +58,25 @@ def parts(path: Path) -> tuple[Place, Place | None]:
     return place, None
 
 
+def _check_there(path: Path) -> None:
+    """FileNotFoundError for nothing at all; ValueError for pipes and devices, which would be waited for without end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        why = "" if isinstance(error, FileNotFoundError) else f" or cannot be reached ({error.strerror})"
+        raise FileNotFoundError(f"{path} does not exist{why}: give {ACCEPTED}.") from error
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise ValueError(f"{path} is neither a file nor a folder: give {ACCEPTED}.")
+
+
 def _place(path: Path) -> Place:
     """A path as given, split into the file and the variable within it."""
     text = str(path)
     if "::" not in text:
         return Place(path)
     file, _, variable = text.partition("::")
+    if not file:
+        raise ValueError(f"{text} names no file before the two colons: write FILE::VARIABLE.")
     if not variable:
         raise ValueError(f"{text} names no variable after the two colons: write {file}::VARIABLE, or {file} alone.")
     if not file.lower().endswith(STORES):
@@ -72,9 +85,9 @@ def _place(path: Path) -> Place:
 
 
 def _parts_of_folder(path: Path) -> tuple[Place, Place | None]:
-    from pixelpath.data import shards
+    from pixelpath.data import tables
 
-    saved = shards.saved_splits(path)
+    saved = tables.saved_splits(path)
     if saved:
         held_out = next((saved[name] for name in HELD_OUT if name in saved), None)
         return Place(saved.get("train", next(iter(saved.values())))), None if held_out is None else Place(held_out)
@@ -90,7 +103,7 @@ def _parts_of_folder(path: Path) -> tuple[Place, Place | None]:
 def _parts_by_name(path: Path) -> tuple[Place, Place | None] | None:
     """Shards called train-*.parquet and test-*.parquet (or .tar), in the folder or in its folder data."""
     for folder in (path, path / "data"):
-        names = [entry.name for entry in files.visible(folder) if folder.is_dir()] if folder.is_dir() else []
+        names = [entry.name for entry in files.visible(folder) if files.is_file(entry)] if folder.is_dir() else []
         shards = [name for name in names if name.lower().endswith((".parquet", ".tar"))]
         chosen = {part: tuple(name for name in shards if name.startswith(f"{part}-")) for part in (*TRAIN, *HELD_OUT)}
         if chosen["train"]:
@@ -126,6 +139,6 @@ def kind_of(place: Place) -> str:
 
 
 def _is_dicom(path: Path) -> bool:
-    from pixelpath.data import medical
+    from pixelpath.data import dicom
 
-    return path.is_file() and medical.looks_like_dicom(path)
+    return path.is_file() and dicom.looks_like_dicom(path)

@@ -122,6 +122,9 @@ def _chosen(path: Path, variables: Mapping[str, Variable], wanted: str | None) -
         if unknown is not None:
             held = ", ".join([name for name in variables if name][:SHOWN]) or "no named variable"
             raise ValueError(f"{path} holds no variable {unknown}: use --data.path FILE::NAME with one that is there ({held}).")
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{path}::{wanted} names {twice} twice: name every variable once.")
         chosen = tuple(variables[name] for name in names)
     elif wanted is not None:
         chosen = (variables[wanted],)

@@ -79,7 +79,9 @@ def views_of(rows: int, columns: int, turned: bool) -> dict[str, View]:
     return AS_IS | MIRRORED | (TURNED if rows == columns else {})
 
 
-def nearest(images: Signatures, among: Signatures | None = None, views: dict[str, View] = AS_IS) -> Nearest:
+def nearest(
+    images: Signatures, among: Float[np.ndarray, "other channel block columns"] | None = None, views: dict[str, View] = AS_IS
+) -> Nearest:
     """The nearest of `among` (None: of the images themselves, but for the image itself), by signatures."""
     others = images if among is None else among
     rows = np.ascontiguousarray(others.reshape(len(others), -1), np.float32)

@@ -39,10 +39,21 @@ class Generator(nn.Module):
     """decode(D(sigma noise, sigma, label)), D guided by `scale` against itself without label; sigma is the highest shifted level.
 
     One-step generation by a consistency model (Song et al. 2023, arXiv 2303.01469, algorithm 1 with one step).
+    Raises ValueError for a normaliser with a curve or a hurdle, and for a denoiser that is asked for more than classes.
     """
 
     def __init__(self, denoiser: Denoiser, normaliser: Normaliser, sigma: float, scale: float = 1.0) -> None:
         super().__init__()
+        if not normaliser.affine:
+            raise ValueError(
+                "Only affine normalisers can be exported, and this run's values went through a curve or a hurdle: sample with "
+                "pixelpath sample, or train with --data.normaliser.kind affine."
+            )
+        if denoiser.backbone.numbers is not None or denoiser.backbone.beside is not None:
+            raise ValueError(
+                "Only classes can be asked of an exported file, and this run is asked for numbers or images beside: sample with "
+                "pixelpath sample."
+            )
         self.denoiser, self.normaliser, self.sigma, self.scale = denoiser, normaliser, sigma, scale
 
     def forward(self, noise: Images, label: Labels | None = None) -> Native:
@@ -161,7 +172,7 @@ def agreement(made: Native, estimate: Images, normaliser: Normaliser) -> Agreeme
     """
     mean, deviation = (torch.tensor(values).double()[:, None, None] for values in (normaliser.mean, normaliser.deviation))
     exact = replace(normaliser, dtype="float64").decode(estimate)
-    slack = torch.tensor(0.5)
+    slack = torch.tensor(0.5 if normaliser.nodata is None else 1.5)  # decoded values step off nodata
     if normaliser.lowest is None:
         slack = torch.finfo(made.dtype).eps * (exact.abs() + mean.abs())
     else:

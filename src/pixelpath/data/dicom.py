@@ -1,18 +1,14 @@
-"""Radiology: series of DICOM files through pydicom and NIfTI volumes through nibabel, one image per slice, frame or time point.
+"""Series of DICOM files through pydicom, one image per slice or frame.
 
-*Stored* values are those in the file; *rescaled* ones are slope * stored + intercept, as the file says: HU for CT. A *series* is
-what a scanner calls one run; its slices lie one behind the other along the *normal*, the cross product of the directions of rows
-and columns. *Padding* fills the pixels that the scanner did not see.
+A *series* is what a scanner calls one run; its slices lie one behind the other along the *normal*, the cross product of the
+directions of rows and columns. *Padding* fills the pixels that the scanner did not see.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,25 +18,17 @@ from jaxtyping import Int, Shaped
 
 from pixelpath.data.arrays import DTYPES
 from pixelpath.data.facts import Facts
+from pixelpath.data.reading import UNSCALED, Scale, UnreadableError, check_exists, reading, rescaled
 from pixelpath.data.stacks import EVERYTHING, Stack, needs
 
-Scale = tuple[float, float]
-
-UNSCALED: Scale = (1.0, 0.0)
+WANTED = "a folder of DICOM files, or one such file"
 DIRECTORY = "1.2.840.10008.1.3.10"  # the class of DICOMDIR files, which only list others (PS3.4, table B.5-1)
-MOST_UNZIPPED = 2**28  # bytes of a compressed volume that is unpacked whole, so that reading slice after slice takes linear time
 HEADER = (
     *("SeriesInstanceUID", "Modality", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation"),
     *("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "PixelPaddingValue"),
     *("RedPaletteColorLookupTableDescriptor", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
-
-_unzipping = threading.Lock()
-
-
-class UnreadableError(ValueError):
-    """A file whose images cannot be read, told in one sentence."""
 
 
 class Slice(NamedTuple):
@@ -79,54 +67,7 @@ class DicomStack:
                 f"{piece.file} has shape {planes.shape} but was {self.shape[1:]} when first opened: "
                 "leave the data unchanged during a run."
             )
-        return _rescaled(planes[:, rows, columns], piece.scale, self.dtype, piece.file)
-
-
-@dataclass(frozen=True, eq=False)
-class NiftiStack:
-    """The slices of one NIfTI volume along an axis, time point after time point; made by `open_nifti`."""
-
-    path: Path
-    volume: tuple[int, int, int, int]
-    """The lengths of the volume's axes x, y, z and of time."""
-    stored: np.dtype
-    offset: int
-    scale: Scale
-    axis: int
-    dtype: np.dtype
-    facts: Facts
-    labels: Int[np.ndarray, "count"] | None = None
-    classes: tuple[str, ...] | None = None
-    whole: bool = True
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        rows, columns = (self.volume[axis] for axis in range(3) if axis != self.axis)
-        return self.volume[self.axis] * self.volume[3], 1, rows, columns
-
-    def name(self, index: int) -> str:
-        time, place = divmod(index, self.volume[self.axis])
-        slice_name = f"{'xyz'[self.axis]}={place:04d}"
-        return slice_name if self.volume[3] == 1 else f"t={time:03d},{slice_name}"
-
-    def read(self, index: int, rows: slice = EVERYTHING, columns: slice = EVERYTHING) -> Shaped[np.ndarray, "channel row column"]:
-        time, place = divmod(index, self.volume[self.axis])
-        window: list[Any] = [rows, columns, time]
-        window.insert(self.axis, place)
-        with _reading(self.path, "NIfTI"):
-            values = np.array(self._unscaled(tuple(window)))[None]
-        return _rescaled(values, self.scale, self.dtype, self.path)
-
-    def _unscaled(self, window: tuple[Any, ...]) -> np.ndarray:
-        """Stored values: of a plain file mapped, of a small compressed one from the unpacked volume, else unpacked up to them."""
-        arrayproxy = needs("nibabel.arrayproxy", "medical", self.path)
-        lazy = arrayproxy.ArrayProxy(str(self.path), (self.volume, self.stored, self.offset))
-        if not self.path.name.lower().endswith(".gz"):
-            return lazy.get_unscaled()[window]
-        if math.prod(self.volume) * self.stored.itemsize > MOST_UNZIPPED:
-            return lazy[window]
-        with _unzipping:
-            return _unzipped(str(self.path), self.path.stat().st_mtime_ns, self.volume, self.stored, self.offset)[window]
+        return rescaled(planes[:, rows, columns], piece.scale, self.dtype, piece.file)
 
 
 def looks_like_dicom(path: Path) -> bool:
@@ -159,42 +100,8 @@ def open_dicom(path: Path, names: Sequence[str]) -> list[Stack]:
         if header is not None:
             series.setdefault(header.series, []).append(header)
     if not series:
-        raise ValueError(f"{path} holds no DICOM images: give a folder of DICOM files, or one such file.")
+        raise ValueError(f"{path} holds no DICOM images: give {WANTED}.")
     return [_series(path, members) for members in series.values()]
-
-
-def open_nifti(path: Path, axis: int = 2) -> Stack:
-    """The slices of a NIfTI volume (.nii, .nii.gz) along its axis 0, 1 or 2; time points follow each other as further images.
-
-    A slice has the first of the two other axes as rows and the second as columns: values lie as they are stored, whatever the
-    header says of left and right. Slope and intercept (unless 1 and 0) make float32 of the stored values, float64 of float64.
-    Of a plain file only a window is read. Compressed volumes of up to 256 MiB are unpacked whole, and the last two kept; larger
-    ones up to the window, each time, so use gunzip on these. Raises ValueError naming the file: no NIfTI, cut short, more axes,
-    another dtype; FileNotFoundError.
-    """
-    if axis not in (0, 1, 2):
-        raise ValueError(f"{path} has no spatial axis {axis}: slice it along --data.axis 0, 1 or 2.")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: give a .nii or .nii.gz file.")
-    nibabel = needs("nibabel", "medical", path)
-    with _reading(path, "NIfTI"):
-        image = nibabel.load(path)
-    if not isinstance(image, nibabel.Nifti1Image):
-        raise ValueError(f"{path} is not a NIfTI file: convert it to one, or give it the ending of its kind.")
-    lazy, sides = image.dataobj, tuple(int(side) for side in image.shape)
-    if len(sides) < 2 or 0 in sides or any(side > 1 for side in sides[4:]):
-        raise ValueError(f"{path} has shape {sides}: give a volume of 2 or 3 axes, and time as the fourth.")
-    volume = (*sides[:2], sides[2] if len(sides) > 2 else 1, sides[3] if len(sides) > 3 else 1)
-    stored = np.dtype(lazy.dtype)
-    if stored.newbyteorder("=").name not in DTYPES:
-        raise ValueError(f"{path} stores {stored}: convert it to one of {', '.join(DTYPES)}.")
-    needed = lazy.offset + math.prod(volume) * stored.itemsize
-    if not path.name.lower().endswith(".gz") and path.stat().st_size < needed:
-        raise ValueError(f"{path} ends after {path.stat().st_size} of {needed} bytes: copy it again.")
-    scale = (float(lazy.slope), float(lazy.inter))
-    scaled = np.dtype("float64" if stored.itemsize == 8 else "float32")
-    dtype = stored.newbyteorder("=") if scale == UNSCALED else scaled
-    return NiftiStack(path, volume, stored, int(lazy.offset), scale, axis, dtype, Facts("nifti"))
 
 
 @dataclass(frozen=True)
@@ -220,9 +127,8 @@ class _File:
 def _header(path: Path, name: str) -> _File | None:
     """The header of one file, None for a DICOMDIR; ValueError if its image cannot be read."""
     pydicom = needs("pydicom", "medical", path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: give a folder of DICOM files, or one such file.")
-    with _reading(path, "DICOM"), path.open("rb") as file:
+    check_exists(path, WANTED)
+    with reading(path, "a DICOM file"), path.open("rb") as file:
         found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(HEADER))
         if found.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY:
             return None
@@ -404,48 +310,10 @@ def _nodata(files: Sequence[_File], dtype: np.dtype) -> float | None:
 def _stored_pixels(piece: Slice) -> np.ndarray:
     """The decoded frame [row, column] or [row, column, channel]; YBR and palettes as RGB."""
     pixels, pydicom = needs("pydicom.pixels", "medical", piece.file), needs("pydicom", "medical", piece.file)
-    with _reading(piece.file, "DICOM"):
+    with reading(piece.file, "a DICOM file"):
         # of a deflated file nothing can be read alone
         source = pydicom.dcmread(piece.file) if piece.deflated else piece.file
         stored = pixels.pixel_array(source, index=piece.frame)
         if piece.palette:
             stored = pixels.apply_color_lut(stored, pydicom.dcmread(piece.file, stop_before_pixels=True))
     return stored
-
-
-def _rescaled(
-    stored: Shaped[np.ndarray, "channel row column"], scale: Scale, dtype: np.dtype, path: Path
-) -> Shaped[np.ndarray, "channel row column"]:
-    """slope * stored + intercept as a fresh array: integers exactly, floats computed in float64."""
-    if scale == UNSCALED and stored.dtype.newbyteorder("=") == dtype:
-        return np.array(stored, dtype, order="C")
-    if dtype.kind == "f":
-        return np.ascontiguousarray(stored.astype(np.float64) * scale[0] + scale[1], dtype=dtype)
-    values = stored.astype(np.int64) * int(scale[0]) + int(scale[1])
-    limits = np.iinfo(dtype)
-    if values.size and not (limits.min <= values.min() and values.max() <= limits.max):
-        raise ValueError(
-            f"{path} holds the value {values.min() if values.min() < limits.min else values.max()}, which its header rules out "
-            f"({dtype}): write it with as many bits stored as it uses."
-        )
-    return np.ascontiguousarray(values, dtype=dtype)
-
-
-@functools.lru_cache(2)
-def _unzipped(path: str, changed: int, volume: tuple[int, int, int, int], stored: np.dtype, offset: int) -> np.ndarray:
-    """The whole of a compressed volume; by `changed`, the time of its last change, a new file is told from an old one."""
-    arrayproxy = needs("nibabel.arrayproxy", "medical", Path(path))
-    return arrayproxy.ArrayProxy(path, (volume, stored, offset)).get_unscaled()
-
-
-@contextmanager
-def _reading(path: Path, kind: str) -> Iterator[None]:
-    """Whatever the reader raises, and it may be anything on a damaged file, as one sentence that names the file."""
-    try:
-        yield
-    except UnreadableError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).replace(str(path), "the file").split()).rstrip(".") or type(error).__name__
-        remedy = "copy it again, or leave it out"
-        raise ValueError(f"{path} cannot be read as a {kind} file ({reason}): {remedy}.") from error

@@ -1,0 +1,779 @@
+"""A hundred and more bad inputs, and the one sentence that answers each: which file or setting, what is wrong, what to do.
+
+A case is what it is called, a function that makes the bad thing below a folder and returns the settings that name it, and words
+that the sentence must hold. Most are read as `train` reads its data before its first step; some go through the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import re
+import socket
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.commands.application import call, files, train
+
+from pixelpath import cli
+from pixelpath.commands.prepare import read_data
+from pixelpath.data.settings import DataSettings
+from pixelpath.data.sources import gather
+from pixelpath.data.transforms import Normalisation
+from pixelpath.recipes.rows import table
+
+RANDOM = np.random.default_rng(0)
+RECIPE = table()["digits-diffusion"]
+GREY = RANDOM.integers(0, 256, (8, 8), np.uint8)
+BYTES = RANDOM.integers(0, 256, (10, 8, 8), np.uint8)
+FLOATS = RANDOM.normal(2, 1, (10, 1, 8, 8)).astype(np.float32)
+
+Make = Callable[[Path], DataSettings]
+Case = tuple[str, Make, str]
+
+
+def reads(settings: DataSettings) -> None:
+    """What `train` does with its data before the first step, and a look at every image of both sides."""
+    data = read_data(replace(RECIPE, data=replace(settings, workers=0)))
+    for side, given in ((data.training, data.given), (data.held_out, data.given_held_out)):
+        everything = range(len(side))
+        data.normaliser.encode(torch.from_numpy(gather(side, everything)))
+        if given is not None:
+            given.condition(everything, torch.zeros(len(side), dtype=torch.int64))
+
+
+def check_sentence(said: str, where: Path) -> None:
+    """One line, one full stop at its end, the file or the setting, and after a colon the remedy."""
+    assert said.endswith("."), said
+    assert "\n" not in said, said
+    assert "came from inside" not in said, said
+    assert str(where) in said or "--" in said, said
+    assert re.search(r": [a-z-].*\w", said.replace(str(where), "")), said
+    assert not re.search(r"<[\w.]+ object|Traceback|Error\b|_io\.", said), said
+
+
+# What bad things are made of
+
+
+def cut(content: bytes, share: float = 0.5) -> bytes:
+    return content[: int(len(content) * share)]
+
+
+def encoded(pixels: np.ndarray | Image.Image = GREY, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(file, kind, **options)
+    return file.getvalue()
+
+
+PNG = encoded()
+
+
+def folder(bad: dict[str, bytes], good: int = 0, **settings: Any) -> Make:
+    """A folder with these files and so many good pictures."""
+
+    def make(tmp: Path) -> DataSettings:
+        for name, content in {**{f"{number}.png": PNG for number in range(good)}, **bad}.items():
+            (tmp / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp / "data" / name).write_bytes(content)
+        return DataSettings(tmp / "data", **settings)
+
+    return make
+
+
+def file(name: str, content: bytes | Callable[[Path], Any], variable: str = "", **settings: Any) -> Make:
+    """A file of these bytes, or written by a function, and perhaps a variable in it."""
+
+    def make(tmp: Path) -> DataSettings:
+        path = tmp / name
+        path.write_bytes(content) if isinstance(content, bytes) else content(path)
+        return DataSettings(Path(f"{path}::{variable}") if variable else path, **settings)
+
+    return make
+
+
+def npy(values: Any, labels: Any = None, **settings: Any) -> Make:
+    """An array in a .npy file, perhaps with labels beside it."""
+
+    def make(tmp: Path) -> DataSettings:
+        np.save(tmp / "a.npy", np.asarray(values), allow_pickle=True)
+        if labels is not None:
+            np.save(tmp / "a_labels.npy", np.asarray(labels), allow_pickle=True)
+        return DataSettings(tmp / "a.npy", **settings)
+
+    return make
+
+
+def npz(**values: Any) -> Make:
+    return file("a.npz", lambda path: np.savez(path, **values))
+
+
+def saved(values: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, values, allow_pickle=True)
+    return content.getvalue()
+
+
+def two(write: Callable[[Path, Any], Any], ending: str, *each: Any, **settings: Any) -> Make:
+    """A folder of two files."""
+
+    def make(tmp: Path) -> DataSettings:
+        (tmp / "data").mkdir()
+        for name, content in zip("ab", each, strict=True):
+            write(tmp / "data" / f"{name}{ending}", content)
+        return DataSettings(tmp / "data", **settings)
+
+    return make
+
+
+def shortened(make: Make, share: float = 0.5) -> Make:
+    """The same file, cut off."""
+
+    def act(tmp: Path) -> DataSettings:
+        settings = make(tmp)
+        path = Path(str(settings.path).partition("::")[0])
+        path.write_bytes(cut(path.read_bytes(), share))
+        return settings
+
+    return act
+
+
+# Pictures
+
+def header_png(rows: int, columns: int) -> bytes:
+    """A PNG that says of itself to be very large."""
+    import struct
+    import zlib
+
+    head = b"IHDR" + struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
+    return PNG[:8] + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head)) + PNG[33:]
+
+
+PICTURES: list[Case] = [
+    ("PNG cut off", folder({"b.png": cut(PNG)}, 6), "b.png cannot be decoded as an image"),
+    ("PNG cut in its header", folder({"b.png": PNG[:20]}, 6), "b.png cannot be decoded as an image"),
+    ("JPEG cut off", folder({f"{n}.jpg": encoded(BYTES[n], "JPEG") for n in range(3)} | {"b.jpg": cut(encoded(BYTES[0], "JPEG"))}), "b.jpg cannot be decoded"),
+    ("WebP cut off", folder({"b.webp": cut(encoded(kind="WEBP"))}), "b.webp cannot be decoded"),
+    ("GIF cut off", folder({"b.gif": cut(encoded(kind="GIF"))}), "b.gif cannot be decoded"),
+    ("BMP cut off", folder({"b.bmp": cut(encoded(kind="BMP"))}, 6), "b.bmp cannot be decoded"),
+    ("plain TIFF cut off", folder({"b.tif": cut(encoded(kind="TIFF")), "a.tif": encoded(kind="TIFF")}, held_out_share=0.0), "b.tif"),
+    ("no bytes", folder({"b.png": b""}, 6), "b.png cannot be decoded"),
+    ("text called PNG", folder({"b.png": b"not a picture"}, 6), "b.png cannot be decoded"),
+    ("HTML called JPEG", folder({"b.jpg": b"<html>404</html>"}, 6), "b.jpg cannot be decoded"),
+    ("all broken, all skipped", folder({"a.png": b"", "b.png": b"x"}, skip_broken=True), "None of the 2 image files"),
+    ("grey and RGB", folder({"b.png": encoded(np.stack([GREY] * 3, -1))}, 6), "--data.channels 3"),
+    ("8 and 16 bits", folder({"b.png": encoded(GREY.astype(np.uint16))}, 6), "16-bit grey"),
+    ("32-bit integers among PNGs", folder({"b.tif": encoded(GREY.astype(np.int32), "TIFF")}, 6), "pixels of mode I"),
+    ("16 bits, channels asked for", folder({"b.png": encoded(GREY.astype(np.uint16))}, channels=3), "leave out --data.channels 3"),
+    ("two sizes", folder({"b.png": encoded(GREY[:6])}, 6), "--data.resize 8 8"),
+    ("a bomb", folder({"b.png": header_png(60000, 60000)}, 6), "b.png cannot be decoded"),
+    ("a bomb alone", folder({"b.png": header_png(14000, 14000)}, resize=(8, 8)), "b.png cannot be decoded"),
+    ("0 rows", folder({"b.png": header_png(0, 8)}, 6), "b.png cannot be decoded"),
+    ("a patch that does not divide", folder({"b.png": encoded(BYTES[0, :, :6])}), "use --data.resize 8 8"),
+    ("alpha of grey", folder({}, 6, alpha="premultiplied"), "leave --data.alpha premultiplied away"),
+    ("alpha of 4 float channels", npy(np.ones((6, 4, 8, 8), np.float32), alpha="premultiplied"), "not RGBA integers"),
+    ("alpha of signed RGBA", npy(np.ones((6, 4, 8, 8), np.int8), alpha="premultiplied"), "not RGBA integers"),
+    ("nodata between 8-bit values", folder({}, 6, nodata=0.5), "give another --data.nodata"),
+    ("nodata below 8-bit values", folder({}, 6, nodata=-1), "give another --data.nodata"),
+    ("nodata NaN of integers", folder({}, 6, nodata=float("nan")), "give another --data.nodata"),
+    ("nodata everywhere", npy(np.full((9, 8, 8), 7, np.uint8), nodata=7), "only nodata (7"),
+    ("resize with nodata", folder({}, 6, nodata=0, resize=(4, 4)), "--data.resize would mix"),
+    ("resize to nothing", folder({}, 6, resize=(0, 8)), "--data.resize"),
+    ("resize to less than nothing", folder({}, 6, resize=(-4, 8)), "--data.resize"),
+    ("a class as if by accident beside pictures", folder({"cats/0.png": PNG, "1.png": PNG}), "into class folders"),
+    ("an empty class", folder({"cats/0.png": PNG, "dogs/readme.txt": b""}), "fill it or delete it"),
+]  # fmt: skip
+
+# Folders and places
+
+
+def empty(tmp: Path) -> DataSettings:
+    (tmp / "data").mkdir()
+    return DataSettings(tmp / "data")
+
+
+def special(name: str, act: Callable[[Path], Any]) -> Make:
+    """Something that is neither a file nor a folder, alone or, as DATA/..., among good pictures."""
+
+    def make(tmp: Path) -> DataSettings:
+        (tmp / name).parent.mkdir(parents=True, exist_ok=True)
+        act(tmp / name)
+        return DataSettings(tmp / name.split("/")[0])
+
+    return make
+
+
+def bound(path: Path) -> None:
+    here = Path.cwd()
+    os.chdir(path.parent)  # the names of sockets are short
+    try:
+        with socket.socket(socket.AF_UNIX) as plug:
+            plug.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+def only(name: str) -> Make:
+    return lambda tmp: DataSettings(tmp / name)
+
+
+def around(tmp: Path) -> DataSettings:
+    for name in ("cats", "dogs"):
+        (tmp / "data" / name).mkdir(parents=True)
+        (tmp / "data" / name / "0.png").write_bytes(PNG)
+    (tmp / "data" / "all").symlink_to(tmp / "data")
+    return DataSettings(tmp / "data")
+
+
+PLACES: list[Case] = [
+    ("nothing there", only("nowhere"), "does not exist"),
+    ("a name of 500 letters", only("x" * 500), "does not exist"),
+    ("an empty folder", empty, "holds no images"),
+    ("only hidden files", folder({".a.png": PNG, "__MACOSX/b.png": PNG}), "holds no images"),
+    ("only other files", folder({"readme.md": b"", "notes.txt": b"x"}), "holds no images"),
+    ("a file of no known kind", file("a.xyz", b"x"), "is of no kind that can be read"),
+    ("a file without ending", file("data", b"x"), "is of no kind that can be read"),
+    ("pictures and arrays", folder({"a.npy": saved(BYTES)}, 3), "keep one kind in a folder"),
+    ("pictures and a table of scans", folder({"a.dcm": b"x"}, 3), "keep one kind in a folder"),
+    ("a pipe", special("pipe", os.mkfifo), "neither a file nor a folder"),
+    ("a pipe called .npy", special("pipe.npy", os.mkfifo), "neither a file nor a folder"),
+    ("a pipe called .npz", special("pipe.npz", os.mkfifo), "neither a file nor a folder"),
+    ("a pipe called .png in a folder", special("data/a.png", os.mkfifo), "holds no images"),
+    ("a pipe called .png in a class", special("data/cats/a.png", os.mkfifo), "holds no images"),
+    ("a socket", special("plug.png", bound), "neither a file nor a folder"),
+    ("a device", lambda tmp: DataSettings(Path("/dev/null")), "neither a file nor a folder"),
+    ("a link to itself", special("loop", lambda path: path.symlink_to(path)), "does not exist"),
+    ("a link to itself in a folder", special("data/loop", lambda path: path.symlink_to(path)), "holds no images"),
+    ("a link to nothing", special("data/a.png", lambda path: path.symlink_to("gone.png")), "a.png cannot be decoded"),
+    ("a class that holds all classes", around, "leads back"),
+    ("no variable after the colons", only("a.h5::"), "names no variable after the two colons"),
+    ("a variable of an array", file("a.npy", saved(BYTES), "x"), "which only stores have"),
+    ("a variable of a folder", only("data::x"), "which only stores have"),
+    ("nothing but colons", lambda tmp: DataSettings(Path("::x")), "names no file before the two colons"),
+    ("a variable of a store that is not there", only("a.h5::x"), "does not exist"),
+    ("held-out images that are not there", lambda tmp: replace(folder({}, 6)(tmp), held_out=tmp / "gone"), "does not exist"),
+    ("held-out images of another size", lambda tmp: replace(folder({}, 6)(tmp), held_out=folder({"a.png": encoded(np.zeros((12, 8), np.uint8))})(tmp / "other").path), "give both the same size"),
+    ("held-out images of another class", lambda tmp: replace(folder({"cats/0.png": PNG, "dogs/0.png": PNG})(tmp), held_out=folder({"cats/0.png": PNG, "cows/0.png": PNG})(tmp / "other").path), "the class cows"),
+    ("held-out images without a class", lambda tmp: replace(folder({"cats/0.png": PNG, "dogs/0.png": PNG})(tmp), held_out=folder({"0.png": PNG})(tmp / "other").path), "images without a class"),
+    ("held-out images that are broken", lambda tmp: replace(folder({}, 6)(tmp), held_out=folder({"0.png": cut(PNG, 0.7)})(tmp / "other").path), "cannot be decoded"),
+    ("a test part that is broken", folder({"train/0.png": PNG, "train/1.png": PNG, "test/0.png": b"x"}), "cannot be decoded"),
+    ("all held out", folder({}, 6, held_out_share=1.0), "change --data.held-out-share"),
+    ("less than none held out", folder({}, 6, held_out_share=-0.1), "change --data.held-out-share"),
+    ("NaN held out", folder({}, 6, held_out_share=float("nan")), "change --data.held-out-share"),
+    ("one image, some held out", folder({}, 1), "lower --data.held-out-share"),
+]  # fmt: skip
+
+# Arrays
+
+
+def pickled(tmp: Path) -> DataSettings:
+    np.save(tmp / "a.npy", np.array([{"a": 1}] * 3, dtype=object), allow_pickle=True)
+    return DataSettings(tmp / "a.npy")
+
+
+def archive(*members: tuple[str, bytes]) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as target, contextlib.suppress(UserWarning):
+            for name, content in members:
+                target.writestr(name, content)
+
+    return write
+
+
+def lying(shape: tuple[int, ...], dtype: str = "|u1") -> bytes:
+    """A .npy file whose header promises more than it holds."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return file.getvalue() + bytes(64)
+
+
+def spoilt(value: float, dtype: str = "float32") -> np.ndarray:
+    values = FLOATS.astype(dtype)
+    values[3, 0, 4, 4] = value
+    return values
+
+
+ARRAYS: list[Case] = [
+    (".npy cut off", shortened(npy(BYTES), 0.8), "a.npy cannot be read as arrays"),
+    (".npy cut in its header", shortened(npy(BYTES), 0.05), "a.npy cannot be read as arrays"),
+    (".npy of no bytes", file("a.npy", b""), "a.npy cannot be read as arrays"),
+    (".npy of text", file("a.npy", b"1,2,3"), "a.npy cannot be read as arrays"),
+    (".npy that promises too much", file("a.npy", lying((10**6, 8, 8))), "a.npy cannot be read as arrays"),
+    (".npy of negative lengths", file("a.npy", lying((-1, 8, 8))), "a.npy cannot be read as arrays"),
+    (".npy beyond all numbers", file("a.npy", lying((2**62, 2**62, 8))), "a.npy cannot be read as arrays"),
+    ("Python objects", pickled, "without Python objects"),
+    ("Python objects as labels", npy(BYTES, np.array([None] * 10)), "without Python objects"),
+    ("complex values", npy(BYTES.astype(np.complex64)), "dtype complex64: convert it"),
+    ("int64", npy(BYTES.astype(np.int64)), "dtype int64: convert it"),
+    ("uint64", npy(BYTES.astype(np.uint64)), "dtype uint64: convert it"),
+    ("bool", npy(BYTES > 9), "dtype bool: convert it"),
+    ("strings", npy([["a"]]), "dtype <U1: convert it"),
+    ("dates", npy(np.zeros((3, 8, 8), "M8[s]")), "dtype datetime64[s]: convert it"),
+    ("records", npy(np.zeros((3, 8, 8), [("r", "u1")])), "convert it to one of"),
+    ("long doubles", npy(BYTES.astype(np.longdouble)), "convert it to one of"),
+    ("no images", npy(BYTES[:0]), "holds no images"),
+    ("no pixels", npy(np.zeros((9, 0, 8), np.uint8)), "holds no images"),
+    ("a number", npy(np.uint8(1)), "has shape ()"),
+    ("one axis", npy(BYTES.ravel()), "give images as [N,H,W]"),
+    ("two axes", npy(GREY), "give images as [N,H,W]"),
+    ("five axes", npy(BYTES[None, None]), "give images as [N,H,W]"),
+    ("too few labels", npy(BYTES, range(9)), "store one integer per image"),
+    ("one label", npy(BYTES, 3), "store one integer per image"),
+    ("labels of two columns", npy(BYTES, np.zeros((10, 2), int)), "store one integer per image"),
+    ("labels between integers", npy(BYTES, np.arange(10.0)), "store integers from 0 up"),
+    ("negative labels", npy(BYTES, range(-1, 9)), "hold -1"),
+    ("labels with a gap", npy(BYTES, [0, 2] * 5), "number the classes from 0 without gaps"),
+    ("labels in the billions", npy(BYTES, [0, 2**40] * 5), "number the classes from 0 without gaps"),
+    ("labels cut off", lambda tmp: (npy(BYTES, range(10))(tmp), (tmp / "a_labels.npy").write_bytes(b"\x93NUMPY"))[0], "a_labels.npy cannot be read"),
+    ("NaN in one image", npy(spoilt(np.nan)), "Image 00000003 holds NaN or infinity"),
+    ("NaN in a float16 image", npy(spoilt(np.nan, "float16")), "Image 00000003 holds NaN or infinity"),
+    ("infinity", npy(spoilt(np.inf)), "Image 00000003 holds NaN or infinity"),
+    ("infinity beside NaN as nodata", npy(spoilt(-np.inf), nodata=float("nan")), "Image 00000003 holds infinity"),
+    ("NaN beside another nodata", npy(spoilt(np.nan), nodata=-9999.0), "Image 00000003 holds NaN"),
+    ("nothing but NaN", npy(FLOATS * np.nan), "say --data.nodata nan"),
+    ("nothing but nodata", npy(FLOATS * np.nan, nodata=float("nan")), "holds no measured value"),
+    ("values whose squares overflow", npy(np.full((6, 8, 8), 1e300) * np.resize([1, -1], (8, 8))), "--data.nodata"),
+    ("values of two sorts, both too large", npy(np.repeat([1e300, -1e300], 3)[:, None, None] * np.ones((8, 8))), "--data.nodata"),
+    ("values too far apart for float32", npy(np.resize([3e38, -3e38], (6, 8, 8)).astype(np.float32)), "float32 cannot work with"),
+    ("values too close for float32", npy(np.resize([1e-42, 0], (6, 8, 8)).astype(np.float32)), "float32 cannot work with"),
+    ("nodata beyond float16", npy(FLOATS.astype(np.float16), nodata=1e6), "give another --data.nodata"),
+    ("a resize of 32-bit integers", npy(BYTES.astype(np.int32), resize=(4, 4)), "--data.resize would round"),
+    ("32-bit integers too far apart", npy(np.where(BYTES > 99, np.int32(2**31 - 2), BYTES)), "convert the images to float32"),
+    (".npz cut off", shortened(npz(images=BYTES)), "a.npz cannot be read as arrays"),
+    (".npz of text", file("a.npz", b"no archive"), "a.npz cannot be read as arrays"),
+    (".npz of no bytes", file("a.npz", b""), "a.npz cannot be read as arrays"),
+    (".npz that is a .npy", file("a.npz", saved(BYTES)), "a.npz"),
+    (".npz without images", npz(a=BYTES, b=BYTES), "holds a, b but no images"),
+    (".npz of nothing", file("a.npz", archive()), "a.npz"),
+    (".npz of images that are objects", npz(images=np.array([None] * 3)), "without Python objects"),
+    (".npz with names of objects", npz(images=BYTES, labels=[0, 1] * 5, class_names=np.array([None, 1])), "without Python objects"),
+    (".npz with one name too few", npz(images=BYTES, labels=[0, 1, 2, 0, 0, 0, 0, 0, 0, 0], class_names=["a", "b"]), "outside 0 to 1"),
+    (".npz with two shapes", npz(train_images=BYTES, test_images=np.zeros((2, 4, 4), np.uint8)), "give both the same size"),
+    (".npz that leads out", file("a.npz", archive(("../../evil.npy", saved(BYTES)))), "a.npz"),
+    (".npz of an absolute path", file("a.npz", archive(("/tmp/evil.npy", saved(BYTES)))), "a.npz"),
+    (".npz that names images twice", file("a.npz", archive(("images.npy", saved(BYTES)), ("images.npy", saved(BYTES[:2])))), "twice"),
+    (".npz of text files", file("a.npz", archive(("images.txt", b"hello"))), "a.npz"),
+    (".npz that promises too much", file("a.npz", archive(("images.npy", lying((10**6, 8, 8))))), "a.npz cannot be read as arrays"),
+    ("tiles larger than images", npy(BYTES, tile=(16,)), "use a smaller --data.tile"),
+    ("tiles that a patch does not divide", npy(BYTES, tile=(6,)), "use --data.tile 8 8"),
+    ("tiles of arrays of two dtypes", folder({"a.npy": saved(GREY), "b.npy": saved(GREY.astype(np.float32))}), "keep one kind of image"),
+    ("arrays of two sizes", folder({"a.npy": saved(GREY), "b.npy": saved(GREY[:4])}), "with --data.tile"),
+    ("a broken array among good ones", folder({"a.npy": saved(GREY), "b.npy": b"x"}), "b.npy cannot be read"),
+    ("labels of one file of two", folder({"a.npy": saved(BYTES), "b.npy": saved(BYTES), "a_labels.npy": saved(np.zeros(10, int))}), "a_labels.npy"),
+]  # fmt: skip
+
+WRONG_SETTINGS: list[tuple[str, Callable[[], object], str]] = [
+    ("a stride without tiles", lambda: DataSettings(stride=(4,)), "say how large tiles are"),
+    ("tiles of nothing", lambda: DataSettings(tile=(0,)), "above 0"),
+    ("negative tiles", lambda: DataSettings(tile=(-8, 8)), "above 0"),
+    ("three sides", lambda: DataSettings(tile=(8, 8, 8)), "one or two numbers"),
+    ("a stride of nothing", lambda: DataSettings(tile=(8,), stride=(0,)), "above 0"),
+    ("tiles and a resize", lambda: DataSettings(tile=(8,), resize=(8, 8)), "give one of them"),
+    ("a scale of nothing", lambda: Normalisation("log1p", scale=0.0), "--data.normaliser.scale"),
+    ("a negative scale", lambda: Normalisation("asinh", scale=-1.0), "--data.normaliser.scale"),
+    ("a scale of NaN", lambda: Normalisation("asinh", scale=float("nan")), "--data.normaliser.scale"),
+    ("a scale without curve", lambda: Normalisation(scale=1.0), "--data.normaliser.scale"),
+    ("a window that falls", lambda: Normalisation("window", window=(5.0, 1.0)), "--data.normaliser.window LOW HIGH"),
+    ("a window of NaN", lambda: Normalisation("window", window=(float("nan"), 1.0)), "--data.normaliser.window LOW HIGH"),
+    ("a window without its kind", lambda: Normalisation("asinh", window=(0.0, 1.0)), "--data.normaliser.kind window"),
+    ("a hurdle in a window", lambda: Normalisation("window", hurdle=True), "--data.normaliser.hurdle"),
+]
+
+
+def normalised(values: np.ndarray, **how: Any) -> Make:
+    return npy(values, normaliser=Normalisation(**how))
+
+
+NORMALISERS: list[Case] = [
+    ("a logarithm of negative values", normalised(FLOATS - 5, kind="log1p", scale=1.0), "--data.normaliser.kind asinh"),
+    ("a logarithm where its data choose", normalised(FLOATS - 5, kind="log1p"), "--data.normaliser.kind asinh"),
+    ("a hurdle without atom", normalised(FLOATS, kind="asinh", hurdle=True), "leave --data.normaliser.hurdle away"),
+    ("quantiles of NaN", normalised(FLOATS * np.nan, kind="quantile"), "holds NaN or infinity"),
+    ("a guess from NaN", normalised(spoilt(np.nan), kind="auto"), "holds NaN or infinity"),
+]
+
+# Stores
+
+
+def hdf5(path: Path, **variables: Any) -> None:
+    with pytest.importorskip("h5py").File(path, "w") as target:
+        for name, values in variables.items():
+            target[name] = values
+
+
+def of_hdf5(variable: str = "", **variables: Any) -> Make:
+    return file("a.h5", lambda path: hdf5(path, **variables), variable)
+
+
+def netcdf(path: Path, engine: str = "scipy", **variables: Any) -> None:
+    xarray = pytest.importorskip("xarray")
+    names = [("time", "y", "x"), ("time", "band", "y", "x")]
+    data = {name: (names[np.ndim(values) - 3], values) for name, values in variables.items()}
+    xarray.Dataset(data).to_netcdf(path, engine=engine)
+
+
+def zarr(path: Path, spoil: Callable[[Path], Any] = lambda path: None, values: np.ndarray = FLOATS, **options: Any) -> None:
+    group = pytest.importorskip("zarr").open_group(path, mode="w", zarr_format=3)
+    group.create_array("x", data=values, chunks=(2, *values.shape[1:]), **options)
+    spoil(path)
+
+
+def recoded(path: Path) -> None:
+    about = json.loads((path / "x" / "zarr.json").read_text())
+    about["codecs"] = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "strange", "configuration": {}}]
+    (path / "x" / "zarr.json").write_text(json.dumps(about))
+
+
+def chunks(path: Path) -> list[Path]:
+    return sorted(found for found in (path / "x" / "c").rglob("*") if found.is_file())
+
+
+STORES: list[Case] = [
+    ("HDF5 cut off", shortened(of_hdf5(x=FLOATS)), "a.h5 cannot be read"),
+    ("HDF5 of text", file("a.h5", b"no HDF5"), "a.h5 cannot be read"),
+    ("HDF5 of no bytes", file("a.h5", b""), "a.h5 cannot be read"),
+    ("HDF5 without variables", of_hdf5(), "holds no variable that could be images"),
+    ("HDF5 with two variables", of_hdf5(x=FLOATS, y=FLOATS), "use --data.path FILE::NAME"),
+    ("HDF5 without that variable", of_hdf5("z", x=FLOATS), "holds no variable z"),
+    ("a group of HDF5", of_hdf5("g", **{"g/x": FLOATS}), "holds no variable g"),
+    ("an empty variable", of_hdf5("x", x=FLOATS[:0]), "is empty"),
+    ("a variable without place", of_hdf5("x", x=np.float32(3)), "has 0 dimensions"),
+    ("a variable of one axis", of_hdf5("x", x=np.ones(5)), "has 1 dimensions"),
+    ("a variable of five axes", of_hdf5("x", x=FLOATS[None]), "has 5 dimensions"),
+    ("a variable of strings", of_hdf5("x", x=np.full((3, 8, 8), b"a")), "convert it to one of"),
+    ("a variable of text of any length", of_hdf5("x", x=np.full((2, 2), "a", object)), "convert it to one of"),
+    ("a variable of records", of_hdf5("x", x=np.zeros((3, 8, 8), [("r", "u1"), ("g", "u1")])), "convert it to one of"),
+    ("a variable of int64", of_hdf5("x", x=np.zeros((3, 8, 8), np.int64)), "dtype int64: convert it"),
+    ("a variable of bool", of_hdf5("x", x=np.zeros((3, 8, 8), bool)), "dtype bool: convert it"),
+    ("a variable of complex values", of_hdf5("x", x=np.zeros((3, 8, 8), np.complex64)), "dtype complex64: convert it"),
+    ("variables of two shapes", of_hdf5("x,y", x=FLOATS, y=FLOATS[:3]), "name only variables of one shape"),
+    ("variables of two dtypes", of_hdf5("x,y", x=FLOATS, y=FLOATS.astype(np.float64)), "name only variables of one shape"),
+    ("a variable named twice", of_hdf5("x,x", x=FLOATS), "twice"),
+    ("a variable of nothing but NaN", of_hdf5("x", x=FLOATS * np.nan), "say --data.nodata nan"),
+    ("labels of another length are no labels", of_hdf5("x", x=FLOATS * np.inf, labels=np.arange(3)), "NaN or infinity"),
+    ("labels with a gap in HDF5", of_hdf5("x", x=FLOATS, labels=np.resize([0, 2], 10)), "without gaps"),
+    ("HDF5 called NetCDF", file("a.nc", b"not NetCDF"), "neither NetCDF 3 nor NetCDF 4"),
+    ("NetCDF of no bytes", file("a.nc", b""), "neither NetCDF 3 nor NetCDF 4"),
+    ("NetCDF 3 cut off", shortened(file("a.nc", lambda path: netcdf(path, u=FLOATS)), 0.6), "a.nc"),
+    ("NetCDF 3 cut in its header", shortened(file("a.nc", lambda path: netcdf(path, u=FLOATS)), 0.01), "a.nc cannot be read"),
+    ("NetCDF 4 cut off", shortened(file("a.nc", lambda path: netcdf(path, "h5netcdf", u=FLOATS))), "a.nc cannot be read"),
+    ("NetCDF with two variables", file("a.nc", lambda path: netcdf(path, u=FLOATS, v=FLOATS)), "use --data.path FILE::NAME"),
+    ("NetCDF without that variable", file("a.nc", lambda path: netcdf(path, u=FLOATS), "q"), "holds no variable q"),
+    ("NetCDF without that group", file("a.nc", lambda path: netcdf(path, "h5netcdf", u=FLOATS), "g/q"), "holds no variable g/q"),
+    ("Zarr that is an empty folder", file("a.zarr", Path.mkdir), "a.zarr cannot be read"),
+    ("Zarr that is a file", file("a.zarr", b"x"), "a.zarr cannot be read"),
+    ("Zarr whose JSON is none", file("a.zarr", lambda path: zarr(path, lambda at: (at / "zarr.json").write_text("{"))), "a.zarr cannot be read"),
+    ("Zarr whose array's JSON is none", file("a.zarr", lambda path: zarr(path, lambda at: (at / "x/zarr.json").write_text("[]")), "x"), "a.zarr"),
+    ("Zarr with a codec of the future", file("a.zarr", lambda path: zarr(path, recoded), "x"), "a.zarr"),
+    ("Zarr whose chunk is cut off", file("a.zarr", lambda path: zarr(path, lambda at: chunks(at)[1].write_bytes(b"zzz")), "x"), "a.zarr cannot be read at image"),
+    ("Zarr whose chunks are gone, NaN instead", file("a.zarr", lambda path: zarr(path, lambda at: [c.unlink() for c in chunks(at)], fill_value=np.nan), "x"), "NaN"),
+    ("Zarr in a ZIP cut off", file("a.zarr.zip", b"PK\3\4zzz"), "a.zarr.zip cannot be read"),
+    ("Zarr of int64", file("a.zarr", lambda path: zarr(path, values=np.zeros((3, 8, 8), np.int64)), "x"), "dtype int64"),
+    ("stores of two dtypes", two(lambda path, x: hdf5(path, x=x), ".h5", FLOATS, FLOATS.astype(np.float64)), "keep one kind of image"),
+    ("stores of two numbers of channels", two(lambda path, x: hdf5(path, x=x), ".h5", FLOATS, np.repeat(FLOATS, 2, 1)), "keep one kind of image"),
+]  # fmt: skip
+
+# TIFF and GeoTIFF
+
+
+def tiff(path: Path, *arrays: Any, **options: Any) -> None:
+    with pytest.importorskip("tifffile").TiffWriter(path) as target:
+        for values in arrays:
+            target.write(values, **options)
+
+
+def of_tiff(*arrays: Any, settings: dict[str, Any] | None = None, **options: Any) -> Make:
+    return file("a.tif", lambda path: tiff(path, *arrays, **options), **{"held_out_share": 0.0, **(settings or {})})
+
+
+def pages(path: Path, values: np.ndarray) -> None:
+    tiff(path, *values)
+
+
+def nodata(text: str) -> dict[str, Any]:
+    return {"extratags": [(42113, "s", 0, text, True)], "metadata": None}
+
+
+RASTERS: list[Case] = [
+    ("a scan cut off", shortened(of_tiff(BYTES.astype(np.float32)), 0.5), "a.tif"),
+    ("a packed scan cut off", shortened(of_tiff(BYTES.astype(np.float32), compression="zlib", metadata=None), 0.6), "a.tif"),
+    ("a tiled scan cut off", shortened(of_tiff(np.zeros((32, 32), np.float32), GREY, tile=(16, 16)), 0.5), "a.tif"),
+    ("several series", of_tiff(BYTES[0], BYTES[1, :4]), "keep one shape in a file"),
+    ("a scan of int64", of_tiff(BYTES.astype(np.int64)), "dtype int64: convert it"),
+    ("a scan of complex values", of_tiff(BYTES.astype(np.complex64)), "dtype complex64: convert it"),
+    ("a scan of bool", of_tiff(BYTES > 9), "convert it to one of"),
+    ("a scan of 12 bits", file("a.tif", lambda path: twelve_bits(path), held_out_share=0.0), "12"),
+    ("a palette of pages", of_tiff(BYTES[0], BYTES[1], photometric="palette", colormap=np.zeros((3, 256), np.uint16)), "palette"),
+    ("white as zero", of_tiff(*BYTES[:3].astype(np.uint16), photometric="miniswhite"), "white as zero"),
+    ("TIFF of text", file("a.tif", b"no tiff at all"), "a.tif"),
+    ("TIFF of no bytes", file("a.tif", b""), "a.tif"),
+    ("TIFF that points past its end", file("a.tif", b"II*\0\xff\xff\xff\x7f"), "a.tif"),
+    ("TIFF that points at itself", file("a.tif", b"II*\0\x08\0\0\0\0\0\x08\0\0\0"), "a.tif"),
+    ("scans of two sizes", two(pages, ".tif", FLOATS[:, 0], FLOATS[:, 0, :4]), "--data.tile"),
+    ("scans of two depths", two(pages, ".tif", FLOATS[:, 0], BYTES), "keep one kind"),
+    ("nodata that bytes do not hold", of_tiff(GREY, **nodata("-9999")), "-9999"),
+    ("nodata that is no number", of_tiff(FLOATS[0, 0] * np.nan, **nodata("none")), "NaN"),
+    ("a map cut off", shortened(of_tiff(np.zeros((64, 64), np.float32), **nodata("0")), 0.5), "a.tif"),
+    ("a map of complex values", of_tiff(np.zeros((8, 8), np.complex64), **nodata("0")), "complex64"),
+    ("a map and a resize", of_tiff(FLOATS[0, 0], settings={"resize": (4, 4)}, **nodata("0")), "use --data.tile instead"),
+    ("tiles larger than a map", of_tiff(FLOATS[0, 0], settings={"tile": (16,)}, **nodata("0")), "use a smaller --data.tile"),
+    ("maps of two nodata", two(lambda path, text: tiff(path, FLOATS[0, 0], **nodata(text)), ".tif", "0", "1"), "bring all files to one value"),
+    ("maps with and without nodata", two(lambda path, text: tiff(path, FLOATS[0, 0], **nodata(text)), ".tif", "nan", "no"), "bring all files to one value"),
+]  # fmt: skip
+
+
+def twelve_bits(path: Path) -> None:
+    """A page that says of itself to have 12 bits a value."""
+    tifffile = pytest.importorskip("tifffile")
+    tiff(path, BYTES[0].astype(np.uint16))
+    with tifffile.TiffFile(path) as known:
+        where = known.pages[0].tags[258].valueoffset
+    with path.open("r+b") as target:
+        target.seek(where)
+        target.write((12).to_bytes(2, "little"))
+
+
+# Radiology
+
+
+def scan(path: Path, pixels: np.ndarray = GREY, **tags: Any) -> None:
+    """A small DICOM file; tags that are None are left out."""
+    pydicom = pytest.importorskip("pydicom")
+    data, uid = pydicom.Dataset(), pydicom.uid
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = tags.pop("syntax", uid.ExplicitVRLittleEndian)
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = uid.CTImageStorage
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = uid.UID("1.2.3")
+    values = {
+        "SeriesInstanceUID": "1.2.4", "Modality": "CT", "Rows": pixels.shape[0], "Columns": pixels.shape[1],
+        "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 8 * pixels.itemsize,
+        "BitsStored": 8 * pixels.itemsize, "HighBit": 8 * pixels.itemsize - 1, "PixelRepresentation": 0,
+        "PixelData": pixels.tobytes(), **tags,
+    }  # fmt: skip
+    for name, value in values.items():
+        if value is not None:
+            setattr(data, name, value)
+    if "PixelData" in data:
+        data["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
+    data.save_as(path, enforce_file_format=True)
+
+
+def scans(*each: dict[str, Any]) -> Make:
+    """A folder of slices."""
+
+    def make(tmp: Path) -> DataSettings:
+        (tmp / "data").mkdir()
+        for number, tags in enumerate(each):
+            scan(tmp / "data" / f"{number}.dcm", **tags)
+        return DataSettings(tmp / "data")
+
+    return make
+
+
+def volume(values: np.ndarray, name: str = "a.nii", **settings: Any) -> Make:
+    def write(path: Path) -> None:
+        nibabel = pytest.importorskip("nibabel")
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4), dtype=values.dtype), path)
+
+    return file(name, write, **settings)
+
+
+COLOURS = np.zeros((8, 8, 8), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+MEDICAL: list[Case] = [
+    ("text called DICOM", file("a.dcm", b"not DICOM"), "a.dcm cannot be read as a DICOM file"),
+    ("DICOM of no bytes", file("a.dcm", b""), "a.dcm"),
+    ("DICOM that only begins so", file("scan", bytes(128) + b"DICM"), "scan"),
+    ("DICOM without pixels", scans({}, {"PixelData": None}), "without an image"),
+    ("DICOM without rows", scans({}, {"Rows": None}), "without an image"),
+    ("DICOM of 0 rows", scans({}, {"Rows": 0}), "1.dcm"),
+    ("DICOM cut off", lambda tmp: shortened(lambda here: replace(scans({})(here), path=here / "data" / "0.dcm"), 0.9)(tmp), "before its pixels do"),
+    ("DICOM cut in its header", lambda tmp: shortened(lambda here: replace(scans({})(here), path=here / "data" / "0.dcm"), 0.3)(tmp), "0.dcm"),
+    ("slices of two sizes", scans({}, {"pixels": GREY[:6]}), "leave one of them out"),
+    ("slices of two depths", scans({}, {"pixels": GREY.astype(np.uint16)}), "leave one of them out"),
+    ("series of two sizes", scans({}, {"pixels": GREY[:6], "SeriesInstanceUID": "1.2.9"}), "--data.tile"),
+    ("a slope of 0", scans({}, {"RescaleSlope": "0", "RescaleIntercept": "1"}), "correct its header"),
+    ("1 bit a value", scans({}, {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}), "1 bits a value"),
+    ("a compression that nothing reads", scans({"syntax": "1.2.840.10008.1.2.4.102"}), "compressed as"),
+    ("text called NIfTI", file("a.nii", b"not NIfTI"), "a.nii cannot be read as a NIfTI file"),
+    ("NIfTI of no bytes", file("a.nii", b""), "a.nii cannot be read as a NIfTI file"),
+    ("NIfTI cut off", shortened(volume(FLOATS[:, 0]), 0.7), "a.nii ends after"),
+    ("packed NIfTI cut off", shortened(volume(FLOATS[:, 0], "a.nii.gz"), 0.7), "a.nii.gz"),
+    ("packed NIfTI that is not packed", file("a.nii.gz", b"not gzip"), "a.nii.gz"),
+    ("NIfTI of one axis", volume(np.ones(8, np.float32)), "give a volume of 2 or 3 axes"),
+    ("NIfTI of five axes", volume(np.ones((4, 4, 4, 2, 2), np.float32)), "give a volume of 2 or 3 axes"),
+    ("NIfTI of colours", volume(COLOURS), "convert it to one of"),
+    ("NIfTI of complex values", volume(np.ones((8, 8, 8), np.complex64)), "stores complex64"),
+    ("NIfTI along no axis", volume(FLOATS[:, 0], axis=3), "--data.axis 0, 1 or 2"),
+    ("NIfTI of NaN", volume(FLOATS[:, 0] * np.nan, axis=0), "NaN"),
+    ("NIfTI volumes of two sizes", two(lambda path, values: volume(values, path.name)(path.parent), ".nii", FLOATS[:, 0], FLOATS[:, 0, :4]), "--data.tile"),
+]  # fmt: skip
+
+# Packed sets
+
+
+def parquet(**columns: Any) -> Make:
+    def write(path: Path) -> None:
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pa.table(columns), path)
+
+    return file("a.parquet", write)
+
+
+def tar(*members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE, mode: str = "w") -> Make:
+    """A tar shard; members that are no regular files point elsewhere."""
+
+    def write(path: Path) -> None:
+        with tarfile.open(path, mode) as target:
+            for name, content in members:
+                info = tarfile.TarInfo(name)
+                special = content == b""
+                info.type, info.linkname, info.size = kind if special else tarfile.REGTYPE, "/etc/hostname", len(content)
+                target.addfile(info, io.BytesIO(content))
+
+    return file("a.tar", write)
+
+
+def dataset(state: dict[str, Any] | str) -> Make:
+    """A folder that `datasets.save_to_disk` might have written, with this state.json."""
+
+    def make(tmp: Path) -> DataSettings:
+        (tmp / "data").mkdir()
+        (tmp / "data" / "state.json").write_text(state if isinstance(state, str) else json.dumps(state))
+        (tmp / "data" / "dataset_info.json").write_text("{}")
+        (tmp / "data" / "a.arrow").write_bytes(b"no Arrow")
+        return DataSettings(tmp / "data")
+
+    return make
+
+
+FIVE = [(f"{number}.png", PNG) for number in range(5)]
+
+PACKED: list[Case] = [
+    ("parquet of text", file("a.parquet", b"not parquet"), "a.parquet cannot be read as a parquet file"),
+    ("parquet of no bytes", file("a.parquet", b""), "a.parquet cannot be read as a parquet file"),
+    ("parquet cut off", shortened(parquet(image=[PNG] * 5)), "a.parquet cannot be read as a parquet file"),
+    ("parquet without rows", parquet(image=np.zeros(0, "S1")), "holds no rows"),
+    ("parquet without images", parquet(a=[1, 2], b=["x", "y"]), "no column of images"),
+    ("parquet with two columns of images", parquet(a=[PNG] * 3, b=[PNG] * 3), "several columns of images"),
+    ("parquet with a broken image", parquet(image=[PNG, PNG, b"x"]), "00000002 cannot be decoded"),
+    ("parquet with a cut image", parquet(image=[PNG, PNG, cut(PNG, 0.8)]), "00000002 cannot be decoded"),
+    ("parquet without an image", parquet(image=[PNG, None, PNG]), "00000001 cannot be decoded"),
+    ("parquet of paths", parquet(image=[{"bytes": None, "path": "/etc/passwd"}, {"bytes": PNG, "path": "b"}]), "only its path"),
+    ("parquet of two sizes", parquet(image=[PNG, encoded(GREY[:4]), PNG]), "4x8"),
+    ("parquet of uneven lists", parquet(image=[[[1, 2], [3]], [[1, 2], [3, 4]]]), "unequal lengths"),
+    ("parquet of int64 lists", parquet(image=np.zeros((3, 4, 4), int).tolist()), "dtype int64"),
+    ("parquet without a label", parquet(image=[PNG] * 3, label=[0, None, 1]), "label all or none"),
+    ("parquet of labels between integers", parquet(image=[PNG] * 3, label=[0.0, 0.5, 1.0]), "store whole numbers or names"),
+    ("parquet of labels with a gap", parquet(image=[PNG] * 3, label=[0, 0, 2]), "without gaps"),
+    ("a state that is no JSON", dataset("{"), "state.json is not JSON"),
+    ("a state without files", dataset({}), "names no Arrow files"),
+    ("a state that leads out", dataset({"_data_files": [{"filename": "../evil.arrow"}]}), "'../evil.arrow'"),
+    ("a state with a file that is gone", dataset({"_data_files": [{"filename": "b.arrow"}]}), "b.arrow"),
+    ("no Arrow", dataset({"_data_files": [{"filename": "a.arrow"}]}), "a.arrow cannot be read as an Arrow stream"),
+    ("tar of text", file("a.tar", b"not tar" * 99), "a.tar"),
+    ("tar of no bytes", file("a.tar", b""), "a.tar"),
+    ("tar cut off", shortened(tar(*FIVE), 0.2), "a.tar"),
+    ("tar cut at its end", shortened(tar(*FIVE), 0.5), "a.tar"),
+    ("tar of nothing", tar(), "a.tar"),
+    ("tar without images", tar(("a.txt", b"x")), "holds no images"),
+    ("tar that leads out", tar(*FIVE, ("../evil.png", PNG)), "leads out of the shard"),
+    ("tar of an absolute path", tar(*FIVE, ("/tmp/evil.png", PNG)), "leads out of the shard"),
+    ("tar that leads out of Windows", tar(*FIVE, ("..\\evil.png", PNG)), "leads out of the shard"),
+    ("tar with a link", tar(*FIVE, ("evil.png", b""), kind=tarfile.SYMTYPE), "is a link, a device"),
+    ("tar with a hard link", tar(*FIVE, ("evil.png", b""), kind=tarfile.LNKTYPE), "is a link, a device"),
+    ("tar with a device", tar(*FIVE, ("evil.png", b""), kind=tarfile.CHRTYPE), "is a link, a device"),
+    ("tar with a pipe", tar(*FIVE, ("evil.png", b""), kind=tarfile.FIFOTYPE), "is a link, a device"),
+    ("tar with a broken image", tar(*FIVE, ("b.png", b"x")), "a.tar::b cannot be decoded"),
+    ("tar with a cut image", tar(*FIVE, ("b.png", cut(PNG, 0.8))), "a.tar::b cannot be decoded"),
+    ("tar of two sizes", tar(*FIVE, ("b.png", encoded(GREY[:4]))), "4x8"),
+    ("tar of two images a sample", tar(*FIVE, ("0.jpg", PNG)), "has 2 images"),
+    ("tar of a label without image", tar(*FIVE, ("b.cls", b"1")), "a label but no image"),
+    ("tar of a label that is no number", tar(("a.png", PNG), ("a.cls", b"cat")), "holds no integer"),
+    ("tar of some labels", tar(*FIVE, ("0.cls", b"1")), "label all samples alike"),
+    ("tar of objects", tar(("a.npy", saved(np.array([None] * 3)))), "Python objects"),
+    ("tar of arrays that promise too much", tar(("a.npy", lying((100, 100)))), "ends too early"),
+    ("packed tar", tar(*FIVE, mode="w:gz"), "compressed by gzip"),
+]  # fmt: skip
+
+
+# Tables and images beside
+
+TABLE = "name,rain,kind\n" + "".join(f"{number},{number}.5,{'wet' if number % 2 else 'dry'}\n" for number in range(10))
+
+
+def conditioned(text: str | bytes | np.ndarray, name: str = "table.csv") -> Make:
+    """Ten images with a table."""
+
+    def make(tmp: Path) -> DataSettings:
+        np.save(tmp / "a.npy", BYTES)
+        if isinstance(text, np.ndarray):
+            np.save(tmp / name, text)
+        else:
+            (tmp / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        return DataSettings(tmp / "a.npy", conditions=tmp / name)
+
+    return make
+
+
+def numbered(text: str) -> str:
+    """The table with numbers as the array's images are called."""
+    return re.sub(r"^(\d)", r"0000000\1", text, flags=re.MULTILINE)
+
+
+def beside(values: np.ndarray, name: str = "masks.npy") -> Make:
+    """Ten images with others beside."""
+
+    def make(tmp: Path) -> DataSettings:
+        np.save(tmp / "a.npy", BYTES)
+        np.save(tmp / name, values)
+        return DataSettings(tmp / "a.npy", beside=tmp / name)
+
+    return make
+
+
+GIVEN: list[Case] = [
+    ("no table", lambda tmp: replace(conditioned("")(tmp), conditions=tmp / "gone.csv"), "gone.csv does not exist"),
+    ("a folder as table", lambda tmp: replace(conditioned("")(tmp), conditions=tmp), "is no file"),
+    ("a pipe as table", lambda tmp: (os.mkfifo(tmp / "p.csv"), replace(conditioned("")(tmp), conditions=tmp / "p.csv"))[1], "is no file"),
+    ("a table of no bytes", conditioned(""), "holds no table"),
+    ("a table of a head alone", conditioned("name,rain\n"), "holds no table"),
+    ("a table of names alone", conditioned("name\n0\n"), "holds no table"),
+    ("a picture as table", conditioned(PNG), "cannot be read as a table"),
+    ("a table with NUL", conditioned(b"name,rain\n0,\0\n"), "table.csv"),
+    ("an open quotation mark", conditioned('name,rain\n0,"1\n'), "cannot be read as a table"),
+    ("a table in UTF-16", conditioned(TABLE.encode("utf-16")), "write it as comma-separated text in UTF-8"),
+    ("a line too short", conditioned(numbered(TABLE).replace(",3.5,wet", ",3.5")), "line 5 has 2 entries"),
+    ("semicolons", conditioned(numbered(TABLE).replace(",", ";")), "holds no table"),
+    ("a column twice", conditioned(TABLE.replace("rain", "kind")), "names a column twice"),
+    ("an image twice", conditioned(numbered(TABLE) + "00000003,1,wet\n"), "has two lines for 00000003"),
+    ("an image without line", conditioned(numbered(TABLE).replace("00000003", "x")), "has no line for the image 00000003"),
+    ("an image without number", conditioned(numbered(TABLE).replace("3.5", "nan")), "finite"),
+    ("an infinite number", conditioned(numbered(TABLE).replace("3.5", "inf")), "finite"),
+    ("a number beyond float32", conditioned(numbered(TABLE).replace("3.5", "1e300")), "column rain"),
+    ("an image without word", conditioned(numbered(TABLE).replace("3.5,wet", "3.5,")), "has an empty entry"),
+    ("a word that only held-out images have", conditioned(numbered(TABLE).replace("0.5,dry", "0.5,snow").replace("9.5,wet", "9.5,hail").replace("4.5,dry", "4.5,ice")), "is not among the words that training saw"),
+    ("too few numbers", conditioned(np.ones((9, 2)), "table.npy"), "has 9 rows"),
+    ("numbers of three axes", conditioned(np.ones((10, 2, 2)), "table.npy"), "give numbers as [image, number]"),
+    ("words in an array", conditioned(np.full((10, 1), "a"), "table.npy"), "give numbers as [image, number]"),
+    ("complex numbers", conditioned(np.ones((10, 1), complex), "table.npy"), "give numbers as [image, number]"),
+    ("NaN in an array", conditioned(np.full((10, 1), np.nan), "table.npy"), "give finite numbers"),
+    ("an array of objects", conditioned(saved(np.array([None] * 10)), "table.npy"), "without Python objects"),
+    ("a .npz without numbers", conditioned(b"PK", "table.npz"), "table.npz cannot be read"),
+    ("nothing beside", lambda tmp: replace(beside(BYTES)(tmp), beside=tmp / "gone"), "gone does not exist"),
+    ("too few beside", beside(BYTES[:9]), "holds nothing beside the image 00000009"),
+    ("smaller ones beside", beside(BYTES[:, :4]), "which a patch of 4" if False else "give both one size"),
+    ("NaN beside", beside(spoilt(np.nan)), "holds NaN or infinity"),
+    ("int64 beside", beside(BYTES.astype(np.int64)), "dtype int64"),
+    ("a class beside that only held-out images have", beside(np.where(np.arange(10)[:, None, None] >= 0, 1, BYTES).astype(np.uint8) * np.array([0, 0, 0, 0, 9, 0, 0, 0, 0, 0], np.uint8)[:, None, None]), "holds the class"),
+]  # fmt: skip
