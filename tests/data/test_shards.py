@@ -1,89 +1,18 @@
-"""Parquet files, saved data sets and tar shards: samples as they were packed, in little memory, mistakes answered in words."""
+"""Samples of shards, whatever packs them: alike, converted and resized as files are, with classes over all shards."""
 
 from __future__ import annotations
 
-import io
 import json
-import re
-import tarfile
-import tracemalloc
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.data.packing import COLOUR, GREY, RANDOM, everything, npy, png, refused, shard
 
-from pixelpath.data.files import BrokenImageError
-from pixelpath.data.tables import open_parquet, open_saved_dataset, saved_splits
+from pixelpath.data import files
+from pixelpath.data.opening import open_source
 from pixelpath.data.tars import open_tar_shards
-
-RANDOM = np.random.default_rng(0)
-GREY = RANDOM.integers(0, 256, (7, 1, 6, 5), np.uint8)
-COLOUR = RANDOM.integers(0, 256, (7, 3, 6, 5), np.uint8)
-Members = Iterable[tuple[str, bytes]]
-
-
-def png(image: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
-    """An encoded picture of [channel, row, column]."""
-    file = io.BytesIO()
-    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(file, kind, **options)
-    return file.getvalue()
-
-
-def npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-def everything(stack: Any) -> np.ndarray:
-    return np.stack([stack.read(index) for index in range(stack.shape[0])])
-
-
-def sentence(message: str) -> None:
-    """One sentence: it ends in a full stop, and has no other line."""
-    assert message.endswith(".")
-    assert "\n" not in message
-
-
-def refused(words: str, act: Callable[[], Any], kind: type[Exception] = ValueError) -> None:
-    with pytest.raises(kind, match=words) as caught:
-        act()
-    sentence(str(caught.value))
-
-
-# Tar shards
-
-
-def shard(path: Path, members: Members) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def test_a_tar_shard_gives_every_picture_with_its_key_and_label(tmp_path: Path) -> None:
-    members = []
-    for number, image in enumerate(COLOUR):
-        members += [
-            (f"a/{number:04d}.v1.png", png(image)),
-            (f"a/{number:04d}.txt", b"ignored"),
-            (f"a/{number:04d}.cls", b"%d\n" % (number % 3)),
-        ]
-    members += [("a/._0000.png", b"left by an archiver"), ("README", b"no sample")]
-    (stack,) = open_tar_shards([shard(tmp_path / "s.tar", members)])
-    assert (stack.shape, stack.dtype, stack.whole, stack.classes) == ((7, 3, 6, 5), np.dtype("uint8"), False, None)
-    assert (stack.facts.format, stack.facts.photographs, stack.facts.alpha) == ("png", True, "")
-    assert stack.name(6) == "a/0006"
-    assert stack.labels is not None
-    np.testing.assert_array_equal(stack.labels, np.arange(7) % 3)
-    np.testing.assert_array_equal(everything(stack), COLOUR)
-    np.testing.assert_array_equal(stack.read(2, slice(1, 4), slice(2, None)), COLOUR[2, :, 1:4, 2:])
 
 
 def test_names_in_json_are_numbered_over_all_shards(tmp_path: Path) -> None:
@@ -112,6 +41,14 @@ def test_deep_pictures_transparent_ones_and_turned_ones(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stack.read(0)[0], np.rot90(GREY[0, 0], -1))
 
 
+def test_colours_of_16_bits_keep_them(tmp_path: Path) -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    image = RANDOM.integers(0, 65536, (6, 5, 3)).astype(np.uint16)
+    (stack,) = open_tar_shards([shard(tmp_path / "s.tar", [("a.png", codecs.png_encode(image))])])
+    assert (stack.shape, stack.dtype) == ((1, 3, 6, 5), np.dtype("uint16"))
+    np.testing.assert_array_equal(stack.read(0), image.transpose(2, 0, 1))
+
+
 def test_channels_convert_pictures(tmp_path: Path) -> None:
     path = shard(tmp_path / "s.tar", [("a.png", png(COLOUR[0])), ("b.png", png(GREY[0]))])
     (stack,) = open_tar_shards([path], channels=3)
@@ -121,84 +58,30 @@ def test_channels_convert_pictures(tmp_path: Path) -> None:
     np.testing.assert_allclose(stack.read(0)[0], weighted, atol=1)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int32", ">f4", "float16"])
-def test_arrays_in_tar_shards_are_windows_of_the_file(tmp_path: Path, dtype: str) -> None:
-    images = RANDOM.integers(0, 200, (3, 2, 6, 5)).astype(dtype)
-    lists = (images, images[:, 0], images.transpose(0, 2, 3, 1), np.asfortranarray(images))
-    for number, stored in enumerate(lists):
-        path = shard(tmp_path / f"{number}.tar", [(f"{index}.npy", npy(image)) for index, image in enumerate(stored)])
-        (stack,) = open_tar_shards([path])
-        expected = images[:, :1] if stored.ndim == 3 else images
-        assert (stack.dtype, stack.facts.format, stack.facts.photographs) == (images.dtype.newbyteorder("="), "npy", False)
-        np.testing.assert_array_equal(everything(stack), expected)
-        assert stack.read(1, slice(2, 4), slice(0, 3)).flags.c_contiguous
-        np.testing.assert_array_equal(stack.read(1, slice(2, 4), slice(0, 3)), expected[1, :, 2:4, :3])
+def test_pictures_of_unequal_size_are_resized_as_in_a_folder(tmp_path: Path) -> None:
+    """Once: the source of the shard gives what the source of the folder gives, whose pictures are resized where they are read."""
+    sizes, members = ((9, 12), (20, 7), (4, 6)), []
+    (tmp_path / "folder").mkdir()
+    for number, size in enumerate(sizes):
+        picture = png(RANDOM.integers(0, 256, (3, *size), np.uint8))
+        members.append((f"{number}.png", picture))
+        (tmp_path / "folder" / f"{number}.png").write_bytes(picture)
+    path = shard(tmp_path / "s.tar", members)
+    refused(r"::1 is 20x7 pixels .* but .*::0 is 9x12: .*--data\.resize 9 12", lambda: open_source(path))
+    packed, alone = open_source(path, resize=(4, 6)), open_source(tmp_path / "folder", resize=(4, 6))
+    assert packed.shape == alone.shape == (3, 4, 6)
+    for index in range(len(sizes)):
+        np.testing.assert_array_equal(packed.get(index), alone.get(index))
 
 
-def test_tar_shards_are_read_lazily_and_by_threads(tmp_path: Path) -> None:
-    image = RANDOM.integers(0, 256, (3, 128, 128), np.uint8)
-    path = shard(tmp_path / "s.tar", [(f"{number:03d}.png", png(image, compress_level=0)) for number in range(60)])
-    tracemalloc.start()
-    (stack,) = open_tar_shards([path])
-    opened = tracemalloc.get_traced_memory()[1]
-    for index in range(60):
-        stack.read(index)
-    read = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert path.stat().st_size > 60 * image.nbytes
-    assert opened < 4 * image.nbytes  # members' headers, and a picture's header at a time
-    assert read < 8 * image.nbytes  # of sixty pictures
-    with ThreadPoolExecutor(4) as pool:
-        assert all((found == image).all() for found in pool.map(stack.read, range(60)))
-
-
-def special(path: Path, kind: bytes) -> Path:
-    with tarfile.open(path, "w") as tar:
-        info = tarfile.TarInfo("a.png")
-        info.type, info.linkname = kind, "/etc/hostname"
-        tar.addfile(info)
-    return path
-
-
-@pytest.mark.parametrize("name", ["../../evil.png", "/etc/evil.png", "a/../../evil.png", "..\\evil.png", "C:\\evil.png"])
-def test_members_that_lead_out_of_a_shard_are_refused(tmp_path: Path, name: str) -> None:
-    path = shard(tmp_path / "s.tar", [("a.png", png(GREY[0])), (name, png(GREY[0]))])
-    refused(r"s\.tar has the member .*evil\.png', whose path leads out", lambda: open_tar_shards([path]))
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
-def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
-    path = special(tmp_path / "s.tar", kind)
-    refused(r"s\.tar has the member 'a\.png', which is a link, a device", lambda: open_tar_shards([path]))
-
-
-def test_mistakes_in_tar_shards_are_answered_with_one_sentence(tmp_path: Path) -> None:
-    good, other = ("a.png", png(GREY[0])), ("b.png", png(GREY[0]))
-    cases: dict[str, Members] = {
-        r"::b is 2x5 pixels \(rows x columns\) but .*::a is 6x5: bring all to one size": [good, ("b.png", png(GREY[0, :, :2]))],
-        r"::b is RGB but .*::a is grey: .*--data\.channels 3": [good, ("b.png", png(COLOUR[0]))],
-        r"::b is 1x6x5 float32 \(an array\) but .*::a is 1x6x5 uint8": [good, ("b.npy", npy(GREY[0].astype(np.float32)))],
-        "::a has 2 images": [good, ("a.jpg", png(GREY[0], "JPEG"))],
-        "::a has a label but no image": [("a.cls", b"1"), other],
-        r"::a\.cls holds no integer but b'cat'": [good, ("a.cls", b"cat")],
-        r"::a\.json holds no JSON": [good, ("a.json", b"{")],
-        r"::a\.json has the label '\[1\]'": [good, ("a.json", b'{"label": [1]}')],
-        "labels a and b differently": [good, ("a.cls", b"1"), other],
-        "more than 64 bits": [good, ("a.cls", b"9" * 30)],
-        "::a has two labels": [good, ("a.cls", b"1"), ("a.v.cls", b"2")],
-        "holds no images": [("a.txt", b"")],
-        r"::a cannot be decoded as an image \(cannot identify image file\): replace": [("a.png", b"no picture")],
-        "::a has dtype int64: convert it": [("a.npy", npy(np.zeros((2, 2), np.int64)))],
-        "::a has shape": [("a.npy", npy(np.zeros(4, np.uint8)))],
-        r"::a cannot be decoded as an image \(it ends too early": [("a.npy", npy(np.zeros((9, 9), np.uint8))[:-1])],
-        r"::a cannot be decoded as an image \(it holds Python objects": [("a.npy", npy(np.array([[{}]])))],
-        "::a stores pixels of mode I,": [("a.tif", png(np.zeros((1, 4, 4), np.int32), "TIFF"))],
-    }
-    for number, (words, members) in enumerate(cases.items()):
-        path = shard(tmp_path / f"{number}.tar", members)
-        refused(re.escape(str(path)) + ".*" + words, lambda path=path: open_tar_shards([path]))
-    path = shard(tmp_path / "deep.tar", [("a.png", png(np.zeros((1, 4, 4), np.uint16)))])
-    refused(r"16-bit grey, which is not converted: leave out --data\.channels 3", lambda: open_tar_shards([path], channels=3))
+def test_arrays_of_unequal_size_are_resized(tmp_path: Path) -> None:
+    images = [RANDOM.normal(size=(2, *size)).astype(np.float32) for size in ((9, 12), (8, 8))]
+    path = shard(tmp_path / "s.tar", [(f"{number}.npy", npy(image)) for number, image in enumerate(images)])
+    refused(r"::1 is 8x8 pixels .* but .*::0 is 9x12: .*--data\.resize 9 12", lambda: open_tar_shards([path]))
+    (stack,) = open_tar_shards([path], resize=(6, 4))
+    for index, image in enumerate(images):
+        np.testing.assert_array_equal(stack.read(index), files.resized(image, (6, 4)))
+        np.testing.assert_array_equal(stack.read(index, slice(1, 3), slice(2)), files.resized(image, (6, 4))[:, 1:3, :2])
 
 
 def test_pairs_of_shards_that_do_not_match(tmp_path: Path) -> None:
@@ -207,233 +90,3 @@ def test_pairs_of_shards_that_do_not_match(tmp_path: Path) -> None:
     refused(r"b\.tar has no labels but .*a\.tar numbers as labels", lambda: open_tar_shards([first, second]))
     third = shard(tmp_path / "c.tar", [("a.png", png(GREY[0, :, 1:])), ("a.cls", b"1")])
     refused(r"c\.tar::a is 5x5 pixels .* but .*a\.tar::a is 6x5", lambda: open_tar_shards([first, third]))
-
-
-def test_damaged_tar_files(tmp_path: Path) -> None:
-    whole = shard(tmp_path / "whole.tar", [("a.png", png(GREY[0])), ("b.png", png(GREY[1]))]).read_bytes()
-    body = whole.rstrip(b"\0")
-    for number, data in enumerate((body, whole[:600], whole[:1024], b"", b"x" * 2000, whole[:1024] + b"x" * 512 + whole[1536:])):
-        path = tmp_path / f"{number}.tar"
-        path.write_bytes(data)
-        refused(rf"{number}\.tar ", lambda path=path: open_tar_shards([path]))
-    with tarfile.open(tmp_path / "s.tar.gz", "w:gz") as tar:
-        tar.add(tmp_path / "whole.tar", "a.png")
-    refused(r"s\.tar\.gz is compressed by gzip.*: decompress it", lambda: open_tar_shards([tmp_path / "s.tar.gz"]))
-    refused("does not exist", lambda: open_tar_shards([tmp_path / "gone.tar"]), FileNotFoundError)
-    refused("No shards", lambda: open_tar_shards([]))
-
-
-def test_pixels_that_break_after_the_header_are_named_when_read(tmp_path: Path) -> None:
-    data = png(COLOUR[0])
-    path = shard(tmp_path / "s.tar", [("a.png", png(COLOUR[1])), ("b.png", data[:-40])])
-    (stack,) = open_tar_shards([path])
-    refused(r"s\.tar::b cannot be decoded as an image", lambda: stack.read(1), BrokenImageError)
-    path.unlink()
-    refused(r"s\.tar::a cannot be decoded as an image", lambda: stack.read(0))
-
-
-# Parquet files
-
-
-def features(names: list[str] | None) -> dict[bytes, bytes]:
-    """The metadata that Hugging Face keeps in a schema."""
-    label = {"names": names, "_type": "ClassLabel"} if names else {"dtype": "int64", "_type": "Value"}
-    return {b"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}, "label": label}}}).encode()}
-
-
-def pictures(images: np.ndarray) -> list[dict[str, Any]]:
-    return [{"bytes": png(image), "path": f"{number}.png"} for number, image in enumerate(images)]
-
-
-def parquet(path: Path, names: list[str] | None = None, rows: int = 3, **columns: Any) -> Path:
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    table = pa.table(columns)
-    pq.write_table(table.replace_schema_metadata(features(names)), path, row_group_size=rows)
-    return path
-
-
-def test_parquet_of_hugging_face_with_names_of_classes(tmp_path: Path) -> None:
-    labels = [0, 2, 1, 1, 0, 2, 2]
-    path = parquet(tmp_path / "p.parquet", ["cat", "dog", "owl"], image=pictures(COLOUR), label=labels, extra=["x"] * 7)
-    stacks = open_parquet([path, path])
-    assert [stack.shape for stack in stacks] == [(7, 3, 6, 5)] * 2
-    stack = stacks[0]
-    assert (stack.dtype, stack.classes, stack.whole, stack.name(4)) == (
-        np.dtype("uint8"),
-        ("cat", "dog", "owl"),
-        False,
-        "00000004",
-    )
-    assert stack.labels is not None
-    assert stack.labels.tolist() == labels
-    assert (stack.facts.format, stack.facts.photographs) == ("png", True)
-    np.testing.assert_array_equal(everything(stack), COLOUR)
-    np.testing.assert_array_equal(stack.read(5, slice(1, 3), slice(0, 2)), COLOUR[5, :, 1:3, :2])
-
-
-def test_parquet_of_bytes_with_names_as_labels(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    ant: dict[str, Any] = {"class": ["ant"]}
-    kinds = pa.array(["owl", "cat"] * 3 + ["bee"]).dictionary_encode()
-    first = parquet(tmp_path / "a.parquet", img=[png(image) for image in GREY], mask=[b""] * 7, **{"class": kinds})
-    second = parquet(tmp_path / "b.parquet", img=[png(GREY[0])], **ant)
-    stacks = open_parquet([first, second])
-    assert stacks[0].classes == stacks[1].classes == ("ant", "bee", "cat", "owl")
-    assert [stack.labels.tolist() for stack in stacks if stack.labels is not None] == [[3, 2, 3, 2, 3, 2, 1], [0]]
-    np.testing.assert_array_equal(everything(stacks[0]), GREY)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "float64"])
-def test_parquet_of_nested_lists(tmp_path: Path, dtype: str) -> None:
-    pa = pytest.importorskip("pyarrow")
-    images = RANDOM.integers(0, 100, (4, 2, 6, 5)).astype(dtype)
-    row = pa.list_(pa.from_numpy_dtype(np.dtype(dtype)))
-    for kind in (pa.list_(pa.list_(row)), pa.large_list(pa.list_(pa.list_(row.value_type, 5), 6))):
-        (stack,) = open_parquet([parquet(tmp_path / "a.parquet", pixels=pa.array(images.tolist(), kind))])
-        assert (stack.dtype, stack.facts.format, stack.labels) == (np.dtype(dtype), "npy", None)
-        np.testing.assert_array_equal(everything(stack), images)
-    (stack,) = open_parquet([parquet(tmp_path / "b.parquet", pixels=pa.array(images[:, 0].tolist(), pa.list_(row)))])
-    np.testing.assert_array_equal(everything(stack), images[:, :1])
-    last = images.transpose(0, 2, 3, 1)
-    (stack,) = open_parquet([parquet(tmp_path / "c.parquet", pixels=pa.array(last.tolist(), pa.list_(pa.list_(row))))])
-    np.testing.assert_array_equal(everything(stack), images)
-
-
-def test_few_row_groups_are_in_memory_whatever_the_number_of_files(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    image = RANDOM.integers(0, 256, (1, 100, 100), np.uint8)
-    paths = [parquet(tmp_path / f"{number}.parquet", rows=4, image=[png(image)] * 24) for number in range(3)]
-    group = 4 * len(png(image))
-    before = pa.total_allocated_bytes()
-    stacks = open_parquet(paths)
-    for stack in stacks:
-        everything(stack)
-        assert pa.total_allocated_bytes() - before < 6 * group  # of the 18 in the files
-    with ThreadPoolExecutor(4) as pool:
-        assert all((found == image).all() for found in pool.map(stacks[1].read, range(24)))
-
-
-def test_a_later_row_that_looks_otherwise_is_named_when_read(tmp_path: Path) -> None:
-    path = parquet(tmp_path / "p.parquet", image=[*pictures(GREY[:3]), *pictures(COLOUR[:1]), *pictures(GREY[:1, :, 1:])])
-    (stack,) = open_parquet([path])
-    refused(r"p\.parquet::00000003 is RGB but .*p\.parquet::00000000 is grey", lambda: stack.read(3))
-    refused(r"p\.parquet::00000004 is 5x5 pixels .* but .*::00000000 is 6x5", lambda: stack.read(4))
-
-
-def test_mistakes_in_parquet_files_are_answered_with_one_sentence(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    ragged, holes = [[[1, 2], [3]]], [[[1, None], [3, 4]]]
-    small = pa.list_(pa.list_(pa.uint8()))
-    cases: dict[str, dict[str, Any]] = {
-        "holds no rows": {"image": pa.array([], pa.binary())},
-        r"no column of images \(text, label\)": {"text": ["a"], "label": [1]},
-        r"several columns of images \(left, right\)": {"left": [b"a"], "right": [b"b"]},
-        "::00000000 cannot be decoded as an image": {"image": [b"no picture"]},
-        r"::00000001 cannot be decoded as an image \(it is empty": {"image": [png(GREY[0]), None]},
-        r"only its path cat\.png is stored": {
-            "image": pa.array([{"bytes": None, "path": "cat.png"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-        },
-        "rows are empty or of unequal lengths": {"image": pa.array(ragged, small)},
-        "some of its values are empty": {"image": pa.array(holes, small)},
-        "has dtype int64: convert it": {"image": [[[1, 2], [3, 4]]]},
-        "2 rows without a label": {"image": [png(GREY[0])] * 3, "label": [1, None, None]},
-        "has double in the column label": {"image": [png(GREY[0])], "label": [0.5]},
-    }
-    for number, (words, columns) in enumerate(cases.items()):
-        path = parquet(tmp_path / f"{number}.parquet", **columns)
-        refused(re.escape(str(path)) + ".*" + words, lambda path=path: open_parquet([path]))
-    whole = parquet(tmp_path / "whole.parquet", image=pictures(GREY)).read_bytes()
-    for number, data in enumerate((whole[:-9], whole[:50], b"", b"PAR1" + b"\0" * 99 + b"PAR1", b"no table")):
-        path = tmp_path / f"broken{number}.parquet"
-        path.write_bytes(data)
-        refused(rf"broken{number}\.parquet cannot be read as a parquet file", lambda path=path: open_parquet([path]))
-    path = tmp_path / "middle.parquet"
-    path.write_bytes(whole[:8] + b"\xff" * 300 + whole[308:])
-    refused(r"middle\.parquet", lambda: everything(open_parquet([path])[0]))
-    refused(r"gone\.parquet does not exist", lambda: open_parquet([tmp_path / "gone.parquet"]), FileNotFoundError)
-    cats, dogs = (
-        parquet(tmp_path / f"{names[0]}.parquet", names, image=pictures(GREY), label=[0] * 7) for names in (["cat"], ["dog"])
-    )
-    refused("name their classes differently", lambda: open_parquet([cats, dogs]))
-
-
-# Data sets saved by Hugging Face datasets
-
-
-def saved(
-    folder: Path, names: list[str] | None = None, state: dict[str, Any] | None = None, shards: int = 2, **columns: Any
-) -> Path:
-    """A folder as save_to_disk writes it."""
-    pa = pytest.importorskip("pyarrow")
-    folder.mkdir(parents=True)
-    table = pa.table(columns).replace_schema_metadata(features(names))
-    files, rows = [f"data-{number:05d}-of-{shards:05d}.arrow" for number in range(shards)], -(-table.num_rows // shards)
-    for number, name in enumerate(files):
-        with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table.slice(number * rows, rows), max_chunksize=2)
-    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in files], **(state or {})}))
-    (folder / "dataset_info.json").write_text(json.dumps({"features": {}}))
-    return folder
-
-
-def test_saved_datasets_are_mapped(tmp_path: Path) -> None:
-    folder = saved(tmp_path / "set", ["cat", "owl"], image=pictures(COLOUR), label=[0, 1, 1, 0, 1, 0, 0])
-    stacks = open_saved_dataset(folder)
-    assert [stack.shape[0] for stack in stacks] == [4, 3]
-    assert [stack.labels.tolist() for stack in stacks if stack.labels is not None] == [[0, 1, 1, 0], [1, 0, 0]]
-    assert stacks[1].classes == ("cat", "owl")
-    np.testing.assert_array_equal(np.concatenate([everything(stack) for stack in stacks]), COLOUR)
-    with ThreadPoolExecutor(4) as pool:
-        np.testing.assert_array_equal(np.stack(list(pool.map(stacks[0].read, range(4)))), COLOUR[:4])
-
-
-def test_arrays_in_saved_datasets_and_class_names_of_the_info(tmp_path: Path) -> None:
-    images = RANDOM.normal(size=(5, 3, 6)).astype(np.float32)
-    pa = pytest.importorskip("pyarrow")
-    column = pa.array(images.tolist(), pa.list_(pa.list_(pa.float32())))
-    folder = saved(tmp_path / "set", shards=1, image=column, label=[0, 1, 0, 1, 1])
-    names = {"label": {"names": ["dry", "wet"], "_type": "ClassLabel"}}
-    (folder / "dataset_info.json").write_text(json.dumps({"features": names}))
-    stream = (folder / "data-00000-of-00001.arrow").read_bytes()
-    assert b"huggingface" in stream
-    table = pa.ipc.open_stream(stream).read_all().replace_schema_metadata(None)
-    with pa.ipc.new_stream(str(folder / "data-00000-of-00001.arrow"), table.schema) as writer:
-        writer.write_table(table)
-    (stack,) = open_saved_dataset(folder)
-    assert stack.classes == ("dry", "wet")
-    np.testing.assert_array_equal(everything(stack)[:, 0], images)
-
-
-def test_splits_of_a_saved_dictionary(tmp_path: Path) -> None:
-    assert saved_splits(tmp_path) is None
-    for name in ("train", "test"):
-        saved(tmp_path / name, image=pictures(GREY))
-    listing = tmp_path / "dataset_dict.json"
-    listing.write_text(json.dumps({"splits": ["train", "test"]}))
-    assert saved_splits(tmp_path) == {"train": tmp_path / "train", "test": tmp_path / "test"}
-    for names, words in ((["gone"], "gone is missing though"), (["../x"], "no file or folder in it"), ([], "names no splits")):
-        listing.write_text(json.dumps({"splits": names}))
-        refused(words, lambda: saved_splits(tmp_path))
-    listing.write_text("{")
-    refused("is not JSON", lambda: saved_splits(tmp_path))
-
-
-def test_mistakes_in_saved_datasets_are_answered_with_one_sentence(tmp_path: Path) -> None:
-    refused(r"state\.json is missing", lambda: open_saved_dataset(tmp_path), FileNotFoundError)
-    cases: dict[str, dict[str, Any]] = {
-        "names no Arrow files": {"_data_files": []},
-        r"lists '\.\./x\.arrow'": {"_data_files": [{"filename": "../x.arrow"}]},
-        "lists None": {"_data_files": [3]},
-        r"flatten_indices\(\)": {"_indices_data_files": [{"filename": "i.arrow"}]},
-    }
-    for number, (words, state) in enumerate(cases.items()):
-        folder = saved(tmp_path / f"{number}", state=state, image=pictures(GREY))
-        refused(words, lambda folder=folder: open_saved_dataset(folder))
-    folder = saved(tmp_path / "less", state={"_data_files": [{"filename": "gone.arrow"}]}, image=pictures(GREY))
-    refused(r"gone\.arrow does not exist", lambda: open_saved_dataset(folder), FileNotFoundError)
-    folder = saved(tmp_path / "cut", image=pictures(GREY))
-    first = folder / "data-00000-of-00002.arrow"
-    whole = first.read_bytes()
-    for data in (whole[:-400], whole[:20], b"", b"no arrow " * 20):
-        first.write_bytes(data)
-        refused(r"data-00000-of-00002\.arrow", lambda: open_saved_dataset(folder))

@@ -85,6 +85,10 @@ def _beside(run: Run, path: Path, count: int) -> Source:
         raise ValueError(
             f"The images beside in {path} are {words[0]} but {run.path} was trained with {words[1]}: give such images."
         )
+    asks = run.conditions.beside
+    kind = asks.normaliser.dtype if asks.normaliser else "whole numbers, the classes of a mask"
+    if source.dtype.kind not in "iu" if asks.normaliser is None else source.dtype.name != asks.normaliser.dtype:
+        raise ValueError(f"The images beside in {path} are {source.dtype} but {run.path} was trained with {kind}: convert them.")
     return sources.subset(source, [index % len(source) for index in range(count)])
 
 

@@ -176,7 +176,8 @@ def _counts(seen: Seen) -> list[Finding]:
 def _damage(seen: Seen) -> list[Finding]:
     found = []
     for name, side in _sides(seen):
-        broken = [*side.source.broken, *(side.name(number) for number in side.found.unreadable)]
+        listed = side.source.broken if side is seen.training or seen.own else []  # both sides of one source know the same
+        broken = [*listed, *(side.name(number) for number in side.found.unreadable)]
         if broken:
             skipped = seen.settings.skip_broken and not side.found.unreadable
             more = ("...",) if len(broken) > NAMED else ()

@@ -133,6 +133,7 @@ def read_data(recipe: Recipe, known: Normaliser | None = None, asks: Conditions 
     if known is None:
         training = _held(training, recipe.data)
         known = fitted(training, recipe.data)
+        _check_held_out(held_out, known)
     return Data(training, held_out, known, recipe.conditional, recipe.data.resize, *given)
 
 
@@ -145,6 +146,21 @@ def fitted(training: Source, settings: DataSettings) -> Normaliser:
         for reason in proposal.why:
             say(reason)
     return Normaliser.fit(training, settings.workers, how, training.facts.nodata)
+
+
+def _check_held_out(held_out: Source, normaliser: Normaliser) -> None:
+    """ValueError naming the first held-out image that the normaliser of the training images does not take."""
+    for index in range(len(held_out)):
+        native = torch.from_numpy(held_out.get(index)[None])
+        if native.is_floating_point() and not bool((native.isfinite() | (native.isnan() & (normaliser.nodata is not None))).all()):
+            raise ValueError(
+                f"The held-out image {held_out.name(index)} holds NaN or infinity: leave it out, or say --data.nodata nan if NaN "
+                "means not measured."
+            )
+        try:
+            normaliser.encode(native)
+        except ValueError as error:
+            raise ValueError(f"The held-out image {held_out.name(index)} does not fit the training images: {error}") from error
 
 
 def _given(

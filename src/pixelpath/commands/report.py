@@ -1,32 +1,38 @@
-"""The report of a run: one HTML file that holds its pictures and asks nothing of the network.
+"""The report of a run: one page of what the run's folder holds.
 
-A *section* is a title and a piece of HTML, empty where the run has nothing to say about it. A *document* is what a JSON file
-holds; a *record* is a mapping of it with single values, whose entry "protocol" says how they were measured.
+A section is empty, and so left out, where the run has nothing to say about it.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import tyro
-from PIL import Image
 
 from pixelpath.commands import prepare
 from pixelpath.commands.evaluation_pictures import histograms_plot, in_short, loss_gap_plot, spectrum_plot
 from pixelpath.commands.folder import leaves
+from pixelpath.commands.page import (
+    WIDEST,
+    boxes,
+    document_of,
+    duration,
+    embedded,
+    figure,
+    header,
+    pairs,
+    protocol_line,
+    table,
+    text,
+    words,
+    write_page,
+)
 from pixelpath.commands.pictures import curves, evaluations_plot, noise_levels_plot, probe_plot, series, skipped_steps
-from pixelpath.data.whole import whole
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.histograms import HistogramRow
 from pixelpath.evaluation.memorising import GapRow
@@ -35,7 +41,7 @@ from pixelpath.evaluation.spectrum import SpectrumRow
 from pixelpath.training.journal import lines
 
 SHOWN = 9  # previews in the strip, at most
-STRIP, WIDEST = 640, 1440  # pixels across, of a picture in the strip and of any other
+STRIP = 640  # pixels across, of a picture in the strip
 STAGES = {
     "RepresentationLearning": "Stage one: representation learning",
     "Denoising": "Stage two: diffusion",
@@ -109,82 +115,6 @@ def write_report(run: Path) -> Path:
     return write_page(run / "report.html", _name(run), _header(run), sections)
 
 
-def write_page(path: Path, title: str, top: str, sections: Mapping[str, str]) -> Path:
-    """Write a page of sections below what stands at its top, all of it HTML but the title, and leave out empty ones; the file."""
-    present = {name: content for name, content in sections.items() if content}
-    places = {name: name.lower().replace(" ", "-") for name in present}
-    links = "".join(f'<a href="#{place}">{name}</a>' for name, place in places.items())
-    parts = [f'<section id="{places[name]}"><h2>{name}</h2>\n{content}</section>' for name, content in present.items()]
-    page = Template((resources.files("pixelpath.commands") / "report.html").read_text(encoding="utf-8"))
-    body = "\n".join([top, f"<nav>{links}</nav>", *parts])
-    with whole(path) as file:
-        file.write(page.substitute(title=text(title), body=body).encode("utf-8"))
-    return path
-
-
-def header(title: str, below: str, facts: Mapping[str, str]) -> str:
-    """The top of a page: its title, what stands below it, and facts in boxes; the latter two are HTML."""
-    boxes = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
-    return f"<header><h1>{text(title)}</h1>\n{below}\n<dl class='facts'>{boxes}</dl></header>"
-
-
-def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Records as a table, one to a line with its protocol below."""
-    keys = [key for key in dict.fromkeys(key for record in records for key in record) if key != "protocol"]
-    head = "".join(f"<th{_align(records[0].get(key))}>{words(key)}</th>" for key in keys)
-    body = []
-    for record in records:
-        protocol = record.get("protocol")
-        cells = "".join(f"<td{_align(record.get(key))}>{text(record.get(key))}</td>" for key in keys)
-        body.append(f"<tr{' class=record' if protocol else ''}>{cells}</tr>")
-        body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{_protocol(protocol)}</td></tr>"] if protocol else []
-    return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-
-
-def pairs(values: Mapping[str, Any]) -> str:
-    """Names and values, one pair a line."""
-    rows = [f"<tr><th>{text(key)}</th><td>{text(value)}</td></tr>" for key, value in leaves(values)]
-    return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else ""
-
-
-def figure(path: Path, caption: str, kind: str = "", widest: int = WIDEST) -> str:
-    """A picture file with a caption, which is HTML."""
-    with Image.open(path) as picture:
-        return f"<figure>{_image(picture, kind, widest, path.stem)}<figcaption>{caption}</figcaption></figure>"
-
-
-def document_of(path: Path) -> Any:
-    """What a JSON file holds, or None if there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): make it again or remove it, then write the report again.") from error
-
-
-def words(key: str) -> str:
-    """A key as escaped words."""
-    return text(key.replace("_", " "))
-
-
-def text(value: Any) -> str:
-    """A value as escaped text: floats with four digits, lists with commas."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(text(part) for part in value) or "none"
-    return "none" if value is None or value == "" else escape(str(value))
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, as one would say."""
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes:.0f} min" if minutes < 120 else f"{hours:.1f} h"
-
-
 def _name(run: Path) -> str:
     return f"{(document_of(run / 'recipe.json') or {}).get('name', 'Run')}: {run.resolve().name}"
 
@@ -219,7 +149,7 @@ def _samples(run: Path) -> str:
     if made:
         settings = document_of(made[-1].with_name("samples.json")) or {}
         short = {key: value for key, value in settings.items() if not isinstance(value, list) or len(value) <= 2}
-        return figure(made[-1], _protocol({"file": made[-1].relative_to(run).as_posix(), **short}))
+        return figure(made[-1], protocol_line({"file": made[-1].relative_to(run).as_posix(), **short}))
     one_step = _objective(run) in ("Consistency", "Tangent")
     beside = run.parent / ("samples-one-step.png" if one_step else "samples.png")
     if _quickstart(run) and beside.exists():
@@ -278,7 +208,7 @@ def _over_evaluations(found: Sequence[Mapping[str, Any]]) -> str:
         for curve in found
         for point in curve["points"]
     ]
-    plot = _image(evaluations_plot(found), "plot", WIDEST, "plot of the numbers below")
+    plot = embedded(evaluations_plot(found), "plot", WIDEST, "plot of the numbers below")
     return f"<p class='soft'>{note}</p>{plot}<details><summary>The numbers</summary>{table(rows)}</details>"
 
 
@@ -351,7 +281,7 @@ def _tree(document: Any) -> str:
     if isinstance(document, Mapping):
         nested = {key: value for key, value in document.items() if _is_nested(value) and key != "protocol"}
         single = {key: value for key, value in document.items() if key not in nested and key != "protocol"}
-        parts = [_boxes(single, document.get("protocol"))] if single else []
+        parts = [boxes(single, document.get("protocol"))] if single else []
         ordered = sorted(nested.items(), key=lambda item: isinstance(item[1], Mapping))  # measurements before their circumstances
         parts += [f"<h3>{words(key)}</h3>{_tree(value)}" for key, value in ordered if value]
         return "\n".join(parts)
@@ -360,7 +290,7 @@ def _tree(document: Any) -> str:
             if document and all({part.name for part in fields(kind)} <= set(row) for row in document):
                 shown = " open" if len(document) <= OPEN else ""
                 return (
-                    _image(plot(document), "plot", WIDEST, "plot of the numbers below")
+                    embedded(plot(document), "plot", WIDEST, "plot of the numbers below")
                     + f"<details{shown}><summary>The numbers</summary>{table(document)}</details>"
                 )
         flat = all(not _is_nested(value) or key == "protocol" for row in document for key, value in row.items())
@@ -368,30 +298,8 @@ def _tree(document: Any) -> str:
     return f"<p>{text(document)}</p>"
 
 
-def _boxes(values: Mapping[str, Any], protocol: Mapping[str, Any] | None = None) -> str:
-    """Single values side by side, and their protocol below them."""
-    boxes = "".join(f"<div><dt>{words(key)}</dt><dd>{text(value)}</dd></div>" for key, value in values.items())
-    return f"<dl class='pairs'>{boxes}</dl>" + (f"<p class='protocol'>{_protocol(protocol)}</p>" if protocol else "")
-
-
-def _protocol(protocol: Mapping[str, Any]) -> str:
-    """In one line what a number was measured under."""
-    return " · ".join(f"{words(key)} {text(value)}" for key, value in leaves(protocol) if value is not None)
-
-
 def _is_nested(value: Any) -> bool:
     return isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(part, Mapping) for part in value))
-
-
-def _image(picture: Image.Image, kind: str, widest: int, name: str) -> str:
-    """The picture inside the page, made smaller if it is wider than `widest`."""
-    if picture.width > widest:
-        picture = picture.resize((widest, max(1, round(picture.height * widest / picture.width))), Image.Resampling.LANCZOS)
-    held = io.BytesIO()
-    picture.save(held, "PNG", optimize=True)
-    data = base64.b64encode(held.getvalue()).decode("ascii")
-    size = f'width="{picture.width}" height="{picture.height}"'
-    return f'<img class="{kind}" alt="{text(name)}" {size} src="data:image/png;base64,{data}">'
 
 
 def _objective(run: Path) -> str:
@@ -411,10 +319,6 @@ def _preview_files(run: Path) -> list[Path]:
 
 def _step(preview: Path) -> int:
     return int(preview.stem[5:])
-
-
-def _align(value: Any) -> str:
-    return " class='number'" if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
 def _size(path: Path) -> str:

@@ -115,6 +115,9 @@ def _mapped(path: Path, key: str | None = None) -> np.ndarray:
     """The array of a .npy file, or of a key of a .npz file, mapped from the disk unless it is compressed."""
     with _reading(path):
         if key is None:
+            with path.open("rb") as raw:
+                if raw.read(6) != np.lib.format.MAGIC_PREFIX:  # which numpy takes for pickled objects
+                    raise ValueError("it is no .npy file, by its first bytes")
             return np.load(path, mmap_mode="r", allow_pickle=False)
         with zipfile.ZipFile(path) as archive:
             member = archive.getinfo(f"{key}.npy")

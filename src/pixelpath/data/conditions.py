@@ -11,7 +11,7 @@ import csv
 import difflib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from pixelpath.types import Condition
 
 NAMES = ("name", "file", "file_name", "filename", "image", "id")
 TAG = "|"
+FARTHEST = 1e6  # deviations from the mean: a number beyond is a mistake, which would blow the network up
 MOST_CLASSES = 32  # single-channel integers below this are the numbers of classes in a mask
 
 
@@ -47,12 +48,12 @@ class Column:
         """How many numbers of the vector it makes."""
         return 1 if self.kind == "number" else len(self.words)
 
-    def encode(self, entries: Sequence[str], where: str) -> Float[np.ndarray, "image width"]:
-        """The entries as rows of the vector; ValueError naming the first one that cannot be."""
+    def encode(self, entries: Sequence[str], where: Sequence[str]) -> Float[np.ndarray, "image width"]:
+        """The entries, and where they stand, as rows of the vector; ValueError naming the first one that cannot be."""
         rows = np.zeros((len(entries), self.width), np.float32)
         for place, entry in enumerate(entries):
             if self.kind == "number":
-                rows[place, 0] = (_number(entry, f"{where}, line {place + 1}, column {self.name}") - self.mean) / self.deviation
+                rows[place, 0] = self._standardised(entry, f"{where[place]}, column {self.name}")
                 continue
             for word in entry.split(TAG) if self.kind == "tags" else [entry]:
                 if word == "" and self.kind == "tags":
@@ -60,11 +61,20 @@ class Column:
                 if word not in self.words:
                     near = difflib.get_close_matches(word, self.words, 3, 0.4) or list(self.words[:10])
                     raise ValueError(
-                        f"{where}, line {place + 1}, column {self.name}: {word or 'an empty entry'} is not among the words that "
+                        f"{where[place]}, column {self.name}: {word or 'an empty entry'} is not among the words that "
                         f"training saw: choose from {', '.join(near)}."
                     )
                 rows[place, self.words.index(word)] = 1.0
         return rows
+
+    def _standardised(self, entry: str, where: str) -> float:
+        value = _number(entry, where)
+        standardised = (value - self.mean) / self.deviation
+        if not abs(standardised) <= FARTHEST:
+            raise ValueError(
+                f"{where}: {entry} is {abs(standardised):.0e} deviations from the mean of training, {self.mean:g}: correct it."
+            )
+        return standardised
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +84,12 @@ class Table:
     path: Path
     names: tuple[str, ...] | None
     columns: Mapping[str, Sequence[str]]
+    lines: tuple[int, ...] = ()
+    """Where in a text file they stand; of an array, nothing."""
+
+    def where(self, line: int) -> str:
+        """How to name a line in a sentence."""
+        return f"{self.path}, line {self.lines[line]}" if self.lines else f"{self.path}, row {line} (the first is 0)"
 
     @property
     def count(self) -> int:
@@ -94,15 +110,20 @@ class Beside:
         """How many channels the model is given."""
         return self.classes or self.channels
 
-    def encode(self, native: Shaped[Tensor, "batch channel row column"]) -> Float[Tensor, "batch other row column"]:
-        """Native images beside in model range; ValueError for a class that training did not see."""
+    def encode(
+        self, native: Shaped[Tensor, "batch channel row column"], called: Callable[[int], str] = str
+    ) -> Float[Tensor, "batch other row column"]:
+        """Native images beside in model range; ValueError for a class that training did not see, saying what it is `called`."""
         if not self.classes:
             assert self.normaliser is not None
             return self.normaliser.encode(native)
         numbers = native[:, 0].long()
-        if bool((numbers >= self.classes).any()) or bool((numbers < 0).any()):
+        strange = ((numbers >= self.classes) | (numbers < 0)).nonzero()
+        if len(strange):
+            mask, row, column = strange[0].tolist()
             raise ValueError(
-                f"A mask holds the class {int(numbers.max())} but training saw those below {self.classes}: correct it."
+                f"The image beside {called(mask)} holds the class {int(numbers[mask, row, column])} but training saw those below "
+                f"{self.classes}: correct it, or train with it."
             )
         return functional.one_hot(numbers, self.classes).movedim(-1, 1).float() - 0.5
 
@@ -129,7 +150,8 @@ class Conditions:
         missing = [column.name for column in self.columns if column.name not in table.columns]
         if missing:
             raise ValueError(f"{table.path} has no column {', '.join(missing)}, which the run was trained with: add it.")
-        parts = [column.encode([table.columns[column.name][line] for line in lines], str(table.path)) for column in self.columns]
+        where = [table.where(line) for line in lines]
+        parts = [column.encode([table.columns[column.name][line] for line in lines], where) for column in self.columns]
         return np.concatenate(parts, axis=1)
 
     def to_json(self) -> dict[str, Any]:
@@ -170,7 +192,8 @@ class Given:
         beside = None
         if self.beside is not None:
             assert self.conditions.beside is not None
-            beside = self.conditions.beside.encode(torch.from_numpy(sources.gather(self.beside, indices)))
+            other, native = self.beside, torch.from_numpy(sources.gather(self.beside, indices))
+            beside = self.conditions.beside.encode(native, lambda place: other.name(int(indices[place])))
         return Condition(labels, vector, beside)
 
 
@@ -185,28 +208,29 @@ def read_table(path: Path, part: Sequence[str] = (), columns: tuple[str, ...] | 
         return _table_of_array(path, part)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file, strict=True))
+            reader = csv.reader(file, strict=True)
+            numbered = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as a table ({error}): write it as comma-separated text in UTF-8.") from error
-    rows = [row for row in rows if row]
+    lines, rows = tuple(line for line, _ in numbered), [row for _, row in numbered]
     unnamed = bool(rows) and (columns is None or rows[0][0].strip() in columns)
     if len(rows) < 2 or (len(rows[0]) < 2 and not unnamed):
         raise ValueError(f"{path} holds no table: write a line of column names, then a line per image, its name first.")
     head = [name.strip() for name in rows[0]]
     if len(set(head)) < len(head):
         raise ValueError(f"{path} names a column twice ({', '.join(head)}): give every column its own name.")
-    odd = next((line for line, row in enumerate(rows, 1) if len(row) != len(head)), None)
+    odd = next(((line, len(row)) for line, row in numbered if len(row) != len(head)), None)
     if odd is not None:
-        raise ValueError(f"{path}, line {odd} has {len(rows[odd - 1])} entries but the first line {len(head)}: correct it.")
+        raise ValueError(f"{path}, line {odd[0]} has {odd[1]} entries but the first line {len(head)}: correct it.")
     key = next((name for name in NAMES if name in head), head[0])
     entries = {name: [row[place].strip() for row in rows[1:]] for place, name in enumerate(head)}
     if unnamed:
-        return Table(path, None, entries)
+        return Table(path, None, entries, lines[1:])
     names = tuple(entries.pop(key))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{path} has two lines for {twice}: keep one.")
-    return Table(path, names, entries)
+    return Table(path, names, entries, lines[1:])
 
 
 def lines_of(table: Table, source: Source, part: Sequence[str] = ()) -> list[int]:
@@ -245,7 +269,12 @@ def fit_columns(table: Table, lines: Sequence[int]) -> tuple[Column, ...]:
             if not np.isfinite(values).all():
                 odd = int(np.flatnonzero(~np.isfinite(values))[0])
                 raise ValueError(f"{table.path}, column {name} holds {words[odd]}: give finite numbers.")
-            found.append(Column(name, "number", float(values.mean()), float(values.std()) or 1.0))
+            with np.errstate(over="ignore", invalid="ignore"):
+                mean, deviation = float(values.mean()), float(values.std())
+            if not math.isfinite(deviation):
+                most = words[int(np.abs(values).argmax())]
+                raise ValueError(f"{table.path}, column {name} holds {most}, too large to be standardised: use other units.")
+            found.append(Column(name, "number", mean, deviation or 1.0))
         elif any(TAG in word for word in words):
             tags = sorted({tag for word in words for tag in word.split(TAG) if tag})
             found.append(Column(name, "tags", words=tuple(tags)))

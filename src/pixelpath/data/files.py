@@ -171,9 +171,7 @@ def headers(
 def header(picture: Path | Packed, channels: int | None = None) -> Header:
     """The mode and upright size of an image file; BrokenImageError if it has none."""
     with _opened(picture) as image:
-        columns, rows = image.size
-        turned = _has_exif(image) and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return Header(_mode(image, channels), (columns, rows) if turned else (rows, columns))
+        return _header(image, channels)
 
 
 def agree(folder: Path, names: Sequence[str], found: Sequence[Header], channels: int | None, resize: Size | None) -> Header:
@@ -222,21 +220,23 @@ def decode(path: Path, mode: str, shape: tuple[int, int, int], resize: Size | No
     return image
 
 
-def pixels(picture: Path | Packed, mode: str, resize: Size | None = None) -> Shaped[np.ndarray, "channel row column"]:
+def pixels(path: Path, mode: str, resize: Size | None = None) -> Shaped[np.ndarray, "channel row column"]:
     """The native pixels of an image file, turned upright; BrokenImageError naming the file if it cannot be decoded."""
     if mode in DEEP:
-        return _deep(picture, resize)
+        return _deep(path, resize)
+    with _opened(path) as image:
+        return _pixels(image, mode, resize)
+
+
+def read(
+    picture: Path | Packed, channels: int | None = None, resize: Size | None = None
+) -> tuple[Header, Shaped[np.ndarray, "channel row column"]]:
+    """`header` and `pixels` of a picture by opening it once; a mode that is not supported is for the caller to refuse."""
     with _opened(picture) as image:
-        if _has_exif(image):
-            ImageOps.exif_transpose(image, in_place=True)
-        if mode in DEPTHS:
-            deep = np.asarray(image).astype(DEPTHS[mode])[None]
-            return resized(deep, resize) if resize else deep
-        native = image if image.mode == mode else image.convert(mode)
-        if resize and native.size != (resize[1], resize[0]):
-            native = native.resize((resize[1], resize[0]), Image.Resampling.BICUBIC, _centre(native.size, resize))
-        array = np.asarray(native)
-    return np.ascontiguousarray(array.transpose(2, 0, 1)) if array.ndim == 3 else np.array(array)[None]
+        found = _header(image, channels)
+        if found.mode not in DEEP:
+            return found, _pixels(image, found.mode, resize)
+    return found, _deep(picture, resize)
 
 
 @contextmanager
@@ -298,6 +298,25 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _is_store(entry: os.DirEntry[str]) -> bool:
     return _has(entry.name, STORES) and _is_folder(entry)
+
+
+def _header(image: ImageFile.ImageFile, channels: int | None) -> Header:
+    columns, rows = image.size
+    turned = _has_exif(image) and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return Header(_mode(image, channels), (columns, rows) if turned else (rows, columns))
+
+
+def _pixels(image: ImageFile.ImageFile, mode: str, resize: Size | None) -> Shaped[np.ndarray, "channel row column"]:
+    if _has_exif(image):
+        ImageOps.exif_transpose(image, in_place=True)
+    if mode in DEPTHS:
+        deep = np.asarray(image).astype(DEPTHS[mode])[None]
+        return resized(deep, resize) if resize else deep
+    native = image if image.mode == mode else image.convert(mode)
+    if resize and native.size != (resize[1], resize[0]):
+        native = native.resize((resize[1], resize[0]), Image.Resampling.BICUBIC, _centre(native.size, resize))
+    array = np.asarray(native)
+    return np.ascontiguousarray(array.transpose(2, 0, 1)) if array.ndim == 3 else np.array(array)[None]
 
 
 def _mode(image: ImageFile.ImageFile, channels: int | None) -> str:

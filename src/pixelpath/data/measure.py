@@ -18,7 +18,7 @@ from pixelpath.data.files import decoders
 from pixelpath.data.sources import Source, gather
 from pixelpath.data.transforms import Identity, Transform, spread
 
-CHUNK_BYTES = 4 * 2**20  # how much is measured at once: large enough for numpy, small against any memory
+CHUNK = 2**19  # values measured at once: enough for numpy, and little memory even as 64-bit numbers
 RESERVOIR = 2**16  # values kept of a channel at most
 COUNTED = 128  # channels of which histograms are kept at most: 64 MiB of 16-bit values
 GOLDEN = 0x9E3779B1  # 2^32 over the golden ratio: its multiples spread evenly, along rows and columns alike
@@ -38,8 +38,9 @@ class Sums:
     ) -> Sums:
         """Those of values that occur as often as `weights` say (None: once), `count` in all."""
         if weights is None:
-            mean = float(values.mean())
-            return cls(len(values), mean, float(np.square(values - mean).sum()))
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is answered later
+                mean = float(values.mean())
+                return cls(len(values), mean, float(np.square(values - mean).sum()))
         mean = float((values * weights).sum() / weights.sum())
         return cls(count, mean, float((np.square(values - mean) * weights).sum()))
 
@@ -278,7 +279,7 @@ class _Reservoir:
 
 
 def _chunks(source: Source, workers: int | None) -> Iterator[tuple[int, np.ndarray]]:
-    size = max(1, CHUNK_BYTES // (int(np.prod(source.shape)) * source.dtype.itemsize))
+    size = max(1, CHUNK // int(np.prod(source.shape)))
     with decoders(workers) as pool:
         for first in range(0, len(source), size):
             yield first, gather(source, range(first, min(first + size, len(source))), pool)

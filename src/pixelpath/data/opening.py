@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -175,7 +176,10 @@ def _names(kind: str, place: Place, classes: tuple[str, ...] | None) -> tuple[li
         return list(files.walk(path, ("",))), np.zeros(0, np.int64), ()
     if kind in ("DICOM files", "parquet files", "tar shards"):
         return list(files.walk(path, suffixes)), np.zeros(0, np.int64), ()
-    return files.scan(path, classes, suffixes)
+    names, numbers, found = files.scan(path, classes, suffixes)
+    beside = {f"{name.removesuffix('.npy')}_labels.npy" for name in names}
+    images = [index for index, name in enumerate(names) if name not in beside]
+    return [names[index] for index in images], numbers[images], found
 
 
 def _read(kind: str, place: Place, root: Path, names: Sequence[str], settings: DataSettings) -> tuple[Stack, ...]:
@@ -222,9 +226,7 @@ def _own_labels(stacks: Sequence[Stack], classes: tuple[str, ...] | None, place:
         raise ValueError(f"The files of {place} name their classes differently: write all with the same classes, in order.")
     own = next(iter(named), None)
     if classes and own and own != classes:
-        raise ValueError(
-            f"{place} has the classes {', '.join(own[:10])}, unlike the training images: use the same, in order."
-        )
+        raise ValueError(f"{place} has the classes {', '.join(own[:10])}, unlike the training images: use the same, in order.")
     names = own if classes is None else classes
     return arrays.check_labels(np.concatenate(present) if present else None, count, names, str(place))
 
@@ -240,33 +242,41 @@ def _tiled(
     """Stacks as one source, after a look whether they agree; ValueError naming the odd one."""
     first = stacks[0]
     for stack in stacks:
+        # series of scans share one folder
+        here, there = (f"{each.path}::{each.name(0)}" if stack.path == first.path else each.path for each in (stack, first))
         if (stack.shape[1], stack.dtype) != (first.shape[1], first.dtype):
             words = [f"{each.shape[1]} channels of {each.dtype}" for each in (stack, first)]
-            raise ValueError(f"{stack.path} holds {words[0]} but {first.path} {words[1]}: keep one kind of image in a data set.")
-        if stack.facts.nodata != first.facts.nodata and not (stack.facts.nodata != stack.facts.nodata):
-            raise ValueError(
-                f"{stack.path} marks missing values by {stack.facts.nodata} but {first.path} by {first.facts.nodata}: "
-                "bring all files to one value."
-            )
+            raise ValueError(f"{here} holds {words[0]} but {there} {words[1]}: keep one kind of image in a data set.")
         rows, columns = stack.shape[2:]
         if settings.window is not None and (rows < settings.window[0] or columns < settings.window[1]):
             wanted = "x".join(map(str, settings.window))
-            raise ValueError(
-                f"{stack.path} is {rows}x{columns} pixels, smaller than a tile of {wanted}: use a smaller --data.tile."
-            )
+            raise ValueError(f"{here} is {rows}x{columns} pixels, smaller than a tile of {wanted}: use a smaller --data.tile.")
         if settings.window is None and settings.resize is None and (rows, columns) != first.shape[2:]:
             other = "x".join(map(str, first.shape[2:]))
             raise ValueError(
-                f"{stack.path} is {rows}x{columns} pixels (rows x columns) but {first.path} is {other}: cut tiles of one size "
+                f"{here} is {rows}x{columns} pixels (rows x columns) but {there} is {other}: cut tiles of one size "
                 f"with --data.tile, or bring all to one size with --data.resize {other.replace('x', ' ')}."
             )
     facts = replace(
         first.facts,
         units=settings.units or first.facts.units,
-        nodata=first.facts.nodata if settings.nodata is None else settings.nodata,
+        nodata=_nodata(stacks) if settings.nodata is None else settings.nodata,
         axes=() if settings.tile or settings.resize else first.facts.axes,
     )
     return Stacked(tuple(stacks), tuple(titles), labels, classes, facts, settings.window, settings.steps, settings.resize)
+
+
+def _nodata(stacks: Sequence[Stack]) -> float | None:
+    """What means "not measured" in all files; NaN may mean it in some only, for the others have none."""
+    named = {str(stack.facts.nodata): stack for stack in stacks}
+    if set(named) == {"None", "nan"}:
+        return math.nan
+    if len(named) > 1:
+        (one, first), (other, second) = list(named.items())[:2]
+        raise ValueError(
+            f"{first.path} marks missing values by {one} but {second.path} by {other}: bring all files to one value."
+        )
+    return stacks[0].facts.nodata
 
 
 def _check_patch(source: Source, patch: int | None, place: Place, settings: DataSettings) -> None:

@@ -227,9 +227,17 @@ def _written_nodata(path: Path) -> float | None:
                 order = "<" if file.read(2) == b"II" else ">"
                 file.seek(struct.unpack(order + ("I" if len(held) == 4 else "Q"), held)[0])
                 held = file.read(min(count, 256))
-        return float(held[:count].split(b"\0")[0].decode("ascii").strip())
-    except (OSError, struct.error, ValueError):
+    except (OSError, struct.error):
         return None
+    text = held[:count].split(b"\0")[0].decode("ascii", "replace").strip()
+    if not text or "#" in text:  # as Windows writes NaN, which GDAL knows
+        return None
+    try:
+        return float(text)
+    except ValueError:  # which GDAL takes for 0
+        raise ValueError(
+            f"{path} has the nodata value {text!r}, which is no number: correct it, for instance with gdal_edit -a_nodata."
+        ) from None
 
 
 def _known(path: Path) -> Pages:
@@ -381,7 +389,8 @@ def _reading(path: Path, where: str = "") -> Iterator[None]:
     except _TellingError:
         raise
     except Exception as error:  # decoders raise nearly every kind of exception on damaged files
-        reason = (str(error).replace(str(path), "the file").split("\n")[0] or type(error).__name__).rstrip(".")
+        told = error.__cause__ or error  # rasterio's own error only points to GDAL's
+        reason = (str(told).replace(str(path), "the file").split("\n")[0] or type(told).__name__).rstrip(".")
         raise ValueError(f"{f'{path} cannot be read {where}'.rstrip()} ({reason}): replace or delete it.") from error
 
 

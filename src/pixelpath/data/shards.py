@@ -97,13 +97,14 @@ class Samples:
 
     def read(self, index: int, rows: slice = EVERYTHING, columns: slice = EVERYTHING) -> Shaped[np.ndarray, "channel row column"]:
         with self.shard.cell(index) as (cell, where):
-            look = _look(cell, where, self.channels, self.resize)
-            _check_alike(where, look, self.model, self.look)
             if isinstance(cell, np.ndarray):
                 planes = _planes(cell, where)
+                look = _look_of_array(planes, self.resize)
                 image = files.resized(planes, self.resize) if self.resize else planes
             else:
-                image = files.pixels(files.Packed(cell, where), look.mode, self.resize)
+                header, image = files.read(files.Packed(cell, where), self.channels, self.resize)
+                look = _look_of_picture(header, where, self.channels, self.resize)
+        _check_alike(where, look, self.model, self.look)
         return np.array(image[:, rows, columns], dtype=self.dtype, order="C")
 
 
@@ -120,7 +121,10 @@ def as_stacks(shards: Sequence[Shard], channels: int | None, resize: files.Size 
     for shard in shards:
         for index in shard.examined:
             with shard.cell(index) as (cell, where):
-                look = _look(cell, where, channels, resize)
+                if isinstance(cell, np.ndarray):
+                    look = _look_of_array(_planes(cell, where), resize)
+                else:
+                    look = _look_of_picture(files.header(files.Packed(cell, where), channels), where, channels, resize)
             if not model:
                 model, common = where, look
             _check_alike(where, look, model, common)
@@ -155,21 +159,23 @@ def _numbered(shards: Sequence[Shard]) -> tuple[list[Int[np.ndarray, "count"] | 
     return numbers, names or first.names
 
 
-def _look(cell: Cell, where: str, channels: int | None, resize: files.Size | None) -> Look:
-    """What a sample will look like once read; ValueError for a mode or dtype that is not supported."""
-    if isinstance(cell, np.ndarray):
-        planes, rows, columns = _planes(cell, where).shape
-        return Look("", (planes, *(resize or (rows, columns))), cell.dtype.newbyteorder("="))
-    mode, size = files.header(files.Packed(cell, where), channels)
-    files.check_mode(where, mode, channels)
-    return Look(mode, (files.channels_of(mode), *(resize or size)), files.DEPTHS.get(mode, np.dtype("uint8")))
+def _look_of_array(planes: Shaped[np.ndarray, "channel row column"], resize: files.Size | None) -> Look:
+    rows, columns = resize or planes.shape[1:]
+    return Look("", (len(planes), rows, columns), planes.dtype.newbyteorder("="))
+
+
+def _look_of_picture(header: files.Header, where: str, channels: int | None, resize: files.Size | None) -> Look:
+    """What a picture looks like once read; ValueError for a mode that is not supported."""
+    files.check_mode(where, header.mode, channels)
+    rows, columns = resize or header.size
+    return Look(header.mode, (files.channels_of(header.mode), rows, columns), files.DEPTHS.get(header.mode, np.dtype("uint8")))
 
 
 def _check_alike(where: str, look: Look, model: str, common: Look) -> None:
     """ValueError naming two samples that differ."""
     if look == common:
         return
-    if look.mode and common.mode:
+    if (look.mode and common.mode) or look == common._replace(shape=(common.shape[0], *look.shape[1:])):
         raise files.unlike(where, files.Header(look.mode, look.shape[1:]), model, files.Header(common.mode, common.shape[1:]))
     words = [f"{'x'.join(map(str, each.shape))} {each.dtype}{'' if each.mode else ' (an array)'}" for each in (look, common)]
     raise ValueError(f"{where} is {words[0]} but {model} is {words[1]}: pack images of one shape and dtype.")

@@ -230,9 +230,7 @@ def needs(module: str, extra: str, what: Path | str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.split(".")[0]
-        raise ValueError(
-            f"{what} needs the package {package} ({error}): run pip install 'pixelpath[{extra}]'."
-        ) from error
+        raise ValueError(f"{what} needs the package {package} ({error}): run pip install 'pixelpath[{extra}]'.") from error
 
 
 def _begins(side: int, tile: int, stride: int) -> list[int]:

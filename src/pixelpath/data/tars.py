@@ -1,7 +1,7 @@
 """Tar shards as webdataset writes them.
 
-A *member* is a file within a shard; its *ending* is what follows the last dot of its name. The *parts* of a sample are the members
-whose names agree up to the first dot.
+A *member* is a file within a shard; its *ending* is what follows the last dot of its name. The *parts* of a sample are the
+members whose names agree up to the first dot.
 """
 
 from __future__ import annotations
