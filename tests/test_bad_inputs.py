@@ -25,7 +25,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.commands.application import call, files, train
 
 from pixelpath import cli
 from pixelpath.commands.prepare import read_data
@@ -33,6 +32,7 @@ from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import gather
 from pixelpath.data.transforms import Normalisation
 from pixelpath.recipes.rows import table
+from tests.commands.application import call, files, train
 
 RANDOM = np.random.default_rng(0)
 RECIPE = table()["digits-diffusion"]
@@ -62,7 +62,7 @@ def check_sentence(said: str, where: Path) -> None:
     assert "came from inside" not in said, said
     assert str(where) in said or re.search(r"--data|::|Image \d|image beside \d|/dev/", said), said
     assert re.search(r": [a-z].*\w", said.replace(str(where), "")), said
-    assert not re.search(r"<[\w.]+ object|Traceback|Error\b|_io\.", said), said
+    assert not re.search(r"Traceback| object at |_io\.", said), said
 
 
 # What bad things are made of
@@ -162,11 +162,23 @@ def header_png(rows: int, columns: int) -> bytes:
 PICTURES: list[Case] = [
     ("PNG cut off", folder({"b.png": cut(PNG)}, 6), "b.png cannot be decoded as an image"),
     ("PNG cut in its header", folder({"b.png": PNG[:20]}, 6), "b.png cannot be decoded as an image"),
-    ("JPEG cut off", folder({f"{n}.jpg": encoded(BYTES[n], "JPEG") for n in range(3)} | {"b.jpg": cut(encoded(BYTES[0], "JPEG"))}), "b.jpg cannot be decoded"),
+    (
+        "JPEG cut off",
+        folder({f"{n}.jpg": encoded(BYTES[n], "JPEG") for n in range(3)} | {"b.jpg": cut(encoded(BYTES[0], "JPEG"))}),
+        "b.jpg cannot be decoded",
+    ),
     ("WebP cut off", folder({"b.webp": cut(encoded(kind="WEBP"))}), "b.webp cannot be decoded"),
     ("GIF cut off", folder({"b.gif": cut(encoded(kind="GIF"))}), "b.gif cannot be decoded"),
-    ("BMP cut off", folder({"a.bmp": encoded(RGB, "BMP"), "b.bmp": cut(encoded(RGB, "BMP"))}, held_out_share=0.0), "b.bmp cannot be decoded"),
-    ("plain TIFF cut off", folder({"b.tif": cut(encoded(kind="TIFF")), "a.tif": encoded(kind="TIFF")}, held_out_share=0.0), "b.tif"),
+    (
+        "BMP cut off",
+        folder({"a.bmp": encoded(RGB, "BMP"), "b.bmp": cut(encoded(RGB, "BMP"))}, held_out_share=0.0),
+        "b.bmp cannot be decoded",
+    ),
+    (
+        "plain TIFF cut off",
+        folder({"b.tif": cut(encoded(kind="TIFF")), "a.tif": encoded(kind="TIFF")}, held_out_share=0.0),
+        "b.tif",
+    ),
     ("no bytes", folder({"b.png": b""}, 6), "b.png cannot be decoded"),
     ("text called PNG", folder({"b.png": b"not a picture"}, 6), "b.png cannot be decoded"),
     ("HTML called JPEG", folder({"b.jpg": b"<html>404</html>"}, 6), "b.jpg cannot be decoded"),
@@ -174,7 +186,11 @@ PICTURES: list[Case] = [
     ("grey and RGB", folder({"b.png": encoded(RGB)}, 6), "--data.channels 3"),
     ("8 and 16 bits", folder({"b.png": encoded(GREY.astype(np.uint16))}, 6), "16-bit grey"),
     ("32-bit integers among PNGs", folder({"b.tif": encoded(GREY.astype(np.int32), "TIFF")}, 6), "pixels of mode I"),
-    ("16 bits, channels asked for", folder({"b.png": encoded(GREY.astype(np.uint16))}, channels=3), "leave out --data.channels 3"),
+    (
+        "16 bits, channels asked for",
+        folder({"b.png": encoded(GREY.astype(np.uint16))}, channels=3),
+        "leave out --data.channels 3",
+    ),
     ("two sizes", folder({"b.png": encoded(GREY[:6])}, 6), "--data.resize 8 8"),
     ("a bomb", folder({"b.png": header_png(60000, 60000)}, 6), "b.png cannot be decoded"),
     ("a bomb alone", folder({"b.png": header_png(14000, 14000)}, resize=(8, 8)), "b.png cannot be decoded"),
@@ -192,7 +208,7 @@ PICTURES: list[Case] = [
     ("resize to less than nothing", folder({}, 6, resize=(-4, 8)), "--data.resize"),
     ("a class as if by accident beside pictures", folder({"cats/0.png": PNG, "1.png": PNG}), "into class folders"),
     ("an empty class", folder({"cats/0.png": PNG, "dogs/readme.txt": b""}), "fill it or delete it"),
-]  # fmt: skip
+]
 
 # Folders and places
 
@@ -262,16 +278,39 @@ PLACES: list[Case] = [
     ("nothing but colons", lambda tmp: DataSettings(Path("::x")), "names no file before the two colons"),
     ("a variable of a store that is not there", only("a.h5::x"), "does not exist"),
     ("held-out images that are not there", lambda tmp: replace(folder({}, 6)(tmp), held_out=tmp / "gone"), "does not exist"),
-    ("held-out images of another size", lambda tmp: replace(folder({}, 6)(tmp), held_out=folder({"a.png": encoded(np.zeros((12, 8), np.uint8))})(tmp / "other").path), "give both the same size"),
-    ("held-out images of another class", lambda tmp: replace(folder({"cats/0.png": PNG, "dogs/0.png": PNG})(tmp), held_out=folder({"cats/0.png": PNG, "cows/0.png": PNG})(tmp / "other").path), "the class cows"),
-    ("held-out images without a class", lambda tmp: replace(folder({"cats/0.png": PNG, "dogs/0.png": PNG})(tmp), held_out=folder({"0.png": PNG})(tmp / "other").path), "images without a class"),
-    ("held-out images that are broken", lambda tmp: replace(folder({}, 6)(tmp), held_out=folder({"0.png": cut(PNG, 0.7)})(tmp / "other").path), "cannot be decoded"),
+    (
+        "held-out images of another size",
+        lambda tmp: replace(
+            folder({}, 6)(tmp), held_out=folder({"a.png": encoded(np.zeros((12, 8), np.uint8))})(tmp / "other").path
+        ),
+        "give both the same size",
+    ),
+    (
+        "held-out images of another class",
+        lambda tmp: replace(
+            folder({"cats/0.png": PNG, "dogs/0.png": PNG})(tmp),
+            held_out=folder({"cats/0.png": PNG, "cows/0.png": PNG})(tmp / "other").path,
+        ),
+        "the class cows",
+    ),
+    (
+        "held-out images without a class",
+        lambda tmp: replace(
+            folder({"cats/0.png": PNG, "dogs/0.png": PNG})(tmp), held_out=folder({"0.png": PNG})(tmp / "other").path
+        ),
+        "images without a class",
+    ),
+    (
+        "held-out images that are broken",
+        lambda tmp: replace(folder({}, 6)(tmp), held_out=folder({"0.png": cut(PNG, 0.7)})(tmp / "other").path),
+        "cannot be decoded",
+    ),
     ("a test part that is broken", folder({"train/0.png": PNG, "train/1.png": PNG, "test/0.png": b"x"}), "cannot be decoded"),
     ("all held out", folder({}, 6, held_out_share=1.0), "change --data.held-out-share"),
     ("less than none held out", folder({}, 6, held_out_share=-0.1), "change --data.held-out-share"),
     ("NaN held out", folder({}, 6, held_out_share=float("nan")), "change --data.held-out-share"),
     ("one image, some held out", folder({}, 1), "lower --data.held-out-share"),
-]  # fmt: skip
+]
 
 # Arrays
 
@@ -334,7 +373,11 @@ ARRAYS: list[Case] = [
     ("negative labels", npy(BYTES, range(-1, 9)), "hold -1"),
     ("labels with a gap", npy(BYTES, [0, 2] * 5), "number the classes from 0 without gaps"),
     ("labels in the billions", npy(BYTES, [0, 2**40] * 5), "number the classes from 0 without gaps"),
-    ("labels cut off", lambda tmp: (npy(BYTES, range(10))(tmp), (tmp / "a_labels.npy").write_bytes(b"\x93NUMPY"))[0], "a_labels.npy cannot be read"),
+    (
+        "labels cut off",
+        lambda tmp: (npy(BYTES, range(10))(tmp), (tmp / "a_labels.npy").write_bytes(b"\x93NUMPY"))[0],
+        "a_labels.npy cannot be read",
+    ),
     ("NaN in one image", npy(spoilt(np.nan)), "Image 00000003 holds NaN or infinity"),
     ("NaN in a float16 image", npy(spoilt(np.nan, "float16")), "Image 00000003 holds NaN or infinity"),
     ("infinity", npy(spoilt(np.inf)), "Image 00000003 holds NaN or infinity"),
@@ -356,21 +399,45 @@ ARRAYS: list[Case] = [
     (".npz without images", npz(a=BYTES, b=BYTES), "holds a, b but no images"),
     (".npz of nothing", file("a.npz", archive()), "a.npz"),
     (".npz of images that are objects", npz(images=np.array([None] * 3)), "without Python objects"),
-    (".npz with names of objects", npz(images=BYTES, labels=[0, 1] * 5, class_names=np.array([None, 1])), "without Python objects"),
-    (".npz with one name too few", npz(images=BYTES, labels=[0, 1, 2, 0, 0, 0, 0, 0, 0, 0], class_names=["a", "b"]), "outside 0 to 1"),
+    (
+        ".npz with names of objects",
+        npz(images=BYTES, labels=[0, 1] * 5, class_names=np.array([None, 1])),
+        "without Python objects",
+    ),
+    (
+        ".npz with one name too few",
+        npz(images=BYTES, labels=[0, 1, 2, 0, 0, 0, 0, 0, 0, 0], class_names=["a", "b"]),
+        "outside 0 to 1",
+    ),
     (".npz with two shapes", npz(train_images=BYTES, test_images=np.zeros((2, 4, 4), np.uint8)), "give both the same size"),
     (".npz that leads out", file("a.npz", archive(("../../evil.npy", saved(BYTES)))), "a.npz"),
     (".npz of an absolute path", file("a.npz", archive(("/tmp/evil.npy", saved(BYTES)))), "a.npz"),
-    (".npz that names images twice", file("a.npz", archive(("images.npy", saved(BYTES)), ("images.npy", saved(BYTES[:2])))), "twice"),
+    (
+        ".npz that names images twice",
+        file("a.npz", archive(("images.npy", saved(BYTES)), ("images.npy", saved(BYTES[:2])))),
+        "twice",
+    ),
     (".npz of text files", file("a.npz", archive(("images.txt", b"hello"))), "a.npz"),
-    (".npz that promises too much", file("a.npz", archive(("images.npy", lying((10**6, 8, 8))))), "a.npz cannot be read as arrays"),
+    (
+        ".npz that promises too much",
+        file("a.npz", archive(("images.npy", lying((10**6, 8, 8))))),
+        "a.npz cannot be read as arrays",
+    ),
     ("tiles larger than images", npy(BYTES, tile=(16,)), "use a smaller --data.tile"),
     ("tiles that a patch does not divide", npy(BYTES, tile=(6,)), "use --data.tile 8 8"),
-    ("tiles of arrays of two dtypes", folder({"a.npy": saved(GREY), "b.npy": saved(GREY.astype(np.float32))}), "keep one kind of image"),
+    (
+        "tiles of arrays of two dtypes",
+        folder({"a.npy": saved(GREY), "b.npy": saved(GREY.astype(np.float32))}),
+        "keep one kind of image",
+    ),
     ("arrays of two sizes", folder({"a.npy": saved(GREY), "b.npy": saved(GREY[:4])}), "with --data.tile"),
     ("a broken array among good ones", folder({"a.npy": saved(GREY), "b.npy": b"x"}), "b.npy cannot be read"),
-    ("labels of one file of two", folder({"a.npy": saved(FLOATS), "b.npy": saved(FLOATS), "a_labels.npy": saved(np.arange(10))}), "b.npy has no labels"),
-]  # fmt: skip
+    (
+        "labels of one file of two",
+        folder({"a.npy": saved(FLOATS), "b.npy": saved(FLOATS), "a_labels.npy": saved(np.arange(10))}),
+        "b.npy has no labels",
+    ),
+]
 
 WRONG_SETTINGS: list[tuple[str, Callable[[], object], str]] = [
     ("a stride without tiles", lambda: DataSettings(stride=(4,)), "say how large tiles are"),
@@ -472,16 +539,40 @@ STORES: list[Case] = [
     ("NetCDF without that group", file("a.nc", lambda path: netcdf(path, "h5netcdf", u=FLOATS), "g/q"), "holds no variable g/q"),
     ("Zarr that is an empty folder", file("a.zarr", Path.mkdir), "a.zarr cannot be read"),
     ("Zarr that is a file", file("a.zarr", b"x"), "a.zarr cannot be read"),
-    ("Zarr whose JSON is none", file("a.zarr", lambda path: zarr(path, lambda at: (at / "zarr.json").write_text("{"))), "a.zarr cannot be read"),
-    ("Zarr whose array's JSON is none", file("a.zarr", lambda path: zarr(path, lambda at: (at / "x/zarr.json").write_text("[]")), "x"), "a.zarr"),
+    (
+        "Zarr whose JSON is none",
+        file("a.zarr", lambda path: zarr(path, lambda at: (at / "zarr.json").write_text("{"))),
+        "a.zarr cannot be read",
+    ),
+    (
+        "Zarr whose array's JSON is none",
+        file("a.zarr", lambda path: zarr(path, lambda at: (at / "x/zarr.json").write_text("[]")), "x"),
+        "a.zarr",
+    ),
     ("Zarr with a codec of the future", file("a.zarr", lambda path: zarr(path, recoded), "x"), "a.zarr"),
-    ("Zarr whose chunk is cut off", file("a.zarr", lambda path: zarr(path, lambda at: chunks(at)[1].write_bytes(b"zzz")), "x"), "a.zarr cannot be read at image"),
-    ("Zarr whose chunks are gone, NaN instead", file("a.zarr", lambda path: zarr(path, lambda at: [c.unlink() for c in chunks(at)], fill_value=np.nan), "x"), "NaN"),
+    (
+        "Zarr whose chunk is cut off",
+        file("a.zarr", lambda path: zarr(path, lambda at: chunks(at)[1].write_bytes(b"zzz")), "x"),
+        "a.zarr cannot be read at image",
+    ),
+    (
+        "Zarr whose chunks are gone, NaN instead",
+        file("a.zarr", lambda path: zarr(path, lambda at: [c.unlink() for c in chunks(at)], fill_value=np.nan), "x"),
+        "NaN",
+    ),
     ("Zarr in a ZIP cut off", file("a.zarr.zip", b"PK\3\4zzz"), "a.zarr.zip cannot be read"),
     ("Zarr of int64", file("a.zarr", lambda path: zarr(path, values=np.zeros((3, 8, 8), np.int64)), "x"), "dtype int64"),
-    ("stores of two dtypes", two(lambda path, x: hdf5(path, x=x), ".h5", FLOATS, FLOATS.astype(np.float64)), "keep one kind of image"),
-    ("stores of two numbers of channels", two(lambda path, x: hdf5(path, x=x), ".h5", FLOATS, np.repeat(FLOATS, 2, 1)), "keep one kind of image"),
-]  # fmt: skip
+    (
+        "stores of two dtypes",
+        two(lambda path, x: hdf5(path, x=x), ".h5", FLOATS, FLOATS.astype(np.float64)),
+        "keep one kind of image",
+    ),
+    (
+        "stores of two numbers of channels",
+        two(lambda path, x: hdf5(path, x=x), ".h5", FLOATS, np.repeat(FLOATS, 2, 1)),
+        "keep one kind of image",
+    ),
+]
 
 # TIFF and GeoTIFF
 
@@ -527,9 +618,17 @@ RASTERS: list[Case] = [
     ("a map of complex values", of_tiff(np.zeros((8, 8), np.complex64), **nodata("0")), "complex64"),
     ("a map and a resize", of_tiff(FLOATS[0, 0], settings={"resize": (4, 4)}, **nodata("0")), "use --data.tile instead"),
     ("tiles larger than a map", of_tiff(FLOATS[0, 0], settings={"tile": (16,)}, **nodata("0")), "use a smaller --data.tile"),
-    ("maps of two nodata", two(lambda path, text: tiff(path, FLOATS[0, 0], **nodata(text)), ".tif", "0", "1"), "bring all files to one value"),
-    ("maps of NaN and of a number", two(lambda path, text: tiff(path, FLOATS[0, 0], **nodata(text)), ".tif", "0", "nan"), "bring all files to one value"),
-]  # fmt: skip
+    (
+        "maps of two nodata",
+        two(lambda path, text: tiff(path, FLOATS[0, 0], **nodata(text)), ".tif", "0", "1"),
+        "bring all files to one value",
+    ),
+    (
+        "maps of NaN and of a number",
+        two(lambda path, text: tiff(path, FLOATS[0, 0], **nodata(text)), ".tif", "0", "nan"),
+        "bring all files to one value",
+    ),
+]
 
 
 def twelve_bits(path: Path) -> None:
@@ -599,14 +698,26 @@ MEDICAL: list[Case] = [
     ("DICOM without pixels", scans({}, {"PixelData": None}), "without an image"),
     ("DICOM without rows", scans({}, {"Rows": None}), "without an image"),
     ("DICOM of 0 rows", scans({}, {"Rows": 0}), "1.dcm"),
-    ("DICOM cut off", lambda tmp: shortened(lambda here: replace(scans({})(here), path=here / "data" / "0.dcm"), 0.9)(tmp), "before its pixels do"),
-    ("DICOM cut in its header", lambda tmp: shortened(lambda here: replace(scans({})(here), path=here / "data" / "0.dcm"), 0.3)(tmp), "0.dcm"),
+    (
+        "DICOM cut off",
+        lambda tmp: shortened(lambda here: replace(scans({})(here), path=here / "data" / "0.dcm"), 0.9)(tmp),
+        "before its pixels do",
+    ),
+    (
+        "DICOM cut in its header",
+        lambda tmp: shortened(lambda here: replace(scans({})(here), path=here / "data" / "0.dcm"), 0.3)(tmp),
+        "0.dcm",
+    ),
     ("slices of two sizes", scans({}, {"pixels": GREY[:6]}), "leave one of them out"),
     ("slices of two depths", scans({}, {"pixels": GREY.astype(np.uint16)}), "leave one of them out"),
     ("series of two sizes", scans({}, {"pixels": GREY[:6], "SeriesInstanceUID": "1.2.9"}), "data::1.dcm is 6x8 pixels"),
     ("a slope of 0", scans({}, {"RescaleSlope": "0", "RescaleIntercept": "1"}), "correct its header"),
     ("1 bit a value", scans({}, {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}), "1 bits a value"),
-    ("a compression that nothing reads", scans({"syntax": "1.2.840.10008.1.2.4.102", "PixelData": b"\xfe\xff\x00\xe0" + bytes(4)}), "compressed as"),
+    (
+        "a compression that nothing reads",
+        scans({"syntax": "1.2.840.10008.1.2.4.102", "PixelData": b"\xfe\xff\x00\xe0" + bytes(4)}),
+        "compressed as",
+    ),
     ("text called NIfTI", file("a.nii", b"not NIfTI"), "a.nii cannot be read as a NIfTI file"),
     ("NIfTI of no bytes", file("a.nii", b""), "a.nii cannot be read as a NIfTI file"),
     ("NIfTI cut off", shortened(volume(FLOATS[:, 0]), 0.7), "a.nii ends after"),
@@ -617,8 +728,12 @@ MEDICAL: list[Case] = [
     ("NIfTI of colours", volume(COLOURS), "convert it to one of"),
     ("NIfTI of complex values", volume(np.ones((8, 8, 8), np.complex64)), "stores complex64"),
     ("NIfTI of NaN", volume(FLOATS[:, 0] * np.nan, axis=0), "NaN"),
-    ("NIfTI volumes of two sizes", two(lambda path, values: volume(values, path.name)(path.parent), ".nii", FLOATS[:, 0], FLOATS[:, 0, :4]), "--data.tile"),
-]  # fmt: skip
+    (
+        "NIfTI volumes of two sizes",
+        two(lambda path, values: volume(values, path.name)(path.parent), ".nii", FLOATS[:, 0], FLOATS[:, 0, :4]),
+        "--data.tile",
+    ),
+]
 
 # Packed sets
 
@@ -705,7 +820,7 @@ PACKED: list[Case] = [
     ("tar of objects", tar(("a.npy", saved(np.array([None] * 3)))), "Python objects"),
     ("tar of arrays that promise too much", tar(("a.npy", lying((100, 100)))), "ends too early"),
     ("packed tar", tar(*FIVE, mode="w:gz"), "compressed by gzip"),
-]  # fmt: skip
+]
 
 
 # Tables and images beside
@@ -749,7 +864,11 @@ def beside(values: np.ndarray, **settings: Any) -> Make:
 GIVEN: list[Case] = [
     ("no table", lambda tmp: replace(conditioned("")(tmp), conditions=tmp / "gone.csv"), "gone.csv does not exist"),
     ("a folder as table", lambda tmp: replace(conditioned("")(tmp), conditions=tmp), "is no file"),
-    ("a pipe as table", lambda tmp: (os.mkfifo(tmp / "p.csv"), replace(conditioned("")(tmp), conditions=tmp / "p.csv"))[1], "is no file"),
+    (
+        "a pipe as table",
+        lambda tmp: (os.mkfifo(tmp / "p.csv"), replace(conditioned("")(tmp), conditions=tmp / "p.csv"))[1],
+        "is no file",
+    ),
     ("a table of no bytes", conditioned(""), "holds no table"),
     ("a table of a head alone", conditioned("name,rain\n"), "holds no table"),
     ("a table of names alone", conditioned("name\n0\n"), "holds no table"),
@@ -765,9 +884,17 @@ GIVEN: list[Case] = [
     ("an infinite number", conditioned(numbered(TABLE).replace("3.5", "inf")), "finite"),
     ("a number beyond float32", conditioned(numbered(TABLE).replace("3.5", "1e308").replace("4.5", "-1e308")), "use other units"),
     ("an image without word", conditioned(numbered(TABLE).replace("3.5,wet", "3.5,")), "has an empty entry"),
-    ("a word that only held-out images have", conditioned(numbered(TABLE).replace("9.5,wet", "9.5,hail"), held_out_by="order"), "line 11, column kind: hail is not among the words"),
+    (
+        "a word that only held-out images have",
+        conditioned(numbered(TABLE).replace("9.5,wet", "9.5,hail"), held_out_by="order"),
+        "line 11, column kind: hail is not among the words",
+    ),
     ("too few numbers", conditioned(np.ones((9, 2)), "table.npy"), "has 9 rows"),
-    ("a number that only held-out images have", conditioned(numbered(TABLE).replace("9.5", "9e30"), held_out_by="order"), "line 11, column rain: 9e30 is"),
+    (
+        "a number that only held-out images have",
+        conditioned(numbered(TABLE).replace("9.5", "9e30"), held_out_by="order"),
+        "line 11, column rain: 9e30 is",
+    ),
     ("numbers of three axes", conditioned(np.ones((10, 2, 2)), "table.npy"), "give numbers as [image, number]"),
     ("words in an array", conditioned(np.full((10, 1), "a"), "table.npy"), "give numbers as [image, number]"),
     ("complex numbers", conditioned(np.ones((10, 1), complex), "table.npy"), "give numbers as [image, number]"),
@@ -780,7 +907,7 @@ GIVEN: list[Case] = [
     ("NaN beside", beside(spoilt(np.nan)), "holds NaN or infinity"),
     ("int64 beside", beside(BYTES.astype(np.int64)), "dtype int64"),
     ("a class beside that only held-out images have", beside(MASKS, held_out_by="order"), "beside 00000009 holds the class 7"),
-]  # fmt: skip
+]
 
 
 CASES = [*PICTURES, *PLACES, *ARRAYS, *NORMALISERS, *STORES, *RASTERS, *MEDICAL, *PACKED, *GIVEN]
@@ -854,8 +981,9 @@ COMMANDS: list[tuple[str, dict[str, bytes], str]] = [
     (TRAIN + "a", {"a/0.png": PNG, "a/1.png": PNG, "a/2.png": cut(PNG)}, "2.png cannot be decoded"),
     (TRAIN + "a.tar", {"a.tar": b"no tar"}, "a.tar cannot be read as a tar shard"),
     (TRAIN + "a.h5::x", {"a.h5": b"no HDF5"}, "a.h5 cannot be read"),
+    (TRAIN + "a.nc", {"a.nc": b"\x89HDF\r\n\x1a\n" + bytes(500)}, "a.nc cannot be read"),
     (TRAIN + "a.npy --data.tile 16", {"a.npy": saved(BYTES)}, "use a smaller --data.tile"),
-    (TRAIN + "a.npy --data.stride 4", {"a.npy": saved(BYTES)}, "--data.stride goes with --data.tile"),
+    (TRAIN + "a.npy --data.normaliser.kind log1p", {"a.npy": saved(FLOATS - 9)}, "--data.normaliser.kind asinh"),
     (TRAIN + "a.npy --data.conditions {tmp}/t.csv", {"a.npy": saved(BYTES), "t.csv": b"name,x\n"}, "t.csv holds no table"),
     (TRAIN + "a.npy --data.beside {tmp}/b.npy", {"a.npy": saved(BYTES), "b.npy": saved(BYTES[:3])}, "holds nothing beside"),
     ("audit {tmp}/a.xyz --out {out}", {"a.xyz": b"?"}, "a.xyz is of no kind that can be read"),
@@ -908,4 +1036,4 @@ def test_held_out_images_that_are_broken_end_a_run_before_its_first_step(tmp_pat
     assert "test/0.png cannot be decoded as an image" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert not list((tmp_path / "run").rglob("*.partial"))
-    json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert all(json.loads(path.read_text()) for path in (tmp_path / "run").rglob("*.json"))

@@ -22,7 +22,6 @@ from pydicom.uid import (  # noqa: E402
     JPEGLSLossless,
     RLELossless,
 )
-
 from tests.data.packing import sentence  # noqa: E402
 
 from pixelpath.data.dicom import looks_like_dicom, open_dicom  # noqa: E402

@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from pixelpath.data.reading import reason
+
 ARRAYS = (".npy", ".npz")
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
 
@@ -90,9 +92,8 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # numpy and zipfile raise nearly every kind of exception on damaged files
-        reason = str(error).replace(str(path), "the file").split("\n")[0].rstrip(".") or type(error).__name__
         remedy = "write it with numpy.save or numpy.savez from plain numbers"
-        raise ValueError(f"{path} cannot be read as arrays without Python objects ({reason}): {remedy}.") from error
+        raise ValueError(f"{path} cannot be read as arrays without Python objects ({reason(error, path)}): {remedy}.") from error
 
 
 def _keys(path: Path) -> list[str]:

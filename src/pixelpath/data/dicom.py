@@ -162,7 +162,8 @@ def _check_pixels(path: Path, found: Any, frames: int, left: int) -> None:
         raise UnreadableError(f"{path} does not say how its pixels are encoded (transfer syntax): write it with its file meta.")
     missing = [tag for tag in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation") if found.get(tag) is None]
     if missing or (left <= 0 and not syntax.is_deflated):  # a deflated file was read to its end
-        kind = f" ({found.get('Modality')})" if found.get("Modality") else ""
+        modality = str(found.get("Modality") or "")
+        kind = f" ({modality})" if modality.isalnum() else ""
         raise UnreadableError(f"{path} is a DICOM file{kind} without an image: leave it out, or copy it again.")
     if "ModalityLUTSequence" in found:
         raise UnreadableError(f"{path} rescales by a table (modality LUT), which is not supported: store the rescaled values.")

@@ -278,6 +278,7 @@ def _prepare(page: Any) -> None:
     """Lets a page look at what it needs of the file to decode its segments, and remember it, while the file is open."""
     if page.compression in JPEGS:
         _ = page.decode, page.jpegheader
+    _ = int(page.photometric), tuple(map(int, page.extrasamples))  # of a damaged file these may be anything
 
 
 def _check_known(path: Path, known: Pages) -> None:

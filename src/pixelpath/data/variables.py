@@ -176,6 +176,8 @@ def opened(path: Path, variable: str | None) -> tuple[Store, str, str | None]:
     if _begin(path)[:3] == b"CDF":
         dataset = xarray.open_dataset(path, engine="scipy", cache=False, decode_times=False)
         return XarrayStore(dataset, "netcdf", threading.Lock()), "", variable
+    with _hdf5, needs("h5py", "arrays", path).File(path, "r"):
+        pass  # h5netcdf leaves behind what cannot be closed where this fails
     options = {"engine": "h5netcdf", "phony_dims": "access", "cache": False, "decode_times": False}
     try:
         dataset = xarray.open_dataset(path, group=group or None, **options)

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -169,7 +170,8 @@ class _Taking:
         if self.shift is None:
             self.shift = wide.sum(axes) / np.maximum(valid.sum(axes), 1)
         zeros = (wide == 0) & valid
-        moved = np.where(valid, wide - self.shift[:, None, None], 0)
+        shift = np.asarray(self.shift)[:, None, None]
+        moved = np.where(valid, wide - shift, 0)
         found = {"count": valid, "sum": moved, "squares": moved**2, "zeros": zeros, "all": np.ones_like(valid)}
         if images.dtype.kind == "f":
             found |= {"nan": odd & np.isnan(images), "infinite": odd & np.isinf(images)}
@@ -188,7 +190,7 @@ class _Taking:
     ) -> None:
         """What is kept of every image."""
         for number, image in zip(numbers, images, strict=True):
-            self.digests[number] = hashlib.blake2b(np.ascontiguousarray(image), digest_size=DIGEST).hexdigest().encode()
+            self.digests[number] = hashlib.blake2b(image.tobytes(), digest_size=DIGEST).hexdigest().encode()
         counts = valid.sum((2, 3))
         with np.errstate(invalid="ignore", divide="ignore"):
             self.rows["mean"][numbers] = np.where(counts > 0, wide.sum((2, 3)) / counts, np.nan)
@@ -241,7 +243,7 @@ class _Taking:
         sums = {name: float(row[number]) for name, row in self.sums.items()}
         names, count, total = self.source.facts.channels, sums["count"], sums["all"]
         name = names[number] if number < len(names) else str(number)
-        rest = {"missing": sums["missing"] / total, "nan": int(sums["nan"]), "infinite": int(sums["infinite"])}
+        rest: dict[str, Any] = {"missing": sums["missing"] / total, "nan": int(sums["nan"]), "infinite": int(sums["infinite"])}
         if count == 0 or self.shift is None:
             return Channel(name, 0, None, None, None, None, **rest)
         centre = sums["sum"] / count
@@ -277,7 +279,7 @@ class _Taking:
         return tuple(found)
 
 
-def _law(values: Values, number: int) -> dict[str, object]:
+def _law(values: Values, number: int) -> dict[str, Any]:
     """Quantiles, most frequent value, skewness and tail of evenly chosen values of a channel."""
     try:
         found = values.channel(number)
