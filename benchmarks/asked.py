@@ -37,7 +37,7 @@ def rain(asked: Path, samples: Path) -> dict[str, Any]:
 
 
 def sprites(masks: Path, samples: Path) -> dict[str, Any]:
-    """How much of the area of mask or alpha is in both, as the median and mean over samples, and against the next sample's mask."""
+    """The area in both mask and alpha over that in either, median and mean over samples; also against the next sample's mask."""
     wanted = [np.asarray(Image.open(path)) > 0 for path in sorted(masks.rglob("*.png"))]
     made = [np.asarray(Image.open(path))[..., 3] > 127 for path in sorted(samples.glob("[0-9]*.png"))]
     found = {}

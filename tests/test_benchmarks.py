@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from benchmarks import measure, radar, rain, sampling, train_step, warmstart_images
+from benchmarks import asked, law, measure, radar, rain, sampling, train_step, warmstart_images
 from benchmarks.measure import Settings
+from PIL import Image
 
 from pixelpath import noise
 from pixelpath.commands.evaluations import Curve, Point
@@ -144,3 +145,34 @@ def test_the_table_of_warm_starts_compares_runs_at_equal_evaluations() -> None:
     assert "| 5 | 4 ± 0 | 1 ± 0 |" in table
     assert "1,234 numbers" in table
     assert f"{warmstart_images.needed(cold, 1.05) / 5:.2g} ± 0 times fewer" in table
+
+
+def test_images_of_the_known_law_have_it_and_others_are_told_apart() -> None:
+    known = law.known()
+    images = known.draw(400, 3)
+    found = law.compare(known, images, images)["samples"]
+    assert found["what no mode explains, in deviations"] < 2e-3  # rounding alone
+    assert found["largest error of a channel's mean, in its deviations"] < 4 / math.sqrt(400)
+    for name in ("smallest", "largest"):
+        assert found[f"{name} deviation of a coefficient (1)"] == pytest.approx(1, abs=4 / math.sqrt(2 * 400))
+    coefficients = np.random.default_rng(3).normal(size=(400, len(law.MODES)))
+    np.testing.assert_allclose(known.coefficients(images.astype(np.float64)), coefficients, atol=0.01)
+    wider = known.mean[:, None, None] + 1.2 * (images - known.mean[:, None, None])
+    assert law.compare(known, wider, images)["samples"]["smallest deviation of a coefficient (1)"] > 1.1
+
+
+def test_samples_are_held_against_what_was_asked(tmp_path: Path) -> None:
+    (tmp_path / "asked.csv").write_text("light\n-2\n0\n")
+    rates = np.array([0.0, 1.0 - asked.FLOOR, 0.0, 1.0 - asked.FLOOR])[:, None, None, None]
+    np.save(tmp_path / "made.npy", np.broadcast_to(rates, (4, 1, 2, 2)))
+    found = asked.rain(tmp_path / "asked.csv", tmp_path / "made.npy")
+    assert found == {"correlation": pytest.approx(1), "median made for asked": {"-2": pytest.approx(-2), "0": pytest.approx(0)}}
+    for place in range(2):
+        sprite = np.zeros((4, 4, 4), np.uint8)
+        sprite[: 2 + place, :, 3] = 255
+        (tmp_path / "sprites").mkdir(exist_ok=True)
+        Image.fromarray(sprite).save(tmp_path / "sprites" / f"{place:06d}.png")
+    asked.write_masks(tmp_path / "sprites", tmp_path / "masks")
+    same = asked.sprites(tmp_path / "masks", tmp_path / "sprites")
+    assert same["own mask"]["mean"] == 1
+    assert same["another's mask"]["mean"] == pytest.approx(2 / 3)

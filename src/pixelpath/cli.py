@@ -50,10 +50,10 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get(TRACEBACK):
             raise
-        sys.stderr.write(f"pixelpath: {_sentence(error)}\n")
+        sys.stderr.write(f"pixelpath: {' '.join(_sentence(error).splitlines())}\n")
         sys.exit(2)
 
 
@@ -94,6 +94,8 @@ def _settings() -> Any:
 
 def _sentence(error: Exception) -> str:
     """What to tell the user: our own sentences as they are; errors of the system and of other libraries made readable."""
+    if isinstance(error, MemoryError):
+        return f"Memory ran out ({error}): use smaller images (--data.resize, --data.tile) or a smaller --batch-size."
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     if type(error).__name__ == "OutOfMemoryError":

@@ -100,7 +100,7 @@ def test_mistakes_in_tables_are_named(tmp_path: Path, text: str, words: str) -> 
 def test_what_training_did_not_see_is_named(tmp_path: Path) -> None:
     asks = Conditions(fit_columns(read_table(table(tmp_path)), [0, 1, 2]))
     for text, words in (
-        ("name,rain,kind,tags\na,x,wet,\n", "line 1, column rain: x is no finite number"),
+        ("name,rain,kind,tags\na,x,wet,\n", "line 2, column rain: x is no finite number"),
         ("name,rain,kind,tags\na,1,wett,\n", "column kind: wett is not among .* choose from wet"),
         ("name,rain,kind,tags\na,1,wet,green\n", "column tags: green is not among"),
         ("name,rain,kind\na,1,wet\n", "has no column tags"),

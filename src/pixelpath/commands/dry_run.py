@@ -117,7 +117,7 @@ def cost(recipe: Recipe, data: Data, device: torch.device) -> Cost:
         before = session.finish()
         seconds = statistics.median(session.steps(replace(recipe, batch_size=size, accumulate=1))) * recipe.batch_size / size
         part = recipe.batch_size // recipe.accumulate
-        memory = max(before, peak(device))
+        memory = max(before, peak_memory(device))
         memory += round((memory - before) / (size - size // 2) * max(0, part - size))
     return Cost(
         name=recipe.name,
@@ -146,16 +146,6 @@ def measured_apart(recipe: Recipe, device: str | None = None) -> Cost:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise ValueError(f"A trial of {recipe.name} ended with status {done.returncode} ({last}): choose a smaller --batch-size.")
     return Cost(**answer)
-
-
-def peak(device: torch.device) -> int:
-    """The peak of this process alone; `peak_memory` may hold what the process that started it had held (Linux: ru_maxrss)."""
-    status = Path("/proc/self/status")
-    if device.type == "cpu" and status.exists():
-        for line in status.read_text(encoding="ascii", errors="ignore").splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    return peak_memory(device)
 
 
 def multiply_adds(student: Representation | Denoiser, shape: tuple[int, int, int]) -> float:
@@ -222,7 +212,7 @@ class _Session:
         with tempfile.TemporaryDirectory() as folder:
             saved = checkpoint.save(Path(folder), State(1, recipe.seed), self.bare, self.average, self.optimizer, {}, 1)
             self.checkpoint = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
-        return peak(self.device)
+        return peak_memory(self.device)
 
 
 def _data(recipe: Recipe) -> Data:

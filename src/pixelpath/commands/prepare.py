@@ -152,7 +152,8 @@ def _check_held_out(held_out: Source, normaliser: Normaliser) -> None:
     """ValueError naming the first held-out image that the normaliser of the training images does not take."""
     for index in range(len(held_out)):
         native = torch.from_numpy(held_out.get(index)[None])
-        if native.is_floating_point() and not bool((native.isfinite() | (native.isnan() & (normaliser.nodata is not None))).all()):
+        wrong = ~native.isfinite() if normaliser.nodata is None else native.isinf()
+        if bool(wrong.any()):
             raise ValueError(
                 f"The held-out image {held_out.name(index)} holds NaN or infinity: leave it out, or say --data.nodata nan if NaN "
                 "means not measured."
@@ -188,6 +189,8 @@ def _given(
         None if table is None or line is None else asks.vectors(table, line) for table, line in zip(tables, lines, strict=True)
     ]
     first, second = (Given(asks, vector, other) for vector, other in zip(vectors, beside, strict=True))
+    if second.beside is not None and len(held_out):
+        second.condition(range(len(held_out)), torch.zeros(len(held_out), dtype=torch.int64))  # a mistake is better said now
     return first, second
 
 

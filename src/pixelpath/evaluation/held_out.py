@@ -59,9 +59,7 @@ def held_out_loss(
     return [HeldOutRow(s, float(m), float(e), len(images)) for s, m, e in zip(sigmas, together.mean(1), wide, strict=True)]
 
 
-def _errors(
-    denoise: AskedDenoise, clean: Images, drawn: Images, labels: Asked | None, sigma: float
-) -> Float[Tensor, "batch"]:
+def _errors(denoise: AskedDenoise, clean: Images, drawn: Images, labels: Asked | None, sigma: float) -> Float[Tensor, "batch"]:
     levels = clean.new_full((len(clean),), sigma)
     estimate = denoise(clean + sigma * drawn, levels, labels)
     return (estimate - clean).cpu().double().square().flatten(1).mean(1)
