@@ -52,7 +52,8 @@ def sprites(masks: Path, samples: Path) -> dict[str, Any]:
 
 def write_table(radar: Path, out: Path) -> None:
     """The intensity of every image of both parts."""
-    np.savez(out, **{part: intensity(np.load(radar / f"{part}.npy"))[:, None] for part in ("train", "test")})
+    train, test = (intensity(np.load(radar / f"{part}.npy"))[:, None] for part in ("train", "test"))
+    np.savez(out, train=train, test=test)
 
 
 def write_masks(tree: Path, out: Path) -> None:

@@ -44,7 +44,7 @@ from pixelpath.recipes.build import student_of
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.training.average import twin, update
 from pixelpath.training.loop import Step, loss_scaler, split, train
-from pixelpath.types import Batch, Objective, Views
+from pixelpath.types import Batch, Objective, Views, classes_of
 
 Stage = Literal["encoder", "diffusion"]
 
@@ -110,7 +110,7 @@ class Bench:
             ready, noise = split(self.ready, self.batch_size // count)[0], self.noise[:count]
             optimizer.zero_grad()
             with mode.autocast(self.device):
-                loss = peer_loss(self.recipe, network, ready, self.batch.labels[:count], noise)
+                loss = peer_loss(self.recipe, network, ready, classes_of(self.batch.labels)[:count], noise)
             loss.backward()
             optimizer.step()
 

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -746,7 +746,7 @@ def parquet(**columns: Any) -> Make:
     return file("a.parquet", write)
 
 
-def tar(*members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE, mode: str = "w") -> Make:
+def tar(*members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE, mode: Literal["w", "w:gz"] = "w") -> Make:
     """A tar shard; members that are no regular files point elsewhere."""
 
     def write(path: Path) -> None:

@@ -146,6 +146,7 @@ def test_conditions_go_with_their_images_through_flips_turns_and_epochs() -> Non
         batch = stream.batch(step)
         assert isinstance(batch.labels, Condition)
         torch.testing.assert_close(batch.labels.beside, batch.images)
+        assert batch.labels.vector is not None
         torch.testing.assert_close(batch.images.amin((1, 2, 3)), batch.labels.vector[:, 0])
         moves |= {tuple((image[0] - image.min()).flatten().tolist()[:2]) for image in batch.images}
     assert len(moves) > 4  # of the eight there are

@@ -5,6 +5,7 @@ import torch
 
 from pixelpath import noise
 from pixelpath.evaluation.held_out import held_out_loss
+from pixelpath.types import Asked
 
 
 def test_the_best_denoiser_of_a_gaussian_has_the_posterior_variance() -> None:
@@ -12,7 +13,7 @@ def test_the_best_denoiser_of_a_gaussian_has_the_posterior_variance() -> None:
     d = 0.5
     images = d * torch.randn(2000, 1, 4, 4)
 
-    def best(noisy: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+    def best(noisy: torch.Tensor, sigma: torch.Tensor, labels: Asked | None) -> torch.Tensor:
         assert labels is None
         return noisy * (d**2 / (d**2 + sigma**2)).reshape(-1, 1, 1, 1)
 
@@ -27,7 +28,7 @@ def test_the_best_denoiser_of_a_gaussian_has_the_posterior_variance() -> None:
 def test_one_fixed_noise_for_each_image_at_any_batch_size() -> None:
     images, labels, seeds = torch.randn(7, 2, 4, 4), torch.arange(7), tuple(range(100, 107))
 
-    def identity(noisy: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+    def identity(noisy: torch.Tensor, sigma: torch.Tensor, labels: Asked | None) -> torch.Tensor:
         return noisy
 
     drawn = noise.normal(noise.generators(seeds), (2, 4, 4)).double()
@@ -42,8 +43,8 @@ def test_labels_go_with_their_images() -> None:
     images = torch.randn(5, 1, 2, 2)
     labels = torch.tensor([3, 1, 4, 1, 5])
 
-    def knows(noisy: torch.Tensor, sigma: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor:
-        assert given is not None
+    def knows(noisy: torch.Tensor, sigma: torch.Tensor, given: Asked | None) -> torch.Tensor:
+        assert isinstance(given, torch.Tensor)
         where = (images.unsqueeze(0) - noisy.unsqueeze(1)).flatten(2).norm(dim=2).argmin(1)
         assert torch.equal(labels[where], given)
         return images[where]

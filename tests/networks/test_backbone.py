@@ -141,9 +141,10 @@ def asking(numbers: int = 2, beside: int = 3) -> Backbone:
 def test_images_beside_are_the_same_as_more_channels_at_the_input() -> None:
     backbone = awake(asking())
     wide = nn.Conv2d(6, 12, 4, stride=4)
+    assert backbone.beside is not None
     both = [backbone.encoder.patches, backbone.beside]
     wide.weight.data = torch.cat([part.weight for part in both], 1)
-    wide.bias.data = both[0].bias + both[1].bias
+    wide.bias = nn.Parameter(both[0].bias + both[1].bias)  # pyright: ignore[reportOperatorIssue]
     images, beside = torch.randn(3, 3, 8, 12), torch.randn(3, 3, 8, 12)
     parts = both[0](images) + both[1](beside)
     torch.testing.assert_close(parts, wide(torch.cat([images, beside], 1)))
@@ -176,4 +177,5 @@ def test_conditions_leave_the_encoder_as_stage_one_made_it() -> None:
     images, beside = torch.randn(3, 3, 8, 8), torch.randn(3, 1, 8, 8)
     tokens = [backbone.encoder(images, NOISE).tokens for backbone in (plain, asking)]
     torch.testing.assert_close(tokens[0], tokens[1])
+    assert asking.beside is not None
     assert not asking.beside(beside).any()  # before training images beside change nothing

@@ -160,7 +160,7 @@ def sample(
     made = make(opened, seeds, asking.asked(opened, seeds, classes, conditions, beside), how, chosen)
     images = made.images.numpy()
     if holes is not None:
-        images = np.where(holes, nodata_in(opened.facts, images.dtype), images).astype(images.dtype)
+        images[:, :, holes] = nodata_in(opened.facts, images.dtype)
     written = write_samples(folder, images, opened.facts, first_seed, format, coordinates=coordinates)
     shown = grid(images[:SHOWN], min(12, count), facts=opened.facts, display=display, seen=opened.normaliser.shown)
     save_png(folder / "grid.png", shown)
@@ -209,13 +209,13 @@ def make(run: Run, seeds: Sequence[int], labels: Asked, how: How, device: torch.
 
 def _holes(run: Run, path: Path) -> Bool[np.ndarray, "row column"]:
     """Where samples are to be "not measured"; ValueError for a run whose data know no such value, or a mask of another size."""
-    if run.facts.nodata is None:
+    if nodata_in(run.facts, np.dtype(run.normaliser.dtype)) is None:
         raise ValueError(f"The images of {run.path} have no value that means not measured: leave --fill-nodata away.")
     mask = open_source(path)
     if mask.shape[1:] != run.shape[1:]:
         sizes = ["x".join(map(str, shape[1:])) for shape in (mask.shape, run.shape)]
         raise ValueError(f"{path} is {sizes[0]} pixels but samples are {sizes[1]}: give a mask of that size.")
-    return mask.get(0).any(0)
+    return np.asarray(mask.get(0).any(0))
 
 
 def _checked(run: Run, warm: WarmStart, device: torch.device) -> float | None:
