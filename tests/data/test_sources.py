@@ -182,12 +182,19 @@ def stray_image(folder: Path) -> None:
     write(folder / "stray.png")
 
 
+def pages_among_pictures(folder: Path) -> None:
+    write(folder / "a.png", PIXELS["L"])
+    page = Image.fromarray(PIXELS["L"])
+    page.save(folder / "b.tif", save_all=True, append_images=[page])
+
+
 FOLDERS: list[tuple[Callable[[Path], object], list[str]]] = [
     (lambda folder: folder.mkdir(), ["holds no images", ".png", "give a folder"]),
     (broken_file, ["b.png", "cannot be decoded", "--data.skip-broken"]),
     (mixed_channels, ["b.png is grey", "a.png is RGB", "--data.channels 3"]),
     (mixed_sizes, ["b.png is 7x12", "a.png is 8x12", "--data.resize 8 12"]),
     (empty_class, ["dog holds no images", "delete it"]),
+    (pages_among_pictures, ["b.tif", "it has 2 pages", "all files are TIFF"]),
     (stray_image, ["stray.png", "class folder cat", "move"]),
     (lambda folder: write(folder / "a.png"), ["a.png is 8x12", "patch of 8", "--data.resize 8 16"]),
 ]

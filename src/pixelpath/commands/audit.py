@@ -30,8 +30,8 @@ from pixelpath.commands.audit_findings import (
 )
 from pixelpath.commands.audit_report import write_audit, write_stopped
 from pixelpath.commands.dry_run import Cost, measured_apart
+from pixelpath.commands.page import duration
 from pixelpath.commands.prepare import choose_device, say
-from pixelpath.commands.report import duration
 from pixelpath.commands.sample import free_folder
 from pixelpath.data import sources
 from pixelpath.data.files import BrokenImageError

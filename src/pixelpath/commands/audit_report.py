@@ -20,8 +20,8 @@ from PIL import Image
 from pixelpath.commands.audit_findings import Finding, Seen, Side, medians, ordered, status
 from pixelpath.commands.display import grid
 from pixelpath.commands.dry_run import Cost
+from pixelpath.commands.page import duration, figure, header, pairs, table, text, write_page
 from pixelpath.commands.pictures import BLUE, ORANGE, blank, logarithmic, rendered, save_png
-from pixelpath.commands.report import duration, figure, header, pairs, table, text, write_page
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import evenly, gather, labels
 from pixelpath.data.whole import whole

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from pixelpath.commands.report import document_of, duration, figure, header, pairs, table, text, write_page
+from pixelpath.commands.page import document_of, duration, figure, header, pairs, table, text, write_page
 
 Record = Mapping[str, Any]
 

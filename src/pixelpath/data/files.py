@@ -301,6 +301,8 @@ def _is_store(entry: os.DirEntry[str]) -> bool:
 
 
 def _header(image: ImageFile.ImageFile, channels: int | None) -> Header:
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.n_frames > 1:
+        raise ValueError(f"it has {image.n_frames} pages, which are read where all files are TIFF")
     columns, rows = image.size
     turned = _has_exif(image) and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     return Header(_mode(image, channels), (columns, rows) if turned else (rows, columns))

@@ -44,7 +44,7 @@ def reading(path: Path, kind: str) -> Iterator[None]:
 
 def reason(error: Exception, path: Path | str) -> str:
     """What an exception says, on one line, without the path of the file and the representations of Python's objects."""
-    said = str(error).replace(str(path), "the file")
+    said = str(error).replace(str(path), "the file").replace(". Use force=True to force reading", "")  # advice for programmers
     return " ".join(re.sub(r" ?<[^>]*>", "", said).split()).rstrip(".") or type(error).__name__
 
 
