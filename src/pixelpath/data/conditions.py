@@ -213,7 +213,7 @@ def read_table(path: Path, part: Sequence[str] = (), columns: tuple[str, ...] | 
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as a table ({error}): write it as comma-separated text in UTF-8.") from error
     lines, rows = tuple(line for line, _ in numbered), [row for _, row in numbered]
-    unnamed = bool(rows) and (columns is None or rows[0][0].strip() in columns)
+    unnamed = bool(rows) and (columns is None or rows[0][0].strip() in columns or (bool(columns) and len(rows[0]) == 1))
     if len(rows) < 2 or (len(rows[0]) < 2 and not unnamed):
         raise ValueError(f"{path} holds no table: write a line of column names, then a line per image, its name first.")
     head = [name.strip() for name in rows[0]]
