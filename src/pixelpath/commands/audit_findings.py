@@ -258,7 +258,9 @@ def _split(seen: Seen) -> list[Finding]:
         pairs = [(first, second, " = ") for first, second in seen.shared]
         pairs += [(pair.first, pair.second, " ~ ") for pair in seen.leaked]
         where = tuple(f"{ours.name(first)}{sign}{theirs.name(second)}" for first, second, sign in pairs[:NAMED])
-        words = f"{len(seen.shared)} held-out images are training images too, and {len(seen.leaked)} nearly so"
+        words = (
+            f"{leaked} of {count} held-out images are training images too: {len(seen.shared)} exactly, {len(seen.leaked)} nearly"
+        )
         remedy = "Take them out of one side: held-out losses and the search for copies mean nothing with them."
         found.append(Finding(level, "leakage", words, where, remedy))
     both = sorted(_groups(ours.source) & _groups(theirs.source))
