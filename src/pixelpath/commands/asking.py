@@ -77,7 +77,7 @@ def choose_labels(run: Run, seeds: Sequence[int], classes: tuple[str, ...]) -> L
 
 def _beside(run: Run, path: Path, count: int) -> Source:
     """So many images beside, those at `path` in turn."""
-    source = open_place(parts(path)[0], replace(DataSettings(path), nodata=None), None)
+    source = open_place(parts(path)[0], DataSettings(path), None)
     assert run.conditions.beside is not None
     wanted = (run.conditions.beside.channels, *run.shape[1:])
     if source.shape != wanted:

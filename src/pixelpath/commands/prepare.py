@@ -198,8 +198,9 @@ def _beside(path: Path, sides: tuple[Source, Source], settings: DataSettings) ->
     """The images beside those of both sides."""
     plain = replace(settings, alpha="straight", nodata=None, channels=None, skip_broken=False)
     training, held_out = parts(path)
-    places = (training, held_out or training)
-    return [conditions.beside_of(side, open_place(place, plain, None), path) for side, place in zip(sides, places, strict=True)]
+    first = open_place(training, plain, None)
+    second = first if held_out is None else open_place(held_out, plain, None)
+    return [conditions.beside_of(side, other, path) for side, other in zip(sides, (first, second), strict=True)]
 
 
 def read_data_of(run: Run, path: Path | None) -> Data:

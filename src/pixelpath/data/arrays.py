@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from pixelpath.data.reading import reason
+from pixelpath.data.reading import leads_out, reading
 
 ARRAYS = (".npy", ".npz")
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
@@ -87,13 +87,15 @@ def check_labels(
     return (numbers, classes) if len(classes) > 1 else (np.zeros(count, np.int64), ())
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # numpy and zipfile raise nearly every kind of exception on damaged files
-        remedy = "write it with numpy.save or numpy.savez from plain numbers"
-        raise ValueError(f"{path} cannot be read as arrays without Python objects ({reason(error, path)}): {remedy}.") from error
+def npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and dtype of a .npy file that is read up to its values."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(stream)
+
+
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return reading(path, "arrays without Python objects", "write it with numpy.save or numpy.savez from plain numbers")
 
 
 def _keys(path: Path) -> list[str]:
@@ -101,8 +103,7 @@ def _keys(path: Path) -> list[str]:
     with _reading(path), zipfile.ZipFile(path) as archive:
         members = archive.namelist()
     for name in members:
-        ways = PurePosixPath(name), PureWindowsPath(name)
-        if any(way.is_absolute() or way.drive or ".." in way.parts for way in ways):
+        if leads_out(name):
             raise ValueError(f"{path} has the member {name!r}, whose path leads out of it: write it again with numpy.savez.")
         if members.count(name) > 1:
             raise ValueError(f"{path} has the member {name!r} twice: write it again with numpy.savez.")
@@ -123,9 +124,7 @@ def _mapped(path: Path, key: str | None = None) -> np.ndarray:
         with zipfile.ZipFile(path) as archive:
             member = archive.getinfo(f"{key}.npy")
             with archive.open(member) as stream:
-                version = np.lib.format.read_magic(stream)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, by_column, dtype = read(stream)
+                shape, by_column, dtype = npy_header(stream)
                 begin = stream.tell()
         if not dtype.hasobject and math.prod(shape) * dtype.itemsize > member.file_size - begin:
             raise ValueError(f"{key} ends too early")

@@ -289,8 +289,8 @@ def fit_beside(source: Source) -> Beside:
     """How images beside come into model range: single-channel integers below 32 are classes of a mask, all else is normalised."""
     channels = source.shape[0]
     if channels == 1 and source.dtype.kind in "iu":
-        highest = max(int(source.get(index).max()) for index in range(len(source)))
-        lowest = min(int(source.get(index).min()) for index in range(len(source)))
+        ends = [(int(image.min()), int(image.max())) for image in map(source.get, range(len(source)))]
+        lowest, highest = min(low for low, _ in ends), max(high for _, high in ends)
         if lowest >= 0 and highest < MOST_CLASSES:
             return Beside(channels, highest + 1)
     return Beside(channels, normaliser=Normaliser.fit(source))

@@ -26,6 +26,7 @@ from jaxtyping import Int, Shaped
 from pixelpath.data.arrays import DTYPES
 from pixelpath.data.facts import Facts
 from pixelpath.data.files import GEOGRAPHIC
+from pixelpath.data.reading import UnreadableError
 from pixelpath.data.stacks import EVERYTHING, Stack, needs
 
 GDAL_NODATA = 42113
@@ -258,7 +259,7 @@ def _parsed(path: Path, changed: int, size: int) -> Pages:
         kinds = {(each.shape, each.axes, str(each.dtype)) for each in series}
         if len(kinds) > 1:
             shapes = sorted("x".join(map(str, each.shape)) + f" {each.dtype}" for each in series)
-            raise _TellingError(
+            raise UnreadableError(
                 f"{path} holds pages of several shapes ({', '.join(dict.fromkeys(shapes))}): keep one shape in a file."
             )
         first = series[0]
@@ -379,15 +380,11 @@ def _bytes(file: Any, offset: int, count: int) -> bytes | None:
     return packed
 
 
-class _TellingError(ValueError):
-    """A mistake that is already told in one sentence."""
-
-
 @contextmanager
 def _reading(path: Path, where: str = "") -> Iterator[None]:
     try:
         yield
-    except _TellingError:
+    except UnreadableError:
         raise
     except Exception as error:  # decoders raise nearly every kind of exception on damaged files
         told = error.__cause__ or error  # rasterio's own error only points to GDAL's

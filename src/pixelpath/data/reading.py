@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from jaxtyping import Shaped
@@ -30,15 +30,20 @@ def check_exists(path: Path, wanted: str) -> None:
         raise FileNotFoundError(f"{path} does not exist: give {wanted}.")
 
 
+def leads_out(name: str) -> bool:
+    """Whether the name of an archive's member, as a path of any system, leads out of the archive."""
+    ways = PurePosixPath(name), PureWindowsPath(name)
+    return any(way.is_absolute() or way.drive or ".." in way.parts for way in ways)
+
+
 @contextmanager
-def reading(path: Path, kind: str) -> Iterator[None]:
+def reading(path: Path, kind: str, remedy: str = "copy it again, or leave it out") -> Iterator[None]:
     """Whatever a reader raises, and it may be anything on a damaged file, as one ValueError that names the file and its kind."""
     try:
         yield
     except UnreadableError:
         raise
     except Exception as error:
-        remedy = "copy it again, or leave it out"
         raise ValueError(f"{path} cannot be read as {kind} ({reason(error, path)}): {remedy}.") from error
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tarfile
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pixelpath.data import files
-from pixelpath.data.reading import check_exists, reading
+from pixelpath.data.arrays import npy_header
+from pixelpath.data.reading import check_exists, leads_out, reading
 from pixelpath.data.shards import Cell, Shard, as_stacks
 from pixelpath.data.stacks import Stack
 
@@ -121,8 +123,7 @@ def _indexed(path: Path) -> dict[str, _Parts]:
 
 
 def _check_member(path: Path, member: tarfile.TarInfo) -> None:
-    ways = PurePosixPath(member.name), PureWindowsPath(member.name)
-    if any(way.is_absolute() or ".." in way.parts or way.drive for way in ways):
+    if leads_out(member.name):
         raise ValueError(f"{path} has the member {member.name!r}, whose path leads out of the shard: pack it again without.")
     if not (member.isreg() or member.isdir()) or member.issparse():
         raise ValueError(
@@ -170,12 +171,10 @@ def _mapped(path: Path, offset: int, size: int) -> np.ndarray:
     """The array of a .npy file that lies within another, mapped."""
     with path.open("rb") as file:
         file.seek(offset)
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, by_column, dtype = read(file)
+        shape, by_column, dtype = npy_header(file)
         begin = file.tell()
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
-    if begin - offset + int(np.prod(shape)) * dtype.itemsize > size:
+    if begin - offset + math.prod(shape) * dtype.itemsize > size:
         raise ValueError("it ends too early")
     return np.memmap(path, dtype, "r", begin, shape, "F" if by_column else "C") if 0 not in shape else np.empty(shape, dtype)
