@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pixelpath.data import measure as module
+from pixelpath.data.atoms import Ceiling, Hurdle
+from pixelpath.data.facts import Facts
 from pixelpath.data.fitting import ChannelRange
 from pixelpath.data.normaliser import IMAGENET, Normaliser
 from pixelpath.data.sources import Arrays, Source, from_arrays
 from pixelpath.data.transforms import (
     Asinh,
-    Hurdle,
     Identity,
     Kind,
     Log1p,
@@ -538,3 +539,88 @@ def test_json_and_equality_of_everything() -> None:
 def test_auto_takes_what_is_proposed() -> None:
     images = rain(shape=(60, 1, 16, 16))
     assert Normaliser.fit(source(images), how=Normalisation("auto")) == Normaliser.fit(source(images), how=Normalisation("log1p"))
+
+
+def sprites(dtype: str, ends: tuple[float, float] = (0.4, 0.4)) -> Source:
+    """RGBA images whose alpha is transparent and opaque in these shares, and anything in between else."""
+    draws = np.random.default_rng(0)
+    most = np.iinfo(dtype).max
+    images = draws.integers(1, most, (24, 4, 6, 5), dtype=dtype)
+    which = draws.random((24, 6, 5))
+    images[:, 3] = np.where(which < ends[0], 0, np.where(which > 1 - ends[1], most, images[:, 3]))
+    found = from_arrays(images)
+    assert isinstance(found, Arrays)
+    return replace(found, facts=Facts(alpha="straight"))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_both_ends_of_alpha_are_kept_apart(dtype: str) -> None:
+    """Mean 0 and deviation 1/2 with both gaps, and noise of less than half a gap changes no pixel from or to an end."""
+    base = sprites(dtype)
+    native = torch.from_numpy(np.stack([base.get(number) for number in range(len(base))]))
+    normaliser, most = Normaliser.fit(base), np.iinfo(dtype).max
+    assert (normaliser.hurdles[:3], normaliser.ceilings[:3]) == ((None,) * 3, (None,) * 3)
+    hurdle, ceiling = normaliser.hurdles[3], normaliser.ceilings[3]
+    assert hurdle is not None
+    assert ceiling is not None
+    alpha = native[:, 3].double()
+    inside = alpha[(alpha > 0) & (alpha < most)]
+    assert (hurdle.value, hurdle.above, ceiling.below, ceiling.value) == (0, inside.min(), inside.max(), most)
+    encoded = normaliser.encode(native).double()
+    torch.testing.assert_close(encoded.mean((0, 2, 3)), torch.zeros(4).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(encoded.std((0, 2, 3), correction=0), torch.full((4,), 0.5).double(), atol=1e-6, rtol=0)
+    levels = encoded[:, 3].unique()
+    assert float(levels[1] - levels[0]) == pytest.approx(0.25, abs=1e-6)
+    assert float(levels[-1] - levels[-2]) == pytest.approx(0.25, abs=1e-6)
+    assert torch.equal(normaliser.decode(encoded.float()), native)
+    noised = encoded + 0.124 * torch.sign(torch.randn(encoded.shape, generator=torch.Generator().manual_seed(0)))
+    again = normaliser.decode(noised.float())[:, 3]
+    for end in (0, most):
+        assert torch.equal(again == end, native[:, 3] == end)
+    far = normaliser.decode(torch.tensor([-9.0, 9.0]).reshape(2, 1, 1, 1).expand(2, 4, 6, 5).contiguous())
+    assert far[:, 3, 0, 0].tolist() == [0, most]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(["uint8", "uint16"]),
+    st.floats(0.0, 1.0),
+    st.floats(0.0, 1.0),
+    st.sampled_from(["affine", "log1p", "signed-log", "asinh", "quantile"]),
+)
+def test_alpha_of_any_law_comes_back_exactly(dtype: str, low: float, high: float, kind: Kind) -> None:
+    base = sprites(dtype, (low, min(high, 1 - low)))
+    native = torch.from_numpy(np.stack([base.get(number) for number in range(len(base))]))
+    normaliser = Normaliser.fit(base, how=Normalisation(kind))
+    encoded = normaliser.encode(native)
+    assert torch.equal(normaliser.decode(encoded), native)
+    assert float(encoded[:, 3].double().mean()) == pytest.approx(0, abs=1e-5)
+    assert float(encoded[:, 3].double().std(correction=0)) <= 0.5 + 1e-5
+    assert Normaliser.from_json(json.loads(json.dumps(normaliser.to_json()))) == normaliser
+
+
+@pytest.mark.parametrize("values", [(0, 255), (0, 128, 255), (0, 1, 254, 255), (255,), (0,)])
+def test_alpha_of_a_few_values_comes_back_exactly(values: tuple[int, ...]) -> None:
+    images = np.random.default_rng(1).choice(np.array(values, np.uint8), (8, 4, 5, 5))
+    found = from_arrays(images)
+    assert isinstance(found, Arrays)
+    normaliser = Normaliser.fit(replace(found, facts=Facts(alpha="premultiplied")))
+    assert torch.equal(normaliser.decode(normaliser.encode(torch.from_numpy(images))), torch.from_numpy(images))
+    assert (normaliser.ceilings != ()) == (len(values) > 2)
+
+
+def test_what_lies_above_a_ceiling_is_named_and_the_rest_is_as_before() -> None:
+    ceiling = Normaliser((100.0,), (60.0,), "uint8", ceilings=(Ceiling(200.0, 190.0, 0.25),))
+    with pytest.raises(ValueError, match=r"holds 201 in channel 0 .* are at most 200"):
+        ceiling.encode(torch.full((1, 1, 1, 1), 201, dtype=torch.uint8))
+    limits = ceiling.limits()
+    assert limits is not None
+    assert [float(end) for end in limits] == pytest.approx([-100 / 120, 90 / 120 + 0.25])
+    assert ceiling.has_unit_range
+    native = torch.tensor([0, 7, 190, 200], dtype=torch.uint8).reshape(1, 1, 1, 4)
+    unit = ceiling.unit(ceiling.encode(native))
+    torch.testing.assert_close(unit.flatten(), torch.tensor([0, 7, 190, 200]) / 255, atol=1e-6, rtol=0)
+    torch.testing.assert_close(ceiling.from_unit(unit), ceiling.encode(native), atol=1e-6, rtol=0)
+    assert not Normaliser.fit(sprites("uint8"), how=Normalisation(hurdle=False)).ceilings
+    assert not Normaliser.fit(from_arrays(np.zeros((2, 4, 2, 2), np.uint8))).hurdles
+    assert not Normaliser.fit(sprites("uint8"), how=Normalisation(per_channel=False)).ceilings

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pixelpath.data.atoms import Ceiling, Hurdle
 from pixelpath.data.transforms import (
     Asinh,
-    Hurdle,
     Identity,
     Log1p,
     Normalisation,
@@ -106,6 +106,8 @@ def test_unknown_curves_are_refused() -> None:
         (lambda: Quantile((0.0, 0.0), (0.0, 1.0)), "two or more knots"),
         (lambda: Hurdle(0.0, 0.0), "below the next one"),
         (lambda: Hurdle(0.0, 1.0, 1.0), "a gap between 0 and 1"),
+        (lambda: Ceiling(1.0, 1.0), "above the one before it"),
+        (lambda: Ceiling(1.0, 0.0, 0.0), "a gap between 0 and 1"),
         (lambda: Normalisation(scale=2.0), "not with affine: leave --data.normaliser.scale away"),
         (lambda: Normalisation("log1p", scale=-2.0), "must be positive"),
         (lambda: Normalisation("asinh", window=(0.0, 1.0)), "not with asinh"),

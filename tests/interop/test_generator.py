@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pixelpath.data.atoms import Ceiling, Hurdle
 from pixelpath.data.normaliser import Normaliser
 from pixelpath.interop import generator as module
 from pixelpath.interop.generator import ONNX, TOLERANCE, TORCH, Format, Generator, Make, agreement, write_onnx
@@ -42,6 +43,9 @@ CASES = {
     "onnx-uint8": Case(ONNX, 3, 1.0, BYTES),
     "onnx-uint16-guided": Case(ONNX, 2, 2.5, Normaliser((20000.0, 30000.0), (9000.0, 12000.0), "uint16")),
     "onnx-float32-unconditional": Case(ONNX, 0, 1.0, Normaliser((5.0, -1.0), (3.0, 0.2), "float32")),
+    "onnx-uint8-alpha": Case(
+        ONNX, 2, 1.0, replace(BYTES, hurdles=(None, Hurdle(0.0, 3.0, 0.25)), ceilings=(None, Ceiling(255.0, 250.0)))
+    ),
     "torch-uint8-guided": Case(TORCH, 3, 2.5, BYTES),
     "torch-float32-unconditional": Case(TORCH, 0, 1.0, Normaliser((5.0, -1.0), (3.0, 0.2), "float32")),
 }

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from pixelpath.data.atoms import Ceiling, Hurdle
 from pixelpath.data.measure import Seen, Sums, added, below, measure, pooled, sums, transformed
 from pixelpath.data.sources import Source
 from pixelpath.data.transforms import (
     Asinh,
-    Hurdle,
     Identity,
     Log1p,
     Normalisation,
@@ -25,6 +25,7 @@ from pixelpath.data.transforms import (
 
 MANY = 0.05  # of a channel's values: so many equal ones are an atom
 GAP = 0.5  # between an atom and the next value in model range: one deviation of the data
+ALPHA_GAP = 0.25  # where both ends are atoms: their deviation alone must stay below that of the data
 SCORES = np.linspace(-4, 4, 65)  # of a quantile transform's knots: to 3 in 100 000; closer ones would be too steep for float32
 SHOWN = np.array([0.005, 0.995])  # quantiles between which a channel is shown, and is straight in a window
 
@@ -49,6 +50,7 @@ class Constants:
     deviation: float
     transform: Transform
     hurdle: Hurdle | None
+    ceiling: Ceiling | None
     range: ChannelRange
 
 
@@ -57,7 +59,8 @@ def fitted(source: Source, workers: int | None, how: Normalisation, nodata: floa
     known = _known(how)
     each = measure(source, workers, nodata, (known or Identity(),))
     found = each if how.per_channel else (pooled(each),) * len(each)
-    hurdles = tuple(_hurdle(how, seen) for seen in found)
+    ends = tuple(_ends(how, seen, _is_alpha(source, channel) and how.per_channel) for channel, seen in enumerate(found))
+    hurdles = tuple(hurdle for hurdle, _ in ends)
     if how.hurdle and not any(hurdles):
         raise ValueError(
             f"In no channel do {MANY:.0%} of the values equal the lowest, of 0 or more, so there is nothing to keep apart by a "
@@ -69,13 +72,13 @@ def fitted(source: Source, workers: int | None, how: Normalisation, nodata: floa
     moments = _moments(source, workers, nodata, each, known, chosen)
     if not how.per_channel:
         moments = (added(moments),) * len(each)
-    rows = zip(moments, found, chosen, hurdles, strict=True)
+    rows = zip(moments, found, chosen, ends, strict=True)
     centred = [_centred(*row, integer=source.dtype.kind in "iu") for row in rows]
     for channel, (constants, seen, transform) in enumerate(zip(centred, each, chosen, strict=True)):
         _check_span(source.dtype, channel, seen, transform, *constants)
     return tuple(
-        Constants(mean, deviation, transform, hurdle, _range(seen))
-        for (mean, deviation), transform, hurdle, seen in zip(centred, chosen, hurdles, each, strict=True)
+        Constants(mean, deviation, transform, *both, _range(seen))
+        for (mean, deviation), transform, both, seen in zip(centred, chosen, ends, each, strict=True)
     )
 
 
@@ -122,11 +125,20 @@ def _quantile(seen: Seen) -> Quantile:
     return Quantile(tuple(values.tolist()), tuple(scores.tolist()))
 
 
-def _hurdle(how: Normalisation, seen: Seen) -> Hurdle | None:
-    wanted = how.kind == "log1p" if how.hurdle is None else how.hurdle
-    if not wanted or seen.lowest < 0 or math.isinf(seen.above) or seen.least < MANY * seen.count:
-        return None
-    return Hurdle(seen.lowest, seen.above, GAP)
+def _is_alpha(source: Source, channel: int) -> bool:
+    return source.facts.alpha != "" and channel == source.shape[0] - 1
+
+
+def _ends(how: Normalisation, seen: Seen, alpha: bool) -> tuple[Hurdle | None, Ceiling | None]:
+    """The atoms of a channel; of alpha both ends may be, and of two values in all the lower one is."""
+    wanted = (how.kind == "log1p" or (alpha and how.kind != "window")) if how.hurdle is None else how.hurdle
+    if not wanted or seen.lowest < 0 or seen.lowest == seen.highest:
+        return None, None
+    most = alpha and seen.most >= MANY * seen.count and seen.below > seen.lowest
+    ceiling = Ceiling(seen.highest, seen.below, ALPHA_GAP) if most else None
+    if seen.least < MANY * seen.count:
+        return None, ceiling
+    return Hurdle(seen.lowest, seen.above, GAP if ceiling is None else ALPHA_GAP), ceiling
 
 
 def _check_domain(
@@ -172,31 +184,49 @@ def _moments(
     return sums(source, workers, nodata, chosen)
 
 
-def _centred(moments: Sums, seen: Seen, transform: Transform, hurdle: Hurdle | None, integer: bool) -> tuple[float, float]:
-    """The mean and deviation of the transformed values, with the gap of a hurdle.
+def _centred(
+    moments: Sums, seen: Seen, transform: Transform, ends: tuple[Hurdle | None, Ceiling | None], integer: bool
+) -> tuple[float, float]:
+    """The mean and deviation of the transformed values, with the gaps of hurdle and ceiling.
 
-    A share p of atoms lies 2 gap d below T(above), all others have mean T(above) + D and variance v; then d solves
-    d^2 (1 - 4 q gap^2) - 4 q D gap d - (1 - p) v - q D^2 = 0 with q = p (1 - p), and has one positive root, as 4 q <= 1.
+    A value lies at X + d Z: X is its own place, or the next value's for an atom, and Z is -2 gap for the lower atom, 2 gap for
+    the upper and else 0. Then d solves d^2 (1 - var Z) - 2 d cov(X, Z) - var X = 0 and has one positive root, as var Z < 1.
     """
     if seen.lowest == seen.highest:
         return moments.mean, 1.0
     deviation, mean = math.sqrt(moments.squares / moments.count), moments.mean
-    if hurdle is None:
+    if ends == (None, None):
         return mean, max(deviation, _step(transform, mean)) if integer else deviation
-    atom, top = _at(transform, hurdle.value), _at(transform, hurdle.above)
-    others = moments.count - seen.least
-    centre = mean + (mean - atom) * seen.least / others
-    squares = moments.squares - seen.least * (atom - mean) ** 2 - others * (centre - mean) ** 2
-    share = seen.least / moments.count
-    both, beyond = share * (1 - share), centre - top
-    first, middle = 1 - 4 * both * hurdle.gap**2, 2 * both * beyond * hurdle.gap
-    last = max(squares, 0.0) / moments.count + both * beyond**2
-    deviation = (middle + math.sqrt(middle**2 + first * last)) / first
+    atoms = _atoms(seen, transform, ends)
+    others = moments.count - sum(count for count, _, _, _ in atoms)
+    centre = mean + sum((mean - own) * count for count, own, _, _ in atoms) / others
+    squares = moments.squares - others * (centre - mean) ** 2 - sum(count * (own - mean) ** 2 for count, own, _, _ in atoms)
+    groups = [(others / moments.count, centre, 0.0), *((count / moments.count, near, away) for count, _, near, away in atoms)]
+    middle, shift = (sum(group[0] * group[which] for group in groups) for which in (1, 2))
+    spread = sum(share * (near - middle) ** 2 for share, near, _ in groups) + max(squares, 0.0) / moments.count
+    together = sum(share * (near - middle) * (away - shift) for share, near, away in groups)
+    apart = 1 - sum(share * (away - shift) ** 2 for share, _, away in groups)
+    deviation = (together + math.sqrt(together**2 + apart * spread)) / apart
     if integer:
         deviation = max(deviation, _step(transform, centre))
-    elif others * beyond <= 1e-12 * abs(centre):  # one value and the atom: their distance is the gap, whatever the deviation
-        deviation = max(deviation, abs(top - atom) or 1.0)
-    return share * (top - 2 * hurdle.gap * deviation) + (1 - share) * centre, deviation
+    elif _is_one(seen, ends):  # the gaps are all there is, whatever the deviation
+        deviation = max(deviation, max(abs(near - own) for _, own, near, _ in atoms) or 1.0)
+    return middle + shift * deviation, deviation
+
+
+def _is_one(seen: Seen, ends: tuple[Hurdle | None, Ceiling | None]) -> bool:
+    """Whether all values but the atoms are one value."""
+    hurdle, ceiling = ends
+    first = seen.lowest if hurdle is None else hurdle.above
+    return first == (seen.highest if ceiling is None else ceiling.below)
+
+
+def _atoms(seen: Seen, transform: Transform, ends: tuple[Hurdle | None, Ceiling | None]) -> list[tuple[int, float, float, float]]:
+    """Of each atom how often it occurs, its place and the next value's, and how far from it it goes, in deviations."""
+    hurdle, ceiling = ends
+    lower = [] if hurdle is None else [(seen.least, hurdle.value, hurdle.above, -2 * hurdle.gap)]
+    upper = [] if ceiling is None else [(seen.most, ceiling.value, ceiling.below, 2 * ceiling.gap)]
+    return [(count, _at(transform, value), _at(transform, near), away) for count, value, near, away in lower + upper]
 
 
 def _step(transform: Transform, mean: float) -> float:

@@ -57,11 +57,12 @@ class Sums:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What was found of one channel's measured values: `count` of them, of which `least` are exactly `lowest` and `zeros` are 0.
+    """What was found of one channel's measured values: `count` of them, of which `zeros` are 0.
 
-    `above` is the smallest value but the lowest (infinity if there is none); `values`, rising, stand for `weights` values each:
-    all of them if the channel was `counted`, else those of the reservoir. `sums` are those of the transformed values, if they
-    were asked for.
+    `least` of them are exactly `lowest`, and `above` is the smallest other one; `most` are exactly `highest`, and `below` is the
+    greatest other one (infinity, or minus infinity, if there is none). `values`, rising, stand for `weights` values each: all of
+    them if the channel was `counted`, else those of the reservoir. `sums` are those of the transformed values, if they were asked
+    for.
     """
 
     count: int
@@ -70,6 +71,8 @@ class Seen:
     least: int
     above: float
     highest: float
+    most: int
+    below: float
     values: Float64[np.ndarray, "value"]
     weights: Float64[np.ndarray, "value"]
     counted: bool
@@ -128,17 +131,20 @@ def sums(source: Source, workers: int | None, nodata: float | None, transforms: 
 
 def pooled(found: tuple[Seen, ...]) -> Seen:
     """All channels as one."""
-    lowest = min(seen.lowest for seen in found)
+    lowest, highest = min(seen.lowest for seen in found), max(seen.highest for seen in found)
     values = np.concatenate([seen.values for seen in found])
     order = np.argsort(values, kind="stable")
-    candidates = [value for seen in found for value in (seen.lowest, seen.above) if value > lowest]
+    greater = [value for seen in found for value in (seen.lowest, seen.above) if value > lowest]
+    smaller = [value for seen in found for value in (seen.highest, seen.below) if value < highest]
     return Seen(
         count=sum(seen.count for seen in found),
         zeros=sum(seen.zeros for seen in found),
         lowest=lowest,
         least=sum(seen.least for seen in found if seen.lowest == lowest),
-        above=min(candidates, default=math.inf),
-        highest=max(seen.highest for seen in found),
+        above=min(greater, default=math.inf),
+        highest=highest,
+        most=sum(seen.most for seen in found if seen.highest == highest),
+        below=max(smaller, default=-math.inf),
         values=values[order],
         weights=np.concatenate([seen.weights for seen in found])[order],
         counted=all(seen.counted for seen in found),
@@ -205,11 +211,28 @@ class _Counts:
             least=int(weights[0]),
             above=float(values[1]) if len(values) > 1 else math.inf,
             highest=float(values[-1]),
+            most=int(weights[-1]),
+            below=float(values[-2]) if len(values) > 1 else -math.inf,
             values=values,
             weights=weights,
             counted=True,
             sums=Sums.of(transformed(self.transform, values), weights, count),
         )
+
+
+class _Extreme:
+    """The smallest of `sign` times the values of a stream, how often it occurs, and the next one."""
+
+    def __init__(self, sign: int) -> None:
+        self.sign, self.count = sign, 0
+        self.value = self.next = math.inf
+
+    def add(self, values: Float64[np.ndarray, "value"]) -> None:
+        values = self.sign * values
+        before, self.value = self.value, min(self.value, float(values.min()))
+        others = (float(values.min(where=values > self.value, initial=math.inf)), self.next, before)
+        self.next = min((value for value in others if value > self.value), default=math.inf)
+        self.count = int((values == self.value).sum()) + (self.count if before == self.value else 0)
 
 
 class _Reservoir:
@@ -222,9 +245,8 @@ class _Reservoir:
         del dtype
         self.nodata, self.transform = nodata, transform
         self.sums = Sums()
-        self.zeros = self.least = self.level = 0
-        self.lowest = self.above = math.inf
-        self.highest = -math.inf
+        self.zeros = self.level = 0
+        self.bottom, self.top = _Extreme(1), _Extreme(-1)
         self.values, self.places = np.zeros(0), np.zeros(0, np.uint32)
 
     def add(self, values: Shaped[np.ndarray, "value"], places: UInt[np.ndarray, "value"]) -> None:
@@ -236,15 +258,9 @@ class _Reservoir:
             return
         self.sums += Sums.of(transformed(self.transform, kept))
         self.zeros += int((kept == 0).sum())
-        self._extremes(kept)
+        self.bottom.add(kept)
+        self.top.add(kept)
         self._keep(kept, places)
-
-    def _extremes(self, values: Float64[np.ndarray, "value"]) -> None:
-        before, lowest = self.lowest, min(self.lowest, float(values.min()))
-        others = (float(values.min(where=values > lowest, initial=math.inf)), self.above, before)
-        self.above = min((value for value in others if value > lowest), default=math.inf)
-        self.least = int((values == lowest).sum()) + (self.least if before == lowest else 0)
-        self.lowest, self.highest = lowest, max(self.highest, float(values.max()))
 
     def _keep(self, values: Float64[np.ndarray, "value"], places: UInt[np.ndarray, "value"]) -> None:
         chosen = (values != 0) & (places >> np.uint32(32 - self.level) == 0) if self.level else values != 0
@@ -267,10 +283,12 @@ class _Reservoir:
         return Seen(
             self.sums.count,
             self.zeros,
-            self.lowest,
-            self.least,
-            self.above,
-            self.highest,
+            lowest=self.bottom.value,
+            least=self.bottom.count,
+            above=self.bottom.next,
+            highest=-self.top.value,
+            most=self.top.count,
+            below=-self.top.next,
             values=values[order],
             weights=weights[order],
             counted=False,

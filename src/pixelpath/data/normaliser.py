@@ -18,11 +18,12 @@ import torch
 from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor
 
-from pixelpath.data import transforms
+from pixelpath.data import atoms, transforms
+from pixelpath.data.atoms import Ceiling, Hurdle
 from pixelpath.data.fitting import ChannelRange, Constants, fitted
 from pixelpath.data.propose import propose
 from pixelpath.data.sources import Source
-from pixelpath.data.transforms import Hurdle, Identity, Normalisation, Transform, lowest_of
+from pixelpath.data.transforms import Identity, Normalisation, Transform, lowest_of
 from pixelpath.types import Images
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
@@ -33,10 +34,10 @@ WIDE = ("uint32", "int32", "float64")  # what float32 does not hold exactly
 class Normaliser:
     """model = (T(native) - mean) / (2 deviation) per channel, and back; T is the channel's transform, `dtype` the native dtype.
 
-    The mean and deviation are those of the transformed values, the gaps of hurdles included. Normalisers are equal if they do
-    the same, whatever was `seen`. Raises ValueError unless there is one positive deviation per mean, one transform for all
-    channels or one each, a hurdle (or None) for each channel or none at all, a dtype of at most 32 bits or float64, and a nodata
-    value that the dtype can hold.
+    The mean and deviation are those of the transformed values, the gaps of hurdles and ceilings included. Normalisers are equal
+    if they do the same, whatever was `seen`. Raises ValueError unless there is one positive deviation per mean, one transform
+    for all channels or one each, a hurdle (or None) for each channel or none at all, ceilings likewise, a dtype of at most 32
+    bits or float64, and a nodata value that the dtype can hold.
     """
 
     mean: tuple[float, ...]
@@ -44,6 +45,7 @@ class Normaliser:
     dtype: str = "uint8"
     transforms: tuple[Transform, ...] = (Identity(),)
     hurdles: tuple[Hurdle | None, ...] = ()
+    ceilings: tuple[Ceiling | None, ...] = ()
     nodata: float | None = None
     seen: tuple[ChannelRange, ...] = field(default=())
 
@@ -57,15 +59,18 @@ class Normaliser:
             raise ValueError(
                 f"A normaliser cannot keep {self.dtype} exactly: convert the images to at most 16 bits or to float32."
             )
-        if len(self.transforms) not in (1, channels) or len(self.hurdles) not in (0, channels):
+        ends = len(self.hurdles), len(self.ceilings)
+        if len(self.transforms) not in (1, channels) or not {0, channels} >= set(ends):
             raise ValueError(
-                f"A normaliser of {channels} channels needs one transform for all or one each, and a hurdle (or none) for each, "
-                f"got {len(self.transforms)} transforms and {len(self.hurdles)} hurdles."
+                f"A normaliser of {channels} channels needs one transform for all or one each, and a hurdle and a ceiling (or "
+                f"none) for each, got {len(self.transforms)} transforms, {ends[0]} hurdles and {ends[1]} ceilings."
             )
         if all(each == self.transforms[0] for each in self.transforms):
             object.__setattr__(self, "transforms", self.transforms[:1])
         if all(hurdle is None for hurdle in self.hurdles):
             object.__setattr__(self, "hurdles", ())
+        if all(ceiling is None for ceiling in self.ceilings):
+            object.__setattr__(self, "ceilings", ())
         object.__setattr__(self, "nodata", _held(self.nodata, self.dtype))
 
     def __eq__(self, other: object) -> bool:
@@ -76,13 +81,18 @@ class Normaliser:
 
     @property
     def affine(self) -> bool:
-        """Whether the mean and deviation are all there is to know: no transform and no hurdle."""
-        return self.transforms == (Identity(),) and not self.hurdles
+        """Whether the mean and deviation are all there is to know: no transform, hurdle or ceiling."""
+        return self.straight and not self.hurdles and not self.ceilings
+
+    @property
+    def straight(self) -> bool:
+        """Whether there is no transform, though there may be hurdles and ceilings."""
+        return self.transforms == (Identity(),)
 
     @property
     def has_unit_range(self) -> bool:
-        """Whether there is a unit range: of integer dtypes without transform or hurdle."""
-        return self._integer and self.affine
+        """Whether there is a unit range: of integer dtypes without transform."""
+        return self._integer and self.straight
 
     @property
     def wide(self) -> bool:
@@ -114,8 +124,8 @@ class Normaliser:
     def encode(self, native: Shaped[Tensor, "batch channel row column"]) -> Images:
         """Native images to float32 model range, 0 (the channel's mean) where nothing was measured.
 
-        With a hurdle, a value between the atom and the next one is taken for the latter. Raises ValueError if the number of
-        channels is another, or for values below the atom or outside the domain of a transform.
+        A value between an atom and the next value is taken for the latter. Raises ValueError if the number of channels is
+        another, or for values beyond an atom or outside the domain of a transform.
         """
         self._check(native)
         measured = self.valid(native)
@@ -159,18 +169,21 @@ class Normaliser:
     def from_unit(self, images: Images) -> Images:
         """Unit range to model range; ValueError for float data and behind a transform, where there is none."""
         lowest, highest = self._range()
+        if not self.affine:
+            return self._forward(_home(images).to(torch.float64) * (highest - lowest) + lowest).to(images)
         mean, deviation = _columns(images.dtype, images.device, self.mean, self.deviation)
         return (images * (highest - lowest) + (lowest - mean)).div_(2 * deviation).to(images.dtype)
 
     def limits(self) -> tuple[Float[Tensor, "channel"], Float[Tensor, "channel"]] | None:
         """The (lowest, highest) values of each channel in model range that the native dtype can hold; None for floats.
 
-        The lowest one lies inside the domain of the channel's transform, and not below its atom.
+        They lie inside the domain of the channel's transform, and not beyond its atoms.
         """
         if self.lowest is None or self.highest is None:
             return None
         bottom = [max(self.lowest, inside) for inside in self._floors()]
-        ends = torch.tensor([bottom, [self.highest] * len(bottom)], dtype=torch.float64)
+        top = [min(self.highest, inside) for inside in self._tops()]
+        ends = torch.tensor([bottom, top], dtype=torch.float64)
         lowest, highest = self._forward(ends[:, :, None, None])[:, :, 0, 0].float()
         return lowest, highest
 
@@ -194,8 +207,8 @@ class Normaliser:
         if how.kind == "auto":
             how = propose(source, workers, nodata).how
         constants = fitted(source, workers, how, nodata)
-        mean, deviation, through, hurdles, seen = (tuple(row) for row in zip(*map(_row, constants), strict=True))
-        normaliser = cls(mean, deviation, source.dtype.name, through, hurdles, nodata, seen)
+        mean, deviation, through, hurdles, ceilings, seen = (tuple(row) for row in zip(*map(_row, constants), strict=True))
+        normaliser = cls(mean, deviation, source.dtype.name, through, hurdles, ceilings, nodata, seen)
         if normaliser._integer:
             normaliser._check_exact(constants)
         return normaliser
@@ -207,6 +220,8 @@ class Normaliser:
             found["transforms"] = [transforms.to_json(each) for each in self.transforms]
         if self.hurdles:
             found["hurdles"] = [hurdle and asdict(hurdle) for hurdle in self.hurdles]
+        if self.ceilings:
+            found["ceilings"] = [ceiling and asdict(ceiling) for ceiling in self.ceilings]
         if self.nodata is not None:
             found["nodata"] = "nan" if math.isnan(self.nodata) else self.nodata
         if self.seen:
@@ -225,6 +240,7 @@ class Normaliser:
             str(values["dtype"]),
             tuple(transforms.from_json(each) for each in values.get("transforms", [])) or (Identity(),),
             tuple(None if each is None else Hurdle(**each) for each in values.get("hurdles", [])),
+            tuple(None if each is None else Ceiling(**each) for each in values.get("ceilings", [])),
             None if values.get("nodata") is None else float(values["nodata"]),
             tuple(ChannelRange(**each) for each in values.get("seen", [])),
         )
@@ -235,7 +251,7 @@ class Normaliser:
 
     def _values(self) -> tuple[Any, ...]:
         nodata = "nan" if self.nodata is not None and math.isnan(self.nodata) else self.nodata  # which is not equal to itself
-        return self.mean, self.deviation, self.dtype, self.transforms, self.hurdles, nodata
+        return self.mean, self.deviation, self.dtype, self.transforms, self.hurdles, self.ceilings, nodata
 
     def _check(self, images: Tensor) -> None:
         if images.shape[1] != len(self.mean):
@@ -246,8 +262,8 @@ class Normaliser:
             raise ValueError(
                 f"Images of dtype {self.dtype} have no unit range: only integer dtypes have a lowest and highest value."
             )
-        if not self.affine:
-            raise ValueError("Images that were normalised by a curve or a hurdle have no unit range: only affine ones have.")
+        if not self.straight:
+            raise ValueError("Images that were normalised by a curve have no unit range: only affine ones have.")
         return self.lowest, self.highest
 
     def _each(self) -> tuple[Transform, ...]:
@@ -259,31 +275,40 @@ class Normaliser:
         domains = (math.floor(bound) + 1 if math.isfinite(bound) else bound for bound in map(lowest_of, self._each()))
         return tuple(domain if hurdle is None else hurdle.value for domain, hurdle in zip(domains, hurdles, strict=True))
 
+    def _tops(self) -> tuple[float, ...]:
+        """The highest values that each channel's ceiling takes."""
+        return tuple(math.inf if end is None else end.value for end in self.ceilings or (None,) * len(self.mean))
+
     def _fill(self) -> tuple[float, ...]:
         """A value of each channel that all its functions take, to stand where nothing was measured."""
         return tuple(0.0 if hurdle is None else hurdle.value for hurdle in self.hurdles or (None,) * len(self.mean))
 
     def _check_domain(self, values: Float64[Tensor, "batch channel row column"]) -> None:
-        for channel, transform in enumerate(self._each()):
+        for channel, (transform, top) in enumerate(zip(self._each(), self._tops(), strict=True)):
             hurdle = self.hurdles[channel] if self.hurdles else None
             bound = lowest_of(transform)
-            if hurdle is None and math.isinf(bound):
+            if not values.numel() or (hurdle is None and math.isinf(bound) and math.isinf(top)):
                 continue
-            found = float(values[:, channel].amin()) if values.numel() else math.inf
+            found, most = (float(end) for end in values[:, channel].aminmax())
             if found <= bound or (hurdle is not None and found < hurdle.value):
                 least = f"at least {hurdle.value:g}" if hurdle is not None else f"above {bound:g}"
-                raise ValueError(
-                    f"An image holds {found:g} in channel {channel} (the first is 0), where all training images are {least}: "
-                    f"leave it out, or train with another --data.normaliser.kind, like asinh."
-                )
+            elif most > top:
+                found, least = most, f"at most {top:g}"
+            else:
+                continue
+            raise ValueError(
+                f"An image holds {found:g} in channel {channel} (the first is 0), where all training images are {least}: "
+                f"leave it out, or train with another --data.normaliser.kind, like asinh."
+            )
 
     def _forward(self, values: Float64[Tensor, "batch channel row column"]) -> Float64[Tensor, "batch channel row column"]:
         mean, deviation = _columns(values.dtype, values.device, self.mean, self.deviation)
-        if not self.hurdles:
+        if not self.hurdles and not self.ceilings:
             return (self._through(values) - mean) / (2 * deviation)
-        atom, above, gap, _ = self._hurdle_columns(values.device)
-        images = (self._through(torch.maximum(values, above)) - mean) / (2 * deviation)
-        return images - gap * (values <= atom)
+        atom, above, gap, _ = self._ends(values.device, -1)
+        top, below, rise, _ = self._ends(values.device, 1)
+        images = (self._through(values.clamp(above, below)) - mean) / (2 * deviation)
+        return images - gap * (values <= atom) + rise * (values >= top)
 
     def _restore(self, images: Images) -> Tensor:
         """Model range to native values, not rounded, in the width that they are worked out in."""
@@ -293,10 +318,11 @@ class Normaliser:
         if self.affine:
             return native
         native = self._through(native, back=True)
-        if not self.hurdles:
+        if not self.hurdles and not self.ceilings:
             return native
-        atom, above, _, middle = self._hurdle_columns(images.device)
-        return torch.where(images < middle, atom, torch.maximum(native, above))
+        atom, above, _, low = self._ends(images.device, -1)
+        top, below, _, high = self._ends(images.device, 1)
+        return torch.where(images < low, atom, torch.where(images > high, top, native.clamp(above, below)))
 
     def _through(self, values: Tensor, back: bool = False) -> Tensor:
         functions = [each.inverse if back else each for each in self.transforms]
@@ -304,15 +330,10 @@ class Normaliser:
             return functions[0](values)
         return torch.stack([function(channel) for function, channel in zip(functions, values.unbind(1), strict=True)], 1)
 
-    def _hurdle_columns(self, device: torch.device) -> tuple[Tensor, ...]:
-        """The atoms, the values above, the gaps and their middles in model range; without hurdle, what changes nothing."""
-        rows: list[tuple[float, float, float, float]] = []
-        for hurdle, transform, mean, deviation in zip(self.hurdles, self._each(), self.mean, self.deviation, strict=True):
-            if hurdle is None:
-                rows.append((-math.inf, -math.inf, 0.0, -math.inf))
-                continue
-            above = float(transform(torch.tensor(hurdle.above, dtype=torch.float64)))
-            rows.append((hurdle.value, hurdle.above, hurdle.gap, (above - mean) / (2 * deviation) - hurdle.gap / 2))
+    def _ends(self, device: torch.device, side: int) -> tuple[Tensor, ...]:
+        """`atoms.places` of this side as columns."""
+        ends = (self.hurdles if side < 0 else self.ceilings) or (None,) * len(self.mean)
+        rows = atoms.places(ends, self._each(), self.mean, self.deviation, side)
         return _columns(torch.float64, device, *zip(*rows, strict=True))
 
     def _check_exact(self, constants: tuple[Constants, ...]) -> None:
@@ -324,6 +345,8 @@ class Normaliser:
             inside = sorted(value for value in points if least <= value <= (self.highest or 0) and value != self.nodata)
             if found.hurdle is not None:
                 inside = [value for value in inside if value == found.hurdle.value or value >= found.hurdle.above]
+            if found.ceiling is not None:
+                inside = [value for value in inside if value == found.ceiling.value or value <= found.ceiling.below]
             values = torch.tensor(inside, dtype=torch.float64)
             again = self.decode(self._forward(values.expand(1, len(self.mean), 1, -1)).float())[0, channel, 0].double()
             if not torch.equal(again, values):
@@ -335,8 +358,8 @@ class Normaliser:
                 )
 
 
-def _row(found: Constants) -> tuple[float, float, Transform, Hurdle | None, ChannelRange]:
-    return found.mean, found.deviation, found.transform, found.hurdle, found.range
+def _row(found: Constants) -> tuple[float, float, Transform, Hurdle | None, Ceiling | None, ChannelRange]:
+    return found.mean, found.deviation, found.transform, found.hurdle, found.ceiling, found.range
 
 
 def _held(nodata: float | None, dtype: str) -> float | None:

@@ -1,7 +1,6 @@
 """Curves that bring values of any distribution closer to a bell, before they are centred and scaled.
 
-A *transform* is a rising, invertible function of one native value, worked out in float64. An *atom* is one exact value that a
-large share of a channel has, like rain's zero; a *hurdle* keeps it apart from all others.
+A *transform* is a rising, invertible function of one native value, worked out in float64.
 """
 
 from __future__ import annotations
@@ -38,7 +37,8 @@ class Normalisation:
     per_channel: bool = True
     """Whether every channel has constants of its own; if not, all share one curve, mean and deviation."""
     hurdle: bool | None = None
-    """Whether the lowest value, if a twentieth of a channel or more has it, is kept apart by a gap; without it, with log1p only.
+    """Whether the lowest value, if a twentieth of a channel or more has it, is kept apart by a gap, and of alpha the highest as
+    well; without it, with log1p and of alpha only.
     """
 
     def __post_init__(self) -> None:
@@ -187,26 +187,6 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "asinh": Asinh,
     "quantile": Quantile,
 }
-
-
-@dataclass(frozen=True)
-class Hurdle:
-    """The atom `value` lies `gap`, a distance in model range, below `above`, the smallest value of the data that is greater.
-
-    An image whose value is in the lower half of the gap or lower has the atom exactly, one in its upper half has `above`: small
-    errors of a network do not make drizzle of dry pixels. Raises ValueError unless value < above and 0 < gap < 1.
-    """
-
-    value: float
-    above: float
-    gap: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.value) and self.value < self.above < math.inf and 0 < self.gap < 1):
-            raise ValueError(
-                f"A hurdle needs a value below the next one and a gap between 0 and 1, got {self}: leave "
-                f"--data.normaliser.hurdle away to have it chosen."
-            )
 
 
 def lowest_of(transform: Transform) -> float:

@@ -39,14 +39,14 @@ class Generator(nn.Module):
     """decode(D(sigma noise, sigma, label)), D guided by `scale` against itself without label; sigma is the highest shifted level.
 
     One-step generation by a consistency model (Song et al. 2023, arXiv 2303.01469, algorithm 1 with one step).
-    Raises ValueError for a normaliser with a curve or a hurdle, and for a denoiser that is asked for more than classes.
+    Raises ValueError for a normaliser with a curve, and for a denoiser that is asked for more than classes.
     """
 
     def __init__(self, denoiser: Denoiser, normaliser: Normaliser, sigma: float, scale: float = 1.0) -> None:
         super().__init__()
-        if not normaliser.affine:
+        if not normaliser.straight:
             raise ValueError(
-                "Only affine normalisers can be exported, and this run's values went through a curve or a hurdle: sample with "
+                "Only affine normalisers can be exported, and this run's values went through a curve: sample with "
                 "pixelpath sample, or train with --data.normaliser.kind affine."
             )
         if denoiser.backbone.numbers is not None or denoiser.backbone.beside is not None:
@@ -169,6 +169,7 @@ def agreement(made: Native, estimate: Images, normaliser: Normaliser) -> Agreeme
 
     excess = max(|made - x| - slack, 0) / (2 deviation), x being the estimate in native units, not rounded but held inside the
     native limits; slack is 1/2 for integers and eps (|x| + |mean|) for floats, the rounding of a product, a sum and a cast.
+    Between an atom and the next value either will do where an estimate within TOLERANCE would have it.
     """
     mean, deviation = (torch.tensor(values).double()[:, None, None] for values in (normaliser.mean, normaliser.deviation))
     exact = replace(normaliser, dtype="float64").decode(estimate)
@@ -178,6 +179,9 @@ def agreement(made: Native, estimate: Images, normaliser: Normaliser) -> Agreeme
     else:
         exact = exact.clamp(normaliser.lowest, normaliser.highest)
     excess = ((made.double() - exact).abs() - slack).clamp_min(0) / (2 * deviation)
+    below, above = (normaliser.decode(estimate + step).double() for step in (-TOLERANCE, TOLERANCE))
+    leaps = (above - below > 1 + 8 * TOLERANCE * deviation) & (below <= made) & (made <= above)
+    excess = excess.masked_fill(leaps, 0.0) if normaliser.hurdles or normaliser.ceilings else excess
     difference = (made.double() - normaliser.decode(estimate).double()).abs()
     return Agreement(float(excess.max()), float((difference == 0).double().mean()), float(difference.max()))
 
