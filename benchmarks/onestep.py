@@ -82,7 +82,7 @@ def digits(steps: int) -> Base:
 def small_32(steps: int) -> Base:
     """The rows for 32 x 32 pixels, in the nano size with 16 patches: minutes instead of hours on one core."""
     encoder, diffusion, onestep = (
-        replace(row, size=sizes.NANO, patch=8, batch_size=128, schedule=Cosine(warmup=steps // 10))
+        replace(row, size=sizes.NANO, patch=8, positions=0.0, batch_size=128, schedule=Cosine(warmup=steps // 10))
         for row in (rows.small_32_encoder(), rows.small_32_diffusion(), rows.small_32_onestep())
     )
     encoder = replace(encoder, optimizer=replace(encoder.optimizer, rate=1e-3), schedule=Cosine(warmup=steps // 20))

@@ -149,6 +149,7 @@ def recipe_of(steps: int, seed: int) -> Recipe:
         scalings=Preconditioned(),
         size=SIZE,
         patch=4,
+        positions=0.0,
         batch_size=128,
         steps=steps,
         optimizer=AdamW(2e-3, (0.9, 0.99), 0.01, clip=1.0),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pixelpath.networks.layers import Attention, Block, Mlp, ModulatedBlock, initialise, sinusoids, unpatchify
+from pixelpath.networks.layers import Attention, Block, Mlp, ModulatedBlock, initialise, places, sinusoids, unpatchify
 
 
 @pytest.mark.parametrize("width", [2, 7, 8, 65])
@@ -135,3 +135,21 @@ def test_dropout_of_attention_and_mlp() -> None:
     assert torch.allclose(kept[kept != 0], (attention.eval()(tokens) / 0.7)[kept != 0], atol=1e-6)
     inner = mlp[1](torch.ones(100, 1000))
     assert float((inner == 0).float().mean()) == pytest.approx(0.3, abs=0.005)
+
+
+@pytest.mark.parametrize(("rows", "columns", "width"), [(8, 8, 96), (3, 6, 16), (1, 5, 10), (2, 1, 7), (16, 16, 384)])
+def test_places_say_where_a_patch_lies(rows: int, columns: int, width: int) -> None:
+    """Wavelengths from 4 patches to four sides: the closed form, and no two places alike."""
+    waves, quarter = places(rows, columns, width), width // 4
+    assert waves.shape == (rows * columns, width)
+    for half, count, at in ((0, rows, lambda n: n // columns), (1, columns, lambda n: n % columns)):
+        for wave in range(quarter):
+            length = 4 * count ** (wave / (quarter - 1)) if quarter > 1 else 4.0
+            for place in range(rows * columns):
+                angle, first = 2 * math.pi * at(place) / length, 2 * half * quarter + wave
+                assert float(waves[place, first]) == pytest.approx(math.sin(angle), abs=1e-5)
+                assert float(waves[place, first + quarter]) == pytest.approx(math.cos(angle), abs=1e-5)
+    assert not waves[:, 4 * quarter :].any()
+    if quarter > 1:
+        apart = torch.cdist(waves, waves)
+        assert float(apart[~torch.eye(len(waves), dtype=torch.bool)].min()) > 0.1

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from pixelpath.networks.layers import EPSILON, Block, Tokens, initialise, sinusoids
+from pixelpath.networks.layers import EPSILON, Block, Tokens, initialise, places, sinusoids
 from pixelpath.types import Images
 
 Patches = Float[Tensor, "batch patch width"]
@@ -31,10 +31,13 @@ class Encoding(NamedTuple):
 class Encoder(nn.Module):
     """Images [batch, channels, rows, columns] and a noise coordinate [batch] to tokens [batch, 2 + patches, width].
 
-    Raises ValueError if `patch` does not divide `rows` and `columns`, or images have another shape.
+    The learned table of positions begins as noise of deviation 0.02 and `positions` times the sinusoids of `places`. Raises
+    ValueError if `patch` does not divide `rows` and `columns`, or images have another shape.
     """
 
-    def __init__(self, channels: int, rows: int, columns: int, patch: int, width: int, depth: int, heads: int) -> None:
+    def __init__(
+        self, channels: int, rows: int, columns: int, patch: int, width: int, depth: int, heads: int, positions: float = 0.0
+    ) -> None:
         super().__init__()
         if rows % patch or columns % patch:
             raise ValueError(
@@ -52,6 +55,7 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.patches.bias)  # pyright: ignore[reportArgumentType]
         nn.init.normal_(self.cls, std=0.02)
         nn.init.normal_(self.positions, std=0.02)
+        self.positions.data[0, EXTRA:] += positions * places(rows // patch, columns // patch, width)
 
     def forward(
         self, images: Images, noise: Float[Tensor, "batch"], shift: Tokens | None = None, beside: Patches | None = None

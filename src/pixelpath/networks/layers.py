@@ -106,6 +106,25 @@ def sinusoids(position: Float[Tensor, "batch"], width: int, longest: float = 100
     return functional.pad(waves, (0, width % 2))
 
 
+def places(rows: int, columns: int, width: int) -> Float[Tensor, "place width"]:
+    """Where each of rows x columns patches lies, row by row: half of the width says its row, half its column, in sinusoids.
+
+    A half is [sin(2 pi n / l_0) .. sin(2 pi n / l_k), cos(2 pi n / l_0) .. cos(2 pi n / l_k)] for place n of N along its side,
+    the wavelengths from l_0 = 4 to l_k = 4 N patches evenly spaced in their logarithm: no two places are alike. What is left of
+    a width that 4 does not divide stays 0.
+    """
+    quarter = width // 4
+
+    def along(count: int) -> Tensor:
+        lengths = 4.0 * float(count) ** torch.linspace(0, 1, quarter)
+        angles = 2 * math.pi * torch.arange(count)[:, None] / lengths
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    down, across = along(rows), along(columns)
+    waves = torch.cat([down[:, None].expand(-1, columns, -1), across.expand(rows, -1, -1)], dim=2).flatten(0, 1)
+    return functional.pad(waves, (0, width - 4 * quarter))
+
+
 def unpatchify(tokens: Tokens, rows: int, columns: int, patch: int) -> Float[Tensor, "batch channel row column"]:
     """Tokens [batch, rows/patch * columns/patch, patch * patch * channel] to images; a token is (row, column, channel)."""
     batch = tokens.shape[0]

@@ -26,7 +26,8 @@ Shape = tuple[int, int, int]  # channels, rows, columns
 
 def encoder_of(recipe: Recipe, shape: Shape) -> Encoder:
     """A new encoder for images of `shape`; ValueError if the recipe's patch does not divide them."""
-    return Encoder(*shape, recipe.patch, recipe.size.encoder.width, recipe.size.encoder.depth, recipe.size.encoder.heads)
+    stack = recipe.size.encoder
+    return Encoder(*shape, recipe.patch, stack.width, stack.depth, stack.heads, recipe.positions)
 
 
 def denoiser_of(recipe: Recipe, shape: Shape, num_classes: int, numbers: int = 0, beside: int = 0) -> Denoiser:

@@ -89,6 +89,8 @@ class Recipe:
     """What the network's output means in stage two."""
     dropout: float = 0.0
     """Share of the decoder's activations that stage two sets to 0 while training."""
+    positions: float = 0.0
+    """Amplitude of the sinusoids that the encoder's learned positions begin with, beside noise; 0, as published: noise alone."""
     augmentation: Augmentation = PHOTOGRAPHS
     """The views of stage one."""
     flip: bool = False
@@ -136,6 +138,8 @@ class Recipe:
                 "Tangents need the same dropout masks in both of their passes, which compiled code does not draw: choose "
                 "--dropout 0, or --compile False."
             )
+        if not 0 <= self.positions < math.inf:
+            raise ValueError(f"--positions must be at least 0 and finite, got {self.positions}: choose for example 2.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"--dropout must be at least 0 and below 1, got {self.dropout}: choose for example 0.5.")
 
