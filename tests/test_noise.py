@@ -238,3 +238,16 @@ def test_levels_to_visit() -> None:
     assert len(noise.visits(8)) == 9
     with pytest.raises(ValueError, match="at least 1 step"):
         noise.visits(0)
+
+
+@pytest.mark.parametrize("draw", [LogNormal(-1.2, 1.6), GridLogNormal(0.3, 1.2, 4000), LogUniform(0.01, 10.0)])
+def test_the_share_of_draws_below_a_level(draw: LogNormal | GridLogNormal | LogUniform) -> None:
+    """That of 20,000 draws, to four deviations of a share."""
+    sigma = draw(noise.generators(range(20_000)), NoiseRange(1e-4, 1e4))
+    for level in (0.02, 0.3, 1.0, 5.0):
+        share = draw.below(level)
+        assert float((sigma < level).double().mean()) == pytest.approx(
+            share, abs=4 * math.sqrt(share * (1 - share) / 20_000) + 1e-3
+        )
+    assert LogUniform(0.01, 10.0).below(0.001) == 0
+    assert LogUniform(0.01, 10.0).below(100.0) == 1

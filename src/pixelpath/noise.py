@@ -131,6 +131,10 @@ class LogNormal:
         sigma = torch.exp(self.mean + self.deviation * normal(sources, ()))
         return sigma.clamp(noise.lowest, noise.highest)
 
+    def below(self, sigma: float) -> float:
+        """The share of draws below an unshifted level inside the range."""
+        return math.erfc((self.mean - math.log(sigma)) / (self.deviation * math.sqrt(2))) / 2
+
 
 @dataclass(frozen=True)
 class GridLogNormal:
@@ -145,6 +149,10 @@ class GridLogNormal:
         sigma = LogNormal(self.mean, self.deviation)(sources, noise)
         return noise.grid(self.count).to(sigma)[noise.nearest(sigma, self.count)]
 
+    def below(self, sigma: float) -> float:
+        """The share of draws below an unshifted level inside the range, before they are moved."""
+        return LogNormal(self.mean, self.deviation).below(sigma)
+
 
 @dataclass(frozen=True)
 class LogUniform:
@@ -157,6 +165,10 @@ class LogUniform:
         """Unshifted sigmas [batch]."""
         low, high = math.log(self.lowest), math.log(self.highest)
         return torch.exp(low + (high - low) * uniform(sources, ())).clamp(noise.lowest, noise.highest)
+
+    def below(self, sigma: float) -> float:
+        """The share of draws below an unshifted level inside the range."""
+        return min(1.0, max(0.0, math.log(sigma / self.lowest) / math.log(self.highest / self.lowest)))
 
 
 Draw = LogNormal | GridLogNormal | LogUniform

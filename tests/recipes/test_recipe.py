@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,12 @@ import pytest
 
 from pixelpath.data.settings import DataSettings
 from pixelpath.models.scalings import Anchored, Clean, Preconditioned
-from pixelpath.noise import FlatWeight, LogUniform, NoiseRange, RelativeGap, SmoothGap, StagedGap
+from pixelpath.noise import FlatWeight, GridLogNormal, LogNormal, LogUniform, NoiseRange, RelativeGap, SmoothGap, StagedGap
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.features import LayerFeatures
 from pixelpath.objectives.representation import Curriculum, InterpolatedTemperature, RepresentationLearning
-from pixelpath.recipes.recipe import Precision, Recipe, Sampling, for_data, from_json, summary, to_json
+from pixelpath.recipes.recipe import Precision, Recipe, Sampling, for_data, from_json, summary, to_json, unlearned
 from pixelpath.recipes.rows import table
 from pixelpath.recipes.sizes import NANO
 from pixelpath.training.optimizer import Constant, Cosine, Muon, Steps
@@ -138,3 +139,27 @@ def test_a_gap_lost_in_rounding_is_refused(gap: StagedGap | SmoothGap) -> None:
     with pytest.raises(ValueError, match="which is none in float32"):
         for_data(replace(ONE_STEP, objective=Consistency(NoiseRange(), gap)), 16, 16)
     for_data(replace(ONE_STEP, objective=Consistency(NoiseRange(), StagedGap(first=17))), 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "draw", "ends"),
+    [
+        (0.002, 80.0, GridLogNormal(-1.2, 1.6), ()),
+        (0.002, 640.0, GridLogNormal(2.0, 1.6), ("lie below 0.0054, .* raise --objective.noise.lowest to 0.02,",)),
+        (0.002, 640.0, LogNormal(-1.2, 1.6), ("lie above 2.4e\\+02, .* lower --objective.noise.highest",)),
+        (0.02, 640.0, GridLogNormal(2.0, 1.6), ()),
+        (0.01, 7.0, LogUniform(0.1, 2.0), ("lie below 0.027", "lie above 2.6")),
+    ],
+)
+def test_ends_of_the_range_that_training_does_not_reach_are_named(
+    lowest: float, highest: float, draw: GridLogNormal | LogNormal | LogUniform, ends: tuple[str, ...]
+) -> None:
+    """What samples pass and training does not draw spoils them, however low the loss; the level that is named mends it."""
+    row = table()["small-64-diffusion"]
+    found = unlearned(replace(row, objective=Denoising(NoiseRange(lowest, highest), draw)))
+    assert len(found) == len(ends)
+    assert all(re.search(end, sentence) for end, sentence in zip(ends, found, strict=True))
+
+
+def test_no_row_leaves_an_end_of_its_range_out() -> None:
+    assert not [sentence for row in table().values() for sentence in unlearned(row)]

@@ -33,7 +33,7 @@ from pixelpath.models.scalings import Anchored, Clean
 from pixelpath.objectives.features import Comparing, ContrastiveFeatures
 from pixelpath.recipes.build import Shape, hand_over, start_from, student_of
 from pixelpath.recipes.generate import balanced
-from pixelpath.recipes.recipe import Precision, Recipe, for_data
+from pixelpath.recipes.recipe import Precision, Recipe, for_data, unlearned
 from pixelpath.recipes.run import Run, open_run
 from pixelpath.types import Asked, Batch, Condition, Views, classes_of
 
@@ -395,4 +395,6 @@ def close(recipe: Recipe, data: Data) -> Recipe:
     if (recipe.turn or (recipe.is_encoder and recipe.augmentation.turn)) and data.shape[1] != data.shape[2]:
         size = "x".join(map(str, data.shape[1:]))
         raise ValueError(f"Images of {size} pixels are not square, so they cannot be turned: leave --turn away.")
+    for remark in unlearned(recipe):
+        say(remark)
     return for_data(recipe, *data.shape[1:])

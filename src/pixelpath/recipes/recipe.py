@@ -42,6 +42,7 @@ class Precision(Enum):
 
 
 SMALLEST_GAP = 1e-7  # of a level: float32 tells no narrower one from none
+LEAST_DRAWN = 1e-3  # of the noise levels of training, within a factor e of an end of the range: with fewer it is hardly learned
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,32 @@ class Recipe:
     def needs_encoder(self) -> bool:
         """Whether the loss compares features through the frozen encoder of a stage one."""
         return isinstance(self.objective, Comparing) and self.objective.needs_encoder
+
+
+def unlearned(recipe: Recipe) -> list[str]:
+    """A sentence for each end of the noise range that training hardly ever draws a level near, though samples pass it.
+
+    Near the lower end a sampler divides the error of an estimate by sigma, so that what was not learned there grows.
+    """
+    if not isinstance(recipe.objective, Denoising):
+        return []
+    draw, noise = recipe.objective.draw, recipe.noise
+    low, high = draw.below(noise.lowest * math.e), 1 - draw.below(noise.highest / math.e)
+    drawn = [level for level in noise.grid(1280).tolist() if LEAST_DRAWN <= draw.below(level * math.e) <= 1 - LEAST_DRAWN]
+    found: list[str] = []
+    if low < LEAST_DRAWN:
+        better = 1.05 * min(drawn, default=noise.highest)
+        found.append(
+            f"Only {low:.1g} of the noise levels of training lie below {noise.lowest * math.e:.2g}, but every sample ends there, "
+            f"and what is not learned spoils it: raise --objective.noise.lowest to {better:.2g}, or "
+            f"lower --objective.draw.mean."
+        )
+    if high < LEAST_DRAWN:
+        found.append(
+            f"Only {high:.1g} of the noise levels of training lie above {noise.highest / math.e:.2g}, but every sample begins "
+            f"there: lower --objective.noise.highest, or raise --objective.draw.mean."
+        )
+    return found
 
 
 def for_data(recipe: Recipe, rows: int, columns: int) -> Recipe:
