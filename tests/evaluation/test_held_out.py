@@ -53,6 +53,20 @@ def test_labels_go_with_their_images() -> None:
     assert (row.loss, row.standard_error) == (0, 0)
 
 
+def test_what_was_not_measured_does_not_count() -> None:
+    """Nothing that an estimate says there changes the mean, and the mean is one over values, not over images."""
+    images, measured = torch.randn(6, 2, 3, 3), torch.rand(6, 2, 3, 3) < torch.linspace(0.1, 1, 6).reshape(6, 1, 1, 1)
+
+    def off(noisy: torch.Tensor, sigma: torch.Tensor, given: Asked | None) -> torch.Tensor:
+        where = (images.unsqueeze(0) - noisy.unsqueeze(1)).flatten(2).norm(dim=2).argmin(1)
+        wrong = images[where] + (1 + where).reshape(-1, 1, 1, 1)
+        return torch.where(measured[where], wrong, torch.full_like(wrong, 1e3))
+
+    (row,) = held_out_loss(off, images, None, [1e-6], seeds=range(6), batch_size=4, measured=measured)
+    counts = measured.sum((1, 2, 3)).double()
+    assert row.loss == pytest.approx(float((counts * torch.arange(1, 7) ** 2).sum() / counts.sum()), rel=1e-5)
+
+
 def test_seeds_must_match_images() -> None:
     with pytest.raises(ValueError, match="got 3 images and 2 seeds"):
         held_out_loss(lambda noisy, sigma, labels: noisy, torch.randn(3, 1, 2, 2), None, [1.0], [0, 1])

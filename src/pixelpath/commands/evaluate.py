@@ -204,10 +204,12 @@ def loss_by_level(run: Run, data: Data, device: torch.device, limit: int = 1024,
     if given is not None:
         none = torch.full((count,), run.denoiser.backbone.no_label)
         labels = given.condition(chosen, none if labels is None else labels)
-    images = run.normaliser.encode(torch.from_numpy(sources.gather(side, chosen)))
+    native = torch.from_numpy(sources.gather(side, chosen))
+    images, measured = run.normaliser.encode(native), run.normaliser.valid(native)
     low, high = run.noise.lowest * run.noise.shift, run.noise.highest * run.noise.shift
     levels = np.geomspace(low, high, LEVELS).tolist()
-    return held_out_loss(run.denoiser, images, labels, levels, [seed_of(index) for index in range(count)], device=device)
+    seeds = [seed_of(index) for index in range(count)]
+    return held_out_loss(run.denoiser, images, labels, levels, seeds, device=device, measured=measured)
 
 
 def append(run: Path, result: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pixelpath import noise
@@ -35,11 +35,12 @@ def held_out_loss(
     seeds: Sequence[int],
     batch_size: int = 256,
     device: torch.device | str = "cpu",
+    measured: Bool[Tensor, "batch channel row column"] | None = None,
 ) -> list[HeldOutRow]:
     """mean |D(x + sigma e, sigma) - x|^2 over held-out images x [batch, channel, row, column] (model range), for each sigma.
 
-    `denoise(noisy, sigma, labels)` works on `device` and gets sigma [batch]; `seeds` hold one seed per image. Raises ValueError
-    if there are fewer than two images, or not as many seeds as images.
+    `denoise(noisy, sigma, labels)` works on `device` and gets sigma [batch]; `seeds` hold one seed per image; the mean is over
+    `measured` values (None: all). Raises ValueError if there are fewer than two images, or not as many seeds as images.
     """
     if len(images) < 2 or len(seeds) != len(images):
         raise ValueError(
@@ -53,13 +54,19 @@ def held_out_loss(
         clean = images[part].to(device)
         drawn = noise.normal(noise.generators(seeds[part]), clean.shape[1:]).to(clean)  # drawn on the CPU: equal on every device
         chosen = None if labels is None else labels[part].to(device)
-        errors.append(torch.stack([_errors(denoise, clean, drawn, chosen, sigma) for sigma in sigmas]))
+        known = None if measured is None else measured[part]
+        errors.append(torch.stack([_errors(denoise, clean, drawn, chosen, sigma, known) for sigma in sigmas]))
     together = torch.cat(errors, dim=1)
+    if measured is not None:
+        together = together / measured.double().mean()
     wide = together.std(1) / len(images) ** 0.5
     return [HeldOutRow(s, float(m), float(e), len(images)) for s, m, e in zip(sigmas, together.mean(1), wide, strict=True)]
 
 
-def _errors(denoise: AskedDenoise, clean: Images, drawn: Images, labels: Asked | None, sigma: float) -> Float[Tensor, "batch"]:
+def _errors(
+    denoise: AskedDenoise, clean: Images, drawn: Images, labels: Asked | None, sigma: float, known: Tensor | None
+) -> Float[Tensor, "batch"]:
     levels = clean.new_full((len(clean),), sigma)
     estimate = denoise(clean + sigma * drawn, levels, labels)
-    return (estimate - clean).cpu().double().square().flatten(1).mean(1)
+    errors = (estimate - clean).cpu().double().square()
+    return (errors if known is None else errors * known).flatten(1).mean(1)
