@@ -174,7 +174,6 @@ def test_the_proposed_row_follows_size_count_and_device() -> None:
     for shape, count, device, row, side, size in (
         ((1, 8, 8), 1437, gpu, "digits-encoder", 4, "nano"),
         ((3, 32, 32), 60_000, gpu, "small-32-encoder", 4, "small"),
-        ((1, 28, 28), 60_000, CPU, "small-32-encoder", 4, "nano"),
         ((1, 64, 64), 20_000, gpu, "small-64-encoder", 8, "tiny"),
         ((7, 48, 96), 20_000, gpu, "small-64-encoder", 8, "tiny"),
         ((3, 100, 100), 90_000, gpu, "small-64-encoder", 10, "small"),
@@ -183,6 +182,10 @@ def test_the_proposed_row_follows_size_count_and_device() -> None:
         encoder, diffusion = audit.proposed(settings, shape, count, device)
         assert (encoder.name, encoder.patch, encoder.size) == (row, side, SIZES[size])
         assert (diffusion.is_encoder, diffusion.patch, diffusion.size) == (False, side, SIZES[size])
+    for shape, name, side in (((4, 32, 32), "cpu-32-diffusion", 4), ((7, 48, 96), "cpu-64-diffusion", 8)):
+        (only,) = audit.proposed(settings, shape, 60_000, CPU)
+        assert (only.name, only.patch, only.size) == (name, side, SIZES["nano"])
+    assert [row.name for row in audit.proposed(settings, (1, 8, 8), 1437, CPU)] == ["digits-encoder", "digits-diffusion"]
 
 
 def test_status_is_that_of_the_worst_finding(tmp_path: Path) -> None:

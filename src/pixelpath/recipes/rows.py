@@ -198,6 +198,41 @@ def small_64_onestep() -> Recipe:
     return replace(small_32_onestep(), name="small-64-onestep", objective=objective, patch=8)
 
 
+def cpu_32_diffusion() -> Recipe:
+    """Diffusion for some thousand images of about 32 x 32 pixels on one CPU core, from scratch.
+
+    Command: pixelpath train cpu-32-diffusion --data PATH --out runs/diffusion. Cost: 1.1 M parameters, 66 tokens; 45 minutes.
+    Result: sprites in docs/results.md. Levels are drawn higher than in small-32-diffusion, where the parts of an image come to
+    agree (docs/decisions/0012).
+    """
+    return replace(
+        small_32_diffusion(),
+        name="cpu-32-diffusion",
+        objective=Denoising(NoiseRange(0.004, 160.0), GridLogNormal(0.3, 1.6), GridWeight()),
+        size=sizes.NANO,
+        steps=9000,
+        batch_size=32,
+        optimizer=Muon(6e-3, betas=(0.9, 0.99), clip=1.0),
+        schedule=Cosine(warmup=100),
+        average_rate=0.999,
+        sampling=Sampling(steps=18, scale=1.5),
+    )
+
+
+def cpu_64_diffusion() -> Recipe:
+    """The same for images of about 64 x 64 pixels.
+
+    Command: pixelpath train cpu-64-diffusion --data PATH --out runs/diffusion. Cost: as cpu-32-diffusion. Result: rain in
+    docs/results.md.
+    """
+    return replace(
+        cpu_32_diffusion(),
+        name="cpu-64-diffusion",
+        objective=Denoising(NoiseRange(0.02, 80.0), GridLogNormal(0.0, 1.6), GridWeight()),
+        patch=8,
+    )
+
+
 def cifar10_encoder() -> Recipe:
     """Stage one on CIFAR-10, 50,000 photographs of 32 x 32 pixels in 10 classes.
 
@@ -317,6 +352,7 @@ def table() -> dict[str, Recipe]:
     small: list[Callable[[], Recipe]] = [
         digits_encoder, digits_diffusion, digits_onestep, small_32_encoder, small_32_diffusion, small_32_onestep,
         small_64_encoder, small_64_diffusion, small_64_onestep, cifar10_encoder, cifar10_diffusion, cifar10_onestep,
+        cpu_32_diffusion, cpu_64_diffusion,
     ]  # fmt: skip
     rows = [row() for row in small]
     rows += [as_published(row) for row in rows if row.is_one_step]
