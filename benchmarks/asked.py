@@ -4,6 +4,7 @@
     python -m benchmarks.asked masks SPRITES MASKS             # write the masks: where alpha is above a half
     python -m benchmarks.asked rain asked.csv SAMPLES.npy
     python -m benchmarks.asked sprites MASKS SAMPLES_FOLDER
+    python -m benchmarks.asked alpha SPRITES SAMPLES_FOLDER    # the share of pixels neither transparent nor opaque, by class
 
 RADAR holds train.npy and test.npy, SPRITES a tree of RGBA PNG files; samples take lines and masks in their order.
 """
@@ -50,6 +51,26 @@ def sprites(masks: Path, samples: Path) -> dict[str, Any]:
     return found
 
 
+def alpha(tree: Path, samples: Path) -> dict[str, dict[str, float]]:
+    """The share of pixels neither transparent nor opaque in each class of training, test and samples, and the classes' mean."""
+    about = json.loads((samples / "samples.json").read_text())
+    labels, made = np.array(about["labels"]), _half(sorted(samples.glob("[0-9]*.png")))
+    found: dict[str, dict[str, float]] = {}
+    for number, name in enumerate(about["classes"]):
+        real = {part: float(_half(sorted((tree / part / name).glob("*.png"))).mean()) for part in ("train", "test")}
+        found[name] = real | {"samples": float(made[labels == number].mean())}
+    columns = ("train", "test", "samples")
+    return found | {
+        "mean of the classes": {column: float(np.mean([row[column] for row in found.values()])) for column in columns}
+    }
+
+
+def _half(paths: list[Path]) -> np.ndarray:
+    """For every file the share of its pixels neither transparent nor opaque."""
+    values = (np.asarray(Image.open(path).convert("RGBA"))[..., 3] for path in paths)
+    return np.array([((value > 0) & (value < 255)).mean() for value in values])
+
+
 def write_table(radar: Path, out: Path) -> None:
     """The intensity of every image of both parts."""
     train, test = (intensity(np.load(radar / f"{part}.npy"))[:, None] for part in ("train", "test"))
@@ -67,14 +88,14 @@ def write_masks(tree: Path, out: Path) -> None:
 def main() -> None:
     """Write conditions, or hold samples against them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("table", "masks", "rain", "sprites"))
+    parser.add_argument("what", choices=("table", "masks", "rain", "sprites", "alpha"))
     parser.add_argument("first", type=Path)
     parser.add_argument("second", type=Path)
     chosen = parser.parse_args()
     if chosen.what in ("table", "masks"):
         (write_table if chosen.what == "table" else write_masks)(chosen.first, chosen.second)
         return
-    found = (rain if chosen.what == "rain" else sprites)(chosen.first, chosen.second)
+    found = {"rain": rain, "sprites": sprites, "alpha": alpha}[chosen.what](chosen.first, chosen.second)
     json.dump(found, sys.stdout, indent=2)
     sys.stdout.write("\n")
 

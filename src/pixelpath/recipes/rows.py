@@ -201,7 +201,7 @@ def small_64_onestep() -> Recipe:
 def cpu_32_diffusion() -> Recipe:
     """Diffusion for some thousand images of about 32 x 32 pixels on one CPU core, from scratch.
 
-    Command: pixelpath train cpu-32-diffusion --data PATH --out runs/diffusion. Cost: 1.1 M parameters, 66 tokens; 45 minutes.
+    Command: pixelpath train cpu-32-diffusion --data PATH --out runs/diffusion. Cost: 1.3 M parameters, 66 tokens; 45 minutes.
     Result: sprites in docs/results.md. Levels are drawn higher than in small-32-diffusion, where the parts of an image come to
     agree (docs/decisions/0012).
     """
