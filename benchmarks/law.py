@@ -1,9 +1,9 @@
 """Images of a known law, to see whether samples have its means and covariances: 16 bits, 7 channels, 48 x 96 pixels.
 
     python -m benchmarks.law write law.h5 --count 2000
-    pixelpath train small-64-diffusion --data law.h5::images --size nano --patch 8 --steps 2000 --batch-size 64 ... --out runs/law
-    pixelpath sample runs/law --count 1000 --out law-samples
-    python -m benchmarks.law compare law.h5 law-samples/000000-000999.h5
+    pixelpath train cpu-64-diffusion --data law.h5::images --patch 48 ... --out runs/law         # whole in docs/results.md
+    pixelpath sample runs/law --count 500 --steps 40 --out law-samples
+    python -m benchmarks.law compare law.h5 law-samples/000000-000499.h5
 
 An image is mean[channel] + sum over modes of coefficient * pattern[mode] * mixing[channel, mode], rounded; a pattern is a product
 of two cosines with mean square 1, coefficients are independent normal. So all means, covariances and the law of every coefficient
