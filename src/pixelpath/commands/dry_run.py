@@ -39,7 +39,8 @@ from pixelpath.training.journal import peak_memory
 from pixelpath.training.loop import distribute, loss_scaler, train
 from pixelpath.types import Objective
 
-MEASURED = 3  # steps
+MEASURED = 3  # steps at least
+SPAN, MOST = 3.0, 30  # seconds that short steps are measured for, and how many at most: a first few say little of a long run
 WARM, WARM_COMPILED = 1, 3  # steps before these
 KEPT = 4  # checkpoints of a run: the latest three and the best, unless --keep says otherwise
 WORK = 4e10  # multiply-adds of a step on a CPU, above which fewer images are measured: some seconds
@@ -91,7 +92,7 @@ def dry_run(recipe: Recipe, data: Data, device: torch.device) -> None:
     own = 20 * found.parameters / 2**30
     say(f"Weights, gradients, average and the optimizer's moments: {own:.2g} GiB in float32, without activations.")
     place = "of the device" if device.type == "cuda" else "of the process"
-    say(f"Three real steps of {found.measured} images on {device}: {1 / found.seconds:.3g} steps/s,")
+    say(f"Real steps of {found.measured} images on {device}: {1 / found.seconds:.3g} steps/s,")
     say(f"{found.images_per_second:.0f} images/s, peak memory {place} {found.memory / 2**30:.2f} GiB,")
     if found.measured < recipe.batch_size:
         say(f"extrapolated to {recipe.batch_size} images a step;")
@@ -111,11 +112,11 @@ def cost(recipe: Recipe, data: Data, device: torch.device) -> Cost:
     while device.type == "cpu" and size >= 4 and 3 * work * size > WORK:
         size //= 2
     if size == recipe.batch_size:
-        seconds, memory = statistics.median(session.steps(recipe)), session.finish()
+        seconds, memory = _seconds(session, recipe), session.finish()
     else:
         session.steps(replace(recipe, batch_size=size // 2, accumulate=1), 1)
         before = session.finish()
-        seconds = statistics.median(session.steps(replace(recipe, batch_size=size, accumulate=1))) * recipe.batch_size / size
+        seconds = _seconds(session, replace(recipe, batch_size=size, accumulate=1)) * recipe.batch_size / size
         part = recipe.batch_size // recipe.accumulate
         memory = max(before, peak_memory(device))
         memory += round((memory - before) / (size - size // 2) * max(0, part - size))
@@ -158,6 +159,13 @@ def multiply_adds(student: Representation | Denoiser, shape: tuple[int, int, int
         student(torch.zeros(1, *shape, device=device), torch.ones(1, device=device))
     student.train(mode)
     return counter.get_total_flops() / 2
+
+
+def _seconds(session: _Session, recipe: Recipe) -> float:
+    """The median time of a step; of short ones after as many others."""
+    found = statistics.median(session.steps(recipe))
+    count = min(MOST, round(SPAN / found))
+    return statistics.median(session.steps(recipe, count)) if count > MEASURED else found
 
 
 class _Session:
