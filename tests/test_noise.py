@@ -1,6 +1,7 @@
 """The laws of noise levels: steps fall to 0, weights and draws have their closed forms, every image has its own randomness."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from statistics import NormalDist
 
@@ -251,3 +252,18 @@ def test_the_share_of_draws_below_a_level(draw: LogNormal | GridLogNormal | LogU
         )
     assert LogUniform(0.01, 10.0).below(0.001) == 0
     assert LogUniform(0.01, 10.0).below(100.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (lambda: LogNormal(math.nan), "a finite mean with a positive deviation, got nan"),
+        (lambda: LogNormal(0.0, 0.0), "a positive deviation, got 0.0 and 0.0"),
+        (lambda: GridLogNormal(0.0, -1.0), "choose another --objective.draw.mean"),
+        (lambda: LogUniform(0.0, 1.0), "between a positive one and a higher one"),
+        (lambda: LogUniform(2.0, 1.0), "got 2.0 and 1.0"),
+    ],
+)
+def test_draws_that_are_none(wrong: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        wrong()

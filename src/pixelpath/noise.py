@@ -121,10 +121,16 @@ class NoiseRange:
 
 @dataclass(frozen=True)
 class LogNormal:
-    """Draws ln sigma ~ N(mean, deviation^2), unshifted (Karras et al. 2022, arXiv 2206.00364, table 1), held inside the range."""
+    """Draws ln sigma ~ N(mean, deviation^2), unshifted (Karras et al. 2022, arXiv 2206.00364, table 1), held inside the range.
+
+    Raises ValueError unless the mean is finite and the deviation positive.
+    """
 
     mean: float = -1.2
     deviation: float = 1.2
+
+    def __post_init__(self) -> None:
+        _check_normal(self.mean, self.deviation)
 
     def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Unshifted sigmas [batch]."""
@@ -144,6 +150,9 @@ class GridLogNormal:
     deviation: float = 1.6
     count: int = 1280
 
+    def __post_init__(self) -> None:
+        _check_normal(self.mean, self.deviation)
+
     def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Unshifted sigmas [batch], each a level of `noise.grid(count)`."""
         sigma = LogNormal(self.mean, self.deviation)(sources, noise)
@@ -156,10 +165,20 @@ class GridLogNormal:
 
 @dataclass(frozen=True)
 class LogUniform:
-    """Draws ln sigma evenly between two unshifted levels: every octave of noise is visited equally often."""
+    """Draws ln sigma evenly between two unshifted levels: every octave of noise is visited equally often.
+
+    Raises ValueError unless 0 < lowest < highest.
+    """
 
     lowest: float = 0.002
     highest: float = 80.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lowest < self.highest < math.inf:
+            raise ValueError(
+                f"Levels are drawn between a positive one and a higher one, got {self.lowest} and {self.highest}: choose another "
+                f"--objective.draw.lowest or --objective.draw.highest."
+            )
 
     def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Unshifted sigmas [batch]."""
@@ -169,6 +188,14 @@ class LogUniform:
     def below(self, sigma: float) -> float:
         """The share of draws below an unshifted level inside the range."""
         return min(1.0, max(0.0, math.log(sigma / self.lowest) / math.log(self.highest / self.lowest)))
+
+
+def _check_normal(mean: float, deviation: float) -> None:
+    if not (math.isfinite(mean) and 0 < deviation < math.inf):
+        raise ValueError(
+            f"Logarithms of levels are drawn around a finite mean with a positive deviation, got {mean} and {deviation}: choose "
+            f"another --objective.draw.mean or --objective.draw.deviation."
+        )
 
 
 Draw = LogNormal | GridLogNormal | LogUniform

@@ -563,15 +563,17 @@ def test_both_ends_of_alpha_are_kept_apart(dtype: str) -> None:
     hurdle, ceiling = normaliser.hurdles[3], normaliser.ceilings[3]
     assert hurdle is not None
     assert ceiling is not None
-    alpha = native[:, 3].double()
-    inside = alpha[(alpha > 0) & (alpha < most)]
-    assert (hurdle.value, hurdle.above, ceiling.below, ceiling.value) == (0, inside.min(), inside.max(), most)
+    assert (hurdle.value, hurdle.above, ceiling.below, ceiling.value) == (0, 1, most - 1, most)
+    every = torch.arange(most + 1).to(native.dtype).reshape(1, 1, 16, -1).expand(1, 4, 16, -1).contiguous()
+    assert torch.equal(normaliser.decode(normaliser.encode(every)), every)
     encoded = normaliser.encode(native).double()
     torch.testing.assert_close(encoded.mean((0, 2, 3)), torch.zeros(4).double(), atol=1e-6, rtol=0)
     torch.testing.assert_close(encoded.std((0, 2, 3), correction=0), torch.full((4,), 0.5).double(), atol=1e-6, rtol=0)
-    levels = encoded[:, 3].unique()
-    assert float(levels[1] - levels[0]) == pytest.approx(0.25, abs=1e-6)
-    assert float(levels[-1] - levels[-2]) == pytest.approx(0.25, abs=1e-6)
+    places = normaliser.encode(every)[0, 3].flatten().double()
+    assert float(places[1] - places[0]) == pytest.approx(0.25, abs=1e-6)
+    assert float(places[-1] - places[-2]) == pytest.approx(0.25, abs=1e-6)
+    inside = torch.linspace(float(places[1]), float(places[-2]), most - 1).double()
+    torch.testing.assert_close(places[1:-1], inside, atol=1e-6, rtol=0)
     assert torch.equal(normaliser.decode(encoded.float()), native)
     noised = encoded + 0.124 * torch.sign(torch.randn(encoded.shape, generator=torch.Generator().manual_seed(0)))
     again = normaliser.decode(noised.float())[:, 3]
@@ -606,7 +608,8 @@ def test_alpha_of_a_few_values_comes_back_exactly(values: tuple[int, ...]) -> No
     assert isinstance(found, Arrays)
     normaliser = Normaliser.fit(replace(found, facts=Facts(alpha="premultiplied")))
     assert torch.equal(normaliser.decode(normaliser.encode(torch.from_numpy(images))), torch.from_numpy(images))
-    assert (normaliser.ceilings != ()) == (len(values) > 2)
+    assert (normaliser.ceilings != ()) == (len(values) > 1)
+    assert float(normaliser.encode(torch.from_numpy(images))[:, 3].double().std(correction=0)) <= 0.5 + 1e-6
 
 
 def test_what_lies_above_a_ceiling_is_named_and_the_rest_is_as_before() -> None:
@@ -624,3 +627,16 @@ def test_what_lies_above_a_ceiling_is_named_and_the_rest_is_as_before() -> None:
     assert not Normaliser.fit(sprites("uint8"), how=Normalisation(hurdle=False)).ceilings
     assert not Normaliser.fit(from_arrays(np.zeros((2, 4, 2, 2), np.uint8))).hurdles
     assert not Normaliser.fit(sprites("uint8"), how=Normalisation(per_channel=False)).ceilings
+
+
+def test_alpha_that_never_is_opaque_has_no_ceiling_and_takes_what_comes() -> None:
+    """Atoms of alpha are the ends of the dtype, so held-out images may hold what training images do not."""
+    base = sprites("uint8")
+    assert isinstance(base, Arrays)
+    dim = base.images.copy()
+    dim[:, 3] = np.minimum(dim[:, 3], 250)
+    normaliser = Normaliser.fit(replace(base, images=dim))
+    assert normaliser.hurdles[3] is not None
+    assert normaliser.ceilings == ()
+    every = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 4, 16, 16).contiguous()
+    assert torch.equal(normaliser.decode(normaliser.encode(every)), every)

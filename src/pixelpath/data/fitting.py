@@ -59,7 +59,8 @@ def fitted(source: Source, workers: int | None, how: Normalisation, nodata: floa
     known = _known(how)
     each = measure(source, workers, nodata, (known or Identity(),))
     found = each if how.per_channel else (pooled(each),) * len(each)
-    ends = tuple(_ends(how, seen, _is_alpha(source, channel) and how.per_channel) for channel, seen in enumerate(found))
+    alpha = len(found) - 1 if source.facts.alpha and how.per_channel and source.dtype.kind in "iu" else None
+    ends = tuple(_ends(how, seen, source.dtype if channel == alpha else None) for channel, seen in enumerate(found))
     hurdles = tuple(hurdle for hurdle, _ in ends)
     if how.hurdle and not any(hurdles):
         raise ValueError(
@@ -125,20 +126,18 @@ def _quantile(seen: Seen) -> Quantile:
     return Quantile(tuple(values.tolist()), tuple(scores.tolist()))
 
 
-def _is_alpha(source: Source, channel: int) -> bool:
-    return source.facts.alpha != "" and channel == source.shape[0] - 1
-
-
-def _ends(how: Normalisation, seen: Seen, alpha: bool) -> tuple[Hurdle | None, Ceiling | None]:
-    """The atoms of a channel; of alpha both ends may be, and of two values in all the lower one is."""
-    wanted = (how.kind == "log1p" or (alpha and how.kind != "window")) if how.hurdle is None else how.hurdle
-    if not wanted or seen.lowest < 0 or seen.lowest == seen.highest:
+def _ends(how: Normalisation, seen: Seen, alpha: np.dtype | None) -> tuple[Hurdle | None, Ceiling | None]:
+    """The atoms of a channel: the lowest value, or of `alpha` of that integer dtype transparent and opaque."""
+    if seen.lowest < 0 or seen.lowest == seen.highest or how.hurdle is False:
         return None, None
-    most = alpha and seen.most >= MANY * seen.count and seen.below > seen.lowest
-    ceiling = Ceiling(seen.highest, seen.below, ALPHA_GAP) if most else None
-    if seen.least < MANY * seen.count:
-        return None, ceiling
-    return Hurdle(seen.lowest, seen.above, GAP if ceiling is None else ALPHA_GAP), ceiling
+    if alpha is not None and how.kind != "window":
+        opaque = float(np.iinfo(alpha).max)
+        lower = Hurdle(0.0, 1.0, ALPHA_GAP) if seen.lowest == 0 and seen.least >= MANY * seen.count else None
+        upper = Ceiling(opaque, opaque - 1, ALPHA_GAP) if seen.highest == opaque and seen.most >= MANY * seen.count else None
+        return lower, upper
+    if not (how.hurdle or how.kind == "log1p") or seen.least < MANY * seen.count:
+        return None, None
+    return Hurdle(seen.lowest, seen.above, GAP), None
 
 
 def _check_domain(
@@ -199,7 +198,7 @@ def _centred(
         return mean, max(deviation, _step(transform, mean)) if integer else deviation
     atoms = _atoms(seen, transform, ends)
     others = moments.count - sum(count for count, _, _, _ in atoms)
-    centre = mean + sum((mean - own) * count for count, own, _, _ in atoms) / others
+    centre = mean + sum((mean - own) * count for count, own, _, _ in atoms) / max(others, 1)
     squares = moments.squares - others * (centre - mean) ** 2 - sum(count * (own - mean) ** 2 for count, own, _, _ in atoms)
     groups = [(others / moments.count, centre, 0.0), *((count / moments.count, near, away) for count, _, near, away in atoms)]
     middle, shift = (sum(group[0] * group[which] for group in groups) for which in (1, 2))
@@ -209,16 +208,9 @@ def _centred(
     deviation = (together + math.sqrt(together**2 + apart * spread)) / apart
     if integer:
         deviation = max(deviation, _step(transform, centre))
-    elif _is_one(seen, ends):  # the gaps are all there is, whatever the deviation
+    elif ends[0] is not None and ends[0].above == seen.highest:  # one value and the atom: the gap is all, whatever the deviation
         deviation = max(deviation, max(abs(near - own) for _, own, near, _ in atoms) or 1.0)
     return middle + shift * deviation, deviation
-
-
-def _is_one(seen: Seen, ends: tuple[Hurdle | None, Ceiling | None]) -> bool:
-    """Whether all values but the atoms are one value."""
-    hurdle, ceiling = ends
-    first = seen.lowest if hurdle is None else hurdle.above
-    return first == (seen.highest if ceiling is None else ceiling.below)
 
 
 def _atoms(seen: Seen, transform: Transform, ends: tuple[Hurdle | None, Ceiling | None]) -> list[tuple[int, float, float, float]]:

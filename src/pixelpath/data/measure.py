@@ -59,10 +59,9 @@ class Sums:
 class Seen:
     """What was found of one channel's measured values: `count` of them, of which `zeros` are 0.
 
-    `least` of them are exactly `lowest`, and `above` is the smallest other one; `most` are exactly `highest`, and `below` is the
-    greatest other one (infinity, or minus infinity, if there is none). `values`, rising, stand for `weights` values each: all of
-    them if the channel was `counted`, else those of the reservoir. `sums` are those of the transformed values, if they were asked
-    for.
+    `least` of them are exactly `lowest`, and `above` is the smallest other one (infinity if there is none); `most` are exactly
+    `highest`. `values`, rising, stand for `weights` values each: all of them if the channel was `counted`, else those of the
+    reservoir. `sums` are those of the transformed values, if they were asked for.
     """
 
     count: int
@@ -72,7 +71,6 @@ class Seen:
     above: float
     highest: float
     most: int
-    below: float
     values: Float64[np.ndarray, "value"]
     weights: Float64[np.ndarray, "value"]
     counted: bool
@@ -135,7 +133,6 @@ def pooled(found: tuple[Seen, ...]) -> Seen:
     values = np.concatenate([seen.values for seen in found])
     order = np.argsort(values, kind="stable")
     greater = [value for seen in found for value in (seen.lowest, seen.above) if value > lowest]
-    smaller = [value for seen in found for value in (seen.highest, seen.below) if value < highest]
     return Seen(
         count=sum(seen.count for seen in found),
         zeros=sum(seen.zeros for seen in found),
@@ -144,7 +141,6 @@ def pooled(found: tuple[Seen, ...]) -> Seen:
         above=min(greater, default=math.inf),
         highest=highest,
         most=sum(seen.most for seen in found if seen.highest == highest),
-        below=max(smaller, default=-math.inf),
         values=values[order],
         weights=np.concatenate([seen.weights for seen in found])[order],
         counted=all(seen.counted for seen in found),
@@ -212,7 +208,6 @@ class _Counts:
             above=float(values[1]) if len(values) > 1 else math.inf,
             highest=float(values[-1]),
             most=int(weights[-1]),
-            below=float(values[-2]) if len(values) > 1 else -math.inf,
             values=values,
             weights=weights,
             counted=True,
@@ -288,7 +283,6 @@ class _Reservoir:
             above=self.bottom.next,
             highest=-self.top.value,
             most=self.top.count,
-            below=-self.top.next,
             values=values[order],
             weights=weights[order],
             counted=False,
