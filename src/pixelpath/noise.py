@@ -130,7 +130,11 @@ class LogNormal:
     deviation: float = 1.2
 
     def __post_init__(self) -> None:
-        _check_normal(self.mean, self.deviation)
+        if not (math.isfinite(self.mean) and 0 < self.deviation < math.inf):
+            raise ValueError(
+                f"Logarithms of levels are drawn around a finite mean with a positive deviation, got {self.mean} and "
+                f"{self.deviation}: choose another --objective.draw.mean or --objective.draw.deviation."
+            )
 
     def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Unshifted sigmas [batch]."""
@@ -151,7 +155,7 @@ class GridLogNormal:
     count: int = 1280
 
     def __post_init__(self) -> None:
-        _check_normal(self.mean, self.deviation)
+        LogNormal(self.mean, self.deviation)
 
     def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Unshifted sigmas [batch], each a level of `noise.grid(count)`."""
@@ -188,14 +192,6 @@ class LogUniform:
     def below(self, sigma: float) -> float:
         """The share of draws below an unshifted level inside the range."""
         return min(1.0, max(0.0, math.log(sigma / self.lowest) / math.log(self.highest / self.lowest)))
-
-
-def _check_normal(mean: float, deviation: float) -> None:
-    if not (math.isfinite(mean) and 0 < deviation < math.inf):
-        raise ValueError(
-            f"Logarithms of levels are drawn around a finite mean with a positive deviation, got {mean} and {deviation}: choose "
-            f"another --objective.draw.mean or --objective.draw.deviation."
-        )
 
 
 Draw = LogNormal | GridLogNormal | LogUniform

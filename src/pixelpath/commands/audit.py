@@ -192,18 +192,18 @@ def proposed(settings: DataSettings, shape: tuple[int, int, int], count: int, de
     names = [f"{family}-encoder", f"{family}-diffusion"]
     if device.type == "cpu" and family != "digits":
         names = [f"cpu-{family.removeprefix('small-')}-diffusion"]
-    both = [table()[name] for name in names]
-    patch = both[0].patch
+    found = [table()[name] for name in names]
+    patch = found[0].patch
     if rows % patch or columns % patch or not FEWEST <= rows * columns / patch**2 <= MOST:
         common = math.gcd(rows, columns)
         dividing = [side for side in range(1, min(common, COARSEST) + 1) if common % side == 0]
         patch = min(dividing, key=lambda side: abs(math.log(rows * columns / side**2 / TOKENS)))
-    size = both[0].size
+    size = found[0].size
     if device.type == "cpu" or count <= NANO:
         size = SIZES["nano"]
     elif count <= TINY:
         size = SIZES["tiny"]
-    return tuple(replace(row, patch=patch, size=size, data=settings) for row in both)
+    return tuple(replace(row, patch=patch, size=size, data=settings) for row in found)
 
 
 def train_words(plan: Plan, settings: DataSettings) -> list[str]:

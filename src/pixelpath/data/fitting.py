@@ -59,7 +59,8 @@ def fitted(source: Source, workers: int | None, how: Normalisation, nodata: floa
     known = _known(how)
     each = measure(source, workers, nodata, (known or Identity(),))
     found = each if how.per_channel else (pooled(each),) * len(each)
-    alpha = len(found) - 1 if source.facts.alpha and how.per_channel and source.dtype.kind in "iu" else None
+    whole = source.dtype.kind in "iu" and found[-1].counted
+    alpha = len(found) - 1 if source.facts.alpha and how.per_channel and whole else None
     ends = tuple(_ends(how, seen, source.dtype if channel == alpha else None) for channel, seen in enumerate(found))
     hurdles = tuple(hurdle for hurdle, _ in ends)
     if how.hurdle and not any(hurdles):

@@ -57,11 +57,11 @@ class Sums:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What was found of one channel's measured values: `count` of them, of which `zeros` are 0.
+    """What was found of one channel's measured values: `count` of them, of which `least` are exactly `lowest` and `zeros` are 0.
 
-    `least` of them are exactly `lowest`, and `above` is the smallest other one (infinity if there is none); `most` are exactly
-    `highest`. `values`, rising, stand for `weights` values each: all of them if the channel was `counted`, else those of the
-    reservoir. `sums` are those of the transformed values, if they were asked for.
+    `above` is the smallest value but the lowest (infinity if there is none); `values`, rising, stand for `weights` values each:
+    all of them if the channel was `counted`, else those of the reservoir. `sums` are those of the transformed values, if they
+    were asked for.
     """
 
     count: int
@@ -70,11 +70,15 @@ class Seen:
     least: int
     above: float
     highest: float
-    most: int
     values: Float64[np.ndarray, "value"]
     weights: Float64[np.ndarray, "value"]
     counted: bool
     sums: Sums = Sums()
+
+    @property
+    def most(self) -> int:
+        """How many are exactly `highest`, of a counted channel."""
+        return int(self.weights[-1])
 
     def quantiles(self, probabilities: Float64[np.ndarray, "probability"]) -> Float64[np.ndarray, "probability"]:
         """For each probability p the smallest value that p of all values do not exceed."""
@@ -129,18 +133,17 @@ def sums(source: Source, workers: int | None, nodata: float | None, transforms: 
 
 def pooled(found: tuple[Seen, ...]) -> Seen:
     """All channels as one."""
-    lowest, highest = min(seen.lowest for seen in found), max(seen.highest for seen in found)
+    lowest = min(seen.lowest for seen in found)
     values = np.concatenate([seen.values for seen in found])
     order = np.argsort(values, kind="stable")
-    greater = [value for seen in found for value in (seen.lowest, seen.above) if value > lowest]
+    candidates = [value for seen in found for value in (seen.lowest, seen.above) if value > lowest]
     return Seen(
         count=sum(seen.count for seen in found),
         zeros=sum(seen.zeros for seen in found),
         lowest=lowest,
         least=sum(seen.least for seen in found if seen.lowest == lowest),
-        above=min(greater, default=math.inf),
-        highest=highest,
-        most=sum(seen.most for seen in found if seen.highest == highest),
+        above=min(candidates, default=math.inf),
+        highest=max(seen.highest for seen in found),
         values=values[order],
         weights=np.concatenate([seen.weights for seen in found])[order],
         counted=all(seen.counted for seen in found),
@@ -207,27 +210,11 @@ class _Counts:
             least=int(weights[0]),
             above=float(values[1]) if len(values) > 1 else math.inf,
             highest=float(values[-1]),
-            most=int(weights[-1]),
             values=values,
             weights=weights,
             counted=True,
             sums=Sums.of(transformed(self.transform, values), weights, count),
         )
-
-
-class _Extreme:
-    """The smallest of `sign` times the values of a stream, how often it occurs, and the next one."""
-
-    def __init__(self, sign: int) -> None:
-        self.sign, self.count = sign, 0
-        self.value = self.next = math.inf
-
-    def add(self, values: Float64[np.ndarray, "value"]) -> None:
-        values = self.sign * values
-        before, self.value = self.value, min(self.value, float(values.min()))
-        others = (float(values.min(where=values > self.value, initial=math.inf)), self.next, before)
-        self.next = min((value for value in others if value > self.value), default=math.inf)
-        self.count = int((values == self.value).sum()) + (self.count if before == self.value else 0)
 
 
 class _Reservoir:
@@ -240,8 +227,9 @@ class _Reservoir:
         del dtype
         self.nodata, self.transform = nodata, transform
         self.sums = Sums()
-        self.zeros = self.level = 0
-        self.bottom, self.top = _Extreme(1), _Extreme(-1)
+        self.zeros = self.least = self.level = 0
+        self.lowest = self.above = math.inf
+        self.highest = -math.inf
         self.values, self.places = np.zeros(0), np.zeros(0, np.uint32)
 
     def add(self, values: Shaped[np.ndarray, "value"], places: UInt[np.ndarray, "value"]) -> None:
@@ -253,9 +241,15 @@ class _Reservoir:
             return
         self.sums += Sums.of(transformed(self.transform, kept))
         self.zeros += int((kept == 0).sum())
-        self.bottom.add(kept)
-        self.top.add(kept)
+        self._extremes(kept)
         self._keep(kept, places)
+
+    def _extremes(self, values: Float64[np.ndarray, "value"]) -> None:
+        before, lowest = self.lowest, min(self.lowest, float(values.min()))
+        others = (float(values.min(where=values > lowest, initial=math.inf)), self.above, before)
+        self.above = min((value for value in others if value > lowest), default=math.inf)
+        self.least = int((values == lowest).sum()) + (self.least if before == lowest else 0)
+        self.lowest, self.highest = lowest, max(self.highest, float(values.max()))
 
     def _keep(self, values: Float64[np.ndarray, "value"], places: UInt[np.ndarray, "value"]) -> None:
         chosen = (values != 0) & (places >> np.uint32(32 - self.level) == 0) if self.level else values != 0
@@ -278,11 +272,10 @@ class _Reservoir:
         return Seen(
             self.sums.count,
             self.zeros,
-            lowest=self.bottom.value,
-            least=self.bottom.count,
-            above=self.bottom.next,
-            highest=-self.top.value,
-            most=self.top.count,
+            self.lowest,
+            self.least,
+            self.above,
+            self.highest,
             values=values[order],
             weights=weights[order],
             counted=False,
