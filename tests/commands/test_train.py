@@ -252,3 +252,20 @@ def test_a_dry_run_writes_nothing(pictures: Path, tmp_path: Path, capsys: pytest
     said = capsys.readouterr().err
     assert "6 tokens an image" in said  # CLS, noise, and 2 x 2 patches
     assert "steps/s" in said
+
+
+def test_a_run_shorter_than_its_warm_up_shortens_it_and_says_so(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("digits-diffusion", pictures, tmp_path / "run", "--steps", 20, "--schedule.warmup", 50) == 0
+    assert "shorter than its warm-up of 50 steps, which takes 2 instead" in capsys.readouterr().err
+    rates = [line["rate"] for line in lines(tmp_path / "run") if "loss" in line]
+    assert rates[0] == pytest.approx(rates[1] / 2)
+
+
+def test_an_interrupted_quickstart_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with at_step(2, interrupt):
+        assert call("quickstart", "--out", tmp_path / "run", "--speed-up", 100) == 0
+    assert "The quickstart was interrupted" in capsys.readouterr().err
+    assert steps_kept(tmp_path / "run" / "encoder")[-1] == 2
+    assert not (tmp_path / "run" / "diffusion").exists()

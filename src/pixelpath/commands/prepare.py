@@ -397,4 +397,8 @@ def close(recipe: Recipe, data: Data) -> Recipe:
         raise ValueError(f"Images of {size} pixels are not square, so they cannot be turned: leave --turn away.")
     for remark in unlearned(recipe):
         say(remark)
+    warmup, shorter = recipe.schedule.warmup, recipe.steps // 10
+    if warmup >= recipe.steps:
+        say(f"The run is shorter than its warm-up of {warmup} steps, which takes {shorter} instead: --schedule.warmup sets it.")
+        recipe = replace(recipe, schedule=replace(recipe.schedule, warmup=shorter))
     return for_data(recipe, *data.shape[1:])

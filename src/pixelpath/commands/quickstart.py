@@ -47,12 +47,17 @@ def quickstart(out: Path = Path("runs/quickstart"), device: str | None = None, s
     digits = out / "digits.npz"
     if not digits.exists():
         write_digits(digits)
-    say("Stage one: an encoder learns to tell images apart at every noise level.")
-    train(_short(digits_encoder(), speed_up), out / "encoder", digits, device=device)
-    say("Stage two: encoder and a new decoder learn to denoise, in pixel space.")
-    train(_short(digits_diffusion(), speed_up), out / "diffusion", digits, encoder=out / "encoder", device=device)
-    say("Stage two again: the same encoder and a new decoder learn to make an image in one evaluation.")
-    train(_short(digits_onestep(), speed_up), out / "onestep", digits, encoder=out / "encoder", device=device)
+    encoder = out / "encoder"
+    stages = (
+        ("Stage one: an encoder learns to tell images apart at every noise level.", digits_encoder(), None),
+        ("Stage two: encoder and a new decoder learn to denoise, in pixel space.", digits_diffusion(), encoder),
+        ("Stage two again: the same encoder and a new decoder learn to make an image in one step.", digits_onestep(), encoder),
+    )
+    for sentence, recipe, origin in stages:
+        say(sentence)
+        if not train(_short(recipe, speed_up), out / recipe.name.removeprefix("digits-"), digits, encoder=origin, device=device):
+            say("The quickstart was interrupted; the same command again goes on from there.")
+            return
     run, one = (open_run(out / name, device=choose_device(device)) for name in ("diffusion", "onestep"))
     data = read_data(run.recipe, run.normaliser)
     result = judge(run, data, out) | {"one_step": judge_steps(one, data, out)}
@@ -163,8 +168,7 @@ def _rows(images: np.ndarray) -> np.ndarray:
 
 
 def _short(recipe: Recipe, speed_up: int) -> Recipe:
-    schedule = replace(recipe.schedule, warmup=recipe.schedule.warmup // speed_up)
-    return replace(recipe, steps=max(2, recipe.steps // speed_up), schedule=schedule)
+    return replace(recipe, steps=max(2, recipe.steps // speed_up))
 
 
 def _ending(out: Path, result: dict[str, Any]) -> str:

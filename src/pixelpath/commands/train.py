@@ -77,7 +77,7 @@ def train(
     keep: int = 3,
     tensorboard: bool = False,
     dry_run: bool = False,
-) -> None:
+) -> bool:
     """Train a recipe on your images; the same command again takes up the run where it stopped, exactly.
 
     Every setting of a recipe is an option: `pixelpath train RECIPE --help` lists them, with the recipe's own values. Some are
@@ -104,10 +104,10 @@ def train(
         if dry_run:
             content = read_data(with_data(recipe, data))
             estimate(close(recipe, content), content, chosen)
-            return
+            return False
         session = begin(with_data(recipe, data), out, chosen, encoder, start)
         session.keep, session.every = keep, every or max(1, session.recipe.steps // 10)
-        session.run(tensorboard)
+        return session.run(tensorboard)
 
 
 def begin(recipe: Recipe, out: Path, device: torch.device, encoder: Path | None = None, start: Path | None = None) -> Session:
@@ -173,11 +173,11 @@ class Session:
             self.scaler.load_state_dict(self.state.scaler)
         say(f"Taken up at step {self.state.step} from {folder}.")
 
-    def run(self, tensorboard: bool = False) -> None:
-        """Take every step that is left, measuring and saving as it goes; the report at the end."""
+    def run(self, tensorboard: bool = False) -> bool:
+        """Take every step that is left, measuring and saving as it goes; the report at the end; False if it was interrupted."""
         if self.state.step >= self.recipe.steps:
             say(f"{self.out} is finished: all {self.recipe.steps} steps are taken.")
-            return
+            return True
         main = processes.rank() == 0
         if main and self.recipe.is_encoder and self.state.step == 0:
             monitor.show_views(self.recipe, self.data, self.out / "previews" / "views.png")
@@ -191,6 +191,7 @@ class Session:
             say(f"Stopped and saved at step {self.state.step}; the same command again goes on from there.")
         elif main:
             self.close()
+        return finished
 
     def sit(self, tensorboard: bool, interruption: Interruption) -> bool | None:
         """Go on to the end: True, or False if interrupted; None if it diverged and stands at an earlier checkpoint again."""

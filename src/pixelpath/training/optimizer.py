@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.projector import Projector
 from pixelpath.training.average import unwrapped
+from pixelpath.training.muon import OrthogonalMomentum
 
 
 def _warm(step: int, warmup: int) -> float:
@@ -170,9 +171,7 @@ class Muon:
         rest = [parameter for parameter in free if parameter not in hidden]
         parts: list[torch.optim.Optimizer] = []
         if matrices:
-            scale = "match_rms_adamw"
-            muon = torch.optim.Muon(matrices, self.rate, self.weight_decay, self.momentum, adjust_lr_fn=scale)
-            parts.append(muon)
+            parts.append(OrthogonalMomentum(matrices, self.rate, self.weight_decay, self.momentum))
         if rest:
             parts.append(_adamw(rest, self.rate, self.betas, self.weight_decay, decay_all=False))
         return Together(parts)
