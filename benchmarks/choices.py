@@ -21,19 +21,19 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from pixelpath.commands import evaluate, quickstart
-from pixelpath.commands.asking import choose_labels
-from pixelpath.commands.prepare import read_data
-from pixelpath.commands.sample import How, make
-from pixelpath.commands.train import train
-from pixelpath.data.digits import write_digits
 from pixelpath.evaluation.features import Pixels
-from pixelpath.models.scalings import Clean, Preconditioned
+from pixelpath.models.preconditioning import EDMPreconditioning, XPrediction
 from pixelpath.noise import EDMWeight, FlatWeight, GridLogNormal, GridWeight, LogNormal, LogUniform
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.recipes.rows import digits_diffusion, digits_encoder
-from pixelpath.recipes.run import open_run
+from pixelpath.runs import evaluate, quickstart
+from pixelpath.runs.conditions import choose_labels
+from pixelpath.runs.digits import write_digits
+from pixelpath.runs.prepare import read_data
+from pixelpath.runs.run import open_run
+from pixelpath.runs.sample import How, make
+from pixelpath.runs.train import train
 from pixelpath.training.journal import lines
 
 Study = Literal["weights", "stages"]
@@ -47,12 +47,12 @@ def weights(steps: int) -> dict[str, Variant]:
     objectives = {
         "edm weight": Denoising(noise, LogNormal(1.3, 1.2), EDMWeight(limit=100.0)),
         "grid weight": Denoising(noise, GridLogNormal(0.9, 1.6), GridWeight()),
-        "flat in log sigma": Denoising(noise, LogUniform(noise.lowest, noise.highest), FlatWeight()),
+        "flat in log sigma": Denoising(noise, LogUniform(noise.sigma_min, noise.sigma_max), FlatWeight()),
     }
-    scalings = {"preconditioned": Preconditioned(), "clean": Clean()}
+    preconditioning = {"preconditioned": EDMPreconditioning(), "clean": XPrediction()}
     return {
-        f"{weight}, {meaning}": (replace(row, objective=objective, scalings=scaling), 0)
-        for meaning, scaling in scalings.items()
+        f"{weight}, {meaning}": (replace(row, objective=objective, preconditioning=scaling), 0)
+        for meaning, scaling in preconditioning.items()
         for weight, objective in objectives.items()
     }
 
@@ -103,7 +103,7 @@ def run(folder: Path, digits: Path, variant: Variant, seed: int) -> dict[str, fl
     guided = make(opened, judged, labels, How(), torch.device("cpu"))
     _, recognised = quickstart.read(data, guided, labels.numpy())
     many = range(len(data.training))
-    plain = make(opened, many, choose_labels(opened, many, ()), How(scale=1.0), torch.device("cpu"))
+    plain = make(opened, many, choose_labels(opened, many, ()), How(guidance=1.0), torch.device("cpu"))
     spent = sum(seconds_of(run) for run in folder.iterdir() if run.is_dir())
     pixels = evaluate.measure(opened, data, plain, [Pixels()], torch.device("cpu"))["distances"][0]
     return {

@@ -70,21 +70,21 @@ def compare(law: Law, images: np.ndarray, real: np.ndarray) -> dict[str, dict[st
     for name, values in (("samples", images), ("the law", real)):
         pixels = values.astype(np.float64)
         mean = pixels.mean((0, 2, 3))
-        deviation = np.sqrt(np.diag(law.covariance))
+        std = np.sqrt(np.diag(law.covariance))
         centred = (pixels - law.mean[:, None, None]).transpose(1, 0, 2, 3).reshape(CHANNELS, -1)
         covariance = centred @ centred.T / centred.shape[1]
         coefficients = law.coefficients(pixels)
         left = pixels - law.mean[:, None, None] - np.einsum("nk,ck,kij->ncij", coefficients, law.mixing, law.patterns)
         found[name] = {
-            "largest error of a channel's mean, in its deviations": float(np.abs((mean - law.mean) / deviation).max()),
+            "largest error of a channel's mean, in its deviations": float(np.abs((mean - law.mean) / std).max()),
             "error of the covariance, relative (Frobenius)": float(
-                np.linalg.norm((covariance - law.covariance) / np.outer(deviation, deviation))
-                / np.linalg.norm(law.covariance / np.outer(deviation, deviation))
+                np.linalg.norm((covariance - law.covariance) / np.outer(std, std))
+                / np.linalg.norm(law.covariance / np.outer(std, std))
             ),
             "smallest deviation of a coefficient (1)": float(coefficients.std(0).min()),
             "largest deviation of a coefficient (1)": float(coefficients.std(0).max()),
             "largest correlation of two coefficients (0)": float(np.abs(np.corrcoef(coefficients.T) - np.eye(len(MODES))).max()),
-            "what no mode explains, in deviations": float(np.sqrt((left**2).mean((0, 2, 3)) / deviation**2).max()),
+            "what no mode explains, in deviations": float(np.sqrt((left**2).mean((0, 2, 3)) / std**2).max()),
         }
     return found
 

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixelpath.commands.prepare import choose_device
 from pixelpath.recipes import rows, sizes
 from pixelpath.recipes.recipe import Recipe, for_data
+from pixelpath.runs.prepare import choose_device
 from pixelpath.training.journal import peak_memory
 
 SizeName = Literal["nano", "tiny", "small", "B", "L", "XL", "XXL", "G"]
@@ -147,7 +147,7 @@ def closed_recipe(settings: Settings, stage: Literal["encoder", "diffusion"]) ->
     else:
         large = rows.imagenet_encoder if stage == "encoder" else rows.imagenet_diffusion
         recipe = large("benchmark", size, settings.pixels)
-    still = replace(recipe.optimizer, rate=1e-6)  # thousands of steps on random images must not drive the weights to infinity
+    still = replace(recipe.optimizer, lr=1e-6)  # thousands of steps on random images must not drive the weights to infinity
     recipe = replace(recipe, size=size, patch=settings.patch, batch_size=settings.batch, optimizer=still)
     return for_data(recipe, settings.pixels, settings.pixels)
 

@@ -24,24 +24,25 @@ import torch
 import tyro
 
 from benchmarks.choices import seconds_of
-from pixelpath.commands import quickstart
-from pixelpath.commands.asking import choose_labels
-from pixelpath.commands.compare import extractors
-from pixelpath.commands.folder import divergences
-from pixelpath.commands.prepare import read_data
-from pixelpath.commands.sample import How, make
-from pixelpath.commands.train import train
 from pixelpath.data import sources
-from pixelpath.data.digits import write_digits
 from pixelpath.evaluation.distances import frechet_of_rows
-from pixelpath.models.scalings import Clean, Preconditioned
-from pixelpath.noise import LogNormal, RelativeGap, SmoothGap, StagedGap
+from pixelpath.models.preconditioning import EDMPreconditioning, XPrediction
+from pixelpath.noise import LogNormal
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.features import ContrastiveFeatures, LayerFeatures
+from pixelpath.objectives.pairs import RelativeGap, SmoothGap, StagedGap
 from pixelpath.objectives.tangent import Tangent
 from pixelpath.recipes import rows, sizes
 from pixelpath.recipes.recipe import Recipe
-from pixelpath.recipes.run import open_run
+from pixelpath.runs import quickstart
+from pixelpath.runs.comparison import extractors
+from pixelpath.runs.conditions import choose_labels
+from pixelpath.runs.digits import write_digits
+from pixelpath.runs.folder import divergences
+from pixelpath.runs.prepare import read_data
+from pixelpath.runs.run import open_run
+from pixelpath.runs.sample import How, make
+from pixelpath.runs.train import train
 from pixelpath.training import checkpoint
 from pixelpath.training.loop import Diverged
 from pixelpath.training.optimizer import AdamW, Cosine
@@ -82,19 +83,19 @@ def digits(steps: int) -> Base:
 def small_32(steps: int) -> Base:
     """The rows for 32 x 32 pixels, in the nano size with 16 patches: minutes instead of hours on one core."""
     encoder, diffusion, onestep = (
-        replace(row, size=sizes.NANO, patch=8, positions=0.0, batch_size=128, schedule=Cosine(warmup=steps // 10))
+        replace(row, size=sizes.NANO, patch=8, position_init=0.0, batch_size=128, schedule=Cosine(warmup=steps // 10))
         for row in (rows.small_32_encoder(), rows.small_32_diffusion(), rows.small_32_onestep())
     )
-    encoder = replace(encoder, optimizer=replace(encoder.optimizer, rate=1e-3), schedule=Cosine(warmup=steps // 20))
-    diffusion = replace(diffusion, optimizer=replace(diffusion.optimizer, rate=2e-3), average_rate=0.999)
-    onestep = replace(onestep, steps=steps, optimizer=rows.digits_onestep().optimizer, average_rate=0.999)
+    encoder = replace(encoder, optimizer=replace(encoder.optimizer, lr=1e-3), schedule=Cosine(warmup=steps // 20))
+    diffusion = replace(diffusion, optimizer=replace(diffusion.optimizer, lr=2e-3), ema_decay=0.999)
+    onestep = replace(onestep, steps=steps, optimizer=rows.digits_onestep().optimizer, ema_decay=0.999)
     return Base(encoder, diffusion, onestep, steps)
 
 
 def variants(base: Base) -> dict[str, Variant]:
     """The default, and one change each."""
     row, before = base.onestep, base.before
-    objective, rate = row.objective, row.optimizer.rate
+    objective, lr = row.objective, row.optimizer.lr
     assert isinstance(objective, Consistency)
     assert isinstance(objective.draw, LogNormal)
     steepness = objective.gap.steepness
@@ -106,17 +107,17 @@ def variants(base: Base) -> dict[str, Variant]:
 
     return {
         "default": Variant(row, before),
-        "published, at a rate of 1e-3": Variant(replace(paper, optimizer=replace(paper.optimizer, rate=1e-3)), before),
-        "scalings: preconditioned": Variant(replace(row, scalings=Preconditioned()), before),
-        "scalings: clean": Variant(replace(row, scalings=Clean()), before),
-        "optimizer: AdamW": Variant(replace(row, optimizer=AdamW(min(rate, 2e-3), (0.9, 0.99), 0.01, clip=1.0)), before),
+        "published, at a rate of 1e-3": Variant(replace(paper, optimizer=replace(paper.optimizer, lr=1e-3)), before),
+        "scalings: preconditioned": Variant(replace(row, preconditioning=EDMPreconditioning()), before),
+        "scalings: clean": Variant(replace(row, preconditioning=XPrediction()), before),
+        "optimizer: AdamW": Variant(replace(row, optimizer=AdamW(min(lr, 2e-3), (0.9, 0.99), 0.01, clip=1.0)), before),
         "features: contrastive": but(features=ContrastiveFeatures()),
         "features: layers": but(features=LayerFeatures(weight=10.0)),
         "gap: smooth": but(gap=SmoothGap(steepness=steepness)),
         "gap: denoising first": but(gap=StagedGap(stages=8, first=0, steepness=steepness)),
-        "draws: higher levels": but(draw=replace(objective.draw, mean=objective.draw.mean + 0.5)),
+        "draws: higher levels": but(draw=replace(objective.draw, mean=objective.draw.p_mean + 0.5)),
         "weight: relative": but(weight=RelativeGap()),
-        "tangent": Variant(replace(row, objective=tangent, scalings=Preconditioned()), before),
+        "tangent": Variant(replace(row, objective=tangent, preconditioning=EDMPreconditioning()), before),
         "from scratch": Variant(row, 0),
         "from scratch, as many seconds": Variant(replace(row, steps=base.steps * 4 // 3), 0),
         "from diffusion": Variant(replace(row, steps=base.steps // 2), before, base.steps // 2),
@@ -191,7 +192,7 @@ def measured(folder: Path) -> dict[str, float]:
     labels = choose_labels(opened, seeds, ())
     found: dict[str, float] = {}
     for name, steps in (("one", 1), ("two", 2)) if one_step else (("one", 32),):
-        made = make(opened, seeds, labels, How(scale=1.0, steps=steps), CPU)
+        made = make(opened, seeds, labels, How(guidance=1.0, steps=steps), CPU)
         found[name] = frechet_of_rows(pixels(made.images), real)
         if name == "one" and data.shape == (1, 8, 8):
             found["recognised"] = quickstart.read(data, made, labels.numpy())[1]

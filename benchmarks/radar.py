@@ -42,16 +42,16 @@ from benchmarks.rain import (
 )
 from pixelpath.evaluation.certificate import certify
 from pixelpath.evaluation.tails import hill, radii, tail_gate
-from pixelpath.noise import generators, seed_of
+from pixelpath.randomness import generators, seed_of
 from pixelpath.sampling.checks import check_finite
 from pixelpath.sampling.samplers import heun
 from pixelpath.starts import files
 from pixelpath.starts.gaussian import LowRank, fit_gaussian
 from pixelpath.starts.mixture import ConvolvedMixture, fit_mixture
 from pixelpath.starts.simple import Empirical, Naive
-from pixelpath.starts.start import Law, Saved, Start
+from pixelpath.starts.start import Density, Saved, Start
 from pixelpath.starts.student import fit_student
-from pixelpath.starts.tails import SoftLog, fit_splice, soft_log
+from pixelpath.starts.tails import SymLog, fit_pareto_tail, symlog
 from pixelpath.types import Images, Labels, Sigmas
 
 LEVELS = tuple(float(sigma) for sigma in np.geomspace(40, 0.3, 15))  # where starts are certified, in model range
@@ -97,8 +97,8 @@ def starts(images: Images, validation: Images, logarithm: bool, folder: Path) ->
         "gaussian": lambda: fit_gaussian(images, form=LowRank(64)),
         "mixture": lambda: mixture(images),
         "student": lambda: fit_student(images, freedom=hill(radii(images)).value, tolerance=1e-3),
-        "splice": lambda: fit_splice(images, found["mixture"].start),
-        "soft log": lambda: SoftLog(mixture(soft_log(images))),
+        "pareto-tail": lambda: fit_pareto_tail(images, found["mixture"].start),
+        "soft log": lambda: SymLog(mixture(symlog(images))),
     }
     found: dict[str, Fit] = {}
     for name in [name for name in makes if not (logarithm and name == "soft log")]:
@@ -107,7 +107,7 @@ def starts(images: Images, validation: Images, logarithm: bool, folder: Path) ->
             if not (kept / files.FACTS).exists():
                 started = time.process_time()
                 start = makes[name]()
-                seconds = time.process_time() - started + (found["mixture"].seconds if name == "splice" else 0)
+                seconds = time.process_time() - started + (found["mixture"].seconds if name == "pareto-tail" else 0)
                 files.save(start, kept, {"seconds": seconds, "gate": gate(start, validation)})
             found[name] = Fit(files.load(kept), files.about(kept)["seconds"], files.about(kept)["gate"])
             say(f"{name}: fitted in {found[name].seconds:.1f} s, passes the gate down to {found[name].gate}")
@@ -154,13 +154,13 @@ def choose(run: Trained, fits: dict[str, Fit], validation: Images) -> dict[str, 
     Where there is none, the one of the two that can be had decides, or the highest of LEVELS. A splice takes the divergence of
     its bulk law, the mixture; of soft log, which has no density, the gate alone decides.
     """
-    laws = {name: fit.start for name, fit in fits.items() if isinstance(fit.start, Law)}
-    found = certify(lambda x, sigma, _: run.denoiser(x, sigma), laws, spread(validation, 1500), None, LEVELS, enough=10.0)
+    densities = {name: fit.start for name, fit in fits.items() if isinstance(fit.start, Density)}
+    found = certify(lambda x, sigma, _: run.denoiser(x, sigma), densities, spread(validation, 1500), None, LEVELS, enough=10.0)
     for name, each in found.items():
         say(f"{run.model.name}, {name}: " + "; ".join(row.sentence() for row in each.rows[::3]))
     choices = {}
     for name, fit in fits.items():
-        of = "mixture" if name == "splice" else name
+        of = "mixture" if name == "pareto-tail" else name
         bounds = [fit.gate, found[of].sigma_for(BUDGET)] if of in found else [fit.gate]
         known = [bound for bound in bounds if bound is not None]
         choices[name] = Choice(max(known, default=LEVELS[0]), known == bounds)
@@ -170,7 +170,7 @@ def choose(run: Trained, fits: dict[str, Fit], validation: Images) -> dict[str, 
 @torch.no_grad()
 def draw(run: Trained, start: Start, sigma: float, steps: int, count: int) -> tuple[Rates, int, float]:
     """`count` samples in mm/h by `steps` steps of Heun's method from sigma, the evaluations for each, the seconds for all."""
-    levels = run.recipe.noise.steps(steps, start=sigma)
+    levels = run.recipe.noise.sigmas(steps, start=sigma)
     made, calls = [], 0
 
     def denoise(noisy: Images, level: Sigmas) -> Images:
@@ -205,20 +205,20 @@ def study(model: Model, data: Crops, seed: int, settings: Settings) -> list[dict
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
     run = trained(model, data, settings.steps, seed, kept.with_suffix(".pt"))
-    highest = run.recipe.noise.highest * run.recipe.noise.shift
+    highest = run.recipe.noise.sigma_max * run.recipe.noise.shift
     plans = [("cold", Fit(Cold(model), 0.0, None), Choice(highest, True), steps) for steps in COLD]
     plans += warm(run, data, settings) if math.isinf(model.freedom) else []
     found = []
     for name, fit, choice, steps in plans:
-        rates, evaluations, seconds = draw(run, fit.start, choice.sigma, steps, settings.samples)
+        rates, nfe, seconds = draw(run, fit.start, choice.sigma, steps, settings.samples)
         values = sum(each.numel() for each in fit.start.state()[1].values()) if isinstance(fit.start, Saved) else 0
-        about = {"model": model.name, "start": name, "evaluations": evaluations, "seed": seed}
+        about = {"model": model.name, "start": name, "evaluations": nfe, "seed": seed}
         level = {"sigma": choice.sigma, "kept": choice.kept, "values": values}
         cost = {"fit": fit.seconds, "sampling": seconds, "training": run.seconds}
         found.append(about | level | cost | measured(rates, data.test))
         say(line(found[-1:]))
         if seed == settings.seeds[0]:
-            np.save(settings.folder / f"{model.name}-{name}-{evaluations}.npy", rates.numpy())
+            np.save(settings.folder / f"{model.name}-{name}-{nfe}.npy", rates.numpy())
     kept.write_text(json.dumps(found, indent=2), encoding="utf-8")
     return found
 

@@ -18,20 +18,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pixelpath.data.normaliser import Normaliser
+from pixelpath.data.batches import Batches
+from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.sources import from_arrays
-from pixelpath.data.stream import Stream
 from pixelpath.evaluation.tails import hill
 from pixelpath.models.denoiser import Denoiser
-from pixelpath.models.scalings import Preconditioned
-from pixelpath.noise import EDMWeight, LogNormal, NoiseRange, generators, normal
+from pixelpath.models.preconditioning import EDMPreconditioning
+from pixelpath.noise import EDMWeight, LogNormal, NoiseRange
 from pixelpath.objectives.denoising import Denoising
+from pixelpath.randomness import generators, normal
 from pixelpath.recipes import rows
 from pixelpath.recipes.build import student_of
 from pixelpath.recipes.recipe import Recipe, for_data
 from pixelpath.recipes.sizes import Size, Stack
 from pixelpath.starts.student import fine_uniform
-from pixelpath.training.average import twin
+from pixelpath.training.ema import twin
 from pixelpath.training.loop import train
 from pixelpath.training.optimizer import AdamW, Cosine
 from pixelpath.types import Batch, Images, Losses, Objective
@@ -131,7 +132,7 @@ class HeavyDenoising:
     plain: Denoising
     model: Model
 
-    def __call__(self, student: nn.Module, average: nn.Module, batch: Batch, step: int) -> Losses:
+    def __call__(self, student: nn.Module, ema: nn.Module, batch: Batch, step: int) -> Losses:
         """The mean loss of the batch, and the unweighted squared error."""
         sources = generators(batch.seeds)
         sigma = self.plain.draw(sources, self.plain.noise)
@@ -146,15 +147,15 @@ def recipe_of(steps: int, seed: int) -> Recipe:
     row = replace(
         rows.small_32_diffusion(),
         objective=Denoising(noise, draw, EDMWeight()),
-        scalings=Preconditioned(),
+        preconditioning=EDMPreconditioning(),
         size=SIZE,
         patch=4,
-        positions=0.0,
+        position_init=0.0,
         batch_size=128,
         steps=steps,
         optimizer=AdamW(2e-3, (0.9, 0.99), 0.01, clip=1.0),
         schedule=Cosine(warmup=max(1, steps // 20)),
-        average_rate=0.999,
+        ema_decay=0.999,
         seed=seed,
     )
     return for_data(row, PIXELS, PIXELS)
@@ -179,25 +180,25 @@ def trained(model: Model, data: Crops, steps: int, seed: int, kept: Path) -> Tra
     student = student_of(recipe, SHAPE, 0)
     assert isinstance(student, Denoiser)
     assert isinstance(recipe.objective, Denoising)
-    average = twin(student)
-    assert isinstance(average, Denoiser)
+    ema = twin(student)
+    assert isinstance(ema, Denoiser)
     if kept.exists():
         found = torch.load(kept, weights_only=True)
-        average.load_state_dict(found["weights"])
-        return Trained(model, recipe, normaliser, average, found["seconds"])
-    stream = Stream(source, normaliser, recipe.batch_size, seed, flip=True)
+        ema.load_state_dict(found["weights"])
+        return Trained(model, recipe, normaliser, ema, found["seconds"])
+    stream = Batches(source, normaliser, recipe.batch_size, seed, flip=True)
     plain = recipe.objective
     objective = cast(Objective, plain if math.isinf(model.freedom) else HeavyDenoising(plain, model))
     walk = train(
         student,
-        average,
+        ema,
         objective,
         recipe.optimizer.build(student),
         recipe.schedule,
         stream.batches(),
         first=0,
         steps=steps,
-        average_rate=recipe.average_rate,
+        ema_decay=recipe.ema_decay,
         seed=seed,
         clip=recipe.optimizer.limit,
     )
@@ -207,8 +208,8 @@ def trained(model: Model, data: Crops, steps: int, seed: int, kept: Path) -> Tra
         if step.number % 250 == 0:
             say(f"{model.name}, seed {seed}, step {step.number}: loss {np.mean(losses[-250:]):.4f}")
     seconds = time.process_time() - started
-    torch.save({"weights": average.state_dict(), "seconds": seconds}, kept)
-    return Trained(model, recipe, normaliser, average, seconds)
+    torch.save({"weights": ema.state_dict(), "seconds": seconds}, kept)
+    return Trained(model, recipe, normaliser, ema, seconds)
 
 
 def measured(rates: Rates, test: Rates) -> dict[str, float]:

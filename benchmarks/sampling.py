@@ -32,7 +32,7 @@ from benchmarks.measure import (
 from benchmarks.peer import peer
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.recipes.build import student_of
-from pixelpath.recipes.generate import Plan, balanced, generate
+from pixelpath.runs.generate import Plan, balanced, generate
 from pixelpath.sampling.guidance import guide
 from pixelpath.sampling.samplers import heun
 
@@ -46,11 +46,11 @@ class Bench:
         assert isinstance(student, Denoiser)
         self.device, self.shape, self.recipe = device, settings.shape, recipe
         self.denoiser = student.to(device).requires_grad_(False).eval()
-        swift = Denoiser(self.denoiser.backbone, self.denoiser.scalings).eval()
+        swift = Denoiser(self.denoiser.backbone, self.denoiser.preconditioning).eval()
         swift.compile()  # in place, so that it still binds labels
         self.denoisers = {False: self.denoiser, True: swift}
         chosen = recipe.sampling
-        self.plan = Plan(recipe.noise, settings.steps or chosen.steps, chosen.scale, chosen.between)
+        self.plan = Plan(recipe.noise, settings.steps or chosen.steps, chosen.guidance, chosen.guidance_interval)
         other = peer(recipe.size, settings.shape, settings.patch, True)
         self.peer = None if other is None else other.to(device).requires_grad_(False).eval()
         self.peers = {} if self.peer is None else {False: self.peer, True: compiled(self.peer)}
@@ -67,7 +67,7 @@ class Bench:
 
         return call
 
-    def network(self, mode: Mode, evaluations: int) -> Callable[[int], None]:
+    def network(self, mode: Mode, nfe: int) -> Callable[[int], None]:
         """So many evaluations of the denoiser."""
         denoiser = self.denoisers[mode.compiled]
 
@@ -78,7 +78,7 @@ class Bench:
             )
             sigma = torch.ones((), device=self.device)
             with torch.no_grad(), mode.autocast(self.device):
-                for _ in range(evaluations):
+                for _ in range(nfe):
                     denoiser(noisy, sigma, labels)
 
         return call
@@ -86,8 +86,8 @@ class Bench:
     def rival(self, mode: Mode) -> Callable[[int], None]:
         """The peer under the same sampler, levels and guidance; its noise comes from one generator, not one per image."""
         network, plan = self.peers[mode.compiled], self.plan
-        levels = plan.noise.steps(plan.steps)
-        low, high = (limit * plan.noise.shift for limit in plan.between)
+        levels = plan.noise.sigmas(plan.steps)
+        low, high = (limit * plan.noise.shift for limit in plan.guidance_interval)
 
         def call(count: int) -> None:
             labels = balanced(range(count), CLASSES).to(self.device)
@@ -100,31 +100,31 @@ class Bench:
             )
             x = float(levels[0]) * torch.randn(count, *self.shape, device=self.device)
             with torch.no_grad(), mode.autocast(self.device):
-                heun(guide(conditional, reference, plan.scale, (low, high)), x, levels).cpu()
+                heun(guide(conditional, reference, plan.guidance, (low, high)), x, levels).cpu()
 
         return call
 
 
-def evaluations(bench: Bench) -> int:
+def nfe(bench: Bench) -> int:
     """How often one image of the plan asks the network."""
-    asked = []
-    handle = bench.denoiser.backbone.register_forward_hook(lambda *_: asked.append(1))
+    condition = []
+    handle = bench.denoiser.backbone.register_forward_hook(lambda *_: condition.append(1))
     bench.generate(Mode("float32", False))(1)
     handle.remove()
-    return len(asked)
+    return len(condition)
 
 
 def run(settings: Settings, device: torch.device) -> dict[str, Any]:
     """Every mode, under the one stage that can be sampled."""
     bench, chosen, count = Bench(settings, device), modes(settings, device), settings.batch
-    reference, asked, eager = chosen[0], evaluations(bench), Mode("float32", False)
+    reference, condition, eager = chosen[0], nfe(bench), Mode("float32", False)
     own, held = operations(bench.generate(eager), count), _bytes(bench.denoiser)
-    sizes = {"parameters": _count(bench.denoiser), "weight_bytes": held, "steps": bench.plan.steps, "evaluations": asked}
+    sizes = {"parameters": _count(bench.denoiser), "weight_bytes": held, "steps": bench.plan.steps, "evaluations": condition}
     works = [matmul(mode, device) for mode in chosen if not mode.compiled]
     pairs: list[tuple[str, str]] = []
     for mode in chosen:
         works.append(_work(f"{mode} generate", bench.generate(mode), mode, count, own, held))
-        works.append(_work(f"{mode} network", bench.network(mode, asked), mode, count, own, held))
+        works.append(_work(f"{mode} network", bench.network(mode, condition), mode, count, own, held))
         pairs.append((f"{mode} generate", f"{mode} network"))
         if mode != reference:
             pairs.append((f"{mode} generate", f"{reference} generate"))

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelpath import noise
-from pixelpath.noise import seed_of
+from pixelpath import noise, randomness
+from pixelpath.randomness import seed_of
 from pixelpath.starts.start import by_level
 from pixelpath.types import Images, Labels, Sigmas
 
@@ -55,7 +55,7 @@ class Target:
 
     def sample(self, count: int, seed: int) -> Images:
         """Clean images [count, 1, 1, d], float64."""
-        (source,) = noise.generators([seed])
+        (source,) = randomness.generators([seed])
         rows = self._rows(count, source) if self.drawn is None else self.drawn(count, source)
         return rows.reshape(count, *self.shape)
 
@@ -167,18 +167,18 @@ class SmallDenoiser(nn.Module):
     F has two hidden layers of `width`, or rather three linear maps with SiLU between them, on points of the plane.
     """
 
-    def __init__(self, width: int = 128, deviation: float = 0.5) -> None:
+    def __init__(self, width: int = 128, std: float = 0.5) -> None:
         super().__init__()
-        self.deviation = deviation
+        self.std = std
         sizes = [(3, width), (width, width), (width, width), (width, 2)]
         layers = [layer for size in sizes for layer in (nn.Linear(*size), nn.SiLU())]
         self.network = nn.Sequential(*layers[:-1])
 
     def forward(self, noisy: Images, sigma: Sigmas) -> Images:
         rows, level = noisy.flatten(1), sigma.to(noisy).reshape(-1, 1).expand(len(noisy), 1)
-        total = level**2 + self.deviation**2
+        total = level**2 + self.std**2
         answer = self.network(torch.cat([rows / total.sqrt(), level.log() / 4], 1))
-        return (self.deviation**2 / total * rows + level * self.deviation / total.sqrt() * answer).reshape(noisy.shape)
+        return (self.std**2 / total * rows + level * self.std / total.sqrt() * answer).reshape(noisy.shape)
 
 
 def train_small(target: Target, seed: int, steps: int = 12000, batch: int = 512, count: int = 50_000) -> SmallDenoiser:
@@ -186,25 +186,25 @@ def train_small(target: Target, seed: int, steps: int = 12000, batch: int = 512,
 
     Levels are drawn as by Karras et al. 2022 (ln sigma ~ N(-1.2, 1.2^2)) and weighted as there: the usual training of images.
     """
-    (source,) = noise.generators([seed_of(seed, 1)])
+    (source,) = randomness.generators([seed_of(seed, 1)])
     data = target.sample(count, seed_of(seed, 2)).float()
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(seed, 3))
         student = SmallDenoiser()
-    average = copy.deepcopy(student)
+    ema = copy.deepcopy(student)
     optimizer = torch.optim.Adam(student.parameters(), lr=2e-3)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1, (step + 1) / 200) * (1 + math.cos(math.pi * step / steps)) / 2
         clean = data[torch.randint(count, (batch,), generator=source)]
         sigma = torch.exp(-1.2 + 1.2 * torch.randn(batch, generator=source))
-        weight = (sigma**2 + student.deviation**2) / (sigma * student.deviation) ** 2
+        weight = (sigma**2 + student.std**2) / (sigma * student.std) ** 2
         noisy = clean + noise.expand(sigma, clean) * torch.randn(clean.shape, generator=source)
         loss = (noise.expand(weight, clean) * (student(noisy, sigma) - clean).square()).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         with torch.no_grad():
-            for kept, now in zip(average.parameters(), student.parameters(), strict=True):
+            for kept, now in zip(ema.parameters(), student.parameters(), strict=True):
                 kept.lerp_(now, 1e-3)
-    return average.requires_grad_(False)
+    return ema.requires_grad_(False)

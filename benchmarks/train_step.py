@@ -31,18 +31,19 @@ from benchmarks.measure import (
     storage,
 )
 from benchmarks.peer import peer
-from pixelpath.data.normaliser import Normaliser
+from pixelpath.data.augment import augment
+from pixelpath.data.batches import Batches
+from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.sources import from_arrays
-from pixelpath.data.stream import Stream
-from pixelpath.data.views import augment
 from pixelpath.models.representation import Representation
-from pixelpath.noise import expand, generators, normal, uniform
+from pixelpath.noise import expand
 from pixelpath.objectives.contrast import info_nce
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.representation import RepresentationLearning
+from pixelpath.randomness import generators, normal, uniform
 from pixelpath.recipes.build import student_of
 from pixelpath.recipes.recipe import Recipe
-from pixelpath.training.average import twin, update
+from pixelpath.training.ema import twin, update
 from pixelpath.training.loop import Step, loss_scaler, split, train
 from pixelpath.types import Batch, Objective, Views, classes_of
 
@@ -57,7 +58,7 @@ class Bench:
         self.stream, self.normaliser = random_stream(self.recipe, settings, device)
         self.student = student_of(self.recipe, settings.shape, CLASSES).to(device)
         self.networks = {False: self.student, True: compiled(self.student)}
-        self.average, self.optimizer = twin(self.student), self.recipe.optimizer.build(self.student)
+        self.ema, self.optimizer = twin(self.student), self.recipe.optimizer.build(self.student)
         self.batch = self.stream.batch(0)
         self.ready = self.views(self.batch) if self.recipe.is_encoder else self.batch
         self.noise = normal(generators(self.batch.seeds, device), settings.shape)
@@ -74,14 +75,14 @@ class Bench:
         plain = self.stream.batches(0)
         return train(
             self.networks[mode.compiled],
-            self.average,
+            self.ema,
             cast(Objective, self.recipe.objective),
             self.optimizer,
             self.recipe.schedule,
             map(self.views, plain) if self.recipe.is_encoder else plain,
             first=0,
             steps=self.recipe.steps,
-            average_rate=self.recipe.average_rate,
+            ema_decay=self.recipe.ema_decay,
             seed=self.recipe.seed,
             clip=self.recipe.optimizer.limit,
             precision=mode.dtype,
@@ -96,7 +97,7 @@ class Bench:
             ready, noise = split(self.ready, self.batch_size // count)[0], self.noise[:count]
             self.optimizer.zero_grad()
             with mode.autocast(self.device):
-                loss = own_loss(self.recipe, student, self.average, ready, noise)
+                loss = own_loss(self.recipe, student, self.ema, ready, noise)
             loss.backward()
             self.optimizer.step()
 
@@ -118,10 +119,10 @@ class Bench:
 
     def bytes(self) -> dict[str, int]:
         """Bytes of what a run keeps between two steps; gradients and moments are there once a step was taken."""
-        return {**kept(self.student, self.optimizer), "average_bytes": storage(tensors(self.average))}
+        return {**kept(self.student, self.optimizer), "average_bytes": storage(tensors(self.ema))}
 
 
-def random_stream(recipe: Recipe, settings: Settings, device: torch.device) -> tuple[Stream, Normaliser]:
+def random_stream(recipe: Recipe, settings: Settings, device: torch.device) -> tuple[Batches, Normaliser]:
     """Batches of random 8-bit images, as many as two batches hold, from memory."""
     source = np.random.RandomState(0)
     shape = settings.shape if settings.channels > 1 else settings.shape[1:]
@@ -129,15 +130,15 @@ def random_stream(recipe: Recipe, settings: Settings, device: torch.device) -> t
     labels = np.arange(len(images)) % CLASSES
     found = from_arrays(images, labels, tuple(map(str, range(CLASSES))))
     normaliser = Normaliser.fit(found)
-    return Stream(found, normaliser, settings.batch, recipe.seed, device, flip=recipe.flip), normaliser
+    return Batches(found, normaliser, settings.batch, recipe.seed, device, flip=recipe.flip), normaliser
 
 
-def own_loss(recipe: Recipe, student: nn.Module, average: nn.Module, ready: Batch | Views, noise: Tensor) -> Tensor:
+def own_loss(recipe: Recipe, student: nn.Module, ema: nn.Module, ready: Batch | Views, noise: Tensor) -> Tensor:
     """The loss of the recipe's objective at one middling level, nothing drawn."""
     if isinstance(recipe.objective, RepresentationLearning):
         assert isinstance(ready, Views)
         consistency = recipe.objective.consistency(student, ready, noise, 21, 10, 0)
-        return (recipe.objective.contrast(student, average, ready, noise) + consistency).mean()
+        return (recipe.objective.contrast(student, ema, ready, noise) + consistency).mean()
     assert isinstance(ready, Batch)
     assert isinstance(recipe.objective, Denoising)
     sigma, drop = torch.ones_like(noise[:, 0, 0, 0]), noise[:, 0, 0, 0] > 1.28
@@ -185,7 +186,7 @@ def parts(bench: Bench) -> list[Work]:
         Work("batch", lambda: bench.stream.batch(1)),
         Work("noise", draw),
         Work("optimizer", bench.optimizer.step),
-        Work("average", lambda: update(bench.average, bench.student, recipe.average_rate)),
+        Work("ema", lambda: update(bench.ema, bench.student, recipe.ema_decay)),
     ]
     return [*found, Work("views", lambda: bench.views(bench.batch))] if isinstance(bench.student, Representation) else found
 

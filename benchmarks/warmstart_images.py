@@ -15,16 +15,16 @@ from pathlib import Path
 
 import torch
 
-from pixelpath.commands import evaluations
-from pixelpath.commands.compare import pixels
-from pixelpath.commands.evaluations import Curve
-from pixelpath.commands.prepare import read_data_of
-from pixelpath.commands.sample import How
-from pixelpath.commands.start import known_of
-from pixelpath.recipes.families import FAMILIES, Family
-from pixelpath.recipes.fit_start import fit_start
-from pixelpath.recipes.run import open_run
-from pixelpath.recipes.start import RunSamples, check_generator, save_start
+from pixelpath.runs import curves
+from pixelpath.runs.comparison import pixels
+from pixelpath.runs.curves import Curve
+from pixelpath.runs.families import FAMILIES, Family
+from pixelpath.runs.fit_start import fit_start
+from pixelpath.runs.prepare import read_data_of
+from pixelpath.runs.run import open_run
+from pixelpath.runs.sample import How
+from pixelpath.runs.start import known_of
+from pixelpath.runs.starts import RunSamples, check_generator, save_start
 from pixelpath.starts.warm import WarmStart
 
 WORSE = 1.05  # of the distance of the most evaluations: what counts as equal to it
@@ -67,8 +67,8 @@ def measured(
         places = {name: Path(folder) / str(number) for number, name in enumerate(starts)}
         for name, start in starts.items():
             save_start(places[name], start, run, {"name": name})
-        ways = [How(steps=number, scale=1.0, start=place) for place in (None, *places.values()) for number in steps]
-        cold, *warm = evaluations.curves([run], data, range(count), ways, [pixels(data)], device)
+        ways = [How(steps=number, guidance=1.0, start=place) for place in (None, *places.values()) for number in steps]
+        cold, *warm = curves.curves([run], data, range(count), ways, [pixels(data)], device)
     best = search.chosen
     return Measured(
         str(path), cold, dict(zip(starts, warm, strict=True)), best.name, search.warm.sigma, search.seconds, best.numbers
@@ -77,13 +77,13 @@ def measured(
 
 def needed(curve: Curve, distance: float) -> float:
     """The fewest network evaluations from which on, by the curve, the distance is no greater; infinite if it never is."""
-    points = sorted(curve.points, key=lambda point: point.evaluations)
+    points = sorted(curve.points, key=lambda point: point.nfe)
     for above, below in zip([None, *points], points, strict=False):
         if below.frechet <= distance:
             if above is None:
-                return below.evaluations
+                return below.nfe
             share = math.log(above.frechet / distance) / math.log(above.frechet / below.frechet)
-            return above.evaluations * (below.evaluations / above.evaluations) ** share
+            return above.nfe * (below.nfe / above.nfe) ** share
     return math.inf
 
 
@@ -93,7 +93,7 @@ def table(found: Sequence[Measured]) -> str:
     rows = ["| evaluations | cold | warm |", "|---|---|---|"]
     for place, point in enumerate(found[0].cold.points):
         before, after = ([curve.points[place].frechet for curve in curves] for curves in ([each.cold for each in found], chosen))
-        rows.append(f"| {point.evaluations:g} | {_spread(before)} | {_spread(after)} |")
+        rows.append(f"| {point.nfe:g} | {_spread(before)} | {_spread(after)} |")
     goals = [WORSE * each.cold.points[-1].frechet for each in found]
     cold, warm = (
         [needed(*pair) for pair in zip(curves, goals, strict=True)] for curves in ([each.cold for each in found], chosen)
@@ -102,14 +102,14 @@ def table(found: Sequence[Measured]) -> str:
     first = found[0].cold
     rows += [
         "",
-        f"Evaluations needed for {WORSE:g} times the distance of {first.points[-1].evaluations:g} cold ones: cold "
+        f"Evaluations needed for {WORSE:g} times the distance of {first.points[-1].nfe:g} cold ones: cold "
         f"{_spread(cold, 3)}, warm {_spread(warm, 3)}, {_spread(factors, 2)} times fewer. Floor {first.floor:.4g} "
         f"({first.few} held-out images in place of samples).",
-        f"Starts: {', '.join(f'{each.chosen} at sigma {each.sigma:.2f}' for each in found)}; chosen in "
+        f"Starts: {', '.join(f'{each.chosen} sigmas sigma {each.sigma:.2f}' for each in found)}; chosen in "
         f"{_spread([each.seconds for each in found], 3)} s, {found[0].numbers:,} numbers.",
     ]
     for name in list(found[0].warm)[1:]:
-        points = ", ".join(f"{point.evaluations:g}: {point.frechet:.4g}" for point in found[0].warm[name].points)
+        points = ", ".join(f"{point.nfe:g}: {point.frechet:.4g}" for point in found[0].warm[name].points)
         rows.append(f"From {name}, evaluations of the diffusion model and distance: {points}.")
     return "\n".join(rows) + "\n"
 

@@ -23,14 +23,15 @@ from benchmarks import targets
 from benchmarks.targets import Target
 from pixelpath.evaluation import statistics as moments
 from pixelpath.evaluation.distances import frechet
-from pixelpath.noise import NoiseRange, generators, seed_of
+from pixelpath.noise import NoiseRange
+from pixelpath.randomness import generators, seed_of
 from pixelpath.sampling.samplers import heun
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
 from pixelpath.starts.simple import Naive
 from pixelpath.starts.start import Saved, Start
 from pixelpath.starts.student import fit_student
-from pixelpath.starts.tails import fit_splice
+from pixelpath.starts.tails import fit_pareto_tail
 from pixelpath.types import Denoise, Images, Sigmas
 
 Fit = Callable[[Images], Start]
@@ -95,7 +96,7 @@ class Counted:
 def sampled(denoise: Denoise, start: Start, sigma: float, steps: int, seeds: Sequence[int]) -> Run:
     """A point for each seed: drawn from the start at sigma, then down the grid built anew from there, in float32."""
     began, counted = time.perf_counter(), Counted(denoise)
-    images = heun(counted, start.sample(generators(seeds), sigma), USUAL.steps(steps, start=sigma))
+    images = heun(counted, start.sample(generators(seeds), sigma), USUAL.sigmas(steps, start=sigma))
     return Run(images, counted.calls, time.perf_counter() - began)
 
 
@@ -210,7 +211,7 @@ def problems(quick: bool = False) -> dict[str, Problem]:
         return lambda images: fit_mixture(images, components=components)
 
     def spliced(images: Images) -> Start:
-        return fit_splice(images, fit_mixture(images, components=20))
+        return fit_pareto_tail(images, fit_mixture(images, components=20))
 
     many, tails = (2000, 4000) if quick else (10_000, 50_000)
     t3, named = targets.student(), {"moment": fit_gaussian, "Student": fit_student}
@@ -237,7 +238,7 @@ def problems(quick: bool = False) -> dict[str, Problem]:
                 "mixture": Warm(mixture(20), 1.0, 9),
                 "Student": Warm(fit_student, 1.0, 9),
                 "Student mixture": Warm(lambda images: fit_student(images, components=8), 1.0, 9),
-                "splice": Warm(spliced, 1.0, 9),
+                "pareto-tail": Warm(spliced, 1.0, 9),
             },
             40,
             many if quick else 20_000,

@@ -26,9 +26,9 @@ from torch.nn.functional import mse_loss
 
 from pixelpath.evaluation.distances import frechet_of_rows, real_floor
 from pixelpath.interop.denoisers import ForeignDenoiser, from_diffusers
-from pixelpath.noise import generators, normal
-from pixelpath.recipes.families import Known
-from pixelpath.recipes.fit_start import fit_start
+from pixelpath.randomness import generators, normal
+from pixelpath.runs.families import Known
+from pixelpath.runs.fit_start import fit_start
 from pixelpath.sampling.samplers import heun
 from pixelpath.starts.warm import WarmStart
 from pixelpath.types import Images
@@ -63,7 +63,7 @@ def trained(images: Images, steps: int, seed: int = 0, batch: int = 64) -> tuple
     scheduler = DDPMScheduler()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    average = EMAModel(network.parameters(), decay=0.995)
+    ema = EMAModel(network.parameters(), decay=0.995)
     for _ in range(steps):
         clean = images[torch.randint(len(images), (batch,))]
         noise, time = torch.randn_like(clean), torch.randint(1000, (batch,))
@@ -72,8 +72,8 @@ def trained(images: Images, steps: int, seed: int = 0, batch: int = 64) -> tuple
         loss.backward()
         optimizer.step()
         schedule.step()
-        average.step(network.parameters())
-    average.copy_to(network.parameters())
+        ema.step(network.parameters())
+    ema.copy_to(network.parameters())
     return network.eval(), scheduler
 
 
@@ -86,7 +86,7 @@ def warm(denoiser: ForeignDenoiser, start: WarmStart) -> Sample:
     """Sampling that begins at the start."""
 
     def sample(seeds: Sequence[int], steps: int) -> Images:
-        levels = denoiser.noise.steps(steps, start=start.sigma)
+        levels = denoiser.noise.sigmas(steps, start=start.sigma)
         return heun(denoiser, start.draw(generators(seeds)), levels)
 
     return sample
@@ -96,7 +96,7 @@ def cold(denoiser: ForeignDenoiser, sigma: float) -> Sample:
     """Sampling that begins at noise alone, of deviation sigma."""
 
     def sample(seeds: Sequence[int], steps: int) -> Images:
-        levels = denoiser.noise.steps(steps, start=sigma)
+        levels = denoiser.noise.sigmas(steps, start=sigma)
         return heun(denoiser, sigma * normal(generators(seeds), (1, 8, 8)), levels)
 
     return sample
@@ -104,7 +104,7 @@ def cold(denoiser: ForeignDenoiser, sigma: float) -> Sample:
 
 def comparison(denoiser: ForeignDenoiser, start: WarmStart, known: Known, steps: int, sets: int) -> list[str]:
     """What cold samples at `steps` and warm ones at half of them are worth, with cold ones at half as the control, in words."""
-    highest, few = denoiser.noise.highest, steps // 2
+    highest, few = denoiser.noise.sigma_max, steps // 2
     floor = real_floor(pixels(known.training), len(known.held_out), pixels(known.held_out))
     return [
         f"cold from sigma {highest:.3g}: {measured(cold(denoiser, highest), steps, known, sets)}",

@@ -27,12 +27,12 @@ import torch
 from PIL import Image
 
 from pixelpath import cli
-from pixelpath.commands.prepare import read_data
+from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import gather
-from pixelpath.data.transforms import Normalisation
 from pixelpath.recipes.rows import table
-from tests.commands.application import call, files, train
+from pixelpath.runs.prepare import read_data
+from tests.application import call, files, train
 
 RANDOM = np.random.default_rng(0)
 RECIPE = table()["digits-diffusion"]
@@ -850,13 +850,13 @@ def numbered(text: str) -> str:
     return re.sub(r"^(\d)", r"0000000\1", text, flags=re.MULTILINE)
 
 
-def beside(values: np.ndarray, **settings: Any) -> Make:
+def cond_image(values: np.ndarray, **settings: Any) -> Make:
     """Ten images with others beside."""
 
     def make(tmp: Path) -> DataSettings:
         np.save(tmp / "a.npy", BYTES)
         np.save(tmp / "masks.npy", values)
-        return DataSettings(tmp / "a.npy", beside=tmp / "masks.npy", **settings)
+        return DataSettings(tmp / "a.npy", cond_image=tmp / "masks.npy", **settings)
 
     return make
 
@@ -901,12 +901,16 @@ GIVEN: list[Case] = [
     ("NaN in an array", conditioned(np.full((10, 1), np.nan), "table.npy"), "give finite numbers"),
     ("an array of objects", conditioned(saved(np.array([None] * 10)), "table.npy"), "without Python objects"),
     ("a .npz without numbers", conditioned(b"PK", "table.npz"), "table.npz cannot be read"),
-    ("nothing beside", lambda tmp: replace(beside(BYTES)(tmp), beside=tmp / "gone"), "gone does not exist"),
-    ("too few beside", beside(BYTES[:9]), "holds nothing beside the image 00000009"),
-    ("smaller ones beside", beside(BYTES[:, :4]), "give both one size"),
-    ("NaN beside", beside(spoilt(np.nan)), "holds NaN or infinity"),
-    ("int64 beside", beside(BYTES.astype(np.int64)), "dtype int64"),
-    ("a class beside that only held-out images have", beside(MASKS, held_out_by="order"), "beside 00000009 holds the class 7"),
+    ("nothing beside", lambda tmp: replace(cond_image(BYTES)(tmp), cond_image=tmp / "gone"), "gone does not exist"),
+    ("too few beside", cond_image(BYTES[:9]), "holds nothing beside the image 00000009"),
+    ("smaller ones beside", cond_image(BYTES[:, :4]), "give both one size"),
+    ("NaN beside", cond_image(spoilt(np.nan)), "holds NaN or infinity"),
+    ("int64 beside", cond_image(BYTES.astype(np.int64)), "dtype int64"),
+    (
+        "a class beside that only held-out images have",
+        cond_image(MASKS, held_out_by="order"),
+        "beside 00000009 holds the class 7",
+    ),
 ]
 
 
@@ -965,7 +969,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(tmp / "a.npy", values)
     np.save(tmp / "masks.npy", np.minimum(MASKS, 1))
     (tmp / "table.csv").write_text(numbered(TABLE))
-    words = ("--data.nodata", "nan", "--data.conditions", tmp / "table.csv", "--data.beside", tmp / "masks.npy")
+    words = ("--data.nodata", "nan", "--data.conditions", tmp / "table.csv", "--data.cond-image", tmp / "masks.npy")
     assert train("digits-diffusion", tmp / "a.npy", tmp / "run", *words, "--steps", 3, "--every", 3) == 0
     return tmp / "run"
 
@@ -973,7 +977,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 ASKED = "rain,kind\n1,wet\n"
 GOOD = {"good.csv": ASKED.encode(), "good.npy": saved(MASKS[:1])}
 TRAIN, SAMPLE = "train digits-diffusion --out {out} --data {tmp}/", "sample {run} --out {out} --count 1 "
-BOTH = SAMPLE + "--conditions {tmp}/good.csv --beside {tmp}/good.npy "
+BOTH = SAMPLE + "--conditions {tmp}/good.csv --cond-image {tmp}/good.npy "
 
 COMMANDS: list[tuple[str, dict[str, bytes], str]] = [
     (TRAIN + "a.npy", {"a.npy": cut(saved(BYTES))}, "a.npy cannot be read as arrays"),
@@ -985,18 +989,18 @@ COMMANDS: list[tuple[str, dict[str, bytes], str]] = [
     (TRAIN + "a.npy --data.tile 16", {"a.npy": saved(BYTES)}, "use a smaller --data.tile"),
     (TRAIN + "a.npy --data.normaliser.kind log1p", {"a.npy": saved(FLOATS - 9)}, "--data.normaliser.kind asinh"),
     (TRAIN + "a.npy --data.conditions {tmp}/t.csv", {"a.npy": saved(BYTES), "t.csv": b"name,x\n"}, "t.csv holds no table"),
-    (TRAIN + "a.npy --data.beside {tmp}/b.npy", {"a.npy": saved(BYTES), "b.npy": saved(BYTES[:3])}, "holds nothing beside"),
+    (TRAIN + "a.npy --data.cond-image {tmp}/b.npy", {"a.npy": saved(BYTES), "b.npy": saved(BYTES[:3])}, "holds nothing beside"),
     ("audit {tmp}/a.xyz --out {out}", {"a.xyz": b"?"}, "a.xyz is of no kind that can be read"),
     ("audit {tmp}/a.npy::x --out {out}", {"a.npy": saved(BYTES)}, "which only stores have"),
-    (SAMPLE + "--conditions {tmp}/t.csv", {"t.csv": ASKED.encode()}, "give --beside too"),
+    (SAMPLE + "--conditions {tmp}/t.csv", {"t.csv": ASKED.encode()}, "give --cond-image too"),
     (BOTH + "--conditions {tmp}/t.csv", {"t.csv": cut(PNG)}, "t.csv cannot be read as a table"),
     (BOTH + "--conditions {tmp}/t.csv", {"t.csv": b"rain\n1\n"}, "has no column kind"),
     (BOTH + "--conditions {tmp}/t.csv", {"t.csv": b"rain,kind\n\n1,snow\n"}, "t.csv, line 3, column kind: snow is not among"),
     (BOTH + "--conditions {tmp}/t.csv", {"t.csv": b"rain,kind\nmuch,wet\n"}, "much is no finite number"),
     (BOTH + "--conditions {tmp}/t.csv", {"t.csv": b"rain,kind\n1e30,wet\n"}, "deviations from the mean of training"),
-    (BOTH + "--beside {tmp}/b.npy", {"b.npy": saved(MASKS[:, :4])}, "b.npy are 1x4x8 but"),
-    (BOTH + "--beside {tmp}/b.npy", {"b.npy": saved(MASKS[9:])}, "holds the class 7 but training saw those below 2"),
-    (BOTH + "--beside {tmp}/b.npy", {"b.npy": saved(MASKS[:1].astype(np.float32) / 2)}, "are float32 but"),
+    (BOTH + "--cond-image {tmp}/b.npy", {"b.npy": saved(MASKS[:, :4])}, "b.npy are 1x4x8 but"),
+    (BOTH + "--cond-image {tmp}/b.npy", {"b.npy": saved(MASKS[9:])}, "holds the class 7 but training saw those below 2"),
+    (BOTH + "--cond-image {tmp}/b.npy", {"b.npy": saved(MASKS[:1].astype(np.float32) / 2)}, "are float32 but"),
     (BOTH + "--fill-nodata {tmp}/b.npy", {"b.npy": saved(MASKS[:1, :4])}, "give a mask of that size"),
     (BOTH + "--fill-nodata {tmp}/b.npy", {"b.npy": b"x"}, "b.npy cannot be read as arrays"),
     (BOTH + "--format png", {}, "PNG files hold"),

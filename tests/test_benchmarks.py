@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from benchmarks import asked, law, measure, radar, rain, sampling, train_step, warmstart_images
+from benchmarks import conditions, law, measure, radar, rain, sampling, train_step, warmstart_images
 from benchmarks.measure import Settings
 from PIL import Image
 
-from pixelpath import noise
-from pixelpath.commands.evaluations import Curve, Point
+from pixelpath import randomness
 from pixelpath.networks.encoder import Encoder
 from pixelpath.recipes.sizes import NANO
+from pixelpath.runs.curves import Curve, Point
 
 SMALLEST = Settings(batch=4, device="cpu", threads=1, repeats=1, calls=1, steps=2)
 
@@ -98,7 +98,7 @@ def test_rain_is_measured_cut_and_noised_as_its_definitions_say() -> None:
     assert [found[f"{what} {part}"] for what in ("pixel", "maximum") for part in rain.QUANTILES] == pytest.approx([1.0] * 4)
     assert found["spectrum"] == pytest.approx(math.log(4))
     assert found["beyond pixel 0.99"] == pytest.approx(float((2 * rates > rates.flatten().kthvalue(50688).values).sum()) / 512)
-    drawn = rain.Model("heavy", False, freedom=8.0).noise(noise.generators(range(4000)))
+    drawn = rain.Model("heavy", False, freedom=8.0).noise(randomness.generators(range(4000)))
     assert float(drawn.square().mean()) == pytest.approx(1, rel=0.03)
     energy = drawn.square().flatten(1).mean(1) * 8 / 6
     assert float(energy.quantile(0.9)) == pytest.approx(scipy.stats.f(256, 8).ppf(0.9), rel=0.05)
@@ -126,7 +126,7 @@ def test_radar_study_runs_and_goes_on_where_it_stopped(tmp_path: Path, monkeypat
 
 def curve(*points: tuple[float, float]) -> Curve:
     """A curve of (evaluations, distance)."""
-    made = tuple(Point(1, evaluations, distance, distance, 1.0) for evaluations, distance in points)
+    made = tuple(Point(1, nfe, distance, distance, 1.0) for nfe, distance in points)
     return Curve("made", "run", "recipe", 1, "pixels", 0.1, 10, made, {})
 
 
@@ -163,16 +163,16 @@ def test_images_of_the_known_law_have_it_and_others_are_told_apart() -> None:
 
 def test_samples_are_held_against_what_was_asked(tmp_path: Path) -> None:
     (tmp_path / "asked.csv").write_text("light\n-2\n0\n")
-    rates = np.array([0.0, 1.0 - asked.FLOOR, 0.0, 1.0 - asked.FLOOR])[:, None, None, None]
+    rates = np.array([0.0, 1.0 - conditions.FLOOR, 0.0, 1.0 - conditions.FLOOR])[:, None, None, None]
     np.save(tmp_path / "made.npy", np.broadcast_to(rates, (4, 1, 2, 2)))
-    found = asked.rain(tmp_path / "asked.csv", tmp_path / "made.npy")
+    found = conditions.rain(tmp_path / "asked.csv", tmp_path / "made.npy")
     assert found == {"correlation": pytest.approx(1), "median made for asked": {"-2": pytest.approx(-2), "0": pytest.approx(0)}}
     for place in range(2):
         sprite = np.zeros((4, 4, 4), np.uint8)
         sprite[: 2 + place, :, 3] = 255
         (tmp_path / "sprites").mkdir(exist_ok=True)
         Image.fromarray(sprite).save(tmp_path / "sprites" / f"{place:06d}.png")
-    asked.write_masks(tmp_path / "sprites", tmp_path / "masks")
-    same = asked.sprites(tmp_path / "masks", tmp_path / "sprites")
+    conditions.write_masks(tmp_path / "sprites", tmp_path / "masks")
+    same = conditions.sprites(tmp_path / "masks", tmp_path / "sprites")
     assert same["own mask"]["mean"] == 1
     assert same["another's mask"]["mean"] == pytest.approx(2 / 3)

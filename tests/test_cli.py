@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from pixelpath import cli
-from pixelpath.commands import train as train_module
 from pixelpath.commands.settings import pick
-from pixelpath.data.views import SMALL
-from pixelpath.models.scalings import Preconditioned
+from pixelpath.data.augment import SMALL
+from pixelpath.models.preconditioning import EDMPreconditioning
 from pixelpath.noise import EDMWeight, FlatWeight, GridLogNormal, GridWeight, LogNormal
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.representation import InterpolatedTemperature, RepresentationLearning
@@ -22,8 +21,9 @@ from pixelpath.recipes import sizes
 from pixelpath.recipes.recipe import Precision, Recipe
 from pixelpath.recipes.rows import table
 from pixelpath.recipes.sizes import Stack
+from pixelpath.runs import train as train_module
 from pixelpath.training.optimizer import Constant, Steps
-from tests.commands.application import call
+from tests.application import call
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_run_may_be_called_like_a_recipe(parsed: Any) -> None:
 
 def test_plain_settings(parsed: Any) -> None:
     words = (
-        "--steps 7 --optimizer.clip None --data.resize 16 24 --objective.noise.highest 40 --precision bfloat16 --no-conditional"
+        "--steps 7 --optimizer.clip None --data.resize 16 24 --objective.noise.sigma_max 40 --precision bfloat16 --no-conditional"
     )
     row, recipe = table()["digits-diffusion"], parsed("digits-diffusion", "--out", "x", *words.split())["recipe"]
     expected = replace(
@@ -143,12 +143,12 @@ def test_settings_of_several_types(parsed: Any) -> None:
     assert objective("--objective.weight", "edm", "--objective.weight.limit", "7").weight == EDMWeight(limit=7.0)
     assert objective("--objective.weight.count", "640").weight == GridWeight(640)
     assert objective("--objective.weight", "flat").weight == FlatWeight()
-    drawn = objective("--objective.draw", "log-normal", "--objective.draw.deviation", "2").draw
-    assert drawn == LogNormal(row.objective.draw.mean, 2.0)  # the mean belongs to the recipe, whatever the type of draw
+    drawn = objective("--objective.draw", "log-normal", "--objective.draw.p-std", "2").draw
+    assert drawn == LogNormal(row.objective.draw.p_mean, 2.0)  # the mean belongs to the recipe, whatever the type of draw
     assert chosen("--schedule", "constant").schedule == Constant(row.schedule.warmup)
     steps = chosen("--schedule", "steps", "--schedule.borders", "10", ".5", "20", ".1").schedule
     assert steps == Steps(row.schedule.warmup, ((10, 0.5), (20, 0.1)))
-    assert chosen("--scalings", "preconditioned", "--scalings.boundary", ".1").scalings == Preconditioned(0.5, 0.1)
+    assert chosen("--preconditioning", "edm", "--preconditioning.boundary", ".1").preconditioning == EDMPreconditioning(0.5, 0.1)
 
 
 def test_settings_of_stage_one(parsed: Any) -> None:

@@ -18,8 +18,8 @@ pytest.importorskip("diffusers", reason="the example is about its networks: pip 
 from examples import foreign_model
 
 from pixelpath.interop.denoisers import from_diffusers
-from pixelpath.recipes.families import FAMILIES, Known
-from pixelpath.recipes.fit_start import fit_start
+from pixelpath.runs.families import FAMILIES, Known
+from pixelpath.runs.fit_start import fit_start
 from pixelpath.starts.gaussian import MomentGaussian, fit_gaussian
 from pixelpath.types import Images
 
@@ -27,9 +27,9 @@ from pixelpath.types import Images
 class Exact(nn.Module):
     """The noise that a perfect network would find in digits, if these were a Gaussian; it counts how often it is asked."""
 
-    def __init__(self, law: MomentGaussian, alphas_cumprod: Tensor) -> None:
+    def __init__(self, density: MomentGaussian, alphas_cumprod: Tensor) -> None:
         super().__init__()
-        self.law, self.alphas_cumprod, self.calls = law, alphas_cumprod.double(), 0
+        self.density, self.alphas_cumprod, self.calls = density, alphas_cumprod.double(), 0
 
     def forward(self, seen: Images, level: Tensor, class_labels: None, return_dict: bool) -> tuple[Images]:
         self.calls += 1
@@ -37,7 +37,7 @@ class Exact(nn.Module):
         below = level.double().floor().long().clamp(max=len(steps) - 2)
         sigma = torch.lerp(steps[below], steps[below + 1], level.double() - below).exp()
         noisy = seen.double() * (1 + sigma**2).sqrt().view(-1, 1, 1, 1)
-        return (((noisy - self.law.denoise(noisy, sigma)) / sigma.view(-1, 1, 1, 1)).to(seen),)
+        return (((noisy - self.density.denoise(noisy, sigma)) / sigma.view(-1, 1, 1, 1)).to(seen),)
 
 
 def by_eigenvalues(first: Images, second: Images) -> float:
@@ -61,16 +61,16 @@ def test_measured_distance_of_shifted_images_is_the_square_of_the_shift() -> Non
     """All 64 pixels moved by 0.2 of [-1, 1] are 0.1 of [0, 1] away: 64 x 0.01; half of the seeds lie as far on the other side."""
     known = foreign_model.digits()
     same = Known(known.training, known.training)
-    asked: list[range] = []
+    condition: list[range] = []
 
     def shifted(seeds: Sequence[int], steps: int) -> Images:
         assert isinstance(seeds, range)
-        asked.append(seeds)
+        condition.append(seeds)
         return known.training + (0.2 if seeds[0] else 0.4)
 
     assert foreign_model.measured(shifted, 9, same, 2) == "17 evaluations, distance 1.6000 (2.5600, 0.6400)"
-    assert [len(seeds) for seeds in asked] == [1198, 1198]
-    assert all(first[-1] < second[0] for first, second in pairwise(asked))
+    assert [len(seeds) for seeds in condition] == [1198, 1198]
+    assert all(first[-1] < second[0] for first, second in pairwise(condition))
 
 
 def test_printed_evaluations_are_those_of_the_network_and_its_warm_samples_are_nearer() -> None:
@@ -108,5 +108,5 @@ def test_training_is_seeded_and_a_saved_network_comes_back(tmp_path: Path) -> No
     with torch.no_grad():
         assert torch.equal(denoiser(noisy, sigma), opened(noisy, sigma))
     kept = math.prod(1 - (1e-4 + (0.02 - 1e-4) * step / 999) for step in range(1000))
-    assert opened.noise.highest == pytest.approx(math.sqrt((1 - kept) / kept), rel=1e-4)
-    assert opened.noise.lowest == pytest.approx(math.sqrt(1e-4 / (1 - 1e-4)), rel=1e-3)
+    assert opened.noise.sigma_max == pytest.approx(math.sqrt((1 - kept) / kept), rel=1e-4)
+    assert opened.noise.sigma_min == pytest.approx(math.sqrt(1e-4 / (1 - 1e-4)), rel=1e-3)

@@ -10,22 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelpath import noise
-from pixelpath.models.scalings import Preconditioned
-from pixelpath.noise import (
-    EDMWeight,
-    FlatWeight,
-    Gap,
-    GridLogNormal,
-    GridWeight,
-    InverseGap,
-    LogNormal,
-    LogUniform,
-    NoiseRange,
-    RelativeGap,
-    SmoothGap,
-    StagedGap,
-)
+from pixelpath import randomness
+from pixelpath.models.preconditioning import EDMPreconditioning
+from pixelpath.noise import EDMWeight, FlatWeight, GridLogNormal, GridWeight, LogNormal, LogUniform, NoiseRange
+from pixelpath.objectives.pairs import Gap, InverseGap, RelativeGap, SmoothGap, StagedGap
 
 ranges = st.builds(
     NoiseRange,
@@ -37,23 +25,23 @@ ranges = st.builds(
 
 @given(ranges, st.integers(1, 200))
 def test_steps_fall_strictly_from_highest_to_zero(levels: NoiseRange, count: int) -> None:
-    steps = levels.steps(count)
+    steps = levels.sigmas(count)
     assert len(steps) == count + 1
     assert bool((steps[:-1] > steps[1:]).all())
-    assert float(steps[0]) == pytest.approx(levels.highest * levels.shift)
+    assert float(steps[0]) == pytest.approx(levels.sigma_max * levels.shift)
     assert float(steps[-1]) == 0
     if count > 1:
-        assert float(steps[-2]) == pytest.approx(levels.lowest * levels.shift)
+        assert float(steps[-2]) == pytest.approx(levels.sigma_min * levels.shift)
 
 
 @given(ranges, st.integers(2, 50), st.floats(0.2, 0.99))
 def test_steps_from_a_lower_start(levels: NoiseRange, count: int, share: float) -> None:
-    start = levels.highest * levels.shift * share
-    steps = levels.steps(count, start)
+    start = levels.sigma_max * levels.shift * share
+    steps = levels.sigmas(count, start)
     assert float(steps[0]) == pytest.approx(start)
-    assert float(steps[-2]) == pytest.approx(levels.lowest * levels.shift)
-    lower = NoiseRange(levels.lowest, start / levels.shift, levels.shift)
-    assert torch.allclose(steps, lower.steps(count))
+    assert float(steps[-2]) == pytest.approx(levels.sigma_min * levels.shift)
+    lower = NoiseRange(levels.sigma_min, start / levels.shift, levels.shift)
+    assert torch.allclose(steps, lower.sigmas(count))
 
 
 def test_grid_is_even_in_the_seventh_root() -> None:
@@ -66,8 +54,8 @@ def test_grid_is_even_in_the_seventh_root() -> None:
 
 def test_shift_of_a_resolution() -> None:
     levels = NoiseRange().for_resolution(256.0)
-    assert levels.steps(1).tolist() == [320.0, 0.0]
-    assert torch.allclose(levels.steps(5), 4 * NoiseRange().steps(5))
+    assert levels.sigmas(1).tolist() == [320.0, 0.0]
+    assert torch.allclose(levels.sigmas(5), 4 * NoiseRange().sigmas(5))
     assert levels.for_resolution(256.0) == levels
     assert torch.equal(levels.grid(5), NoiseRange().grid(5))
 
@@ -80,12 +68,12 @@ def test_impossible_ranges(lowest: float, highest: float, shift: float) -> None:
 
 def test_impossible_steps() -> None:
     with pytest.raises(ValueError, match="at least 1 step"):
-        NoiseRange().steps(0)
+        NoiseRange().sigmas(0)
     with pytest.raises(ValueError, match="at least 2 levels"):
         NoiseRange().grid(1)
     for start in (0.0005, 41.0):
         with pytest.raises(ValueError, match="cannot start"):
-            NoiseRange(shift=0.5).steps(4, start)
+            NoiseRange(shift=0.5).sigmas(4, start)
 
 
 def test_nearest_is_nearest() -> None:
@@ -99,7 +87,7 @@ def test_edm_weight_undoes_the_output_scaling() -> None:
     """With EDM's scalings the weighted error of the estimate is the plain error of the network: weight out^2 = 1."""
     levels = NoiseRange(shift=0.25)
     sigma = levels.grid(20)
-    out = Preconditioned(0.4)(sigma * levels.shift).out
+    out = EDMPreconditioning(0.4)(sigma * levels.shift).out
     assert torch.allclose(EDMWeight(0.4)(sigma, levels) * out**2, torch.ones_like(sigma))
     assert float(EDMWeight(0.4, limit=100.0)(sigma, levels).max()) == 100
 
@@ -117,7 +105,7 @@ def test_flat_weight_is_one() -> None:
 
 
 COUNT = 8000
-SOURCES = [noise.seed_of(1, number) for number in range(COUNT)]
+SOURCES = [randomness.seed_of(1, number) for number in range(COUNT)]
 EVEN = (torch.arange(COUNT, dtype=torch.float64) + 0.5) / COUNT
 
 
@@ -127,18 +115,18 @@ def furthest(draws: torch.Tensor, quantiles: torch.Tensor) -> float:
 
 
 def test_log_normal_draws() -> None:
-    sigma = LogNormal(-0.4, 1.1)(noise.generators(SOURCES), NoiseRange(1e-9, 1e9)).double()
+    sigma = LogNormal(-0.4, 1.1)(randomness.generators(SOURCES), NoiseRange(1e-9, 1e9)).double()
     law = NormalDist(-0.4, 1.1)
     assert furthest(torch.tensor([law.cdf(math.log(value)) for value in sigma]), EVEN) < 1.63 / COUNT**0.5
-    standard = noise.normal(noise.generators(SOURCES), ()).double()
+    standard = randomness.normal(randomness.generators(SOURCES), ()).double()
     assert torch.allclose((sigma.log() + 0.4) / 1.1, standard, atol=1e-5)
-    narrow = LogNormal(-0.4, 1.1)(noise.generators(SOURCES[:200]), NoiseRange(0.5, 2.0))
+    narrow = LogNormal(-0.4, 1.1)(randomness.generators(SOURCES[:200]), NoiseRange(0.5, 2.0))
     assert float(narrow.min()) == 0.5
     assert float(narrow.max()) == 2.0
 
 
 def test_log_uniform_draws() -> None:
-    sigma = LogUniform(0.01, 10.0)(noise.generators(SOURCES), NoiseRange()).double()
+    sigma = LogUniform(0.01, 10.0)(randomness.generators(SOURCES), NoiseRange()).double()
     assert furthest(sigma.log10() / 3 + 2 / 3, EVEN) < 1.63 / COUNT**0.5
     assert 0.01 <= float(sigma.min()) < 0.0101 < 9.9 < float(sigma.max()) <= 10.0
 
@@ -146,27 +134,27 @@ def test_log_uniform_draws() -> None:
 def test_grid_log_normal_draws_are_levels() -> None:
     levels = NoiseRange()
     sources = SOURCES[:500]
-    sigma = GridLogNormal(-1.2, 1.6, 40)(noise.generators(sources), levels)
-    plain = LogNormal(-1.2, 1.6)(noise.generators(sources), levels)
+    sigma = GridLogNormal(-1.2, 1.6, 40)(randomness.generators(sources), levels)
+    plain = LogNormal(-1.2, 1.6)(randomness.generators(sources), levels)
     grid = levels.grid(40).float()
     assert torch.equal(sigma, grid[(grid[None] - plain[:, None]).abs().argmin(1)])
 
 
-@pytest.mark.parametrize("draw", [noise.normal, noise.uniform])
+@pytest.mark.parametrize("draw", [randomness.normal, randomness.uniform])
 def test_what_an_image_draws_does_not_depend_on_its_neighbours(draw) -> None:
-    seeds = [noise.seed_of(5, 3, position) for position in range(10)]
-    ten = draw(noise.generators(seeds), (1, 4, 4))
-    three = draw(noise.generators(seeds[6:9]), (1, 4, 4))
+    seeds = [randomness.seed_of(5, 3, position) for position in range(10)]
+    ten = draw(randomness.generators(seeds), (1, 4, 4))
+    three = draw(randomness.generators(seeds[6:9]), (1, 4, 4))
     assert torch.equal(ten[7], three[1])
     assert len({row.sum().item() for row in ten}) == 10
 
 
 def test_seeds_are_fixed_and_differ() -> None:
-    assert noise.seed_of(1, 2, 3) == 1517167407554927345
-    seeds = {noise.seed_of(run, step, image) for run in range(10) for step in range(10) for image in range(20)}
+    assert randomness.seed_of(1, 2, 3) == 1517167407554927345
+    seeds = {randomness.seed_of(run, step, image) for run in range(10) for step in range(10) for image in range(20)}
     assert len(seeds) == 2000
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert noise.seed_of(1, 23) != noise.seed_of(12, 3)
+    assert randomness.seed_of(1, 23) != randomness.seed_of(12, 3)
 
 
 SIGMAS = torch.tensor([0.002, 0.01, 0.3, 1.0, 7.0, 80.0])
@@ -194,7 +182,7 @@ def test_the_gap_is_the_same_share_of_any_run() -> None:
 def test_lower_levels_approach_the_upper_ones(gap: Gap) -> None:
     noise = NoiseRange()
     lowers = torch.stack([gap(SIGMAS, noise, step) for step in range(0, 101, 5)])
-    assert bool((lowers >= noise.lowest).all())
+    assert bool((lowers >= noise.sigma_min).all())
     assert bool((lowers <= SIGMAS).all())
     assert bool((lowers[1:] >= lowers[:-1]).all())
     assert bool((lowers[-1, 1:] > lowers[0, 1:]).all())
@@ -233,18 +221,18 @@ def test_weights_of_pairs() -> None:
 def test_levels_to_visit() -> None:
     """The grid but for its lowest level, where there is nothing to see."""
     noise = NoiseRange(shift=0.5)
-    assert noise.visits(1).tolist() == [40.0, 0.0]
+    assert noise.consistency_sigmas(1).tolist() == [40.0, 0.0]
     middle = ((80 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7
-    assert noise.visits(2).tolist() == pytest.approx([40.0, middle / 2, 0.0])
-    assert len(noise.visits(8)) == 9
+    assert noise.consistency_sigmas(2).tolist() == pytest.approx([40.0, middle / 2, 0.0])
+    assert len(noise.consistency_sigmas(8)) == 9
     with pytest.raises(ValueError, match="at least 1 step"):
-        noise.visits(0)
+        noise.consistency_sigmas(0)
 
 
 @pytest.mark.parametrize("draw", [LogNormal(-1.2, 1.6), GridLogNormal(0.3, 1.2, 4000), LogUniform(0.01, 10.0)])
 def test_the_share_of_draws_below_a_level(draw: LogNormal | GridLogNormal | LogUniform) -> None:
     """That of 20,000 draws, to four deviations of a share."""
-    sigma = draw(noise.generators(range(20_000)), NoiseRange(1e-4, 1e4))
+    sigma = draw(randomness.generators(range(20_000)), NoiseRange(1e-4, 1e4))
     for level in (0.02, 0.3, 1.0, 5.0):
         share = draw.below(level)
         assert float((sigma < level).double().mean()) == pytest.approx(
@@ -259,7 +247,7 @@ def test_the_share_of_draws_below_a_level(draw: LogNormal | GridLogNormal | LogU
     [
         (lambda: LogNormal(math.nan), "a finite mean with a positive deviation, got nan"),
         (lambda: LogNormal(0.0, 0.0), "a positive deviation, got 0.0 and 0.0"),
-        (lambda: GridLogNormal(0.0, -1.0), "choose another --objective.draw.mean"),
+        (lambda: GridLogNormal(0.0, -1.0), "choose another --objective.draw.p-mean"),
         (lambda: LogUniform(0.0, 1.0), "between a positive one and a higher one"),
         (lambda: LogUniform(2.0, 1.0), "got 2.0 and 1.0"),
     ],

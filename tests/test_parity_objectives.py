@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from pixelpath.interop import official
 from pixelpath.models.denoiser import Denoiser
+from pixelpath.models.preconditioning import EDMPreconditioning, Preconditioning, XPrediction
 from pixelpath.models.representation import Representation
-from pixelpath.models.scalings import Clean, Preconditioned, Scalings
-from pixelpath.noise import GridWeight, NoiseRange, StagedGap
+from pixelpath.noise import GridWeight, NoiseRange
 from pixelpath.objectives.consistency import Consistency, Pairs
 from pixelpath.objectives.contrast import info_nce
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.features import ContrastiveFeatures, NoFeatures
+from pixelpath.objectives.pairs import StagedGap
 from pixelpath.objectives.representation import (
     ConstantTemperature,
     Curriculum,
@@ -91,10 +92,14 @@ def test_stage_one(parity: Path, results: dict[str, Any], case: str, temperature
     check_gradients(student, result, tensors, case)
 
 
-@pytest.mark.parametrize(("case", "scalings"), [("x0", Clean()), ("edm", Preconditioned(boundary=0.002 * NOISE.shift))])
-def test_diffusion(parity: Path, results: dict[str, Any], case: str, scalings: Scalings) -> None:
+@pytest.mark.parametrize(
+    ("case", "preconditioning"), [("x0", XPrediction()), ("edm", EDMPreconditioning(boundary=0.002 * NOISE.shift))]
+)
+def test_diffusion(parity: Path, results: dict[str, Any], case: str, preconditioning: Preconditioning) -> None:
     tensors, result = vectors(parity, "denoise_step"), results[f"denoise.{case}"]
-    student = official.load(parity / "weights_epg.safetensors", encoder_heads=4, decoder_heads=4, scalings=scalings).train()
+    student = official.load(
+        parity / "weights_epg.safetensors", encoder_heads=4, decoder_heads=4, preconditioning=preconditioning
+    ).train()
     assert isinstance(student, Denoiser)
     index = NOISE.nearest(tensors["sigmas"], 1280)
     assert torch.equal(index, tensors["idx"])
@@ -127,9 +132,13 @@ def test_consistency(
     """The reference's targets come from a second network here; in stage 0 they are the clean images."""
     tensors, result = vectors(parity, "consis_step"), results[f"consis.{case}"]
     step = result["step"]
-    scalings = Preconditioned(boundary=NOISE.lowest * NOISE.shift)
-    student = official.load(parity / "weights_epg.safetensors", encoder_heads=4, decoder_heads=4, scalings=scalings).train()
-    teacher = official.load(parity / "weights_epg_target.safetensors", encoder_heads=4, decoder_heads=4, scalings=scalings)
+    preconditioning = EDMPreconditioning(boundary=NOISE.sigma_min * NOISE.shift)
+    student = official.load(
+        parity / "weights_epg.safetensors", encoder_heads=4, decoder_heads=4, preconditioning=preconditioning
+    ).train()
+    teacher = official.load(
+        parity / "weights_epg_target.safetensors", encoder_heads=4, decoder_heads=4, preconditioning=preconditioning
+    )
     frozen = official.load(parity / "weights_rcm_online.safetensors", encoder_heads=4).requires_grad_(False)
     assert isinstance(frozen, Representation)
     objective = Consistency(NOISE, gap, features=features)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from pixelpath.interop import official
 from pixelpath.models.denoiser import Denoiser
-from pixelpath.models.scalings import Preconditioned
+from pixelpath.models.preconditioning import EDMPreconditioning
 from pixelpath.sampling.guidance import clip, guide
-from pixelpath.sampling.samplers import Levels, ancestral, churn, euler, heun
+from pixelpath.sampling.samplers import SigmaSchedule, euler, euler_ancestral, heun, heun_stochastic
 from pixelpath.types import Denoise, Images, Noise
 from tests.agreement import largest, norm, vectors
 
@@ -32,7 +32,7 @@ def tensors(parity: Path) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def levels(parity: Path) -> dict[int, Tensor]:
+def sigmas(parity: Path) -> dict[int, Tensor]:
     scalars = vectors(parity, "scalars")
     return {count: scalars[f"sampler_sigmas_n{count}_h32"] for count in (2, 8, 32)}
 
@@ -42,22 +42,22 @@ def denoiser(parity: Path) -> Denoiser:
     return read(parity, None)
 
 
-def read(parity: Path, scalings: Preconditioned | None) -> Denoiser:
+def read(parity: Path, preconditioning: EDMPreconditioning | None) -> Denoiser:
     path = parity / "weights_epg.safetensors"
-    model = official.load(path, encoder_heads=4, decoder_heads=4, scalings=scalings).requires_grad_(False)
+    model = official.load(path, encoder_heads=4, decoder_heads=4, preconditioning=preconditioning).requires_grad_(False)
     assert isinstance(model, Denoiser)
     return model
 
 
-def guided(denoiser: Denoiser, labels: Tensor, scale: float, between: tuple[float, float] = INTERVAL) -> Denoise:
-    return clip(guide(denoiser.bind(labels), denoiser.bind(None), scale, between), -1.0, 1.0)
+def guided(denoiser: Denoiser, labels: Tensor, scale: float, interval: tuple[float, float] = INTERVAL) -> Denoise:
+    return clip(guide(denoiser.bind(labels), denoiser.bind(None), scale, interval), -1.0, 1.0)
 
 
 @pytest.mark.parametrize("sampler", [euler, heun])
-def test_trajectory(denoiser: Denoiser, tensors: dict[str, Tensor], levels: dict[int, Tensor], sampler) -> None:
+def test_trajectory(denoiser: Denoiser, tensors: dict[str, Tensor], sigmas: dict[int, Tensor], sampler) -> None:
     denoise = guided(denoiser, tensors["y"], 2.5)
     states = tensors[f"{sampler.__name__}8_cfg2.5_interval_traj"].split(IMAGES)
-    falling = levels[8]
+    falling = sigmas[8]
     x = start = tensors["noise_xT_unit"] * falling[0]
     assert len(states) == len(falling) - 1
     for number, (before, after) in enumerate(itertools.pairwise((start, *states))):
@@ -69,7 +69,7 @@ def test_trajectory(denoiser: Denoiser, tensors: dict[str, Tensor], levels: dict
 
 
 @pytest.mark.parametrize(
-    ("case", "count", "scale", "between"),
+    ("case", "count", "scale", "interval"),
     [
         ("heun8_nocfg", 8, 1.0, INTERVAL),
         ("heun8_cfg1.5_allsigmas", 8, 1.5, (0.0, 1e9)),
@@ -79,18 +79,18 @@ def test_trajectory(denoiser: Denoiser, tensors: dict[str, Tensor], levels: dict
 def test_heun(
     denoiser: Denoiser,
     tensors: dict[str, Tensor],
-    levels: dict[int, Tensor],
+    sigmas: dict[int, Tensor],
     case: str,
     count: int,
     scale: float,
-    between: tuple[float, float],
+    interval: tuple[float, float],
 ) -> None:
-    denoise = guided(denoiser, tensors["y"], scale, between)
-    images = heun(denoise, tensors["noise_xT_unit"] * levels[count][0], levels[count])
+    denoise = guided(denoiser, tensors["y"], scale, interval)
+    images = heun(denoise, tensors["noise_xT_unit"] * sigmas[count][0], sigmas[count])
     assert norm(images, tensors[case]) < TOLERANCE
 
 
-def test_evaluations_of_heun(denoiser: Denoiser, tensors: dict[str, Tensor], levels: dict[int, Tensor]) -> None:
+def test_evaluations_of_heun(denoiser: Denoiser, tensors: dict[str, Tensor], sigmas: dict[int, Tensor]) -> None:
     """The published count for 32 levels, of which 6 are guided: 62 evaluations with a label and 12 without."""
     calls: list[bool] = []
 
@@ -101,13 +101,13 @@ def test_evaluations_of_heun(denoiser: Denoiser, tensors: dict[str, Tensor], lev
 
         return denoise
 
-    heun(guide(counted(True), counted(False), 2.5, INTERVAL), tensors["noise_xT_unit"], levels[32])
+    heun(guide(counted(True), counted(False), 2.5, INTERVAL), tensors["noise_xT_unit"], sigmas[32])
     assert (calls.count(True), calls.count(False)) == (62, 12)
 
 
-def test_preconditioned(parity: Path, tensors: dict[str, Tensor], levels: dict[int, Tensor]) -> None:
-    denoise = guided(read(parity, Preconditioned(boundary=0.002 * SHIFT)), tensors["y"], 1.0)
-    images = heun(denoise, tensors["noise_xT_unit"] * levels[8][0], levels[8])
+def test_preconditioned(parity: Path, tensors: dict[str, Tensor], sigmas: dict[int, Tensor]) -> None:
+    denoise = guided(read(parity, EDMPreconditioning(boundary=0.002 * SHIFT)), tensors["y"], 1.0)
+    images = heun(denoise, tensors["noise_xT_unit"] * sigmas[8][0], sigmas[8])
     assert norm(images, tensors["heun8_edm"]) < TOLERANCE
     one_step = torch.tensor([80.0 * SHIFT, 0.0])
     assert largest(euler(denoise, tensors["noise_xT_unit"] * one_step[0], one_step), tensors["onestep_edm"]) < TOLERANCE
@@ -118,15 +118,15 @@ def fixed_noise(tensors: dict[str, Tensor]) -> Noise:
     return lambda: next(draws)
 
 
-def test_ancestral(denoiser: Denoiser, tensors: dict[str, Tensor], levels: dict[int, Tensor]) -> None:
+def test_ancestral(denoiser: Denoiser, tensors: dict[str, Tensor], sigmas: dict[int, Tensor]) -> None:
     denoise = guided(denoiser, tensors["y"], 1.0)
-    images = ancestral(denoise, tensors["noise_xT_unit"] * levels[8][0], levels[8], fixed_noise(tensors))
+    images = euler_ancestral(denoise, tensors["noise_xT_unit"] * sigmas[8][0], sigmas[8], fixed_noise(tensors))
     assert largest(images, tensors["euler_ancestral8"]) < TOLERANCE
 
 
-def test_churn(denoiser: Denoiser, tensors: dict[str, Tensor], levels: dict[int, Tensor]) -> None:
+def test_churn(denoiser: Denoiser, tensors: dict[str, Tensor], sigmas: dict[int, Tensor]) -> None:
     """The reference's last step is one of Euler although it does not end in 0; below 0.05 no noise is added."""
     denoise = guided(denoiser, tensors["y"], 1.0)
-    falling: Levels = levels[8]
-    images = churn(denoise, tensors["noise_xT_unit"] * falling[0], falling[:-1], fixed_noise(tensors))
+    falling: SigmaSchedule = sigmas[8]
+    images = heun_stochastic(denoise, tensors["noise_xT_unit"] * falling[0], falling[:-1], fixed_noise(tensors))
     assert largest(euler(denoise, images, falling[-2:]), tensors["edm_sde8_churn40"]) < TOLERANCE

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pixelpath.models.scalings import Clean, Preconditioned, noise_coordinate
+from pixelpath.models.preconditioning import EDMPreconditioning, XPrediction, noise_coordinate
 from pixelpath.networks.layers import sinusoids
-from pixelpath.noise import GridWeight, NoiseRange, StagedGap
+from pixelpath.noise import GridWeight, NoiseRange
+from pixelpath.objectives.pairs import StagedGap
 from pixelpath.objectives.representation import Curriculum, InterpolatedTemperature
 from tests.agreement import each, largest, vectors
 
@@ -35,7 +36,7 @@ def test_training_grid(scalars: dict[str, Tensor], count: int) -> None:
 @pytest.mark.parametrize("count", [2, 8, 32])
 def test_levels_of_sampling(scalars: dict[str, Tensor], count: int, pixels: float) -> None:
     """The reference's are computed in float32, ours in float64."""
-    levels = NOISE.for_resolution(pixels).steps(count)
+    levels = NOISE.for_resolution(pixels).sigmas(count)
     assert each(levels[:-1], scalars[f"sampler_sigmas_n{count}_h{pixels:g}"]) < 2e-6
 
 
@@ -55,10 +56,10 @@ def test_grid_weight(scalars: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("pixels", [32.0, 64.0, 256.0])
 def test_consistency_scalings(scalars: dict[str, Tensor], pixels: float) -> None:
     shift = pixels / 64
-    factors = Preconditioned(boundary=0.002 * shift)(scalars["sigma_probe"] * shift)
+    factors = EDMPreconditioning(boundary=0.002 * shift)(scalars["sigma_probe"] * shift)
     for name, factor in (("skip", factors.skip), ("out", factors.out), ("in", factors.input)):
         assert each(factor, scalars[f"scalings_h{pixels:g}.c_{name}"]) < 1e-6
-    assert each(Clean()(scalars["sigma_probe"] * shift).input, scalars[f"scalings_h{pixels:g}.c_in"]) < 1e-6
+    assert each(XPrediction()(scalars["sigma_probe"] * shift).input, scalars[f"scalings_h{pixels:g}.c_in"]) < 1e-6
 
 
 def test_noise_coordinate(scalars: dict[str, Tensor]) -> None:

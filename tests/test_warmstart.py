@@ -25,20 +25,20 @@ from torch import Tensor
 
 from pixelpath.evaluation.certificate import Certificate, certify
 from pixelpath.evaluation.tails import tail_gate
-from pixelpath.noise import generators, seed_of
-from pixelpath.recipes import families
-from pixelpath.recipes.families import Known
-from pixelpath.recipes.fit_start import fit_start
+from pixelpath.randomness import generators, seed_of
+from pixelpath.runs import families
+from pixelpath.runs.families import Known
+from pixelpath.runs.fit_start import fit_start
 from pixelpath.sampling.checks import check_residual, noised, residual_energy
-from pixelpath.sampling.samplers import ancestral, heun
+from pixelpath.sampling.samplers import euler_ancestral, heun
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
 from pixelpath.starts.simple import Naive
-from pixelpath.starts.start import Law
+from pixelpath.starts.start import Density
 from pixelpath.starts.student import fit_student
 from pixelpath.starts.warm import WarmStart
 from pixelpath.types import Images, Labels, Sigmas
-from tests.starts.laws import score_gap
+from tests.starts.densities import score_gap
 from tests.starts.test_student import convolved, single
 
 
@@ -56,7 +56,7 @@ class Scale:
 
 
 FAST, FULL = Scale(1, 0.3), Scale(3, 1.0)
-SCALES = pytest.mark.parametrize("scale", [FAST, pytest.param(FULL, marks=pytest.mark.full)], ids=["fast", "full"])
+SCALES = pytest.mark.parametrize("guidance", [FAST, pytest.param(FULL, marks=pytest.mark.full)], ids=["fast", "full"])
 TARGETS = [targets.modes, targets.sixteen, targets.digits, targets.student, targets.spiral]
 
 
@@ -80,7 +80,7 @@ def test_the_oracle_is_the_slope_of_the_density(target: Callable[[], Target]) ->
     points = found.sample(6, seed=1)
     for sigma in (0.05, 1.0, 20.0):
         noisy = points + sigma * torch.randn_like(points)
-        assert score_gap(cast(Law, found), noisy, torch.tensor(sigma, dtype=torch.float64)) < 1e-10
+        assert score_gap(cast(Density, found), noisy, torch.tensor(sigma, dtype=torch.float64)) < 1e-10
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -97,16 +97,16 @@ def test_the_oracle_has_the_least_error_on_samples_of_the_target(target: Callabl
 
 def test_the_noised_student_density_to_radius_400_by_three_quadratures() -> None:
     """Over the precision by Gauss-Legendre (the target), by the law's own rule, and adaptively over the clean image."""
-    target, law = targets.student(3.0), single(3.0, [1.0, 1.0])
+    target, density = targets.student(3.0), single(3.0, [1.0, 1.0])
     radii = torch.tensor([0.0, 0.5, 2.0, 7.0, 30.0, 120.0, 400.0], dtype=torch.float64)
     points = torch.stack([0.6 * radii, -0.8 * radii], 1).reshape(-1, 1, 1, 2)
     for sigma in (0.3, 1.05, 2.3):
         expected = torch.tensor([convolved(radius, 3.0, sigma) for radius in radii.tolist()], dtype=torch.float64)
-        for found in (target.log_prob(points, sigma), law.log_prob(points, sigma)):
+        for found in (target.log_prob(points, sigma), density.log_prob(points, sigma)):
             assert float((found - expected).abs().max()) < 1e-3
         noisy = points + torch.randn_like(points)
         level = torch.tensor(sigma, dtype=torch.float64)
-        torch.testing.assert_close(target.denoise(noisy, level), law.denoise(noisy, level), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(target.denoise(noisy, level), density.denoise(noisy, level), rtol=1e-4, atol=1e-4)
 
 
 # 2 to 6: fewer evaluations, no farther from the data
@@ -134,8 +134,8 @@ def test_digits_from_a_moment_law_and_a_mixture(scale: Scale) -> None:
     problem = scale.of("digits")
     problem = replace(problem, count=problem.count // (2 if scale is FAST else 1))
     known = problem.target.sample(3000 if scale is FULL else 1000, seed=9)
-    law = fit_gaussian(problem.target.sample(problem.fitted, seed=8))
-    sigma = certificates(problem.target, {"moment": law}, known, 1.0)["moment"].sigma_for(0.02)
+    density = fit_gaussian(problem.target.sample(problem.fitted, seed=8))
+    sigma = certificates(problem.target, {"moment": density}, known, 1.0)["moment"].sigma_for(0.02)
     assert sigma is not None
     assert 2 < sigma < 6
     warm = {"moment": replace(problem.warm["moment"], sigma=sigma), "mixture": problem.warm["mixture of 40"]}
@@ -194,16 +194,16 @@ def falling(lowest: float, ratio: float = 1.25) -> list[float]:
     return [COLD * (lowest / COLD) ** (place / (count - 1)) for place in range(count)]
 
 
-def certificates(target: Target, laws: dict[str, Law], known: Tensor, lowest: float) -> dict[str, Certificate]:
-    return certify(target.denoise, laws, known, None, falling(lowest))
+def certificates(target: Target, densities: dict[str, Density], known: Tensor, lowest: float) -> dict[str, Certificate]:
+    return certify(target.denoise, densities, known, None, falling(lowest))
 
 
-def divergence(target: Target, law: Law, sigma: float, count: int, seed: int = 77) -> tuple[float, float]:
+def divergence(target: Target, density: Density, sigma: float, count: int, seed: int = 77) -> tuple[float, float]:
     """KL(p || q) at sigma by Monte Carlo, E[ln p - ln q] over true noised points, and its standard error."""
     clean = target.sample(count, seed)
     (source,) = generators([seed + 1])
     noisy = clean + sigma * torch.randn(clean.shape, generator=source, dtype=torch.float64)
-    gaps = target.log_prob(noisy, sigma) - law.log_prob(noisy, sigma)
+    gaps = target.log_prob(noisy, sigma) - density.log_prob(noisy, sigma)
     return float(gaps.mean()), float(gaps.std()) / count**0.5
 
 
@@ -212,11 +212,11 @@ def divergence(target: Target, law: Law, sigma: float, count: int, seed: int = 7
 def test_the_certificate_is_the_divergence_by_monte_carlo(target: Callable[[], Target], lowest: float, scale: Scale) -> None:
     found, count = target(), 4000 if scale is FULL else 1000
     clean = found.sample(4000, seed=1)
-    laws = {"moment": fit_gaussian(clean), "mixture": fit_mixture(clean, components=4)}
-    known = certificates(found, laws, found.sample(count, seed=2), lowest)
-    for name, law in laws.items():
+    densities = {"moment": fit_gaussian(clean), "mixture": fit_mixture(clean, components=4)}
+    known = certificates(found, densities, found.sample(count, seed=2), lowest)
+    for name, density in densities.items():
         for row in known[name].rows[-1::-4]:
-            truth, error = divergence(found, law, row.sigma, 25 * count)
+            truth, error = divergence(found, density, row.sigma, 25 * count)
             slack = max(0.1 * abs(truth), 0.003, 3 * math.hypot(error, row.cross_error))
             assert row.cross == pytest.approx(truth, abs=slack)
             assert row.direct == pytest.approx(row.excess, abs=max(0.1 * abs(truth), 0.003, 3 * row.excess_error))
@@ -228,7 +228,7 @@ def test_the_certificate_is_the_divergence_by_monte_carlo(target: Callable[[], T
 def test_a_denoiser_in_error_leaves_the_cross_estimate_where_it_was(share: float, scale: Scale) -> None:
     """An error of `share` of the noise that the oracle leaves, in waves over the points: direct rises as excess falls."""
     target, count = targets.sixteen(), 3000 if scale is FULL else 1000
-    law, sigma = fit_gaussian(target.sample(4000, seed=1)), 0.4
+    density, sigma = fit_gaussian(target.sample(4000, seed=1)), 0.4
     (source,) = generators([5])
     waves, phase = torch.randn(16, 16, generator=source), 6.28 * torch.rand(16, generator=source)
 
@@ -240,9 +240,9 @@ def test_a_denoiser_in_error_leaves_the_cross_estimate_where_it_was(share: float
 
     known = target.sample(count, seed=2)
     row, exact = (
-        certify(each, {"moment": law}, known, None, falling(sigma))["moment"].rows[-1] for each in (wrong, target.denoise)
+        certify(each, {"moment": density}, known, None, falling(sigma))["moment"].rows[-1] for each in (wrong, target.denoise)
     )
-    truth, error = divergence(target, law, sigma, 25 * count)
+    truth, error = divergence(target, density, sigma, 25 * count)
     assert truth > 1
     assert row.excess <= truth + 3 * error
     assert row.direct >= truth - 3 * error
@@ -255,13 +255,13 @@ def test_a_denoiser_in_error_leaves_the_cross_estimate_where_it_was(share: float
 def test_an_error_toward_the_law_moves_the_cross_estimate_and_not_the_excess() -> None:
     """Of D + (D - D_q) / 5: direct is 1.44 times the divergence, cross 1.2 times, excess 0.96 times."""
     target, sigma = targets.sixteen(), 0.4
-    law = fit_gaussian(target.sample(4000, seed=1))
+    density = fit_gaussian(target.sample(4000, seed=1))
 
     def away(noisy: Images, sigma: Sigmas, labels: Labels | None) -> Images:
-        return torch.lerp(law.denoise(noisy, sigma), target.denoise(noisy, sigma), 1.2)
+        return torch.lerp(density.denoise(noisy, sigma), target.denoise(noisy, sigma), 1.2)
 
     exact, row = (
-        certify(each, {"": law}, target.sample(1000, seed=2), None, falling(sigma))[""].rows[-1]
+        certify(each, {"": density}, target.sample(1000, seed=2), None, falling(sigma))[""].rows[-1]
         for each in (target.denoise, away)
     )
     assert row.direct == pytest.approx(1.44 * exact.direct, rel=1e-3)
@@ -274,13 +274,13 @@ def test_an_error_toward_the_law_moves_the_cross_estimate_and_not_the_excess() -
 def test_the_level_rises_as_the_budget_falls(scale: Scale) -> None:
     target, budgets = targets.modes(), (0.1, 0.02, 0.005, 0.001)
     clean = target.sample(20_000 if scale is FULL else 10_000, seed=1)
-    laws = {"moment": fit_gaussian(clean), "mixture": fit_mixture(clean, components=12)}
-    known = certificates(target, laws, target.sample(3000 if scale is FULL else 1000, seed=2), 0.05)
+    densities = {"moment": fit_gaussian(clean), "mixture": fit_mixture(clean, components=12)}
+    known = certificates(target, densities, target.sample(3000 if scale is FULL else 1000, seed=2), 0.05)
     chosen = {name: [certificate.sigma_for(budget) or math.inf for budget in budgets] for name, certificate in known.items()}
     for name, levels in chosen.items():
         assert all(above > below for below, above in pairwise(levels)), (name, levels)
         for level, budget in zip(levels, budgets, strict=True):
-            truth, error = divergence(target, laws[name], level, 50_000)
+            truth, error = divergence(target, densities[name], level, 50_000)
             nearest = min(known[name].rows, key=lambda row: abs(row.sigma - level))
             assert truth <= 1.3 * budget + 3 * math.hypot(error, nearest.cross_error), (name, level, budget)
     assert all(mixture <= moment for mixture, moment in zip(chosen["mixture"], chosen["moment"], strict=True))
@@ -294,7 +294,7 @@ def test_the_start_chosen_by_itself_keeps_to_its_budget() -> None:
     for budget in (0.1, 0.02):
         search = fit_start(target.denoise, USUAL, known, budget=budget)
         assert search.chosen.name == "mixture"
-        assert isinstance(search.warm.start, Law)
+        assert isinstance(search.warm.start, Density)
         truth, error = divergence(target, search.warm.start, search.warm.sigma, 100_000)
         assert truth <= 1.3 * budget + 3 * error
         moment = next(each for each in search.candidates if each.name == "moment")
@@ -309,10 +309,12 @@ def test_the_tail_gate(seed: int) -> None:
     """With 30 exceedances of the .999 quantile: a mixture of two Gaussians can have the .99 quantile right, not that one."""
     target = targets.student(3.0)
     clean, known = target.sample(10_000, seed_of(seed, 1)), target.sample(30_000, seed_of(seed, 2))
-    laws: dict[str, Law] = {"mixture": fit_mixture(clean, components=2), "freedom fitted": fit_student(clean)}
+    densities: dict[str, Density] = {"mixture": fit_mixture(clean, components=2), "freedom fitted": fit_student(clean)}
     if seed:  # of seed 0 they are in evaluation/test_tails.py
-        laws |= {"moment": fit_gaussian(clean), "freedom 10": fit_student(clean, freedom=10.0)}
-    assert {name for name, law in laws.items() if tail_gate(law, known, 1.05, seed=seed).passes} == {"freedom fitted"}
+        densities |= {"moment": fit_gaussian(clean), "freedom 10": fit_student(clean, freedom=10.0)}
+    assert {name for name, density in densities.items() if tail_gate(density, known, 1.05, seed=seed).passes} == {
+        "freedom fitted"
+    }
     heavier = targets.student(1.5).sample(10_000, seed_of(seed, 3))
     with pytest.raises(ValueError, match=r"cannot give a covariance: the tail index of the data is 1\.\d+"):
         families.moment(Known(heavier, heavier), USUAL, seed)
@@ -321,8 +323,8 @@ def test_the_tail_gate(seed: int) -> None:
 def test_a_schedule_for_another_level_is_refused() -> None:
     """Digits at sigma 1.5: under a schedule for 1.2 the ratio is about 1.52, for 1.9 about 0.63, as was measured before."""
     target = targets.digits()
-    law, known = fit_mixture(target.sample(4000, seed=1), components=10), target.sample(300, seed=2).float()
-    start = law.sample(generators(range(300)), 1.5)
+    density, known = fit_mixture(target.sample(4000, seed=1), components=10), target.sample(300, seed=2).float()
+    start = density.sample(generators(range(300)), 1.5)
     for sigma, ratio in ((1.2, 1.52), (1.9, 0.63)):
         own, theirs = (residual_energy(target.denoise, each, sigma) for each in (start, noised(known, sigma, range(900, 1200))))
         assert float(own.mean() / theirs.mean()) == pytest.approx(ratio, abs=0.07)
@@ -348,9 +350,9 @@ def test_an_sde_mends_wrong_shares_and_an_ode_does_not() -> None:
     expected = {"ode": float(density[grid > 0].sum()), "sde": float((density * torch.sigmoid(2 * grid / total)).sum())}
     wrong = replace(target, shares=torch.tensor(shares, dtype=torch.float64))
     begun = (wrong.sample(count, seed=1) + sigma * torch.randn(count, 1, 1, 1, dtype=torch.float64)).float()
-    levels = USUAL.steps(60, start=sigma)
+    levels = USUAL.sigmas(60, start=sigma)
     made = {"ode": heun(target.denoise, begun, levels)}
-    made["sde"] = ancestral(target.denoise, begun, levels, lambda: torch.randn(begun.shape))
+    made["sde"] = euler_ancestral(target.denoise, begun, levels, lambda: torch.randn(begun.shape))
     for name, share in expected.items():
         assert float((made[name] > 0).double().mean()) == pytest.approx(share, abs=4 * (0.25 / count) ** 0.5 + 0.003), name
     assert 0.5 < expected["sde"] < expected["ode"] - 0.02
@@ -396,8 +398,8 @@ def test_a_mistake_is_one_sentence_with_the_remedy(name: str) -> None:
 def test_a_certificate_that_few_images_decide_says_so_and_keeps_to_no_budget_near_it() -> None:
     """A Gaussian for a Student law of freedom 2.3: the tail decides the divergence, but far above the data."""
     target = targets.student(2.3)
-    laws: dict[str, Law] = {"moment": fit_gaussian(target.sample(2000, seed=1))}
-    *above, row = certificates(target, laws, target.sample(2000, seed=2), 3.0)["moment"].rows
+    densities: dict[str, Density] = {"moment": fit_gaussian(target.sample(2000, seed=1))}
+    *above, row = certificates(target, densities, target.sample(2000, seed=2), 3.0)["moment"].rows
     assert row.dominated
     assert "from one image in a hundred: too few decide it" in row.sentence()
     assert not row.keeps_to(4 * row.cross)

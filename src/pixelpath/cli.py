@@ -109,7 +109,7 @@ def _sentence(error: Exception) -> str:
 
 def _load(name: str) -> Callable[..., Any]:
     name = name.replace("-", "_")
-    return importlib.import_module(f"pixelpath.commands.{name}").__dict__[name]
+    return importlib.import_module(f"pixelpath.runs.{name}").__dict__[name]
 
 
 def _overview() -> str:

@@ -31,34 +31,34 @@ class Condition:
 
     labels: Labels
     vector: Float[Tensor, "batch number"] | None = None
-    beside: Float[Tensor, "batch other row column"] | None = None
+    cond_image: Float[Tensor, "batch other row column"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, part: slice | Tensor) -> Condition:
-        vector, beside = (None if each is None else each[part] for each in (self.vector, self.beside))
-        return Condition(self.labels[part], vector, beside)
+        vector, cond_image = (None if each is None else each[part] for each in (self.vector, self.cond_image))
+        return Condition(self.labels[part], vector, cond_image)
 
     def to(self, device: torch.device | str) -> Condition:
         """The same on another device."""
-        vector, beside = (None if each is None else each.to(device) for each in (self.vector, self.beside))
-        return Condition(self.labels.to(device), vector, beside)
+        vector, cond_image = (None if each is None else each.to(device) for each in (self.vector, self.cond_image))
+        return Condition(self.labels.to(device), vector, cond_image)
 
 
-Asked = Labels | Condition
+Conditioning = Labels | Condition
 """Classes alone, or classes and all else that images can be asked for."""
 
 LabelledDenoise = Callable[[Images, Sigmas, Labels | None], Images]
 """A denoiser that is given the labels with the images; None: no class."""
 
-AskedDenoise = Callable[[Images, Sigmas, Asked | None], Images]
+ConditionalDenoise = Callable[[Images, Sigmas, Conditioning | None], Images]
 """A denoiser that is given with the images all that is asked of them; None: nothing."""
 
 
-def classes_of(asked: Asked) -> Labels:
+def classes_of(condition: Conditioning) -> Labels:
     """The classes alone."""
-    return asked.labels if isinstance(asked, Condition) else asked
+    return condition.labels if isinstance(condition, Condition) else condition
 
 
 Noise = Callable[[], Images]
@@ -75,20 +75,20 @@ class Batch:
     """
 
     images: Images
-    labels: Asked
+    labels: Conditioning
     seeds: tuple[int, ...]
     seed: int
-    measured: Bool[Tensor, "batch channel row column"] | None = None
+    valid: Bool[Tensor, "batch channel row column"] | None = None
 
     def known(self, estimate: Images) -> Images:
         """The estimate, and the image itself where nothing was measured, so that no loss and no gradient comes from there."""
-        return estimate if self.measured is None else torch.where(self.measured, estimate, self.images.to(estimate))
+        return estimate if self.valid is None else torch.where(self.valid, estimate, self.images.to(estimate))
 
     def share(self) -> Float[Tensor, "batch"] | float:
         """The share of every image's values that were measured, at least one value's."""
-        if self.measured is None:
+        if self.valid is None:
             return 1.0
-        return self.measured.float().mean((1, 2, 3)).clamp_min(1 / self.measured[0].numel())
+        return self.valid.float().mean((1, 2, 3)).clamp_min(1 / self.valid[0].numel())
 
 
 @dataclass(frozen=True)

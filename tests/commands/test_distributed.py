@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
-from tests.commands.application import TINY, call, losses, steps_kept, weights
+from tests.application import TINY, call, losses, steps_kept, weights
 
 from pixelpath.training.journal import lines
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 STOPPED = """
 import os, signal, sys
 from pixelpath import cli
-from tests.commands.application import at_step
+from tests.application import at_step
 def stop():
     if os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGTERM)
@@ -45,7 +45,7 @@ def assert_near(first: Path, second: Path, step: int) -> None:
 
 
 def words_of(stage: str, data: Path) -> list[object]:
-    fixed = ["--steps", 4, "--every", 2, "--data.held-out-share", 0.4, "--optimizer.rate", 1e-4]
+    fixed = ["--steps", 4, "--every", 2, "--data.held-out-share", 0.4, "--optimizer.lr", 1e-4]
     return ["train", stage, "--data", data, *TINY[stage], *fixed]
 
 

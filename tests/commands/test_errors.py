@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.commands.application import TINY, at_step, call, files, train
+from tests.application import TINY, at_step, call, files, train
 
 NO_INCEPTION = (
     "There is no Inception weights file" if importlib.util.find_spec("torch_fidelity") else "pip install 'pixelpath[metrics]'"
@@ -32,12 +32,12 @@ MISTAKES = [
     (f"{ONE} --data {{pictures}} --accumulate 3", "choose a --batch-size that is a multiple of 3"),
     (f"{ONE} --data {{pictures}} --every 0", "--keep and --every must be at least 1"),
     (f"{ONE} --data {{pictures}} --keep 0", "--keep and --every must be at least 1"),
-    (f"{ONE} --data {{pictures}} --average-rate 1", "--average-rate must be at least 0 and below 1"),
+    (f"{ONE} --data {{pictures}} --ema-decay 1", "--ema-decay must be at least 0 and below 1"),
     (f"{ONE} --data {{pictures}} --schedule.warmup 6", "choose fewer warm-up steps or a longer run"),
-    (f"{ONE} --data {{pictures}} --objective.noise.lowest -1", "A noise range needs 0 < lowest < highest"),
+    (f"{ONE} --data {{pictures}} --objective.noise.sigma_min -1", "A noise range needs 0 < lowest < highest"),
     (f"{ONE} --data {{pictures}} --objective.noise.shift 2", "leave --objective.noise.shift alone"),
     (f"{ONE} --data {{pictures}} --augmentation.flip 2", "Every probability of an augmentation"),
-    (f"{ONE} --data {{pictures}} --optimizer.rate 0", "AdamW needs rate > 0"),
+    (f"{ONE} --data {{pictures}} --optimizer.lr 0", "AdamW needs rate > 0"),
     (f"{ONE} --data {{pictures}} --size.encoder.heads 5", "a width that its heads divide"),
     (f"{TWO} --data {{pictures}} --size.encoder.depth 2", "choose equal depths"),
     (f"{TWO} --data {{pictures}} --device cuda:7", "There is no device cuda:7 here"),
@@ -77,14 +77,14 @@ MISTAKES = [
     ("sample {diffusion} --count 0", "--count must be at least 1"),
     ("sample {diffusion} --first-seed -1", "--first-seed at least 0"),
     ("sample {diffusion} --steps 0", "--steps must be from 1 to"),
-    ("sample {diffusion} --steps 2 --at 3", "give one of them"),
-    ("sample {diffusion} --scale nan", "--scale must be a finite number"),
-    ("sample {diffusion} --between nan nan", "give the lower level first"),
-    ("sample {diffusion} --at nan", "must fall strictly between"),
+    ("sample {diffusion} --steps 2 --sigmas 3", "give one of them"),
+    ("sample {diffusion} --guidance nan", "--guidance must be a finite number"),
+    ("sample {diffusion} --guidance-interval nan nan", "give the lower level first"),
+    ("sample {diffusion} --sigmas nan", "must fall strictly between"),
     ("evaluate {diffusion} {plain} --steps 1,2", "their distances cannot be compared"),
     (f"{TWO} --data {{pictures}} --out {{new}} --sampling.steps 0", "needs at least 1 step"),
     ("sample {diffusion} --batch-size 0", "batch size must be at least 1"),
-    ("sample {diffusion} --between 3 1", "give the lower level first"),
+    ("sample {diffusion} --guidance-interval 3 1", "give the lower level first"),
     ("sample {diffusion} --sampler dpm", "Expected one of"),
     ("sample {diffusion} --classes dawn", "has no class dawn: choose from down"),
     ("sample {diffusion} --classes 2", "or a number below 2"),
@@ -92,7 +92,7 @@ MISTAKES = [
     ("sample {diffusion} --checkpoint {diffusion}/checkpoints/step-00000099", "There is no checkpoint"),
     ("sample {diffusion} --guide-with {plain}", "was trained on other images"),
     ("sample {plain} --classes 1", "is unconditional and knows no classes"),
-    ("sample {plain} --scale 2", "add --guide-with RUN"),
+    ("sample {plain} --guidance 2", "add --guide-with RUN"),
     ("sample {damaged}", "its checksum is not the one it was written with"),
     # measuring
     ("evaluate {encoder}", "is a run of stage one"),
@@ -123,7 +123,7 @@ def places(
     np.save(tmp / "nan.npy", np.full((9, 1, 8, 8), np.nan, np.float32))
     for run in ("damaged", "no_json"):
         shutil.copytree(diffusion_run, tmp / run)
-    (tmp / "damaged" / "checkpoints" / "step-00000006" / "average.safetensors").write_text("nothing")
+    (tmp / "damaged" / "checkpoints" / "step-00000006" / "ema.safetensors").write_text("nothing")
     (tmp / "no_json" / "evaluation.json").write_text("[")
     fewer = tmp / "fewer"
     shutil.copytree(pictures, fewer)

@@ -12,12 +12,10 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from tests.commands.application import assert_same, at_step, call, steps_kept, train, weights
-from tests.commands.test_train import interrupt
+from tests.application import assert_same, at_step, call, steps_kept, train, weights
+from tests.runs.test_train import interrupt
 from torch import Tensor, nn
 
-from pixelpath.commands import monitor
-from pixelpath.commands.prepare import Data, frozen_encoder, read_data
 from pixelpath.data.settings import DataSettings
 from pixelpath.evaluation.distances import frechet, frechet_of_rows
 from pixelpath.evaluation.statistics import of
@@ -25,8 +23,10 @@ from pixelpath.models.representation import Representation
 from pixelpath.recipes.build import denoiser_of, objective_through
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.recipes.rows import digits_onestep
-from pixelpath.recipes.run import open_run
 from pixelpath.recipes.sizes import Size, Stack
+from pixelpath.runs import monitor
+from pixelpath.runs.prepare import Data, frozen_encoder, read_data
+from pixelpath.runs.run import open_run
 from pixelpath.training import checkpoint
 from pixelpath.training.journal import lines
 from pixelpath.types import Batch, Images, Losses, Objective, Views
@@ -53,7 +53,7 @@ def read(folder: Path, share: float = 0.2) -> Data:
 
 
 def rates(run: Path) -> dict[int, float]:
-    return {row["step"]: row["rate"] for row in lines(run) if "rate" in row}
+    return {row["step"]: row["lr"] for row in lines(run) if "lr" in row}
 
 
 def test_the_run_goes_on_without_the_stage_one_it_began_with(
@@ -85,7 +85,7 @@ def test_a_start_from_a_run_compares_through_that_runs_encoder(
     assert f"through the encoder with which {onestep_run} began, {onestep_run / 'encoder'}" in capsys.readouterr().err
     before, begun = weights(onestep_run, 6), weights(tmp_path / "run", 0)
     names = [name for name in begun if name.startswith("student/")]
-    assert all(torch.equal(begun[name], before[name.replace("student/", "average/")]) for name in names)
+    assert all(torch.equal(begun[name], before[name.replace("student/", "ema/")]) for name in names)
     assert len(names) > 10
 
 
@@ -104,7 +104,7 @@ def test_a_kept_encoder_that_is_damaged_is_named(
     for damage in (lambda file: file.write_bytes(b"x"), lambda file: shutil.rmtree(file.parents[2])):
         latest = checkpoint.latest(run / "encoder")
         assert latest is not None
-        damage(latest / "average.safetensors")
+        damage(latest / "ema.safetensors")
         assert train("digits-onestep", pictures, run, "--encoder", encoder_run, *THROUGH) == 2
         assert f"{run / 'encoder'}, the stage one that this run compares features through, is missing" in capsys.readouterr().err
 
@@ -121,9 +121,9 @@ def test_a_block_that_the_encoder_lacks_is_said_before_the_folder_is_claimed(
 def test_weights_of_other_scalings_are_named(
     pictures: Path, onestep_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for scalings, warned in (("preconditioned", True), ("anchored", False)):
-        words = ("--start", onestep_run, "--scalings", scalings, "--steps", 3)
-        assert train("digits-onestep", pictures, tmp_path / scalings, *words) == 0
+    for preconditioning, warned in (("preconditioned", True), ("anchored", False)):
+        words = ("--start", onestep_run, "--preconditioning", preconditioning, "--steps", 3)
+        assert train("digits-onestep", pictures, tmp_path / preconditioning, *words) == 0
         assert ("its weights mean something else" in capsys.readouterr().err) == warned
 
 
@@ -178,7 +178,7 @@ def test_samples_that_leave_the_data_take_the_run_back_at_half_the_rate(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    words = ("--schedule", "constant", "--schedule.warmup", 0, "--optimizer.rate", 1e-3, "--every", 2)
+    words = ("--schedule", "constant", "--schedule.warmup", 0, "--optimizer.lr", 1e-3, "--every", 2)
     with samples_judged([], WRONG):  # near at step 2, away at step 4, near again at 4 and 6
         assert train("digits-onestep", pictures, run, *words) == 0
     said = capsys.readouterr().err
@@ -219,7 +219,7 @@ def test_losses_that_are_not_finite_take_the_run_back_too(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a rate far too high the first steps already fail; halving it twice is not enough here."""
-    words = ("--schedule", "constant", "--schedule.warmup", 0, "--optimizer.rate", 1e30, "--steps", 60, "--every", 60)
+    words = ("--schedule", "constant", "--schedule.warmup", 0, "--optimizer.lr", 1e30, "--steps", 60, "--every", 60)
     assert train("digits-onestep", pictures, tmp_path / "run", *words) == 2
     said = capsys.readouterr().err
     assert said.count("Taken up at step 0") == 2
@@ -243,15 +243,15 @@ def test_a_run_from_scratch_that_never_comes_near_is_called_so(
 
 def test_a_jump_of_the_loss_is_an_alarm(pictures: Path, tmp_path: Path) -> None:
     def jumping(recipe: Recipe, frozen: Representation | None) -> Objective:
-        def loss(student: nn.Module, average: nn.Module, batch: Batch | Views, step: int) -> Losses:
-            losses = objective_through(recipe, frozen)(student, average, batch, step)
+        def loss(student: nn.Module, ema: nn.Module, batch: Batch | Views, step: int) -> Losses:
+            losses = objective_through(recipe, frozen)(student, ema, batch, step)
             return replace(losses, total=losses.total * (100 if step == 14 else 1))
 
         return loss
 
-    with patch("pixelpath.commands.train.objective_through", jumping):
+    with patch("pixelpath.runs.train.objective_through", jumping):
         assert train("digits-onestep", pictures, tmp_path / "run", "--steps", 16, "--every", 16) == 0
-    found = {row["step"]: row["alarms"] for row in lines(tmp_path / "run") if "rate" in row and row["alarms"]}
+    found = {row["step"]: row["alarms"] for row in lines(tmp_path / "run") if "lr" in row and row["alarms"]}
     assert list(found) == [15]
     assert found[15][0].startswith("the loss jumped to")
 
@@ -308,12 +308,12 @@ def test_the_quick_distance_is_the_frechet_distance() -> None:
 def test_one_evaluation_is_the_default_of_a_one_step_run(onestep_run: Path, tmp_path: Path) -> None:
     assert call("sample", onestep_run, "--count", 2, "--out", tmp_path / "samples") == 0
     settings = json.loads((tmp_path / "samples" / "samples.json").read_text())
-    assert (settings["steps"], settings["sampler"], settings["evaluations_per_image"]) == (1, "renoise", 1)
+    assert (settings["steps"], settings["sampler"], settings["nfe"]) == (1, "consistency", 1)
 
 
 def _rows(count: int, width: int, seed: int) -> Tensor:
-    scale = torch.linspace(0.5, 2, width, dtype=torch.float64)
-    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale + 0.3 * seed
+    guidance = torch.linspace(0.5, 2, width, dtype=torch.float64)
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * guidance + 0.3 * seed
 
 
 def test_a_run_does_not_fall_back_to_where_it_was_merely_interrupted(pictures: Path, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.commands.application import call, train
+from tests.application import call, train
 
-from pixelpath.commands.prepare import read_data_of
-from pixelpath.recipes.run import open_run
+from pixelpath.runs.prepare import read_data_of
+from pixelpath.runs.run import open_run
 
 RANDOM = np.random.default_rng(5)
 
@@ -53,7 +53,7 @@ def test_rain_keeps_its_zeros_units_and_coordinates(tmp_path: Path) -> None:
     coords = {"y": np.arange(8) * 0.5, "x": np.arange(12) * 2.0}
     array = xarray.DataArray(rain, dims=("time", "y", "x"), coords=coords, attrs={"units": "mm/h"}, name="rate")
     array.encoding["_FillValue"] = None
-    array.to_netcdf(tmp_path / "a.nc", engine="h5netcdf", encoding={"rate": {"_FillValue": None}})
+    array.to_netcdf(tmp_path / "a.nc", engine="h5netcdf", encoding={"lr": {"_FillValue": None}})
     out = tmp_path / "run"
     assert train("digits-diffusion", tmp_path / "a.nc", out, "--data.normaliser.kind", "auto") == 0
     run = open_run(out)
@@ -124,21 +124,21 @@ def test_sprites_are_made_from_masks_and_hide_no_colour(tmp_path: Path, capsys: 
             (tmp_path / folder).mkdir(exist_ok=True)
             Image.fromarray(array).save(tmp_path / folder / f"{place:02d}.png")
     out = tmp_path / "run"
-    words = ("--data.alpha", "premultiplied", "--data.beside", tmp_path / "masks")
+    words = ("--data.alpha", "premultiplied", "--data.cond-image", tmp_path / "masks")
     assert train("digits-diffusion", tmp_path / "sprites", out, *words) == 0
     run = open_run(out)
-    assert (run.conditions.other, run.facts.alpha) == (2, "premultiplied")
+    assert (run.conditions.other, run.metadata.alpha) == (2, "premultiplied")
     data = read_data_of(run, None)
     native = data.training.get(0)
     assert not native[:3, native[3] == 0].any()
-    assert call("sample", out, "--beside", tmp_path / "masks", "--out", tmp_path / "made") == 0
+    assert call("sample", out, "--cond-image", tmp_path / "masks", "--out", tmp_path / "made") == 0
     made = np.asarray(Image.open(tmp_path / "made" / "000000.png"))
     assert (made.shape, made.dtype) == ((8, 8, 4), np.uint8)
     assert not made[made[..., 3] == 0].any()
     assert len(list((tmp_path / "made").glob("0*.png"))) == 24
     (tmp_path / "few").mkdir()
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "few" / "a.png")
-    assert call("sample", out, "--beside", tmp_path / "few") == 2
+    assert call("sample", out, "--cond-image", tmp_path / "few") == 2
     assert "are 1x4x4 but" in capsys.readouterr().err
 
 
@@ -147,10 +147,10 @@ import re, resource, sys
 from pathlib import Path
 import torch
 from pixelpath.data import sources
-from pixelpath.data.normaliser import Normaliser
+from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.opening import open_split
 from pixelpath.data.settings import DataSettings
-from pixelpath.data.stream import Stream
+from pixelpath.data.batches import Stream
 
 settings = DataSettings(Path(sys.argv[1]), tile=tuple(map(int, sys.argv[2].split())), cache_bytes=2**20)
 training, held_out = open_split(settings)

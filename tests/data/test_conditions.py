@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
+from pixelpath.data.batches import Batches
 from pixelpath.data.conditions import (
     Beside,
+    ConditionData,
     Conditions,
-    Given,
-    beside_of,
-    fit_beside,
+    cond_images_of,
     fit_columns,
+    fit_cond_image,
     lines_of,
     read_table,
 )
-from pixelpath.data.normaliser import Normaliser
+from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.sources import Arrays, from_arrays
-from pixelpath.data.stream import Stream
 from pixelpath.types import Condition
 
 TABLE = """name,rain,kind,tags
@@ -71,7 +71,7 @@ def test_arrays_are_tables_in_the_order_of_the_images(tmp_path: Path) -> None:
     source = from_arrays(np.zeros((3, 4, 4), np.uint8))
     read = read_table(tmp_path / "a.npy")
     columns = fit_columns(read, lines_of(read, source))
-    assert [(column.name, column.mean, column.deviation) for column in columns][1] == ("1", 2.0, 1.0)  # constant
+    assert [(column.name, column.mean, column.std) for column in columns][1] == ("1", 2.0, 1.0)  # constant
     assert read_table(tmp_path / "b.npz", ("test",)).columns == {"0": ["7.0"]}
 
 
@@ -111,41 +111,47 @@ def test_what_training_did_not_see_is_named(tmp_path: Path) -> None:
 
 def test_masks_become_classes_and_pictures_are_normalised() -> None:
     masks = from_arrays(np.array([[[0, 1], [2, 1]], [[0, 0], [0, 2]]], np.uint8))
-    beside = fit_beside(masks)
-    assert (beside, beside.width) == (Beside(1, 3), 3)
-    encoded = beside.encode(torch.from_numpy(masks.get(0)[None]))
+    cond_image = fit_cond_image(masks)
+    assert (cond_image, cond_image.width) == (Beside(1, 3), 3)
+    encoded = cond_image.encode(torch.from_numpy(masks.get(0)[None]))
     assert encoded.argmax(1).tolist() == [[[0, 1], [2, 1]]]
     assert encoded.unique().tolist() == [-0.5, 0.5]
     with pytest.raises(ValueError, match="holds the class 3 but training saw those below 3"):
-        beside.encode(torch.full((1, 1, 2, 2), 3))
-    pictures = fit_beside(from_arrays(np.array([[[0, 255], [0, 255]]], np.uint8)))
+        cond_image.encode(torch.full((1, 1, 2, 2), 3))
+    pictures = fit_cond_image(from_arrays(np.array([[[0, 255], [0, 255]]], np.uint8)))
     assert (pictures.classes, pictures.width) == (0, 1)
-    for each in (beside, pictures):
+    for each in (cond_image, pictures):
         assert Conditions.from_json(Conditions((), each).to_json()) == Conditions((), each)
 
 
 def test_images_beside_are_found_by_name_whatever_their_order_and_ending() -> None:
     source = images()
     other = Arrays(source.images[::-1] + 100, np.zeros(3, np.int64), names=("dog/2.npy", "cat/1.png", "cat/0.png"))
-    found = beside_of(source, other, Path("masks"))
+    found = cond_images_of(source, other, Path("masks"))
     for index in range(3):
         np.testing.assert_array_equal(found.get(index), source.get(index) + 100)
     with pytest.raises(ValueError, match=r"masks holds nothing beside the image dog/2\.png"):
-        beside_of(source, images(2), Path("masks"))
+        cond_images_of(source, images(2), Path("masks"))
 
 
 def test_conditions_go_with_their_images_through_flips_turns_and_epochs() -> None:
     source = from_arrays(np.arange(7 * 16, dtype=np.float32).reshape(7, 4, 4))
     asks = Conditions((), Beside(1, normaliser=Normaliser((0.0,), (0.5,), "float32")))
     vectors = source.get(0)[0, 0, 0] + 16.0 * np.arange(7, dtype=np.float32)[:, None]
-    stream = Stream(
-        source, Normaliser((0.0,), (0.5,), "float32"), 5, seed=3, flip=True, turn=True, given=Given(asks, vectors, source)
+    stream = Batches(
+        source,
+        Normaliser((0.0,), (0.5,), "float32"),
+        5,
+        seed=3,
+        flip=True,
+        rot90=True,
+        given=ConditionData(asks, vectors, source),
     )
     moves = set()
     for step in range(4):
         batch = stream.batch(step)
         assert isinstance(batch.labels, Condition)
-        torch.testing.assert_close(batch.labels.beside, batch.images)
+        torch.testing.assert_close(batch.labels.cond_image, batch.images)
         assert batch.labels.vector is not None
         torch.testing.assert_close(batch.images.amin((1, 2, 3)), batch.labels.vector[:, 0])
         moves |= {tuple((image[0] - image.min()).flatten().tolist()[:2]) for image in batch.images}

@@ -60,7 +60,7 @@ def test_colours_of_sixteen_bits_keep_them(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     expected = np.frombuffer(bytes(range(12 * 6)) * 8, ">u2").reshape(8, 12, 3).transpose(2, 0, 1)
     np.testing.assert_array_equal(source.get(0), expected)
-    assert (source.dtype, source.facts.photographs) == (np.dtype("uint16"), False)
+    assert (source.dtype, source.metadata.photographs) == (np.dtype("uint16"), False)
 
 
 def planes(array: np.ndarray) -> np.ndarray:

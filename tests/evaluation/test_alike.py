@@ -34,7 +34,7 @@ def test_near_copies_are_found_and_confirmed_mirrored_ones_if_asked_for() -> Non
     images[30] = np.rot90(images[31], 1, (-2, -1))
     images[40] = 3.0
     found = survey(from_arrays(images))
-    scale = np.array([channel.deviation for channel in found.channels])
+    scale = np.array([channel.std for channel in found.channels])
     for views, expected in (
         (alike.AS_IS, {(10, 11)}),
         (alike.views_of(16, 16, True), {(10, 11), (20, 21), (30, 31)}),

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from pixelpath.evaluation.certificate import Certificate, Divergence, certify, certify_density, weights
-from pixelpath.noise import generators
+from pixelpath.randomness import generators
 from pixelpath.starts.gaussian import Full, MomentGaussian, fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
-from pixelpath.starts.start import Law
+from pixelpath.starts.start import Density
 from pixelpath.types import LabelledDenoise
 
 LEVELS = [20 * 0.82**place for place in range(19)]  # 20 to 0.56
@@ -24,8 +24,8 @@ def clusters(count: int, seed: int = 0) -> Tensor:
     return (centres[chosen] + 0.2 * torch.randn(count, 2, generator=source)).view(-1, 1, 1, 2)
 
 
-def exact(law: Law) -> LabelledDenoise:
-    return lambda noisy, sigma, labels: law.denoise(noisy, sigma, labels)
+def exact(density: Density) -> LabelledDenoise:
+    return lambda noisy, sigma, labels: density.denoise(noisy, sigma, labels)
 
 
 def normals(variance: float, mean: float = 0.0) -> MomentGaussian:
@@ -71,11 +71,11 @@ def test_the_weights_integrate_powers_of_sigma() -> None:
 def test_the_certificate_of_a_gaussian_for_a_mixture_agrees_with_sampling_both_densities() -> None:
     true = fit_mixture(clusters(4000), components=4, coordinates=2)
     images = true.sample(generators(range(2000)), 0.0)
-    law = fit_gaussian(clusters(4000, seed=1))
-    found = certify(exact(true), {"law": law}, images, None, LEVELS)["law"]
+    density = fit_gaussian(clusters(4000, seed=1))
+    found = certify(exact(true), {"law": density}, images, None, LEVELS)["law"]
     for row in found.rows[9::3]:
         noisy = true.sample(generators(range(10_000, 16_000)), row.sigma).double()
-        apart = true.log_prob(noisy, row.sigma) - law.log_prob(noisy, row.sigma)
+        apart = true.log_prob(noisy, row.sigma) - density.log_prob(noisy, row.sigma)
         error = float(apart.std()) / len(apart) ** 0.5
         assert abs(row.cross - float(apart.mean())) < max(0.1 * row.cross, 0.003, 3 * math.hypot(error, row.cross_error))
 
@@ -84,14 +84,14 @@ def test_the_certificate_of_a_gaussian_for_a_mixture_agrees_with_sampling_both_d
 def test_an_imperfect_denoiser_is_bracketed_and_cancels_in_the_cross_estimate(corruption: float) -> None:
     """D's errors, in a direction of their own, add to direct, take from excess, and leave cross as it was."""
     true = fit_mixture(clusters(4000), components=4, coordinates=2)
-    images, law = true.sample(generators(range(2000)), 0.0), fit_gaussian(clusters(4000, seed=1))
+    images, density = true.sample(generators(range(2000)), 0.0), fit_gaussian(clusters(4000, seed=1))
 
     def wrong(noisy: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         estimate = true.denoise(noisy, sigma)
         waves = torch.sin(7 * noisy / (1 + sigma.view(-1, 1, 1, 1) ** 2).sqrt() + 1)
         return estimate + corruption * (noisy - estimate) * waves
 
-    sound, found = (certify(each, {"law": law}, images, None, LEVELS)["law"].rows[-1] for each in (exact(true), wrong))
+    sound, found = (certify(each, {"law": density}, images, None, LEVELS)["law"].rows[-1] for each in (exact(true), wrong))
     assert found.excess < sound.cross < found.direct
     assert found.cross == pytest.approx(sound.cross, rel=0.1)
     assert found.direct - found.excess > 0.1 * corruption**2
@@ -111,19 +111,19 @@ def test_labels_make_the_mean_divergence_over_classes() -> None:
 
 
 def test_a_law_with_a_density_alone_is_certified_through_another() -> None:
-    true, law = normals(1.0), normals(2.25)
+    true, density = normals(1.0), normals(2.25)
     other = normals(4.0)
     images = true.sample(generators(range(1500)), 0.0)
-    base = certify(exact(true), {"law": law}, images, None, LEVELS)["law"]
-    for row in certify_density(base, law, other, images, None).rows[6:]:
+    base = certify(exact(true), {"law": density}, images, None, LEVELS)["law"]
+    for row in certify_density(base, density, other, images, None).rows[6:]:
         assert row.cross == pytest.approx(divergence_of_normals(1.0, 4.0, 0.0, row.sigma), abs=4 * row.cross_error, rel=0.02)
 
 
 def test_repeats_are_fresh_noise_on_the_same_images_and_seeds_repeat() -> None:
-    true, law = normals(1.0), normals(2.25)
+    true, density = normals(1.0), normals(2.25)
     images = true.sample(generators(range(50)), 0.0)
     once, again, more = (
-        certify(exact(true), {"law": law}, images, None, LEVELS, seed=4, repeats=repeats)["law"] for repeats in (1, 1, 8)
+        certify(exact(true), {"law": density}, images, None, LEVELS, seed=4, repeats=repeats)["law"] for repeats in (1, 1, 8)
     )
     assert once == again
     assert more.rows[-1].cross_error < once.rows[-1].cross_error
@@ -131,9 +131,9 @@ def test_repeats_are_fresh_noise_on_the_same_images_and_seeds_repeat() -> None:
 
 def test_levels_end_where_every_law_is_far_beyond() -> None:
     true, images = normals(1.0), normals(1.0).sample(generators(range(500)), 0.0)
-    laws = {"near": normals(1.2), "far": normals(9.0)}
-    assert len(certify(exact(true), laws, images, None, LEVELS, enough=1e-3)["near"].rows) < len(LEVELS)
-    assert len(certify(exact(true), laws, images, None, LEVELS, enough=10.0)["near"].rows) == len(LEVELS)
+    densities = {"near": normals(1.2), "far": normals(9.0)}
+    assert len(certify(exact(true), densities, images, None, LEVELS, enough=1e-3)["near"].rows) < len(LEVELS)
+    assert len(certify(exact(true), densities, images, None, LEVELS, enough=10.0)["near"].rows) == len(LEVELS)
 
 
 def rows(*values: float, top: float = 0.05, error: float = 0.0) -> Certificate:

@@ -5,20 +5,20 @@ import math
 import pytest
 import torch
 
-from pixelpath.evaluation.collapse import deviation, effective_rank
+from pixelpath.evaluation.collapse import effective_rank, feature_std
 
 
 def test_deviation_is_one_on_the_sphere_and_zero_for_one_feature() -> None:
-    assert deviation(torch.cat([torch.eye(16), -torch.eye(16)])) == pytest.approx(1, rel=1e-12)
-    assert deviation(torch.randn(4000, 64)) == pytest.approx(1, rel=5e-3)
-    assert deviation(torch.randn(1, 8).expand(5, 8)) == pytest.approx(0, abs=1e-7)
+    assert feature_std(torch.cat([torch.eye(16), -torch.eye(16)])) == pytest.approx(1, rel=1e-12)
+    assert feature_std(torch.randn(4000, 64)) == pytest.approx(1, rel=5e-3)
+    assert feature_std(torch.randn(1, 8).expand(5, 8)) == pytest.approx(0, abs=1e-7)
 
 
 def test_deviation_does_not_see_the_length_of_features() -> None:
     rows = torch.randn(20, 6)
-    assert deviation(rows * torch.rand(20, 1).add(0.1)) == pytest.approx(deviation(rows), rel=1e-6)
+    assert feature_std(rows * torch.rand(20, 1).add(0.1)) == pytest.approx(feature_std(rows), rel=1e-6)
     a, b = 0.6, 0.8  # features (a, b) and (a, -b): deviations 0 and b
-    assert deviation(torch.tensor([[a, b], [a, -b]]) * 7) == pytest.approx(b / 2 * math.sqrt(2), rel=1e-6)
+    assert feature_std(torch.tensor([[a, b], [a, -b]]) * 7) == pytest.approx(b / 2 * math.sqrt(2), rel=1e-6)
 
 
 def test_effective_rank_counts_equal_directions() -> None:

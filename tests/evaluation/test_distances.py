@@ -51,10 +51,10 @@ def test_frechet_agrees_with_the_matrix_root_of_scipy(count: int) -> None:
 
 def test_frechet_is_symmetric_and_does_not_see_rotations_or_shifts_and_scales_as_a_square() -> None:
     first, second = features(300, 8, 1).double(), features(200, 8, 2, shift=0.3).double()
-    turn = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64)).Q
+    rot90 = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64)).Q
     expected = frechet(statistics.of(first), statistics.of(second))
     assert frechet(statistics.of(second), statistics.of(first)) == pytest.approx(expected, rel=1e-9)
-    assert frechet(statistics.of(first @ turn + 7), statistics.of(second @ turn + 7)) == pytest.approx(expected, rel=1e-9)
+    assert frechet(statistics.of(first @ rot90 + 7), statistics.of(second @ rot90 + 7)) == pytest.approx(expected, rel=1e-9)
     assert frechet(statistics.of(first * 3), statistics.of(second * 3)) == pytest.approx(9 * expected, rel=1e-9)
     assert frechet(statistics.of(first), statistics.of(first)) == pytest.approx(0, abs=1e-6)
 
@@ -70,7 +70,7 @@ def test_kernel_distance_of_two_pairs_by_hand() -> None:
     expected = 1 + 1 - 2 * across  # within each set the only product is 0: kernel 1
     found = kernel(first, second, subsets=3)
     assert found.mean == pytest.approx(expected, rel=1e-12)
-    assert found.deviation == pytest.approx(0, abs=1e-12)
+    assert found.std == pytest.approx(0, abs=1e-12)
     assert (found.size, found.subsets) == (2, 3)
 
 
@@ -84,8 +84,8 @@ def test_kernel_distance_agrees_with_scikit_learn() -> None:
     expected = unbiased(first.double().numpy(), second.double().numpy())
     assert kernel(first, second, subsets=1).mean == pytest.approx(expected, rel=1e-9)
     parts = kernel(first, second, subsets=60, size=60)
-    assert parts.mean == pytest.approx(expected, abs=4 * parts.deviation / 60**0.5)
-    assert parts.deviation > 0
+    assert parts.mean == pytest.approx(expected, abs=4 * parts.std / 60**0.5)
+    assert parts.std > 0
 
 
 def test_kernel_distance_is_unbiased_and_a_function_of_its_seed() -> None:

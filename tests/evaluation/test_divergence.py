@@ -20,10 +20,10 @@ def test_moments_in_closed_form() -> None:
     images = torch.tensor([[[[1.0, 2.0]]], [[[3.0, 6.0]]]])
     found = moments(images)
     assert found.mean == pytest.approx((3.0,))
-    assert found.deviation == pytest.approx((math.sqrt(3.5),))
+    assert found.std == pytest.approx((math.sqrt(3.5),))
     assert found.spread == pytest.approx((math.sqrt((2 + 8) / 2),))
     wide = moments(kind(4000))
-    assert wide.deviation == pytest.approx((0.5, 1.0), rel=0.01)
+    assert wide.std == pytest.approx((0.5, 1.0), rel=0.01)
     assert wide.spread == pytest.approx((0.4, 0.8), rel=0.01)
     with pytest.raises(ValueError, match="at least 2 images"):
         moments(images[:1])

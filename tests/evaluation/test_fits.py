@@ -13,7 +13,7 @@ from pixelpath.starts.flow import fit_flow
 from pixelpath.starts.gaussian import Full, LowRank, MomentGaussian, fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
 from pixelpath.starts.simple import Empirical, Naive
-from pixelpath.starts.start import Law
+from pixelpath.starts.start import Density
 
 
 def isotropic(values: int, variance: float, mean: float = 0.0) -> MomentGaussian:
@@ -67,8 +67,8 @@ def test_what_a_fitted_covariance_loses_is_what_wishart_moments_say() -> None:
     lost = []
     for seed in range(repeats):
         training = normal(count, values, 100 + seed)
-        law = fit_gaussian(training, form=Full())
-        fit = compare_fit(law, isotropic(values, 1.0), training, normal(2000, values, 1000 + seed), sigma, seed=seed)
+        density = fit_gaussian(training, form=Full())
+        fit = compare_fit(density, isotropic(values, 1.0), training, normal(2000, values, 1000 + seed), sigma, seed=seed)
         lost.append(fit.lost)
     expected = values / 2 * ((count - 1) * (1 + 1 / count) / (count - values - 2) - (count - 1) / count)
     found = torch.tensor(lost)
@@ -82,7 +82,7 @@ def test_sound_fits_of_digits_pass(digits: tuple[Tensor, Tensor, Tensor, Tensor]
     mixture = fit_mixture(training, components=10, coordinates=16)
     flow = fit_flow(training, levels=(0.2, 1.6), steps=60)
     for sigma in (0.2, 0.8):
-        fits = [check_fit(law, moment, training, held_out, sigma) for law in (moment, mixture, flow)]
+        fits = [check_fit(density, moment, training, held_out, sigma) for density in (moment, mixture, flow)]
         fits.append(check_fit(by_class, moment, training, held_out, sigma, labels, unseen))
         assert fits[0].gain == fits[0].lost == fits[0].lost_error == 0
         assert all(fit.gain > 3 * fit.gain_error for fit in fits[1:]) or sigma == 0.8
@@ -92,30 +92,30 @@ def test_sound_fits_of_digits_pass(digits: tuple[Tensor, Tensor, Tensor, Tensor]
 def test_laws_that_memorise_digits_are_refused(digits: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     training, held_out = digits[0][:700], digits[2]
     control = fit_gaussian(training)
-    memorising: list[tuple[Law, float]] = [
+    memorising: list[tuple[Density, float]] = [
         (Empirical(training, allow_memorising=True), 0.1),
         (Empirical(training, allow_memorising=True), 0.2),
         (fit_mixture(training, components=40, coordinates=32), 0.1),
     ]
-    for law, sigma in memorising:
-        fit = compare_fit(law, control, training, held_out, sigma)
+    for density, sigma in memorising:
+        fit = compare_fit(density, control, training, held_out, sigma)
         assert fit.overfits
         assert fit.gain + fit.lost > 0
         assert fit.gap == pytest.approx(fit.training - fit.held_out)
         with pytest.raises(ValueError, match=r"overfits at sigma 0\.[12]: of the .* are lost on held-out ones; use fewer"):
-            check_fit(law, control, training, held_out, sigma)
+            check_fit(density, control, training, held_out, sigma)
     assert not compare_fit(Empirical(training, allow_memorising=True), control, training, held_out, 1.6).overfits
 
 
 def test_laws_of_too_few_assumptions_are_worse_without_overfitting(digits: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     training, _, held_out, _ = digits
     control = fit_gaussian(training)
-    for law in (Naive((1, 8, 8)), fit_gaussian(training, form=LowRank(8))):
-        fit = compare_fit(law, control, training, held_out, 0.4)
+    for density in (Naive((1, 8, 8)), fit_gaussian(training, form=LowRank(8))):
+        fit = compare_fit(density, control, training, held_out, 0.4)
         assert fit.worse
         assert not fit.overfits
         with pytest.raises(ValueError, match=r"worse than the control at sigma 0\.4, by .*: use the control"):
-            check_fit(law, control, training, held_out, 0.4)
+            check_fit(density, control, training, held_out, 0.4)
 
 
 def test_the_rule_at_its_edges() -> None:
@@ -133,10 +133,10 @@ def test_the_rule_at_its_edges() -> None:
 
 
 def test_the_noise_is_a_function_of_the_seed() -> None:
-    law, control, training, held_out = isotropic(2, 0.8), isotropic(2, 1.0), normal(50, 2, 0), normal(50, 2, 1)
-    first = compare_fit(law, control, training, held_out, 0.5, seed=4)
-    assert compare_fit(law, control, training, held_out, 0.5, seed=4) == first
-    assert compare_fit(law, control, training, held_out, 0.5, seed=5) != first
+    density, control, training, held_out = isotropic(2, 0.8), isotropic(2, 1.0), normal(50, 2, 0), normal(50, 2, 1)
+    first = compare_fit(density, control, training, held_out, 0.5, seed=4)
+    assert compare_fit(density, control, training, held_out, 0.5, seed=4) == first
+    assert compare_fit(density, control, training, held_out, 0.5, seed=5) != first
 
 
 def test_densities_that_are_not_finite() -> None:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pixelpath import noise
+from pixelpath import randomness
 from pixelpath.evaluation.held_out import held_out_loss
-from pixelpath.types import Asked
+from pixelpath.types import Conditioning
 
 
 def test_the_best_denoiser_of_a_gaussian_has_the_posterior_variance() -> None:
@@ -13,7 +13,7 @@ def test_the_best_denoiser_of_a_gaussian_has_the_posterior_variance() -> None:
     d = 0.5
     images = d * torch.randn(2000, 1, 4, 4)
 
-    def best(noisy: torch.Tensor, sigma: torch.Tensor, labels: Asked | None) -> torch.Tensor:
+    def best(noisy: torch.Tensor, sigma: torch.Tensor, labels: Conditioning | None) -> torch.Tensor:
         assert labels is None
         return noisy * (d**2 / (d**2 + sigma**2)).reshape(-1, 1, 1, 1)
 
@@ -28,10 +28,10 @@ def test_the_best_denoiser_of_a_gaussian_has_the_posterior_variance() -> None:
 def test_one_fixed_noise_for_each_image_at_any_batch_size() -> None:
     images, labels, seeds = torch.randn(7, 2, 4, 4), torch.arange(7), tuple(range(100, 107))
 
-    def identity(noisy: torch.Tensor, sigma: torch.Tensor, labels: Asked | None) -> torch.Tensor:
+    def identity(noisy: torch.Tensor, sigma: torch.Tensor, labels: Conditioning | None) -> torch.Tensor:
         return noisy
 
-    drawn = noise.normal(noise.generators(seeds), (2, 4, 4)).double()
+    drawn = randomness.normal(randomness.generators(seeds), (2, 4, 4)).double()
     errors = (0.3 * drawn).square().flatten(1).mean(1)
     for size in (1, 3, 7):
         (row,) = held_out_loss(identity, images, labels, [0.3], seeds, batch_size=size)
@@ -43,7 +43,7 @@ def test_labels_go_with_their_images() -> None:
     images = torch.randn(5, 1, 2, 2)
     labels = torch.tensor([3, 1, 4, 1, 5])
 
-    def knows(noisy: torch.Tensor, sigma: torch.Tensor, given: Asked | None) -> torch.Tensor:
+    def knows(noisy: torch.Tensor, sigma: torch.Tensor, given: Conditioning | None) -> torch.Tensor:
         assert isinstance(given, torch.Tensor)
         where = (images.unsqueeze(0) - noisy.unsqueeze(1)).flatten(2).norm(dim=2).argmin(1)
         assert torch.equal(labels[where], given)
@@ -55,15 +55,15 @@ def test_labels_go_with_their_images() -> None:
 
 def test_what_was_not_measured_does_not_count() -> None:
     """Nothing that an estimate says there changes the mean, and the mean is one over values, not over images."""
-    images, measured = torch.randn(6, 2, 3, 3), torch.rand(6, 2, 3, 3) < torch.linspace(0.1, 1, 6).reshape(6, 1, 1, 1)
+    images, valid = torch.randn(6, 2, 3, 3), torch.rand(6, 2, 3, 3) < torch.linspace(0.1, 1, 6).reshape(6, 1, 1, 1)
 
-    def off(noisy: torch.Tensor, sigma: torch.Tensor, given: Asked | None) -> torch.Tensor:
+    def off(noisy: torch.Tensor, sigma: torch.Tensor, given: Conditioning | None) -> torch.Tensor:
         where = (images.unsqueeze(0) - noisy.unsqueeze(1)).flatten(2).norm(dim=2).argmin(1)
         wrong = images[where] + (1 + where).reshape(-1, 1, 1, 1)
-        return torch.where(measured[where], wrong, torch.full_like(wrong, 1e3))
+        return torch.where(valid[where], wrong, torch.full_like(wrong, 1e3))
 
-    (row,) = held_out_loss(off, images, None, [1e-6], seeds=range(6), batch_size=4, measured=measured)
-    counts = measured.sum((1, 2, 3)).double()
+    (row,) = held_out_loss(off, images, None, [1e-6], seeds=range(6), batch_size=4, valid=valid)
+    counts = valid.sum((1, 2, 3)).double()
     assert row.loss == pytest.approx(float((counts * torch.arange(1, 7) ** 2).sum() / counts.sum()), rel=1e-5)
 
 

@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from pixelpath import noise
+from pixelpath import randomness
 from pixelpath.evaluation.probe import linear_accuracy, nearest_accuracy, noisy_features, probe, probe_levels
 from pixelpath.noise import NoiseRange
 
@@ -89,7 +89,7 @@ def test_levels_are_even_in_their_logarithm() -> None:
     assert (levels[0], levels[-1]) == pytest.approx((0.002, 5.0), rel=1e-12)
     steps = [math.log(b / a) for a, b in pairwise(levels)]
     assert steps == pytest.approx([math.log(2500) / 5] * 5, rel=1e-12)
-    small = probe_levels(NoiseRange(highest=16.0).for_resolution(8.0), 3)  # runs from 0.00025 to 2
+    small = probe_levels(NoiseRange(sigma_max=16.0).for_resolution(8.0), 3)  # runs from 0.00025 to 2
     assert (small[0], small[-1]) == pytest.approx((0.00025, 2.0), rel=1e-12)
 
 
@@ -101,7 +101,7 @@ def test_rows_name_their_features_level_and_counts_and_noise_hurts() -> None:
         views = []
         for first, rows in ((0, train), (600, test)):
             images = (rows / 16 - 0.3).reshape(-1, 1, 8, 8)
-            seeds = [noise.seed_of(1, first + index) for index in range(len(images))]
+            seeds = [randomness.seed_of(1, first + index) for index in range(len(images))]
             views.append(noisy_features(lambda noisy, _: noisy.flatten(1), images, sigma, seeds))
         return views[0], train_labels, views[1], test_labels
 
@@ -115,6 +115,6 @@ def test_noise_of_an_image_is_its_seeds_alone() -> None:
     images, seeds = torch.randn(7, 1, 4, 4), list(range(7))
     whole, parts = (noisy_features(lambda noisy, _: noisy.flatten(1), images, 2.0, seeds, batch_size=size) for size in (7, 3))
     assert torch.equal(whole, parts)
-    drawn = noise.normal(noise.generators([4]), (1, 4, 4))[0]
+    drawn = randomness.normal(randomness.generators([4]), (1, 4, 4))[0]
     torch.testing.assert_close(whole[4], (images[4] + 2.0 * drawn).flatten())
     assert noisy_features(lambda noisy, sigma: sigma.unsqueeze(1), images, 2.0, seeds).tolist() == [[2.0]] * 7

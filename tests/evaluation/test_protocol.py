@@ -11,7 +11,7 @@ from pixelpath.evaluation.protocol import protocol_of
 
 def test_a_record_carries_everything_to_json() -> None:
     protocol = protocol_of(Pixels(), real=1700, generated=200, labels="balanced", images="8x8x1 uint8, as stored")
-    protocol = replace(protocol, sampler="heun", steps=32, evaluations=63, guidance=1.5, seeds=(0, 199))
+    protocol = replace(protocol, sampler="heun", steps=32, nfe=63, guidance=1.5, seeds=(0, 199))
     record = protocol.record(frechet=1.5, floor=None)
     assert json.loads(json.dumps(record)) == record
     assert record == {

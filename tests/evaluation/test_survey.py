@@ -25,7 +25,7 @@ def test_numbers_of_a_channel_are_those_of_the_whole_array() -> None:
         values = images[:, number].astype(np.float64)
         assert (channel.lowest, channel.highest) == (values.min(), values.max())
         assert channel.mean == pytest.approx(values.mean(), rel=1e-12)
-        assert channel.deviation == pytest.approx(values.std(), rel=1e-12)
+        assert channel.std == pytest.approx(values.std(), rel=1e-12)
         counts = np.bincount(images[:, number].ravel())
         assert channel.zeros == channel.at_lowest_limit == counts[0] / counts.sum()
         assert (channel.atom, channel.atom_share) == (counts.argmax(), counts.max() / counts.sum())
@@ -88,7 +88,7 @@ class Torn:
 
     def __init__(self, source: Source, torn: tuple[int, ...]) -> None:
         self.source, self.torn = source, torn
-        self.classes, self.shape, self.dtype, self.facts = source.classes, source.shape, source.dtype, source.facts
+        self.classes, self.shape, self.dtype, self.metadata = source.classes, source.shape, source.dtype, source.metadata
         self.broken: list[str] = []
 
     def __len__(self) -> int:

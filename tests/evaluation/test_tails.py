@@ -131,11 +131,11 @@ def test_the_gate_rejects_laws_without_the_tail_and_accepts_the_one_that_has_it(
 
 def test_the_gate_rejects_a_gaussian_mixture_and_its_draws_are_functions_of_the_seed() -> None:
     data, held_out = student(10000, 2, 3.0, 1), student(5000, 2, 3.0, 2)
-    law = fit_mixture(data, components=3)
-    first = tail_gate(law, held_out, 1.05, count=6000, seed=4)
+    density = fit_mixture(data, components=3)
+    first = tail_gate(density, held_out, 1.05, count=6000, seed=4)
     assert not first.passes
     assert [quantile.expected for quantile in first.quantiles] == pytest.approx([60, 6, 0, 60, 6, 0])
-    assert tail_gate(law, held_out, 1.05, count=6000, seed=4) == first
+    assert tail_gate(density, held_out, 1.05, count=6000, seed=4) == first
 
 
 def test_mistakes_are_named() -> None:

@@ -37,9 +37,9 @@ ABAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)  # the schedule of
 SIGMAS = ((1 - ABAR.double()) / ABAR.double()).sqrt()
 
 
-def exact(noisy: Images, sigma: Tensor, mean: float | Tensor = MEAN, deviation: float = DEVIATION) -> Images:
+def exact(noisy: Images, sigma: Tensor, mean: float | Tensor = MEAN, std: float = DEVIATION) -> Images:
     sigma = sigma.to(noisy).reshape(-1, 1, 1, 1)
-    return (deviation**2 * noisy + sigma**2 * mean) / (deviation**2 + sigma**2)
+    return (std**2 * noisy + sigma**2 * mean) / (std**2 + sigma**2)
 
 
 def regressed(seen: Images, a: Tensor, b: Tensor, mean: float | Tensor = MEAN) -> tuple[Images, Images]:
@@ -109,7 +109,7 @@ def test_exact_denoiser(adapt: Callable[..., ForeignDenoiser], dtype: torch.dtyp
     A network that predicts noise leaves the image as a difference: in float32 to the rounding of the noisy image, no better.
     """
     denoise = adapt()
-    low, high = denoise.noise.lowest, denoise.noise.highest
+    low, high = denoise.noise.sigma_min, denoise.noise.sigma_max
     sigma = torch.logspace(math.log10(low), math.log10(high), 23, dtype=torch.float64).clamp(low, high)
     noisy = noisy_at(sigma, dtype)
     estimate, expected = denoise(noisy, sigma), exact(noisy.double(), sigma)
@@ -122,8 +122,8 @@ def test_exact_denoiser(adapt: Callable[..., ForeignDenoiser], dtype: torch.dtyp
 def test_range_of_the_network(adapt: Callable[..., ForeignDenoiser]) -> None:
     """ours = 2 its - 1, as [-1, 1] from [0, 1]: mean and deviation of the data, and all sigmas, move with it."""
     denoise, plain = adapt(scale=2.0, shift=-1.0), adapt()
-    assert denoise.noise.lowest == pytest.approx(2 * plain.noise.lowest, rel=1e-12)
-    assert denoise.noise.highest == pytest.approx(2 * plain.noise.highest, rel=1e-12)
+    assert denoise.noise.sigma_min == pytest.approx(2 * plain.noise.sigma_min, rel=1e-12)
+    assert denoise.noise.sigma_max == pytest.approx(2 * plain.noise.sigma_max, rel=1e-12)
     sigma = torch.logspace(-1, 2, 7, dtype=torch.float64)
     noisy = 2 * noisy_at(sigma / 2) - 1
     expected = exact(noisy, sigma, 2 * MEAN - 1, 2 * DEVIATION)
@@ -137,7 +137,7 @@ def test_a_sampler_reaches_the_data(adapt: Callable[..., ForeignDenoiser]) -> No
     """The flow of a Gaussian keeps (x - m) / sqrt(s^2 + sigma^2); from a lower start, on the adapter's own levels."""
     denoise = adapt()
     x = noisy_at(torch.full((3,), 2.0))
-    images = heun(denoise, x, denoise.noise.steps(80, start=2.0))
+    images = heun(denoise, x, denoise.noise.sigmas(80, start=2.0))
     expected = MEAN + (x - MEAN) * DEVIATION / math.hypot(DEVIATION, 2.0)
     assert torch.allclose(images, expected, atol=2e-3)
 
@@ -146,7 +146,7 @@ def test_a_sampler_reaches_the_data(adapt: Callable[..., ForeignDenoiser]) -> No
 @pytest.mark.parametrize("factor", [0.999, 1.001])
 def test_sigma_outside_the_learned_range(adapt: Callable[..., ForeignDenoiser], factor: float) -> None:
     denoise = adapt(scale=2.0)
-    end = denoise.noise.lowest if factor < 1 else denoise.noise.highest
+    end = denoise.noise.sigma_min if factor < 1 else denoise.noise.sigma_max
     levels = torch.tensor([1.0, end, end * factor], dtype=torch.float64)
     with pytest.raises(ValueError, match=rf"Sigma {end * factor:g} lies outside .*noise\.steps"):
         denoise(noisy_at(levels), levels)
@@ -159,14 +159,14 @@ def test_sigma_outside_the_learned_range(adapt: Callable[..., ForeignDenoiser], 
 def test_learned_range_of_a_schedule() -> None:
     """Ho et al. 2020: abar_0 = 1 - 1e-4 and abar_999 = 4.0358e-5, so sigma runs from 0.01 to 157.4."""
     learned = KINDS["epsilon"]().noise
-    assert learned.lowest == pytest.approx(math.sqrt(1e-4 / (1 - 1e-4)), rel=1e-3)
-    assert learned.highest == pytest.approx(157.4, rel=1e-3)
+    assert learned.sigma_min == pytest.approx(math.sqrt(1e-4 / (1 - 1e-4)), rel=1e-3)
+    assert learned.sigma_max == pytest.approx(157.4, rel=1e-3)
 
 
 def test_levels_without_any_image_are_left_out() -> None:
     zero = torch.cat([ABAR[:500], torch.zeros(1)])
     denoise = from_variance_preserving(preserving("velocity", zero[:500]), zero, velocity)
-    assert denoise.noise.highest == pytest.approx(float(SIGMAS[499]), rel=1e-9)
+    assert denoise.noise.sigma_max == pytest.approx(float(SIGMAS[499]), rel=1e-9)
     noisy, sigma = noisy_at(SIGMAS[499:500]), SIGMAS[499]
     assert torch.allclose(denoise(noisy, sigma), exact(noisy, sigma), atol=1e-9)
 
@@ -174,17 +174,17 @@ def test_levels_without_any_image_are_left_out() -> None:
 @pytest.mark.parametrize("timestep", [interpolated, nearest])
 @pytest.mark.parametrize("number", [0, 1, 437, 999])
 def test_whole_timesteps(timestep: Timestep, number: int) -> None:
-    asked: list[Tensor] = []
+    condition: list[Tensor] = []
 
     def watched(seen: Images, level: Tensor, labels: Labels | None) -> Images:
-        asked.append(level)
+        condition.append(level)
         return preserving("epsilon")(seen, level, labels)
 
     denoise = from_variance_preserving(watched, ABAR, epsilon, timestep)
     noisy = noisy_at(SIGMAS[number : number + 1])
     assert torch.allclose(denoise(noisy, SIGMAS[number]), exact(noisy, SIGMAS[number]), atol=1e-9, rtol=0)
-    assert asked[0].tolist() == pytest.approx([number], abs=1e-6)
-    assert asked[0].is_floating_point() == (timestep is interpolated)
+    assert condition[0].tolist() == pytest.approx([number], abs=1e-6)
+    assert condition[0].is_floating_point() == (timestep is interpolated)
 
 
 def test_timesteps_between() -> None:
@@ -208,15 +208,15 @@ def test_the_nearest_timestep_answers_for_the_sigma_asked() -> None:
 @pytest.mark.parametrize("data_at", [0, 1])
 def test_time_of_a_path(data_at: int) -> None:
     """sigma = 3 is a quarter data, three quarters noise."""
-    asked: list[float] = []
+    condition: list[float] = []
 
     def watched(seen: Images, time: Tensor, labels: Labels | None) -> Images:
-        asked.extend(time.tolist())
+        condition.extend(time.tolist())
         return path(data_at)(seen, time, labels)
 
     denoise = from_flow_matching(watched, data_at)
     denoise(noisy_at(torch.tensor([3.0, 3.0])), torch.tensor(3.0))
-    assert asked == pytest.approx([0.25 if data_at else 0.75] * 2)
+    assert condition == pytest.approx([0.25 if data_at else 0.75] * 2)
 
 
 def test_labels_reach_the_network() -> None:
@@ -253,7 +253,7 @@ def test_labels_of_edm_are_one_hot() -> None:
 
 def test_levels_in_the_range_given() -> None:
     learned = from_edm(edm, NoiseRange(0.01, 40.0, shift=0.5), scale=3.0).noise
-    assert (learned.lowest, learned.highest, learned.shift) == pytest.approx((0.015, 60.0, 1.0))
+    assert (learned.sigma_min, learned.sigma_max, learned.shift) == pytest.approx((0.015, 60.0, 1.0))
 
 
 @pytest.mark.parametrize("more", [{}, {"alphas_cumprod": ABAR}, {"prediction": epsilon}])
@@ -379,7 +379,7 @@ def test_a_network_of_diffusers(prediction: str) -> None:
     walked = diffusers.DDIMScheduler.from_config(trained.config)
     walked.set_timesteps(1000)
     denoise, labels = from_diffusers(network, trained, nearest), torch.tensor([2, 0])
-    assert (denoise.noise.lowest, denoise.noise.highest) == pytest.approx((float(SIGMAS[0]), float(SIGMAS[-1])), rel=1e-5)
+    assert (denoise.noise.sigma_min, denoise.noise.sigma_max) == pytest.approx((float(SIGMAS[0]), float(SIGMAS[-1])), rel=1e-5)
     preserved = torch.randn(2, 1, 8, 8)
     for number in (0, 350, 999):
         a = trained.alphas_cumprod[number].sqrt()

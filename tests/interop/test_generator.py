@@ -11,17 +11,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pixelpath.data.atoms import Ceiling, Hurdle
-from pixelpath.data.normaliser import Normaliser
+from pixelpath.data.normalise.atoms import Ceiling, Hurdle
+from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.interop import generator as module
 from pixelpath.interop.generator import ONNX, TOLERANCE, TORCH, Format, Generator, Make, agreement, write_onnx
 from pixelpath.models.denoiser import Denoiser
-from pixelpath.models.scalings import Preconditioned
+from pixelpath.models.preconditioning import EDMPreconditioning
 from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
-from pixelpath.noise import NoiseRange, generators, normal, seed_of
-from pixelpath.recipes.generate import SAMPLERS, Plan, generate
+from pixelpath.noise import NoiseRange
+from pixelpath.randomness import generators, normal, seed_of
+from pixelpath.runs.generate import SAMPLERS, Plan, generate
 
 RANGE = NoiseRange().for_resolution(8)
 SHAPE = (2, 8, 12)
@@ -34,7 +35,7 @@ class Case:
 
     format: Format
     classes: int
-    scale: float
+    guidance: float
     normaliser: Normaliser
 
 
@@ -54,7 +55,9 @@ CASES = {
 def denoiser(classes: int) -> Denoiser:
     """A small denoiser none of whose weights are zero; its estimates have about the deviation of data, 0.5."""
     encoder = Encoder(*SHAPE, 4, 32, 1, 2)
-    model = Denoiser(Backbone(encoder, Decoder(encoder, 32, 1, 2), classes), Preconditioned(0.5, RANGE.lowest * RANGE.shift))
+    model = Denoiser(
+        Backbone(encoder, Decoder(encoder, 32, 1, 2), classes), EDMPreconditioning(0.5, RANGE.sigma_min * RANGE.shift)
+    )
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.15)
     nn.init.normal_(model.backbone.classes.weight, std=2.0)
@@ -67,9 +70,9 @@ def noise_of(seeds: range) -> Tensor:
     return normal(generators([seed_of(seed) for seed in seeds]), SHAPE)
 
 
-def estimates(model: Denoiser, labels: Tensor, scale: float) -> Tensor:
+def estimates(model: Denoiser, labels: Tensor, guidance: float) -> Tensor:
     """The images of seeds 0, 1, ... as `pixelpath sample --steps 1` makes them, in model range."""
-    plan = Plan(RANGE, 1, scale, sampler=SAMPLERS["renoise"])
+    plan = Plan(RANGE, 1, guidance, sampler=SAMPLERS["consistency"])
     return torch.cat(list(generate(model, SHAPE, range(len(labels)), labels, plan)))
 
 
@@ -81,7 +84,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     model = denoiser(case.classes)
     path = tmp_path_factory.mktemp("export") / f"generator{case.format.suffix}"
     with path.open("wb") as file:
-        case.format.write(Generator(model, case.normaliser, 10.0, case.scale), file, ABOUT)
+        case.format.write(Generator(model, case.normaliser, 10.0, case.guidance), file, ABOUT)
     return case, model, path, case.format.read(path)
 
 
@@ -89,7 +92,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def test_one_file_makes_the_images_of_the_run_at_any_batch_size(count: int, exported: tuple[Case, Denoiser, Path, Make]) -> None:
     case, model, _, make = exported
     labels = torch.arange(count).flip(0) % (case.classes + 1)  # "no class" is among five
-    estimate = estimates(model, labels, case.scale)
+    estimate = estimates(model, labels, case.guidance)
     made = make(noise_of(range(count)), labels if case.classes else None)
     assert estimate.std() == pytest.approx(0.5, rel=0.6)
     assert made.dtype == case.normaliser.decode(estimate).dtype
@@ -107,11 +110,11 @@ def test_label_and_guidance_matter(exported: tuple[Case, Denoiser, Path, Make]) 
     noise = noise_of(range(2))
     images = [make(noise, torch.full((2,), label)).double() for label in (0, 1, case.classes)]
     assert all((first - second).abs().max() > 1 for first, second in pairwise(images))
-    if case.scale != 1:
+    if case.guidance != 1:
         zero = torch.zeros(2, dtype=torch.int64)
         made = make(noise, zero)
         conditional, none = (estimates(model, label, 1.0) for label in (zero, zero + case.classes))
-        assert agreement(made, none + case.scale * (conditional - none), case.normaliser).holds
+        assert agreement(made, none + case.guidance * (conditional - none), case.normaliser).holds
         assert not agreement(made, conditional, case.normaliser).holds
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pixelpath.interop import official
 from pixelpath.models.denoiser import Denoiser
+from pixelpath.models.preconditioning import EDMPreconditioning, XPrediction
 from pixelpath.models.representation import Representation
-from pixelpath.models.scalings import Clean, Preconditioned
 from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
@@ -55,12 +55,12 @@ def test_configuration_from_shapes(generator: State, pretrained: State, tmp_path
     assert (encoder.channels, encoder.rows, encoder.columns, encoder.patch, encoder.width) == (3, 32, 32, 4, 64)
     assert len(encoder.blocks) == len(denoiser.backbone.decoder.blocks) == 3
     assert denoiser.backbone.num_classes == 10
-    assert denoiser.scalings == Clean()
+    assert denoiser.preconditioning == XPrediction()
     assert not denoiser.training
     assert all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in denoiser.parameters())
     images, sigma = torch.randn(2, 3, 32, 32), torch.tensor([0.1, 3.0])
     assert denoiser(images, sigma, torch.tensor([3, 9])).shape == images.shape
-    assert official.noise_range(denoiser).steps(1).tolist() == [40.0, 0.0]
+    assert official.noise_range(denoiser).sigmas(1).tolist() == [40.0, 0.0]
     representation = official.load(saved(pretrained, tmp_path), 4)
     assert isinstance(representation, Representation)
     assert representation(images, sigma).projection.shape == (2, 32)
@@ -71,9 +71,9 @@ def test_folder_prefers_the_average(generator: State, tmp_path: Path) -> None:
     saved(generator | {"out.bias": generator["out.bias"] + 1}, tmp_path, "nnet.pth")
     other = official.load(tmp_path, 4, 4)
     saved(generator, tmp_path, "nnet_ema.pth")
-    average = official.load(tmp_path, 4, 4)
+    ema = official.load(tmp_path, 4, 4)
     assert torch.equal(other.state_dict()["backbone.decoder.out.bias"], generator["out.bias"] + 1)
-    assert torch.equal(average.state_dict()["backbone.decoder.out.bias"], generator["out.bias"])
+    assert torch.equal(ema.state_dict()["backbone.decoder.out.bias"], generator["out.bias"])
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
@@ -91,7 +91,7 @@ def test_half_precision_becomes_float32(generator: State, tmp_path: Path) -> Non
 def test_published_widths_need_no_heads(tmp_path: Path) -> None:
     encoder = Encoder(channels=3, rows=8, columns=8, patch=4, width=768, depth=1, heads=12)
     backbone = Backbone(encoder, Decoder(encoder, width=1584, depth=1, heads=22), num_classes=3)
-    official.write(Denoiser(backbone, Clean()), tmp_path / "nnet.pth")
+    official.write(Denoiser(backbone, XPrediction()), tmp_path / "nnet.pth")
     model = official.load(tmp_path)
     assert isinstance(model, Denoiser)
     first, second = model.backbone.encoder.blocks[0], model.backbone.decoder.blocks[0]
@@ -101,7 +101,7 @@ def test_published_widths_need_no_heads(tmp_path: Path) -> None:
 
 def test_images_that_are_not_square(tmp_path: Path) -> None:
     encoder = Encoder(channels=1, rows=8, columns=12, patch=4, width=16, depth=1, heads=2)
-    model = Denoiser(Backbone(encoder, Decoder(encoder, width=16, depth=1, heads=2), num_classes=0), Clean())
+    model = Denoiser(Backbone(encoder, Decoder(encoder, width=16, depth=1, heads=2), num_classes=0), XPrediction())
     official.write(model, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="pos_embed has 6 patches"):
         official.load(tmp_path / "model.safetensors", 2, 2)
@@ -114,11 +114,11 @@ def test_images_that_are_not_square(tmp_path: Path) -> None:
 
 
 def test_scalings_of_one_step_models(generator: State, pretrained: State, tmp_path: Path) -> None:
-    model = official.load(saved(generator, tmp_path), 4, 4, scalings=Preconditioned(boundary=0.001))
+    model = official.load(saved(generator, tmp_path), 4, 4, preconditioning=EDMPreconditioning(boundary=0.001))
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(model(images, torch.tensor(0.001)), images)
     with pytest.raises(ValueError, match="Clean"):
-        official.load(saved(pretrained, tmp_path), 4, scalings=Preconditioned())
+        official.load(saved(pretrained, tmp_path), 4, preconditioning=EDMPreconditioning())
 
 
 def without(state: State, *beginnings: str) -> State:

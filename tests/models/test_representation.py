@@ -2,15 +2,15 @@
 
 import torch
 
+from pixelpath.models.preconditioning import XPrediction
 from pixelpath.models.representation import Representation
-from pixelpath.models.scalings import Clean
 from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.projector import Projector
 
 
 def build() -> Representation:
     encoder = Encoder(2, 8, 4, patch=4, width=12, depth=2, heads=2)
-    return Representation(encoder, Projector(12, hidden=10, out=6), Clean(0.4))
+    return Representation(encoder, Projector(12, hidden=10, out=6), XPrediction(0.4))
 
 
 NOISY = torch.randn(3, 2, 8, 4, generator=torch.Generator().manual_seed(1))

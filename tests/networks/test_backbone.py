@@ -133,37 +133,37 @@ def test_dropout_is_in_every_block_of_the_decoder_alone() -> None:
     assert {share for name, share in shares.items() if name.startswith("encoder")} == {0.0}
 
 
-def asking(numbers: int = 2, beside: int = 3) -> Backbone:
+def asking(numbers: int = 2, cond_image: int = 3) -> Backbone:
     encoder = Encoder(3, 8, 12, patch=4, width=12, depth=3, heads=2)
-    return Backbone(encoder, Decoder(encoder, 16, depth=3, heads=4), 4, numbers, beside)
+    return Backbone(encoder, Decoder(encoder, 16, depth=3, heads=4), 4, numbers, cond_image)
 
 
 def test_images_beside_are_the_same_as_more_channels_at_the_input() -> None:
     backbone = awake(asking())
     wide = nn.Conv2d(6, 12, 4, stride=4)
-    assert backbone.beside is not None
-    both = [backbone.encoder.patches, backbone.beside]
+    assert backbone.cond_image is not None
+    both = [backbone.encoder.patches, backbone.cond_image]
     wide.weight.data = torch.cat([part.weight for part in both], 1)
     wide.bias = nn.Parameter(both[0].bias + both[1].bias)  # pyright: ignore[reportOperatorIssue]
-    images, beside = torch.randn(3, 3, 8, 12), torch.randn(3, 3, 8, 12)
-    parts = both[0](images) + both[1](beside)
-    torch.testing.assert_close(parts, wide(torch.cat([images, beside], 1)))
+    images, cond_image = torch.randn(3, 3, 8, 12), torch.randn(3, 3, 8, 12)
+    parts = both[0](images) + both[1](cond_image)
+    torch.testing.assert_close(parts, wide(torch.cat([images, cond_image], 1)))
     entered: list[Tensor] = []
     backbone.encoder.blocks[0].register_forward_pre_hook(lambda module, arguments: entered.append(arguments[0]))
-    backbone(images, NOISE, Condition(LABELS, None, beside))
+    backbone(images, NOISE, Condition(LABELS, None, cond_image))
     expected = parts.flatten(2).transpose(1, 2) + backbone.encoder.positions[:, 2:]
     torch.testing.assert_close(entered[0][:, 2:], expected)
 
 
 def test_what_is_not_given_counts_for_nothing() -> None:
     backbone = awake(asking()).requires_grad_(False)
-    images, asked = torch.randn(3, 3, 8, 12), Condition(LABELS, torch.randn(3, 2), torch.randn(3, 3, 8, 12))
-    plain, full = backbone(images, NOISE, LABELS), backbone(images, NOISE, asked)
-    some = backbone(images, NOISE, asked, torch.tensor([True, False, True]))
+    images, condition = torch.randn(3, 3, 8, 12), Condition(LABELS, torch.randn(3, 2), torch.randn(3, 3, 8, 12))
+    plain, full = backbone(images, NOISE, LABELS), backbone(images, NOISE, condition)
+    some = backbone(images, NOISE, condition, torch.tensor([True, False, True]))
     torch.testing.assert_close(some[1], plain[1])
     torch.testing.assert_close(some[[0, 2]], full[[0, 2]])
     assert (full - plain).abs().amax((1, 2, 3)).min() > 1e-3
-    for part in (replace(asked, vector=None), replace(asked, beside=None)):
+    for part in (replace(condition, vector=None), replace(condition, cond_image=None)):
         assert (backbone(images, NOISE, part) - full).abs().max() > 1e-3
 
 
@@ -174,8 +174,8 @@ def test_conditions_leave_the_encoder_as_stage_one_made_it() -> None:
     encoder = Encoder(3, 8, 8, patch=4, width=12, depth=3, heads=2)
     asking = Backbone(encoder, Decoder(encoder, 16, depth=3, heads=4), 4, 2, 1)
     assert plain.encoder.state_dict().keys() == asking.encoder.state_dict().keys()
-    images, beside = torch.randn(3, 3, 8, 8), torch.randn(3, 1, 8, 8)
+    images, cond_image = torch.randn(3, 3, 8, 8), torch.randn(3, 1, 8, 8)
     tokens = [backbone.encoder(images, NOISE).tokens for backbone in (plain, asking)]
     torch.testing.assert_close(tokens[0], tokens[1])
-    assert asking.beside is not None
-    assert not asking.beside(beside).any()  # before training images beside change nothing
+    assert asking.cond_image is not None
+    assert not asking.cond_image(cond_image).any()  # before training images beside change nothing

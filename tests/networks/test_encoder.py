@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pixelpath.networks.encoder import EXTRA, Encoder
-from pixelpath.networks.layers import places, sinusoids
+from pixelpath.networks.layers import grid_sinusoids, sinusoids
 
 
 def build(channels: int = 3, rows: int = 8, columns: int = 8, patch: int = 4, width: int = 12) -> Encoder:
@@ -46,11 +46,11 @@ def test_positions_begin_as_noise_and_sinusoids() -> None:
         torch.manual_seed(1)
         plain = Encoder(3, 8, 16, 4, 24, 1, 2)
         torch.manual_seed(1)
-        placed = Encoder(3, 8, 16, 4, 24, 1, 2, positions=1.5)
+        placed = Encoder(3, 8, 16, 4, 24, 1, 2, position_init=1.5)
     assert float(plain.positions.detach().std()) == pytest.approx(0.02, rel=0.2)
     difference = placed.positions - plain.positions
     assert not difference[:, :EXTRA].any()
-    assert torch.allclose(difference[0, EXTRA:], 1.5 * places(2, 4, 24), atol=1e-6)
+    assert torch.allclose(difference[0, EXTRA:], 1.5 * grid_sinusoids(2, 4, 24), atol=1e-6)
     assert torch.equal(plain.patches.weight, placed.patches.weight)
 
 

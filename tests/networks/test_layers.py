@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pixelpath.networks.layers import Attention, Block, Mlp, ModulatedBlock, initialise, places, sinusoids, unpatchify
+from pixelpath.networks.layers import Attention, Block, Mlp, ModulatedBlock, grid_sinusoids, initialise, sinusoids, unpatchify
 
 
 @pytest.mark.parametrize("width", [2, 7, 8, 65])
@@ -140,7 +140,7 @@ def test_dropout_of_attention_and_mlp() -> None:
 @pytest.mark.parametrize(("rows", "columns", "width"), [(8, 8, 96), (3, 6, 16), (1, 5, 10), (2, 1, 7), (16, 16, 384)])
 def test_places_say_where_a_patch_lies(rows: int, columns: int, width: int) -> None:
     """Wavelengths from 4 patches to four sides: the closed form, and no two places alike."""
-    waves, quarter = places(rows, columns, width), width // 4
+    waves, quarter = grid_sinusoids(rows, columns, width), width // 4
     assert waves.shape == (rows * columns, width)
     for half, count, at in ((0, rows, lambda n: n // columns), (1, columns, lambda n: n % columns)):
         for wave in range(quarter):

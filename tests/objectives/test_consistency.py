@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from pixelpath.models.denoiser import Denoiser
+from pixelpath.models.preconditioning import EDMPreconditioning, XPrediction
 from pixelpath.models.representation import Representation
-from pixelpath.models.scalings import Clean, Preconditioned
 from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.projector import Projector
-from pixelpath.noise import InverseGap, LogNormal, NoiseRange, RelativeGap, SmoothGap, StagedGap, expand, seed_of
+from pixelpath.noise import LogNormal, NoiseRange, expand
 from pixelpath.objectives.consistency import Consistency, Pairs, alike
 from pixelpath.objectives.features import ContrastiveFeatures, LayerFeatures
+from pixelpath.objectives.pairs import InverseGap, RelativeGap, SmoothGap, StagedGap
+from pixelpath.randomness import seed_of
 from pixelpath.types import Batch
 
 NOISE = NoiseRange(0.02, 20.0, shift=0.5)
@@ -106,7 +108,7 @@ def test_a_stage_zero_is_denoising_in_one_pass() -> None:
 
 def test_one_noise_two_levels() -> None:
     student, data = Watched(), batch(0, 300)
-    objective = Consistency(NOISE, SmoothGap(total=70), LogNormal(-0.4, 0.5), label_drop=0.25)
+    objective = Consistency(NOISE, SmoothGap(total=70), LogNormal(-0.4, 0.5), label_dropout=0.25)
     losses = objective(student, student, data, 35)
     (noisier, high, labels, drop), (cleaner, low, labels_below, drop_below) = student.calls
     first, second = ((noisy - data.images) / expand(sigma, noisy) for noisy, sigma in ((noisier, high), (cleaner, low)))
@@ -162,14 +164,14 @@ def test_masks_are_alike_on_every_device(device: str, precision: torch.dtype) ->
 
 def small(dropout: float = 0.0) -> Denoiser:
     encoder = Encoder(1, 4, 4, patch=2, width=8, depth=2, heads=2)
-    denoiser = Denoiser(Backbone(encoder, Decoder(encoder, 8, 2, 2, dropout), 10), Preconditioned(boundary=0.01))
+    denoiser = Denoiser(Backbone(encoder, Decoder(encoder, 8, 2, 2, dropout), 10), EDMPreconditioning(boundary=0.01))
     for parameter in denoiser.parameters():
         nn.init.normal_(parameter, std=0.2)
     return denoiser
 
 
 def frozen() -> Representation:
-    return Representation(Encoder(1, 4, 4, patch=2, width=8, depth=2, heads=2), Projector(8, 16, 4), Clean())
+    return Representation(Encoder(1, 4, 4, patch=2, width=8, depth=2, heads=2), Projector(8, 16, 4), XPrediction())
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
@@ -224,4 +226,4 @@ def test_published_settings() -> None:
     objective = Consistency(NOISE)
     assert (objective.draw, objective.weight, objective.softening) == (LogNormal(-0.4, 1.6), InverseGap(), 0.06)
     assert objective.gap == StagedGap(0, 7, 1, 2.0, 8.0, 1.0)
-    assert (objective.label_drop, objective.needs_encoder) == (0.1, False)
+    assert (objective.label_dropout, objective.needs_encoder) == (0.1, False)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pixelpath.noise import EDMWeight, FlatWeight, LogNormal, LogUniform, NoiseRange, seed_of
+from pixelpath.noise import EDMWeight, FlatWeight, LogNormal, LogUniform, NoiseRange
 from pixelpath.objectives.denoising import Denoising
+from pixelpath.randomness import seed_of
 from pixelpath.types import Batch
 
 
@@ -63,7 +64,7 @@ def test_noise_has_the_shifted_deviation() -> None:
 @pytest.mark.parametrize("chance", [0.0, 0.1, 1.0])
 def test_frequency_of_dropped_labels(chance: float) -> None:
     student, count = Watched(), 4000
-    Denoising(NOISE, LogUniform(), FlatWeight(), label_drop=chance)(student, student, batch(0, count), 0)
+    Denoising(NOISE, LogUniform(), FlatWeight(), label_dropout=chance)(student, student, batch(0, count), 0)
     spread = 3 * (chance * (1 - chance) / count) ** 0.5
     assert float(student.drop.float().mean()) == pytest.approx(chance, abs=spread + 1e-9)
     assert torch.equal(student.labels, torch.arange(count) % 10)
@@ -71,7 +72,7 @@ def test_frequency_of_dropped_labels(chance: float) -> None:
 
 def test_an_image_is_treated_alike_in_any_batch() -> None:
     """Image 7 meets the same level, noise and drop in a batch of ten and in one of three."""
-    objective = Denoising(NOISE, LogUniform(), FlatWeight(), label_drop=0.5)
+    objective = Denoising(NOISE, LogUniform(), FlatWeight(), label_dropout=0.5)
     ten, three = Watched(), Watched()
     objective(ten, ten, batch(0, 10), 0)
     objective(three, three, batch(6, 9), 0)

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pixelpath.models.preconditioning import XPrediction
 from pixelpath.models.representation import Representation
-from pixelpath.models.scalings import Clean
 from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.projector import Projector
 from pixelpath.objectives.contrast import info_nce
@@ -18,7 +18,7 @@ SIGMA = torch.tensor(0.3)
 @pytest.fixture
 def frozen() -> Representation:
     encoder = Encoder(1, 8, 8, patch=4, width=12, depth=3, heads=2)
-    return Representation(encoder, Projector(12, 16, 5), Clean()).requires_grad_(False).eval()
+    return Representation(encoder, Projector(12, 16, 5), XPrediction()).requires_grad_(False).eval()
 
 
 def images(count: int = 5) -> tuple[Tensor, Tensor]:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from pixelpath.models.preconditioning import XPrediction
 from pixelpath.models.representation import Representation
-from pixelpath.models.scalings import Clean
 from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.projector import Projector
-from pixelpath.noise import NoiseRange, generators, normal, seed_of
+from pixelpath.noise import NoiseRange
 from pixelpath.objectives.contrast import info_nce
 from pixelpath.objectives.representation import (
     ConstantTemperature,
@@ -19,6 +19,7 @@ from pixelpath.objectives.representation import (
     InterpolatedTemperature,
     RepresentationLearning,
 )
+from pixelpath.randomness import generators, normal, seed_of
 from pixelpath.types import Views
 
 NOISE = NoiseRange(shift=0.125)
@@ -26,7 +27,7 @@ NOISE = NoiseRange(shift=0.125)
 
 def build() -> Representation:
     encoder = Encoder(1, 8, 8, patch=4, width=12, depth=2, heads=2)
-    return Representation(encoder, Projector(12, hidden=10, out=6), Clean())
+    return Representation(encoder, Projector(12, hidden=10, out=6), XPrediction())
 
 
 def views(count: int = 5, seed: int = 11) -> Views:
@@ -63,9 +64,9 @@ def test_impossible_curricula(total: int, first: int, last: int) -> None:
 def test_temperatures() -> None:
     assert ConstantTemperature(0.3)(5.0, NOISE, 7) == 0.3
     temperature = InterpolatedTemperature(total=1000, lowest=0.1, highest=0.4)
-    assert temperature(NOISE.lowest, NOISE, 500) == pytest.approx(0.1)
-    assert temperature(NOISE.highest, NOISE, 0) == pytest.approx(0.4)
-    assert temperature((NOISE.lowest + NOISE.highest) / 2, NOISE, 0) == pytest.approx(0.25)
+    assert temperature(NOISE.sigma_min, NOISE, 500) == pytest.approx(0.1)
+    assert temperature(NOISE.sigma_max, NOISE, 0) == pytest.approx(0.4)
+    assert temperature((NOISE.sigma_min + NOISE.sigma_max) / 2, NOISE, 0) == pytest.approx(0.25)
     assert temperature.top(500) == pytest.approx(0.1 + 0.3 * (1 - 0.5**0.5))
     assert temperature.top(1000) == pytest.approx(0.1)
     assert temperature.top(2000) == pytest.approx(0.1)
@@ -89,7 +90,7 @@ def test_which_calls_are_made() -> None:
     student, teacher, batch = Record(build()), Record(build().eval()), views()
     objective(student, teacher, batch, 0)
     noise = normal(generators(batch.seeds), (1, 8, 8))
-    lowest = NOISE.lowest * NOISE.shift
+    lowest = NOISE.sigma_min * NOISE.shift
     ((both, teacher_sigma, teacher_grad),) = teacher.calls
     assert not teacher_grad
     assert [grad for _, _, grad in student.calls] == [True, True, True, False]
@@ -135,7 +136,7 @@ def test_contrast_is_the_same_for_swapped_views() -> None:
 def test_view_temperature() -> None:
     objective = RepresentationLearning(NOISE, Curriculum(total=100), view_temperature=0.4)
     student, teacher, batch = build().eval(), build().eval(), views()
-    noise, lowest = torch.zeros(5, 1, 8, 8), torch.tensor(NOISE.lowest * NOISE.shift)
+    noise, lowest = torch.zeros(5, 1, 8, 8), torch.tensor(NOISE.sigma_min * NOISE.shift)
     first, second = (student(images, lowest).projection for images in (batch.first, batch.second))
     ours, theirs = (teacher(images, lowest).projection for images in (batch.first, batch.second))
     expected = info_nce(first, theirs, 0.4) + info_nce(second, ours, 0.4)

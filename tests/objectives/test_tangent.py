@@ -12,16 +12,18 @@ from torch.func import jacrev
 from torch.fx import GraphModule
 
 from pixelpath.models.denoiser import Denoiser
+from pixelpath.models.preconditioning import EDMPreconditioning, XPrediction
 from pixelpath.models.representation import Representation
-from pixelpath.models.scalings import Clean, Preconditioned
 from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.projector import Projector
-from pixelpath.noise import InverseGap, LogNormal, NoiseRange, RelativeGap, StagedGap, expand, seed_of
+from pixelpath.noise import LogNormal, NoiseRange, expand
 from pixelpath.objectives.consistency import Consistency, Pairs
 from pixelpath.objectives.features import ContrastiveFeatures
+from pixelpath.objectives.pairs import InverseGap, RelativeGap, StagedGap
 from pixelpath.objectives.tangent import Tangent
+from pixelpath.randomness import seed_of
 from pixelpath.types import Batch, classes_of
 
 NOISE = NoiseRange(0.02, 20.0, shift=0.5)
@@ -50,7 +52,7 @@ def batch(count: int, images: float = 0.3) -> Batch:
 
 def small(dropout: float = 0.0) -> Denoiser:
     encoder = Encoder(1, 4, 4, patch=2, width=8, depth=2, heads=2)
-    denoiser = Denoiser(Backbone(encoder, Decoder(encoder, 8, 2, 2, dropout), 10), Preconditioned(boundary=0.01))
+    denoiser = Denoiser(Backbone(encoder, Decoder(encoder, 8, 2, 2, dropout), 10), EDMPreconditioning(boundary=0.01))
     for parameter in denoiser.parameters():
         nn.init.normal_(parameter, std=0.2)
     return denoiser
@@ -147,7 +149,7 @@ def test_warm_up_begins_as_denoising_and_ends_as_the_tangent() -> None:
 
 def test_what_a_step_draws() -> None:
     student, data = Formula(), batch(300)
-    losses = Tangent(NOISE, LogNormal(-0.4, 0.5), label_drop=0.25, total=70)(student, student, data, 35)
+    losses = Tangent(NOISE, LogNormal(-0.4, 0.5), label_dropout=0.25, total=70)(student, student, data, 35)
     noisy, sigma, labels, drop = student.calls[0]
     noise = (noisy - data.images) / expand(sigma, noisy)
     assert float(noise.detach().std()) == pytest.approx(1, abs=3 / (2 * noise.numel()) ** 0.5)
@@ -192,7 +194,7 @@ def test_a_compiled_student_stays_compiled() -> None:
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_every_parameter_of_a_denoiser_learns(precision: torch.dtype, checkpointing: bool) -> None:
-    denoiser, guide = small(0.5).train(), Representation(small().backbone.encoder, Projector(8, 16, 4), Clean())
+    denoiser, guide = small(0.5).train(), Representation(small().backbone.encoder, Projector(8, 16, 4), XPrediction())
     denoiser.backbone.checkpoint_activations(checkpointing)
     open_objective = Tangent(NOISE, features=ContrastiveFeatures(), total=100)
     assert open_objective.needs_encoder
@@ -216,7 +218,7 @@ def test_every_parameter_of_a_denoiser_learns(precision: torch.dtype, checkpoint
 
 def test_settings() -> None:
     objective = Tangent(NOISE)
-    assert (objective.draw, objective.weight, objective.label_drop) == (LogNormal(-0.4, 1.6), InverseGap(), 0.1)
+    assert (objective.draw, objective.weight, objective.label_dropout) == (LogNormal(-0.4, 1.6), InverseGap(), 0.1)
     assert (objective.softening, objective.warmup, objective.total) == (1.0, 0.3, 0)
     with pytest.raises(ValueError, match="softening of the tangent loss must be above 0"):
         Tangent(NOISE, softening=0.0)

@@ -53,12 +53,12 @@ def test_nano_is_about_a_million() -> None:
 
 
 def test_the_amplitude_of_positions_is_the_recipe_s() -> None:
-    plain, placed = (student_of(recipe(positions=amplitude), SHAPE, 3).state_dict() for amplitude in (0.0, 3.0))
+    plain, placed = (student_of(recipe(position_init=amplitude), SHAPE, 3).state_dict() for amplitude in (0.0, 3.0))
     largest = (placed["backbone.encoder.positions"] - plain["backbone.encoder.positions"]).abs().max()
     assert float(largest) == pytest.approx(3, abs=1e-5)
     for wrong in (-1.0, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match="--positions must be at least 0 and finite"):
-            recipe(positions=wrong)
+        with pytest.raises(ValueError, match="--position-init must be at least 0 and finite"):
+            recipe(position_init=wrong)
 
 
 def test_weights_are_a_function_of_the_seed() -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from pixelpath.data.settings import DataSettings
-from pixelpath.models.scalings import Anchored, Clean, Preconditioned
-from pixelpath.noise import FlatWeight, GridLogNormal, LogNormal, LogUniform, NoiseRange, RelativeGap, SmoothGap, StagedGap
+from pixelpath.models.preconditioning import Anchored, EDMPreconditioning, XPrediction
+from pixelpath.noise import FlatWeight, GridLogNormal, LogNormal, LogUniform, NoiseRange
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.features import LayerFeatures
+from pixelpath.objectives.pairs import RelativeGap, SmoothGap, StagedGap
 from pixelpath.objectives.representation import Curriculum, InterpolatedTemperature, RepresentationLearning
 from pixelpath.recipes.recipe import Precision, Recipe, Sampling, for_data, from_json, summary, to_json, unlearned
 from pixelpath.recipes.rows import table
@@ -23,7 +24,7 @@ from pixelpath.training.optimizer import Constant, Cosine, Muon, Steps
 UNUSUAL = Recipe(
     "unusual",
     Denoising(NoiseRange(0.01, 7.0, 0.3), LogUniform(0.1, 2.0), FlatWeight(), 0.0),
-    scalings=Preconditioned(0.7, 0.01),
+    preconditioning=EDMPreconditioning(0.7, 0.01),
     schedule=Steps(3, ((5, 0.5), (9, 0.1))),
     precision=Precision.FLOAT16,
     compile=False,
@@ -33,10 +34,10 @@ UNUSUAL = Recipe(
 ONE_STEP = Recipe(
     "one-step",
     Consistency(NoiseRange(), SmoothGap(last=9.0), LogUniform(), RelativeGap(), LayerFeatures((0, -1), 0.5), 0.1, 0.0),
-    scalings=Preconditioned(),
+    preconditioning=EDMPreconditioning(),
     dropout=0.5,
     steps=700,
-    optimizer=Muon(rate=2e-3, clip=1.0),
+    optimizer=Muon(lr=2e-3, clip=1.0),
 )
 
 
@@ -90,7 +91,7 @@ def test_closing_shifts_the_levels_and_fills_in_totals() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"steps": 0}, {"batch_size": 0}, {"accumulate": 0}, {"patch": 0}, {"average_rate": 1.0}, {"dropout": 1.0}]
+    "change", [{"steps": 0}, {"batch_size": 0}, {"accumulate": 0}, {"patch": 0}, {"ema_decay": 1.0}, {"dropout": 1.0}]
 )
 def test_impossible_numbers_are_refused(change: dict) -> None:
     with pytest.raises(ValueError, match=f"--{next(iter(change)).replace('_', '-')} must be at least"):
@@ -112,15 +113,17 @@ def test_closing_a_consistency_recipe_fills_in_total_and_boundary() -> None:
     closed = for_data(ONE_STEP, 16, 16)
     assert isinstance(closed.objective, Consistency)
     assert closed.objective.gap == SmoothGap(total=700, last=9.0)
-    assert closed.scalings == Preconditioned(boundary=0.002 * (16 / 64))
+    assert closed.preconditioning == EDMPreconditioning(boundary=0.002 * (16 / 64))
     staged = for_data(replace(ONE_STEP, objective=Consistency(NoiseRange(), StagedGap(total=70))), 16, 16)
     assert isinstance(staged.objective, Consistency)
     assert staged.objective.gap == StagedGap(total=70)
-    assert for_data(replace(ONE_STEP, scalings=Preconditioned(boundary=0.1)), 16, 16).scalings == Preconditioned(boundary=0.1)
-    assert for_data(replace(ONE_STEP, scalings=Clean()), 16, 16).scalings == Clean()
-    assert for_data(replace(ONE_STEP, scalings=Anchored()), 16, 16).scalings == Anchored(boundary=0.002 * (16 / 64))
+    assert for_data(
+        replace(ONE_STEP, preconditioning=EDMPreconditioning(boundary=0.1)), 16, 16
+    ).preconditioning == EDMPreconditioning(boundary=0.1)
+    assert for_data(replace(ONE_STEP, preconditioning=XPrediction()), 16, 16).preconditioning == XPrediction()
+    assert for_data(replace(ONE_STEP, preconditioning=Anchored()), 16, 16).preconditioning == Anchored(boundary=0.002 * (16 / 64))
     diffusion = for_data(replace(ONE_STEP, objective=Denoising(NoiseRange())), 16, 16)
-    assert diffusion.scalings == Preconditioned()
+    assert diffusion.preconditioning == EDMPreconditioning()
     assert (ONE_STEP.is_one_step, diffusion.is_one_step, ONE_STEP.is_encoder) == (True, False, False)
 
 
@@ -145,8 +148,8 @@ def test_a_gap_lost_in_rounding_is_refused(gap: StagedGap | SmoothGap) -> None:
     ("lowest", "highest", "draw", "ends"),
     [
         (0.002, 80.0, GridLogNormal(-1.2, 1.6), ()),
-        (0.002, 640.0, GridLogNormal(2.0, 1.6), ("lie below 0.0054, .* raise --objective.noise.lowest to 0.02,",)),
-        (0.002, 640.0, LogNormal(-1.2, 1.6), ("lie above 2.4e\\+02, .* lower --objective.noise.highest",)),
+        (0.002, 640.0, GridLogNormal(2.0, 1.6), ("lie below 0.0054, .* raise --objective.noise.sigma_min to 0.02,",)),
+        (0.002, 640.0, LogNormal(-1.2, 1.6), ("lie above 2.4e\\+02, .* lower --objective.noise.sigma_max",)),
         (0.02, 640.0, GridLogNormal(2.0, 1.6), ()),
         (0.01, 7.0, LogUniform(0.1, 2.0), ("lie below 0.027", "lie above 2.6")),
     ],

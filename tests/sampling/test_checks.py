@@ -6,19 +6,20 @@ import re
 import pytest
 import torch
 
-from pixelpath.noise import NoiseRange, generators, normal
+from pixelpath.noise import NoiseRange
+from pixelpath.randomness import generators, normal
 from pixelpath.sampling.checks import (
     check_finite,
-    check_levels,
     check_residual,
     check_scale,
+    check_sigmas,
     noised,
     residual_energy,
 )
 from pixelpath.types import Denoise, Images, Sigmas
 
 MEAN, DEVIATION = 0.3, 0.5
-RANGE = NoiseRange(lowest=0.002, highest=80.0, shift=0.5)
+RANGE = NoiseRange(sigma_min=0.002, sigma_max=80.0, shift=0.5)
 
 
 def gaussian(noisy: Images, sigma: Sigmas) -> Images:
@@ -153,10 +154,10 @@ def test_a_denoiser_without_an_answer_is_out_of_scale() -> None:
 @pytest.mark.parametrize("count", [1, 2, 18])
 @pytest.mark.parametrize("sigma", [0.0011, 1.5, 40.0])
 def test_a_grid_built_anew_passes(count: int, sigma: float) -> None:
-    check_levels(RANGE.steps(count, start=sigma), sigma, RANGE)
-    check_levels(RANGE.steps(count, start=sigma).float(), sigma, RANGE)
-    lower = NoiseRange(RANGE.lowest, sigma / RANGE.shift, RANGE.shift)
-    assert torch.allclose(lower.steps(count), RANGE.steps(count, start=sigma), rtol=1e-12, atol=0)
+    check_sigmas(RANGE.sigmas(count, start=sigma), sigma, RANGE)
+    check_sigmas(RANGE.sigmas(count, start=sigma).float(), sigma, RANGE)
+    lower = NoiseRange(RANGE.sigma_min, sigma / RANGE.shift, RANGE.shift)
+    assert torch.allclose(lower.sigmas(count), RANGE.sigmas(count, start=sigma), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -173,9 +174,9 @@ def test_a_grid_built_anew_passes(count: int, sigma: float) -> None:
         ([1.5, 0.0005, 0.0], 1.5, r"to 0\.0005, and the denoiser learned 0\.001 to 40"),
     ],
 )
-def test_levels_that_do_not_fit_the_start(levels: list[float], sigma: float, message: str) -> None:
+def test_levels_that_do_not_fit_the_start(sigmas: list[float], sigma: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        check_levels(torch.tensor(levels, dtype=torch.float64), sigma, RANGE)
+        check_sigmas(torch.tensor(sigmas, dtype=torch.float64), sigma, RANGE)
 
 
 def test_samples_must_be_finite() -> None:

@@ -34,9 +34,9 @@ def test_scale_one_is_the_identity() -> None:
 
 
 @pytest.mark.parametrize("scale", [-0.5, 0.0, 0.3, 1.7, 2.5])
-def test_the_estimate_moves_away_from_the_reference(scale: float) -> None:
-    guided = guide(estimate, reference, scale)(NOISY, at(0.5))
-    assert torch.allclose(guided, NOISY - 1 + scale * 3)
+def test_the_estimate_moves_away_from_the_reference(guidance: float) -> None:
+    guided = guide(estimate, reference, guidance)(NOISY, at(0.5))
+    assert torch.allclose(guided, NOISY - 1 + guidance * 3)
 
 
 def test_a_reference_that_agrees_changes_nothing() -> None:
@@ -52,9 +52,9 @@ def test_bounds_of_the_interval(sigma: float, inside: bool) -> None:
 
 
 @pytest.mark.parametrize("between", [(1.0, 1.0), (2.0, 1.0)])
-def test_an_empty_interval(between: tuple[float, float]) -> None:
+def test_an_empty_interval(interval: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="is empty"):
-        guide(estimate, reference, 2.0, between)
+        guide(estimate, reference, 2.0, interval)
 
 
 def test_guided_gaussians() -> None:

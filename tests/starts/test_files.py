@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixelpath.noise import generators, normal
+from pixelpath.randomness import generators, normal
 from pixelpath.starts.files import FACTS, TENSORS, about, load, save
 from pixelpath.starts.gaussian import Diagonal, Full, LowRank, fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
 from pixelpath.starts.simple import Empirical, FromSamples, Naive
-from pixelpath.starts.start import Law, Saved
+from pixelpath.starts.start import Density, Saved
 from pixelpath.starts.student import fit_student
-from pixelpath.starts.tails import SoftLog, fit_splice, soft_log
+from pixelpath.starts.tails import SymLog, fit_pareto_tail, symlog
 
 IMAGES = torch.randn(40, 1, 2, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 2]).repeat(20)
@@ -26,8 +26,8 @@ STARTS: dict[str, Saved] = {
     "mixture": fit_mixture(IMAGES, LABELS, 3, components=2, coordinates=3),
     "diagonal mixture": fit_mixture(IMAGES, components=2, coordinates=2, form=Diagonal()),
     "student": fit_student(MANY),
-    "splice": fit_splice(MANY, fit_gaussian(MANY, form=Full())),
-    "soft logarithm": SoftLog(fit_gaussian(soft_log(MANY), form=Full())),
+    "pareto-tail": fit_pareto_tail(MANY, fit_gaussian(MANY, form=Full())),
+    "soft logarithm": SymLog(fit_gaussian(symlog(MANY), form=Full())),
     "naive": Naive((1, 2, 3)),
     "empirical": Empirical(IMAGES, LABELS, 3, allow_memorising=True),
 }
@@ -40,15 +40,15 @@ def test_a_start_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
     again = load(tmp_path / "new" / "start")
     assert type(again) is type(start)
     assert isinstance(again, Saved)
-    (facts, tensors), (facts_again, tensors_again) = start.state(), again.state()
-    assert facts_again == facts
+    (metadata, tensors), (facts_again, tensors_again) = start.state(), again.state()
+    assert facts_again == metadata
     assert tensors_again.keys() == tensors.keys()
     assert all(
         torch.equal(tensors_again[key], value) and tensors_again[key].dtype == value.dtype for key, value in tensors.items()
     )
     assert torch.equal(again.sample(generators(range(5)), 0.7), start.sample(generators(range(5)), 0.7))
-    assert isinstance(again, Law) == isinstance(start, Law) == (name not in ("splice", "soft logarithm"))
-    if isinstance(again, Law) and isinstance(start, Law):
+    assert isinstance(again, Density) == isinstance(start, Density) == (name not in ("pareto-tail", "soft logarithm"))
+    if isinstance(again, Density) and isinstance(start, Density):
         assert torch.equal(again.log_prob(IMAGES, 0.7), start.log_prob(IMAGES, 0.7))
         assert torch.equal(again.denoise(IMAGES, torch.tensor(0.7)), start.denoise(IMAGES, torch.tensor(0.7)))
 
@@ -79,7 +79,7 @@ def test_folders_that_hold_no_start(tmp_path: Path) -> None:
     (tmp_path / TENSORS).unlink()
     with pytest.raises(ValueError, match=r"start\.safetensors cannot be used"):
         load(tmp_path)
-    for text in ("{", "[]", '{"version": 2, "facts": {}, "about": {}}'):
+    for text in ("{", "[]", '{"version": 2, "metadata": {}, "about": {}}'):
         (tmp_path / FACTS).write_text(text)
         with pytest.raises(ValueError, match=r"start\.json cannot be used .*: fit the start and save it again"):
             load(tmp_path)
@@ -88,11 +88,11 @@ def test_folders_that_hold_no_start(tmp_path: Path) -> None:
 def test_facts_that_no_family_knows(tmp_path: Path) -> None:
     save(STARTS["full"], tmp_path)
     document = json.loads((tmp_path / FACTS).read_text())
-    document["facts"]["family"] = "unheard"
+    document["metadata"]["family"] = "unheard"
     (tmp_path / FACTS).write_text(json.dumps(document))
     with pytest.raises(ValueError, match=r"family 'unheard' is not known .*gaussian, mixture"):
         load(tmp_path)
-    document["facts"] = {"family": "mixture", "shape": [1, 2, 3], "num_classes": 0}
+    document["metadata"] = {"family": "mixture", "shape": [1, 2, 3], "num_classes": 0}
     (tmp_path / FACTS).write_text(json.dumps(document))
     with pytest.raises(ValueError, match="family 'mixture' is incomplete"):
         load(tmp_path)

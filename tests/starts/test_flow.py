@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
-from tests.starts.laws import gaussian_log_density, integral, is_a_function_of_its_seed, mean_and_covariance, score_gap
+from tests.starts.densities import gaussian_log_density, integral, is_a_function_of_its_seed, mean_and_covariance, score_gap
 from torch import Tensor
 
-from pixelpath.noise import generators
+from pixelpath.randomness import generators
 from pixelpath.starts.files import load, save
 from pixelpath.starts.flow import Flow, Layers, Moments, fit_flow
 from pixelpath.starts.gaussian import fit_gaussian
-from pixelpath.starts.start import Law, Saved
+from pixelpath.starts.start import Density, Saved
 
 CORNERS = torch.tensor([[-0.6, -0.5], [-0.4, 0.5], [0.6, -0.5], [0.4, 0.5]])
 NARROW = 0.05  # deviation of every mode
@@ -104,15 +104,15 @@ def test_layers_invert_and_count_their_jacobian(bins: tuple[int, ...]) -> None:
 
 
 def test_whitening_is_undone_by_colour_and_gives_unit_covariance() -> None:
-    turn, _ = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))
+    rot90, _ = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))
     variance = torch.tensor([[0.0, 0.1, 1.0, 4.0]], dtype=torch.float64)
-    moments = Moments(torch.randn(1, 4, dtype=torch.float64), turn[None], variance)
+    moments = Moments(torch.randn(1, 4, dtype=torch.float64), rot90[None], variance)
     sigma = torch.full((4,), 0.3, dtype=torch.float64)
-    roots = moments.mean + turn.T * (variance + 0.09).sqrt().T  # rows whose scatter is the noised covariance
+    roots = moments.mean + rot90.T * (variance + 0.09).sqrt().T  # rows whose scatter is the noised covariance
     white = moments.whiten(roots, 0, sigma)
     torch.testing.assert_close(white.T @ white, torch.eye(4, dtype=torch.float64))
     torch.testing.assert_close(moments.colour(white, 0, sigma), roots)
-    isotropic = Moments(moments.mean, turn[None], torch.full_like(variance, 0.09))
+    isotropic = Moments(moments.mean, rot90[None], torch.full_like(variance, 0.09))
     assert isotropic.say(0, sigma).flatten().tolist() == pytest.approx([0.5**1.5] * 16)
 
 
@@ -121,7 +121,7 @@ def test_a_flow_that_has_not_learned_is_the_moment_law(count: int) -> None:
     """Of each class and of all, in the full form and in the low-rank one, which few images get."""
     images = torch.randn(count, 1, 2, 3, dtype=torch.float64) * torch.tensor([0.1, 0.5, 1.0])
     labels = torch.arange(count) % 3 % 2
-    flow, moment = fit_flow(images, labels, 2, levels=(0.1, 3.0), steps=1, rate=1e-12), fit_gaussian(images, labels, 2)
+    flow, moment = fit_flow(images, labels, 2, levels=(0.1, 3.0), steps=1, lr=1e-12), fit_gaussian(images, labels, 2)
     for chosen in (labels, None):
         expected = moment.log_prob(images, 0.4, chosen)
         torch.testing.assert_close(flow.log_prob(images, 0.4, chosen), expected, rtol=1e-8, atol=1e-8)
@@ -133,7 +133,7 @@ def test_a_flow_that_has_not_learned_is_the_moment_law(count: int) -> None:
 
 
 def test_the_denoiser_follows_the_density_whatever_the_caller_records(plane: Flow) -> None:
-    assert isinstance(plane, Law)
+    assert isinstance(plane, Density)
     noisy = torch.tensor([[0.0, 0.0], [0.5, -0.4], [-2.0, 1.0], [30.0, -40.0]], dtype=torch.float64).reshape(-1, 1, 1, 2)
     sigma = torch.tensor([0.2, 0.5, 0.2, 1.0], dtype=torch.float64)
     assert score_gap(plane, noisy, sigma) < 1e-10
@@ -179,15 +179,15 @@ def test_a_flow_comes_back_from_its_folder_bit_for_bit(by_class: Flow, tmp_path:
     again = load(tmp_path)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert isinstance(again, Flow)
-    (facts, tensors), (facts_again, tensors_again) = by_class.state(), again.state()
-    assert facts_again == facts
+    (metadata, tensors), (facts_again, tensors_again) = by_class.state(), again.state()
+    assert facts_again == metadata
     assert all(torch.equal(tensors_again[name], value) for name, value in tensors.items())
     points = modes(5, 4)[0]
     assert torch.equal(again.sample(generators(range(9)), 0.5), by_class.sample(generators(range(9)), 0.5))
     assert torch.equal(again.log_prob(points, 0.5), by_class.log_prob(points, 0.5))
     assert torch.equal(again.denoise(points, torch.tensor(0.5)), by_class.denoise(points, torch.tensor(0.5)))
     with pytest.raises(ValueError, match="weights of this flow are not those of its layers"):
-        Flow.from_state(facts | {"hidden": 32}, tensors)
+        Flow.from_state(metadata | {"hidden": 32}, tensors)
 
 
 def test_a_fit_is_a_function_of_its_seed_and_leaves_the_global_random_state() -> None:
@@ -228,7 +228,7 @@ def test_what_a_flow_refuses(plane: Flow, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ValueError, match="all alike"):
         fit_flow(torch.ones(30, 1, 1, 2), levels=(0.1, 1.0))
     with pytest.raises(ValueError, match=r"diverged at step \d+ of 50 .*: lower the rate"):
-        fit_flow(images, levels=(0.1, 1.0), steps=50, rate=1e30)
+        fit_flow(images, levels=(0.1, 1.0), steps=50, lr=1e30)
     monkeypatch.setitem(sys.modules, "zuko.nn", None)
     with pytest.raises(ValueError, match=r"needs the package zuko, .* pip install 'pixelpath\[flows\]'"):
         fit_flow(images, levels=(0.1, 1.0))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.starts.laws import (
+from tests.starts.densities import (
     gaussian_log_density,
     integral,
     is_a_function_of_its_seed,
@@ -14,9 +14,9 @@ from tests.starts.laws import (
 )
 from torch import Tensor
 
-from pixelpath.noise import generators
+from pixelpath.randomness import generators
 from pixelpath.starts.gaussian import Diagonal, Form, Full, LowRank, MomentGaussian, fit_gaussian, form_for
-from pixelpath.starts.start import Law
+from pixelpath.starts.start import Density
 
 FORMS: list[Form] = [Full(), Diagonal(), LowRank(2), LowRank(1, seed=3)]
 
@@ -25,8 +25,8 @@ def data(count: int, *shape: int, seed: int = 0) -> Tensor:
     """Images of correlated values with unequal means and deviations, in float64."""
     source = torch.Generator().manual_seed(seed)
     width = int(np.prod(shape))
-    turn, mean = (torch.randn(size, generator=source, dtype=torch.float64) for size in ((width, width), (width,)))
-    rows = torch.randn(count, width, generator=source, dtype=torch.float64) @ turn / width**0.5 + 0.5 * mean
+    rot90, mean = (torch.randn(size, generator=source, dtype=torch.float64) for size in ((width, width), (width,)))
+    rows = torch.randn(count, width, generator=source, dtype=torch.float64) @ rot90 / width**0.5 + 0.5 * mean
     return rows.reshape(count, *shape)
 
 
@@ -38,15 +38,15 @@ def two_classes(count: int, *shape: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_density_integrates_to_one(form: Form) -> None:
-    law = fit_gaussian(data(40, 1, 1, 2), form=form)
-    assert isinstance(law, Law)
-    assert integral(law, 0.4, 16.0) == pytest.approx(1, abs=1e-8)
+    density = fit_gaussian(data(40, 1, 1, 2), form=form)
+    assert isinstance(density, Density)
+    assert integral(density, 0.4, 16.0) == pytest.approx(1, abs=1e-8)
 
 
 @pytest.mark.parametrize("labels", [None, 0, 2, 3])
 def test_the_density_of_every_class_and_of_none_integrates_to_one(labels: int | None) -> None:
-    law = fit_gaussian(*two_classes(40, 1, 1, 1), 3, form=Full())
-    assert integral(law, 0.3, 12.0, labels) == pytest.approx(1, abs=1e-8)
+    density = fit_gaussian(*two_classes(40, 1, 1, 1), 3, form=Full())
+    assert integral(density, 0.3, 12.0, labels) == pytest.approx(1, abs=1e-8)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.02, 1.3, 80.0])
@@ -67,13 +67,13 @@ def test_the_diagonal_law_is_that_of_the_variances() -> None:
 def test_a_low_rank_law_keeps_the_principal_covariance_and_every_variance() -> None:
     images = data(80, 1, 3, 4)
     covariance = np.cov(images.flatten(1).numpy(), rowvar=False)
-    spread, turn = np.linalg.eigh(covariance)
-    kept = turn[:, -3:] * spread[-3:] @ turn[:, -3:].T
+    spread, rot90 = np.linalg.eigh(covariance)
+    kept = rot90[:, -3:] * spread[-3:] @ rot90[:, -3:].T
     expected = kept + np.diag(np.diag(covariance - kept)) + 0.25 * np.eye(12)
-    law = fit_gaussian(images, form=LowRank(3))
+    density = fit_gaussian(images, form=LowRank(3))
     reference = gaussian_log_density(images[:5].flatten(1).numpy(), images.flatten(1).mean(0).numpy(), expected)
-    np.testing.assert_allclose(law.log_prob(images[:5], 0.5).numpy(), reference, rtol=1e-7)
-    own = law.basis[0] * law.spread[0] @ law.basis[0].T + law.remainder[0].diag()
+    np.testing.assert_allclose(density.log_prob(images[:5], 0.5).numpy(), reference, rtol=1e-7)
+    own = density.basis[0] * density.spread[0] @ density.basis[0].T + density.remainder[0].diag()
     np.testing.assert_allclose(own.diagonal().numpy(), np.diag(covariance), rtol=1e-12)
 
 
@@ -91,42 +91,42 @@ def test_low_rank_and_full_are_one_where_the_rank_is_enough(rank: int) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("sigma", [0.05, 1.0, 30.0])
 def test_the_denoiser_follows_the_slope_of_the_density(form: Form, sigma: float) -> None:
-    law = fit_gaussian(data(40, 2, 2, 2), form=form)
+    density = fit_gaussian(data(40, 2, 2, 2), form=form)
     noisy = data(5, 2, 2, 2, seed=2) * (1 + sigma)
-    assert score_gap(law, noisy, torch.tensor(sigma, dtype=torch.float64)) < 1e-10
+    assert score_gap(density, noisy, torch.tensor(sigma, dtype=torch.float64)) < 1e-10
 
 
 @pytest.mark.parametrize("labels", [None, torch.tensor([0, 2, 3, 2, 0])])
 def test_the_denoiser_of_classes_follows_the_slope_at_a_sigma_of_each_image(labels: Tensor | None) -> None:
-    law = fit_gaussian(*two_classes(40, 1, 2, 2), 3, form=Full())
+    density = fit_gaussian(*two_classes(40, 1, 2, 2), 3, form=Full())
     sigma = torch.tensor([0.3, 2.0, 2.0, 0.9, 0.3], dtype=torch.float64)
-    assert score_gap(law, data(5, 1, 2, 2, seed=2), sigma, labels) < 1e-10
+    assert score_gap(density, data(5, 1, 2, 2, seed=2), sigma, labels) < 1e-10
 
 
 def test_a_clean_image_is_its_own_estimate() -> None:
     images = data(40, 1, 2, 2)
-    law = fit_gaussian(images, form=Full())
-    assert torch.equal(law.denoise(images, torch.tensor(0.0)), images)
-    mixed = law.denoise(images[:2], torch.tensor([0.0, 0.5]))
+    density = fit_gaussian(images, form=Full())
+    assert torch.equal(density.denoise(images, torch.tensor(0.0)), images)
+    mixed = density.denoise(images[:2], torch.tensor([0.0, 0.5]))
     assert torch.equal(mixed[0], images[0])
-    torch.testing.assert_close(mixed[1:], law.denoise(images[1:2], torch.tensor(0.5)))
+    torch.testing.assert_close(mixed[1:], density.denoise(images[1:2], torch.tensor(0.5)))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_noise_adds_in_closed_form_as_it_does_in_numbers(form: Form) -> None:
     images, labels = two_classes(40, 1, 1, 2)
-    law = fit_gaussian(images, labels, 3, form=form)
+    density = fit_gaussian(images, labels, 3, form=form)
     at, chosen = images[[0, 50, 7]], torch.tensor([0, 2, 3])
-    expected = noised_density(law, at, 0.6, 1.1, chosen)
-    torch.testing.assert_close(law.log_prob(at, 1.1, chosen).exp(), expected, rtol=1e-7, atol=0)
+    expected = noised_density(density, at, 0.6, 1.1, chosen)
+    torch.testing.assert_close(density.log_prob(at, 1.1, chosen).exp(), expected, rtol=1e-7, atol=0)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_samples_have_the_moments_of_the_data_and_the_noise(form: Form) -> None:
     images = data(200, 1, 1, 3)
-    law = fit_gaussian(images, form=form)
-    mean, covariance = mean_and_covariance(law, 0.4, 40_000)
-    expected = law.basis[0] * law.spread[0] @ law.basis[0].T + (law.remainder[0] + 0.16).expand(3).diag()
+    density = fit_gaussian(images, form=form)
+    mean, covariance = mean_and_covariance(density, 0.4, 40_000)
+    expected = density.basis[0] * density.spread[0] @ density.basis[0].T + (density.remainder[0] + 0.16).expand(3).diag()
     # Five standard errors of a mean and of a covariance.
     assert ((mean - images.flatten(1).mean(0)).abs() < 5 * (expected.diagonal() / 40_000).sqrt()).all()
     error = ((expected.diagonal()[:, None] * expected.diagonal() + expected**2) / 40_000).sqrt()
@@ -137,35 +137,35 @@ def test_samples_have_the_moments_of_the_data_and_the_noise(form: Form) -> None:
 @pytest.mark.parametrize("form", [*FORMS, LowRank(30)])
 @pytest.mark.parametrize("sigma", [0.02, 3.0])
 def test_samples_are_as_far_from_the_mean_as_the_density_says(form: Form, sigma: float) -> None:
-    law = fit_gaussian(data(200, 3, 4, 4), form=form)
-    assert squared_distance(law, law.mean[0], sigma, 8000) == pytest.approx(1, abs=0.008)
+    density = fit_gaussian(data(200, 3, 4, 4), form=form)
+    assert squared_distance(density, density.mean[0], sigma, 8000) == pytest.approx(1, abs=0.008)
 
 
 def test_samples_without_a_class_have_the_moments_of_all_classes() -> None:
     images, labels = two_classes(200, 1, 1, 2)
-    law = fit_gaussian(images, labels, 3, form=Full())
+    density = fit_gaussian(images, labels, 3, form=Full())
     rows = images.flatten(1)
-    mean, covariance = mean_and_covariance(law, 0.2, 40_000)
+    mean, covariance = mean_and_covariance(density, 0.2, 40_000)
     torch.testing.assert_close(mean, rows.mean(0), rtol=0, atol=0.04)
     torch.testing.assert_close(covariance, torch.cov(rows.T) + 0.04 * torch.eye(2), rtol=0.03, atol=0.03)
-    of_two = mean_and_covariance(law, 0.2, 20_000, torch.full((20_000,), 2))[0]
+    of_two = mean_and_covariance(density, 0.2, 20_000, torch.full((20_000,), 2))[0]
     torch.testing.assert_close(of_two, rows[200:].mean(0), rtol=0, atol=0.03)
 
 
 def test_the_class_law_is_that_of_the_class_alone() -> None:
     images, labels = two_classes(40, 1, 2, 2)
-    law, alone = fit_gaussian(images, labels, 3, form=Full()), fit_gaussian(images[labels == 2], form=Full())
+    density, alone = fit_gaussian(images, labels, 3, form=Full()), fit_gaussian(images[labels == 2], form=Full())
     noisy, chosen, sigma = images[:6] + 1, torch.full((6,), 2), torch.tensor(0.8)
-    torch.testing.assert_close(law.log_prob(noisy, 0.8, chosen), alone.log_prob(noisy, 0.8), rtol=1e-13, atol=0)
-    torch.testing.assert_close(law.denoise(noisy, sigma, chosen), alone.denoise(noisy, sigma), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(density.log_prob(noisy, 0.8, chosen), alone.log_prob(noisy, 0.8), rtol=1e-13, atol=0)
+    torch.testing.assert_close(density.denoise(noisy, sigma, chosen), alone.denoise(noisy, sigma), rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_image_is_a_function_of_its_seed_and_label(form: Form) -> None:
-    law = fit_gaussian(*two_classes(60, 3, 4, 4), 3, form=Diagonal() if form == Full() else form)
-    assert is_a_function_of_its_seed(law, 1.5)
-    assert is_a_function_of_its_seed(law, 1.5, torch.tensor([0, 2, 3, 0, 2, 3]))
-    assert not torch.equal(law.sample(generators([1]), 1.5), law.sample(generators([2]), 1.5))
+    density = fit_gaussian(*two_classes(60, 3, 4, 4), 3, form=Diagonal() if form == Full() else form)
+    assert is_a_function_of_its_seed(density, 1.5)
+    assert is_a_function_of_its_seed(density, 1.5, torch.tensor([0, 2, 3, 0, 2, 3]))
+    assert not torch.equal(density.sample(generators([1]), 1.5), density.sample(generators([2]), 1.5))
 
 
 def test_the_search_for_directions_is_a_function_of_its_seed() -> None:
@@ -178,10 +178,10 @@ def test_the_search_for_directions_is_a_function_of_its_seed() -> None:
 
 
 def test_results_have_the_dtype_of_the_images() -> None:
-    law = fit_gaussian(data(40, 1, 2, 2).float(), form=Full())
+    density = fit_gaussian(data(40, 1, 2, 2).float(), form=Full())
     noisy = data(3, 1, 2, 2).float()
-    assert law.log_prob(noisy, 0.5).dtype == law.denoise(noisy, torch.tensor(0.5)).dtype == torch.float32
-    assert law.mean.dtype == torch.float64
+    assert density.log_prob(noisy, 0.5).dtype == density.denoise(noisy, torch.tensor(0.5)).dtype == torch.float32
+    assert density.mean.dtype == torch.float64
 
 
 def test_the_form_that_the_data_support() -> None:
@@ -196,10 +196,10 @@ def test_a_singular_covariance_has_a_density_only_under_noise() -> None:
     images = data(40, 1, 2, 2)
     images[:, 0, 0, 0] = 1.0
     for form in (Full(), Diagonal(), LowRank(2)):
-        law = fit_gaussian(images, form=form)
-        assert law.log_prob(images, 0.01).isfinite().all()
+        density = fit_gaussian(images, form=form)
+        assert density.log_prob(images, 0.01).isfinite().all()
         with pytest.raises(ValueError, match="no density at sigma 0: ask for a sigma above 0"):
-            law.log_prob(images, 0.0)
+            density.log_prob(images, 0.0)
 
 
 def test_too_few_images_for_the_form() -> None:
@@ -233,19 +233,19 @@ def conditional() -> MomentGaussian:
 
 
 def test_requests_that_do_not_fit() -> None:
-    law, images = conditional(), data(4, 1, 2, 2)
+    density, images = conditional(), data(4, 1, 2, 2)
     with pytest.raises(ValueError, match=r"not fitted to images of class 1 \(its classes: \[0, 2\]\).* no class with label 3"):
-        law.sample(generators([0]), 1.0, torch.tensor([1]))
+        density.sample(generators([0]), 1.0, torch.tensor([1]))
     with pytest.raises(ValueError, match="class 4"):
-        law.log_prob(images, 1.0, torch.tensor([0, 2, 3, 4]))
+        density.log_prob(images, 1.0, torch.tensor([0, 2, 3, 4]))
     with pytest.raises(ValueError, match="one label for each of 4 images, got 1"):
-        law.sample(generators(range(4)), 1.0, torch.tensor([2]))
+        density.sample(generators(range(4)), 1.0, torch.tensor([2]))
     with pytest.raises(ValueError, match=r"shape \[1, 2, 2\], got \[1, 2, 3\]"):
-        law.log_prob(data(4, 1, 2, 3), 1.0)
+        density.log_prob(data(4, 1, 2, 3), 1.0)
     with pytest.raises(ValueError, match="or one for each of 4 images, got 3"):
-        law.denoise(images, torch.ones(3))
+        density.denoise(images, torch.ones(3))
     for sigma in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="finite number of at least 0"):
-            law.sample(generators([0]), sigma)
+            density.sample(generators([0]), sigma)
         with pytest.raises(ValueError, match="finite number of at least 0"):
-            law.denoise(images, torch.tensor(sigma))
+            density.denoise(images, torch.tensor(sigma))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.starts.laws import (
+from tests.starts.densities import (
     gaussian_log_density,
     integral,
     is_a_function_of_its_seed,
@@ -13,9 +13,9 @@ from tests.starts.laws import (
 )
 from torch import Tensor
 
-from pixelpath.noise import generators, normal
+from pixelpath.randomness import generators, normal
 from pixelpath.starts.simple import Empirical, FromSamples, Naive
-from pixelpath.starts.start import Law, Start
+from pixelpath.starts.start import Density, Start
 from pixelpath.types import Images, Labels
 
 
@@ -30,20 +30,20 @@ def empirical(*shape: int) -> Empirical:
 def test_the_naive_start_is_the_cold_start() -> None:
     cold = 80.0 * normal(generators([3, 4]), (3, 8, 8))
     assert torch.equal(Naive((3, 8, 8)).sample(generators([3, 4]), 80.0), cold)
-    assert isinstance(Naive((3, 8, 8)), Law)
+    assert isinstance(Naive((3, 8, 8)), Density)
 
 
 def test_the_naive_law_is_noise_alone() -> None:
-    law, noisy = Naive((1, 1, 2)), images(6, 1, 1, 2)
+    density, noisy = Naive((1, 1, 2)), images(6, 1, 1, 2)
     expected = gaussian_log_density(noisy.flatten(1).numpy(), np.zeros(2), 0.49 * np.eye(2))
-    np.testing.assert_allclose(law.log_prob(noisy, 0.7).numpy(), expected, rtol=1e-13)
-    assert integral(law, 0.7, 9.0) == pytest.approx(1, abs=1e-10)
-    assert score_gap(law, noisy, torch.tensor(0.7, dtype=torch.float64)) < 1e-14
-    assert is_a_function_of_its_seed(law, 2.0)
+    np.testing.assert_allclose(density.log_prob(noisy, 0.7).numpy(), expected, rtol=1e-13)
+    assert integral(density, 0.7, 9.0) == pytest.approx(1, abs=1e-10)
+    assert score_gap(density, noisy, torch.tensor(0.7, dtype=torch.float64)) < 1e-14
+    assert is_a_function_of_its_seed(density, 2.0)
     with pytest.raises(ValueError, match="no density at sigma 0"):
-        law.log_prob(noisy, 0.0)
+        density.log_prob(noisy, 0.0)
     with pytest.raises(ValueError, match=r"shape \[1, 1, 2\]"):
-        law.denoise(images(6, 1, 2, 2), torch.tensor(1.0))
+        density.denoise(images(6, 1, 2, 2), torch.tensor(1.0))
 
 
 def test_an_empirical_start_needs_its_flag() -> None:
@@ -55,39 +55,39 @@ def test_an_empirical_start_needs_its_flag() -> None:
 
 @pytest.mark.parametrize(("label", "chosen"), [(None, slice(None)), (0, slice(0, 2)), (2, slice(2, 5)), (3, slice(None))])
 def test_the_empirical_law_is_the_mean_of_gaussians_at_the_images(label: int | None, chosen: slice) -> None:
-    law, noisy = empirical(1, 2, 2), images(4, 1, 2, 2)
-    own = law.images[chosen].flatten(1).numpy()
+    density, noisy = empirical(1, 2, 2), images(4, 1, 2, 2)
+    own = density.images[chosen].flatten(1).numpy()
     densities = [np.exp(gaussian_log_density(noisy.flatten(1).numpy(), centre, 0.36 * np.eye(4))) for centre in own]
     labels = None if label is None else torch.full((4,), label)
-    np.testing.assert_allclose(law.log_prob(noisy, 0.6, labels).numpy(), np.log(np.mean(densities, 0)), rtol=1e-11)
+    np.testing.assert_allclose(density.log_prob(noisy, 0.6, labels).numpy(), np.log(np.mean(densities, 0)), rtol=1e-11)
     weights = np.array(densities) / np.sum(densities, 0)
-    np.testing.assert_allclose(law.denoise(noisy, torch.tensor(0.6), labels).flatten(1).numpy(), weights.T @ own, rtol=1e-6)
+    np.testing.assert_allclose(density.denoise(noisy, torch.tensor(0.6), labels).flatten(1).numpy(), weights.T @ own, rtol=1e-6)
 
 
 @pytest.mark.parametrize("labels", [None, torch.tensor([0, 2, 3])])
 def test_the_empirical_law_keeps_the_laws(labels: Tensor | None) -> None:
-    law, noisy = empirical(1, 1, 2), images(3, 1, 1, 2)
-    assert score_gap(law, noisy, torch.tensor([0.3, 2.0, 0.3], dtype=torch.float64), labels) < 1e-10
-    assert integral(law, 0.4, 8.0) == pytest.approx(1, abs=1e-8)
-    expected = noised_density(law, noisy, 0.5, 0.9, labels)
-    torch.testing.assert_close(law.log_prob(noisy, 0.9, labels).exp(), expected, rtol=1e-7, atol=1e-12)
+    density, noisy = empirical(1, 1, 2), images(3, 1, 1, 2)
+    assert score_gap(density, noisy, torch.tensor([0.3, 2.0, 0.3], dtype=torch.float64), labels) < 1e-10
+    assert integral(density, 0.4, 8.0) == pytest.approx(1, abs=1e-8)
+    expected = noised_density(density, noisy, 0.5, 0.9, labels)
+    torch.testing.assert_close(density.log_prob(noisy, 0.9, labels).exp(), expected, rtol=1e-7, atol=1e-12)
 
 
 def test_empirical_samples_are_images_with_noise() -> None:
-    law, labels = empirical(1, 1, 2), torch.tensor([0, 2, 3] * 2)
-    clean = law.sample(generators(range(6)), 0.0, labels)
-    own = law.images.float()
+    density, labels = empirical(1, 1, 2), torch.tensor([0, 2, 3] * 2)
+    clean = density.sample(generators(range(6)), 0.0, labels)
+    own = density.images.float()
     assert all(any(torch.equal(image, each) for each in own[:2]) for image in clean[[0, 3]])
     assert all(any(torch.equal(image, each) for each in own[2:]) for image in clean[[1, 4]])
-    mean, covariance = mean_and_covariance(law, 0.5, 30_000)
-    torch.testing.assert_close(mean, law.images.flatten(1).mean(0), rtol=0, atol=0.04)
-    expected = torch.cov(law.images.flatten(1).T, correction=0) + 0.25 * torch.eye(2)
+    mean, covariance = mean_and_covariance(density, 0.5, 30_000)
+    torch.testing.assert_close(mean, density.images.flatten(1).mean(0), rtol=0, atol=0.04)
+    expected = torch.cov(density.images.flatten(1).T, correction=0) + 0.25 * torch.eye(2)
     torch.testing.assert_close(covariance, expected, rtol=0.04, atol=0.03)
-    assert is_a_function_of_its_seed(law, 0.7, labels)
+    assert is_a_function_of_its_seed(density, 0.7, labels)
     with pytest.raises(ValueError, match="class 1"):
-        law.sample(generators([0]), 0.5, torch.tensor([1]))
+        density.sample(generators([0]), 0.5, torch.tensor([1]))
     with pytest.raises(ValueError, match="no density at sigma 0"):
-        law.log_prob(own, 0.0)
+        density.log_prob(own, 0.0)
 
 
 def shifted(sources: list[torch.Generator], labels: Labels | None) -> Images:
@@ -103,7 +103,7 @@ def test_images_of_another_generator_are_noised() -> None:
     assert torch.equal(start.sample(generators([5, 6]), 3.0, labels), expected)
     assert torch.equal(start.sample(generators([5, 6]), 0.0), shifted(generators([5, 6]), None))
     assert isinstance(start, Start)
-    assert not isinstance(start, Law)
+    assert not isinstance(start, Density)
     assert is_a_function_of_its_seed(start, 1.0, torch.arange(6))
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy import integrate, special, stats
 
-from pixelpath import noise
+from pixelpath import randomness
 from pixelpath.evaluation.statistics import of
-from pixelpath.starts.start import Law
+from pixelpath.starts.start import Density
 from pixelpath.starts.student import ConvolvedStudentMixture, atoms, fine_uniform, fit_student
 
 TURN = torch.tensor([[0.8, -0.6], [0.6, 0.8]], dtype=torch.float64)
@@ -44,9 +44,9 @@ def student(count: int, values: int, freedom: float, seed: int) -> np.ndarray:
     return chance.standard_normal((count, values)) / np.sqrt(chance.chisquare(freedom, (count, 1)) / freedom)
 
 
-def density(scatter: np.ndarray, freedom: float, points: np.ndarray) -> np.ndarray:
-    law: Any = stats.multivariate_t(cast(Any, np.zeros(len(scatter))), cast(Any, scatter), cast(Any, freedom))
-    return law.logpdf(points)
+def student_log_density(scatter: np.ndarray, freedom: float, points: np.ndarray) -> np.ndarray:
+    density: Any = stats.multivariate_t(cast(Any, np.zeros(len(scatter))), cast(Any, scatter), cast(Any, freedom))
+    return density.logpdf(points)
 
 
 def images(rows: np.ndarray) -> torch.Tensor:
@@ -82,7 +82,7 @@ def test_without_noise_the_density_is_the_student_density(freedom: float, values
     scale = np.exp(np.random.default_rng(0).normal(size=values))
     points = student(6, values, 5.0, seed=1) * np.array([[0.01], [1.0], [3.0], [20.0], [60.0], [200.0]]) / math.sqrt(values)
     found = single(freedom, (scale**2).tolist()).log_prob(images(points * scale), 0.0)
-    expected = density(np.diag(scale**2), freedom, points * scale)
+    expected = student_log_density(np.diag(scale**2), freedom, points * scale)
     assert found.numpy() == pytest.approx(expected, abs=2e-6)
 
 
@@ -97,53 +97,53 @@ def test_the_atoms_are_a_law_of_precisions_with_the_moments_of_the_gamma_law() -
 
 def test_the_noised_density_of_a_turned_scatter_agrees_with_gauss_hermite_in_clean_space() -> None:
     """p(x) = E t(x - sigma z): a rule over the noise, not over the precision."""
-    law, sigma = single(4.0, [2.0, 0.7], turned=True), 0.4
+    density, sigma = single(4.0, [2.0, 0.7], turned=True), 0.4
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
-    scatter = (TURN @ torch.diag(law.variance[0]) @ TURN.T).numpy()
+    scatter = (TURN @ torch.diag(density.variance[0]) @ TURN.T).numpy()
     grid = np.stack(np.meshgrid(nodes, nodes), -1).reshape(-1, 2)
     weight = np.outer(weights, weights).ravel() / (2 * math.pi)
     points = np.array([[0.0, 0.0], [1.0, -2.0], [5.0, 3.0]])
-    expected = [math.log(float(weight @ np.exp(density(scatter, 4.0, point - sigma * grid)))) for point in points]
-    assert law.log_prob(images(points), sigma).tolist() == pytest.approx(expected, abs=1e-5)
+    expected = [math.log(float(weight @ np.exp(student_log_density(scatter, 4.0, point - sigma * grid)))) for point in points]
+    assert density.log_prob(images(points), sigma).tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_denoiser_is_the_gradient_of_the_density() -> None:
-    law = several()
-    assert isinstance(law, Law)
+    density = several()
+    assert isinstance(density, Density)
     for labels in (None, torch.tensor([0, 2, 3, 2, 0])):
         for sigma in (0.1, 1.0, 9.0):
             noisy = torch.randn(5, 2, 1, 1, dtype=torch.float64) * torch.tensor([0.1, 1, 4, 30, 300]).reshape(-1, 1, 1, 1)
             noisy.requires_grad_(True)
-            (slope,) = torch.autograd.grad(law.log_prob(noisy, sigma, labels).sum(), noisy)
+            (slope,) = torch.autograd.grad(density.log_prob(noisy, sigma, labels).sum(), noisy)
             expected = noisy + sigma**2 * slope
-            found = law.denoise(noisy, torch.tensor(sigma, dtype=torch.float64), labels)
+            found = density.denoise(noisy, torch.tensor(sigma, dtype=torch.float64), labels)
             assert float(((found - expected).abs() / (1 + noisy.abs())).detach().max()) < 1e-10
 
 
 def test_a_sigma_for_each_image_is_the_same_as_one_at_a_time() -> None:
-    law, noisy, sigma = several(), torch.randn(4, 2, 1, 1), torch.tensor([0.5, 2.0, 0.5, 0.0])
-    together = law.denoise(noisy, sigma)
+    density, noisy, sigma = several(), torch.randn(4, 2, 1, 1), torch.tensor([0.5, 2.0, 0.5, 0.0])
+    together = density.denoise(noisy, sigma)
     assert together.dtype == torch.float32
-    alone = torch.cat([law.denoise(noisy[i : i + 1], sigma[i]) for i in range(4)])
+    alone = torch.cat([density.denoise(noisy[i : i + 1], sigma[i]) for i in range(4)])
     torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-6)
     assert torch.equal(together[3], noisy[3])
 
 
 def test_the_density_without_a_class_is_that_of_the_classes_by_their_shares() -> None:
-    law, points = several(), torch.randn(6, 2, 1, 1, dtype=torch.float64) * 3
-    given = [law.log_prob(points, 0.7, torch.full((6,), label)).exp() for label in (0, 2)]
-    assert law.log_prob(points, 0.7).exp().tolist() == pytest.approx((0.2 * given[0] + 0.8 * given[1]).tolist(), rel=1e-9)
-    assert torch.equal(law.log_prob(points, 0.7, torch.full((6,), 3)), law.log_prob(points, 0.7))
+    density, points = several(), torch.randn(6, 2, 1, 1, dtype=torch.float64) * 3
+    given = [density.log_prob(points, 0.7, torch.full((6,), label)).exp() for label in (0, 2)]
+    assert density.log_prob(points, 0.7).exp().tolist() == pytest.approx((0.2 * given[0] + 0.8 * given[1]).tolist(), rel=1e-9)
+    assert torch.equal(density.log_prob(points, 0.7, torch.full((6,), 3)), density.log_prob(points, 0.7))
     with pytest.raises(ValueError, match="not fitted to images of class 1"):
-        law.sample(noise.generators(range(6)), 1.0, torch.full((6,), 1))
+        density.sample(randomness.generators(range(6)), 1.0, torch.full((6,), 1))
 
 
 def test_samples_follow_the_law_and_depend_on_their_own_generator_alone() -> None:
     """Along an axis of a single component the noised law has a distribution function that is one integral of normal ones."""
-    law, sigma, count = single(3.0, [4.0, 0.25], turned=True), 0.8, 4000
-    drawn = law.sample(noise.generators(range(count)), sigma)
+    density, sigma, count = single(3.0, [4.0, 0.25], turned=True), 0.8, 4000
+    drawn = density.sample(randomness.generators(range(count)), sigma)
     assert drawn.dtype == torch.float32
-    along = (drawn.double().flatten(1) @ law.axes[0])[:, 0].numpy()
+    along = (drawn.double().flatten(1) @ density.axes[0])[:, 0].numpy()
     precision = stats.gamma.ppf((np.arange(2000) + 0.5) / 2000, 1.5, scale=1 / 1.5)
 
     def below(x: np.ndarray) -> np.ndarray:
@@ -151,27 +151,27 @@ def test_samples_follow_the_law_and_depend_on_their_own_generator_alone() -> Non
 
     assert stats.kstest(along, below).pvalue > 0.01
     assert stats.kstest(along * 1.04, below).pvalue < stats.kstest(along, below).pvalue
-    again = law.sample(noise.generators(range(3, 5)), sigma)
+    again = density.sample(randomness.generators(range(3, 5)), sigma)
     assert torch.equal(again, drawn[3:5])
 
 
 def test_the_mean_square_of_samples_is_that_of_the_law() -> None:
     """In 64 values x^2 / variance averages nu / (nu - 2), and noise adds sigma^2; 2000 draws fix it to half a percent."""
-    law = single(50.0, [4.0] * 32 + [0.01] * 32)
-    clean, noised = (law.sample(noise.generators(range(2000)), sigma).double().flatten(1) for sigma in (0.0, 0.5))
-    assert float((clean.square() / law.variance).mean()) == pytest.approx(50 / 48, rel=0.015)
+    density = single(50.0, [4.0] * 32 + [0.01] * 32)
+    clean, noised = (density.sample(randomness.generators(range(2000)), sigma).double().flatten(1) for sigma in (0.0, 0.5))
+    assert float((clean.square() / density.variance).mean()) == pytest.approx(50 / 48, rel=0.015)
     assert float((noised - clean).square().mean()) == pytest.approx(0.25, rel=0.012)
 
 
 def test_labels_choose_the_components() -> None:
-    law = several()
-    drawn = law.sample(noise.generators(range(3000)), 0.0, torch.tensor([2]).expand(3000)).flatten(1)
+    density = several()
+    drawn = density.sample(randomness.generators(range(3000)), 0.0, torch.tensor([2]).expand(3000)).flatten(1)
     left = float((drawn @ torch.tensor([-1.0, 0.2]) > 0).double().mean())  # a line between the two components of class 2
     assert left == pytest.approx(0.3 / 0.8, abs=0.04)
 
 
 def test_fine_uniform_draws_are_inside_the_interval_and_finer_than_float32() -> None:
-    draws = fine_uniform(noise.generators(range(4000)))
+    draws = fine_uniform(randomness.generators(range(4000)))
     assert 0 < float(draws.min()) < float(draws.max()) < 1
     assert float((draws * 2**24 % 1).std()) == pytest.approx(12**-0.5, rel=0.05)
     assert stats.kstest(draws.numpy(), "uniform").pvalue > 0.01
@@ -180,63 +180,65 @@ def test_fine_uniform_draws_are_inside_the_interval_and_finer_than_float32() -> 
 def test_a_fit_finds_freedom_place_and_scatter() -> None:
     shape = np.array([[1.0, 0.5], [0.0, 0.3]])
     for freedom in (1.5, 3.0, 10.0):
-        law = fit_student(images(student(20000, 2, freedom, seed=1) @ shape + [1, 2]))
-        assert float(law.freedom) == pytest.approx(freedom, rel=0.06)
-        assert law.mean[0].tolist() == pytest.approx([1, 2], abs=0.02)
-        scatter = law.axes[0] @ torch.diag(law.variance[0]) @ law.axes[0].T
+        density = fit_student(images(student(20000, 2, freedom, seed=1) @ shape + [1, 2]))
+        assert float(density.freedom) == pytest.approx(freedom, rel=0.06)
+        assert density.mean[0].tolist() == pytest.approx([1, 2], abs=0.02)
+        scatter = density.axes[0] @ torch.diag(density.variance[0]) @ density.axes[0].T
         assert scatter.numpy() == pytest.approx(shape.T @ shape, rel=0.05)
 
 
 def test_a_fit_of_one_component_has_the_greatest_likelihood() -> None:
     """Against scipy's own Student fit in one value, and no change of a parameter by 2 % does better."""
     rows = student(2000, 1, 3.0, seed=3) * 0.5 + 1
-    law = fit_student(images(rows), tolerance=1e-9)
+    density = fit_student(images(rows), tolerance=1e-9)
     freedom, place, scale = stats.t.fit(rows.ravel())
-    assert float(law.freedom) == pytest.approx(freedom, rel=2e-3)
-    assert float(law.mean) == pytest.approx(place, abs=1e-3)
-    assert float(law.variance.sqrt()) == pytest.approx(scale, rel=2e-3)
+    assert float(density.freedom) == pytest.approx(freedom, rel=2e-3)
+    assert float(density.mean) == pytest.approx(place, abs=1e-3)
+    assert float(density.variance.sqrt()) == pytest.approx(scale, rel=2e-3)
 
 
 def test_a_mixture_is_found_with_its_tails_diagonal_and_by_class() -> None:
     first, second = student(3000, 2, 2.5, seed=1) * 0.2 + [3, 0], student(6000, 2, 8.0, seed=2) * [0.4, 0.1] + [-3, 1]
     both, labels = images(np.concatenate([first, second])), torch.tensor([1] * 3000 + [0] * 6000)
-    for law in (fit_student(both, components=2, diagonal=True), fit_student(both, labels, 2, diagonal=True)):
-        one, other = law.mean[:, 0].argsort(descending=True).tolist()
-        assert law.weights[one].item() == pytest.approx(1 / 3, abs=0.005)
-        assert law.freedom[one].item() == pytest.approx(2.5, rel=0.1)
-        assert law.freedom[other].item() == pytest.approx(8.0, rel=0.2)
-        assert law.variance[other].sqrt().tolist() == pytest.approx([0.4, 0.1], rel=0.04)
-        assert law.axes.numel() == 0
-    assert law.classes.tolist() == [0, 1]
+    for density in (fit_student(both, components=2, diagonal=True), fit_student(both, labels, 2, diagonal=True)):
+        one, other = density.mean[:, 0].argsort(descending=True).tolist()
+        assert density.weights[one].item() == pytest.approx(1 / 3, abs=0.005)
+        assert density.freedom[one].item() == pytest.approx(2.5, rel=0.1)
+        assert density.freedom[other].item() == pytest.approx(8.0, rel=0.2)
+        assert density.variance[other].sqrt().tolist() == pytest.approx([0.4, 0.1], rel=0.04)
+        assert density.axes.numel() == 0
+    assert density.classes.tolist() == [0, 1]
 
 
 def test_the_likelihood_of_the_fitted_law_is_that_of_the_noised_data_at_every_level() -> None:
     """One fit to clean images serves every sigma: its entropy agrees with held-out data to a hundredth of a nat."""
     data, fresh = images(student(20000, 2, 3.0, seed=5)), images(student(20000, 2, 3.0, seed=6))
-    law, truth = fit_student(data), single(3.0, [1.0, 1.0])
+    density, truth = fit_student(data), single(3.0, [1.0, 1.0])
     for sigma in (0.0, 1.0, 10.0):
         noised = fresh + sigma * torch.randn_like(fresh)
-        assert float((truth.log_prob(noised, sigma) - law.log_prob(noised, sigma)).mean()) == pytest.approx(0, abs=1e-3)
+        assert float((truth.log_prob(noised, sigma) - density.log_prob(noised, sigma)).mean()) == pytest.approx(0, abs=1e-3)
 
 
 def test_the_freedom_can_be_set() -> None:
-    law = fit_student(images(student(4000, 2, 3.0, seed=1)), freedom=10.0)
-    assert law.freedom.tolist() == [10.0]
+    density = fit_student(images(student(4000, 2, 3.0, seed=1)), freedom=10.0)
+    assert density.freedom.tolist() == [10.0]
 
 
 def test_pixels_that_never_change_do_no_harm() -> None:
     rows = np.concatenate([student(500, 2, 3.0, seed=1), np.zeros((500, 1))], 1)
-    law = fit_student(images(rows))
-    drawn = law.sample(noise.generators(range(100)), 0.0)
+    density = fit_student(images(rows))
+    drawn = density.sample(randomness.generators(range(100)), 0.0)
     assert of(drawn.flatten(1)).covariance[2, 2] < 1e-3
 
 
 def test_state_there_and_back_is_the_same_law() -> None:
-    for law in (several(), single(3.0, [1.0, 2.0])):
-        facts, tensors = law.state()
-        assert facts["family"] == "student"
-        again = ConvolvedStudentMixture.from_state(facts, tensors)
-        assert torch.equal(again.sample(noise.generators(range(3)), 1.0), law.sample(noise.generators(range(3)), 1.0))
+    for density in (several(), single(3.0, [1.0, 2.0])):
+        metadata, tensors = density.state()
+        assert metadata["family"] == "student"
+        again = ConvolvedStudentMixture.from_state(metadata, tensors)
+        assert torch.equal(
+            again.sample(randomness.generators(range(3)), 1.0), density.sample(randomness.generators(range(3)), 1.0)
+        )
 
 
 def test_mistakes_are_named() -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from scipy import stats
 
-from pixelpath import noise
+from pixelpath import randomness
 from pixelpath.starts.gaussian import MomentGaussian, fit_gaussian
-from pixelpath.starts.start import Law, Start
+from pixelpath.starts.start import Density, Start
 from pixelpath.starts.student import ConvolvedStudentMixture, fit_student
-from pixelpath.starts.tails import SoftLog, TailSplice, fit_pareto, fit_splice, soft_log
+from pixelpath.starts.tails import ParetoTail, SymLog, fit_pareto, fit_pareto_tail, symlog
 
 
 def student(count: int, values: int, freedom: float, seed: int) -> torch.Tensor:
@@ -50,30 +50,31 @@ def test_the_interval_of_the_heaviness_holds_it_in_95_of_100_cases() -> None:
 def test_a_gaussian_with_a_spliced_tail_has_the_radii_of_the_data() -> None:
     """A Gaussian of the same moments loses a third of the 0.999 radius of Student data; spliced, it has it."""
     data = student(20000, 2, 3.0, seed=1)
-    splice = fit_splice(data, fit_gaussian(data))
-    assert isinstance(splice, Start)
-    assert not isinstance(splice, Law)
-    assert float(splice.lower) < 1 / 3 < float(splice.upper)
-    assert float(splice.lower) < float(splice.heaviness) < float(splice.upper)
-    drawn = radii(splice.sample(noise.generators(range(8000)), 0.0), splice.centre)
-    beyond = drawn > splice.threshold
+    pareto_tail = fit_pareto_tail(data, fit_gaussian(data))
+    assert isinstance(pareto_tail, Start)
+    assert not isinstance(pareto_tail, Density)
+    assert float(pareto_tail.lower) < 1 / 3 < float(pareto_tail.upper)
+    assert float(pareto_tail.lower) < float(pareto_tail.heaviness) < float(pareto_tail.upper)
+    drawn = radii(pareto_tail.sample(randomness.generators(range(8000)), 0.0), pareto_tail.centre)
+    beyond = drawn > pareto_tail.threshold
     assert float(beyond.double().mean()) == pytest.approx(0.05, abs=0.008)
-    tail = stats.genpareto(float(splice.heaviness), scale=float(splice.scale))
-    assert stats.kstest((drawn[beyond] - splice.threshold).numpy(), tail.cdf).pvalue > 0.01
+    tail = stats.genpareto(float(pareto_tail.heaviness), scale=float(pareto_tail.scale))
+    assert stats.kstest((drawn[beyond] - pareto_tail.threshold).numpy(), tail.cdf).pvalue > 0.01
     truth = math.sqrt(2 * stats.f.ppf(0.999, 2, 3))  # radius^2 / 2 of a Student in the plane is F(2, freedom)
-    assert tail.ppf(1 - 0.001 / 0.05) + float(splice.threshold) == pytest.approx(truth, rel=0.12)
+    assert tail.ppf(1 - 0.001 / 0.05) + float(pareto_tail.threshold) == pytest.approx(truth, rel=0.12)
     assert (
-        float(fit_gaussian(data).sample(noise.generators(range(8000)), 0.0).flatten(1).norm(dim=1).quantile(0.999)) < 0.7 * truth
+        float(fit_gaussian(data).sample(randomness.generators(range(8000)), 0.0).flatten(1).norm(dim=1).quantile(0.999))
+        < 0.7 * truth
     )
 
 
 def test_inside_the_threshold_the_splice_is_the_bulk_law() -> None:
     data = student(4000, 2, 3.0, seed=2)
-    splice = fit_splice(data, fit_student(data))
-    assert isinstance(splice.bulk, ConvolvedStudentMixture)
-    drawn = radii(splice.sample(noise.generators(range(4000)), 0.0), splice.centre)
-    bulk = radii(splice.bulk.sample(noise.generators(range(4000, 8000)), 0.0), splice.centre)
-    inside, expected = (each[each <= splice.threshold].numpy() for each in (drawn, bulk))
+    pareto_tail = fit_pareto_tail(data, fit_student(data))
+    assert isinstance(pareto_tail.bulk, ConvolvedStudentMixture)
+    drawn = radii(pareto_tail.sample(randomness.generators(range(4000)), 0.0), pareto_tail.centre)
+    bulk = radii(pareto_tail.bulk.sample(randomness.generators(range(4000, 8000)), 0.0), pareto_tail.centre)
+    inside, expected = (each[each <= pareto_tail.threshold].numpy() for each in (drawn, bulk))
     agreement: Any = stats.ks_2samp(inside, expected)
     assert agreement.pvalue > 0.01
 
@@ -81,32 +82,32 @@ def test_inside_the_threshold_the_splice_is_the_bulk_law() -> None:
 def test_directions_of_the_tail_are_those_of_the_bulk_law() -> None:
     """Data ten times as wide along one axis have nearly all their far images along it."""
     data = student(4000, 2, 3.0, seed=3) * torch.tensor([10.0, 1.0])
-    splice = fit_splice(data, fit_student(data))
-    drawn = splice.sample(noise.generators(range(4000)), 0.0).double().flatten(1) - splice.centre
-    far = drawn[drawn.norm(dim=1) > splice.threshold]
+    pareto_tail = fit_pareto_tail(data, fit_student(data))
+    drawn = pareto_tail.sample(randomness.generators(range(4000)), 0.0).double().flatten(1) - pareto_tail.centre
+    far = drawn[drawn.norm(dim=1) > pareto_tail.threshold]
     assert float((far[:, 0].abs() > 5 * far[:, 1].abs()).double().mean()) > 0.95
     assert float((far[:, 0] > 0).double().mean()) == pytest.approx(0.5, abs=0.12)
 
 
 def test_noise_is_added_to_the_clean_sample_and_an_image_is_its_own_generators() -> None:
     data = student(2000, 2, 3.0, seed=4)
-    splice = fit_splice(data, fit_student(data))
-    clean, noised = (splice.sample(noise.generators(range(4000)), sigma) for sigma in (0.0, 2.0))
+    pareto_tail = fit_pareto_tail(data, fit_student(data))
+    clean, noised = (pareto_tail.sample(randomness.generators(range(4000)), sigma) for sigma in (0.0, 2.0))
     assert float((noised - clean).double().std()) == pytest.approx(2.0, rel=0.03)
-    assert torch.equal(splice.sample(noise.generators(range(7, 12)), 2.0), noised[7:12])
+    assert torch.equal(pareto_tail.sample(randomness.generators(range(7, 12)), 2.0), noised[7:12])
 
 
 def test_every_class_has_its_own_tail() -> None:
     data = torch.cat([student(4000, 2, 2.0, seed=5), student(4000, 2, 8.0, seed=6) + 9])
     labels = torch.arange(2).repeat_interleave(4000)
-    splice = fit_splice(data, fit_student(data, labels, 3), labels, 3)
-    assert splice.heaviness.tolist() == pytest.approx([1 / 2, 1 / 8], abs=0.2)
-    drawn = splice.sample(noise.generators(range(600)), 0.0, torch.ones(600).long())
+    pareto_tail = fit_pareto_tail(data, fit_student(data, labels, 3), labels, 3)
+    assert pareto_tail.heaviness.tolist() == pytest.approx([1 / 2, 1 / 8], abs=0.2)
+    drawn = pareto_tail.sample(randomness.generators(range(600)), 0.0, torch.ones(600).long())
     assert float(drawn.double().flatten(1).median(0).values.mean()) == pytest.approx(9, abs=0.2)
-    either = splice.sample(noise.generators(range(600)), 0.0).flatten(1)
+    either = pareto_tail.sample(randomness.generators(range(600)), 0.0).flatten(1)
     assert float((either.mean(1) > 4.5).double().mean()) == pytest.approx(0.5, abs=0.07)
     with pytest.raises(ValueError, match="not fitted to images of class 2"):
-        splice.sample(noise.generators(range(2)), 0.0, torch.tensor([0, 2]))
+        pareto_tail.sample(randomness.generators(range(2)), 0.0, torch.tensor([0, 2]))
 
 
 def test_a_law_of_logarithms_gives_back_the_values_and_their_density() -> None:
@@ -115,42 +116,42 @@ def test_a_law_of_logarithms_gives_back_the_values_and_their_density() -> None:
         [-torch.logspace(-6, 5, 400, dtype=torch.float64).flip(0), torch.logspace(-6, 5, 400, dtype=torch.float64)]
     )
     images = values.reshape(-1, 1, 1, 1)
-    law = fit_gaussian(torch.randn(500, 1, 1, 1, dtype=torch.float64) * 1.5 + 0.5)
-    start = SoftLog(law)
-    assert not isinstance(start, Law)
-    density = start.clean_log_prob(images).exp()
-    assert float(torch.trapezoid(density, values)) == pytest.approx(1, abs=2e-3)
-    drawn = start.sample(noise.generators(range(4000)), 0.0).double().flatten()
+    density = fit_gaussian(torch.randn(500, 1, 1, 1, dtype=torch.float64) * 1.5 + 0.5)
+    start = SymLog(density)
+    assert not isinstance(start, Density)
+    clean = start.clean_log_prob(images).exp()
+    assert float(torch.trapezoid(clean, values)) == pytest.approx(1, abs=2e-3)
+    drawn = start.sample(randomness.generators(range(4000)), 0.0).double().flatten()
     logs = drawn.sign() * drawn.abs().log1p()
-    assert stats.kstest(logs.numpy(), stats.norm(float(law.mean), float(law.remainder.sqrt())).cdf).pvalue > 0.01
-    noised = start.sample(noise.generators(range(4000)), 3.0).double().flatten()
+    assert stats.kstest(logs.numpy(), stats.norm(float(density.mean), float(density.remainder.sqrt())).cdf).pvalue > 0.01
+    noised = start.sample(randomness.generators(range(4000)), 3.0).double().flatten()
     assert float((noised - drawn).std()) == pytest.approx(3.0, rel=0.04)
-    assert soft_log(torch.tensor([[[[math.e - 1, 1 - math.e]]]]))[0, 0, 0].tolist() == pytest.approx([1, -1])
+    assert symlog(torch.tensor([[[[math.e - 1, 1 - math.e]]]]))[0, 0, 0].tolist() == pytest.approx([1, -1])
 
 
 def test_states_there_and_back() -> None:
     data = student(2000, 2, 3.0, seed=4)
 
-    def load(facts: dict, tensors: dict) -> Start:
-        return {"gaussian": MomentGaussian, "student": ConvolvedStudentMixture}[facts["family"]].from_state(facts, tensors)
+    def load(metadata: dict, tensors: dict) -> Start:
+        return {"gaussian": MomentGaussian, "student": ConvolvedStudentMixture}[metadata["family"]].from_state(metadata, tensors)
 
-    splice, logarithm = fit_splice(data, fit_student(data)), SoftLog(fit_gaussian(soft_log(data)))
+    pareto_tail, logarithm = fit_pareto_tail(data, fit_student(data)), SymLog(fit_gaussian(symlog(data)))
     for start, again in (
-        (splice, TailSplice.from_state(*splice.state(), load)),
-        (logarithm, SoftLog.from_state(*logarithm.state(), load)),
+        (pareto_tail, ParetoTail.from_state(*pareto_tail.state(), load)),
+        (logarithm, SymLog.from_state(*logarithm.state(), load)),
     ):
-        assert torch.equal(again.sample(noise.generators(range(9)), 1.0), start.sample(noise.generators(range(9)), 1.0))
+        assert torch.equal(again.sample(randomness.generators(range(9)), 1.0), start.sample(randomness.generators(range(9)), 1.0))
 
 
 def test_mistakes_are_named() -> None:
     data = student(2000, 2, 3.0, seed=4)
     with pytest.raises(ValueError, match="at least 20 images beyond its threshold, all finite, got 10"):
-        fit_splice(data[:200], fit_gaussian(data))
+        fit_pareto_tail(data[:200], fit_gaussian(data))
     with pytest.raises(ValueError, match="ends at a bound"):
         fit_pareto(torch.linspace(0.01, 1, 1000))
     with pytest.raises(ValueError, match=r"puts 0.0% of its draws beyond the radius"):
-        fit_splice(data, fit_gaussian(data * 0.01))
+        fit_pareto_tail(data, fit_gaussian(data * 0.01))
     with pytest.raises(ValueError, match=r"share of images in \(0, 0.5\]"):
-        fit_splice(data, fit_gaussian(data), beyond=0.9)
+        fit_pareto_tail(data, fit_gaussian(data), beyond=0.9)
     with pytest.raises(ValueError, match="not finite"):
-        SoftLog(fit_gaussian(data * 300)).sample(noise.generators(range(50)), 1.0)
+        SymLog(fit_gaussian(data * 300)).sample(randomness.generators(range(50)), 1.0)

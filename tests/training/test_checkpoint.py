@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pixelpath.noise import generators, normal, seed_of
+from pixelpath.randomness import generators, normal, seed_of
 from pixelpath.training import checkpoint
-from pixelpath.training.average import twin
 from pixelpath.training.checkpoint import (
     Corrupted,
     Interruption,
@@ -27,6 +26,7 @@ from pixelpath.training.checkpoint import (
     restore,
     save,
 )
+from pixelpath.training.ema import twin
 from pixelpath.training.loop import train
 from pixelpath.training.optimizer import AdamW, Cosine, Muon
 from pixelpath.types import Batch, Losses, Views
@@ -46,7 +46,7 @@ class Net(nn.Module):
 Run = tuple[nn.Module, nn.Module, torch.optim.Optimizer]
 
 
-ADAMW = AdamW(rate=0.05, clip=1.0)
+ADAMW = AdamW(lr=0.05, clip=1.0)
 
 
 def fresh(seed: int = 3, settings: AdamW | Muon = ADAMW) -> Run:
@@ -55,7 +55,7 @@ def fresh(seed: int = 3, settings: AdamW | Muon = ADAMW) -> Run:
     return student, twin(student), settings.build(student)
 
 
-def objective(student: nn.Module, average: nn.Module, batch: Batch | Views, step: int) -> Losses:
+def objective(student: nn.Module, ema: nn.Module, batch: Batch | Views, step: int) -> Losses:
     return Losses((student(batch.images) - batch.images.flatten(1)).square().mean())
 
 
@@ -66,16 +66,16 @@ def stream(first: int) -> Iterator[Batch]:
 
 
 def go(run: Run, first: int, steps: int) -> None:
-    student, average, optimizer = run
-    options = {"first": first, "steps": steps, "average_rate": 0.9, "seed": 5, "clip": 1.0}
-    list(train(student, average, objective, optimizer, Cosine(3, 20), stream(first), **options))
+    student, ema, optimizer = run
+    options = {"first": first, "steps": steps, "ema_decay": 0.9, "seed": 5, "clip": 1.0}
+    list(train(student, ema, objective, optimizer, Cosine(3, 20), stream(first), **options))
 
 
 def everything(run: Run) -> dict[str, Tensor]:
     """All tensors of student, average and optimizer."""
-    student, average, optimizer = run
+    student, ema, optimizer = run
     moments = {f"{key}/{name}": v for key, state in optimizer.state_dict()["state"].items() for name, v in state.items()}
-    named = {"student": student.state_dict(), "average": average.state_dict(), "optimizer": moments}
+    named = {"student": student.state_dict(), "ema": ema.state_dict(), "optimizer": moments}
     return {f"{whole}.{name}": value.clone() for whole, tensors in named.items() for name, value in tensors.items()}
 
 
@@ -83,7 +83,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("settings", [ADAMW, Muon(rate=0.05, clip=1.0)])
+@pytest.mark.parametrize("settings", [ADAMW, Muon(lr=0.05, clip=1.0)])
 def test_ten_steps_saved_and_ten_more_are_twenty(settings: AdamW | Muon, tmp_path: Path) -> None:
     whole, part, resumed = (fresh(seed, settings) for seed in (3, 3, 99))
     go(whole, 0, 20)
@@ -106,13 +106,13 @@ def test_a_checkpoint_of_step_zero_has_no_moments_yet(tmp_path: Path) -> None:
 
 
 def test_documents_come_back_and_the_state_says_what_wrote_it(tmp_path: Path) -> None:
-    folder = save(tmp_path, State(7, seed=5, value=float("nan")), *fresh(), extras={"recipe": {"rate": 1e-4, "name": "ä"}})
+    folder = save(tmp_path, State(7, seed=5, value=float("nan")), *fresh(), extras={"recipe": {"lr": 1e-4, "name": "ä"}})
     assert folder == tmp_path / "checkpoints" / "step-00000007"
-    assert read(folder, "recipe") == {"rate": 1e-4, "name": "ä"}
+    assert read(folder, "recipe") == {"lr": 1e-4, "name": "ä"}
     document = json.loads((folder / "state.json").read_text())
     assert document["versions"]["torch"] == str(torch.__version__)
     assert read_state(folder).value is None
-    assert set(document["files"]) == {"student.safetensors", "average.safetensors", "optimizer.safetensors", "recipe.json"}
+    assert set(document["files"]) == {"student.safetensors", "ema.safetensors", "optimizer.safetensors", "recipe.json"}
 
 
 def test_the_last_and_the_best_are_kept(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_death_in_the_middle_of_a_save_leaves_the_old_or_the_new(tmp_path: Path)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000001", "step-00000002"]
 
 
-@pytest.mark.parametrize("name", ["student.safetensors", "average.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("name", ["student.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("harm", ["cut", "flip", "gone"])
 def test_damage_is_named_together_with_the_last_good_one(tmp_path: Path, name: str, harm: str) -> None:
     run = fresh()
@@ -223,15 +223,15 @@ def damage(file: Path, harm: str) -> None:
 
 def test_no_good_checkpoint_left(tmp_path: Path) -> None:
     folder = save(tmp_path, State(1, seed=5), *fresh())
-    (folder / "average.safetensors").write_bytes(b"nothing")
+    (folder / "ema.safetensors").write_bytes(b"nothing")
     with pytest.raises(Corrupted, match="start a new run"):
         load(folder, *fresh())
 
 
 def test_loads_are_strict(tmp_path: Path) -> None:
-    student, average, optimizer = fresh()
-    go((student, average, optimizer), 0, 1)
-    folder = save(tmp_path, State(1, seed=5), student, average, optimizer)
+    student, ema, optimizer = fresh()
+    go((student, ema, optimizer), 0, 1)
+    folder = save(tmp_path, State(1, seed=5), student, ema, optimizer)
     other = nn.ModuleDict({"linear": nn.Linear(4, 5), "extra": nn.Linear(2, 2)})
     with pytest.raises(ValueError, match="does not fit this model") as caught:
         restore(other, folder / "student.safetensors")
@@ -242,12 +242,12 @@ def test_loads_are_strict(tmp_path: Path) -> None:
 
 
 def test_another_set_of_trained_parameters_is_refused(tmp_path: Path) -> None:
-    run, (student, average, _) = fresh(), fresh()
+    run, (student, ema, _) = fresh(), fresh()
     go(run, 0, 1)
     folder = save(tmp_path, State(1, seed=5), *run)
     student.get_submodule("linear").requires_grad_(False)
     with pytest.raises(ValueError, match=r"2 unexpected \(linear.bias, linear.weight\)"):
-        load(folder, student, average, AdamW(rate=0.05).build(student))
+        load(folder, student, ema, AdamW(lr=0.05).build(student))
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,9 +270,9 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pyte
 def test_the_first_signal_asks_and_the_second_interrupts(number: signal.Signals) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with Interruption() as interruption:
-        assert not interruption.asked()
+        assert not interruption.condition()
         os.kill(os.getpid(), number)
-        assert interruption.asked()
+        assert interruption.condition()
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             interrupt_once_more()

@@ -33,7 +33,7 @@ def test_a_line_says_all_that_was_measured(tmp_path: Path) -> None:
     memory = first.pop("memory_bytes")
     assert 10_000_000 < memory < 10**12
     assert first == {
-        "step": 1, "loss": 0.5, "contrast": 1.0, "gradient_norm": 1.25, "rate": 1e-4, "seconds": 10.5,
+        "step": 1, "loss": 0.5, "contrast": 1.0, "gradient_norm": 1.25, "lr": 1e-4, "seconds": 10.5,
         "images_per_second": 128.0, "skipped": 3, "alarms": [],
     }  # fmt: skip
     assert list(first)[:2] == ["step", "loss"]

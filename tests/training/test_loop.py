@@ -15,8 +15,8 @@ from torch import distributed as dist
 from torch.nn import functional
 
 from pixelpath import processes
-from pixelpath.noise import generators, normal, seed_of
-from pixelpath.training.average import twin
+from pixelpath.randomness import generators, normal, seed_of
+from pixelpath.training.ema import twin
 from pixelpath.training.loop import Diverged, Step, distribute, loss_scaler, split, train
 from pixelpath.training.optimizer import AdamW, Constant
 from pixelpath.types import Batch, Losses, Objective, Views
@@ -47,18 +47,18 @@ class Net(nn.Module):
         return self.last(self.drop(functional.gelu(self.first(images.flatten(1)))))
 
 
-def regression(student: nn.Module, average: nn.Module, batch: Batch | Views, step: int) -> Losses:
+def regression(student: nn.Module, ema: nn.Module, batch: Batch | Views, step: int) -> Losses:
     """The mean square of what the student adds to the images."""
     error = (student(batch.images).float() - batch.images.flatten(1)).square()
     return Losses(error.mean(), {"largest": error.detach().max()})
 
 
-def contrast(student: nn.Module, average: nn.Module, batch: Batch | Views, step: int) -> Losses:
+def contrast(student: nn.Module, ema: nn.Module, batch: Batch | Views, step: int) -> Losses:
     """Every image must find its noisy self among those of all processes; the average adds a third, detached opinion."""
     noise = normal(generators(batch.seeds), (1, 2, 2))
     own, others = student(batch.images), processes.gather(student(batch.images + 0.3 * noise))
     with torch.no_grad():
-        targets = processes.gather(average(batch.images) + student(batch.images))
+        targets = processes.gather(ema(batch.images) + student(batch.images))
     places = processes.rank() * len(own) + torch.arange(len(own))
     return Losses(functional.cross_entropy(own @ others.T, places) + functional.cross_entropy(own @ targets.T, places))
 
@@ -76,17 +76,17 @@ def values(module: nn.Module) -> Tensor:
 def run(
     objective: Objective, steps: int, accumulate: int = 1, drop: float = 0.0, first: int = 0
 ) -> tuple[Tensor, Tensor, list[Step]]:
-    student, average = fresh(drop)
-    optimizer = AdamW(rate=0.05).build(student)
-    options = {"first": first, "steps": steps, "average_rate": 0.9, "seed": 5, "accumulate": accumulate}
-    taken = list(train(student, average, objective, optimizer, Constant(2), stream(first), **options))
-    return values(student), values(average), taken
+    student, ema = fresh(drop)
+    optimizer = AdamW(lr=0.05).build(student)
+    options = {"first": first, "steps": steps, "ema_decay": 0.9, "seed": 5, "accumulate": accumulate}
+    taken = list(train(student, ema, objective, optimizer, Constant(2), stream(first), **options))
+    return values(student), values(ema), taken
 
 
 def test_three_steps_by_hand() -> None:
     """Plain gradient descent with a schedule, a clipped norm and an average whose rate depends on the step."""
-    student, average = fresh()
-    expected, kept = values(student), values(average)
+    student, ema = fresh()
+    expected, kept = values(student), values(ema)
     copy, _ = fresh()
     limits, norms = {1: None, 2: 0.5, 3: 0.01}, []
     for number in (1, 2, 3):
@@ -97,31 +97,31 @@ def test_three_steps_by_hand() -> None:
         gradient = gradient if largest is None else gradient * min(1.0, largest / norms[-1])
         expected = expected - 0.3 * min(1, number / 2) * gradient
         torch.nn.utils.vector_to_parameters(expected.clone(), copy.parameters())
-        rate = 1 - 1 / (number + 1)
-        kept = rate * kept + (1 - rate) * expected
+        lr = 1 - 1 / (number + 1)
+        kept = lr * kept + (1 - lr) * expected
     optimizer = torch.optim.SGD(student.parameters(), lr=0.3)
     taken = list(
         train(
-            student, average, regression, optimizer, Constant(2), stream(),
-            first=0, steps=3, average_rate=lambda number: 1 - 1 / (number + 1), seed=5, clip=lambda number: limits[number],
+            student, ema, regression, optimizer, Constant(2), stream(),
+            first=0, steps=3, ema_decay=lambda number: 1 - 1 / (number + 1), seed=5, clip=lambda number: limits[number],
         )
     )  # fmt: skip
     torch.testing.assert_close(values(student), expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(values(average), kept, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(values(ema), kept, rtol=1e-5, atol=1e-6)
     assert [step.number for step in taken] == [1, 2, 3]
     assert [step.gradient_norm for step in taken] == pytest.approx(norms, rel=1e-5)
-    assert [step.rate for step in taken] == pytest.approx([0.15, 0.3, 0.3])
+    assert [step.lr for step in taken] == pytest.approx([0.15, 0.3, 0.3])
     assert [step.images for step in taken] == [SIZE] * 3
     assert set(taken[0].losses) == {"loss", "largest"}
     assert norms[1] > 0.5 or norms[2] > 0.01
 
 
 def test_micro_batches_equal_the_whole_batch() -> None:
-    whole, average, steps = run(regression, 4)
+    whole, ema, steps = run(regression, 4)
     for accumulate in (2, 4, 8):
         other, other_average, other_steps = run(regression, 4, accumulate)
         torch.testing.assert_close(other, whole, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(other_average, average, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(other_average, ema, rtol=1e-5, atol=1e-6)
         assert [s.losses["loss"] for s in other_steps] == pytest.approx([s.losses["loss"] for s in steps], rel=1e-5)
         assert [s.gradient_norm for s in other_steps] == pytest.approx([s.gradient_norm for s in steps], rel=1e-4)
 
@@ -146,9 +146,9 @@ def test_dropout_is_a_function_of_the_step() -> None:
     assert torch.equal(first[0], again[0])
     masks: list[Tensor] = []
 
-    def masking(student: nn.Module, average: nn.Module, batch: Batch | Views, step: int) -> Losses:
+    def masking(student: nn.Module, ema: nn.Module, batch: Batch | Views, step: int) -> Losses:
         masks.append(torch.rand(4))
-        return regression(student, average, batch, step)
+        return regression(student, ema, batch, step)
 
     run(masking, 3)
     run(masking, 3, first=2)
@@ -170,13 +170,13 @@ def test_a_step_that_is_not_finite_leaves_no_trace() -> None:
     def attempt(broken: bool) -> tuple[dict[str, Tensor], list[Step]]:
         torch.manual_seed(3)
         student = Normed()
-        average, optimizer = twin(student), AdamW(rate=0.05).build(student)
+        ema, optimizer = twin(student), AdamW(lr=0.05).build(student)
         bad = Batch(torch.full((SIZE, 1, 2, 2), float("nan")), batch(0).labels, batch(0).seeds, 0)
         order = [batch(0), bad, batch(1)] if broken else [batch(0), batch(1)]
-        options = {"first": 0, "steps": len(order), "average_rate": 0.9, "seed": 5}
-        taken = list(train(student, average, regression, optimizer, Constant(), iter(order), **options))
+        options = {"first": 0, "steps": len(order), "ema_decay": 0.9, "seed": 5}
+        taken = list(train(student, ema, regression, optimizer, Constant(), iter(order), **options))
         moments = {str(number): state["exp_avg_sq"] for number, state in enumerate(optimizer.state.values())}
-        kept = {f"average.{name}": value for name, value in average.state_dict().items()}
+        kept = {f"average.{name}": value for name, value in ema.state_dict().items()}
         return {**student.state_dict(), **kept, **moments}, taken
 
     (with_it, taken), (without, _) = attempt(True), attempt(False)
@@ -185,17 +185,17 @@ def test_a_step_that_is_not_finite_leaves_no_trace() -> None:
         assert torch.equal(with_it[name], value), name
 
 
-def exploding(student: nn.Module, average: nn.Module, batch: Batch | Views, step: int) -> Losses:
+def exploding(student: nn.Module, ema: nn.Module, batch: Batch | Views, step: int) -> Losses:
     """A finite loss with an infinite gradient at every step but the fifth."""
-    losses = regression(student, average, batch, step)
+    losses = regression(student, ema, batch, step)
     return losses if step == 4 else Losses(losses.total + (student(batch.images) * 0).abs().sum().sqrt())
 
 
 def test_ten_skipped_steps_in_a_row_end_the_run() -> None:
-    student, average = fresh()
+    student, ema = fresh()
     before, taken = values(student), []
     optimizer = torch.optim.SGD(student.parameters(), lr=0.0)
-    steps = train(student, average, exploding, optimizer, Constant(), stream(), first=0, steps=100, average_rate=0.5, seed=5)
+    steps = train(student, ema, exploding, optimizer, Constant(), stream(), first=0, steps=100, ema_decay=0.5, seed=5)
     with pytest.raises(Diverged) as caught:
         taken.extend(steps)
     assert [step.number for step in taken if not step.skipped] == [5]
@@ -211,12 +211,12 @@ def test_ten_skipped_steps_in_a_row_end_the_run() -> None:
 def test_half_precision_trains_close_to_float32() -> None:
     reference, _, exact = run(regression, 3)
     for precision in (torch.bfloat16, torch.float16):
-        student, average = fresh()
+        student, ema = fresh()
         scaler = loss_scaler(precision, torch.device("cpu"))
         assert (scaler is None) == (precision == torch.bfloat16)
-        optimizer = AdamW(rate=0.05).build(student)
-        options = {"first": 0, "steps": 3, "average_rate": 0.9, "seed": 5, "precision": precision, "scaler": scaler}
-        taken = list(train(student, average, regression, optimizer, Constant(2), stream(), **options))
+        optimizer = AdamW(lr=0.05).build(student)
+        options = {"first": 0, "steps": 3, "ema_decay": 0.9, "seed": 5, "precision": precision, "scaler": scaler}
+        taken = list(train(student, ema, regression, optimizer, Constant(2), stream(), **options))
         assert not any(step.skipped for step in taken)
         assert [s.gradient_norm for s in taken] == pytest.approx([s.gradient_norm for s in exact], rel=0.05)
         assert not torch.equal(values(student), reference)
@@ -224,29 +224,29 @@ def test_half_precision_trains_close_to_float32() -> None:
 
 
 def test_an_overflowing_loss_scale_is_lowered() -> None:
-    student, average = fresh()
+    student, ema = fresh()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
-    options = {"first": 0, "steps": 2, "average_rate": 0.9, "seed": 5, "precision": torch.float16, "scaler": scaler}
-    taken = list(train(student, average, regression, AdamW(rate=0.05).build(student), Constant(), stream(), **options))
+    options = {"first": 0, "steps": 2, "ema_decay": 0.9, "seed": 5, "precision": torch.float16, "scaler": scaler}
+    taken = list(train(student, ema, regression, AdamW(lr=0.05).build(student), Constant(), stream(), **options))
     assert taken[0].skipped
     assert scaler.get_scale() <= 2.0**126
 
 
 def test_settings_that_do_not_go_together_are_refused() -> None:
-    student, average = fresh()
-    options = {"first": 0, "steps": 3, "average_rate": 0.9, "seed": 5}
-    optimizer = AdamW(rate=0.05).build(student)
+    student, ema = fresh()
+    options = {"first": 0, "steps": 3, "ema_decay": 0.9, "seed": 5}
+    optimizer = AdamW(lr=0.05).build(student)
     with pytest.raises(ValueError, match="loss scaler"):
-        next(train(student, average, regression, optimizer, Constant(), stream(), precision=torch.float16, **options))
+        next(train(student, ema, regression, optimizer, Constant(), stream(), precision=torch.float16, **options))
     with pytest.raises(ValueError, match="batches ended before the step of index 1"):
-        list(train(student, average, regression, optimizer, Constant(), iter([batch(0)]), **options))
+        list(train(student, ema, regression, optimizer, Constant(), iter([batch(0)]), **options))
 
 
 def test_evaluation_between_steps_does_not_disturb() -> None:
-    student, average = fresh(drop=0.5)
-    optimizer = AdamW(rate=0.05).build(student)
-    options = {"first": 0, "steps": 3, "average_rate": 0.9, "seed": 5}
-    for _ in train(student, average, regression, optimizer, Constant(2), stream(), **options):
+    student, ema = fresh(drop=0.5)
+    optimizer = AdamW(lr=0.05).build(student)
+    options = {"first": 0, "steps": 3, "ema_decay": 0.9, "seed": 5}
+    for _ in train(student, ema, regression, optimizer, Constant(2), stream(), **options):
         student.eval()
         torch.randn(3)
     assert torch.equal(values(student), run(regression, 3, drop=0.5)[0])
@@ -265,16 +265,16 @@ def _work(rank: int, count: int, folder: str, accumulate: int) -> None:
     torch.manual_seed(rank)  # only the main process's weights may count
     student = fresh()[0] if rank == 0 else Net()
     student = distribute(student)
-    average = twin(student)
-    optimizer = AdamW(rate=0.05).build(student)
-    options = {"first": 0, "steps": 3, "average_rate": 0.9, "seed": 5, "accumulate": accumulate}
+    ema = twin(student)
+    optimizer = AdamW(lr=0.05).build(student)
+    options = {"first": 0, "steps": 3, "ema_decay": 0.9, "seed": 5, "accumulate": accumulate}
     objective = contrast if accumulate == 1 else regression
-    taken = list(train(student, average, objective, optimizer, Constant(2), stream(0, rank, count), **options))
+    taken = list(train(student, ema, objective, optimizer, Constant(2), stream(0, rank, count), **options))
     losses = [step.losses["loss"] for step in taken]
-    torch.save((values(student), values(average), losses, taken[0].images), f"{folder}/{rank}.pt")
+    torch.save((values(student), values(ema), losses, taken[0].images), f"{folder}/{rank}.pt")
     bad = (Batch(b.images * (float("nan") if rank == 1 else 1.0), b.labels, b.seeds, b.seed) for b in stream(3, rank, count))
-    options = {"first": 3, "steps": 4, "average_rate": 0.9, "seed": 5}
-    skipped = next(train(student, average, regression, optimizer, Constant(2), bad, **options)).skipped
+    options = {"first": 3, "steps": 4, "ema_decay": 0.9, "seed": 5}
+    skipped = next(train(student, ema, regression, optimizer, Constant(2), bad, **options)).skipped
     torch.save((skipped, values(student)), f"{folder}/{rank}.bad.pt")
 
 
@@ -283,11 +283,11 @@ def test_two_processes_equal_one(tmp_path: Path, accumulate: int) -> None:
     """Three steps on the same global batch, contrastive negatives gathered; one process's NaN makes both skip."""
     commands = [[sys.executable, __file__, str(rank), "2", str(tmp_path), str(accumulate)] for rank in (0, 1)]
     assert [process.wait(100) for process in [subprocess.Popen(command) for command in commands]] == [0, 0]
-    weights, average, steps = run(contrast if accumulate == 1 else regression, 3)
+    weights, ema, steps = run(contrast if accumulate == 1 else regression, 3)
     for rank in (0, 1):
         found, found_average, losses, images = torch.load(tmp_path / f"{rank}.pt")
         torch.testing.assert_close(found, weights, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(found_average, average, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found_average, ema, rtol=1e-5, atol=1e-5)
         assert losses == pytest.approx([step.losses["loss"] for step in steps], rel=1e-5)
         assert images == SIZE
         skipped, after = torch.load(tmp_path / f"{rank}.bad.pt")
@@ -297,14 +297,14 @@ def test_two_processes_equal_one(tmp_path: Path, accumulate: int) -> None:
 
 def test_looking_for_the_scale_of_float16_is_no_failure() -> None:
     """The scale is halved more often than a run may fail in a row, before the first gradient fits into float16."""
-    student, average = fresh()
+    student, ema = fresh()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
 
-    def steep(student: nn.Module, average: nn.Module, batch: Batch | Views, step: int) -> Losses:
-        return Losses(1e3 * regression(student, average, batch, step).total)
+    def steep(student: nn.Module, ema: nn.Module, batch: Batch | Views, step: int) -> Losses:
+        return Losses(1e3 * regression(student, ema, batch, step).total)
 
-    options = {"first": 0, "steps": 40, "average_rate": 0.9, "seed": 5, "precision": torch.float16, "scaler": scaler}
-    steps = list(train(student, average, steep, AdamW(rate=1e-3).build(student), Constant(), stream(), **options))
+    options = {"first": 0, "steps": 40, "ema_decay": 0.9, "seed": 5, "precision": torch.float16, "scaler": scaler}
+    steps = list(train(student, ema, steep, AdamW(lr=1e-3).build(student), Constant(), stream(), **options))
     assert sum(step.skipped for step in steps) > 10
     assert not steps[-1].skipped
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pixelpath.models.denoiser import Denoiser
-from pixelpath.models.scalings import Clean
+from pixelpath.models.preconditioning import XPrediction
 from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
@@ -66,7 +66,7 @@ def test_only_matrices_decay(decay_all: bool) -> None:
     toy = Toy()
     nn.init.ones_(toy.linear.bias)
     before = {name: value.detach().clone() for name, value in toy.named_parameters()}
-    optimizer = AdamW(rate=0.1, weight_decay=0.5, decay_all=decay_all).build(toy)
+    optimizer = AdamW(lr=0.1, weight_decay=0.5, decay_all=decay_all).build(toy)
     for parameter in toy.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -78,7 +78,7 @@ def test_only_matrices_decay(decay_all: bool) -> None:
 def test_two_steps_follow_the_equation() -> None:
     layer = nn.Linear(1, 1, bias=False)
     nn.init.constant_(layer.weight, 2.0)
-    optimizer = AdamW(rate=0.01, betas=(0.9, 0.95), weight_decay=0.03).build(layer)
+    optimizer = AdamW(lr=0.01, betas=(0.9, 0.95), weight_decay=0.03).build(layer)
     weight, first, second = 2.0, 0.0, 0.0
     for step, gradient in enumerate((0.3, -0.7), start=1):
         layer.weight.grad = torch.tensor([[gradient]])
@@ -90,26 +90,26 @@ def test_two_steps_follow_the_equation() -> None:
 
 
 def test_the_limit_begins_after_its_step() -> None:
-    settings = AdamW(rate=1e-3, clip=0.5, clip_after=10)
+    settings = AdamW(lr=1e-3, clip=0.5, clip_after=10)
     assert [settings.limit(step) for step in (1, 10, 11, 100)] == [None, None, 0.5, 0.5]
-    assert AdamW(rate=1e-3).limit(100) is None
+    assert AdamW(lr=1e-3).limit(100) is None
 
 
 def test_frozen_parameters_are_left_out() -> None:
     toy = Toy()
     toy.linear.requires_grad_(False)
-    groups = AdamW(rate=1e-3).build(toy).param_groups
+    groups = AdamW(lr=1e-3).build(toy).param_groups
     assert {id(p) for group in groups for p in group["params"]} == {id(toy.norm.weight), id(toy.norm.bias)}
     toy.norm.requires_grad_(False)
     with pytest.raises(ValueError, match="nothing can be trained"):
-        AdamW(rate=1e-3).build(toy)
+        AdamW(lr=1e-3).build(toy)
     with pytest.raises(ValueError, match="rate > 0"):
-        AdamW(rate=0.0)
+        AdamW(lr=0.0)
 
 
 def generator() -> Denoiser:
     encoder = Encoder(1, 4, 4, patch=2, width=8, depth=1, heads=2)
-    return Denoiser(Backbone(encoder, Decoder(encoder, 12, 1, 2), 3), Clean())
+    return Denoiser(Backbone(encoder, Decoder(encoder, 12, 1, 2), 3), XPrediction())
 
 
 def test_hidden_matrices_are_neither_embeddings_nor_ends() -> None:
@@ -135,7 +135,7 @@ class Two(nn.Module):
 def test_a_step_of_muon_is_orthogonal_and_as_large_as_adams() -> None:
     """The update of a matrix has singular values near 1 times 0.2 sqrt(longer side); the rest moves by AdamW's first step."""
     student = Two()
-    optimizer = Muon(rate=0.01, weight_decay=20.0).build(student)
+    optimizer = Muon(lr=0.01, weight_decay=20.0).build(student)
     before = {name: value.detach().clone() for name, value in student.named_parameters()}
     student.linear.weight.grad, student.linear.bias.grad = torch.randn(3, 6), torch.tensor([0.3, -2.0, 5.0])
     left, _, right = torch.linalg.svd(student.linear.weight.grad, full_matrices=False)
@@ -152,8 +152,8 @@ def test_muon_has_momentum() -> None:
     """After a gradient A, then B: the update is that of 0.95 (0.05 * 0.95 A + 0.05 B) + 0.05 B, Nesterov's."""
     student, other = Two(), Two()
     first, second = torch.randn(3, 6), torch.randn(3, 6)
-    optimizer = Muon(rate=0.01, weight_decay=0.0).build(student)
-    single = Muon(rate=0.01, momentum=0.0, weight_decay=0.0).build(other)
+    optimizer = Muon(lr=0.01, weight_decay=0.0).build(student)
+    single = Muon(lr=0.01, momentum=0.0, weight_decay=0.0).build(other)
     for gradient in (first, second):
         before = student.linear.weight.detach().clone()
         student.linear.weight.grad, student.linear.bias.grad = gradient, torch.ones(3)
@@ -168,7 +168,7 @@ def test_muon_has_momentum() -> None:
 
 def test_the_schedule_sets_the_rate_of_every_part() -> None:
     student = Two()
-    optimizer = Muon(rate=0.01).build(student)
+    optimizer = Muon(lr=0.01).build(student)
     assert len(optimizer.param_groups) == 2
     before = [parameter.detach().clone() for parameter in student.parameters()]
     for group in optimizer.param_groups:
@@ -187,7 +187,7 @@ def test_muon_of_frozen_parts() -> None:
     student.linear.bias.requires_grad_(False)
     with pytest.raises(ValueError, match="nothing can be trained"):
         Muon().build(student)
-    for wrong in ({"rate": 0.0}, {"momentum": 1.0}, {"clip": 0.0}):
+    for wrong in ({"lr": 0.0}, {"momentum": 1.0}, {"clip": 0.0}):
         with pytest.raises(ValueError, match="Muon needs rate > 0"):
             replace(Muon(), **wrong)
     assert [Muon(clip=0.5, clip_after=3).limit(step) for step in (3, 4)] == [None, 0.5]

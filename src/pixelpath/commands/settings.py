@@ -1,6 +1,6 @@
 """How the settings of a recipe become options of the command line.
 
-Most settings are plain values: --steps 100, --objective.noise.highest 40. A *choice* is a setting that is one of several named
+Most settings are plain values: --steps 100, --objective.noise.sigma_max 40. A *choice* is a setting that is one of several named
 values, or of several types; it has a name of its own, and the settings of what was chosen below it:
 
     --size small --size.encoder.depth 4            --objective.weight grid --objective.weight.count 640
@@ -27,7 +27,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from pixelpath.data.views import DIGITS, PHOTOGRAPHS, SINGLE_CHANNEL, SMALL, Augmentation
+from pixelpath.data.augment import DIGITS, PHOTOGRAPHS, SINGLE_CHANNEL, SMALL, Augmentation
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.recipes.rows import table
 from pixelpath.recipes.sizes import SIZES, Size
@@ -35,7 +35,7 @@ from pixelpath.recipes.sizes import SIZES, Size
 AUGMENTATIONS = {"photographs": PHOTOGRAPHS, "small": SMALL, "single-channel": SINGLE_CHANNEL, "digits": DIGITS}
 NAMED: dict[type, Mapping[str, Any]] = {Size: SIZES, Augmentation: AUGMENTATIONS}
 STAGE_ONE = {"projector", "augmentation"}  # settings of a recipe that the other stage does not use, so has no options for
-STAGE_TWO = {"scalings", "flip", "turn", "conditional", "freeze_encoder", "dropout", "sampling"}
+STAGE_TWO = {"preconditioning", "flip", "rot90", "conditional", "freeze_encoder", "dropout", "sampling"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Given:
+class ConditionData:
     """A value that the user gave, as opposed to one that was there before."""
 
     value: Any
@@ -137,14 +137,15 @@ def _field(field: StructFieldSpec) -> StructFieldSpec:
         return field
     if any(part.default is MISSING and part.default_factory is MISSING for variant in variants for part in fields(variant)):
         return replace(field, type=type(field.default))
-    return replace(field, type=Choice, default=Choice(field.default, _named(variants)))
+    return replace(field, type=Choice, default=Choice(field.default, _named(variants, field.name)))
 
 
-def _named(variants: tuple[type, ...]) -> dict[str, Any]:
-    """An instance of every type by its name in words, without the word that all of them end in."""
+def _named(variants: tuple[type, ...], setting: str) -> dict[str, Any]:
+    """An instance of every type by its name in words, without the word that all of them end in and without the setting's name."""
     words = [re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z]*", variant.__name__) for variant in variants]
     if len({each[-1] for each in words}) == 1:
         words = [each[:-1] for each in words]
+    words = [[word for word in each if word.lower() != setting] for each in words]
     return {"-".join(each).lower(): variant() for each, variant in zip(words, variants, strict=True)}
 
 
@@ -162,7 +163,7 @@ def _options(choice: Choice, help_of: Mapping[str, Any]) -> StructConstructorSpe
         found.append(StructFieldSpec(path, _noticed(kind), default, where))
 
     def instantiate(name: str, **settings: Any) -> Any:
-        return choice.choose(name, {path: value.value for path, value in settings.items() if isinstance(value, Given)})
+        return choice.choose(name, {path: value.value for path, value in settings.items() if isinstance(value, ConditionData)})
 
     return StructConstructorSpec(instantiate, tuple(found))
 
@@ -172,7 +173,9 @@ def _noticed(kind: Any) -> Any:
     plain = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, set()))
     assert isinstance(plain, PrimitiveConstructorSpec)
     read = plain.instance_from_str
-    return Annotated[kind, replace(plain, instance_from_str=lambda texts: Given(read(texts)), is_instance=lambda value: True)]
+    return Annotated[
+        kind, replace(plain, instance_from_str=lambda texts: ConditionData(read(texts)), is_instance=lambda value: True)
+    ]
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:

@@ -22,8 +22,9 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
-from pixelpath.data import arrays, sources
-from pixelpath.data.normaliser import Normaliser
+from pixelpath.data import sources
+from pixelpath.data.formats import arrays
+from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.sources import Source
 from pixelpath.types import Condition
 
@@ -40,7 +41,7 @@ class Column:
     name: str
     kind: Literal["number", "category", "tags"]
     mean: float = 0.0
-    deviation: float = 1.0
+    std: float = 1.0
     words: tuple[str, ...] = ()
 
     @property
@@ -69,7 +70,7 @@ class Column:
 
     def _standardised(self, entry: str, where: str) -> float:
         value = _number(entry, where)
-        standardised = (value - self.mean) / self.deviation
+        standardised = (value - self.mean) / self.std
         if not abs(standardised) <= FARTHEST:
             raise ValueError(
                 f"{where}: {entry} is {abs(standardised):.0e} deviations from the mean of training, {self.mean:g}: correct it."
@@ -133,7 +134,7 @@ class Conditions:
     """What a run can be asked for beside classes: the columns of its table, and its images beside."""
 
     columns: tuple[Column, ...] = ()
-    beside: Beside | None = None
+    cond_image: Beside | None = None
 
     @property
     def numbers(self) -> int:
@@ -143,7 +144,7 @@ class Conditions:
     @property
     def other(self) -> int:
         """The channels of the images beside."""
-        return 0 if self.beside is None else self.beside.width
+        return 0 if self.cond_image is None else self.cond_image.width
 
     def vectors(self, table: Table, lines: Sequence[int]) -> Float[np.ndarray, "image number"]:
         """These lines of a table as vectors; ValueError if it has not the columns of training."""
@@ -156,45 +157,47 @@ class Conditions:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary, for a JSON file."""
-        beside = None
-        if self.beside is not None:
-            normaliser = None if self.beside.normaliser is None else self.beside.normaliser.to_json()
-            beside = {"channels": self.beside.channels, "classes": self.beside.classes, "normaliser": normaliser}
-        return {"columns": [asdict(column) | {"words": list(column.words)} for column in self.columns], "beside": beside}
+        cond_image = None
+        if self.cond_image is not None:
+            normaliser = None if self.cond_image.normaliser is None else self.cond_image.normaliser.to_json()
+            cond_image = {"channels": self.cond_image.channels, "classes": self.cond_image.classes, "normaliser": normaliser}
+        return {"columns": [asdict(column) | {"words": list(column.words)} for column in self.columns], "cond_image": cond_image}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Conditions:
         """The conditions of `to_json`."""
         columns = tuple(Column(**{**column, "words": tuple(column["words"])}) for column in values["columns"])
-        beside = values["beside"]
-        if beside is None:
+        cond_image = values["cond_image"]
+        if cond_image is None:
             return cls(columns)
-        normaliser = None if beside["normaliser"] is None else Normaliser.from_json(beside["normaliser"])
-        return cls(columns, Beside(beside["channels"], beside["classes"], normaliser))
+        normaliser = None if cond_image["normaliser"] is None else Normaliser.from_json(cond_image["normaliser"])
+        return cls(columns, Beside(cond_image["channels"], cond_image["classes"], normaliser))
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class ConditionData:
     """What is given of the images of one source, in their order: vectors, and images beside."""
 
     conditions: Conditions
     vectors: Float[np.ndarray, "image number"] | None = None
-    beside: Source | None = None
+    cond_image: Source | None = None
 
-    def first(self, count: int) -> Given:
+    def first(self, count: int) -> ConditionData:
         """What is given of the first images."""
         vectors = None if self.vectors is None else self.vectors[:count]
-        return Given(self.conditions, vectors, None if self.beside is None else sources.subset(self.beside, range(count)))
+        return ConditionData(
+            self.conditions, vectors, None if self.cond_image is None else sources.subset(self.cond_image, range(count))
+        )
 
     def condition(self, indices: Sequence[int] | Int[np.ndarray, "batch"], labels: Int[Tensor, "batch"]) -> Condition:
         """The condition of the images with these numbers, on the CPU."""
         vector = None if self.vectors is None else torch.from_numpy(self.vectors[np.asarray(indices)])
-        beside = None
-        if self.beside is not None:
-            assert self.conditions.beside is not None
-            other, native = self.beside, torch.from_numpy(sources.gather(self.beside, indices))
-            beside = self.conditions.beside.encode(native, lambda place: other.name(int(indices[place])))
-        return Condition(labels, vector, beside)
+        cond_image = None
+        if self.cond_image is not None:
+            assert self.conditions.cond_image is not None
+            other, native = self.cond_image, torch.from_numpy(sources.gather(self.cond_image, indices))
+            cond_image = self.conditions.cond_image.encode(native, lambda place: other.name(int(indices[place])))
+        return Condition(labels, vector, cond_image)
 
 
 def read_table(path: Path, part: Sequence[str] = (), columns: tuple[str, ...] | None = ()) -> Table:
@@ -270,11 +273,11 @@ def fit_columns(table: Table, lines: Sequence[int]) -> tuple[Column, ...]:
                 odd = int(np.flatnonzero(~np.isfinite(values))[0])
                 raise ValueError(f"{table.path}, column {name} holds {words[odd]}: give finite numbers.")
             with np.errstate(over="ignore", invalid="ignore"):
-                mean, deviation = float(values.mean()), float(values.std())
-            if not math.isfinite(deviation):
+                mean, std = float(values.mean()), float(values.std())
+            if not math.isfinite(std):
                 most = words[int(np.abs(values).argmax())]
                 raise ValueError(f"{table.path}, column {name} holds {most}, too large to be standardised: use other units.")
-            found.append(Column(name, "number", mean, deviation or 1.0))
+            found.append(Column(name, "number", mean, std or 1.0))
         elif any(TAG in word for word in words):
             tags = sorted({tag for word in words for tag in word.split(TAG) if tag})
             found.append(Column(name, "tags", words=tuple(tags)))
@@ -285,7 +288,7 @@ def fit_columns(table: Table, lines: Sequence[int]) -> tuple[Column, ...]:
     return tuple(found)
 
 
-def fit_beside(source: Source) -> Beside:
+def fit_cond_image(source: Source) -> Beside:
     """How images beside come into model range: single-channel integers below 32 are classes of a mask, all else is normalised."""
     channels = source.shape[0]
     if channels == 1 and source.dtype.kind in "iu":
@@ -296,7 +299,7 @@ def fit_beside(source: Source) -> Beside:
     return Beside(channels, normaliser=Normaliser.fit(source))
 
 
-def beside_of(source: Source, other: Source, where: Path) -> Source:
+def cond_images_of(source: Source, other: Source, where: Path) -> Source:
     """The images of `other` that lie beside those of a source, in its order, found by name; ValueError for one without."""
     known = {other.name(index): index for index in range(len(other))}
     stems = {name.rsplit(".", 1)[0]: index for name, index in known.items()}

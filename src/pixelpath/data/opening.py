@@ -10,12 +10,12 @@ from typing import Literal
 
 import numpy as np
 
-from pixelpath.data import arrays, files
-from pixelpath.data.facts import Facts
+from pixelpath.data.formats import arrays, pictures
+from pixelpath.data.formats.stacks import ArrayStack, PictureStack, Stack, Stacked
+from pixelpath.data.metadata import Metadata
 from pixelpath.data.places import KINDS, Place, kind_of, parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Arrays, Folder, Premultiplied, Source, look, split
-from pixelpath.data.stacks import ArrayStack, PictureStack, Stack, Stacked
 
 TIFF = (".tif", ".tiff")
 
@@ -79,7 +79,7 @@ def open_place(place: Place, settings: DataSettings, patch: int | None, classes:
     _check_patch(source, patch, place, settings)
     _check_resize(source, place, settings)
     if settings.alpha == "premultiplied":
-        if source.facts.alpha != "straight" or source.dtype.kind != "u":
+        if source.metadata.alpha != "straight" or source.dtype.kind != "u":
             raise ValueError(f"{place} is {look(source)}, not RGBA integers: leave --data.alpha premultiplied away.")
         return Premultiplied(source)
     return source
@@ -87,12 +87,12 @@ def open_place(place: Place, settings: DataSettings, patch: int | None, classes:
 
 def _must_stack(place: Place, settings: DataSettings) -> bool:
     """Whether TIFF files hold what a picture cannot: several pages or bands, 32-bit integers, a place on the earth."""
-    names = [place.path.name] if place.path.is_file() else list(files.walk(place.path, files.IMAGES))
+    names = [place.path.name] if place.path.is_file() else list(pictures.walk(place.path, pictures.IMAGES))
     tiffs = [name for name in names if name.lower().endswith(TIFF)]
     folder = place.path.parent if place.path.is_file() else place.path
     if not tiffs or len(tiffs) < len(names):
         return False
-    return bool(settings.tile) or not all(files.is_plain_tiff(folder / name) for name in tiffs)
+    return bool(settings.tile) or not all(pictures.is_plain_tiff(folder / name) for name in tiffs)
 
 
 def _open_folder(place: Place, settings: DataSettings, classes: tuple[str, ...] | None) -> Source:
@@ -100,9 +100,9 @@ def _open_folder(place: Place, settings: DataSettings, classes: tuple[str, ...] 
         folder, names, numbers, found = place.path.parent, [place.path.name], np.zeros(1, np.int64), classes or ()
     else:
         folder = place.path
-        names, numbers, found = files.scan(folder, classes)
-    with files.decoders(settings.workers) as pool:
-        headers, broken = files.headers(folder, names, settings.skip_broken, settings.channels, pool)
+        names, numbers, found = pictures.scan(folder, classes)
+    with pictures.decoders(settings.workers) as pool:
+        headers, broken = pictures.headers(folder, names, settings.skip_broken, settings.channels, pool)
     kept = np.flatnonzero([header is not None for header in headers])
     if len(kept) == 0:
         raise ValueError(f"None of the {len(names)} image files in {folder} can be decoded: give a folder of readable images.")
@@ -110,20 +110,20 @@ def _open_folder(place: Place, settings: DataSettings, classes: tuple[str, ...] 
     kept_headers = [header for header in headers if header is not None]
     # files that are cut into tiles need not be of one size
     sizes = settings.resize if not settings.tile else kept_headers[0].size
-    mode, size = files.agree(folder, kept_names, kept_headers, settings.channels, sizes)
+    mode, size = pictures.agree(folder, kept_names, kept_headers, settings.channels, sizes)
     tiff = all(name.lower().endswith(TIFF) for name in kept_names)
-    facts = Facts(
+    metadata = Metadata(
         format="tiff" if tiff else "png",
         units=settings.units,
         nodata=settings.nodata,
-        photographs=mode in files.BYTES.values(),
-        alpha="straight" if files.channels_of(mode) == 4 else "",
+        photographs=mode in pictures.BYTES.values(),
+        alpha="straight" if pictures.channels_of(mode) == 4 else "",
     )
-    shape = (files.channels_of(mode), *size)
+    shape = (pictures.channels_of(mode), *size)
     if not settings.tile:
-        return Folder(folder, kept_names, numbers[kept], found, mode, shape, settings.resize, broken, facts)
+        return Folder(folder, kept_names, numbers[kept], found, mode, shape, settings.resize, broken, metadata)
     stacks = tuple(
-        PictureStack(folder / name, mode, header.size, facts) for name, header in zip(kept_names, kept_headers, strict=True)
+        PictureStack(folder / name, mode, header.size, metadata) for name, header in zip(kept_names, kept_headers, strict=True)
     )
     return _tiled(stacks, kept_names, numbers[kept], found, settings, place)
 
@@ -136,13 +136,13 @@ def _open_array(place: Place, settings: DataSettings, classes: tuple[str, ...] |
             f"{place.path} has the classes {', '.join(names[:10])}, unlike the training images: use the same, in order."
         )
     numbers, names = arrays.check_labels(numbers, len(images), names if classes is None else classes, str(place.path))
-    return Arrays(checked, numbers, names, settings.resize, facts=_array_facts(checked, settings))
+    return Arrays(checked, numbers, names, settings.resize, metadata=_array_facts(checked, settings))
 
 
-def _array_facts(images: np.ndarray, settings: DataSettings) -> Facts:
-    pictures = images.dtype == np.uint8 and images.shape[1] in files.BYTES
-    alpha = "straight" if pictures and images.shape[1] == 4 else ""
-    return Facts("npy", units=settings.units, nodata=settings.nodata, photographs=pictures, alpha=alpha)
+def _array_facts(images: np.ndarray, settings: DataSettings) -> Metadata:
+    drawn = images.dtype == np.uint8 and images.shape[1] in pictures.BYTES
+    alpha = "straight" if drawn and images.shape[1] == 4 else ""
+    return Metadata("npy", units=settings.units, nodata=settings.nodata, photographs=drawn, alpha=alpha)
 
 
 def _open_stacks(kind: str, place: Place, settings: DataSettings, classes: tuple[str, ...] | None) -> Source:
@@ -172,33 +172,33 @@ def _names(kind: str, place: Place, classes: tuple[str, ...] | None) -> tuple[li
     if kind == "saved dataset":
         return [path.name], np.zeros(1, np.int64), ()
     suffixes = KINDS[kind]
-    if kind == "DICOM files" and not any(files.walk(path, suffixes)):
-        return list(files.walk(path, ("",))), np.zeros(0, np.int64), ()
+    if kind == "DICOM files" and not any(pictures.walk(path, suffixes)):
+        return list(pictures.walk(path, ("",))), np.zeros(0, np.int64), ()
     if kind in ("DICOM files", "parquet files", "tar shards"):
-        return list(files.walk(path, suffixes)), np.zeros(0, np.int64), ()
-    names, numbers, found = files.scan(path, classes, suffixes)
-    beside = {f"{name.removesuffix('.npy')}_labels.npy" for name in names}
-    images = [index for index, name in enumerate(names) if name not in beside]
+        return list(pictures.walk(path, suffixes)), np.zeros(0, np.int64), ()
+    names, numbers, found = pictures.scan(path, classes, suffixes)
+    cond_image = {f"{name.removesuffix('.npy')}_labels.npy" for name in names}
+    images = [index for index, name in enumerate(names) if name not in cond_image]
     return [names[index] for index in images], numbers[images], found
 
 
 def _read(kind: str, place: Place, root: Path, names: Sequence[str], settings: DataSettings) -> tuple[Stack, ...]:
     """Every file opened as a stack."""
-    from pixelpath.data import dicom, nifti, rasters, stores, tables, tars
+    from pixelpath.data.formats import dicom, nifti, parquet, stores, tar, tiff
 
     paths = [root / name for name in names]
     if kind == "saved dataset":
-        return tuple(tables.open_saved_dataset(place.path, channels=settings.channels, resize=settings.resize))
+        return tuple(parquet.open_saved_dataset(place.path, channels=settings.channels, resize=settings.resize))
     if kind == "parquet files":
-        return tuple(tables.open_parquet(paths, channels=settings.channels, resize=settings.resize))
+        return tuple(parquet.open_parquet(paths, channels=settings.channels, resize=settings.resize))
     if kind == "tar shards":
-        return tuple(tars.open_tar_shards(paths, channels=settings.channels, resize=settings.resize))
+        return tuple(tar.open_tar_shards(paths, channels=settings.channels, resize=settings.resize))
     if kind == "DICOM files":
         return tuple(dicom.open_dicom(root, names))
     readers: dict[str, Callable[[Path], Stack]] = {
         "stores": lambda path: stores.open_store(path, place.variable),
         "NIfTI files": lambda path: nifti.open_nifti(path, settings.axis),
-        "pictures": lambda path: rasters.open_geotiff(path) if rasters.is_geotiff(path) else rasters.open_tiff(path),
+        "pictures": lambda path: tiff.open_geotiff(path) if tiff.is_geotiff(path) else tiff.open_tiff(path),
         "arrays": lambda path: _array_stack(path, place, settings),
     }
     return tuple(readers[kind](path) for path in paths)
@@ -257,18 +257,18 @@ def _tiled(
                 f"{here} is {rows}x{columns} pixels (rows x columns) but {there} is {other}: cut tiles of one size "
                 f"with --data.tile, or bring all to one size with --data.resize {other.replace('x', ' ')}."
             )
-    facts = replace(
-        first.facts,
-        units=settings.units or first.facts.units,
+    metadata = replace(
+        first.metadata,
+        units=settings.units or first.metadata.units,
         nodata=_nodata(stacks) if settings.nodata is None else settings.nodata,
-        axes=() if settings.tile or settings.resize else first.facts.axes,
+        axes=() if settings.tile or settings.resize else first.metadata.axes,
     )
-    return Stacked(tuple(stacks), tuple(titles), labels, classes, facts, settings.window, settings.steps, settings.resize)
+    return Stacked(tuple(stacks), tuple(titles), labels, classes, metadata, settings.window, settings.steps, settings.resize)
 
 
 def _nodata(stacks: Sequence[Stack]) -> float | None:
     """What means "not measured" in all files; NaN may mean it in some only, for the others have none."""
-    named = {str(stack.facts.nodata): stack for stack in stacks}
+    named = {str(stack.metadata.nodata): stack for stack in stacks}
     if set(named) == {"None", "nan"}:
         return math.nan
     if len(named) > 1:
@@ -276,7 +276,7 @@ def _nodata(stacks: Sequence[Stack]) -> float | None:
         raise ValueError(
             f"{first.path} marks missing values by {one} but {second.path} by {other}: bring all files to one value."
         )
-    return stacks[0].facts.nodata
+    return stacks[0].metadata.nodata
 
 
 def _check_patch(source: Source, patch: int | None, place: Place, settings: DataSettings) -> None:
@@ -296,7 +296,7 @@ def _check_resize(source: Source, place: Place, settings: DataSettings) -> None:
     """Resizing mixes neighbouring values, which must all be measured, and which float32 must hold."""
     if settings.resize is None:
         return
-    if source.facts.nodata is not None:
+    if source.metadata.nodata is not None:
         raise ValueError(f"{place} has missing values, which --data.resize would mix into the others: use --data.tile instead.")
     if source.dtype.kind in "iu" and source.dtype.itemsize > 2:
         raise ValueError(

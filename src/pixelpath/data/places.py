@@ -10,13 +10,13 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelpath.data import arrays, files
+from pixelpath.data.formats import arrays, pictures
 
 TRAIN = ("train",)
 HELD_OUT = ("val", "valid", "validation", "test")
 STORES = (".h5", ".hdf5", ".nc", ".nc4", ".cdf", ".zarr", ".zarr.zip")
 KINDS = {
-    "pictures": files.IMAGES,
+    "pictures": pictures.IMAGES,
     "arrays": arrays.ARRAYS,
     "stores": STORES,
     "DICOM files": (".dcm", ".dicom", ".ima"),
@@ -85,17 +85,17 @@ def _place(path: Path) -> Place:
 
 
 def _parts_of_folder(path: Path) -> tuple[Place, Place | None]:
-    from pixelpath.data import tables
+    from pixelpath.data.formats import parquet
 
-    saved = tables.saved_splits(path)
+    saved = parquet.saved_splits(path)
     if saved:
         held_out = next((saved[name] for name in HELD_OUT if name in saved), None)
         return Place(saved.get("train", next(iter(saved.values())))), None if held_out is None else Place(held_out)
     named = _parts_by_name(path)
     if named is not None:
         return named
-    training, held_out = files.part(path, TRAIN), files.part(path, HELD_OUT)
-    if training is None or (held_out is None and training.is_dir() and len(files.visible(path)) > 1):
+    training, held_out = pictures.part(path, TRAIN), pictures.part(path, HELD_OUT)
+    if training is None or (held_out is None and training.is_dir() and len(pictures.visible(path)) > 1):
         return Place(path), None
     return Place(training), None if held_out is None else Place(held_out)
 
@@ -103,7 +103,7 @@ def _parts_of_folder(path: Path) -> tuple[Place, Place | None]:
 def _parts_by_name(path: Path) -> tuple[Place, Place | None] | None:
     """Shards called train-*.parquet and test-*.parquet (or .tar), in the folder or in its folder data."""
     for folder in (path, path / "data"):
-        names = [entry.name for entry in files.visible(folder) if files.is_file(entry)] if folder.is_dir() else []
+        names = [entry.name for entry in pictures.visible(folder) if pictures.is_file(entry)] if folder.is_dir() else []
         shards = [name for name in names if name.lower().endswith((".parquet", ".tar"))]
         chosen = {part: tuple(name for name in shards if name.startswith(f"{part}-")) for part in (*TRAIN, *HELD_OUT)}
         if chosen["train"]:
@@ -126,19 +126,19 @@ def kind_of(place: Place) -> str:
         return found[0]
     if (path / "state.json").is_file() or any(path.glob("*.arrow")):
         return "saved dataset"
-    names = place.names or tuple(files.walk(path, SUFFIXES))
+    names = place.names or tuple(pictures.walk(path, SUFFIXES))
     kinds = {kind: name for name in reversed(names) for kind, suffixes in KINDS.items() if name.lower().endswith(suffixes)}
     if len(kinds) > 1:
         (one, first), (other, second) = list(kinds.items())[:2]
         raise ValueError(
             f"{path} holds {one} ({first}) and {other} ({second}): keep one kind in a folder, or name the file with the images."
         )
-    if not kinds and any(_is_dicom(path / name) for name in list(files.walk(path, ("",)))[:8]):
+    if not kinds and any(_is_dicom(path / name) for name in list(pictures.walk(path, ("",)))[:8]):
         return "DICOM files"
     return next(iter(kinds), "pictures")
 
 
 def _is_dicom(path: Path) -> bool:
-    from pixelpath.data import dicom
+    from pixelpath.data.formats import dicom
 
     return path.is_file() and dicom.looks_like_dicom(path)

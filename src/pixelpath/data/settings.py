@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pixelpath.data.transforms import Normalisation
+from pixelpath.data.normalise.curves import Normalisation
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class DataSettings:
     """How native values come into model range."""
     conditions: Path | None = None
     """Table (.csv, or .npy [image, number]) of numbers, categories and tags of each image, which samples can be asked for."""
-    beside: Path | None = None
+    cond_image: Path | None = None
     """Images (masks, maps) of the same size and the same names, which the model is given beside the noise."""
     skip_broken: bool = False
     """Leave out files that cannot be decoded (every file is decoded once to find them) instead of stopping."""

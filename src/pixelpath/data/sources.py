@@ -19,9 +19,9 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from pixelpath.data import arrays, files
 from pixelpath.data.alpha import premultiply
-from pixelpath.data.facts import Facts
+from pixelpath.data.formats import arrays, pictures
+from pixelpath.data.metadata import Metadata
 
 TASK = 16  # images that one thread decodes at a time
 
@@ -46,7 +46,7 @@ class Source(Protocol):
         ...
 
     @property
-    def facts(self) -> Facts:
+    def metadata(self) -> Metadata:
         """What is known of the images besides their values."""
         ...
 
@@ -86,17 +86,17 @@ class Folder:
     shape: tuple[int, int, int]
     resize: tuple[int, int] | None = None
     broken: list[str] = field(default_factory=list)
-    facts: Facts = field(default_factory=Facts)
+    metadata: Metadata = field(default_factory=Metadata)
 
     @property
     def dtype(self) -> np.dtype:
-        return files.DEPTHS.get(self.mode, np.dtype("uint8"))
+        return pictures.DEPTHS.get(self.mode, np.dtype("uint8"))
 
     def __len__(self) -> int:
         return len(self.names)
 
     def get(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
-        return files.decode(self.root / self.names[index], self.mode, self.shape, self.resize)
+        return pictures.decode(self.root / self.names[index], self.mode, self.shape, self.resize)
 
     def label(self, index: int) -> int:
         return int(self.labels[index])
@@ -118,7 +118,7 @@ class Arrays:
     resize: tuple[int, int] | None = None
     names: tuple[str, ...] = ()
     broken: list[str] = field(default_factory=list)
-    facts: Facts = field(default_factory=Facts)
+    metadata: Metadata = field(default_factory=Metadata)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -134,7 +134,7 @@ class Arrays:
 
     def get(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
         image = np.array(self.images[index], dtype=self.dtype)
-        return files.resized(image, self.resize) if self.resize else image
+        return pictures.resized(image, self.resize) if self.resize else image
 
     def label(self, index: int) -> int:
         return int(self.labels[index])
@@ -165,8 +165,8 @@ class Premultiplied:
         return self.source.dtype
 
     @property
-    def facts(self) -> Facts:
-        return replace(self.source.facts, alpha="premultiplied")
+    def metadata(self) -> Metadata:
+        return replace(self.source.metadata, alpha="premultiplied")
 
     @property
     def broken(self) -> list[str]:
@@ -208,8 +208,8 @@ class Subset:
         return self.source.dtype
 
     @property
-    def facts(self) -> Facts:
-        return self.source.facts
+    def metadata(self) -> Metadata:
+        return self.source.metadata
 
     @property
     def broken(self) -> list[str]:
@@ -307,11 +307,11 @@ def load(source: Source, workers: int | None = 0) -> Source:
     """The same images, decoded once by `workers` threads (None: one per core) and kept in memory."""
     if isinstance(source, Arrays) and source.resize is None and not isinstance(source.images, np.memmap):
         return source
-    with files.decoders(workers) as pool:
+    with pictures.decoders(workers) as pool:
         images = gather(source, range(len(source)), pool)
     names = tuple(source.name(index) for index in range(len(source)))
-    facts = source.facts
-    return Arrays(np.asarray(images), labels(source), source.classes, names=names, broken=source.broken, facts=facts)
+    metadata = source.metadata
+    return Arrays(np.asarray(images), labels(source), source.classes, names=names, broken=source.broken, metadata=metadata)
 
 
 def labels(source: Source) -> Int[np.ndarray, "count"]:

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from pixelpath import noise
-from pixelpath.starts.start import Law
+from pixelpath import randomness
+from pixelpath.starts.start import Density
 from pixelpath.types import Images, LabelledDenoise, Labels
 
 FEWEST = 4  # levels that a spline goes through
@@ -105,7 +105,7 @@ class _Parts:
 @torch.no_grad()
 def certify(
     denoise: LabelledDenoise,
-    laws: Mapping[str, Law],
+    densities: Mapping[str, Density],
     images: Images,
     labels: Int[Tensor, "label"] | None,
     levels: Sequence[float],
@@ -127,13 +127,13 @@ def certify(
     ValueError for fewer than 2 images or 4 levels, for levels that do not fall, and for estimates that are not finite.
     """
     _check(images, labels, levels)
-    parts = {name: _Parts() for name in laws}
+    parts = {name: _Parts() for name in densities}
     done: list[float] = []
     for number, sigma in enumerate(levels):
         seen = [
             seen
             for repeat in range(repeats)
-            for seen in _level(denoise, laws, images, labels, sigma, (seed, number, repeat), batch_size, device)
+            for seen in _level(denoise, densities, images, labels, sigma, (seed, number, repeat), batch_size, device)
         ]
         for name, part in parts.items():
             direct, excess = (torch.cat([each[name][kind] for each in seen]) for kind in (0, 1))
@@ -147,7 +147,7 @@ def certify(
 
 @torch.no_grad()
 def certify_density(
-    base: Certificate, law: Law, other: Law, images: Images, labels: Labels | None, seed: int = 0, repeats: int = 1
+    base: Certificate, density: Density, other: Density, images: Images, labels: Labels | None, seed: int = 0, repeats: int = 1
 ) -> Certificate:
     """The certificate of `other`, whose levels are not one law noised: KL(p || other) = KL(p || law) + E[ln law - ln other].
 
@@ -155,11 +155,11 @@ def certify_density(
     """
     rows = []
     for number, row in enumerate(base.rows):
-        seeds = [noise.seed_of(seed, number, place) for place in range(repeats * len(images))]
+        seeds = [randomness.seed_of(seed, number, place) for place in range(repeats * len(images))]
         clean = images.double().cpu().repeat(repeats, 1, 1, 1)
-        noisy = clean + row.sigma * noise.normal(noise.generators(seeds), images.shape[1:]).double()
+        noisy = clean + row.sigma * randomness.normal(randomness.generators(seeds), images.shape[1:]).double()
         own = None if labels is None else labels.cpu().repeat(repeats)
-        gaps = (law.log_prob(noisy, row.sigma, own) - other.log_prob(noisy, row.sigma, own)).view(repeats, -1).mean(0)
+        gaps = (density.log_prob(noisy, row.sigma, own) - other.log_prob(noisy, row.sigma, own)).view(repeats, -1).mean(0)
         found = _row(row.sigma, gaps, gaps, gaps)
         top = max(row.top, found.top)
         more, error = found.cross, found.cross_error
@@ -183,7 +183,7 @@ def weights(levels: Sequence[float]) -> Float[Tensor, "level level"]:
 
 def _level(
     denoise: LabelledDenoise,
-    laws: Mapping[str, Law],
+    densities: Mapping[str, Density],
     images: Images,
     labels: Labels | None,
     sigma: float,
@@ -195,17 +195,20 @@ def _level(
     for first in range(0, len(images), batch_size):
         part = slice(first, first + batch_size)
         clean, chosen = images[part].float().cpu(), None if labels is None else labels[part].cpu()
-        seeds = [noise.seed_of(*key, first + place) for place in range(len(clean))]
-        noisy = clean + sigma * noise.normal(noise.generators(seeds), clean.shape[1:])
+        seeds = [randomness.seed_of(*key, first + place) for place in range(len(clean))]
+        noisy = clean + sigma * randomness.normal(randomness.generators(seeds), clean.shape[1:])
         given = noisy.to(device), torch.full((len(clean),), sigma, device=device), None if chosen is None else chosen.to(device)
         estimate = denoise(*given).cpu().double()
         if not estimate.isfinite().all():
             raise ValueError(f"The denoiser gave values that are not finite at sigma {sigma:g}: check its weights and its range.")
-        yield {name: _compared(law, noisy.double(), clean.double(), estimate, sigma, chosen) for name, law in laws.items()}
+        yield {
+            name: _compared(density, noisy.double(), clean.double(), estimate, sigma, chosen)
+            for name, density in densities.items()
+        }
 
 
-def _compared(law: Law, noisy: Tensor, clean: Tensor, estimate: Tensor, sigma: float, labels: Labels | None):
-    own = law.denoise(noisy, torch.tensor(sigma, dtype=torch.float64), labels)
+def _compared(density: Density, noisy: Tensor, clean: Tensor, estimate: Tensor, sigma: float, labels: Labels | None):
+    own = density.denoise(noisy, torch.tensor(sigma, dtype=torch.float64), labels)
     if not own.isfinite().all():
         raise ValueError(f"A law gave estimates that are not finite at sigma {sigma:g}: fit it again to finite images.")
     apart = estimate - own

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def deviation(features: Float[Tensor, "batch feature"]) -> float:
+def feature_std(features: Float[Tensor, "batch feature"]) -> float:
     """sqrt(width) times the mean over dimensions of the deviation, over the batch, of the features divided by their length.
 
     About 1 for features spread evenly over the sphere, 0 for collapsed ones (Chen and He 2021, arXiv 2011.10566).

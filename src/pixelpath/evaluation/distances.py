@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pixelpath import noise
+from pixelpath import randomness
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.statistics import Statistics
 
@@ -58,7 +58,7 @@ class KernelDistance:
     """The mean and deviation of the kernel distance over `subsets` random subsets of `size` images from each set."""
 
     mean: float
-    deviation: float
+    std: float
     subsets: int
     size: int
 
@@ -81,12 +81,14 @@ def kernel(
         raise ValueError(
             f"A kernel distance needs at least 2 images of each set and 1 subset, got {size} and {subsets}: evaluate more."
         )
-    values = torch.stack([_discrepancy(*_subsets(first, second, size, noise.seed_of(seed, subset))) for subset in range(subsets)])
+    values = torch.stack(
+        [_discrepancy(*_subsets(first, second, size, randomness.seed_of(seed, subset))) for subset in range(subsets)]
+    )
     return KernelDistance(float(values.mean()), float(values.std(correction=0)), subsets, size)
 
 
 def _subsets(first: Tensor, second: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    (source,) = noise.generators([seed])
+    (source,) = randomness.generators([seed])
     chosen = [torch.randperm(len(rows), generator=source)[:size].sort().values for rows in (first, second)]
     return first[chosen[0].to(first.device)].cpu().double(), second[chosen[1].to(second.device)].cpu().double()
 
@@ -172,7 +174,7 @@ def real_floor(
     `count` of these are compared with all of `real`; otherwise `count` of `real` with the rest of it. No more than all of
     `held_out`, or half of `real`, can be drawn: the counts used are returned, to be written beside the number.
     """
-    (source,) = noise.generators([seed])
+    (source,) = randomness.generators([seed])
     if held_out is None:
         order = torch.randperm(len(real), generator=source)
         count = min(count, len(real) // 2)

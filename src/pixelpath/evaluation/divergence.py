@@ -23,7 +23,7 @@ class Moments:
     """Mean, deviation and spread of every channel."""
 
     mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    std: tuple[float, ...]
     spread: tuple[float, ...]
 
 
@@ -45,8 +45,8 @@ def moments(images: Images) -> Moments:
         raise ValueError(f"The moments of samples need at least 2 images, got {len(images)}: draw more.")
     values = images.detach().cpu().double()
     spread = values.var(0, correction=1).mean((1, 2)).sqrt()
-    deviation = values.transpose(0, 1).flatten(1).std(1, correction=0)
-    return Moments(*(tuple(each.tolist()) for each in (values.mean((0, 2, 3)), deviation, spread)))
+    std = values.transpose(0, 1).flatten(1).std(1, correction=0)
+    return Moments(*(tuple(each.tolist()) for each in (values.mean((0, 2, 3)), std, spread)))
 
 
 def outside(samples: Images, data: Moments, band: Band = Band()) -> list[str]:
@@ -60,14 +60,14 @@ def outside(samples: Images, data: Moments, band: Band = Band()) -> list[str]:
     if not bool(torch.isfinite(samples).all()):
         return ["samples are not finite"]
     alarms = []
-    least = FLOOR * max(data.deviation)  # a channel that hardly varies is no measure of itself
-    for channel, deviation in enumerate(data.deviation):
+    least = FLOOR * max(data.std)  # a channel that hardly varies is no measure of itself
+    for channel, std in enumerate(data.std):
         where = f" of channel {channel}" if len(data.mean) > 1 else ""
         distance = abs(found.mean[channel] - data.mean[channel])
-        if distance > band.shift * max(deviation, least):
-            alarms.append(f"the mean{where} of samples is {distance / max(deviation, least):.2f} deviations from the data's")
+        if distance > band.shift * max(std, least):
+            alarms.append(f"the mean{where} of samples is {distance / max(std, least):.2f} deviations from the data's")
         for name, ours, theirs in (
-            ("deviation", found.deviation[channel], deviation),
+            ("deviation", found.std[channel], std),
             ("spread", found.spread[channel], data.spread[channel]),
         ):
             if ours > band.most * max(theirs, least) or (theirs >= least and ours < band.least * theirs):

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pixelpath.noise import generators, seed_of
-from pixelpath.starts.start import Fitted, Law
+from pixelpath.randomness import generators, seed_of
+from pixelpath.starts.start import Density, Fitted
 
 Training = Float[Tensor, "training _ _ _"]
 HeldOut = Float[Tensor, "held_out _ _ _"]
@@ -98,8 +98,8 @@ class Fit:
 
 
 def compare_fit(
-    law: Law,
-    control: Law,
+    density: Density,
+    control: Density,
     training: Training,
     held_out: HeldOut,
     sigma: float,
@@ -119,7 +119,7 @@ def compare_fit(
         )
     sets = (training, training_labels), (held_out, held_out_labels)
     known, unseen = (
-        _densities(law, control, images, labels, sigma, seed_of(seed, which)) for which, (images, labels) in enumerate(sets)
+        _densities(density, control, images, labels, sigma, seed_of(seed, which)) for which, (images, labels) in enumerate(sets)
     )
     if not (known[1].isfinite().all() and unseen[1].isfinite().all()):
         raise ValueError(f"The control has no finite density of some images at sigma {sigma:g}: look for NaN among them.")
@@ -141,8 +141,8 @@ def compare_fit(
 
 
 def check_fit(
-    law: Law,
-    control: Law,
+    density: Density,
+    control: Density,
     training: Training,
     held_out: HeldOut,
     sigma: float,
@@ -151,7 +151,7 @@ def check_fit(
     seed: int = 0,
 ) -> Fit:
     """`compare_fit`; raises ValueError with what is wrong for a law that overfits or is worse than the control."""
-    fit = compare_fit(law, control, training, held_out, sigma, training_labels, held_out_labels, seed)
+    fit = compare_fit(density, control, training, held_out, sigma, training_labels, held_out_labels, seed)
     if fit.against:
         raise ValueError(fit.against)
     return fit
@@ -159,7 +159,7 @@ def check_fit(
 
 @torch.no_grad()
 def _densities(
-    law: Law, control: Law, images: Fitted, labels: Int[Tensor, "image"] | None, sigma: float, seed: int
+    density: Density, control: Density, images: Fitted, labels: Int[Tensor, "image"] | None, sigma: float, seed: int
 ) -> tuple[Float[Tensor, "image"], Float[Tensor, "image"]]:
     """The log densities of both laws at the same noisy images, in float64."""
     (source,) = generators([seed])
@@ -169,6 +169,6 @@ def _densities(
         clean = images[part].detach().cpu().double()
         noisy = clean + sigma * torch.randn(clean.shape, generator=source, dtype=torch.float64)
         chosen = None if labels is None else labels[part]
-        found.append(torch.stack([each.log_prob(noisy, sigma, chosen) for each in (law, control)]))
+        found.append(torch.stack([each.log_prob(noisy, sigma, chosen) for each in (density, control)]))
     ours, theirs = torch.cat(found, 1)
     return ours, theirs

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pixelpath import noise
-from pixelpath.types import Asked, AskedDenoise, Images
+from pixelpath import randomness
+from pixelpath.types import ConditionalDenoise, Conditioning, Images
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class HeldOutRow:
 
 @torch.no_grad()
 def held_out_loss(
-    denoise: AskedDenoise,
+    denoise: ConditionalDenoise,
     images: Images,
-    labels: Asked | None,
+    labels: Conditioning | None,
     sigmas: Iterable[float],
     seeds: Sequence[int],
     batch_size: int = 256,
     device: torch.device | str = "cpu",
-    measured: Bool[Tensor, "batch channel row column"] | None = None,
+    valid: Bool[Tensor, "batch channel row column"] | None = None,
 ) -> list[HeldOutRow]:
     """mean |D(x + sigma e, sigma) - x|^2 over held-out images x [batch, channel, row, column] (model range), for each sigma.
 
@@ -52,19 +52,21 @@ def held_out_loss(
     for first in range(0, len(images), batch_size):
         part = slice(first, first + batch_size)
         clean = images[part].to(device)
-        drawn = noise.normal(noise.generators(seeds[part]), clean.shape[1:]).to(clean)  # drawn on the CPU: equal on every device
+        drawn = randomness.normal(randomness.generators(seeds[part]), clean.shape[1:]).to(
+            clean
+        )  # drawn on the CPU: equal on every device
         chosen = None if labels is None else labels[part].to(device)
-        known = None if measured is None else measured[part]
+        known = None if valid is None else valid[part]
         errors.append(torch.stack([_errors(denoise, clean, drawn, chosen, sigma, known) for sigma in sigmas]))
     together = torch.cat(errors, dim=1)
-    if measured is not None:
-        together = together / measured.double().mean()
+    if valid is not None:
+        together = together / valid.double().mean()
     wide = together.std(1) / len(images) ** 0.5
     return [HeldOutRow(s, float(m), float(e), len(images)) for s, m, e in zip(sigmas, together.mean(1), wide, strict=True)]
 
 
 def _errors(
-    denoise: AskedDenoise, clean: Images, drawn: Images, labels: Asked | None, sigma: float, known: Tensor | None
+    denoise: ConditionalDenoise, clean: Images, drawn: Images, labels: Conditioning | None, sigma: float, known: Tensor | None
 ) -> Float[Tensor, "batch"]:
     levels = clean.new_full((len(clean),), sigma)
     estimate = denoise(clean + sigma * drawn, levels, labels)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from pixelpath import noise
+from pixelpath import randomness
 from pixelpath.noise import NoiseRange
 from pixelpath.types import Images
 
@@ -52,15 +52,15 @@ def probe(features_at: Callable[[float], Split], sigmas: Iterable[float], name: 
     return rows
 
 
-def probe_levels(noise_range: NoiseRange, count: int = 6, deviation: float = 0.5) -> tuple[float, ...]:
+def probe_levels(noise_range: NoiseRange, count: int = 6, std: float = 0.5) -> tuple[float, ...]:
     """`count` sigmas evenly spaced in their logarithm, from the lowest of the range (shifted) to ten times the data's deviation.
 
     Beyond that there is nothing left to recognise. Raises ValueError if count < 2.
     """
     if count < 2:
         raise ValueError(f"A probe needs at least 2 noise levels, got {count}: ask for more.")
-    lowest = noise_range.lowest * noise_range.shift
-    highest = min(10 * deviation, noise_range.highest * noise_range.shift)
+    lowest = noise_range.sigma_min * noise_range.shift
+    highest = min(10 * std, noise_range.sigma_max * noise_range.shift)
     step = math.log(highest / lowest) / (count - 1)
     return tuple(lowest * math.exp(step * index) for index in range(count))
 
@@ -81,7 +81,7 @@ def noisy_features(
     parts = []
     for first in range(0, len(images), batch_size):
         clean = images[first : first + batch_size].to(device)
-        drawn = noise.normal(noise.generators(seeds[first : first + batch_size]), clean.shape[1:]).to(clean)
+        drawn = randomness.normal(randomness.generators(seeds[first : first + batch_size]), clean.shape[1:]).to(clean)
         parts.append(features(clean + sigma * drawn, clean.new_full((len(clean),), sigma)).float().cpu())
     return torch.cat(parts)
 
@@ -123,11 +123,11 @@ def linear_accuracy(
 
     if len(train_labels.unique()) < 2:
         raise ValueError("A linear probe needs images of 2 or more classes, and this data has one: give images with labels.")
-    mean, deviation = train.mean(0), train.std(0)
-    constant = deviation <= 1e-6 * (1 + mean.abs())
-    deviation = deviation.masked_fill(constant, 1.0)
+    mean, std = train.mean(0), train.std(0)
+    constant = std <= 1e-6 * (1 + mean.abs())
+    std = std.masked_fill(constant, 1.0)
     classifier = LogisticRegression(C=1.0, max_iter=300)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # features that separate the classes have no finite optimum to reach
-        classifier.fit(((train - mean) / deviation).numpy(), train_labels.numpy())
-    return float(classifier.score(((test - mean) / deviation).numpy(), test_labels.numpy()))
+        classifier.fit(((train - mean) / std).numpy(), train_labels.numpy())
+    return float(classifier.score(((test - mean) / std).numpy(), test_labels.numpy()))

@@ -26,7 +26,7 @@ class Protocol:
     extractor_hash: str
     sampler: str | None = None
     steps: int | None = None
-    evaluations: int | None = None
+    nfe: int | None = None
     guidance: float | None = None
     seeds: tuple[int, int] | None = None
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 
-from pixelpath.data.files import decoders
+from pixelpath.data.formats.pictures import decoders
 from pixelpath.data.sources import Source, gather
 from pixelpath.evaluation.histograms import Values, atom, share_of
 from pixelpath.evaluation.tails import hill
@@ -51,7 +51,7 @@ class Channel:
     lowest: float | None
     highest: float | None
     mean: float | None
-    deviation: float | None
+    std: float | None
     quantiles: dict[str, float] = field(default_factory=dict)
     zeros: float = 0.0
     atom: float | None = None
@@ -105,7 +105,7 @@ def survey(
     """
     if len(source) == 0:
         raise ValueError("There are no images to look at: give at least one.")
-    nodata = source.facts.nodata if nodata is None else nodata
+    nodata = source.metadata.nodata if nodata is None else nodata
     chosen = np.arange(len(source)) if signed is None else np.asarray(signed, np.int64)
     taking = _Taking(source, nodata, chosen)
     for first, images, bad in _chunks(source, workers):
@@ -221,7 +221,7 @@ class _Taking:
         """Everything."""
         channels = tuple(self._channel(number) for number in range(self.source.shape[0]))
         means = np.array([channel.mean or 0.0 for channel in channels], np.float32)[:, None, None]
-        scale = np.array([channel.deviation or 1.0 for channel in channels], np.float32)[:, None, None]
+        scale = np.array([channel.std or 1.0 for channel in channels], np.float32)[:, None, None]
         blocks = (np.where(np.isnan(self.blocks), means, self.blocks) - means) / scale
         blocks -= blocks.mean((2, 3), keepdims=True)
         blocks[np.abs(blocks).max((1, 2, 3)) < SAME] = 0
@@ -241,13 +241,13 @@ class _Taking:
 
     def _channel(self, number: int) -> Channel:
         sums = {name: float(row[number]) for name, row in self.sums.items()}
-        names, count, total = self.source.facts.channels, sums["count"], sums["all"]
+        names, count, total = self.source.metadata.channels, sums["count"], sums["all"]
         name = names[number] if number < len(names) else str(number)
         rest: dict[str, Any] = {"missing": sums["missing"] / total, "nan": int(sums["nan"]), "infinite": int(sums["infinite"])}
         if count == 0 or self.shift is None:
             return Channel(name, 0, None, None, None, None, **rest)
         centre = sums["sum"] / count
-        deviation = math.sqrt(max(0.0, sums["squares"] / count - centre**2))
+        std = math.sqrt(max(0.0, sums["squares"] / count - centre**2))
         limits = (self.limits[:, number] / total).tolist() if self.source.dtype.kind in "iu" else (None, None)
         return Channel(
             name,
@@ -255,7 +255,7 @@ class _Taking:
             float(np.nanmin(self.rows["lowest"][:, number])),
             float(np.nanmax(self.rows["highest"][:, number])),
             float(self.shift[number]) + centre,
-            deviation,
+            std,
             zeros=sums["zeros"] / total,
             at_lowest_limit=limits[0],
             at_highest_limit=limits[1],
@@ -286,8 +286,8 @@ def _law(values: Values, number: int) -> dict[str, Any]:
     except ValueError:  # so few values count that none of them was chosen
         return {}
     few = found[:: max(1, len(found) // TAIL)]
-    deviation = float(few.std())
-    skewness = float((((few - few.mean()) / deviation) ** 3).mean()) if deviation > 0 else None
+    std = float(few.std())
+    skewness = float((((few - few.mean()) / std) ** 3).mean()) if std > 0 else None
     most = atom(found)
     others = found[found != most]
     nearest = float(others[np.abs(others - most).argmin()]) if len(others) else None

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pixelpath import noise
+from pixelpath import randomness
 from pixelpath.starts.start import Start
 from pixelpath.types import Images
 
@@ -204,10 +204,10 @@ def tail_gate(
     `labels`, one for each held-out image, are those that the draws are made with, in turn. All draws are functions of `seed`.
     """
     count = len(held_out) if count is None else count
-    (source,) = noise.generators([noise.seed_of(seed, 0)])
+    (source,) = randomness.generators([randomness.seed_of(seed, 0)])
     clean = held_out.detach().cpu()
     noised = clean + sigma * torch.randn(clean.shape, generator=source, dtype=clean.dtype)
-    sources = noise.generators(noise.seed_of(seed, 1, index) for index in range(count))
+    sources = randomness.generators(randomness.seed_of(seed, 1, index) for index in range(count))
     chosen = None if labels is None else labels.cpu()[torch.arange(count) % len(labels)]
     return compare_tails(start.sample(sources, sigma, chosen), noised, probabilities, tolerance, seed)
 
@@ -254,7 +254,7 @@ def _directions(truth: Float[Tensor, "held_out value"], drawn: Float[Tensor, "sa
     values = truth.shape[1]
     both = torch.cat([truth[:same], drawn[:same]])
     axes = randomized_svd(both.numpy(), min(AXES, values), random_state=seed % 2**32)[2].T.copy()
-    (source,) = noise.generators([seed])
+    (source,) = randomness.generators([seed])
     others = torch.randn(values, AXES, generator=source, dtype=torch.float64)
     return torch.cat([torch.from_numpy(axes).double(), others / others.norm(dim=0)], 1)
 

@@ -51,9 +51,9 @@ class ForeignDenoiser:
 
     @property
     def noise(self) -> NoiseRange:
-        """The levels it learned, as sigmas of ours: `noise.steps(count, start=sigma)` is a grid built anew from sigma down."""
+        """The levels it learned, as sigmas of ours: `noise.sigmas(count, start=sigma)` is a grid built anew from sigma down."""
         factor = self.trained.shift * self.scale
-        return NoiseRange(self.trained.lowest * factor, self.trained.highest * factor)
+        return NoiseRange(self.trained.sigma_min * factor, self.trained.sigma_max * factor)
 
     def __call__(self, noisy: Images, sigma: Float[Tensor, "..."], labels: Int[Tensor, "labels"] | None = None) -> Images:
         """The estimate of the clean images for sigma [] or [batch] and labels [batch] or None (the network's own default).
@@ -75,13 +75,13 @@ class ForeignDenoiser:
         return lambda noisy, sigma: self(noisy, sigma, labels)
 
     def _check(self, sigma: Tensor) -> None:
-        low, high = self.noise.lowest, self.noise.highest
+        low, high = self.noise.sigma_min, self.noise.sigma_max
         inside = (sigma >= low * (1 - ROUNDING)) & (sigma <= high * (1 + ROUNDING))
         if not bool(inside.all()):
             value = float(sigma.reshape(-1)[~inside.reshape(-1)][0])
             raise ValueError(
                 f"Sigma {value:g} lies outside the levels {low:g} to {high:g} that this network learned: take levels from "
-                "`noise.steps(count, start=sigma)` of the adapter, or tell the adapter of the levels that the network really saw."
+                "`noise.sigmas(count, start=sigma)` of the adapter, or tell the adapter of the levels that the network really saw."
             )
 
 

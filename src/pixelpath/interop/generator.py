@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from pixelpath.data.normaliser import Normaliser
+from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.sampling.guidance import guide
 from pixelpath.types import Images, Labels
@@ -42,22 +42,22 @@ class Generator(nn.Module):
     Raises ValueError for a normaliser with a curve, and for a denoiser that is asked for more than classes.
     """
 
-    def __init__(self, denoiser: Denoiser, normaliser: Normaliser, sigma: float, scale: float = 1.0) -> None:
+    def __init__(self, denoiser: Denoiser, normaliser: Normaliser, sigma: float, guidance: float = 1.0) -> None:
         super().__init__()
         if not normaliser.straight:
             raise ValueError(
                 "Only affine normalisers can be exported, and this run's values went through a curve: sample with "
                 "pixelpath sample, or train with --data.normaliser.kind affine."
             )
-        if denoiser.backbone.numbers is not None or denoiser.backbone.beside is not None:
+        if denoiser.backbone.numbers is not None or denoiser.backbone.cond_image is not None:
             raise ValueError(
                 "Only classes can be asked of an exported file, and this run is asked for numbers or images beside: sample with "
                 "pixelpath sample."
             )
-        self.denoiser, self.normaliser, self.sigma, self.scale = denoiser, normaliser, sigma, scale
+        self.denoiser, self.normaliser, self.sigma, self.guidance = denoiser, normaliser, sigma, guidance
 
     def forward(self, noise: Images, label: Labels | None = None) -> Native:
-        denoise = guide(self.denoiser.bind(label), self.denoiser.bind(None), self.scale)
+        denoise = guide(self.denoiser.bind(label), self.denoiser.bind(None), self.guidance)
         return self.normaliser.decode(denoise(self.sigma * noise, torch.tensor(self.sigma)))
 
 
@@ -171,16 +171,16 @@ def agreement(made: Native, estimate: Images, normaliser: Normaliser) -> Agreeme
     native limits; slack is 1/2 for integers and eps (|x| + |mean|) for floats, the rounding of a product, a sum and a cast.
     Between an atom and the next value either will do where an estimate within TOLERANCE would have it.
     """
-    mean, deviation = (torch.tensor(values).double()[:, None, None] for values in (normaliser.mean, normaliser.deviation))
+    mean, std = (torch.tensor(values).double()[:, None, None] for values in (normaliser.mean, normaliser.std))
     exact = replace(normaliser, dtype="float64").decode(estimate)
     slack = torch.tensor(0.5 if normaliser.nodata is None else 1.5)  # decoded values step off nodata
     if normaliser.lowest is None:
         slack = torch.finfo(made.dtype).eps * (exact.abs() + mean.abs())
     else:
         exact = exact.clamp(normaliser.lowest, normaliser.highest)
-    excess = ((made.double() - exact).abs() - slack).clamp_min(0) / (2 * deviation)
+    excess = ((made.double() - exact).abs() - slack).clamp_min(0) / (2 * std)
     below, above = (normaliser.decode(estimate + step).double() for step in (-TOLERANCE, TOLERANCE))
-    leaps = (above - below > 1 + 8 * TOLERANCE * deviation) & (below <= made) & (made <= above)
+    leaps = (above - below > 1 + 8 * TOLERANCE * std) & (below <= made) & (made <= above)
     excess = excess.masked_fill(leaps, 0.0) if normaliser.hurdles or normaliser.ceilings else excess
     difference = (made.double() - normaliser.decode(estimate).double()).abs()
     return Agreement(float(excess.max()), float((difference == 0).double().mean()), float(difference.max()))

@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pixelpath.data.normaliser import IMAGENET
+from pixelpath.data.normalise.normaliser import IMAGENET
 from pixelpath.models.denoiser import Denoiser
+from pixelpath.models.preconditioning import Preconditioning, XPrediction
 from pixelpath.models.representation import Representation
-from pixelpath.models.scalings import Clean, Scalings
 from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import EXTRA, Encoder
@@ -63,7 +63,7 @@ def load(
     encoder_heads: int | None = None,
     decoder_heads: int | None = None,
     size: tuple[int, int] | None = None,
-    scalings: Scalings | None = None,
+    preconditioning: Preconditioning | None = None,
 ) -> Denoiser | Representation:
     """The model of an official checkpoint: a Denoiser where it has a decoder, a Representation where it has a projection head.
 
@@ -76,7 +76,7 @@ def load(
     path = Path(path)
     state = _without_prefix(_read(path), path)
     with torch.device("meta"):  # only shapes: the weights are those of the file
-        model = _model(state, _encoder(state, encoder_heads, size, path), decoder_heads, scalings or Clean(), path)
+        model = _model(state, _encoder(state, encoder_heads, size, path), decoder_heads, preconditioning or XPrediction(), path)
     _fill(model, state, path)
     return model.eval()
 
@@ -188,22 +188,22 @@ def _encoder(state: dict[str, Tensor], heads: int | None, size: tuple[int, int] 
 
 
 def _model(
-    state: dict[str, Tensor], encoder: Encoder, heads: int | None, scalings: Scalings, path: Path
+    state: dict[str, Tensor], encoder: Encoder, heads: int | None, preconditioning: Preconditioning, path: Path
 ) -> Denoiser | Representation:
     if "class_embed.weight" in state:
         classes = _shape(state, "class_embed.weight", 2, path)[0] - 1
         width = _shape(state, "out_norm.weight", 1, path)[0]
         decoder = Decoder(encoder, width, len(encoder.blocks), _heads(width, heads, "decoder", path))
-        return Denoiser(Backbone(encoder, decoder, classes), scalings)
+        return Denoiser(Backbone(encoder, decoder, classes), preconditioning)
     if "projection_head.0.weight" not in state:
         raise ValueError(
             f"{path} has neither class_embed.weight (a denoiser) nor projection_head.0.weight (a representation), "
             f"so it is no EPG checkpoint; its keys are {_some(state)}."
         )
-    if not isinstance(scalings, Clean):
+    if not isinstance(preconditioning, XPrediction):
         raise ValueError(f"{path} is an encoder with a projection head, which has Clean scalings: leave scalings out.")
     hidden, out = (_shape(state, f"projection_head.{layer}.weight", 2, path)[0] for layer in (0, 6))
-    return Representation(encoder, Projector(encoder.width, hidden, out), scalings)
+    return Representation(encoder, Projector(encoder.width, hidden, out), preconditioning)
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pixelpath.models.scalings import Scalings
+from pixelpath.models.preconditioning import Preconditioning
 from pixelpath.networks.backbone import Backbone
 from pixelpath.noise import expand
-from pixelpath.types import Asked, Condition, Denoise, Images, Sigmas
+from pixelpath.types import Condition, Conditioning, Denoise, Images, Sigmas
 
 Drop = Bool[Tensor, "batch"]
 
@@ -19,31 +19,31 @@ Drop = Bool[Tensor, "batch"]
 class Denoiser(nn.Module):
     """D(noisy, sigma, labels) = skip noisy + out backbone(input noisy, noise, labels); the estimate has the shape of `noisy`."""
 
-    def __init__(self, backbone: Backbone, scalings: Scalings) -> None:
+    def __init__(self, backbone: Backbone, preconditioning: Preconditioning) -> None:
         super().__init__()
-        self.backbone, self.scalings = backbone, scalings
+        self.backbone, self.preconditioning = backbone, preconditioning
 
-    def forward(self, noisy: Images, sigma: Sigmas, labels: Asked | None = None, drop: Drop | None = None) -> Images:
+    def forward(self, noisy: Images, sigma: Sigmas, labels: Conditioning | None = None, drop: Drop | None = None) -> Images:
         """`labels` [batch] are classes, num_classes where there is none, or a whole condition; None, or True in `drop` [batch],
         means that nothing is asked for.
         """
         sigma = sigma.to(device=noisy.device, dtype=noisy.dtype).expand(noisy.shape[0])
         if labels is None:
             labels = torch.full((noisy.shape[0],), self.backbone.no_label, device=noisy.device)
-        asked = labels if isinstance(labels, Condition) else Condition(labels)
+        condition = labels if isinstance(labels, Condition) else Condition(labels)
         if drop is not None:
-            asked = replace(asked, labels=torch.where(drop, self.backbone.no_label, asked.labels))
-        factors = self.scalings(sigma)
+            condition = replace(condition, labels=torch.where(drop, self.backbone.no_label, condition.labels))
+        factors = self.preconditioning(sigma)
         given = None if drop is None else ~drop
-        raw = self.backbone(expand(factors.input, noisy) * noisy, factors.noise, asked, given)
+        raw = self.backbone(expand(factors.input, noisy) * noisy, factors.noise, condition, given)
         return expand(factors.skip, noisy) * noisy + expand(factors.out, noisy) * raw.to(noisy.dtype)
 
     def features(self, noisy: Images, sigma: Sigmas) -> Float[Tensor, "batch width"]:
         """The CLS features that the encoder gives to noisy images without a class."""
-        factors = self.scalings(sigma.to(device=noisy.device, dtype=noisy.dtype).expand(noisy.shape[0]))
+        factors = self.preconditioning(sigma.to(device=noisy.device, dtype=noisy.dtype).expand(noisy.shape[0]))
         vector = self.backbone.classes.weight[self.backbone.no_label].expand(noisy.shape[0], 1, -1)
         return self.backbone.encoder.summary(expand(factors.input, noisy) * noisy, factors.noise, vector)
 
-    def bind(self, labels: Asked | None) -> Denoise:
+    def bind(self, labels: Conditioning | None) -> Denoise:
         """This denoiser for what is asked (None: nothing), as samplers take it."""
         return lambda noisy, sigma: self(noisy, sigma, labels)

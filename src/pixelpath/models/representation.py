@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelpath.models.scalings import Clean
+from pixelpath.models.preconditioning import XPrediction
 from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.projector import Projector
 from pixelpath.noise import expand
@@ -24,14 +24,14 @@ class Features(NamedTuple):
 class Representation(nn.Module):
     """f(noisy, sigma): the encoder's normed CLS token, and its projection (EPG, arXiv 2510.12586)."""
 
-    def __init__(self, encoder: Encoder, projector: Projector, scalings: Clean) -> None:
+    def __init__(self, encoder: Encoder, projector: Projector, preconditioning: XPrediction) -> None:
         super().__init__()
-        self.encoder, self.projector, self.scalings = encoder, projector, scalings
+        self.encoder, self.projector, self.preconditioning = encoder, projector, preconditioning
 
     def features(self, noisy: Images, sigma: Sigmas) -> Float[Tensor, "batch width"]:
         """CLS features only."""
         sigma = sigma.to(device=noisy.device, dtype=noisy.dtype).expand(len(noisy))
-        factors = self.scalings(sigma)
+        factors = self.preconditioning(sigma)
         return self.encoder.summary(expand(factors.input, noisy) * noisy, factors.noise)
 
     def forward(self, noisy: Images, sigma: Sigmas, project: bool = True) -> Features:

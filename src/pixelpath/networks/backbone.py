@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.layers import initialise
-from pixelpath.types import Asked, Condition, Images
+from pixelpath.types import Condition, Conditioning, Images
 
 
 class Backbone(nn.Module):
@@ -24,21 +24,21 @@ class Backbone(nn.Module):
     Before training they change nothing.
     """
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, num_classes: int, numbers: int = 0, beside: int = 0) -> None:
+    def __init__(self, encoder: Encoder, decoder: Decoder, num_classes: int, numbers: int = 0, cond_image: int = 0) -> None:
         super().__init__()
         self.encoder, self.decoder, self.num_classes = encoder, decoder, num_classes
         self.classes = nn.Embedding(num_classes + 1, encoder.width)
         nn.init.normal_(self.classes.weight, std=0.02)
-        self.numbers = self.beside = None
+        self.numbers = self.cond_image = None
         if numbers:
             self.numbers = nn.Sequential(
                 nn.Linear(numbers, encoder.width), nn.SiLU(), nn.Linear(encoder.width, encoder.width, bias=False)
             )
             initialise(self.numbers)
-        if beside:
-            self.beside = nn.Conv2d(beside, encoder.width, encoder.patch, stride=encoder.patch)
-            nn.init.zeros_(self.beside.weight)
-            nn.init.zeros_(self.beside.bias)  # pyright: ignore[reportArgumentType]
+        if cond_image:
+            self.cond_image = nn.Conv2d(cond_image, encoder.width, encoder.patch, stride=encoder.patch)
+            nn.init.zeros_(self.cond_image.weight)
+            nn.init.zeros_(self.cond_image.bias)  # pyright: ignore[reportArgumentType]
 
     @property
     def no_label(self) -> int:
@@ -48,19 +48,19 @@ class Backbone(nn.Module):
     @property
     def conditional(self) -> bool:
         """Whether there is anything to ask for."""
-        return self.num_classes > 0 or self.numbers is not None or self.beside is not None
+        return self.num_classes > 0 or self.numbers is not None or self.cond_image is not None
 
     def forward(
-        self, images: Images, noise: Float[Tensor, "batch"], asked: Asked, given: Bool[Tensor, "batch"] | None = None
+        self, images: Images, noise: Float[Tensor, "batch"], condition: Conditioning, given: Bool[Tensor, "batch"] | None = None
     ) -> Images:
         """`given` says of which images the numbers and images beside count; None: of all."""
-        asked = asked if isinstance(asked, Condition) else Condition(asked)
-        vector, beside = self.classes(asked.labels), None
-        if self.numbers is not None and asked.vector is not None:
-            vector = vector + _where(given, self.numbers(asked.vector))
-        if self.beside is not None and asked.beside is not None:
-            beside = _where(given, self.beside(asked.beside).flatten(2).transpose(1, 2))
-        encoding = self.encoder(images, noise, vector[:, None], beside)
+        condition = condition if isinstance(condition, Condition) else Condition(condition)
+        vector, cond_image = self.classes(condition.labels), None
+        if self.numbers is not None and condition.vector is not None:
+            vector = vector + _where(given, self.numbers(condition.vector))
+        if self.cond_image is not None and condition.cond_image is not None:
+            cond_image = _where(given, self.cond_image(condition.cond_image).flatten(2).transpose(1, 2))
+        encoding = self.encoder(images, noise, vector[:, None], cond_image)
         return self.decoder(encoding, encoding.noise + vector, *images.shape[2:])
 
     def checkpoint_activations(self, on: bool) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from pixelpath.networks.layers import EPSILON, Block, Tokens, initialise, places, sinusoids
+from pixelpath.networks.layers import EPSILON, Block, Tokens, grid_sinusoids, initialise, sinusoids
 from pixelpath.types import Images
 
 Patches = Float[Tensor, "batch patch width"]
@@ -36,7 +36,7 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, channels: int, rows: int, columns: int, patch: int, width: int, depth: int, heads: int, positions: float = 0.0
+        self, channels: int, rows: int, columns: int, patch: int, width: int, depth: int, heads: int, position_init: float = 0.0
     ) -> None:
         super().__init__()
         if rows % patch or columns % patch:
@@ -55,13 +55,13 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.patches.bias)  # pyright: ignore[reportArgumentType]
         nn.init.normal_(self.cls, std=0.02)
         nn.init.normal_(self.positions, std=0.02)
-        self.positions.data[0, EXTRA:] += positions * places(rows // patch, columns // patch, width)
+        self.positions.data[0, EXTRA:] += position_init * grid_sinusoids(rows // patch, columns // patch, width)
 
     def forward(
-        self, images: Images, noise: Float[Tensor, "batch"], shift: Tokens | None = None, beside: Patches | None = None
+        self, images: Images, noise: Float[Tensor, "batch"], shift: Tokens | None = None, cond_image: Patches | None = None
     ) -> Encoding:
         """`shift` [batch, 1, width], if given, is added to the CLS token, `beside` [batch, patches, width] to the patches."""
-        tokens, wave = self._enter(images, noise, shift, beside)
+        tokens, wave = self._enter(images, noise, shift, cond_image)
         outputs: list[Tensor] = []
         for block in self.blocks:
             tokens = self._through(block, tokens)
@@ -77,7 +77,7 @@ class Encoder(nn.Module):
         return self.norm(self._through(last, tokens, 1))[:, 0]
 
     def _enter(
-        self, images: Images, noise: Float[Tensor, "batch"], shift: Tokens | None, beside: Patches | None = None
+        self, images: Images, noise: Float[Tensor, "batch"], shift: Tokens | None, cond_image: Patches | None = None
     ) -> tuple[Tensor, Tensor]:
         """The tokens before the first block, and the noise token alone."""
         if images.shape[1:] != (self.channels, self.rows, self.columns):
@@ -86,7 +86,7 @@ class Encoder(nn.Module):
                 f"This encoder takes images of {expected}, not {' x '.join(map(str, images.shape[1:]))}: resize them."
             )
         patches = self.patches(images).flatten(2).transpose(1, 2)
-        patches = patches if beside is None else patches + beside
+        patches = patches if cond_image is None else patches + cond_image
         wave = sinusoids(noise, self.width).to(patches.dtype)
         cls = self.cls.expand(len(images), -1, -1) if shift is None else self.cls + shift
         return torch.cat([cls.to(patches.dtype), wave[:, None], patches], dim=1) + self.positions, wave

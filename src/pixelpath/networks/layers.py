@@ -97,16 +97,19 @@ class ModulatedBlock(nn.Module):
         return tokens + gate_mlp * self.mlp(normed)
 
 
+def frequencies(count: int, longest: float) -> Float[Tensor, "frequency"]:
+    """f_i = longest^(-i / count), float32."""
+    return torch.exp(-math.log(longest) * torch.arange(count, dtype=torch.float32) / count)
+
+
 def sinusoids(position: Float[Tensor, "batch"], width: int, longest: float = 10000.0) -> Float[Tensor, "batch width"]:
-    """[cos(p f_0) .. cos(p f_k), sin(p f_0) .. sin(p f_k)] with f_i = longest^(-i/(k+1)), float32; an odd width ends in 0."""
-    half = width // 2
-    exponents = torch.arange(half, dtype=torch.float32, device=position.device) / half
-    angles = position.float()[:, None] * torch.exp(-math.log(longest) * exponents)
+    """[cos(p f_0) .. cos(p f_k), sin(p f_0) .. sin(p f_k)] with f from `frequencies`, float32; an odd width ends in 0."""
+    angles = position.float()[:, None] * frequencies(width // 2, longest).to(position.device)
     waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
     return functional.pad(waves, (0, width % 2))
 
 
-def places(rows: int, columns: int, width: int) -> Float[Tensor, "place width"]:
+def grid_sinusoids(rows: int, columns: int, width: int) -> Float[Tensor, "place width"]:
     """Where each of rows x columns patches lies, row by row: half of the width says its row, half its column, in sinusoids.
 
     A half is [sin(2 pi n / l_0) .. sin(2 pi n / l_k), cos(2 pi n / l_0) .. cos(2 pi n / l_k)] for place n of N along its side,

@@ -15,21 +15,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pixelpath.models.representation import Representation
-from pixelpath.noise import (
-    Draw,
-    Gap,
-    InverseGap,
-    LogNormal,
-    NoiseRange,
-    PairWeight,
-    StagedGap,
-    expand,
-    generators,
-    normal,
-    seed_of,
-    uniform,
-)
+from pixelpath.noise import Draw, LogNormal, NoiseRange, expand
 from pixelpath.objectives.features import Comparing, FeatureLoss, NoFeatures
+from pixelpath.objectives.pairs import Gap, InverseGap, PairWeight, StagedGap
+from pixelpath.randomness import generators, normal, seed_of, uniform
 from pixelpath.types import Batch, Images, Losses
 
 DROPOUT = 2  # keeps the seed of the dropout masks apart from all others made of an image's seed
@@ -76,7 +65,7 @@ class Consistency(Comparing):
     weight: PairWeight = InverseGap()
     features: FeatureLoss = NoFeatures()
     softening: float = 0.06
-    label_drop: float = 0.1
+    label_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         if not 0 < self.softening < math.inf:
@@ -85,7 +74,7 @@ class Consistency(Comparing):
             )
 
     def __call__(
-        self, student: nn.Module, average: nn.Module, batch: Batch, step: int, frozen: Representation | None = None
+        self, student: nn.Module, ema: nn.Module, batch: Batch, step: int, frozen: Representation | None = None
     ) -> Losses:
         """The mean loss of this process's share, and its two terms."""
         teacher = None if self.gap.denoises(step) else student
@@ -99,7 +88,7 @@ class Consistency(Comparing):
         """What each image of the batch draws at `step`."""
         sources = generators(batch.seeds, batch.images.device)
         sigma = self.draw(sources, self.noise)
-        drop = uniform(sources, ()) < self.label_drop
+        drop = uniform(sources, ()) < self.label_dropout
         return Pairs(normal(sources, batch.images.shape[1:]), sigma, self.gap(sigma, self.noise, step), drop)
 
     def terms(
@@ -109,7 +98,7 @@ class Consistency(Comparing):
         estimate, target = self.estimates(student, teacher, batch, pairs)
         error = (estimate - target).square().sum((1, 2, 3))
         distance = error / (error.detach() + self.softening**2).sqrt()
-        lowest = estimate.new_tensor(self.noise.lowest * self.noise.shift)
+        lowest = estimate.new_tensor(self.noise.sigma_min * self.noise.shift)
         weight = self.weight(pairs.sigma, pairs.lower, self.noise)
         return weight * distance, self.features(frozen, estimate, batch.images, lowest)
 
@@ -123,5 +112,5 @@ class Consistency(Comparing):
             return estimate, batch.images
         with torch.no_grad():
             target = alike(teacher, seed)(cleaner, low, batch.labels, pairs.drop).float()
-        above = (pairs.lower > self.noise.lowest).reshape(-1, 1, 1, 1)
+        above = (pairs.lower > self.noise.sigma_min).reshape(-1, 1, 1, 1)
         return estimate, batch.known(torch.where(above, target, cleaner))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pixelpath.noise import Draw, GridLogNormal, GridWeight, NoiseRange, Weight, expand, generators, normal, uniform
+from pixelpath.noise import Draw, GridLogNormal, GridWeight, NoiseRange, Weight, expand
+from pixelpath.randomness import generators, normal, uniform
 from pixelpath.types import Batch, Images, Losses, Sigmas
 
 
@@ -22,13 +23,13 @@ class Denoising:
     noise: NoiseRange
     draw: Draw = GridLogNormal()
     weight: Weight = GridWeight()
-    label_drop: float = 0.1
+    label_dropout: float = 0.1
 
-    def __call__(self, student: nn.Module, average: nn.Module, batch: Batch, step: int) -> Losses:
+    def __call__(self, student: nn.Module, ema: nn.Module, batch: Batch, step: int) -> Losses:
         """The mean loss of this process's share, and the unweighted mean squared error."""
         sources = generators(batch.seeds, batch.images.device)
         sigma = self.draw(sources, self.noise)
-        drop = uniform(sources, ()) < self.label_drop
+        drop = uniform(sources, ()) < self.label_dropout
         errors = self.errors(student, batch, normal(sources, batch.images.shape[1:]), sigma, drop)
         loss = (self.weight(sigma, self.noise) * errors).mean()
         return Losses(loss, {"squared_error": errors.detach().mean()})

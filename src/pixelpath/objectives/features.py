@@ -82,7 +82,7 @@ class LayerFeatures:
 
     def _units(self, frozen: Representation, images: Images, sigma: Float[Tensor, ""]) -> list[Tensor]:
         """The chosen blocks' outputs [batch, token, width], every token of length 1, float32."""
-        factors = frozen.scalings(sigma.expand(len(images)))
+        factors = frozen.preconditioning(sigma.expand(len(images)))
         outputs = frozen.encoder(expand(factors.input, images) * images, factors.noise).blocks
         self.check(len(outputs))
         chosen = [outputs[block] for block in self.blocks] if self.blocks else outputs
@@ -121,6 +121,6 @@ class Comparing(ABC):
 
     @abstractmethod
     def __call__(
-        self, student: nn.Module, average: nn.Module, batch: Batch, step: int, frozen: Representation | None = None
+        self, student: nn.Module, ema: nn.Module, batch: Batch, step: int, frozen: Representation | None = None
     ) -> Losses:
         """The mean loss of this process's share, and its terms."""

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelpath.noise import NoiseRange, expand, generators, normal
+from pixelpath.noise import NoiseRange, expand
 from pixelpath.objectives.contrast import info_nce
+from pixelpath.randomness import generators, normal
 from pixelpath.types import Losses, Views
 
 
@@ -73,7 +74,7 @@ class InterpolatedTemperature:
 
     def __call__(self, sigma: float, noise: NoiseRange, step: int) -> float:
         """The temperature at the unshifted sigma."""
-        share = (sigma - noise.lowest) / (noise.highest - noise.lowest)
+        share = (sigma - noise.sigma_min) / (noise.sigma_max - noise.sigma_min)
         return self.lowest + (self.top(step) - self.lowest) * share
 
 
@@ -89,22 +90,22 @@ class RepresentationLearning:
     temperature: Temperature = ConstantTemperature()
     view_temperature: float = 0.2
 
-    def __call__(self, student: nn.Module, average: nn.Module, batch: Views, step: int) -> Losses:
+    def __call__(self, student: nn.Module, ema: nn.Module, batch: Views, step: int) -> Losses:
         """The mean loss of this process's share; `batch` holds the clean images and two views of each."""
         noise = normal(generators(batch.seeds, batch.images.device), batch.images.shape[1:])
         levels = self.curriculum(step)
         index = int(torch.randint(levels - 1, (), generator=generators([batch.seed])[0]))
-        contrast = self.contrast(student, average, batch, noise)
+        contrast = self.contrast(student, ema, batch, noise)
         consistency = self.consistency(student, batch, noise, levels, index, step)
         parts = {"contrast": contrast.mean().detach(), "consistency": consistency.mean().detach()}
         return Losses((contrast + consistency).mean(), parts)
 
-    def contrast(self, student: nn.Module, average: nn.Module, batch: Views, noise: Tensor) -> Float[Tensor, "batch"]:
+    def contrast(self, student: nn.Module, ema: nn.Module, batch: Views, noise: Tensor) -> Float[Tensor, "batch"]:
         """L_c per image: each view must find the teacher's other view."""
-        sigma = noise.new_tensor(self.noise.lowest * self.noise.shift)
+        sigma = noise.new_tensor(self.noise.sigma_min * self.noise.shift)
         first, second = batch.first + sigma * noise, batch.second + sigma * noise
         with torch.no_grad():  # the teacher is in evaluation mode, so one pass over both views is the same as two
-            first_target, second_target = average(torch.cat([first, second]), sigma).projection.chunk(2)
+            first_target, second_target = ema(torch.cat([first, second]), sigma).projection.chunk(2)
         forth = info_nce(student(first, sigma).projection, second_target, self.view_temperature)
         return forth + info_nce(student(second, sigma).projection, first_target, self.view_temperature)
 

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pixelpath.models.representation import Representation
-from pixelpath.noise import Draw, InverseGap, LogNormal, NoiseRange, PairWeight, expand, generators, normal, seed_of, uniform
+from pixelpath.noise import Draw, LogNormal, NoiseRange, expand
 from pixelpath.objectives.consistency import DROPOUT, alike
 from pixelpath.objectives.features import Comparing, FeatureLoss, NoFeatures
+from pixelpath.objectives.pairs import InverseGap, PairWeight
+from pixelpath.randomness import generators, normal, seed_of, uniform
 from pixelpath.types import Batch, Images, Losses
 
 
@@ -46,7 +48,7 @@ class Tangent(Comparing):
     weight: PairWeight = InverseGap()
     features: FeatureLoss = NoFeatures()
     softening: float = 1.0
-    label_drop: float = 0.1
+    label_dropout: float = 0.1
     warmup: float = 0.3
     total: int = 0
 
@@ -72,12 +74,12 @@ class Tangent(Comparing):
         return min(step / (self.warmup * self.total), 1.0)
 
     def __call__(
-        self, student: nn.Module, average: nn.Module, batch: Batch, step: int, frozen: Representation | None = None
+        self, student: nn.Module, ema: nn.Module, batch: Batch, step: int, frozen: Representation | None = None
     ) -> Losses:
         """The mean loss of this process's share, and its two terms."""
         sources = generators(batch.seeds, batch.images.device)
         sigma = self.draw(sources, self.noise)
-        drop = uniform(sources, ()) < self.label_drop
+        drop = uniform(sources, ()) < self.label_dropout
         noise = normal(sources, batch.images.shape[1:])
         tangent, features = self.terms(student, batch, noise, sigma, drop, self.pull(step), frozen)
         parts = {"tangent": tangent.detach().mean()}
@@ -98,13 +100,13 @@ class Tangent(Comparing):
         """Both terms per image, float32, at unshifted sigma [batch], for given standard normal noise and drops."""
         estimate, tangent = self.estimates(student, batch, noise, sigma, drop)
         estimate = batch.known(estimate)
-        tangent = tangent if batch.measured is None else tangent * batch.measured
+        tangent = tangent if batch.valid is None else tangent * batch.valid
         residual = estimate.detach() - batch.images
         target = estimate.detach() - (1 - pull) * residual - pull * tangent
         error = (estimate - target).square().sum((1, 2, 3))
         distance = error / (error.detach() + self.softening**2).sqrt()
         weight = self.weight(sigma, torch.zeros_like(sigma), self.noise)
-        lowest = estimate.new_tensor(self.noise.lowest * self.noise.shift)
+        lowest = estimate.new_tensor(self.noise.sigma_min * self.noise.shift)
         return weight * distance, self.features(frozen, estimate, batch.images, lowest)
 
     def estimates(

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from pixelpath.models.denoiser import Denoiser
+from pixelpath.models.preconditioning import XPrediction
 from pixelpath.models.representation import Representation
-from pixelpath.models.scalings import Clean
 from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.projector import Projector
-from pixelpath.noise import seed_of
 from pixelpath.objectives.features import Comparing
+from pixelpath.randomness import seed_of
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.types import Objective
 
@@ -27,31 +27,35 @@ Shape = tuple[int, int, int]  # channels, rows, columns
 def encoder_of(recipe: Recipe, shape: Shape) -> Encoder:
     """A new encoder for images of `shape`; ValueError if the recipe's patch does not divide them."""
     stack = recipe.size.encoder
-    return Encoder(*shape, recipe.patch, stack.width, stack.depth, stack.heads, recipe.positions)
+    return Encoder(*shape, recipe.patch, stack.width, stack.depth, stack.heads, recipe.position_init)
 
 
-def denoiser_of(recipe: Recipe, shape: Shape, num_classes: int, numbers: int = 0, beside: int = 0) -> Denoiser:
+def denoiser_of(recipe: Recipe, shape: Shape, num_classes: int, numbers: int = 0, cond_image: int = 0) -> Denoiser:
     """A new denoiser for images of `shape` in `num_classes` classes (0: unconditional).
 
     It can be asked by so many `numbers`, and by images of so many channels `beside`.
     """
     encoder, stack = encoder_of(recipe, shape), recipe.size.decoder
     decoder = Decoder(encoder, stack.width, stack.depth, stack.heads, recipe.dropout)
-    return Denoiser(Backbone(encoder, decoder, num_classes, numbers, beside), recipe.scalings)
+    return Denoiser(Backbone(encoder, decoder, num_classes, numbers, cond_image), recipe.preconditioning)
 
 
 def representation_of(recipe: Recipe, shape: Shape) -> Representation:
     """A new encoder under a new projector for images of `shape`."""
     encoder = encoder_of(recipe, shape)
-    return Representation(encoder, Projector(encoder.width, recipe.projector.hidden, recipe.projector.out), Clean(0.5))
+    return Representation(encoder, Projector(encoder.width, recipe.projector.hidden, recipe.projector.out), XPrediction(0.5))
 
 
-def student_of(recipe: Recipe, shape: Shape, num_classes: int, numbers: int = 0, beside: int = 0) -> Representation | Denoiser:
+def student_of(
+    recipe: Recipe, shape: Shape, num_classes: int, numbers: int = 0, cond_image: int = 0
+) -> Representation | Denoiser:
     """The module that a run trains, its weights a function of the recipe's seed; leaves torch's random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(recipe.seed, 0))
         student = (
-            representation_of(recipe, shape) if recipe.is_encoder else denoiser_of(recipe, shape, num_classes, numbers, beside)
+            representation_of(recipe, shape)
+            if recipe.is_encoder
+            else denoiser_of(recipe, shape, num_classes, numbers, cond_image)
         )
     checkpoint_activations(student, recipe.activation_checkpointing)
     return student

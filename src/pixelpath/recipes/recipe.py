@@ -19,13 +19,14 @@ import cattrs
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 from cattrs.strategies import configure_tagged_union
 
+from pixelpath.data.augment import PHOTOGRAPHS, Augmentation
 from pixelpath.data.settings import DataSettings
-from pixelpath.data.views import PHOTOGRAPHS, Augmentation
-from pixelpath.models.scalings import Anchored, Clean, Preconditioned, Scalings
-from pixelpath.noise import Draw, Gap, NoiseRange, PairWeight, Weight
+from pixelpath.models.preconditioning import Anchored, EDMPreconditioning, Preconditioning, XPrediction
+from pixelpath.noise import Draw, NoiseRange, Weight
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.features import Comparing, FeatureLoss
+from pixelpath.objectives.pairs import Gap, PairWeight
 from pixelpath.objectives.representation import RepresentationLearning, Temperature
 from pixelpath.objectives.tangent import Tangent
 from pixelpath.recipes.sizes import NANO, Size
@@ -59,16 +60,16 @@ class Sampling:
 
     steps: int = 32
     """Steps of the sampler: of Heun's method two network evaluations each, but one for the last; of a one-step run one each."""
-    scale: float = 1.5
+    guidance: float = 1.5
     """Scale of classifier-free guidance; 1 is none. Without classes there is none."""
-    between: tuple[float, float] = (0.0, math.inf)
+    guidance_interval: tuple[float, float] = (0.0, math.inf)
     """Guide only where between[0] < sigma <= between[1] (for 64 pixels)."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not math.isfinite(self.scale) or not self.between[0] < self.between[1]:
+        if self.steps < 1 or not math.isfinite(self.guidance) or not self.guidance_interval[0] < self.guidance_interval[1]:
             raise ValueError(
                 "--sampling needs at least 1 step, a finite scale, and a lower level before a higher one to guide between, got "
-                f"{self.steps}, {self.scale} and {self.between}."
+                f"{self.steps}, {self.guidance} and {self.guidance_interval}."
             )
 
 
@@ -86,17 +87,17 @@ class Recipe:
     """Side of a patch in pixels; divides rows and columns."""
     projector: ProjectorSize = field(default_factory=ProjectorSize)
     """The projector of stage one."""
-    scalings: Scalings = field(default_factory=Clean)
+    preconditioning: Preconditioning = field(default_factory=XPrediction)
     """What the network's output means in stage two."""
     dropout: float = 0.0
     """Share of the decoder's activations that stage two sets to 0 while training."""
-    positions: float = 0.0
+    position_init: float = 0.0
     """Amplitude of the sinusoids that the encoder's learned positions begin with, beside noise; 0, as published: noise alone."""
     augmentation: Augmentation = PHOTOGRAPHS
     """The views of stage one."""
     flip: bool = False
     """Mirror every other image left to right in stage two."""
-    turn: bool = False
+    rot90: bool = False
     """Turn images by 0 to 3 right angles in stage two; they must be square."""
     conditional: bool = True
     """Use the classes of the data, where there are any."""
@@ -112,7 +113,7 @@ class Recipe:
     """The optimizer."""
     schedule: Schedule = field(default_factory=Cosine)
     """The learning rate's factor as a function of the step."""
-    average_rate: float = 0.999
+    ema_decay: float = 0.999
     """The share of its past that the average keeps at every step; lower at the very start: (1 + step) / (10 + step)."""
     seed: int = 0
     """All randomness of the run is a function of this."""
@@ -132,15 +133,15 @@ class Recipe:
         for name, value in counts.items():
             if value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}.")
-        if not 0 <= self.average_rate < 1:
-            raise ValueError(f"--average-rate must be at least 0 and below 1, got {self.average_rate}: choose for example 0.999.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"--ema-decay must be at least 0 and below 1, got {self.ema_decay}: choose for example 0.999.")
         if isinstance(self.objective, Tangent) and self.dropout > 0 and self.compile is not False:
             raise ValueError(
                 "Tangents need the same dropout masks in both of their passes, which compiled code does not draw: choose "
                 "--dropout 0, or --compile False."
             )
-        if not 0 <= self.positions < math.inf:
-            raise ValueError(f"--positions must be at least 0 and finite, got {self.positions}: choose for example 2.")
+        if not 0 <= self.position_init < math.inf:
+            raise ValueError(f"--position-init must be at least 0 and finite, got {self.position_init}: choose for example 2.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"--dropout must be at least 0 and below 1, got {self.dropout}: choose for example 0.5.")
 
@@ -173,20 +174,20 @@ def unlearned(recipe: Recipe) -> list[str]:
     if not isinstance(recipe.objective, Denoising):
         return []
     draw, noise = recipe.objective.draw, recipe.noise
-    low, high = draw.below(noise.lowest * math.e), 1 - draw.below(noise.highest / math.e)
+    low, high = draw.below(noise.sigma_min * math.e), 1 - draw.below(noise.sigma_max / math.e)
     drawn = [level for level in noise.grid(1280).tolist() if LEAST_DRAWN <= draw.below(level * math.e) <= 1 - LEAST_DRAWN]
     found: list[str] = []
     if low < LEAST_DRAWN:
-        better = 1.05 * min(drawn, default=noise.highest)
+        better = 1.05 * min(drawn, default=noise.sigma_max)
         found.append(
-            f"Only {low:.1g} of the noise levels of training lie below {noise.lowest * math.e:.2g}, but every sample ends there, "
-            f"and what is not learned spoils it: raise --objective.noise.lowest to {better:.2g}, or "
-            f"lower --objective.draw.mean."
+            f"Only {low:.1g} of the noise levels of training lie below {noise.sigma_min * math.e:.2g}, but every sample ends there, "
+            f"and what is not learned spoils it: raise --objective.noise.sigma_min to {better:.2g}, or "
+            f"lower --objective.draw.p-mean."
         )
     if high < LEAST_DRAWN:
         found.append(
-            f"Only {high:.1g} of the noise levels of training lie above {noise.highest / math.e:.2g}, but every sample begins "
-            f"there: lower --objective.noise.highest, or raise --objective.draw.mean."
+            f"Only {high:.1g} of the noise levels of training lie above {noise.sigma_max / math.e:.2g}, but every sample begins "
+            f"there: lower --objective.noise.sigma_max, or raise --objective.draw.p-mean."
         )
     return found
 
@@ -205,15 +206,17 @@ def for_data(recipe: Recipe, rows: int, columns: int) -> Recipe:
             f"The gap ends at {recipe.objective.gap.narrowest:.1g} of its level, which is none in float32, so nothing would be "
             "learned: choose fewer --objective.gap.stages, a lower first or last, or a smaller base."
         )
-    noise, scalings = recipe.noise.for_resolution(math.sqrt(rows * columns)), recipe.scalings
-    if recipe.is_one_step and isinstance(scalings, Preconditioned | Anchored) and scalings.boundary == 0:
-        scalings = replace(scalings, boundary=noise.lowest * noise.shift)
-    if isinstance(recipe.objective, Tangent) and (isinstance(scalings, Clean) or scalings.boundary != noise.lowest * noise.shift):
+    noise, preconditioning = recipe.noise.for_resolution(math.sqrt(rows * columns)), recipe.preconditioning
+    if recipe.is_one_step and isinstance(preconditioning, EDMPreconditioning | Anchored) and preconditioning.boundary == 0:
+        preconditioning = replace(preconditioning, boundary=noise.sigma_min * noise.shift)
+    if isinstance(recipe.objective, Tangent) and (
+        isinstance(preconditioning, XPrediction) or preconditioning.boundary != noise.sigma_min * noise.shift
+    ):
         raise ValueError(
             f"{recipe.name} trains on tangents, which do not say what an estimate is anywhere: choose scalings that are the "
             "identity at the lowest level, preconditioned or anchored, and leave their boundary at 0."
         )
-    closed = replace(recipe, objective=replace(recipe.objective, noise=noise), scalings=scalings)
+    closed = replace(recipe, objective=replace(recipe.objective, noise=noise), preconditioning=preconditioning)
     return _with_totals(closed, recipe.steps)
 
 
@@ -245,7 +248,7 @@ def _converter() -> cattrs.Converter:
     converter.register_unstructure_hook(float, lambda value: str(value) if math.isinf(value) else value)
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook(Path, lambda value, _: Path(value))
-    parts = (Draw, Weight, Gap, PairWeight, FeatureLoss, Scalings, Temperature, Schedule, AdamW | Muon)
+    parts = (Draw, Weight, Gap, PairWeight, FeatureLoss, Preconditioning, Temperature, Schedule, AdamW | Muon)
     for union in (*parts, RepresentationLearning | Denoising | Consistency | Tangent):
         configure_tagged_union(union, converter, tag_name="type")
     return converter

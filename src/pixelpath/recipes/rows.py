@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from pixelpath.data.augment import DIGITS, PHOTOGRAPHS, SMALL
 from pixelpath.data.settings import DataSettings
-from pixelpath.data.views import DIGITS, PHOTOGRAPHS, SMALL
-from pixelpath.models.scalings import Anchored, Preconditioned
-from pixelpath.noise import GridLogNormal, GridWeight, LogNormal, NoiseRange, StagedGap
+from pixelpath.models.preconditioning import Anchored, EDMPreconditioning
+from pixelpath.noise import GridLogNormal, GridWeight, LogNormal, NoiseRange
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.features import ContrastiveFeatures
+from pixelpath.objectives.pairs import StagedGap
 from pixelpath.objectives.representation import Curriculum, RepresentationLearning
 from pixelpath.recipes import sizes
 from pixelpath.recipes.recipe import ProjectorSize, Recipe, Sampling
@@ -46,7 +47,7 @@ def digits_encoder() -> Recipe:
         batch_size=128,
         optimizer=AdamW(1e-3, (0.9, 0.95), 0.03),
         schedule=Cosine(warmup=50),
-        average_rate=0.99,
+        ema_decay=0.99,
         data=DataSettings(held_out_share=0.2),
     )
 
@@ -66,8 +67,8 @@ def digits_diffusion() -> Recipe:
         batch_size=128,
         optimizer=AdamW(2e-3, (0.9, 0.99), 0.01, clip=1.0),
         schedule=Cosine(warmup=100),
-        average_rate=0.999,
-        sampling=Sampling(steps=18, scale=1.5),
+        ema_decay=0.999,
+        sampling=Sampling(steps=18, guidance=1.5),
         data=DataSettings(held_out_share=0.2),
     )
 
@@ -84,13 +85,13 @@ def digits_onestep() -> Recipe:
         objective=Consistency(NoiseRange(0.016, 160.0), StagedGap(steepness=0.125), LogNormal(1.68, 1.6)),
         size=sizes.NANO,
         patch=4,
-        scalings=Anchored(),
+        preconditioning=Anchored(),
         steps=1300,
         batch_size=128,
         optimizer=Muon(3e-3, clip=1.0),
         schedule=Cosine(warmup=100),
-        average_rate=0.999,
-        sampling=Sampling(steps=1, scale=1.0),
+        ema_decay=0.999,
+        sampling=Sampling(steps=1, guidance=1.0),
         data=DataSettings(held_out_share=0.2),
     )
 
@@ -106,14 +107,14 @@ def small_32_encoder() -> Recipe:
         objective=RepresentationLearning(NoiseRange(0.004, 160.0), Curriculum()),
         size=sizes.SMALL,
         patch=4,
-        positions=2.0,
+        position_init=2.0,
         projector=ProjectorSize(2048, 256),
         augmentation=SMALL,
         steps=50_000,
         batch_size=512,
         optimizer=AdamW(6e-4, (0.9, 0.95), 0.03),
         schedule=Cosine(warmup=1000),
-        average_rate=0.99,
+        ema_decay=0.99,
     )
 
 
@@ -128,13 +129,13 @@ def small_32_diffusion() -> Recipe:
         objective=Denoising(NoiseRange(0.004, 160.0), GridLogNormal(-0.5, 1.6), GridWeight()),
         size=sizes.SMALL,
         patch=4,
-        positions=2.0,
+        position_init=2.0,
         flip=True,
         steps=100_000,
         batch_size=256,
         optimizer=AdamW(3e-4, (0.9, 0.99), 0.01, clip=1.0),
         schedule=Cosine(warmup=1000),
-        average_rate=0.9995,
+        ema_decay=0.9995,
     )
 
 
@@ -149,13 +150,13 @@ def small_32_onestep() -> Recipe:
         name="small-32-onestep",
         objective=Consistency(NoiseRange(0.004, 40.0), StagedGap(steepness=0.5), LogNormal(0.29, 1.6)),
         size=sizes.SMALL,
-        positions=2.0,
+        position_init=2.0,
         flip=True,
         steps=100_000,
         batch_size=256,
         optimizer=Muon(1e-3, clip=1.0),
         schedule=Cosine(warmup=1000),
-        average_rate=0.9995,
+        ema_decay=0.9995,
         data=DataSettings(),
     )
 
@@ -214,8 +215,8 @@ def cpu_32_diffusion() -> Recipe:
         batch_size=32,
         optimizer=Muon(6e-3, betas=(0.9, 0.99), clip=1.0),
         schedule=Cosine(warmup=100),
-        average_rate=0.999,
-        sampling=Sampling(steps=18, scale=1.5),
+        ema_decay=0.999,
+        sampling=Sampling(steps=18, guidance=1.5),
     )
 
 
@@ -267,14 +268,14 @@ def as_published(row: Recipe) -> Recipe:
     for the digits (docs/results.md).
     """
     assert isinstance(row.objective, Consistency)
-    highest = row.noise.lowest * 40_000  # 80 for a lowest level of 0.002
+    highest = row.noise.sigma_min * 40_000  # 80 for a lowest level of 0.002
     return replace(
         row,
         name=f"{row.name}-paper",
-        objective=replace(row.objective, noise=NoiseRange(row.noise.lowest, highest), features=ContrastiveFeatures()),
-        scalings=Preconditioned(),
+        objective=replace(row.objective, noise=NoiseRange(row.noise.sigma_min, highest), features=ContrastiveFeatures()),
+        preconditioning=EDMPreconditioning(),
         dropout=0.5,
-        positions=0.0,
+        position_init=0.0,
         optimizer=AdamW(1e-4, (0.9, 0.99), 0.03),
         schedule=Steps(length=700_000),
     )
@@ -296,7 +297,7 @@ def imagenet_encoder(name: str, size: sizes.Size, pixels: int) -> Recipe:
         batch_size=1024,
         optimizer=AdamW(2e-4, (0.9, 0.95), 0.03, decay_all=True),
         schedule=Cosine(warmup=10_000),
-        average_rate=0.99,
+        ema_decay=0.99,
         data=DataSettings(resize=(pixels, pixels)),
     )
 
@@ -317,8 +318,8 @@ def imagenet_diffusion(name: str, size: sizes.Size, pixels: int, steps: int = 1_
         batch_size=1024,
         optimizer=AdamW(1e-4, (0.9, 0.999), 0.01, clip=0.5, clip_after=10_000, decay_all=True),
         schedule=Cosine(warmup=10_000),
-        average_rate=0.9999,
-        sampling=Sampling(steps=32, scale=2.5, between=(0.19, 1.61)),
+        ema_decay=0.9999,
+        sampling=Sampling(steps=32, guidance=2.5, guidance_interval=(0.19, 1.61)),
         data=DataSettings(resize=(pixels, pixels)),
     )
 
@@ -334,15 +335,15 @@ def imagenet_onestep(name: str, size: sizes.Size, pixels: int) -> Recipe:
         objective=Consistency(NoiseRange(), StagedGap(), features=ContrastiveFeatures()),
         size=size,
         patch=pixels // 16,
-        scalings=Preconditioned(),
+        preconditioning=EDMPreconditioning(),
         dropout=0.5,
         flip=True,
         steps=700_000,
         batch_size=1024,
         optimizer=AdamW(1e-4, (0.9, 0.99), 0.03, decay_all=True),
         schedule=Steps(length=700_000),
-        average_rate=0.9999,
-        sampling=Sampling(steps=1, scale=1.0),
+        ema_decay=0.9999,
+        sampling=Sampling(steps=1, guidance=1.0),
         data=DataSettings(resize=(pixels, pixels)),
     )
 

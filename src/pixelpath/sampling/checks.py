@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pixelpath import noise
+from pixelpath import randomness
 from pixelpath.noise import NoiseRange
 from pixelpath.types import Denoise, Images
 
@@ -28,7 +28,7 @@ def noised(images: Images, sigma: float, seeds: Sequence[int]) -> Images:
     """images + sigma e, e standard normal from the seed of each image; ValueError unless there is a seed for each."""
     if len(seeds) != len(images):
         raise ValueError(f"Noise needs a seed for each image, got {len(images)} images and {len(seeds)} seeds.")
-    return images + sigma * noise.normal(noise.generators(seeds), images.shape[1:]).to(images)
+    return images + sigma * randomness.normal(randomness.generators(seeds), images.shape[1:]).to(images)
 
 
 @torch.no_grad()
@@ -85,20 +85,20 @@ def check_scale(denoise: Denoise, images: Images, sigma: float, seeds: Sequence[
     return slope, offset
 
 
-def check_levels(levels: Float[Tensor, "levels"], sigma: float, learned: NoiseRange) -> None:
+def check_sigmas(sigmas: Float[Tensor, "levels"], sigma: float, learned: NoiseRange) -> None:
     """ValueError unless levels fall strictly, begin at `sigma` (shifted) and lie in the range that was learned, a last 0 apart.
 
-    `learned.steps(count, start=sigma)`, which is `NoiseRange(lowest, sigma / shift, shift).steps(count)`, is such a grid, built
+    `learned.sigmas(count, start=sigma)`, which is `NoiseRange(lowest, sigma / shift, shift).steps(count)`, is such a grid, built
     anew between sigma and the lowest level; a piece of the grid from the highest level would spend its steps elsewhere.
     """
-    values = levels.double().cpu()
+    values = sigmas.double().cpu()
     shown = [round(value, 4) for value in values.tolist()]
-    rebuild = f"build them anew with noise.steps(count, start={sigma:g})"
+    rebuild = f"build them anew with noise.sigmas(count, start={sigma:g})"
     if len(values) < 2 or not bool((values.diff() < 0).all()) or values[-1] < 0:
         raise ValueError(f"Levels must fall strictly and end in 0 or above, got {shown}: {rebuild}.")
     if abs(float(values[0]) - sigma) > 1e-6 * sigma:
         raise ValueError(f"Levels begin at {float(values[0]):g} and the start is at sigma {sigma:g}: {rebuild}.")
-    low, high = learned.lowest * learned.shift, learned.highest * learned.shift
+    low, high = learned.sigma_min * learned.shift, learned.sigma_max * learned.shift
     last = float(values[-1] if values[-1] > 0 else values[-2])
     if sigma > high * (1 + 1e-6) or last < low * (1 - 1e-6):
         raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor
 from pixelpath.types import Denoise, Images
 
 
-def guide(denoise: Denoise, reference: Denoise, scale: float, between: tuple[float, float] = (0.0, math.inf)) -> Denoise:
+def guide(denoise: Denoise, reference: Denoise, guidance: float, interval: tuple[float, float] = (0.0, math.inf)) -> Denoise:
     """reference + scale (estimate - reference) where between[0] < sigma <= between[1], the plain estimate elsewhere.
 
     A reference without label gives classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), a weaker model autoguidance
@@ -18,16 +18,16 @@ def guide(denoise: Denoise, reference: Denoise, scale: float, between: tuple[flo
     changes nothing and costs nothing. Sigma must be one number for the batch ([]), as samplers give it. Raises ValueError if
     between[0] < between[1] does not hold.
     """
-    if not between[0] < between[1]:
-        raise ValueError(f"Guidance between sigma {between[0]:g} and {between[1]:g} is empty: give the lower level first.")
-    if scale == 1:
+    if not interval[0] < interval[1]:
+        raise ValueError(f"Guidance between sigma {interval[0]:g} and {interval[1]:g} is empty: give the lower level first.")
+    if guidance == 1:
         return denoise
 
     def guided(noisy: Images, sigma: Tensor) -> Images:
         estimate = denoise(noisy, sigma)
-        if not between[0] < float(sigma) <= between[1]:
+        if not interval[0] < float(sigma) <= interval[1]:
             return estimate
-        return torch.lerp(reference(noisy, sigma), estimate, scale)
+        return torch.lerp(reference(noisy, sigma), estimate, guidance)
 
     return guided
 

@@ -16,26 +16,26 @@ from torch import Tensor
 
 from pixelpath.types import Denoise, Images, Noise
 
-Levels = Float[Tensor, "levels"]
+SigmaSchedule = Float[Tensor, "levels"]
 
 
-def _checked(levels: Levels) -> Levels:
-    values = levels.double().cpu()
+def _checked(sigmas: SigmaSchedule) -> SigmaSchedule:
+    values = sigmas.double().cpu()
     if len(values) < 2 or not bool((values[:-1] > values[1:]).all()) or values[-1] < 0:
         raise ValueError(f"Levels must fall strictly and end in 0 or above, got {[round(v, 4) for v in values.tolist()]}.")
     return values
 
 
-def euler(denoise: Denoise, x: Images, levels: Levels) -> Images:
+def euler(denoise: Denoise, x: Images, sigmas: SigmaSchedule) -> Images:
     """First order, one evaluation a step: x <- D + (next / sigma) (x - D). Over [highest, 0] it is one-step generation."""
-    for sigma, below in pairwise(_checked(levels)):
+    for sigma, below in pairwise(_checked(sigmas)):
         x = torch.lerp(denoise(x, sigma), x, float(below / sigma))
     return x
 
 
-def heun(denoise: Denoise, x: Images, levels: Levels) -> Images:
+def heun(denoise: Denoise, x: Images, sigmas: SigmaSchedule) -> Images:
     """Second order, two evaluations a step, one in a step to 0 (Karras et al. 2022, arXiv 2206.00364, algorithm 1)."""
-    for sigma, below in pairwise(_checked(levels)):
+    for sigma, below in pairwise(_checked(sigmas)):
         x = _heun_step(denoise, x, sigma, below)
     return x
 
@@ -50,23 +50,23 @@ def _heun_step(denoise: Denoise, x: Images, sigma: Tensor, below: Tensor) -> Ima
     return x + float(below - sigma) / 2 * (slope + slope_below)
 
 
-def churn(
+def heun_stochastic(
     denoise: Denoise,
     x: Images,
-    levels: Levels,
+    sigmas: SigmaSchedule,
     noise: Noise,
     amount: float = 40.0,
-    between: tuple[float, float] = (0.05, 50.0),
+    interval: tuple[float, float] = (0.05, 50.0),
     inflation: float = 1.003,
 ) -> Images:
     """Heun after raising the noise a little at every step inside `between` (Karras et al. 2022, arXiv 2206.00364, algorithm 2).
 
     `amount` is S_churn, shared out over the steps; `inflation` is S_noise, the deviation of the added noise.
     """
-    levels = _checked(levels)
-    raise_by = min(amount / (len(levels) - 1), math.sqrt(2) - 1)
-    for sigma, below in pairwise(levels):
-        if between[0] <= sigma <= between[1]:
+    sigmas = _checked(sigmas)
+    raise_by = min(amount / (len(sigmas) - 1), math.sqrt(2) - 1)
+    for sigma, below in pairwise(sigmas):
+        if interval[0] <= sigma <= interval[1]:
             raised = sigma * (1 + raise_by)
             x = x + inflation * float((raised**2 - sigma**2).sqrt()) * noise()
             sigma = raised
@@ -74,26 +74,26 @@ def churn(
     return x
 
 
-def ancestral(denoise: Denoise, x: Images, levels: Levels, noise: Noise) -> Images:
+def euler_ancestral(denoise: Denoise, x: Images, sigmas: SigmaSchedule, noise: Noise) -> Images:
     """Euler steps that go below the next level and come back with fresh noise (Song et al. 2021, arXiv 2011.13456, eq. 47).
 
     From sigma to s, the level left is s^2/sigma and the noise added has variance s^2 (sigma^2 - s^2) / sigma^2.
     """
-    for sigma, below in pairwise(_checked(levels)):
+    for sigma, below in pairwise(_checked(sigmas)):
         x = torch.lerp(denoise(x, sigma), x, float((below / sigma) ** 2))
         if below > 0:
             x = x + float(below * (1 - (below / sigma) ** 2).sqrt()) * noise()
     return x
 
 
-def multistep(denoise: Denoise, x: Images, levels: Levels) -> Images:
+def dpmpp_2m(denoise: Denoise, x: Images, sigmas: SigmaSchedule) -> Images:
     """Second order, one evaluation a step, from two estimates (DPM-Solver++(2M): Lu et al. 2022, arXiv 2211.01095, alg. 2).
 
     In h = ln(sigma / next): x <- (next / sigma) x + (1 - next / sigma) ((1 + h / 2h') D - h / 2h' D'), ' being the step before;
     first order in the first step and in a step to 0.
     """
     previous: tuple[Images, float] | None = None
-    for sigma, below in pairwise(_checked(levels)):
+    for sigma, below in pairwise(_checked(sigmas)):
         estimate = denoise(x, sigma)
         step = math.log(sigma / below) if below > 0 else math.inf
         target = estimate
@@ -105,17 +105,17 @@ def multistep(denoise: Denoise, x: Images, levels: Levels) -> Images:
     return x
 
 
-def renoise(denoise: Denoise, x: Images, levels: Levels, noise: Noise, lowest: float = 0.0) -> Images:
+def consistency(denoise: Denoise, x: Images, sigmas: SigmaSchedule, noise: Noise, sigma_min: float = 0.0) -> Images:
     """One estimate per level, each of the one before under fresh noise (Song et al. 2023, arXiv 2303.01469, algorithm 1).
 
     For consistency models: x <- D(x, sigma), then + sqrt(next^2 - lowest^2) e, `lowest` (at most any level but a last 0) being
     the sigma at which the estimates still are.
     """
-    levels = _checked(levels)
-    if lowest < 0 or any(0 < below < lowest for below in levels[1:].tolist()):
-        raise ValueError(f"The lowest sigma of renoising must lie between 0 and the lowest level, got {lowest}.")
-    for sigma, below in pairwise(levels):
+    sigmas = _checked(sigmas)
+    if sigma_min < 0 or any(0 < below < sigma_min for below in sigmas[1:].tolist()):
+        raise ValueError(f"The lowest sigma of renoising must lie between 0 and the lowest level, got {sigma_min}.")
+    for sigma, below in pairwise(sigmas):
         x = denoise(x, sigma)
         if below > 0:
-            x = x + math.sqrt(float(below) ** 2 - lowest**2) * noise()
+            x = x + math.sqrt(float(below) ** 2 - sigma_min**2) * noise()
     return x

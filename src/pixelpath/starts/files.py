@@ -20,7 +20,7 @@ from pixelpath.starts.mixture import ConvolvedMixture
 from pixelpath.starts.simple import Empirical, Naive
 from pixelpath.starts.start import Saved, Start
 from pixelpath.starts.student import ConvolvedStudentMixture
-from pixelpath.starts.tails import Load, SoftLog, TailSplice
+from pixelpath.starts.tails import Load, ParetoTail, SymLog
 
 FACTS, TENSORS = "start.json", "start.safetensors"
 VERSION = 1
@@ -33,8 +33,8 @@ def _loaders() -> dict[str, Load]:
         "mixture": ConvolvedMixture.from_state,
         "student": ConvolvedStudentMixture.from_state,
         "flow": Flow.from_state,
-        "splice": lambda facts, tensors: TailSplice.from_state(facts, tensors, restore),
-        "softlog": lambda facts, tensors: SoftLog.from_state(facts, tensors, restore),
+        "pareto-tail": lambda metadata, tensors: ParetoTail.from_state(metadata, tensors, restore),
+        "symlog": lambda metadata, tensors: SymLog.from_state(metadata, tensors, restore),
         "naive": Naive.from_state,
         "empirical": Empirical.from_state,
     }
@@ -47,8 +47,8 @@ def save(start: Start, folder: Path, about: dict[str, Any] | None = None) -> Non
     """
     if not isinstance(start, Saved):
         raise ValueError(f"A start {type(start).__name__} cannot be saved: save the model that makes its images instead.")
-    facts, tensors = start.state()
-    text = json.dumps({"version": VERSION, "facts": facts, "about": about or {}}, indent=2, allow_nan=False)
+    metadata, tensors = start.state()
+    text = json.dumps({"version": VERSION, "metadata": metadata, "about": about or {}}, indent=2, allow_nan=False)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{TENSORS}.partial", folder / f".{FACTS}.partial"
     try:
@@ -65,12 +65,12 @@ def load(folder: Path, others: Mapping[str, Load] | None = None) -> Start:
 
     Raises FileNotFoundError if there is none, ValueError if it cannot be read.
     """
-    facts = _document(folder)["facts"]
+    metadata = _document(folder)["metadata"]
     try:
         tensors = load_file(folder / TENSORS)
     except (OSError, SafetensorError) as error:
         raise _damaged(folder / TENSORS, str(error)) from error
-    return restore(facts, tensors, others)
+    return restore(metadata, tensors, others)
 
 
 def about(folder: Path) -> dict[str, Any]:
@@ -78,13 +78,13 @@ def about(folder: Path) -> dict[str, Any]:
     return _document(folder)["about"]
 
 
-def restore(facts: dict[str, Any], tensors: dict[str, Tensor], others: Mapping[str, Load] | None = None) -> Start:
+def restore(metadata: dict[str, Any], tensors: dict[str, Tensor], others: Mapping[str, Load] | None = None) -> Start:
     """The start whose state this is; raises ValueError for a family that is not known, or tensors that do not fit it."""
-    family, loaders = facts.get("family"), _loaders() | dict(others or {})
+    family, loaders = metadata.get("family"), _loaders() | dict(others or {})
     if not isinstance(family, str) or family not in loaders:
         raise ValueError(f"A start of the family {family!r} is not known ({', '.join(loaders)}): update pixelpath.")
     try:
-        return loaders[family](facts, tensors)
+        return loaders[family](metadata, tensors)
     except (KeyError, TypeError) as error:
         raise ValueError(f"The saved start of the family {family!r} is incomplete ({error}): fit and save it again.") from error
 
@@ -97,9 +97,9 @@ def _document(folder: Path) -> dict[str, Any]:
         document = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise _damaged(file, str(error)) from error
-    if not isinstance(document, dict) or document.get("version") != VERSION or not {"facts", "about"} <= document.keys():
+    if not isinstance(document, dict) or document.get("version") != VERSION or not {"metadata", "about"} <= document.keys():
         raise _damaged(file, f"it is not a start of version {VERSION}")
-    if not isinstance(document["facts"], dict) or not isinstance(document["about"], dict):
+    if not isinstance(document["metadata"], dict) or not isinstance(document["about"], dict):
         raise _damaged(file, "facts and about must be objects")
     return document
 

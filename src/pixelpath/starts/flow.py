@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pixelpath.noise import generators, normal, seed_of
+from pixelpath.randomness import generators, normal, seed_of
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.start import (
     Fitted,
@@ -238,22 +238,22 @@ class Flow:
 
     def state(self) -> State:
         """Facts and tensors from which `from_state` makes this law again, bit for bit."""
-        facts = {"family": "flow", "shape": list(self.shape), "num_classes": self.num_classes, "levels": list(self.levels)}
+        metadata = {"family": "flow", "shape": list(self.shape), "num_classes": self.num_classes, "levels": list(self.levels)}
         tensors = {"classes": self.classes, "shares": self.shares, "mean": self.moments.mean}
         tensors |= {"basis": self.moments.basis, "variance": self.moments.variance}
         named = {f"weights.{name}": value for name, value in self.weights.items()}
-        return facts | {"hidden": self.hidden, "bins": list(self.bins)}, tensors | named
+        return metadata | {"hidden": self.hidden, "bins": list(self.bins)}, tensors | named
 
     @classmethod
-    def from_state(cls, facts: dict[str, Any], tensors: dict[str, Tensor]) -> Flow:
+    def from_state(cls, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> Flow:
         """The law whose `state` this is; raises ValueError without the package zuko, or for weights of other layers."""
-        channels, rows, columns = facts["shape"]
-        low, high = facts["levels"]
+        channels, rows, columns = metadata["shape"]
+        low, high = metadata["levels"]
         moments = Moments(tensors["mean"], tensors["basis"], tensors["variance"])
         weights = {name.removeprefix("weights."): value for name, value in tensors.items() if name.startswith("weights.")}
-        classes, shares, bins = tensors["classes"], tensors["shares"], tuple(facts["bins"])
-        shape, num_classes = (channels, rows, columns), facts["num_classes"]
-        flow = cls(shape, num_classes, (low, high), classes, shares, moments, facts["hidden"], bins, weights)
+        classes, shares, bins = tensors["classes"], tensors["shares"], tuple(metadata["bins"])
+        shape, num_classes = (channels, rows, columns), metadata["num_classes"]
+        flow = cls(shape, num_classes, (low, high), classes, shares, moments, metadata["hidden"], bins, weights)
         flow._layers.eval()  # made at once, so that weights that do not fit are found here
         return flow
 
@@ -288,7 +288,7 @@ def fit_flow(
     levels: tuple[float, float],
     steps: int = 2000,
     batch: int = 256,
-    rate: float = 5e-3,
+    lr: float = 5e-3,
     seed: int = 0,
 ) -> Flow:
     """The flow of greatest likelihood on noised images, of each class where `labels` and `num_classes` > 0 are given.
@@ -305,10 +305,10 @@ def fit_flow(
             f"A flow takes images of at most {MOST_VALUES} values, got {values}: fit the low-rank moment law, "
             "fit_gaussian(images, form=LowRank(64)), or a mixture."
         )
-    if not 0 < low < high < math.inf or steps < 1 or batch < 1 or not rate > 0:
+    if not 0 < low < high < math.inf or steps < 1 or batch < 1 or not lr > 0:
         raise ValueError(
             f"A flow needs levels 0 < lowest < highest, at least 1 step, at least 1 image a step and a rate above 0, got levels "
-            f"{low} and {high}, {steps} steps, {batch} images and rate {rate}: choose others."
+            f"{low} and {high}, {steps} steps, {batch} images and rate {lr}: choose others."
         )
     groups = by_class(images, labels, num_classes)
     rows = images.detach().cpu().flatten(1).double()
@@ -318,7 +318,7 @@ def fit_flow(
         parts[places] = part
     hidden, bins = (WIDTH // 2, (BINS[0],) * 2) if values <= SPLINES else (WIDTH, (0, 0, 0, BINS[1]))
     layers = _new_layers(moments, hidden, bins, seed)
-    _train(layers, moments.to(torch.float32), rows.float(), parts, (low, high), steps, batch, rate, seed)
+    _train(layers, moments.to(torch.float32), rows.float(), parts, (low, high), steps, batch, lr, seed)
     channels, height, width = images.shape[1:]
     shares = torch.tensor([len(places) for places in groups.values()], dtype=torch.float64) / len(rows)
     weights = {name: value.detach().clone() for name, value in layers.state_dict().items()}
@@ -328,13 +328,13 @@ def fit_flow(
 
 def _moments(images: Fitted, labels: Int[Tensor, "image"] | None, num_classes: int) -> Moments:
     """Those of `fit_gaussian` in whatever form the images support, along the axes of the whole covariance."""
-    law = fit_gaussian(images, labels, num_classes)
-    remainder = law.remainder.expand(law.mean.shape)
-    covariance = law.basis @ (law.spread[..., None] * law.basis.transpose(1, 2)) + torch.diag_embed(remainder)
+    density = fit_gaussian(images, labels, num_classes)
+    remainder = density.remainder.expand(density.mean.shape)
+    covariance = density.basis @ (density.spread[..., None] * density.basis.transpose(1, 2)) + torch.diag_embed(remainder)
     variance, basis = torch.linalg.eigh(covariance)
     if not (variance > 0).any():
         raise ValueError("The images are all alike: a flow needs images that differ.")
-    return Moments(law.mean, basis, variance.clamp(min=0))
+    return Moments(density.mean, basis, variance.clamp(min=0))
 
 
 def _new_layers(moments: Moments, hidden: int, bins: tuple[int, ...], seed: int) -> Layers:
@@ -363,16 +363,16 @@ def _train(
     levels: tuple[float, float],
     steps: int,
     batch: int,
-    rate: float,
+    lr: float,
     seed: int,
 ) -> None:
     """Adam on minus the mean log density of the layers at whitened noised rows; the whitening itself is not learned."""
     places, (source,) = _passes(len(rows), batch, seed), generators([seed_of(seed, 2)])
     low, ratio = levels[0], levels[1] / levels[0]
     weights = list(layers.parameters())
-    optimizer = torch.optim.Adam(weights, lr=rate)
+    optimizer = torch.optim.Adam(weights, lr=lr)
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / steps)) / 2
+        optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / steps)) / 2
         chosen = next(places)
         spread = (torch.arange(len(chosen)) + torch.rand(len(chosen), generator=source)) / len(chosen)
         sigma = low * ratio**spread
@@ -384,7 +384,7 @@ def _train(
         if not loss.isfinite() or not steepness.isfinite():
             raise ValueError(
                 f"The flow diverged at step {step + 1} of {steps} (loss {float(loss.detach())}, slope {float(steepness)}): "
-                f"lower the rate ({rate:g}), raise the lowest level ({low:g}), or look for far outliers in the images."
+                f"lower the rate ({lr:g}), raise the lowest level ({low:g}), or look for far outliers in the images."
             )
         optimizer.step()
 

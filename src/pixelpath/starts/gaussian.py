@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pixelpath.noise import normal
+from pixelpath.randomness import normal
 from pixelpath.starts.start import (
     Fitted,
     Rows,
@@ -147,15 +147,15 @@ class MomentGaussian:
 
     def state(self) -> State:
         """Facts and tensors from which `from_state` makes this law again, bit for bit."""
-        facts = {"family": "gaussian", "shape": list(self.shape), "num_classes": self.num_classes}
+        metadata = {"family": "gaussian", "shape": list(self.shape), "num_classes": self.num_classes}
         tensors = {"classes": self.classes, "shares": self.shares, "mean": self.mean}
-        return facts, tensors | {"basis": self.basis, "spread": self.spread, "remainder": self.remainder}
+        return metadata, tensors | {"basis": self.basis, "spread": self.spread, "remainder": self.remainder}
 
     @classmethod
-    def from_state(cls, facts: dict[str, Any], tensors: dict[str, Tensor]) -> MomentGaussian:
+    def from_state(cls, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> MomentGaussian:
         """The law whose `state` this is."""
-        channels, rows, columns = facts["shape"]
-        return cls((channels, rows, columns), facts["num_classes"], **tensors)
+        channels, rows, columns = metadata["shape"]
+        return cls((channels, rows, columns), metadata["num_classes"], **tensors)
 
     def _weights(self, labels: Labels | None, batch: int) -> Float[Tensor, "batch part"]:
         return part_weights(labels, batch, self.classes, self.shares, self.num_classes)
@@ -169,8 +169,8 @@ class MomentGaussian:
         if len(scale) == 1 or not len(spread):
             axes, excess = basis, spread / scale**2 if len(spread) else spread
         else:
-            axes, deviation, _ = torch.linalg.svd(basis * spread.sqrt() / scale[:, None], full_matrices=False)
-            excess = deviation**2
+            axes, std, _ = torch.linalg.svd(basis * spread.sqrt() / scale[:, None], full_matrices=False)
+            excess = std**2
         return Normal(self.mean[part], scale, axes, excess, sigma)
 
 
@@ -260,8 +260,8 @@ def principal(
     centred = (searched - mean.to(rows.dtype)).numpy()
     found = randomized_svd(centred, rank, n_oversamples=16, random_state=seed % 2**32)[2]
     basis = torch.linalg.qr(torch.from_numpy(found.T.copy()).double()).Q
-    spread, turn = torch.linalg.eigh(scatter(rows, mean, basis) / (len(rows) - 1))
-    return (basis @ turn).flip(1), spread.clamp(min=0).flip(0)
+    spread, rot90 = torch.linalg.eigh(scatter(rows, mean, basis) / (len(rows) - 1))
+    return (basis @ rot90).flip(1), spread.clamp(min=0).flip(0)
 
 
 def _centred(rows: Float[Tensor, "image value"], mean: Float[Tensor, "value"]) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pixelpath.noise import normal
+from pixelpath.randomness import normal
 from pixelpath.starts.gaussian import WIDEST, Diagonal, Full, mean_and_variance, principal, scatter
 from pixelpath.starts.start import (
     Fitted,
@@ -133,15 +133,15 @@ class ConvolvedMixture:
 
     def state(self) -> State:
         """Facts and tensors from which `from_state` makes this law again, bit for bit."""
-        facts = {"family": "mixture", "shape": list(self.shape), "num_classes": self.num_classes}
+        metadata = {"family": "mixture", "shape": list(self.shape), "num_classes": self.num_classes}
         tensors = {"classes": self.classes, "shares": self.shares, "centre": self.centre, "basis": self.basis}
-        return facts, tensors | {"means": self.means, "axes": self.axes, "variances": self.variances, "rest": self.rest}
+        return metadata, tensors | {"means": self.means, "axes": self.axes, "variances": self.variances, "rest": self.rest}
 
     @classmethod
-    def from_state(cls, facts: dict[str, Any], tensors: dict[str, Tensor]) -> ConvolvedMixture:
+    def from_state(cls, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> ConvolvedMixture:
         """The law whose `state` this is."""
-        channels, rows, columns = facts["shape"]
-        return cls((channels, rows, columns), facts["num_classes"], **tensors)
+        channels, rows, columns = metadata["shape"]
+        return cls((channels, rows, columns), metadata["num_classes"], **tensors)
 
     def _weights(self, labels: Labels | None, batch: int) -> Float[Tensor, "batch part"]:
         return part_weights(labels, batch, self.classes, self.shares, self.num_classes)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pixelpath.noise import normal
+from pixelpath.randomness import normal
 from pixelpath.starts.start import Fitted, Rows, State, as_images, as_rows, by_level, choose, level, no_density, part_weights
 from pixelpath.types import Images, Labels
 
@@ -53,9 +53,9 @@ class Naive:
         return {"family": "naive", "shape": list(self.shape)}, {}
 
     @classmethod
-    def from_state(cls, facts: dict[str, Any], tensors: dict[str, Tensor]) -> Naive:
+    def from_state(cls, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> Naive:
         """The start whose `state` this is."""
-        channels, rows, columns = facts["shape"]
+        channels, rows, columns = metadata["shape"]
         return cls((channels, rows, columns))
 
 
@@ -109,9 +109,9 @@ class Empirical:
         return {"family": "empirical", "num_classes": self.num_classes, "allow_memorising": True}, tensors
 
     @classmethod
-    def from_state(cls, facts: dict[str, Any], tensors: dict[str, Tensor]) -> Empirical:
+    def from_state(cls, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> Empirical:
         """The start whose `state` this is."""
-        return cls(tensors["images"], tensors.get("labels"), facts["num_classes"], facts["allow_memorising"])
+        return cls(tensors["images"], tensors.get("labels"), metadata["num_classes"], metadata["allow_memorising"])
 
     def _rows(self) -> Float[Tensor, "image value"]:
         return self.images.flatten(1).double().cpu()

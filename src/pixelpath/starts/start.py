@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pixelpath.noise import uniform
+from pixelpath.randomness import uniform
 from pixelpath.types import Images, Labels
 
 Fitted = Float[Tensor, "image channel row column"]
@@ -33,7 +33,7 @@ class Start(Protocol):
 
 
 @runtime_checkable
-class Law(Start, Protocol):
+class Density(Start, Protocol):
     """A start with a density at every level, and its exact denoiser E[clean | noisy], both in closed form."""
 
     def log_prob(self, images: Images, sigma: float, labels: Labels | None = None) -> Float[Tensor, "batch"]:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pixelpath.noise import normal, uniform
+from pixelpath.randomness import normal, uniform
 from pixelpath.starts.start import (
     Fitted,
     Rows,
@@ -154,15 +154,15 @@ class ConvolvedStudentMixture:
 
     def state(self) -> State:
         """Facts and tensors from which `from_state` makes this law again, bit for bit."""
-        facts = {"family": "student", "shape": list(self.shape), "num_classes": self.num_classes}
+        metadata = {"family": "student", "shape": list(self.shape), "num_classes": self.num_classes}
         tensors = {"classes": self.classes, "weights": self.weights, "mean": self.mean}
-        return facts, tensors | {"variance": self.variance, "axes": self.axes, "freedom": self.freedom}
+        return metadata, tensors | {"variance": self.variance, "axes": self.axes, "freedom": self.freedom}
 
     @classmethod
-    def from_state(cls, facts: dict[str, Any], tensors: dict[str, Tensor]) -> ConvolvedStudentMixture:
+    def from_state(cls, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> ConvolvedStudentMixture:
         """The law whose `state` this is."""
-        channels, rows, columns = facts["shape"]
-        return cls((channels, rows, columns), facts["num_classes"], **tensors)
+        channels, rows, columns = metadata["shape"]
+        return cls((channels, rows, columns), metadata["num_classes"], **tensors)
 
     @cached_property
     def _atoms(self) -> list[tuple[Tensor, Tensor]]:

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pixelpath.noise import generators, normal, seed_of
+from pixelpath.randomness import generators, normal, seed_of
 from pixelpath.starts.start import (
+    Density,
     Fitted,
-    Law,
     Rows,
     Saved,
     Start,
@@ -78,7 +78,7 @@ def fit_pareto(excesses: Float[Tensor, "excess"]) -> Pareto:
 
 
 @dataclass(frozen=True, eq=False)
-class TailSplice:
+class ParetoTail:
     """A bulk law up to a threshold radius, and beyond it that law's directions with generalised Pareto radii of the data.
 
     A clean image is, with probability 1 - `beyond`, a draw from the bulk law that lies within the threshold; otherwise the centre
@@ -120,18 +120,18 @@ class TailSplice:
 
     def state(self) -> State:
         """Facts and tensors from which `from_state` makes this start again; those of the bulk law are under "bulk"."""
-        facts, tensors = _nested("bulk", self.bulk)
-        facts |= {"family": "splice", "shape": list(self.shape), "num_classes": self.num_classes, "beyond": self.beyond}
+        metadata, tensors = _nested("bulk", self.bulk)
+        metadata |= {"family": "pareto-tail", "shape": list(self.shape), "num_classes": self.num_classes, "beyond": self.beyond}
         tensors |= {"classes": self.classes, "shares": self.shares, "centre": self.centre, "threshold": self.threshold}
         tail = {"scale": self.scale, "heaviness": self.heaviness, "lower": self.lower, "upper": self.upper}
-        return facts, tensors | tail
+        return metadata, tensors | tail
 
     @classmethod
-    def from_state(cls, facts: dict[str, Any], tensors: dict[str, Tensor], load: Load) -> TailSplice:
+    def from_state(cls, metadata: dict[str, Any], tensors: dict[str, Tensor], load: Load) -> ParetoTail:
         """The start whose `state` this is; `load` makes the bulk law."""
-        channels, rows, columns = facts["shape"]
-        bulk, own = _unnested("bulk", facts, tensors, load)
-        return cls(bulk, (channels, rows, columns), facts["num_classes"], facts["beyond"], **own)
+        channels, rows, columns = metadata["shape"]
+        bulk, own = _unnested("bulk", metadata, tensors, load)
+        return cls(bulk, (channels, rows, columns), metadata["num_classes"], metadata["beyond"], **own)
 
     def _drawn(self, sources: list[torch.Generator], parts: Int[Tensor, "batch"], outside: Bool[Tensor, "batch"]) -> Rows:
         """Draws from the bulk law less the centre, each from its own generator until it lies where it is wanted."""
@@ -151,7 +151,7 @@ class TailSplice:
         )
 
 
-def fit_splice(
+def fit_pareto_tail(
     images: Fitted,
     bulk: Start,
     labels: Int[Tensor, "image"] | None = None,
@@ -159,7 +159,7 @@ def fit_splice(
     *,
     beyond: float = 0.05,
     seed: int = 0,
-) -> TailSplice:
+) -> ParetoTail:
     """A tail for a law that was fitted to the bulk of the same clean images, for each class where labels are given.
 
     The centre is the median image, pixel by pixel; the threshold the radius that the share `beyond` of images exceeds; the tail
@@ -179,7 +179,7 @@ def fit_splice(
         centres.append(centre)
         thresholds.append(threshold)
         _check_bulk(bulk, centre, float(threshold), label, num_classes, beyond, seed)
-    return TailSplice(
+    return ParetoTail(
         bulk=bulk,
         shape=(images.shape[1], images.shape[2], images.shape[3]),
         num_classes=num_classes,
@@ -208,7 +208,7 @@ def _check_bulk(bulk: Start, centre: Tensor, threshold: float, label: int, num_c
 
 
 @dataclass(frozen=True, eq=False)
-class SoftLog:
+class SymLog:
     """A law of images in the coordinates y = sign(x) ln(1 + |x|) of every value, in which heavy tails are light.
 
     What it gives: clean samples x = sign(y) (e^|y| - 1), samples at any sigma (a clean sample plus noise), and the density of
@@ -217,35 +217,35 @@ class SoftLog:
     lighter than any power; a power law takes a law of y with exponential tails, and one of y with power tails overflows.
     """
 
-    law: Law
+    density: Density
 
     def sample(self, sources: list[torch.Generator], sigma: float, labels: Labels | None = None) -> Images:
         """A clean sample plus sigma times noise, one float32 image per generator; ValueError where the exponential overflows."""
-        drawn = self.law.sample(sources, 0.0, labels).double()
+        drawn = self.density.sample(sources, 0.0, labels).double()
         clean = drawn.sign() * drawn.abs().expm1()
         return _finite((clean + level(sigma) * normal(sources, drawn.shape[1:]).double().cpu()).float())
 
     def clean_log_prob(self, images: Images, labels: Labels | None = None) -> Float[Tensor, "batch"]:
         """ln of the density of clean images: that of y less the sum of ln(1 + |x|), in nats."""
-        return self.law.log_prob(soft_log(images), 0.0, labels) - images.abs().log1p().flatten(1).sum(1)
+        return self.density.log_prob(symlog(images), 0.0, labels) - images.abs().log1p().flatten(1).sum(1)
 
     def state(self) -> State:
         """Facts and tensors from which `from_state` makes this start again; those of the law are under "law"."""
-        facts, tensors = _nested("law", self.law)
-        return facts | {"family": "softlog"}, tensors
+        metadata, tensors = _nested("law", self.density)
+        return metadata | {"family": "symlog"}, tensors
 
     @classmethod
-    def from_state(cls, facts: dict[str, Any], tensors: dict[str, Tensor], load: Load) -> SoftLog:
+    def from_state(cls, metadata: dict[str, Any], tensors: dict[str, Tensor], load: Load) -> SymLog:
         """The start whose `state` this is; `load` makes the law."""
-        law, _ = _unnested("law", facts, tensors, load)
-        if not isinstance(law, Law):
+        density, _ = _unnested("law", metadata, tensors, load)
+        if not isinstance(density, Density):
             raise ValueError(
-                f"The start saved as family {facts['law']['family']!r} has no density: save the SoftLog of a law again."
+                f"The start saved as family {metadata['law']['family']!r} has no density: save the SoftLog of a law again."
             )
-        return cls(law)
+        return cls(density)
 
 
-def soft_log(images: Images) -> Images:
+def symlog(images: Images) -> Images:
     """sign(x) ln(1 + |x|) of every value: what to fit the law of a SoftLog to."""
     return images.sign() * images.abs().log1p()
 
@@ -259,11 +259,11 @@ def _finite(images: Images) -> Images:
 def _nested(name: str, start: Start) -> State:
     if not isinstance(start, Saved):
         raise ValueError(f"A start over a {type(start).__name__} cannot be saved, for that holds a function: wrap a fitted law.")
-    facts, tensors = start.state()
-    return {name: facts}, {f"{name}.{key}": value for key, value in tensors.items()}
+    metadata, tensors = start.state()
+    return {name: metadata}, {f"{name}.{key}": value for key, value in tensors.items()}
 
 
-def _unnested(name: str, facts: dict[str, Any], tensors: dict[str, Tensor], load: Load) -> tuple[Start, dict[str, Tensor]]:
+def _unnested(name: str, metadata: dict[str, Any], tensors: dict[str, Tensor], load: Load) -> tuple[Start, dict[str, Tensor]]:
     """The start under `name`, and the tensors that are not its own."""
     inner = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-    return load(facts[name], inner), {key: value for key, value in tensors.items() if not key.startswith(f"{name}.")}
+    return load(metadata[name], inner), {key: value for key, value in tensors.items() if not key.startswith(f"{name}.")}

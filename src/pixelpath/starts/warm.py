@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from pixelpath.noise import generators, seed_of
+from pixelpath.randomness import generators, seed_of
 from pixelpath.sampling.checks import Energies, check_finite, check_residual, residual_energy
 from pixelpath.starts.start import Start
 from pixelpath.types import Images, LabelledDenoise, Labels

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pixelpath import processes
-from pixelpath.training.average import unwrapped
+from pixelpath.training.ema import unwrapped
 
 PARTIAL = ".partial"  # a folder being written or removed
 
@@ -61,7 +61,7 @@ class Interruption:
         self._signalled = False
         self._before: dict[int, Any] = {}
 
-    def asked(self) -> bool:
+    def condition(self) -> bool:
         """Whether any process of the run has been asked to leave; every process must call it at the same step."""
         if processes.count() == 1:
             return self._signalled
@@ -86,7 +86,7 @@ def save(
     run: Path,
     state: State,
     student: nn.Module,
-    average: nn.Module,
+    ema: nn.Module,
     optimizer: torch.optim.Optimizer,
     extras: Mapping[str, Mapping[str, Any]] | None = None,
     keep: int = 3,
@@ -107,7 +107,7 @@ def save(
     partial.mkdir()
     names = _names(student, optimizer)
     _store(unwrapped(student).state_dict(), partial / "student.safetensors")
-    _store(unwrapped(average).state_dict(), partial / "average.safetensors")
+    _store(unwrapped(ema).state_dict(), partial / "ema.safetensors")
     _store(_flattened(optimizer, names), partial / "optimizer.safetensors", {"parameters": json.dumps(list(names.values()))})
     for name, document in (extras or {}).items():
         (partial / f"{name}.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
@@ -116,14 +116,14 @@ def save(
     return folder
 
 
-def load(folder: Path, student: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+def load(folder: Path, student: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> State:
     """Give student, average and optimizer the values of the checkpoint, strictly and bit for bit.
 
     Raises Corrupted for a damaged file, ValueError if keys or shapes differ, FileNotFoundError if there is no such checkpoint.
     """
     state = read_state(folder)
     restore(student, folder / "student.safetensors")
-    restore(average, folder / "average.safetensors")
+    restore(ema, folder / "ema.safetensors")
     _restore_optimizer(student, optimizer, folder / "optimizer.safetensors")
     return state
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pixelpath import processes
-from pixelpath.noise import seed_of
-from pixelpath.training.average import unwrapped, update
+from pixelpath.randomness import seed_of
+from pixelpath.training.ema import unwrapped, update
 from pixelpath.types import Batch, Losses, Objective, Views
 
 PATIENCE = 10  # skipped steps in a row that end a run
@@ -38,7 +38,7 @@ class Step:
     number: int
     losses: dict[str, float]
     gradient_norm: float
-    rate: float
+    lr: float
     skipped: bool
     images: int
     seconds: float
@@ -74,7 +74,7 @@ def loss_scaler(precision: torch.dtype, device: torch.device) -> torch.amp.GradS
 
 def train(
     student: nn.Module,
-    average: nn.Module,
+    ema: nn.Module,
     objective: Objective,
     optimizer: torch.optim.Optimizer,
     schedule: Callable[[int], float],
@@ -82,7 +82,7 @@ def train(
     *,
     first: int,
     steps: int,
-    average_rate: float | Callable[[int], float],
+    ema_decay: float | Callable[[int], float],
     seed: int,
     clip: float | Callable[[int], float | None] | None = None,
     precision: torch.dtype = torch.float32,
@@ -91,7 +91,7 @@ def train(
 ) -> Iterator[Step]:
     """Take the steps of indices first, ..., steps - 1, and yield each one after its update.
 
-    `batches` begin with the batch of index `first`. `schedule`, `average_rate` and `clip` (largest norm of the gradient) may
+    `batches` begin with the batch of index `first`. `schedule`, `ema_decay` and `clip` (largest norm of the gradient) may
     depend on the step's number. Each process's batch is split into `accumulate` equal micro-batches whose gradients are averaged
     (a contrastive loss then finds its negatives within a micro-batch). The forward pass is autocast to `precision`; float16 needs
     a `scaler`. torch's global generators are seeded by (seed, index, process), so that dropout is a function of the step. The
@@ -104,10 +104,10 @@ def train(
     for index in range(first, steps):
         started = time.perf_counter()
         number, batch = index + 1, _next(batches, index)
-        rate = _set_rate(optimizer, schedule(number))
+        lr = _set_rate(optimizer, schedule(number))
         before = [buffer.clone() for buffer in student.buffers()]
         torch.manual_seed(seed_of(seed, index, processes.rank(), _GLOBAL))
-        losses = _backward(student, average, objective, split(batch, accumulate), index, precision, scaler)
+        losses = _backward(student, ema, objective, split(batch, accumulate), index, precision, scaler)
         norm = _norm(student, optimizer, scaler)
         means, gradient_norm = _measure(losses, norm)
         skipped = not math.isfinite(means["loss"] + gradient_norm)
@@ -116,14 +116,14 @@ def train(
         else:
             _clip(student, norm, clip(number) if callable(clip) else clip)
             optimizer.step()
-            update(average, student, average_rate(number) if callable(average_rate) else average_rate)
+            update(ema, student, ema_decay(number) if callable(ema_decay) else ema_decay)
         if scaler is not None:
             scaler.update()
         # a gradient that overflows float16 halves the scale of the loss: no failure while that can still be halved
         searching = scaler is not None and math.isfinite(means["loss"]) and scaler.get_scale() > 1
         failures = failures + 1 if skipped and not searching else 0
         images = len(batch.images) * processes.count()
-        step = Step(number, means, gradient_norm, rate, skipped, images, time.perf_counter() - started)
+        step = Step(number, means, gradient_norm, lr, skipped, images, time.perf_counter() - started)
         yield step
         if failures == PATIENCE:
             what = f"loss {means['loss']:g}, gradient norm {gradient_norm:g}"
@@ -176,7 +176,7 @@ def _exchange(student: nn.Module, last: bool) -> AbstractContextManager[object]:
 
 def _backward(
     student: nn.Module,
-    average: nn.Module,
+    ema: nn.Module,
     objective: Objective,
     parts: list[Batch] | list[Views],
     index: int,
@@ -191,7 +191,7 @@ def _backward(
     for position, part in enumerate(parts):
         with _exchange(student, position == len(parts) - 1):
             with _autocast(part.images.device, precision):
-                losses.append(objective(student, average, part, index))
+                losses.append(objective(student, ema, part, index))
             total = losses[-1].total / len(parts)
             (total if scaler is None else scaler.scale(total)).backward()
     return losses

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixelpath import processes
 
@@ -78,10 +78,10 @@ class OrthogonalMomentum(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, matrices: list[Tensor], rate: float, weight_decay: float, momentum: float, dtype: torch.dtype | None = None
+        self, matrices: list[nn.Parameter], lr: float, weight_decay: float, momentum: float, dtype: torch.dtype | None = None
     ) -> None:
         self.dtype = dtype
-        super().__init__(matrices, {"lr": rate, "weight_decay": weight_decay, "momentum": momentum})
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -91,14 +91,14 @@ class OrthogonalMomentum(torch.optim.Optimizer):
             if matrices:
                 self._update(matrices, group)
 
-    def _update(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
+    def _update(self, matrices: list[nn.Parameter], group: dict[str, Any]) -> None:
         gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
         for matrix in matrices:
             self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
         buffers = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
-        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-        ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])
+        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
+        ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
         updates = orthogonalised(ahead, self.dtype or fast_dtype(matrices[0].device))
-        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_mul_(list[Tensor](matrices), 1 - group["lr"] * group["weight_decay"])  # pyright: ignore[reportPrivateImportUsage]
         for matrix, update in zip(matrices, updates, strict=True):
             matrix.add_(update, alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.projector import Projector
-from pixelpath.training.average import unwrapped
+from pixelpath.training.ema import unwrapped
 from pixelpath.training.muon import OrthogonalMomentum
 
 
@@ -101,7 +101,7 @@ class AdamW:
     limited to `clip` from step `clip_after` + 1 on, counted from 1; None never limits it.
     """
 
-    rate: float = 1e-4
+    lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     clip: float | None = None
@@ -109,8 +109,8 @@ class AdamW:
     decay_all: bool = False
 
     def __post_init__(self) -> None:
-        if not self.rate > 0 or (self.clip is not None and not self.clip > 0):
-            raise ValueError(f"AdamW needs rate > 0 and clip > 0 (or None), got rate={self.rate}, clip={self.clip}.")
+        if not self.lr > 0 or (self.clip is not None and not self.clip > 0):
+            raise ValueError(f"AdamW needs rate > 0 and clip > 0 (or None), got rate={self.lr}, clip={self.clip}.")
 
     def limit(self, step: int) -> float | None:
         """The largest norm of the gradient at step `step`, counted from 1, or None."""
@@ -118,7 +118,7 @@ class AdamW:
 
     def build(self, student: nn.Module) -> torch.optim.AdamW:
         """The optimizer of all parameters that require gradients (ValueError if none does), fused."""
-        return _adamw(_free(student), self.rate, self.betas, self.weight_decay, self.decay_all)
+        return _adamw(_free(student), self.lr, self.betas, self.weight_decay, self.decay_all)
 
 
 def _free(student: nn.Module) -> list[nn.Parameter]:
@@ -130,13 +130,13 @@ def _free(student: nn.Module) -> list[nn.Parameter]:
 
 
 def _adamw(
-    free: list[nn.Parameter], rate: float, betas: tuple[float, float], weight_decay: float, decay_all: bool
+    free: list[nn.Parameter], lr: float, betas: tuple[float, float], weight_decay: float, decay_all: bool
 ) -> torch.optim.AdamW:
     decaying = [parameter for parameter in free if decay_all or parameter.ndim > 1]
     spared = [parameter for parameter in free if not (decay_all or parameter.ndim > 1)]
     groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Muon:
     AdamW; `clip` as there.
     """
 
-    rate: float = 1e-3
+    lr: float = 1e-3
     momentum: float = 0.95
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.01
@@ -157,7 +157,7 @@ class Muon:
     clip_after: int = 0
 
     def __post_init__(self) -> None:
-        if not self.rate > 0 or not 0 <= self.momentum < 1 or (self.clip is not None and not self.clip > 0):
+        if not self.lr > 0 or not 0 <= self.momentum < 1 or (self.clip is not None and not self.clip > 0):
             raise ValueError(f"Muon needs rate > 0, 0 <= momentum < 1 and clip > 0 (or None), got {self}.")
 
     def limit(self, step: int) -> float | None:
@@ -171,9 +171,9 @@ class Muon:
         rest = [parameter for parameter in free if parameter not in hidden]
         parts: list[torch.optim.Optimizer] = []
         if matrices:
-            parts.append(OrthogonalMomentum(matrices, self.rate, self.weight_decay, self.momentum))
+            parts.append(OrthogonalMomentum(matrices, self.lr, self.weight_decay, self.momentum))
         if rest:
-            parts.append(_adamw(rest, self.rate, self.betas, self.weight_decay, decay_all=False))
+            parts.append(_adamw(rest, self.lr, self.betas, self.weight_decay, decay_all=False))
         return Together(parts)
 
 

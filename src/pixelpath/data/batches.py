@@ -1,0 +1,154 @@
+"""From a source to the batches of a training run.
+
+An *epoch* is one pass over all images in an order of its own; the global batch of a step is what all processes see together.
+Batches run on across the borders of epochs, so each one is full.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
+
+from pixelpath import randomness
+from pixelpath.data.conditions import ConditionData
+from pixelpath.data.formats.pictures import decoders
+from pixelpath.data.normalise.normaliser import Normaliser
+from pixelpath.data.sources import TASK, Source, gather, labels, load
+from pixelpath.types import Batch, Condition
+
+ORDER, FLIP, TURN = -1, -2, -4  # keys of the random numbers drawn here; steps and positions, keys elsewhere, are never negative
+AHEAD = 3  # steps that are decoded before they are asked for
+
+
+class Batches:
+    """The batches of one process: `batch(step)` is a function of (seed, step, rank) alone.
+
+    Image p of the global batch of step k is number k * batch_size + p of an endless row of epochs, each a permutation drawn from
+    (seed, epoch); the process `rank` takes the rank-th of `processes` equal slices. With `flip`, half of the images are mirrored
+    left to right; with `turn`, they are turned by any number of right angles. What is `given` of the images goes with them.
+    Images are kept in memory in their native dtype if they fit into `cache_bytes`, else decoded by `workers`
+    threads (None: one per core), some steps ahead. Raises ValueError if there are no images, `processes` does not divide
+    `batch_size`, or images to be turned are not square.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        normaliser: Normaliser,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        processes: int = 1,
+        flip: bool = False,
+        rot90: bool = False,
+        given: ConditionData | None = None,
+        workers: int | None = 0,
+        cache_bytes: int = 2 * 2**30,
+    ) -> None:
+        if len(source) == 0:
+            raise ValueError("There are no images to train on: give at least one.")
+        if batch_size < 1 or batch_size % processes or not 0 <= rank < processes:
+            raise ValueError(
+                f"A global batch of {batch_size} cannot be shared by {processes} processes (this is rank {rank}): "
+                f"choose a batch size that is a multiple of the number of processes."
+            )
+        if rot90 and source.shape[1] != source.shape[2]:
+            size = "x".join(map(str, source.shape[1:]))
+            raise ValueError(f"Images of {size} pixels are not square, so they cannot be turned: leave --rot90 away.")
+        self.batch_size, self.seed, self.rank, self.flip, self.rot90, self.given = batch_size, seed, rank, flip, rot90, given
+        self.device = torch.device(device)
+        self.share = batch_size // processes
+        self._normaliser = normaliser
+        needed = len(source) * int(np.prod(source.shape)) * source.dtype.itemsize
+        self.cached = needed <= cache_bytes
+        self._source = load(source, workers) if self.cached else source
+        self._workers = 0 if self.cached else workers
+        self._labels = labels(source)
+        self._order = lru_cache(maxsize=4)(self._permutation)
+
+    def batch(self, step: int) -> Batch:
+        """This process's share of the global batch of `step`, on the device and in model range."""
+        return self._assemble(step, gather(self._source, self._indices(step)))
+
+    def batches(self, first: int = 0) -> Generator[Batch]:
+        """Batches `first`, `first` + 1, ... without end; closing the iterator ends its threads, their errors are raised here."""
+        waiting: deque[tuple[int, list[Future[np.ndarray]]]] = deque()
+        with decoders(self._workers) as pool:
+            if pool is None:
+                yield from map(self.batch, itertools.count(first))
+                return
+            for step in itertools.count(first):
+                waiting.append((step, self._submit(pool, step)))
+                if len(waiting) > AHEAD:
+                    ready, parts = waiting.popleft()
+                    yield self._assemble(ready, np.concatenate([part.result() for part in parts]))
+
+    def _submit(self, pool: Executor, step: int) -> list[Future[np.ndarray]]:
+        indices = self._indices(step)
+        return [pool.submit(gather, self._source, indices[at : at + TASK]) for at in range(0, len(indices), TASK)]
+
+    def _positions(self) -> range:
+        return range(self.rank * self.share, (self.rank + 1) * self.share)
+
+    def _indices(self, step: int) -> Int[np.ndarray, "batch"]:
+        rows = step * self.batch_size + np.arange(self._positions().start, self._positions().stop)
+        epochs, places = np.divmod(rows, len(self._labels))
+        return np.concatenate([self._order(epoch)[places[epochs == epoch]] for epoch in range(epochs[0], epochs[-1] + 1)])
+
+    def _permutation(self, epoch: int) -> Int[np.ndarray, "count"]:
+        # RandomState, because numpy promises that its numbers stay the same in every version
+        bits = np.random.MT19937(randomness.seed_of(self.seed, ORDER, epoch))
+        return np.random.RandomState(bits).permutation(len(self._labels))
+
+    def _assemble(self, step: int, native: Shaped[np.ndarray, "batch channel row column"]) -> Batch:
+        seeds = tuple(randomness.seed_of(self.seed, step, position) for position in self._positions())
+        images = torch.from_numpy(native)
+        valid = self._normaliser.valid(images)
+        if self.device.type == "cuda":
+            images = images.pin_memory()
+        if self._normaliser.wide and self.device.type == "mps":  # which has no float64
+            images = self._normaliser.encode(images).to(self.device)
+        else:
+            images = self._normaliser.encode(images.to(self.device, non_blocking=True))
+        indices = self._indices(step)
+        labels = torch.from_numpy(self._labels[indices])
+        condition = labels if self.given is None else self.given.condition(indices, labels)
+        batch = Batch(images, condition.to(self.device), seeds, randomness.seed_of(self.seed, step))
+        batch = batch if valid is None else replace(batch, valid=valid.to(self.device))
+        return moved(batch, flip=self.flip, rot90=self.rot90)
+
+
+def moved(batch: Batch, *, flip: bool, rot90: bool) -> Batch:
+    """Half of the images mirrored left to right, all turned by 0 to 3 right angles, each by its own seed; all else with them."""
+    if flip:
+        mirrored = torch.tensor([randomness.seed_of(seed, FLIP) & 1 for seed in batch.seeds], dtype=torch.bool)
+        batch = _where(mirrored, batch, lambda planes: planes.flip(-1))
+    if rot90:
+        turns = torch.tensor([randomness.seed_of(seed, TURN) % 4 for seed in batch.seeds])
+        for count in (1, 2, 3):
+            batch = _where(turns == count, batch, lambda planes, count=count: planes.rot90(count, (2, 3)))
+    return batch
+
+
+def _where(chosen: Bool[Tensor, "batch"], batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch, the chosen images (with what is measured of them, and beside them) moved."""
+    chosen = chosen.to(batch.images.device).reshape(-1, 1, 1, 1)
+
+    def some(planes: Tensor) -> Tensor:
+        return torch.where(chosen, move(planes), planes)
+
+    condition = batch.labels
+    if isinstance(condition, Condition) and condition.cond_image is not None:
+        condition = replace(condition, cond_image=some(condition.cond_image))
+    valid = None if batch.valid is None else some(batch.valid)
+    return replace(batch, images=some(batch.images), labels=condition, valid=valid)

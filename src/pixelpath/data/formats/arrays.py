@@ -1,0 +1,138 @@
+"""Arrays on a disk, through numpy and never as Python objects: .npy and .npz files, their images, labels and class names."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from pixelpath.data.formats.reading import leads_out, reading
+
+ARRAYS = (".npy", ".npz")
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
+
+
+def array_parts(path: Path) -> set[str]:
+    """The first words of the keys of a .npz file that name images: "train" for train, train_images or x_train."""
+    return {key.removesuffix("_images").removeprefix("x_") for key in _keys(path)}
+
+
+def read_arrays(path: Path, part: str | None) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None]:
+    """(images, labels, class names) of a .npy file with its sibling NAME_labels.npy, or of (one part of) a .npz file.
+
+    Keys of a .npz: images (or x, data, arr_0, or the only array), labels (or y), class_names; of a part: PART_images, PART or
+    x_PART, and PART_labels or y_PART.
+    """
+    if path.suffix.lower() == ".npy":
+        sibling = path.with_name(path.stem + "_labels.npy")
+        return _mapped(path), _mapped(sibling) if sibling.exists() else None, None
+    keys = _keys(path)
+    wanted = ("images", "x", "data", "arr_0") if part is None else (f"{part}_images", part, f"x_{part}")
+    images = next((key for key in wanted if key in keys), keys[0] if len(keys) == 1 else None)
+    if images is None:
+        raise ValueError(f"{path} holds {', '.join(keys)} but no images: name the array images, or train_images and test_images.")
+    labels = next((key for key in (("labels", "y") if part is None else (f"{part}_labels", f"y_{part}")) if key in keys), None)
+    names = tuple(str(name) for name in _mapped(path, "class_names")) if "class_names" in keys else None
+    return _mapped(path, images), None if labels is None else _mapped(path, labels), names
+
+
+def check_array(images: np.ndarray, where: str) -> Shaped[np.ndarray, "count channel row column"]:
+    """[N,H,W], [N,C,H,W] or [N,H,W,C] as a view [N,C,H,W]; the channel axis is the shorter of the two, at a tie the first."""
+    if images.dtype.hasobject or images.dtype.newbyteorder("=").name not in DTYPES:
+        raise ValueError(f"{where} has dtype {images.dtype}: convert it to one of {', '.join(DTYPES)}.")
+    if images.ndim not in (3, 4):
+        raise ValueError(f"{where} has shape {images.shape}: give images as [N,H,W], [N,C,H,W] or [N,H,W,C].")
+    if 0 in images.shape:
+        raise ValueError(f"{where} has shape {images.shape}, so it holds no images: give at least one.")
+    if images.ndim == 3:
+        return images[:, None]
+    return np.moveaxis(images, -1, 1) if images.shape[-1] < images.shape[1] else images
+
+
+def check_labels(
+    labels: np.ndarray | None, count: int, classes: tuple[str, ...] | None, where: str
+) -> tuple[Int[np.ndarray, "count"], tuple[str, ...]]:
+    """Labels as int64 [count] and the classes: those given, else the numbers up to the highest label; both void below two
+    classes.
+
+    Raises ValueError for labels that are missing though there are classes, not integers, not one per image, or out of range.
+    """
+    where = f"The labels of {where}"
+    if classes is not None and len(classes) < 2:
+        return np.zeros(count, np.int64), ()
+    if labels is None:
+        if classes:
+            raise ValueError(f"{where} are missing though there are {len(classes)} classes: store them beside the images.")
+        return np.zeros(count, np.int64), ()
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"{where} have dtype {labels.dtype}: store integers from 0 up.")
+    if labels.size != count or labels.shape[:1] != (count,):
+        raise ValueError(f"{where} have shape {labels.shape} for {count} images: store one integer per image.")
+    numbers = labels.reshape(count).astype(np.int64)
+    lowest, highest = int(numbers.min(initial=0)), int(numbers.max(initial=0))
+    if lowest < 0 or (classes is not None and highest >= len(classes)):
+        limit = f"{len(classes) - 1}" if classes is not None else "the number of classes - 1"
+        raise ValueError(f"{where} hold {lowest if lowest < 0 else highest}, outside 0 to {limit}: correct them.")
+    if classes is None:
+        seen = np.unique(numbers)
+        if len(seen) <= highest:
+            gap = int(np.flatnonzero(seen != np.arange(len(seen)))[0])
+            raise ValueError(f"{where} go up to {highest} but none is {gap}: number the classes from 0 without gaps.")
+        classes = tuple(map(str, range(highest + 1)))
+    return (numbers, classes) if len(classes) > 1 else (np.zeros(count, np.int64), ())
+
+
+def npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and dtype of a .npy file that is read up to its values."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(stream)
+
+
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return reading(path, "arrays without Python objects", "write it with numpy.save or numpy.savez from plain numbers")
+
+
+def _keys(path: Path) -> list[str]:
+    """The names of the arrays of a .npz file; ValueError if there are none, one is there twice, or one leads out of the file."""
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        members = archive.namelist()
+    for name in members:
+        if leads_out(name):
+            raise ValueError(f"{path} has the member {name!r}, whose path leads out of it: write it again with numpy.savez.")
+        if members.count(name) > 1:
+            raise ValueError(f"{path} has the member {name!r} twice: write it again with numpy.savez.")
+    keys = [name.removesuffix(".npy") for name in members if name.endswith(".npy")]
+    if not keys:
+        raise ValueError(f"{path} holds no arrays: write it with numpy.savez from plain numbers.")
+    return keys
+
+
+def _mapped(path: Path, key: str | None = None) -> np.ndarray:
+    """The array of a .npy file, or of a key of a .npz file, mapped from the disk unless it is compressed."""
+    with _reading(path):
+        if key is None:
+            with path.open("rb") as raw:
+                if raw.read(6) != np.lib.format.MAGIC_PREFIX:  # which numpy takes for pickled objects
+                    raise ValueError("it is no .npy file, by its first bytes")
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        with zipfile.ZipFile(path) as archive:
+            member = archive.getinfo(f"{key}.npy")
+            with archive.open(member) as stream:
+                shape, by_column, dtype = npy_header(stream)
+                begin = stream.tell()
+        if not dtype.hasobject and math.prod(shape) * dtype.itemsize > member.file_size - begin:
+            raise ValueError(f"{key} ends too early")
+        if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject or 0 in shape:
+            with np.load(path, allow_pickle=False) as archive:
+                return archive[key]
+        with path.open("rb") as raw:
+            raw.seek(member.header_offset + 26)  # the lengths of name and extra field, which precede the data, stand here
+            name, extra = np.frombuffer(raw.read(4), "<u2").tolist()
+        offset = member.header_offset + 30 + name + extra + begin
+        return np.memmap(path, dtype, "r", offset, shape, "F" if by_column else "C")

@@ -1,0 +1,180 @@
+"""Tar shards as webdataset writes them.
+
+A *member* is a file within a shard; its *ending* is what follows the last dot of its name. The *parts* of a sample are the
+members whose names agree up to the first dot.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pixelpath.data.formats import pictures
+from pixelpath.data.formats.arrays import npy_header
+from pixelpath.data.formats.reading import check_exists, leads_out, reading
+from pixelpath.data.formats.shards import Cell, Shard, as_stacks
+from pixelpath.data.formats.stacks import Stack
+
+LONGEST = 2**20  # bytes of a .cls or .json member
+PACKED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstandard"}
+
+
+def open_tar_shards(paths: Sequence[Path], *, channels: int | None = None, resize: pictures.Size | None = None) -> list[Stack]:
+    """Uncompressed tar shards as webdataset writes them, a stack each; nothing is unpacked to the disk.
+
+    Members whose names agree up to the first dot of the file name are one sample: an image (.png, .jpg, .webp, .bmp, .gif, .tif
+    or an array .npy: [H,W], [C,H,W] or [H,W,C]) and a label, which is an integer in .cls, or "label" in .json (integer or
+    string); other members, hidden ones and samples without image and .cls are passed over. Headers are read at opening, pixels
+    when asked for, of arrays only a window unless they are resized. `channels` and `resize` as in `as_stacks`. Raises ValueError
+    naming shard and member: a link, a device, a path that leads out of the shard, two images in one sample, unequal samples, an
+    unfinished shard; FileNotFoundError.
+    """
+    return as_stacks([_tar_shard(path) for path in paths], channels, resize)
+
+
+class _Section(io.RawIOBase):
+    """Some bytes of a file, as a file of its own."""
+
+    def __init__(self, path: Path, offset: int, size: int) -> None:
+        self._file, self._offset, self._size, self._place = path.open("rb", buffering=0), offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence])
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(0, min(len(buffer), self._size - self._place))
+        self._file.seek(self._offset + self._place)
+        count = self._file.readinto(memoryview(buffer)[:wanted]) or 0
+        self._place += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Parts(NamedTuple):
+    """The members of one sample: by their ending, offset and size."""
+
+    images: list[tuple[str, int, int]]
+    labels: dict[str, tuple[int, int]]
+
+
+def _tar_shard(path: Path) -> Shard:
+    samples = {key: parts for key, parts in _indexed(path).items() if parts.images or "cls" in parts.labels}
+    if not samples:
+        raise ValueError(f"{path} holds no images ({', '.join(pictures.IMAGES)}, .npy): leave it out.")
+    for key, parts in samples.items():
+        if len(parts.images) != 1:
+            what = f"{len(parts.images)} images" if parts.images else "a label but no image"
+            raise ValueError(f"{path}::{key} has {what}: pack one image and at most one label by sample.")
+    members = [parts.images[0] for parts in samples.values()]
+
+    def fetch(index: int) -> Cell:
+        ending, offset, size = members[index]
+        return _mapped(path, offset, size) if ending == "npy" else io.BufferedReader(_Section(path, offset, size))
+
+    labels = [_tar_label(path, key, parts) for key, parts in samples.items()]
+    keys = tuple(samples)
+    kinds = {type(label): key for label, key in zip(reversed(labels), reversed(keys), strict=True)}
+    if len(kinds) > 1:
+        one, other = sorted(kinds.values())[:2]
+        raise ValueError(f"{path} labels {one} and {other} differently (number, name or none): label all samples alike.")
+    known: Any = None if labels[0] is None else labels
+    return Shard(path, len(keys), keys, known, None, fetch, range(len(keys)))
+
+
+def _indexed(path: Path) -> dict[str, _Parts]:
+    """Where the members of every sample begin, by one pass over the headers."""
+    check_exists(path, "a tar shard")
+    with reading(path, "a tar shard"), path.open("rb") as file:
+        start = file.read(2)
+    if start in PACKED:
+        raise ValueError(f"{path} is compressed by {PACKED[start]}, so nothing in it is found quickly: decompress it.")
+    with reading(path, "a tar shard"), path.open("rb") as file:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            members = list(iter(tar.next, None))
+        last = members[-1] if members else None
+        end = 0 if last is None else last.offset_data + -(-last.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        file.seek(end)
+        closed = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+    if not closed:
+        raise ValueError(f"{path} is damaged or unfinished after {end} bytes: copy or write it again.")
+    samples: dict[str, _Parts] = {}
+    for member in members:
+        _check_member(path, member)
+        if member.isreg():
+            _add(path, samples, member)
+    return samples
+
+
+def _check_member(path: Path, member: tarfile.TarInfo) -> None:
+    if leads_out(member.name):
+        raise ValueError(f"{path} has the member {member.name!r}, whose path leads out of the shard: pack it again without.")
+    if not (member.isreg() or member.isdir()) or member.issparse():
+        raise ValueError(
+            f"{path} has the member {member.name!r}, which is a link, a device or another special file: pack plain files alone."
+        )
+
+
+def _add(path: Path, samples: dict[str, _Parts], member: tarfile.TarInfo) -> None:
+    place = PurePosixPath(member.name)
+    stem, _, rest = place.name.partition(".")
+    if not stem or not rest:
+        return
+    key, ending = (place.parent / stem).as_posix(), rest.rpartition(".")[2].lower()
+    parts = samples.setdefault(key, _Parts([], {}))
+    if f".{ending}" in pictures.IMAGES or ending == "npy":
+        parts.images.append((ending, member.offset_data, member.size))
+    elif ending in ("cls", "json"):
+        if ending in parts.labels:
+            raise ValueError(f"{path}::{key} has two labels ({ending}): pack one image and at most one label by sample.")
+        parts.labels[ending] = (member.offset_data, member.size)
+
+
+def _tar_label(path: Path, key: str, parts: _Parts) -> int | str | None:
+    """The number in .cls, else what .json calls "label", else None."""
+    if not parts.labels:
+        return None
+    ending = "cls" if "cls" in parts.labels else "json"
+    offset, size = parts.labels[ending]
+    with path.open("rb") as file:
+        file.seek(offset)
+        text = file.read(min(size, LONGEST))
+    try:
+        value = int(text) if ending == "cls" else json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(
+            f"{path}::{key}.{ending} holds no {'integer' if ending == 'cls' else 'JSON'} but {text[:20]!r}: correct it."
+        ) from None
+    label = value.get("label") if isinstance(value, dict) else value if ending == "cls" else None
+    if label is not None and (isinstance(label, bool) or not isinstance(label, int | str)):
+        raise ValueError(f"{path}::{key}.json has the label {str(label)[:20]!r}: store an integer or a name.")
+    return label
+
+
+def _mapped(path: Path, offset: int, size: int) -> np.ndarray:
+    """The array of a .npy file that lies within another, mapped."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        shape, by_column, dtype = npy_header(file)
+        begin = file.tell()
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    if begin - offset + math.prod(shape) * dtype.itemsize > size:
+        raise ValueError("it ends too early")
+    return np.memmap(path, dtype, "r", begin, shape, "F" if by_column else "C") if 0 not in shape else np.empty(shape, dtype)

@@ -1,0 +1,368 @@
+"""Writing samples as the data were: the same kind of file, dtype, units, names, and value for "not measured".
+
+*Nodata* is that value. To *widen* is to keep every value exactly in a larger dtype. A sample is known by its *seed*: files are
+numbered by it, and files of many samples by the first and the last one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Shaped
+from PIL import Image, TiffImagePlugin
+
+from pixelpath.atomic import whole, whole_path
+from pixelpath.data.alpha import unpremultiply
+from pixelpath.data.formats.stacks import needs
+from pixelpath.data.metadata import Format, Metadata
+
+if TYPE_CHECKING:
+    from xarray import Dataset
+
+Samples = Shaped[np.ndarray, "sample channel row column"]
+Sample = Shaped[np.ndarray, "channel row column"]
+
+SUFFIXES: dict[Format, str] = {
+    "png": ".png",
+    "tiff": ".tif",
+    "geotiff": ".tif",
+    "npy": ".npy",
+    "netcdf": ".nc",
+    "hdf5": ".h5",
+    "zarr": ".zarr",
+    "nifti": ".nii.gz",
+}
+PACKAGES: dict[Format, tuple[str, ...]] = {
+    "tiff": ("tifffile",),
+    "geotiff": ("rasterio",),
+    "netcdf": ("xarray", "h5netcdf"),
+    "hdf5": ("h5py",),
+    "zarr": ("xarray", "zarr"),
+    "nifti": ("nibabel",),
+}
+EXTRAS: dict[Format, str] = {"geotiff": "geo", "nifti": "medical"}  # of the others: arrays
+WIDENED = ("geotiff", "netcdf", "nifti")  # these hold no float16
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
+DESCRIPTION_TAG, NODATA_TAG = 270, 42113  # the second is GDAL's and holds the value as text
+TEXT = 2  # the type of both
+MOST_IN_NIFTI = 32767  # along any axis of the first version of the format
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What is written, as a format holds it, and what is known of it."""
+
+    images: Samples
+    metadata: Metadata
+    seeds: range
+    dtype: np.dtype
+    """The native dtype, from which the images may have been widened."""
+    coordinates: bool
+
+    @property
+    def nodata(self) -> int | float | None:
+        return nodata_in(self.metadata, self.dtype)
+
+    @property
+    def widened(self) -> dict[str, str]:
+        return {} if self.images.dtype == self.dtype else {"widened_from": self.dtype.name}
+
+
+def write_samples(
+    folder: Path, images: Samples, metadata: Metadata, first_seed: int, kind: Format | None = None, *, coordinates: bool = False
+) -> list[Path]:
+    """Write native samples, numbered by their seeds from `first_seed` on, in the format of the data, and return the files.
+
+    Every value comes back bit for bit; float16 is widened to float32, and said to be, where a format has none. One file each:
+    PNG, TIFF and GeoTIFF (without a place: samples are nowhere). One file for all: .npy, NetCDF, HDF5 and Zarr (format 3), where
+    the variable has the data's name (or "samples") and the axes sample, channel, row, column, or is a variable per channel if
+    the data were; NIfTI, a volume [row, column, sample] per channel. `written_as` says which it is. With `coordinates`, NetCDF
+    and Zarr files have the data's own along rows and columns. Premultiplied colours are written straight. The units and
+    nodata are kept where a format has a place for them (.npy and PNG have none, NIfTI none for nodata); a nodata that no pixel
+    could have is left out.
+
+    Each file is whole or absent. Raises ValueError for no samples, a format that cannot hold them or whose package is missing,
+    and rather than overwrite a file; then nothing is written.
+    """
+    if len(images) == 0:
+        raise ValueError("There are no images to save: ask for at least one.")
+    kind = written_as(metadata, images.dtype, images.shape[1], kind)
+    if coordinates:
+        _check_coordinates(kind, images, metadata)
+    values = unpremultiply(images) if metadata.alpha == "premultiplied" and images.shape[1] == 4 else images
+    widens = kind in WIDENED and images.dtype == np.float16
+    values = values.astype(np.float32 if widens else images.dtype.newbyteorder("="), copy=False)
+    batch = _Batch(values, metadata, range(first_seed, first_seed + len(images)), images.dtype.newbyteorder("="), coordinates)
+    paths = _paths(folder, kind, batch.seeds, images.shape[1])
+    for path in paths:
+        if path.exists():
+            raise ValueError(f"{path} exists already and is not overwritten: choose another folder, or another first seed.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, path in enumerate(paths):
+        WRITE[kind](path, batch, number)
+    return paths
+
+
+def written_as(metadata: Metadata, dtype: np.dtype, channels: int, kind: Format | None = None) -> Format:
+    """The format in which samples of this dtype and so many channels are written: `kind`, else as the data, else TIFF.
+
+    PNG holds uint8 of 1, 3 or 4 channels and uint16 of 1; picture files of any other kind (16-bit RGB, other numbers of channels,
+    floats) become TIFF. So do DICOM series, always: a generated picture must never be mistaken for a patient's. Raises ValueError
+    for a `kind` that cannot hold the samples, a format whose package is missing, and dtypes that are not those of images.
+    """
+    if dtype.name not in DTYPES:
+        raise ValueError(f"Samples of dtype {dtype} cannot be written: convert them to one of {', '.join(DTYPES)}.")
+    if kind == "dicom":
+        raise ValueError("Samples are not written as DICOM, lest they be mistaken for a patient's: ask for tiff or nifti.")
+    in_png = (dtype == np.uint8 and channels in (1, 3, 4)) or (dtype == np.uint16 and channels == 1)
+    if kind == "png" and not in_png:
+        raise ValueError(
+            f"PNG files hold uint8 of 1, 3 or 4 channels and uint16 of 1, but the samples are {dtype} of {channels}: "
+            "ask for tiff or npy."
+        )
+    chosen: Format = kind or metadata.format
+    if chosen == "dicom" or (chosen == "png" and not in_png):
+        chosen = "tiff"
+    if not (chosen == "tiff" and _is_plain(dtype, channels, metadata)):
+        for package in PACKAGES.get(chosen, ()):
+            needs(package, EXTRAS.get(chosen, "arrays"), Path(f"A {chosen} file of samples"))
+    return chosen
+
+
+def nodata_in(metadata: Metadata, dtype: np.dtype) -> int | float | None:
+    """The nodata of the facts as the dtype holds it; None if there is none, or none that a pixel could have."""
+    if metadata.nodata is None:
+        return None
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        held = (
+            math.isfinite(metadata.nodata)
+            and metadata.nodata == int(metadata.nodata)
+            and limits.min <= metadata.nodata <= limits.max
+        )
+        return int(metadata.nodata) if held else None
+    with np.errstate(over="ignore"):
+        value = float(dtype.type(metadata.nodata))
+    return None if math.isinf(value) and not math.isinf(metadata.nodata) else value
+
+
+def _paths(folder: Path, kind: Format, seeds: range, channels: int) -> list[Path]:
+    if kind in ("png", "tiff", "geotiff"):
+        return [folder / f"{seed:06d}{SUFFIXES[kind]}" for seed in seeds]
+    name = f"{seeds[0]:06d}-{seeds[-1]:06d}"
+    if kind == "nifti" and channels > 1:
+        return [folder / f"{name}-channel-{channel}{SUFFIXES[kind]}" for channel in range(channels)]
+    return [folder / f"{name}{SUFFIXES[kind]}"]
+
+
+def _check_coordinates(kind: Format, images: Samples, metadata: Metadata) -> None:
+    if kind not in ("netcdf", "zarr"):
+        raise ValueError(f"Coordinates can be kept in netcdf and zarr, not in {kind}: leave them out, or ask for netcdf.")
+    lengths = tuple(len(axis.values) for axis in metadata.axes)
+    if lengths != images.shape[2:]:
+        known, pixels = "x".join(map(str, lengths)) or "no", "x".join(map(str, images.shape[2:]))
+        raise ValueError(f"The data have {known} coordinates but the samples {pixels} pixels: leave coordinates out.")
+
+
+def _description(metadata: Metadata, seeds: Sequence[int], channels: Sequence[str]) -> str:
+    numbers = f"sample of seed {seeds[0]}" if len(seeds) == 1 else f"samples of seeds {seeds[0]} to {seeds[-1]}"
+    units = [f"units: {metadata.units}"] if metadata.units else []
+    return "; ".join([numbers, *units, *([f"channels: {', '.join(channels)}"] if channels else [])])
+
+
+def _is_colour(dtype: np.dtype, channels: int, metadata: Metadata) -> bool:
+    """Whether three or four channels are red, green, blue (and alpha), so that viewers show colours."""
+    return dtype.name in ("uint8", "uint16") and (channels == 3 or (channels == 4 and metadata.alpha != ""))
+
+
+def _is_plain(dtype: np.dtype, channels: int, metadata: Metadata) -> bool:
+    """Whether these are pixels that Pillow knows, so that its TIFF files, which need no other package, can hold them."""
+    grey = channels == 1 and dtype.name in ("uint8", "uint16", "float32")
+    return grey or (dtype == np.uint8 and _is_colour(dtype, channels, metadata))
+
+
+def _picture(image: Sample) -> Image.Image:
+    return Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+
+
+def _png(path: Path, batch: _Batch, number: int) -> None:
+    with whole(path) as file:
+        _picture(batch.images[number]).save(file, "PNG")
+
+
+def _tiff(path: Path, batch: _Batch, number: int) -> None:
+    """One page with the units in its description: up to four channels pixel by pixel, more of them plane by plane."""
+    image, metadata, dtype = batch.images[number], batch.metadata, batch.dtype
+    texts = {DESCRIPTION_TAG: _description(metadata, batch.seeds[number : number + 1], metadata.channels)}
+    if batch.nodata is not None:
+        texts[NODATA_TAG] = "nan" if math.isnan(batch.nodata) else repr(batch.nodata)
+    with whole(path) as file:
+        if not _is_plain(dtype, len(image), metadata):
+            file.write(_page(image, texts, colour=_is_colour(dtype, len(image), metadata)))
+            return
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        for tag, text in texts.items():
+            tags.tagtype[tag], tags[tag] = TEXT, text.encode()
+        _picture(image).save(file, "TIFF", tiffinfo=tags)
+
+
+def _page(image: Sample, texts: Mapping[int, str], *, colour: bool) -> bytes:
+    import tifffile
+
+    count = len(image)
+    values = image if count > 4 else image[0] if count == 1 else image.transpose(1, 2, 0)
+    beyond = count - (3 if colour else 1)
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file,
+        np.ascontiguousarray(values),
+        photometric="rgb" if colour else "minisblack",
+        planarconfig=None if count == 1 else "separate" if count > 4 else "contig",
+        extrasamples=[] if beyond == 0 else ["unassalpha"] if colour else ["unspecified"] * beyond,
+        extratags=[(tag, TEXT, 0, text.encode(), True) for tag, text in texts.items()],
+        metadata=None,
+    )
+    return file.getvalue()
+
+
+def _geotiff(path: Path, batch: _Batch, number: int) -> None:
+    from rasterio.errors import NotGeoreferencedWarning
+    from rasterio.io import MemoryFile
+
+    image, metadata = batch.images[number], batch.metadata
+    count, rows, columns = image.shape
+    colour = _is_colour(batch.dtype, count, metadata)
+    layout = {"photometric": "RGB" if colour else "MINISBLACK", "interleave": "band" if count > 4 else "pixel"}
+    if count > 1:
+        layout["alpha"] = "NON-PREMULTIPLIED" if colour and count == 4 else "UNSPECIFIED"
+    with warnings.catch_warnings(), MemoryFile() as memory:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # it is nowhere on purpose
+        profile: dict[str, Any] = {"count": count, "height": rows, "width": columns, "dtype": image.dtype.name, **layout}
+        with memory.open("GTiff", nodata=batch.nodata, **profile) as raster:
+            raster.write(image)
+            if metadata.units:
+                raster.units = [metadata.units] * count
+            for band, name in enumerate(metadata.channels, 1):
+                raster.set_band_description(band, name)
+            text = _description(metadata, batch.seeds[number : number + 1], metadata.channels)
+            raster.update_tags(TIFFTAG_IMAGEDESCRIPTION=text, **batch.widened)
+        with whole(path) as file:
+            file.write(memory.read())
+
+
+def _npy(path: Path, batch: _Batch, _: int) -> None:
+    with whole(path) as file:
+        np.save(file, batch.images)
+
+
+def _nifti(path: Path, batch: _Batch, number: int) -> None:
+    """The channel of this number; voxels of 1x1x1 about nowhere."""
+    import nibabel
+
+    volume = np.ascontiguousarray(batch.images[:, number].transpose(1, 2, 0))
+    make = nibabel.Nifti1Image if max(volume.shape) <= MOST_IN_NIFTI else nibabel.Nifti2Image
+    image = make(volume, np.eye(4), dtype=volume.dtype)
+    text = _description(batch.metadata, batch.seeds, batch.metadata.channels[number : number + 1])
+    text = "; ".join([text, *(f"widened from {dtype}" for dtype in batch.widened.values())])
+    image.header["descrip"] = text.encode("ascii", "replace")[:79]  # all that the header has room for
+    with whole(path) as file, gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
+        packed.write(image.to_bytes())
+
+
+def _variables(batch: _Batch) -> dict[str, np.ndarray]:
+    """The arrays by the names of their variables: one per channel if the data had so many, else one."""
+    names = [name.strip().strip("/") for name in batch.metadata.variable.split(",")]
+    if len(names) == batch.images.shape[1] > 1:
+        return {name: batch.images[:, channel] for channel, name in enumerate(names)}
+    return {names[0] if len(names) == 1 and names[0] else "samples": batch.images}
+
+
+def _attributes(batch: _Batch, array: np.ndarray) -> dict[str, Any]:
+    units = {"units": batch.metadata.units} if batch.metadata.units else {}
+    names = {"channels": list(batch.metadata.channels)} if batch.metadata.channels and array.ndim == 4 else {}
+    return {**units, **names, **batch.widened, "description": "generated samples, not measurements"}
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _hdf5(path: Path, batch: _Batch, _: int) -> None:
+    import h5py
+
+    variables = _variables(batch)
+    with whole(path) as file, h5py.File(file, "w") as store:
+        for name, array in variables.items():
+            data = store.create_dataset(name, data=array)
+            data.attrs.update(_attributes(batch, array))
+            if batch.nodata is not None:
+                data.attrs["nodata"] = array.dtype.type(batch.nodata)
+        store.create_dataset(_free("seeds", list(variables)), data=np.array(batch.seeds, np.int64))
+
+
+def _datasets(batch: _Batch, *, named: bool) -> dict[str | None, tuple[Dataset, dict[str, Any]]]:
+    """By group (None: the root): variables with their dimensions, and how they are encoded: as they are.
+
+    With `named`, the names of the channels are the coordinate along them.
+    """
+    import xarray
+
+    metadata, nodata = batch.metadata, batch.nodata
+    found: dict[str | None, tuple[Dataset, dict[str, Any]]] = {}
+    variables = [(*name.rpartition("/")[::2], array) for name, array in _variables(batch).items()]
+    axes: list[str] = []
+    for name in ["sample", "channel", *([axis.name for axis in metadata.axes] or ["row", "column"])]:
+        axes.append(_free(name, [*axes, *(last for _, last, _ in variables)]))
+    for group, name, array in variables:
+        dataset, encoding = found.setdefault(group or None, (xarray.Dataset(), {}))
+        attributes = _attributes(batch, array) | ({} if nodata is None else {"_FillValue": array.dtype.type(nodata)})
+        encoding[name] = {"_FillValue": None} if nodata is None else {}
+        dataset[name] = (axes if array.ndim == 4 else [axes[0], *axes[2:]], array, attributes)
+        dataset.coords[axes[0]] = (axes[0], np.array(batch.seeds, np.int64), {"long_name": "seed"})
+        if named and metadata.channels and array.ndim == 4:
+            dataset.coords[axes[1]] = (axes[1], list(metadata.channels))
+        for axis, dimension in zip(metadata.axes if batch.coordinates else (), axes[2:], strict=batch.coordinates):
+            dataset.coords[dimension] = (
+                dimension,
+                np.array(axis.values, np.float64),
+                {"units": axis.units} if axis.units else {},
+            )
+            encoding[dimension] = {"_FillValue": None}
+    return found
+
+
+def _netcdf(path: Path, batch: _Batch, _: int) -> None:
+    with whole_path(path) as unfinished:
+        for number, (group, (dataset, encoding)) in enumerate(_datasets(batch, named=True).items()):
+            dataset.to_netcdf(unfinished, "a" if number else "w", group=group, engine="h5netcdf", encoding=encoding)
+
+
+def _zarr(path: Path, batch: _Batch, _: int) -> None:
+    """The names of channels stay an attribute, for the format has no settled way to store words."""
+    with whole_path(path) as unfinished, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata")  # xarray warns of stores without it
+        for number, (group, (dataset, encoding)) in enumerate(_datasets(batch, named=False).items()):
+            dataset.to_zarr(unfinished, mode="a" if number else "w", group=group, encoding=encoding, zarr_format=3)
+
+
+WRITE: dict[Format, Callable[[Path, _Batch, int], None]] = {
+    "png": _png,
+    "tiff": _tiff,
+    "geotiff": _geotiff,
+    "npy": _npy,
+    "netcdf": _netcdf,
+    "hdf5": _hdf5,
+    "zarr": _zarr,
+    "nifti": _nifti,
+}
+"""Each writes the file of this number; PNG and TIFF files have a sample each, NIfTI files a channel, others all."""

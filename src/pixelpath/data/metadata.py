@@ -1,0 +1,58 @@
+"""What is known of images besides their values: the kind of file they came from, names, units, and what means "not measured".
+
+A run keeps the facts of its data, so that its samples can be written as the data were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Format = Literal["png", "tiff", "geotiff", "npy", "netcdf", "hdf5", "zarr", "dicom", "nifti"]
+"""The kinds of files that images come from; PNG stands for all picture files."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The coordinates along the rows or the columns of all images: a name, a value per pixel, and their units."""
+
+    name: str
+    values: tuple[float, ...]
+    units: str = ""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything about the images of a source but shape, dtype and classes."""
+
+    format: Format = "npy"
+    """The kind of file that the images came from."""
+    variable: str = ""
+    """The data set or variable of a store."""
+    channels: tuple[str, ...] = ()
+    """The names of the channels, or none."""
+    units: str = ""
+    """The units of the values, like mm/h or HU, or none."""
+    nodata: float | None = None
+    """The value that means "not measured" (NaN for NaN); None if every value is a measurement."""
+    photographs: bool = False
+    """Whether these are 8-bit pictures of 1, 3 or 4 channels, whose colours may be jittered."""
+    alpha: Literal["", "straight", "premultiplied"] = ""
+    """Whether colours are multiplied by their alpha channel, the fourth; "" if there is none."""
+    axes: tuple[Axis, ...] = ()
+    """The coordinates along rows and columns, in this order, or none."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary, for a JSON file."""
+        nodata = None if self.nodata is None else "nan" if math.isnan(self.nodata) else self.nodata
+        axes = [{"name": axis.name, "values": list(axis.values), "units": axis.units} for axis in self.axes]
+        return {**self.__dict__, "channels": list(self.channels), "nodata": nodata, "axes": axes}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Metadata:
+        """The facts of `to_json`."""
+        nodata = None if values["nodata"] is None else float(values["nodata"])
+        axes = tuple(Axis(axis["name"], tuple(axis["values"]), axis["units"]) for axis in values["axes"])
+        return cls(**{**values, "channels": tuple(values["channels"]), "nodata": nodata, "axes": axes})

@@ -1,0 +1,407 @@
+"""The one place that knows value ranges: between *native* values, as stored, and the *model range*.
+
+In model range every channel has about mean 0 and deviation 0.5, the data deviation that the noise levels are made for. *Unit
+range* is [0, 1] from the lowest to the highest value that an integer dtype can hold; floats have none. *Nodata* is the native
+value that means "not measured".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Shaped
+from torch import Tensor
+
+from pixelpath.data.normalise import atoms, curves
+from pixelpath.data.normalise.atoms import Ceiling, Hurdle
+from pixelpath.data.normalise.curves import Identity, Normalisation, Transform, lowest_of
+from pixelpath.data.normalise.fitting import ChannelRange, Constants, fitted
+from pixelpath.data.normalise.propose import propose
+from pixelpath.data.sources import Source
+from pixelpath.types import Images
+
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
+WIDE = ("uint32", "int32", "float64")  # what float32 does not hold exactly
+
+
+@dataclass(frozen=True, eq=False)
+class Normaliser:
+    """model = (T(native) - mean) / (2 deviation) per channel, and back; T is the channel's transform, `dtype` the native dtype.
+
+    The mean and deviation are those of the transformed values, the gaps of hurdles and ceilings included. Normalisers are equal
+    if they do the same, whatever was `seen`. Raises ValueError unless there is one positive deviation per mean, one transform
+    for all channels or one each, a hurdle (or None) for each channel or none at all, ceilings likewise, a dtype of at most 32
+    bits or float64, and a nodata value that the dtype can hold.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    dtype: str = "uint8"
+    transforms: tuple[Transform, ...] = (Identity(),)
+    hurdles: tuple[Hurdle | None, ...] = ()
+    ceilings: tuple[Ceiling | None, ...] = ()
+    nodata: float | None = None
+    seen: tuple[ChannelRange, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        channels = len(self.mean)
+        if channels != len(self.std) or not self.mean or not all(value > 0 for value in self.std):
+            raise ValueError(f"A normaliser needs one mean and one positive deviation per channel, got {self.mean}, {self.std}.")
+        if self.dtype not in DTYPES:
+            raise ValueError(
+                f"A normaliser cannot keep {self.dtype} exactly: convert the images to at most 16 bits or to float32."
+            )
+        ends = len(self.hurdles), len(self.ceilings)
+        if len(self.transforms) not in (1, channels) or not {0, channels} >= set(ends):
+            raise ValueError(
+                f"A normaliser of {channels} channels needs one transform for all or one each, and a hurdle and a ceiling (or "
+                f"none) for each, got {len(self.transforms)} transforms, {ends[0]} hurdles and {ends[1]} ceilings."
+            )
+        if all(each == self.transforms[0] for each in self.transforms):
+            object.__setattr__(self, "transforms", self.transforms[:1])
+        if all(hurdle is None for hurdle in self.hurdles):
+            object.__setattr__(self, "hurdles", ())
+        if all(ceiling is None for ceiling in self.ceilings):
+            object.__setattr__(self, "ceilings", ())
+        object.__setattr__(self, "nodata", _held(self.nodata, self.dtype))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Normaliser) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    @property
+    def affine(self) -> bool:
+        """Whether the mean and deviation are all there is to know: no transform, hurdle or ceiling."""
+        return self.straight and not self.hurdles and not self.ceilings
+
+    @property
+    def straight(self) -> bool:
+        """Whether there is no transform, though there may be hurdles and ceilings."""
+        return self.transforms == (Identity(),)
+
+    @property
+    def has_unit_range(self) -> bool:
+        """Whether there is a unit range: of integer dtypes without transform."""
+        return self._integer and self.straight
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is worked out in float64, and so on the CPU where a device has none."""
+        return self.dtype in WIDE or not self.affine
+
+    @property
+    def lowest(self) -> int | None:
+        """The lowest value that the native dtype can hold; None for floats."""
+        return int(np.iinfo(self.dtype).min) if self._integer else None
+
+    @property
+    def highest(self) -> int | None:
+        """The highest value that the native dtype can hold; None for floats."""
+        return int(np.iinfo(self.dtype).max) if self._integer else None
+
+    @property
+    def shown(self) -> list[tuple[float, float]] | None:
+        """Per channel the values to show images between, as measured on the data (0.5 % and 99.5 %); None if none were."""
+        return [(each.low, each.high) for each in self.seen] or None
+
+    def valid(self, native: Shaped[Tensor, "batch channel row column"]) -> Bool[Tensor, "batch channel row column"] | None:
+        """Where native images were measured; None if nothing means that they were not."""
+        if self.nodata is None:
+            return None
+        values = native if native.is_floating_point() else native.to(torch.int64)
+        return ~values.isnan() if math.isnan(self.nodata) else values != self.nodata
+
+    def encode(self, native: Shaped[Tensor, "batch channel row column"]) -> Images:
+        """Native images to float32 model range, 0 (the channel's mean) where nothing was measured.
+
+        A value between an atom and the next value is taken for the latter. Raises ValueError if the number of channels is
+        another, or for values beyond an atom or outside the domain of a transform.
+        """
+        self._check(native)
+        measured = self.valid(native)
+        if not self.wide:
+            mean, std = _columns(torch.float32, native.device, self.mean, self.std)
+            images = (native.to(torch.float32) - mean).div_(2 * std)
+        else:
+            values = _home(native).to(torch.float64)
+            if measured is not None:
+                values = torch.where(measured.to(values.device), values, _columns(values.dtype, values.device, self._fill())[0])
+            self._check_domain(values)
+            images = self._forward(values).to(torch.float32).to(native.device)
+        return images if measured is None else torch.where(measured, images, torch.zeros((), device=images.device))
+
+    def decode(self, images: Images) -> Shaped[Tensor, "batch channel row column"]:
+        """Model range to the native dtype: integers are rounded and held inside the dtype's own limits, floats left as they are.
+
+        decode(encode(x)) is x for measured integers of the range that was fitted; for floats its error is below 1e-6 of the
+        larger of |x|, |mean| and deviation (behind a transform, of its scale). Nothing becomes nodata: a value that would takes
+        the next one nearer to 0. Where the device has no float64 and it is needed, the result lies on the CPU.
+        """
+        self._check(images)
+        native = self._restore(images)
+        if self._integer:
+            native = native.round_().clamp_(self.lowest, self.highest)
+        elif not self.affine:  # an exponential may leave them
+            largest = float(np.finfo(self.dtype).max)
+            native = native.clamp(-largest, largest)
+        if self._integer and self.nodata is not None:
+            native = torch.where(native == self.nodata, _cond_images(self.nodata, self.dtype), native)
+        native = native.to(_torch_dtype(self.dtype))
+        if self._integer or self.nodata is None or math.isnan(self.nodata):
+            return native
+        return torch.where(native == self.nodata, _cond_images(self.nodata, self.dtype), native)
+
+    def unit(self, images: Images) -> Images:
+        """Model range to unit range; ValueError for float data and behind a transform, where there is none."""
+        lowest, highest = self._range()
+        return (self._restore(images) - lowest).div_(highest - lowest).to(images.dtype)
+
+    def from_unit(self, images: Images) -> Images:
+        """Unit range to model range; ValueError for float data and behind a transform, where there is none."""
+        lowest, highest = self._range()
+        if not self.affine:
+            return self._forward(_home(images).to(torch.float64) * (highest - lowest) + lowest).to(images)
+        mean, std = _columns(images.dtype, images.device, self.mean, self.std)
+        return (images * (highest - lowest) + (lowest - mean)).div_(2 * std).to(images.dtype)
+
+    def limits(self) -> tuple[Float[Tensor, "channel"], Float[Tensor, "channel"]] | None:
+        """The (lowest, highest) values of each channel in model range that the native dtype can hold; None for floats.
+
+        They lie inside the domain of the channel's transform, and not beyond its atoms.
+        """
+        if self.lowest is None or self.highest is None:
+            return None
+        bottom = [max(self.lowest, inside) for inside in self._floors()]
+        top = [min(self.highest, inside) for inside in self._tops()]
+        ends = torch.tensor([bottom, top], dtype=torch.float64)
+        lowest, highest = self._forward(ends[:, :, None, None])[:, :, 0, 0].float()
+        return lowest, highest
+
+    @classmethod
+    def fit(
+        cls,
+        source: Source,
+        workers: int | None = 0,
+        how: Normalisation = Normalisation(),  # noqa: B008 (frozen)
+        nodata: float | None = None,
+    ) -> Normaliser:
+        """Everything measured on the images, in float64 and constant memory: in one pass over them, or in two.
+
+        Two are needed where constants are to be chosen on the data (see `Normalisation`) of more than 16 bits: the first pass
+        then chooses them on 65536 values per channel besides 0. A channel of one constant value takes deviation 1, and of
+        integers no channel takes less than one step at its mean, so that nothing is divided by zero or blown up. Raises
+        ValueError for an empty source, for an image with NaN or infinity, naming it, for a channel without a measured value,
+        for values outside the domain of a logarithm, and for integers that would not come back exactly.
+        """
+        nodata = _held(nodata, source.dtype.name)
+        if how.kind == "auto":
+            how = propose(source, workers, nodata).how
+        constants = fitted(source, workers, how, nodata)
+        mean, std, through, hurdles, ceilings, seen = (tuple(row) for row in zip(*map(_row, constants), strict=True))
+        normaliser = cls(mean, std, source.dtype.name, through, hurdles, ceilings, nodata, seen)
+        if normaliser._integer:
+            normaliser._check_exact(constants)
+        return normaliser
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary, for a JSON file, of all that is not as usual; floats survive it exactly."""
+        found: dict[str, Any] = {"mean": list(self.mean), "std": list(self.std), "dtype": self.dtype}
+        if not self.affine:
+            found["transforms"] = [curves.to_json(each) for each in self.transforms]
+        if self.hurdles:
+            found["hurdles"] = [hurdle and asdict(hurdle) for hurdle in self.hurdles]
+        if self.ceilings:
+            found["ceilings"] = [ceiling and asdict(ceiling) for ceiling in self.ceilings]
+        if self.nodata is not None:
+            found["nodata"] = "nan" if math.isnan(self.nodata) else self.nodata
+        if self.seen:
+            found["seen"] = [asdict(each) for each in self.seen]
+        return found
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Normaliser:
+        """The normaliser of `to_json`; ValueError for missing or unknown keys."""
+        needed, known = {"mean", "std", "dtype"}, set(cls.__dataclass_fields__)
+        if not needed <= set(values) <= known:
+            raise ValueError(f"A normaliser is made of mean, deviation and dtype, got {', '.join(sorted(values)) or 'nothing'}.")
+        return cls(
+            tuple(map(float, values["mean"])),
+            tuple(map(float, values["std"])),
+            str(values["dtype"]),
+            tuple(curves.from_json(each) for each in values.get("transforms", [])) or (Identity(),),
+            tuple(None if each is None else Hurdle(**each) for each in values.get("hurdles", [])),
+            tuple(None if each is None else Ceiling(**each) for each in values.get("ceilings", [])),
+            None if values.get("nodata") is None else float(values["nodata"]),
+            tuple(ChannelRange(**each) for each in values.get("seen", [])),
+        )
+
+    @property
+    def _integer(self) -> bool:
+        return np.dtype(self.dtype).kind in "iu"
+
+    def _values(self) -> tuple[Any, ...]:
+        nodata = "nan" if self.nodata is not None and math.isnan(self.nodata) else self.nodata  # which is not equal to itself
+        return self.mean, self.std, self.dtype, self.transforms, self.hurdles, self.ceilings, nodata
+
+    def _check(self, images: Tensor) -> None:
+        if images.shape[1] != len(self.mean):
+            raise ValueError(f"This normaliser knows {len(self.mean)} channels but the images have {images.shape[1]}.")
+
+    def _range(self) -> tuple[int, int]:
+        if self.lowest is None or self.highest is None:
+            raise ValueError(
+                f"Images of dtype {self.dtype} have no unit range: only integer dtypes have a lowest and highest value."
+            )
+        if not self.straight:
+            raise ValueError("Images that were normalised by a curve have no unit range: only affine ones have.")
+        return self.lowest, self.highest
+
+    def _each(self) -> tuple[Transform, ...]:
+        return curves.spread(self.transforms, len(self.mean))
+
+    def _floors(self) -> tuple[float, ...]:
+        """The lowest values (of integers) that each channel's transform and hurdle take."""
+        hurdles = self.hurdles or (None,) * len(self.mean)
+        domains = (math.floor(bound) + 1 if math.isfinite(bound) else bound for bound in map(lowest_of, self._each()))
+        return tuple(domain if hurdle is None else hurdle.value for domain, hurdle in zip(domains, hurdles, strict=True))
+
+    def _tops(self) -> tuple[float, ...]:
+        """The highest values that each channel's ceiling takes."""
+        return tuple(math.inf if end is None else end.value for end in self.ceilings or (None,) * len(self.mean))
+
+    def _fill(self) -> tuple[float, ...]:
+        """A value of each channel that all its functions take, to stand where nothing was measured."""
+        return tuple(0.0 if hurdle is None else hurdle.value for hurdle in self.hurdles or (None,) * len(self.mean))
+
+    def _check_domain(self, values: Float64[Tensor, "batch channel row column"]) -> None:
+        for channel, (transform, top) in enumerate(zip(self._each(), self._tops(), strict=True)):
+            hurdle = self.hurdles[channel] if self.hurdles else None
+            bound = lowest_of(transform)
+            if not values.numel() or (hurdle is None and math.isinf(bound) and math.isinf(top)):
+                continue
+            found, most = (float(end) for end in values[:, channel].aminmax())
+            if found <= bound or (hurdle is not None and found < hurdle.value):
+                least = f"at least {hurdle.value:g}" if hurdle is not None else f"above {bound:g}"
+            elif most > top:
+                found, least = most, f"at most {top:g}"
+            else:
+                continue
+            raise ValueError(
+                f"An image holds {found:g} in channel {channel} (the first is 0), where all training images are {least}: "
+                f"leave it out, or train with another --data.normaliser.kind, like asinh."
+            )
+
+    def _forward(self, values: Float64[Tensor, "batch channel row column"]) -> Float64[Tensor, "batch channel row column"]:
+        mean, std = _columns(values.dtype, values.device, self.mean, self.std)
+        if not self.hurdles and not self.ceilings:
+            return (self._through(values) - mean) / (2 * std)
+        atom, above, gap, _ = self._ends(values.device, -1)
+        top, below, rise, _ = self._ends(values.device, 1)
+        images = (self._through(values.clamp(above, below)) - mean) / (2 * std)
+        return images - gap * (values <= atom) + rise * (values >= top)
+
+    def _restore(self, images: Images) -> Tensor:
+        """Model range to native values, not rounded, in the width that they are worked out in."""
+        images = _home(images).to(torch.float64) if self.wide else images.to(torch.float32)
+        mean, std = _columns(images.dtype, images.device, self.mean, self.std)
+        native = images * (2 * std) + mean
+        if self.affine:
+            return native
+        native = self._through(native, back=True)
+        if not self.hurdles and not self.ceilings:
+            return native
+        atom, above, _, low = self._ends(images.device, -1)
+        top, below, _, high = self._ends(images.device, 1)
+        return torch.where(images < low, atom, torch.where(images > high, top, native.clamp(above, below)))
+
+    def _through(self, values: Tensor, back: bool = False) -> Tensor:
+        functions = [each.inverse if back else each for each in self.transforms]
+        if len(functions) == 1:
+            return functions[0](values)
+        return torch.stack([function(channel) for function, channel in zip(functions, values.unbind(1), strict=True)], 1)
+
+    def _ends(self, device: torch.device, side: int) -> tuple[Tensor, ...]:
+        """`atoms.places` of this side as columns."""
+        ends = (self.hurdles if side < 0 else self.ceilings) or (None,) * len(self.mean)
+        rows = atoms.places(ends, self._each(), self.mean, self.std, side)
+        return _columns(torch.float64, device, *zip(*rows, strict=True))
+
+    def _check_exact(self, constants: tuple[Constants, ...]) -> None:
+        """ValueError if the extremes of some channel, its knots or their neighbours do not come back."""
+        for channel, found in enumerate(constants):
+            knots = found.transform.values if isinstance(found.transform, curves.Quantile) else ()
+            points = {step + round(value) for value in (found.range.lowest, found.range.highest, *knots) for step in (-1, 0, 1)}
+            least = max(found.range.lowest, self._floors()[channel])
+            inside = sorted(value for value in points if least <= value <= (self.highest or 0) and value != self.nodata)
+            if found.hurdle is not None:
+                inside = [value for value in inside if value == found.hurdle.value or value >= found.hurdle.above]
+            if found.ceiling is not None:
+                inside = [value for value in inside if value == found.ceiling.value or value <= found.ceiling.below]
+            values = torch.tensor(inside, dtype=torch.float64)
+            again = self.decode(self._forward(values.expand(1, len(self.mean), 1, -1)).float())[0, channel, 0].double()
+            if not torch.equal(again, values):
+                lost = float(values[again != values][0])
+                raise ValueError(
+                    f"Channel {channel} (the first is 0) spans {found.range.lowest:.0f} to {found.range.highest:.0f}, so many "
+                    f"values that float32 model range cannot tell them apart ({lost:.0f} would not come back): choose another "
+                    f"--data.normaliser.kind, or convert the images to float32."
+                )
+
+
+def _row(found: Constants) -> tuple[float, float, Transform, Hurdle | None, Ceiling | None, ChannelRange]:
+    return found.mean, found.std, found.transform, found.hurdle, found.ceiling, found.range
+
+
+def _held(nodata: float | None, dtype: str) -> float | None:
+    """Nodata as the dtype holds it; ValueError if it cannot."""
+    if nodata is None:
+        return None
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        with np.errstate(over="ignore"):
+            held = float(kind.type(nodata))
+        possible = not math.isinf(held)
+    else:
+        held = float(nodata)
+        possible = held.is_integer() and np.iinfo(dtype).min <= held <= np.iinfo(dtype).max
+    if not possible:
+        raise ValueError(
+            f"No {dtype} value is {nodata}, so it cannot mean that a pixel was not measured: give another --data.nodata, or none."
+        )
+    return held
+
+
+def _cond_images(nodata: float, dtype: str) -> float:
+    """The dtype's value next to nodata, nearer to 0 (above it for 0)."""
+    if np.dtype(dtype).kind in "iu":
+        return nodata - math.copysign(1, nodata) if nodata else 1.0
+    kind = np.dtype(dtype).type
+    return float(np.nextafter(kind(nodata), kind(0 if nodata else 1)))
+
+
+def _home(images: Tensor) -> Tensor:
+    """The images where there is float64: on the CPU instead of a device without it."""
+    return images.cpu() if images.device.type == "mps" else images
+
+
+@lru_cache(maxsize=64)
+def _columns(dtype: torch.dtype, device: torch.device, *rows: tuple[float, ...]) -> tuple[Tensor, ...]:
+    return tuple(torch.tensor(row, dtype=dtype, device=device).reshape(1, -1, 1, 1) for row in rows)
+
+
+def _torch_dtype(name: str) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, name)).dtype
+
+
+IMAGENET = Normaliser((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255))
+"""The constants of the published ImageNet models: (rgb / 255 - mean) / (2 deviation) of 8-bit RGB (Lei et al. 2025, arXiv
+2510.12586).
+"""

@@ -1,0 +1,126 @@
+"""Which normalisation data ask for, and why, by some of their images.
+
+The *tail index* says how heavy a tail is: P(|x - median| > t) falls like t^-index, so a variance exists only above 2, a kurtosis
+above 4.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from pixelpath.data.normalise.curves import Normalisation
+from pixelpath.data.normalise.fitting import MANY
+from pixelpath.data.normalise.statistics import Seen, measure
+from pixelpath.data.sources import Source, evenly, subset
+
+IMAGES = 256  # are looked at, at most
+VALUES = 2**26  # in all of them, at most
+TAIL = 0.01  # share of the values that the tail index is estimated from
+LEAST = 50  # values in a tail to judge by
+HEAVY = 4.0  # a tail index below it means that not even the kurtosis exists
+SKEWED = 2.0  # the skewness of an exponential law
+HOUNSFIELD = (-1000.0, 1000.0)  # air to dense bone
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A normalisation, and one sentence for every observation and decision that led to it."""
+
+    how: Normalisation
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The shape of a channel's law: is it negative anywhere, share of the lowest value, skewness, and tail index."""
+
+    negative: bool
+    least: float
+    skewness: float
+    index: float
+
+    @property
+    def heavy(self) -> bool:
+        """Whether a tail is heavier than a normaliser without transform can hold."""
+        return self.index < HEAVY
+
+
+def propose(source: Source, workers: int | None = 0, nodata: float | None = None) -> Proposal:
+    """The normalisation for these data, judged on at most 256 images spread evenly; `nodata` is that of the data's facts if None.
+
+    Photographs and 8-bit data: affine. HU: a window from air to bone. A heavy tail (index below 4) or a skewness beyond 2 in any
+    channel: asinh where anything is negative, else (if to the right) log1p, with a hurdle where a twentieth of a channel has its
+    lowest value. All others: affine. Raises as `measure`.
+    """
+    nodata = source.metadata.nodata if nodata is None else nodata
+    if source.metadata.photographs or source.dtype.itemsize == 1:
+        what = (
+            "photographs"
+            if source.metadata.photographs
+            else f"{source.dtype.name}, whose 256 values leave no room for long tails"
+        )
+        return Proposal(Normalisation(), (f"The images are {what}, so values are only centred and scaled (affine).",))
+    if source.metadata.units.strip().upper() == "HU":
+        why = f"The units are HU, so a window from {HOUNSFIELD[0]:g} to {HOUNSFIELD[1]:g} stays straight (window)."
+        return Proposal(Normalisation("window", window=HOUNSFIELD), (why,))
+    most = max(1, min(IMAGES, VALUES // math.prod(source.shape)))
+    shapes = [_shape(seen) for seen in measure(subset(source, evenly(len(source), most)), workers, nodata)]
+    why = [_sentence(channel, shape) for channel, shape in enumerate(shapes)]
+    how, reason = _decide(shapes)
+    return Proposal(how, (*why, reason))
+
+
+def _decide(shapes: list[Shape]) -> tuple[Normalisation, str]:
+    negative = any(shape.negative for shape in shapes)
+    usable = [shape for shape in shapes if negative or shape.skewness > 0]  # log1p would only lengthen a tail to the left
+    heavy, skewed = any(shape.heavy for shape in usable), any(abs(shape.skewness) > SKEWED for shape in usable)
+    if not heavy and not skewed:
+        return Normalisation(), "None of this asks for a curve, so values are only centred and scaled (affine)."
+    cause = "Tails are heavy" if heavy else "Values are skewed"
+    if negative:
+        return Normalisation("asinh"), f"{cause} and some values negative, so values go through asinh(x / scale) (asinh)."
+    if not any(shape.least >= MANY for shape in shapes):
+        how = Normalisation("log1p", hurdle=False)
+        return how, f"{cause} and nothing is negative, so values go through ln(1 + x / scale) (log1p)."
+    sentence = "many values are exactly the lowest: values go through ln(1 + x / scale), those kept apart by a gap"
+    return Normalisation("log1p"), f"{cause}, nothing is negative, and {sentence} (log1p with a hurdle)."
+
+
+def _sentence(channel: int, shape: Shape) -> str:
+    sign = "some values are negative" if shape.negative else "no value is negative"
+    tail = "no tail to speak of" if math.isinf(shape.index) else f"tail index {shape.index:.1f}"
+    return f"Channel {channel}: {sign}, {shape.least:.0%} are exactly the lowest, skewness {shape.skewness:.1f}, {tail}."
+
+
+def _shape(seen: Seen) -> Shape:
+    values, weights = seen.values, seen.weights / seen.weights.sum()
+    mean = float((values * weights).sum())
+    std = math.sqrt(float(((values - mean) ** 2 * weights).sum()))
+    skewness = float((((values - mean) / std) ** 3 * weights).sum()) if std > 0 else 0.0
+    return Shape(seen.lowest < 0, seen.least / seen.count, skewness, _tail_index(seen))
+
+
+def _tail_index(seen: Seen) -> float:
+    """The tail index 1 / xi of |x - median| by the greatest hundredth of the values; infinity where there are too few of them.
+
+    xi = 2 - a0 / (a0 - 2 a1), a0 being the mean of the excesses y over the greatest value that is left, and a1 that of y (1 - F),
+    for excesses of a generalised Pareto law (Hosking and Wallis 1987, Technometrics 29). Unlike Hill's, it does not depend on
+    where 0 lies.
+    """
+    far = np.abs(seen.values - seen.quantiles(np.array([0.5])))
+    order = np.argsort(-far, kind="stable")
+    far, weights = far[order], seen.weights[order]
+    reached = weights.cumsum()
+    count = int((reached <= TAIL * reached[-1]).sum())
+    if count == 0 or count == len(far) or reached[count - 1] < LEAST:
+        return math.inf
+    excess, share = far[:count] - far[count], weights[:count] / reached[count - 1]
+    beyond = (reached[:count] - weights[:count] / 2) / reached[count - 1]
+    mean, least = float((excess * share).sum()), float((excess * share * beyond).sum())
+    if mean <= 2 * least:
+        return math.inf
+    inverse = 2 - mean / (mean - 2 * least)
+    return 1 / inverse if inverse > 0 else math.inf

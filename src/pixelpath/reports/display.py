@@ -1,0 +1,357 @@
+"""How images look on a screen: which of their channels are shown, between which values, and in which colours.
+
+*Native* images are [image, channel, row, column] in the dtype the data were stored in. The *display range* (lowest, highest) of
+native values is what a picture shows as the first and the last of its colours; values outside are shown as these. *Photographs*
+are what is made to be looked at: 8-bit images of 1, 3 or 4 channels without units; all else is *measured*. A *colour bar* says
+which value a colour stands for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from pixelpath.data.alpha import unpremultiply
+from pixelpath.data.formats.writers import nodata_in
+from pixelpath.data.metadata import Metadata
+
+Native = Shaped[Tensor, "image channel row column"] | Shaped[np.ndarray, "image channel row column"]
+Pictures = UInt8[np.ndarray, "image row column colour"]
+Colours = Literal["auto", "grey", "sequential", "diverging"]
+
+WIDEST, HIGHEST, LARGEST_SCALE = 1000, 2000, 32  # of a grid of enlarged images: pixels, pixels, pixels per pixel
+GAP, GAP_GREY = 2, 128
+TILE, LIGHT, DARK = 8, 255, 204  # the checkerboard behind transparent pixels
+PERCENTILES = (0.5, 99.5)
+MISSING = 150  # the grey of what was not measured
+EARNEST = 0.2  # data have two signs in earnest if the nearer end of the range is so far from 0, as a share of the other
+MAPS = {"sequential": "viridis", "diverging": "RdBu_r"}  # perceptually uniform; white at 0
+RADIOLOGY = ("dicom", "nifti")  # read in grey the world over
+BAR, POINT, TICK, LETTERS, MARGIN, NARROWEST = 14, 7, 4, 14, 8, 280  # pixels, of a colour bar below a grid
+EDGE = "#9ca3af"
+
+
+@dataclass(frozen=True)
+class Display:
+    """How previews and grids show images."""
+
+    channels: tuple[int, ...] = ()
+    """Which channel to show, or which three as red, green and blue; by rule if not given: red, green and blue by their names,
+    else all of three, else the first.
+    """
+    percentiles: tuple[float, float] = PERCENTILES
+    """The display range of measured values, as percentiles: of the training data where they are 0.5 and 99.5, else of the images
+    shown.
+    """
+    range: tuple[float, float] | None = None
+    """The display range itself, in native values."""
+    colours: Colours = "auto"
+    """Colours of one channel: grey, sequential, or diverging from 0; auto: diverging if the display range lies on both sides of 0
+    in earnest, the nearer end a fifth as far from it as the other, else sequential; photographs, DICOM and NIfTI in grey.
+    """
+
+    def __post_init__(self) -> None:
+        first, last = self.percentiles
+        if len(self.channels) not in (0, 1, 3) or any(channel < 0 for channel in self.channels):
+            raise ValueError(
+                f"One channel can be shown, or three as colours, got {self.channels}: choose one or three, from 0 on."
+            )
+        if not 0 <= first < last <= 100:
+            raise ValueError(f"Display percentiles rise from at least 0 to at most 100, got {first:g} and {last:g}.")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(f"A display range needs a lowest value below its highest, got {self.range[0]} and {self.range[1]}.")
+        if len(self.channels) == 3 and self.colours != "auto":
+            raise ValueError(f"Three channels make colours of their own: leave out {self.colours}, or choose one channel.")
+
+
+BY_RULE = Display()
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What the colours of pictures mean: evenly spaced from `lowest` to `highest`, and whether there are values beyond these."""
+
+    colours: UInt8[np.ndarray, "256 3"]
+    lowest: float
+    highest: float
+    title: str
+    beyond: tuple[bool, bool] = (False, False)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Pictures of 1 (grey), 3 (RGB) or 4 (RGBA) colours, and what colours mean that stand for values."""
+
+    pictures: Pictures
+    bar: Bar | None = None
+
+
+def grid(
+    images: Native,
+    columns: int,
+    lowest: int | float | None = None,
+    highest: int | float | None = None,
+    *,
+    metadata: Metadata | None = None,
+    display: Display = BY_RULE,
+    seen: Sequence[tuple[float, float]] | None = None,
+) -> Image.Image:
+    """Native images in rows of `columns`, small ones enlarged by a whole number until the grid is 600 to 1000 pixels wide.
+
+    With `facts` (or a display other than by rule) as `show` has them, above a colour bar if colours stand for values. Without,
+    one channel is grey, three are RGB, four are RGBA over a checkerboard; of any other number only the first channel is shown, as
+    grey; floats between the 0.5th and 99.5th percentile of their finite values, and integers between the limits of their dtype,
+    unless a display range is given. Raises ValueError for no images, fewer than one column, or a range that is empty.
+    """
+    if len(images) == 0 or columns < 1:
+        raise ValueError(f"A grid needs at least one image and one column, got {len(images)} images and {columns} columns.")
+    values = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
+    if metadata is None and display == BY_RULE and seen is None:
+        shown = Shown(_plain(values, lowest, highest))
+    else:
+        shown = show(values, metadata or Metadata(), _narrowed(display, lowest, highest), seen)
+    canvas = _laid_out(shown.pictures, columns)
+    return canvas if shown.bar is None else _above_bar(canvas, shown.bar)
+
+
+def show(
+    values: Shaped[np.ndarray, "image channel row column"],
+    metadata: Metadata,
+    display: Display = BY_RULE,
+    seen: Sequence[tuple[float, float]] | None = None,
+) -> Shown:
+    """Native images as pictures.
+
+    Photographs are shown as they are: 4 channels as RGBA, between the limits of the dtype. Of measured images one channel is
+    shown in colours that stand for values, or three are put together, each between values of its own. The display range is that
+    of `display`, else `seen`, the (lowest, highest) of each channel of the training data, else percentiles of these images; it is
+    widened to be even about 0 for diverging colours. What was not measured is grey. Raises ValueError for channels that there are
+    not.
+    """
+    photographs = _are_photographs(values, metadata)
+    if photographs and not display.channels and display.colours == "auto":
+        whole = unpremultiply(values) if metadata.alpha == "premultiplied" and values.shape[1] == 4 else values
+        return Shown(_plain(whole, *(display.range or (None, None))))
+    chosen = _chosen(values.shape[1], metadata, display)
+    measured = _measured(values[:, chosen], metadata)
+    ranges = [
+        _range_of(values[:, channel], measured[:, place], display, _seen(seen, channel, values.shape[1]))
+        for place, channel in enumerate(chosen)
+    ]
+    if len(chosen) == 3:
+        pictures = np.stack([_bytes(values[:, channel], *ends) for channel, ends in zip(chosen, ranges, strict=True)], axis=-1)
+        pictures[~measured.all(axis=1)] = MISSING
+        return Shown(pictures)
+    colours = _colours(display, metadata, ranges[0], photographs)
+    lowest, highest = ranges[0]
+    if colours == "diverging":
+        highest = max(abs(lowest), abs(highest))
+        lowest = -highest
+    table = _table(colours)
+    pictures = table[_bytes(values[:, chosen[0]], lowest, highest)]
+    pictures[~measured[:, 0]] = MISSING
+    known = values[:, chosen[0]][measured[:, 0]].astype(np.float64)
+    beyond = bool((known < lowest).any()), bool((known > highest).any())
+    title = _title(chosen[0], values.shape[1], metadata, bool(measured.all()))
+    return Shown(pictures, Bar(table, lowest, highest, title, beyond))
+
+
+def _narrowed(display: Display, lowest: float | None, highest: float | None) -> Display:
+    if lowest is None and highest is None:
+        return display
+    if lowest is None or highest is None:
+        raise ValueError("A display range needs both its ends: give the lowest and the highest value.")
+    return Display(display.channels, display.percentiles, (lowest, highest), display.colours)
+
+
+def _are_photographs(values: Shaped[np.ndarray, "image channel row column"], metadata: Metadata) -> bool:
+    """Whether the facts say so, or 8-bit images of 1, 3 or (with alpha) 4 channels have neither units nor nodata."""
+    colours = values.shape[1] in (1, 3) or (values.shape[1] == 4 and metadata.alpha != "")
+    return metadata.photographs or (values.dtype == np.uint8 and colours and metadata.nodata is None and not metadata.units)
+
+
+def _chosen(count: int, metadata: Metadata, display: Display) -> list[int]:
+    """The channels that are shown: one, or three."""
+    if display.channels:
+        if max(display.channels) >= count:
+            missing = f"There is no channel {max(display.channels)} to show among {count}"
+            raise ValueError(f"{missing}: choose from 0 to {count - 1} for --display.channels.")
+        return list(display.channels)
+    if display.colours != "auto":
+        return [0]
+    names = [name.lower() for name in metadata.channels]
+    for wanted in (("red", "green", "blue"), ("r", "g", "b")):
+        if all(name in names for name in wanted):
+            return [names.index(name) for name in wanted]
+    return [0, 1, 2] if count == 3 else [0]
+
+
+def _measured(
+    values: Shaped[np.ndarray, "image chosen row column"], metadata: Metadata
+) -> Shaped[np.ndarray, "image chosen row column"]:
+    """Whether a value is a measurement: neither NaN nor nodata."""
+    nodata = nodata_in(metadata, values.dtype)
+    found = ~np.isnan(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
+    return found if nodata is None else found & (values != values.dtype.type(nodata))
+
+
+def _seen(seen: Sequence[tuple[float, float]] | None, channel: int, count: int) -> tuple[float, float] | None:
+    if seen is None:
+        return None
+    if len(seen) != count:
+        raise ValueError(f"A display range was given for {len(seen)} channels, but the images have {count}: give one for each.")
+    return seen[channel]
+
+
+def _range_of(
+    values: Shaped[np.ndarray, "image row column"],
+    measured: Shaped[np.ndarray, "image row column"],
+    display: Display,
+    seen: tuple[float, float] | None,
+) -> tuple[float, float]:
+    if display.range is not None:
+        return display.range
+    if seen is not None and display.percentiles == PERCENTILES:
+        return seen if seen[0] < seen[1] else (seen[0], seen[0] + 1.0)
+    return _between(values[measured], display.percentiles)
+
+
+def _between(values: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
+    """The percentiles of the finite values; never one and the same."""
+    finite = values[np.isfinite(values)].astype(np.float64)
+    if finite.size == 0:
+        return 0.0, 1.0
+    lowest, highest = np.percentile(finite, percentiles).tolist()
+    return lowest, highest if highest > lowest else lowest + 1.0
+
+
+def _colours(display: Display, metadata: Metadata, ends: tuple[float, float], photographs: bool) -> str:
+    if display.colours != "auto":
+        return display.colours
+    if photographs or metadata.format in RADIOLOGY:
+        return "grey"
+    lowest, highest = ends
+    both = lowest < 0 < highest and min(-lowest, highest) >= EARNEST * max(-lowest, highest)
+    return "diverging" if both else "sequential"
+
+
+def _table(colours: str) -> UInt8[np.ndarray, "256 3"]:
+    steps = np.arange(256)
+    if colours == "grey":
+        return np.repeat(steps[:, None], 3, axis=1).astype(np.uint8)
+    import matplotlib
+
+    return np.floor(matplotlib.colormaps[MAPS[colours]](steps)[:, :3] * 255 + 0.5).astype(np.uint8)
+
+
+def _title(channel: int, count: int, metadata: Metadata, complete: bool) -> str:
+    named = channel < len(metadata.channels)
+    name = metadata.channels[channel] if named else f"channel {channel} of {count}" if count > 1 else metadata.variable
+    words = f"{name} ({metadata.units})" if name and metadata.units else name or metadata.units
+    return words if complete else f"{words}; grey: not measured".removeprefix("; ")
+
+
+def _bytes(values: np.ndarray, lowest: float, highest: float) -> np.ndarray:
+    """0 at the lowest value to 255 at the highest, rounded; NaN is 0."""
+    shown = (values.astype(np.float64) - lowest) / (highest - lowest)
+    shown = np.nan_to_num(shown, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
+    return np.floor(shown * 255 + 0.5).astype(np.uint8)
+
+
+def _plain(values: np.ndarray, lowest: int | float | None, highest: int | float | None) -> Pictures:
+    """What nothing is known of, and photographs."""
+    values = values if values.shape[1] in (1, 3, 4) else values[:, :1]
+    first, last = _range(values)
+    lowest, highest = first if lowest is None else lowest, last if highest is None else highest
+    if not lowest < highest:
+        raise ValueError(f"A display range needs a lowest value below its highest, got {lowest} and {highest}.")
+    return _bytes(values, lowest, highest).transpose(0, 2, 3, 1)
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """The display range where none is given."""
+    if values.dtype == np.bool_:
+        return 0.0, 1.0
+    if values.dtype.kind in "iu":
+        return float(np.iinfo(values.dtype).min), float(np.iinfo(values.dtype).max)
+    return _between(values, PERCENTILES)
+
+
+def _laid_out(pictures: Pictures, columns: int) -> Image.Image:
+    """Pictures in rows, enlarged, with grey between them."""
+    count, height, width, _ = pictures.shape
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    room = min((WIDEST - GAP * (columns - 1)) // (columns * width), HIGHEST // (rows * height))
+    scale = max(1, min(room, LARGEST_SCALE))
+    tiles = _opaque(pictures.repeat(scale, axis=1).repeat(scale, axis=2))
+    height, width = tiles.shape[1] + GAP, tiles.shape[2] + GAP
+    canvas = np.full((rows * height - GAP, columns * width - GAP, tiles.shape[3]), GAP_GREY, np.uint8)
+    for place, tile in enumerate(tiles):
+        row, column = divmod(place, columns)
+        canvas[row * height :, column * width :][: tile.shape[0], : tile.shape[1]] = tile
+    return Image.fromarray(canvas.squeeze(2) if canvas.shape[2] == 1 else canvas)
+
+
+def _opaque(tiles: Pictures) -> UInt8[np.ndarray, "image row column opaque"]:
+    """RGBA over a checkerboard; other images as they are."""
+    if tiles.shape[3] != 4:
+        return tiles
+    rows, columns = np.indices(tiles.shape[1:3]) // TILE
+    board = np.where((rows + columns) % 2, DARK, LIGHT)[..., None]
+    alpha = tiles[..., 3:] / 255
+    return np.floor(tiles[..., :3] * alpha + board * (1 - alpha) + 0.5).astype(np.uint8)
+
+
+def _above_bar(picture: Image.Image, bar: Bar) -> Image.Image:
+    """The picture with a colour bar below it, as wide, its ticks and title on white; pointed where there are values beyond."""
+    from matplotlib.font_manager import findfont
+
+    font = ImageFont.truetype(findfont("DejaVu Sans"), LETTERS)
+    ends = max(font.getlength(f"{end:.5g}") for end in (bar.lowest, bar.highest))
+    left = round(ends / 2) + MARGIN  # a number at an end needs so much room beyond it
+    width = max(picture.width, NARROWEST, math.ceil(font.getlength(bar.title)) + 2 * MARGIN)
+    lines = LETTERS + MARGIN // 2
+    canvas = Image.new("RGB", (width, picture.height + MARGIN + BAR + TICK + lines * (2 if bar.title else 1) + MARGIN), "white")
+    canvas.paste(picture.convert("RGB"), (0, 0))
+    left, right, top = left, width - left, picture.height + MARGIN
+    across = bar.colours[np.floor((np.arange(right - left) + 0.5) / (right - left) * 256).astype(int)]
+    canvas.paste(Image.fromarray(np.broadcast_to(across, (BAR, *across.shape)).copy()), (left, top))
+    pen, below = ImageDraw.Draw(canvas), top + BAR
+    pen.rectangle((left - 1, top - 1, right, below), outline=EDGE)
+    for pointed, end, tip, colour in zip(bar.beyond, (left - 1, right), (left - POINT, right + POINT), (0, -1), strict=True):
+        if pointed:
+            corners = [(end, top - 1), (end, below), (tip, (top + below) // 2)]
+            pen.polygon(corners, fill=tuple(bar.colours[colour].tolist()), outline=EDGE)
+    for value in _ticks(bar, right - left, font):
+        place = left + round((value - bar.lowest) / (bar.highest - bar.lowest) * (right - left - 1))
+        pen.line((place, below, place, below + TICK), fill="black")
+        pen.text((place, below + TICK + 1), _number(value), fill="black", font=font, anchor="mt")
+    if bar.title:
+        pen.text(((left + right) / 2, below + TICK + lines), bar.title, fill="black", font=font, anchor="mt")
+    return canvas
+
+
+def _ticks(bar: Bar, width: int, font: ImageFont.FreeTypeFont) -> list[float]:
+    """Round values in the range, as many as have room for their numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    found: list[float] = []
+    for most in range(10, 0, -1):
+        values = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(bar.lowest, bar.highest)
+        slack = 1e-9 * (bar.highest - bar.lowest)
+        found = [float(value) for value in values if bar.lowest - slack <= value <= bar.highest + slack]
+        if sum(font.getlength(_number(value)) + 2 * MARGIN for value in found) <= width:
+            break
+    return found
+
+
+def _number(value: float) -> str:
+    return f"{value:.7g}".replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,126 @@
+"""Pages: HTML files that hold their pictures and ask nothing of the network, and the pieces that they are made of.
+
+A *section* is a title and a piece of HTML, empty where there is nothing to say. A *document* is what a JSON file holds; a
+*record* is a mapping of it with single values, whose entry "protocol" says how they were measured.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from PIL import Image
+
+from pixelpath.atomic import whole
+from pixelpath.runs.folder import leaves
+
+WIDEST = 1440  # pixels across, of a picture
+
+
+def write_page(path: Path, title: str, top: str, sections: Mapping[str, str]) -> Path:
+    """Write a page of sections below what stands at its top, all of it HTML but the title, and leave out empty ones; the file."""
+    present = {name: content for name, content in sections.items() if content}
+    places = {name: name.lower().replace(" ", "-") for name in present}
+    links = "".join(f'<a href="#{place}">{name}</a>' for name, place in places.items())
+    parts = [f'<section id="{places[name]}"><h2>{name}</h2>\n{content}</section>' for name, content in present.items()]
+    page = Template((resources.files("pixelpath.reports") / "report.html").read_text(encoding="utf-8"))
+    body = "\n".join([top, f"<nav>{links}</nav>", *parts])
+    with whole(path) as file:
+        file.write(page.substitute(title=text(title), body=body).encode("utf-8"))
+    return path
+
+
+def header(title: str, below: str, metadata: Mapping[str, str]) -> str:
+    """The top of a page: its title, what stands below it, and facts in boxes; the latter two are HTML."""
+    shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in metadata.items())
+    return f"<header><h1>{text(title)}</h1>\n{below}\n<dl class='facts'>{shown}</dl></header>"
+
+
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Records as a table, one to a line with its protocol below."""
+    keys = [key for key in dict.fromkeys(key for record in records for key in record) if key != "protocol"]
+    head = "".join(f"<th{_align(records[0].get(key))}>{words(key)}</th>" for key in keys)
+    body = []
+    for record in records:
+        protocol = record.get("protocol")
+        cells = "".join(f"<td{_align(record.get(key))}>{text(record.get(key))}</td>" for key in keys)
+        body.append(f"<tr{' class=record' if protocol else ''}>{cells}</tr>")
+        body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{protocol_line(protocol)}</td></tr>"] if protocol else []
+    return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+
+
+def pairs(values: Mapping[str, Any]) -> str:
+    """Names and values, one pair a line."""
+    rows = [f"<tr><th>{text(key)}</th><td>{text(value)}</td></tr>" for key, value in leaves(values)]
+    return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+
+
+def figure(path: Path, caption: str, kind: str = "", widest: int = WIDEST) -> str:
+    """A picture file with a caption, which is HTML."""
+    with Image.open(path) as picture:
+        return f"<figure>{embedded(picture, kind, widest, path.stem)}<figcaption>{caption}</figcaption></figure>"
+
+
+def embedded(picture: Image.Image, kind: str, widest: int, name: str) -> str:
+    """The picture inside the page, made smaller if it is wider than `widest`."""
+    if picture.width > widest:
+        picture = picture.resize((widest, max(1, round(picture.height * widest / picture.width))), Image.Resampling.LANCZOS)
+    held = io.BytesIO()
+    picture.save(held, "PNG", optimize=True)
+    data = base64.b64encode(held.getvalue()).decode("ascii")
+    size = f'width="{picture.width}" height="{picture.height}"'
+    return f'<img class="{kind}" alt="{text(name)}" {size} src="data:image/png;base64,{data}">'
+
+
+def boxes(values: Mapping[str, Any], protocol: Mapping[str, Any] | None = None) -> str:
+    """Single values side by side, and their protocol below them."""
+    shown = "".join(f"<div><dt>{words(key)}</dt><dd>{text(value)}</dd></div>" for key, value in values.items())
+    return f"<dl class='pairs'>{shown}</dl>" + (f"<p class='protocol'>{protocol_line(protocol)}</p>" if protocol else "")
+
+
+def protocol_line(protocol: Mapping[str, Any]) -> str:
+    """In one line what a number was measured under."""
+    return " · ".join(f"{words(key)} {text(value)}" for key, value in leaves(protocol) if value is not None)
+
+
+def document_of(path: Path) -> Any:
+    """What a JSON file holds, or None if there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): make it again or remove it, then write the report again.") from error
+
+
+def words(key: str) -> str:
+    """A key as escaped words."""
+    return text(key.replace("_", " "))
+
+
+def text(value: Any) -> str:
+    """A value as escaped text: floats with four digits, lists with commas."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(text(part) for part in value) or "none"
+    return "none" if value is None or value == "" else escape(str(value))
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, as one would say."""
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes:.0f} min" if minutes < 120 else f"{hours:.1f} h"
+
+
+def _align(value: Any) -> str:
+    return " class='number'" if isinstance(value, int | float) and not isinstance(value, bool) else ""

@@ -1,0 +1,184 @@
+"""What samples are compared with: real images of a run, in several kinds of features, and the floor that these set.
+
+*Real* are a run's own images, or others brought to its size. The *floor* is the Frechet distance of a few real images from the
+training images: no generator is expected below it, and only a distance of as many samples can be read against it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from pixelpath.runs.folder import own_encoder, write_json
+from pixelpath.runs.prepare import Data, say
+from pixelpath.runs.sample import Made
+from pixelpath.data import sources
+from pixelpath.evaluation import statistics
+from pixelpath.evaluation.distances import real_floor
+from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract, fewer, hash_of, inception
+from pixelpath.evaluation.protocol import Protocol, protocol_of
+from pixelpath.evaluation.statistics import Statistics
+from pixelpath.runs.run import Run, open_run
+
+Native = Shaped[Tensor, "batch channel row column"]
+BATCH = 256
+MOST = 50_000  # real images, and samples unless told otherwise, that are compared
+
+
+@dataclass(frozen=True)
+class Real:
+    """Real native images in memory-sized batches: training images (at most `MOST`, evenly chosen), and held-out ones."""
+
+    data: Data
+
+    @property
+    def look(self) -> str:
+        """What the images were brought to before anything else."""
+        size = "x".join(map(str, self.data.shape)) + f" {self.data.training.dtype}"
+        return f"{size}, as stored" if self.data.resize is None else f"{size}, resized by the shorter side, cropped at the centre"
+
+    @property
+    def few(self) -> int:
+        """How many real images the floor can compare with others: the held-out ones; without them, half of the training ones."""
+        held_out, training = (min(len(side), MOST) for side in (self.data.held_out, self.data.training))
+        return held_out if held_out >= 2 else training // 2
+
+    def batches(self, side: sources.Source) -> Iterator[Native]:
+        """Native batches of one side; pixels that were not measured are the channel's mean, as the network sees them."""
+        chosen = sources.evenly(len(side), MOST)
+        for start in range(0, len(chosen), BATCH):
+            yield filled(torch.from_numpy(sources.gather(side, chosen[start : start + BATCH])), self.data)
+
+
+def filled(images: Native, data: Data) -> Native:
+    """Native images with the channel's mean where nothing was measured."""
+    measured = data.normaliser.valid(images)
+    if measured is None:
+        return images
+    return torch.where(measured, images, data.normaliser.decode(torch.zeros(1, images.shape[1], 1, 1)))
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Statistics of `count` training images in one kind of features, and the floor: the distance of `few` other real ones."""
+
+    extractor: FeatureExtractor
+    count: int
+    statistics: Statistics
+    floor: float
+    few: int
+
+
+def known(
+    extractor: FeatureExtractor, real: Real, samples: int, device: torch.device
+) -> tuple[Known, Float[Tensor, "training feature"], Float[Tensor, "held_out feature"] | None]:
+    """What is known of the real images, its floor of as many images as there are samples or can be had.
+
+    And the features of training and held-out images, None for fewer than two of the latter.
+    """
+    training = extract(extractor, real.batches(real.data.training), device)
+    held_out = extract(extractor, real.batches(real.data.held_out), device) if len(real.data.held_out) >= 2 else None
+    if real.few < 2 or len(training) < 2:
+        raise ValueError(
+            f"There are only {len(training)} real images to compare with, too few for a floor: give more with --data."
+        )
+    few = min(real.few, samples)
+    floor = real_floor(training, few, held_out).distance
+    return Known(extractor, len(training), statistics.of(training), floor, few), training, held_out
+
+
+def extractors(run: Run, data: Data, encoder: Path | None, device: torch.device) -> list[FeatureExtractor]:
+    """Pixels, and the features of a stage-one encoder if there is one to be had."""
+    found: list[FeatureExtractor] = [pixels(data)]
+    origin = encoder or own_encoder(run.path)
+    if origin is None:
+        say("No encoder of stage one: give one with --encoder RUN to measure in its features too.")
+        return found
+    stage_one = open_run(origin, device=device)
+    representation = stage_one.representation
+    if stage_one.shape != run.shape:
+        shapes = ["x".join(map(str, shape)) for shape in (stage_one.shape, run.shape)]
+        sentence = f"The encoder {origin} takes images of {shapes[0]}, not {shapes[1]}"
+        if encoder is not None:
+            raise ValueError(f"{sentence}: give one that was trained on such images.")
+        say(f"{sentence}, so its features are left out.")
+        return found
+    sigma = stage_one.noise.sigma_min * stage_one.noise.shift
+    weights = hash_of(representation.encoder.state_dict())
+    found.append(EncoderFeatures(stage_one.model.features, stage_one.normaliser.encode, sigma, weights))
+    return found
+
+
+def own_network(run: Run, found: Sequence[FeatureExtractor]) -> list[FeatureExtractor]:
+    """The features of the run's own encoder at the lowest level, where none of a stage one is among those found.
+
+    They see what the network itself sees, so they can be blind to what it gets wrong: better than no features, no judge.
+    """
+    if any(isinstance(extractor, EncoderFeatures) for extractor in found):
+        return []
+    denoiser, sigma = run.denoiser, run.noise.sigma_min * run.noise.shift
+    weights = hash_of(denoiser.backbone.encoder.state_dict())
+    return [EncoderFeatures(denoiser.features, run.normaliser.encode, sigma, weights, "own network")]
+
+
+def inception_features(run: Run, weights: Path | None, device: torch.device) -> list[FeatureExtractor]:
+    """The features of Inception if images and machine allow them; else none, and it says why.
+
+    Raises ValueError or FileNotFoundError if `weights` were given and cannot be used.
+    """
+    if run.normaliser.dtype != "uint8" or run.shape[0] not in (1, 3):
+        say("Inception features need 8-bit images of 1 or 3 channels: left out.")
+        return []
+    try:
+        return [inception(weights, device)]
+    except (ValueError, OSError) as error:
+        if weights is not None:
+            raise
+        say(f"Inception features left out: {error}")
+        return []
+
+
+def protocol(extractor: FeatureExtractor, real: int, look: str, made: Made, run: Run) -> Protocol:
+    """What a comparison of these samples with `real` images of this look was measured under."""
+    labels = f"balanced over {len(run.classes)} classes" if run.classes else "none"
+    first, last = made.settings["seeds"]
+    return replace(
+        protocol_of(extractor, real, len(made.images), labels, look),
+        sampler=made.settings["sampler"],
+        steps=made.settings["steps"],
+        nfe=round(made.nfe),
+        guidance=made.settings["scale"],
+        seeds=(first, last),
+    )
+
+
+def kept(path: Path) -> list[Any]:
+    """All results that a JSON file keeps, none if there is no such file; ValueError if it cannot be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}), so nothing can be added to it: repair it or move it away.") from error
+    if not isinstance(found, list):
+        raise ValueError(f"{path} holds no list of results, so nothing can be added to it: repair it or move it away.")
+    return found
+
+
+def keep(path: Path, result: Any) -> None:
+    """Add a result to a JSON file, which keeps all of them."""
+    write_json(path, [*kept(path), result])
+
+
+def pixels(data: Data) -> Pixels:
+    """Pixels as features, scaled by the range of the dtype or, where it has none, by that of some training images."""
+    lowest, highest = data.normaliser.lowest, data.normaliser.highest
+    if lowest is None or highest is None:
+        sample = filled(torch.from_numpy(sources.gather(data.training, range(min(BATCH, len(data.training))))), data).double()
+        lowest, highest = float(sample.min()), float(sample.max())
+    return Pixels(float(lowest), float(highest), fewer(data.shape))

@@ -1,0 +1,101 @@
+"""What samples are asked for: classes by name, numbers, categories and tags from a table, images beside from files.
+
+What is not named is taken from real images: classes in turn, all else as it is known of held-out images.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pixelpath.runs.prepare import Data, read_data_of, say
+from pixelpath.data import conditions, sources
+from pixelpath.data.conditions import ConditionData
+from pixelpath.data.opening import open_place
+from pixelpath.data.places import parts
+from pixelpath.data.settings import DataSettings
+from pixelpath.data.sources import Source
+from pixelpath.runs.generate import balanced
+from pixelpath.runs.run import Run
+from pixelpath.types import Conditioning, Condition, Labels
+
+
+def condition(
+    run: Run, seeds: Sequence[int], classes: tuple[str, ...] = (), table: Path | None = None, cond_image: Path | None = None
+) -> Conditioning:
+    """What to ask of the samples of these seeds: lines of a table, and images beside, in turn.
+
+    Raises ValueError for what the run was not trained with, and for files that do not fit it.
+    """
+    labels = choose_labels(run, seeds, classes)
+    asks = run.conditions
+    for name, path, known in (("conditions", table, asks.numbers), ("cond_image", cond_image, asks.other)):
+        if path is not None and not known:
+            raise ValueError(f"{run.path} was trained without --data.{name}: leave --{name} away.")
+    if not asks.numbers and not asks.other:
+        return labels
+    if (asks.numbers and table is None) or (asks.other and cond_image is None):
+        if table is not None or cond_image is not None:
+            missing = "--conditions" if table is None else "--cond-image"
+            raise ValueError(f"{run.path} was trained with numbers and with images beside: give {missing} too.")
+        say("What to ask for is taken from held-out images: give files of your own with --conditions or --cond-image.")
+        drawn = read_data_of(run, None).condition(seeds)
+        return replace(drawn, labels=labels) if classes and isinstance(drawn, Condition) else drawn
+    vectors = None
+    if table is not None:
+        known = conditions.read_table(table, columns=tuple(column.name for column in asks.columns))
+        vectors = asks.vectors(known, [seed % known.count for seed in range(len(seeds))])
+    other = None if cond_image is None else _cond_images(run, cond_image, len(seeds))
+    return ConditionData(asks, vectors, other).condition(range(len(seeds)), labels)
+
+
+def as_held_out(run: Run, data: Data, seeds: Sequence[int]) -> Conditioning:
+    """What samples are asked for that are to be compared with real images: classes in turn, all else as of held-out images."""
+    return data.condition(seeds) if run.conditions.numbers or run.conditions.other else balanced(seeds, len(run.classes))
+
+
+def lines_in(table: Path | None, cond_image: Path | None) -> int | None:
+    """How many samples a table, or images beside, ask for; None without either."""
+    if table is not None:
+        return conditions.read_table(table, columns=None).count
+    return None if cond_image is None else len(open_place(parts(cond_image)[0], DataSettings(cond_image), None))
+
+
+def choose_labels(run: Run, seeds: Sequence[int], classes: tuple[str, ...]) -> Labels:
+    """The labels of the seeds: the chosen classes in turn, or all of them by seed; ValueError for an unknown class."""
+    if not classes:
+        return balanced(seeds, len(run.classes))
+    if not run.classes:
+        raise ValueError(f"{run.path} is unconditional and knows no classes: leave --classes away.")
+    numbers = [_number(run, name) for name in classes]
+    return torch.tensor([numbers[index % len(numbers)] for index in range(len(seeds))], dtype=torch.int64)
+
+
+def _cond_images(run: Run, path: Path, count: int) -> Source:
+    """So many images beside, those at `path` in turn."""
+    source = open_place(parts(path)[0], DataSettings(path), None)
+    assert run.conditions.cond_image is not None
+    wanted = (run.conditions.cond_image.channels, *run.shape[1:])
+    if source.shape != wanted:
+        words = ["x".join(map(str, shape)) for shape in (source.shape, wanted)]
+        raise ValueError(
+            f"The images beside in {path} are {words[0]} but {run.path} was trained with {words[1]}: give such images."
+        )
+    asks = run.conditions.cond_image
+    kind = asks.normaliser.dtype if asks.normaliser else "whole numbers, the classes of a mask"
+    if source.dtype.kind not in "iu" if asks.normaliser is None else source.dtype.name != asks.normaliser.dtype:
+        raise ValueError(f"The images beside in {path} are {source.dtype} but {run.path} was trained with {kind}: convert them.")
+    return sources.subset(source, [index % len(source) for index in range(count)])
+
+
+def _number(run: Run, name: str) -> int:
+    if name in run.classes:
+        return run.classes.index(name)
+    if name.isdecimal() and int(name) < len(run.classes):
+        return int(name)
+    near = difflib.get_close_matches(name, run.classes, 3, 0.4) or list(run.classes[:10])
+    raise ValueError(f"{run.path} has no class {name}: choose from {', '.join(near)}, or a number below {len(run.classes)}.")

@@ -1,0 +1,250 @@
+"""What a run would cost, from its networks and a few real steps.
+
+The *peak* is the most memory that a process has held on its device (on a CPU: in memory). It includes the libraries and the data
+of the process, so a *cost* says what a run shows only if it is measured in a process of its own, as `measured_apart` does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from pixelpath.runs import monitor
+from pixelpath.runs.prepare import Data, batches, choose_device, close, new_student, precision_of, read_data, say
+from pixelpath.data.normalise.normaliser import Normaliser
+from pixelpath.data.opening import open_split
+from pixelpath.data.sources import evenly, subset
+from pixelpath.models.denoiser import Denoiser
+from pixelpath.models.representation import Representation
+from pixelpath.recipes.build import objective_through, representation_of
+from pixelpath.runs.generate import SAMPLERS, Plan, generate
+from pixelpath.recipes.recipe import Recipe, from_json, to_json
+from pixelpath.training import checkpoint
+from pixelpath.training.ema import twin
+from pixelpath.training.checkpoint import State
+from pixelpath.training.journal import peak_memory
+from pixelpath.training.loop import distribute, loss_scaler, train
+from pixelpath.types import Objective
+
+MEASURED = 3  # steps at least
+SPAN, MOST = 3.0, 30  # seconds that short steps are measured for, and how many at most: a first few say little of a long run
+WARM, WARM_COMPILED = 1, 3  # steps before these
+KEPT = 4  # checkpoints of a run: the latest three and the best, unless --keep says otherwise
+WORK = 4e10  # multiply-adds of a step on a CPU, above which fewer images are measured: some seconds
+FITTED = 2048  # images of data that no memory holds, by which their normaliser is fitted here
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run costs on this machine.
+
+    `seconds` are those of a step, `memory` is the peak in bytes, `checkpoint` the bytes of one on the disk, `multiply_adds` those
+    of one evaluation of one image. Memory and seconds were measured on `measured` images a step; if these are fewer than the
+    batch, they are extrapolated in a straight line.
+    """
+
+    name: str
+    device: str
+    parameters: int
+    tokens: int
+    multiply_adds: float
+    steps: int
+    batch_size: int
+    measured: int
+    seconds: float
+    memory: int
+    checkpoint: int
+
+    @property
+    def images_per_second(self) -> float:
+        """Images per second of training."""
+        return self.batch_size / self.seconds
+
+    @property
+    def whole(self) -> float:
+        """Seconds of all steps."""
+        return self.steps * self.seconds
+
+    @property
+    def disk(self) -> int:
+        """Bytes of the checkpoints that a run keeps."""
+        return KEPT * self.checkpoint
+
+
+def dry_run(recipe: Recipe, data: Data, device: torch.device) -> None:
+    """Say parameters, multiply-adds per image, tokens, memory, disk and steps per second; nothing that it writes stays."""
+    found = cost(recipe, data, device)
+    say(f"{recipe.name}: {found.parameters / 1e6:.2f} M parameters, {found.tokens} tokens an image.")
+    say(f"One evaluation of one image: {found.multiply_adds / 1e9:.3g} G multiply-adds (matrix products and convolutions).")
+    own = 20 * found.parameters / 2**30
+    say(f"Weights, gradients, average and the optimizer's moments: {own:.2g} GiB in float32, without activations.")
+    place = "of the device" if device.type == "cuda" else "of the process"
+    say(f"Real steps of {found.measured} images on {device}: {1 / found.seconds:.3g} steps/s,")
+    say(f"{found.images_per_second:.0f} images/s, peak memory {place} {found.memory / 2**30:.2f} GiB,")
+    if found.measured < recipe.batch_size:
+        say(f"extrapolated to {recipe.batch_size} images a step;")
+    say(f"all {recipe.steps:,} steps would take {tqdm.format_interval(found.whole)}, checkpoints {found.disk / 2**30:.2g} GiB,")
+    say("without previews, held-out measurements and checkpoints, of which a run makes ten unless --every says otherwise.")
+
+
+def cost(recipe: Recipe, data: Data, device: torch.device) -> Cost:
+    """The cost of a closed recipe: some real steps, a measurement, a preview and a checkpoint of which nothing stays.
+
+    On a CPU, batches of more than some ten seconds are measured on fewer images, in two sizes.
+    """
+    student = new_student(recipe, data, None, None)
+    work = multiply_adds(student, data.shape)
+    session = _Session(recipe, data, student, device)
+    size = recipe.batch_size
+    while device.type == "cpu" and size >= 4 and 3 * work * size > WORK:
+        size //= 2
+    if size == recipe.batch_size:
+        seconds, memory = _seconds(session, recipe), session.finish()
+    else:
+        session.steps(replace(recipe, batch_size=size // 2, accumulate=1), 1)
+        before = session.finish()
+        seconds = _seconds(session, replace(recipe, batch_size=size, accumulate=1)) * recipe.batch_size / size
+        part = recipe.batch_size // recipe.accumulate
+        memory = max(before, peak_memory(device))
+        memory += round((memory - before) / (size - size // 2) * max(0, part - size))
+    return Cost(
+        name=recipe.name,
+        device=str(device),
+        parameters=sum(parameter.numel() for parameter in student.parameters()),
+        tokens=2 + (data.shape[1] // recipe.patch) * (data.shape[2] // recipe.patch),
+        multiply_adds=work,
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        measured=size,
+        seconds=seconds,
+        memory=memory,
+        checkpoint=session.checkpoint,
+    )
+
+
+def measured_apart(recipe: Recipe, device: str | None = None) -> Cost:
+    """The cost of an open recipe, measured in a process of its own; ValueError with its sentence if such a run would stop."""
+    words = [sys.executable, "-m", "pixelpath.runs.cost", device or ""]
+    done = subprocess.run(words, input=to_json(recipe), capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    answer = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ValueError(f"A trial of {recipe.name} ended with status {done.returncode} ({last}): choose a smaller --batch-size.")
+    return Cost(**answer)
+
+
+def multiply_adds(student: Representation | Denoiser, shape: tuple[int, int, int]) -> float:
+    """Multiply-adds of one evaluation of one image, counted by torch (half its floating-point operations)."""
+    device = next(student.parameters()).device
+    counter = FlopCounterMode(display=False)
+    mode = student.training
+    student.eval()
+    with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # torch counts nothing for its attention kernel on a CPU
+        student(torch.zeros(1, *shape, device=device), torch.ones(1, device=device))
+    student.train(mode)
+    return counter.get_total_flops() / 2
+
+
+def _seconds(session: _Session, recipe: Recipe) -> float:
+    """The median time of a step; of short ones after as many others."""
+    found = statistics.median(session.steps(recipe))
+    count = min(MOST, round(SPAN / found))
+    return statistics.median(session.steps(recipe, count)) if count > MEASURED else found
+
+
+class _Session:
+    """What a session of a run does, in short."""
+
+    def __init__(self, recipe: Recipe, data: Data, student: Representation | Denoiser, device: torch.device) -> None:
+        self.recipe, self.data, self.device, self.checkpoint = recipe, data, device, 0
+        self.bare: nn.Module = student.to(device)
+        self.ema = twin(self.bare)
+        self.optimizer = recipe.optimizer.build(self.bare)
+        stand_in = representation_of(recipe, data.shape).to(device) if recipe.needs_encoder else None
+        self.objective: Objective = objective_through(recipe, stand_in)
+        self.compiles = device.type == "cuda" if recipe.compile is None else recipe.compile
+        self.images = monitor.measured(data)
+
+    def steps(self, recipe: Recipe, count: int = MEASURED) -> list[float]:
+        """Seconds of so many real steps, after some to warm up."""
+        pair = (torch.compile(each) if self.compiles else each for each in (self.bare, self.ema))
+        student, teacher = pair
+        assert isinstance(student, nn.Module)
+        assert isinstance(teacher, nn.Module)
+        precision, warm = precision_of(recipe, self.device), WARM_COMPILED if self.compiles else WARM
+        found = train(
+            distribute(student),
+            teacher,
+            self.objective,
+            self.optimizer,
+            recipe.schedule,
+            batches(recipe, self.data, self.device, 0),
+            first=0,
+            steps=warm + count,
+            ema_decay=recipe.ema_decay,
+            seed=recipe.seed,
+            precision=precision,
+            accumulate=recipe.accumulate,
+            scaler=loss_scaler(precision, self.device),
+        )
+        return [step.seconds for step in found][warm:]
+
+    def finish(self) -> int:
+        """The peak after what a run does at every --every steps, with fewer images and fewer steps of sampling."""
+        recipe, data = self.recipe, self.data
+        few = subset(self.images, range(min(len(self.images), recipe.batch_size)))
+        monitor.held_out_loss(recipe, self.objective, data, few, self.ema, self.device)
+        if recipe.is_encoder:
+            monitor.watch_features(recipe, data, self.images, self.ema, self.device)
+        elif isinstance(self.ema, Denoiser):
+            plan = Plan(recipe.noise, 2, recipe.sampling.guidance, recipe.sampling.guidance_interval, SAMPLERS["heun"])
+            seeds = range(monitor.PREVIEWS)
+            for _ in generate(self.ema, data.shape, seeds, data.condition(seeds), plan):
+                pass
+        with tempfile.TemporaryDirectory() as folder:
+            saved = checkpoint.save(Path(folder), State(1, recipe.seed), self.bare, self.ema, self.optimizer, {}, 1)
+            self.checkpoint = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
+        return peak_memory(self.device)
+
+
+def _data(recipe: Recipe) -> Data:
+    """The data of a run; of those that are not kept in memory only some images decide on the normaliser."""
+    training, _ = open_split(recipe.data, recipe.patch)
+    if len(training) * prod(training.shape) * training.dtype.itemsize <= recipe.data.cache_bytes:
+        return read_data(recipe)
+    few = subset(training, evenly(len(training), FITTED))
+    return read_data(recipe, Normaliser.fit(few, recipe.data.workers, recipe.data.normaliser, training.metadata.nodata))
+
+
+def _answer(device: str) -> None:
+    """Measure the recipe on standard input, and write its cost, or why there is none, to standard output."""
+    for module in ("tyro", "pixelpath.runs.train"):  # a run holds these in memory too
+        importlib.import_module(module)
+    try:
+        recipe = from_json(sys.stdin.read())
+        chosen = choose_device(device or None)
+        data = _data(recipe)
+        answer = asdict(cost(close(recipe, data), data, chosen))
+    except (ValueError, OSError, RuntimeError) as error:
+        answer = {"error": str(error).splitlines()[0]}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    _answer(sys.argv[1] if len(sys.argv) > 1 else "")

@@ -1,0 +1,175 @@
+"""The command `pixelpath export`: the generator of a one-step run as one file that needs no pixelpath."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from pixelpath.runs.prepare import say
+from pixelpath.atomic import whole
+from pixelpath.interop.generator import ONNX, TOLERANCE, TORCH, Agreement, Format, Generator, Make, agreement, check_packages
+from pixelpath.randomness import generators, normal, seed_of
+from pixelpath.runs.generate import SAMPLERS, Plan, balanced, generate
+from pixelpath.runs.run import Run, open_run
+from pixelpath.types import Images, Labels
+
+FORMATS: dict[str, Format] = {"onnx": ONNX, "torch": TORCH}
+SEEDS = range(8)  # of the images that file and run must agree on
+BATCHES = (1, 64)  # numbers of images at a time whose speed is measured
+ROUNDS = (3, 50)  # of a measurement: at least, and at most
+SECONDS = 3.0  # after which a measurement ends, once it has the rounds it needs
+
+
+def export(
+    run: Annotated[Path, tyro.conf.Positional],
+    format: Literal["onnx", "torch"] = "onnx",
+    guidance: float | None = None,
+    checkpoint: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Write the generator of a one-step run as one file: noise and label in, images in the data's own dtype and range out.
+
+    Args:
+        run: Folder of a one-step run.
+        format: onnx, for onnxruntime and many others (needs pixelpath[export]), or torch, a .pt2 of torch.export.
+        scale: Scale of guidance, fixed in the file; 1 is none, any other makes it twice as slow. As the recipe says if not given.
+        checkpoint: A folder of RUN/checkpoints other than the latest.
+        out: New file; RUN/generator.onnx or RUN/generator.pt2 if not given.
+    """
+    chosen = FORMATS[format]
+    if chosen is ONNX:
+        check_packages()
+    opened = open_run(run, checkpoint)
+    _check_one_step(opened)
+    file = opened.path / f"generator{chosen.suffix}" if out is None else out
+    if file.exists():
+        raise ValueError(f"{file} is there already: choose another --out, nothing is overwritten.")
+    plan = _plan(opened, guidance)
+    generator = Generator(opened.denoiser, opened.normaliser, float(plan.sigmas[0]), plan.guidance)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with whole(file) as partial:  # it takes its name only after it was read back and found right
+        chosen.write(generator, partial, _about(opened, plan.guidance))
+        partial.flush()
+        make = chosen.read(Path(partial.name))
+        found = _compare(make, opened, plan)
+    size = f"{file.stat().st_size / 1e6:.1f} MB"
+    say(f"{file} ({size}): {_inputs(opened)} to image, {opened.normaliser.dtype}.")
+    say(_agreement(found))
+    say(_speed(make, generator, opened, "onnxruntime" if chosen is ONNX else "the file"))
+
+
+def _check_one_step(run: Run) -> None:
+    if run.recipe.is_encoder:
+        raise ValueError(
+            f"{run.path} is a run of stage one, an encoder, which makes no images: train a one-step recipe (NAME-onestep) with "
+            f"--encoder {run.path} and export that run."
+        )
+    if not run.recipe.is_one_step:
+        raise ValueError(
+            f"{run.path} is a diffusion run, and only a one-step run makes an image in one evaluation: train a one-step recipe "
+            "(NAME-onestep) on the same data and export that run."
+        )
+
+
+def _plan(run: Run, guidance: float | None) -> Plan:
+    """One step from the highest level, guided as asked or as the recipe says; ValueError if what is asked cannot act."""
+    chosen = run.recipe.sampling
+    plan = Plan(run.noise, 1, 1.0, chosen.guidance_interval, SAMPLERS["consistency"])
+    low, high = plan.guidance_interval
+    acts = bool(run.classes) and low < run.noise.sigma_max <= high
+    if guidance is not None and not math.isfinite(guidance):
+        raise ValueError(f"--guidance must be a finite number, got {guidance}: 1 is no guidance.")
+    if guidance not in (None, 1.0) and not acts:
+        why = "guides only at lower levels than that of its one step" if run.classes else "is unconditional"
+        raise ValueError(f"{run.path} {why}, so --guidance would change nothing: leave it away.")
+    wanted = chosen.guidance if guidance is None else guidance
+    return Plan(run.noise, 1, wanted if acts else 1.0, sampler=plan.sampler)
+
+
+def _about(run: Run, guidance: float) -> dict[str, str]:
+    """What the file says of itself."""
+    return {
+        "pixelpath": metadata.version("pixelpath"),
+        "recipe": run.recipe.name,
+        "step": str(run.step),
+        "shape": json.dumps(run.shape),
+        "dtype": run.normaliser.dtype,
+        "classes": json.dumps(run.classes),
+        "guidance": str(guidance),
+    }
+
+
+def _compare(make: Make, run: Run, plan: Plan) -> Agreement:
+    """How the images of a file agree with the run's own, together and one alone; ValueError if they do not."""
+    labels = balanced(SEEDS, len(run.classes))
+    if run.classes:
+        labels[-1] = len(run.classes)  # one image of no class
+    estimate = torch.cat(list(generate(run.denoiser, run.shape, SEEDS, labels, plan)))
+    noise, given = _noise(run, SEEDS), labels if run.classes else None
+    alone = agreement(make(noise[:1], None if given is None else given[:1]), estimate[:1], run.normaliser)
+    found = agreement(make(noise, given), estimate, run.normaliser)
+    if not (found.holds and alone.holds):
+        worst = found.excess if not found.holds else alone.excess
+        raise ValueError(
+            f"The exported file was not kept: its images differ from the run's by {worst:.1e} in model "
+            f"range, beyond rounding, and may by {TOLERANCE:g}; choose another --format, and report this with your versions."
+        )
+    return found
+
+
+def _noise(run: Run, seeds: Sequence[int]) -> Images:
+    """The noise from which the images of these seeds begin."""
+    return normal(generators([seed_of(seed) for seed in seeds]), run.shape)
+
+
+def _inputs(run: Run) -> str:
+    noise = f"noise [batch, {', '.join(map(str, run.shape))}]"
+    return f"{noise} and label [batch] ({len(run.classes)}: no class)" if run.classes else noise
+
+
+def _agreement(found: Agreement) -> str:
+    if found.apart == 0:
+        return f"Read back, it makes the images of the run: on {len(SEEDS)} seeds every value is equal."
+    return (
+        f"Read back, it makes the images of the run: on {len(SEEDS)} seeds {found.equal:.2%} of the values are equal, the others "
+        f"at most {found.apart:.3g} apart; rounding explains all but {found.excess:.1e} in model range."
+    )
+
+
+def _speed(make: Make, generator: Generator, run: Run, name: str) -> str:
+    """Images per second of the file and of PyTorch, measured in turns."""
+    words = []
+    for batch in BATCHES:
+        noise = _noise(run, range(batch))
+        labels = balanced(range(batch), len(run.classes)) if run.classes else None
+        ours, torchs, rounds = _seconds(make, generator, noise, labels)
+        words.append(f"{batch} at a time {batch / ours:.1f} images/s (PyTorch {batch / torchs:.1f}; median of {rounds} rounds)")
+    threads = torch.get_num_threads()
+    return f"Speed of {name} on this CPU with {threads} thread{'s' * (threads > 1)}: {', '.join(words)}."
+
+
+def _seconds(make: Make, generator: Generator, noise: Images, labels: Labels | None) -> tuple[float, float, int]:
+    """Median seconds of a call of `make` and of the generator, called in turns, and the number of turns."""
+    least, most = ROUNDS
+    times: list[tuple[float, float]] = []
+    with torch.no_grad():
+        for call in (make, generator):
+            call(noise, labels)  # the first one also allocates
+        began = time.perf_counter()
+        while len(times) < least or (len(times) < most and time.perf_counter() - began < SECONDS):
+            start = time.perf_counter()
+            make(noise, labels)
+            guidance_interval = time.perf_counter()
+            generator(noise, labels)
+            times.append((guidance_interval - start, time.perf_counter() - guidance_interval))
+    ours, torchs = (statistics.median(column) for column in zip(*times, strict=True))
+    return ours, torchs, len(times)

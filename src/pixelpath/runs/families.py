@@ -1,0 +1,190 @@
+"""The families of starts: how each is fitted to images, with sizes that follow from how many there are.
+
+A *family* makes a start from images. Numbers of components are rules of thumb: the certificate judges what comes of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pixelpath.data.sources import evenly
+from pixelpath.evaluation.tails import Index, hill, radii, require_moments
+from pixelpath.noise import NoiseRange
+from pixelpath.starts.flow import fit_flow
+from pixelpath.starts.gaussian import fit_gaussian
+from pixelpath.starts.mixture import fit_mixture
+from pixelpath.starts.start import Start
+from pixelpath.starts.student import fit_student
+from pixelpath.starts.tails import SymLog, fit_pareto_tail, symlog
+
+RATIO = 1.15  # of neighbouring levels of a certificate
+LOWEST = 0.02  # of the data's deviation: no start is looked for below
+MIXED = 20_000  # images to which mixtures are fitted at most, evenly chosen
+FEWEST = 20  # images of each side, below which no choice is worth making
+TINY = 64  # values up to which an image is a point of low dimension
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Clean images in model range [image, channel, row, column] on the CPU, with their classes if there are any.
+
+    `training` is what starts are fitted to, `held_out` what they are judged by. Raises ValueError for sets that are not of one
+    shape, for values that are not finite, and where classes lack labels.
+    """
+
+    training: Float[Tensor, "training channel row column"]
+    held_out: Float[Tensor, "held_out _ _ _"]
+    training_labels: Int[Tensor, "training"] | None = None
+    held_out_labels: Int[Tensor, "held_out"] | None = None
+    num_classes: int = 0
+
+    def __post_init__(self) -> None:
+        shapes = [list(each.shape[1:]) for each in (self.training, self.held_out)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"Training images of shape {shapes[0]} and held-out ones of {shapes[1]}: give images of one shape.")
+        if min(len(self.training), len(self.held_out)) < FEWEST:
+            raise ValueError(
+                f"A start is fitted to training images and judged by held-out ones, got {len(self.training)} and "
+                f"{len(self.held_out)}: give at least {FEWEST} of each, better some hundreds."
+            )
+        if not (self.training.isfinite().all() and self.held_out.isfinite().all()):
+            raise ValueError("Some of the images that a start is fitted to, or judged by, hold NaN or infinity: leave them out.")
+        if self.num_classes and (self.training_labels is None or self.held_out_labels is None):
+            raise ValueError(f"{self.num_classes} classes need the labels of training and held-out images: give both.")
+
+    @property
+    def values(self) -> int:
+        """Values of an image."""
+        return self.training[0].numel()
+
+    def shuffled(self, seed: int) -> Known:
+        """The same with held-out images in an order that is a function of `seed`: any first few of them stand for all."""
+        order = torch.randperm(len(self.held_out), generator=torch.Generator().manual_seed(seed))
+        labels = None if self.held_out_labels is None else self.held_out_labels[order]
+        return replace(self, held_out=self.held_out[order], held_out_labels=labels)
+
+    @cached_property
+    def index(self) -> Index | None:
+        """The tail index of the training images' radii; None for fewer than 2,000, which cannot tell."""
+        return hill(radii(self.training)) if len(self.training) >= 2000 else None
+
+
+Family = Callable[[Known, NoiseRange, int], Start]
+"""(images, the levels the denoiser learned, seed) -> a start fitted to the training images."""
+
+
+def moment(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A Gaussian of the images' moments; ValueError for tails so heavy that these do not exist."""
+    _require(known)
+    return fit_gaussian(known.training)
+
+
+def moment_by_class(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A Gaussian for each class; ValueError where there are none."""
+    _require(known)
+    _require_classes(known)
+    return fit_gaussian(known.training, known.training_labels, known.num_classes)
+
+
+def mixture(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A mixture of Gaussians: a component for every 40 images, at most 40."""
+    return _mixed(known, by_class=False, components=max(1, min(40, len(known.training) // 40)), seed=seed)
+
+
+def mixture_by_class(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A mixture of Gaussians for each class: a component for every 100 images, at most 10; ValueError for no classes."""
+    _require_classes(known)
+    assert known.training_labels is not None
+    fewest = int(known.training_labels.bincount(minlength=known.num_classes).min())
+    return _mixed(known, by_class=True, components=max(1, min(10, fewest // 100)), seed=seed)
+
+
+def student(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A mixture of Student laws, of three components or fewer where images are few, diagonal above 64 values."""
+    components = max(1, min(3, len(known.training) // (4 * known.values + 100)))
+    return fit_student(known.training, components=components, diagonal=known.values > TINY, seed=seed)
+
+
+def spliced(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A generalised Pareto tail on a mixture of Gaussians, which is fitted to all but the outermost hundredth of the images.
+
+    Far images would draw a component each; the tail is there for them.
+    """
+    away = radii(known.training)
+    inner = replace(
+        known, training=known.training[away <= away.quantile(0.99)], training_labels=None, held_out_labels=None, num_classes=0
+    )
+    bulk = _mixed(inner, by_class=False, components=max(1, min(10, len(inner.training) // 100)), seed=seed, heavy=True)
+    return fit_pareto_tail(known.training, bulk, seed=seed)
+
+
+def logarithmic(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A Gaussian of sign(x) ln(1 + |x|) of every value."""
+    return SymLog(fit_gaussian(symlog(known.training)))
+
+
+def flow(known: Known, noise: NoiseRange, seed: int) -> Start:
+    """A normalising flow, given the level and the class, for levels from a tenth of the data's deviation to 20 times it.
+
+    Needs the package zuko (`pip install 'pixelpath[flows]'`).
+    """
+    levels, std = levels_of(known, noise), float(known.training.std())
+    inside = max(levels[-1], 0.1 * std), min(levels[0], 20 * std)
+    return fit_flow(known.training, known.training_labels, known.num_classes, levels=inside, seed=seed)
+
+
+FAMILIES: dict[str, Family] = {
+    "moment": moment,
+    "moment-by-class": moment_by_class,
+    "mixture": mixture,
+    "mixture-by-class": mixture_by_class,
+    "student": student,
+    "pareto-tail": spliced,
+    "symlog": logarithmic,
+    "flow": flow,
+}
+
+
+def usual(known: Known) -> dict[str, Family]:
+    """The families compared unless told otherwise: by class where there are classes, heavy tails where the data have."""
+    names = ["moment", "mixture"]
+    names += ["moment-by-class", "mixture-by-class"] if known.num_classes else []
+    names += ["student", "pareto-tail"] if known.index is not None and known.index.heavy else []
+    return {name: FAMILIES[name] for name in names}
+
+
+def levels_of(known: Known, noise: NoiseRange) -> list[float]:
+    """Falling levels, neighbours a ratio of about 1.15 apart, over the range learned or its part above what data can show."""
+    high = noise.sigma_max * noise.shift
+    low = min(max(noise.sigma_min * noise.shift, LOWEST * float(known.training.std())), high / 2)
+    count = max(8, math.ceil(math.log(high / low) / math.log(RATIO)) + 1)
+    return [high * (low / high) ** (place / (count - 1)) for place in range(count)]
+
+
+def _mixed(known: Known, *, by_class: bool, components: int, seed: int, heavy: bool = False) -> Start:
+    """A mixture of so many components, of each class if `by_class`; ValueError for heavy tails unless these are expected."""
+    if not heavy:
+        _require(known)
+    places = evenly(len(known.training), MIXED)
+    images, labels = known.training[places], known.training_labels[places] if known.training_labels is not None else None
+    coordinates = min(32, known.values, max(1, len(images) // 4))
+    return fit_mixture(
+        images, labels if by_class else None, known.num_classes if by_class else 0, components, coordinates, seed=seed
+    )
+
+
+def _require(known: Known) -> None:
+    if known.index is not None:
+        require_moments(known.index)
+
+
+def _require_classes(known: Known) -> None:
+    if not known.num_classes:
+        raise ValueError("There are no classes to fit by: leave -by-class away.")

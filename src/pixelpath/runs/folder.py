@@ -1,0 +1,226 @@
+"""The folder of a run: claimed once, taken up by the same command, never overwritten.
+
+A folder *holds a run* if it has a recipe.json; the run has *begun* once it has a checkpoint. One that never got so far has
+nothing to lose, so the next command may begin it anew with other settings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed as dist
+
+from pixelpath import processes
+from pixelpath.runs.prepare import say
+from pixelpath.atomic import whole
+from pixelpath.recipes.recipe import Recipe, from_json, to_json
+from pixelpath.training import checkpoint
+
+Value = TypeVar("Value")
+DIVERGENCES = "divergences.json"
+ENCODER = "encoder"  # the folder within a run of the stage one that its loss needs
+ELSEWHERE = ("path", "workers", "cache_bytes")  # where the data lie and how they are read may change between sessions
+
+
+def look(out: Path) -> Path | None:
+    """The newest good checkpoint of the run in `out`, None if none has begun there; says which damaged ones it passes over.
+
+    Raises ValueError if the folder holds anything but a run, or a run whose checkpoints are all damaged.
+    """
+    return decided(lambda: _look(out))
+
+
+def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], data: dict[str, Any]) -> None:
+    """ValueError naming up to three differences unless the run in `out` has these settings, origin and data."""
+    before, now = json.loads(to_json(from_json(json.dumps(_document(out / "recipe.json"))))), json.loads(to_json(recipe))
+    for place in ELSEWHERE:
+        before.get("data", {}).pop(place, None)
+        now["data"].pop(place, None)
+    changed = _differences(before, now)
+    if changed:
+        raise ValueError(f"{out} holds a run with other settings ({changed}): use the same ones to go on, or another --out.")
+    began = _document(out / "origin.json")
+    if {key: _place(value) for key, value in began.items()} != {key: _place(value) for key, value in origin.items()}:
+        words = ", ".join(f"--{key} {value}" for key, value in began.items() if value) or "neither --encoder nor --start"
+        raise ValueError(f"{out} holds a run that began with {words}: give the same to go on, or another --out.")
+    before = checkpoint.read(latest, "data")  # of an older version, it may know less
+    changed = _differences(before, {key: data[key] for key in data if key in before})
+    if changed:
+        raise ValueError(f"{out} holds a run on other data ({changed}): give the same data to go on, or another --out.")
+
+
+def claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
+    """Make `out` the folder of a new run; ValueError if it holds one that has begun, or anything else."""
+    decided(lambda: _claim(out, recipe, origin))
+
+
+def keep_encoder(run: Path, out: Path) -> Path:
+    """Copy the stage one `run`, its average alone, into the run in `out`, which needs it to go on; its new place."""
+    return decided(lambda: _keep_encoder(run, out))
+
+
+def kept_encoder(out: Path) -> Path:
+    """Where the run in `out` keeps the stage one that it compares features through; ValueError if it is gone or damaged."""
+    latest = checkpoint.latest(out / ENCODER)
+    needed = ("recipe.json", "data.json", "normaliser.json", "ema.safetensors")
+    if latest is None or not checkpoint.good(latest, needed):
+        raise ValueError(
+            f"{out / ENCODER}, the stage one that this run compares features through, is missing or damaged: bring it back from "
+            "a copy."
+        )
+    return out / ENCODER
+
+
+def own_encoder(run: Path) -> Path | None:
+    """The stage one that a run keeps or began with, itself or by way of the run whose weights it took; None if it is gone."""
+    if checkpoint.latest(run / ENCODER) is not None:
+        return run / ENCODER
+    began = _document(run / "origin.json") if (run / "origin.json").exists() else {}
+    if began.get("encoder"):
+        return Path(began["encoder"]) if Path(began["encoder"]).exists() else None
+    return own_encoder(Path(began["start"])) if began.get("start") else None
+
+
+def encoder_run(recipe: Recipe, encoder: Path | None, start: Path | None) -> Path | None:
+    """The run of stage one to compare features through: the one given, else that of the run `start`; or None.
+
+    None too if the recipe compares none.
+    """
+    if not recipe.needs_encoder or encoder is not None or start is None:
+        return encoder if recipe.needs_encoder else None
+    found = own_encoder(start)
+    if found is not None:
+        say(f"Features are compared through the encoder with which {start} began, {found}.")
+    return found
+
+
+def divergences(out: Path) -> list[dict[str, Any]]:
+    """Every time that the run in `out` diverged and fell back; empty if it never did."""
+    found: Any = _document(out / DIVERGENCES) if (out / DIVERGENCES).exists() else []
+    if not isinstance(found, list) or not all(isinstance(fall, dict) and "back_to" in fall for fall in found):
+        raise ValueError(f"{out / DIVERGENCES} holds no list of divergences: bring it back from a copy, or choose another --out.")
+    return found
+
+
+def note_divergence(out: Path, step: int, why: str, back_to: Path | None) -> list[dict[str, Any]]:
+    """Write down one time more, and set checkpoints after `back_to` (None: stopped for good) aside as diverged-*; all times."""
+    found = [*divergences(out), {"step": step, "why": why, "back_to": None if back_to is None else back_to.name}]
+    write_json(out / DIVERGENCES, found)
+    kept = checkpoint.complete(out)
+    for folder in kept[kept.index(back_to) + 1 :] if back_to is not None else []:
+        number = 1
+        while (aside := folder.with_name(f"diverged-{number}-{folder.name}")).exists():
+            number += 1
+        os.rename(folder, aside)
+    return found
+
+
+def decided(decide: Callable[[], Value]) -> Value:
+    """What the main process decides, on all processes; if it raises, the others leave quietly."""
+    if processes.count() == 1:
+        return decide()
+    box: list[Any] = [None]
+    try:
+        box = [(decide(),)] if processes.rank() == 0 else box
+    finally:
+        dist.broadcast_object_list(box, src=0)
+    if box[0] is None:
+        raise SystemExit(2)
+    return box[0][0]
+
+
+def environment() -> dict[str, Any]:
+    """What the run runs on: versions, device names, processes and threads."""
+    return {
+        "pixelpath": version("pixelpath"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "threads": torch.get_num_threads(),
+        "processes": processes.count(),
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    with whole(path) as file:
+        file.write(json.dumps(content, indent=2).encode("utf-8"))
+
+
+def _look(out: Path) -> Path | None:
+    if not (out / "recipe.json").exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ValueError(f"{out} is there already and holds no run: choose another --out, nothing is overwritten.")
+        return None
+    found = checkpoint.complete(out)
+    for folder in reversed(found):
+        if checkpoint.good(folder):
+            return folder
+        say(f"{folder} is damaged and passed over.")
+    if found:
+        raise ValueError(f"All checkpoints of {out} are damaged: bring one back from a copy, or choose another --out.")
+    return None
+
+
+def _claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
+    if _look(out) is not None:
+        raise ValueError(f"{out} holds a run that has begun already: choose another --out, nothing is overwritten.")
+    if (out / "recipe.json").exists():
+        say(f"The run in {out} had saved nothing yet, so it begins anew.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "recipe.json", json.loads(to_json(recipe)))
+    write_json(out / "origin.json", origin)
+    write_json(out / "environment.json", environment())
+
+
+def _keep_encoder(run: Path, out: Path) -> Path:
+    latest = checkpoint.latest(run)
+    assert latest is not None  # it has been opened
+    kept, partial = out / ENCODER, out / f".{ENCODER}.partial"
+    for left in (kept, partial):  # by a run that had saved nothing yet
+        shutil.rmtree(left, ignore_errors=True)
+    others = shutil.ignore_patterns("student.*", "optimizer.*")
+    shutil.copytree(latest, partial / "checkpoints" / latest.name, ignore=others)
+    os.replace(partial, kept)
+    return kept
+
+
+def _document(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}), so this run cannot be taken up: bring the file back from a copy."
+        ) from error
+
+
+def _place(path: str) -> Path | None:
+    return Path(path).resolve() if path else None
+
+
+def _differences(before: Any, now: Any) -> str:
+    old, new = dict(leaves(before)), dict(leaves(now))
+    words = [
+        f"{key} was {old.get(key, 'not set')} and is {new.get(key, 'not set')}"
+        for key in sorted(old | new)
+        if old.get(key) != new.get(key) and not key.endswith(".total")  # totals follow from the steps
+    ]
+    return "; ".join(words[:3]) + (f"; and {len(words) - 3} more" if len(words) > 3 else "")
+
+
+def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """All single values of a nested JSON object, with their names joined by dots."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from leaves(value, f"{path}.{key}" if path else key)
+    else:
+        yield path, tree

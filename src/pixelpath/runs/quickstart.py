@@ -1,0 +1,199 @@
+"""The command `pixelpath quickstart`: both stages on small digits, from data to numbers, in a few minutes on a CPU.
+
+Stage two is trained twice, as a diffusion model and as a one-step model; the diffusion model also samples from a fitted *start*.
+A *reading* is what a classifier of real digits says of samples.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.svm import SVC
+
+from pixelpath.runs.conditions import choose_labels
+from pixelpath.reports.display import grid
+from pixelpath.runs.evaluate import append, extractors, measure, summary
+from pixelpath.runs.folder import write_json
+from pixelpath.reports.pictures import save_png
+from pixelpath.runs.prepare import Data, choose_device, read_data, say
+from pixelpath.runs.report import write_report
+from pixelpath.runs.sample import How, Made, make
+from pixelpath.runs.start import start
+from pixelpath.runs.train import train
+from pixelpath.data import sources
+from pixelpath.runs.digits import write_digits
+from pixelpath.evaluation.features import FeatureExtractor, Pixels
+from pixelpath.recipes.recipe import Recipe
+from pixelpath.recipes.rows import digits_diffusion, digits_encoder, digits_onestep
+from pixelpath.runs.run import Run, open_run
+
+JUDGED = 200  # guided samples that the classifier must recognise
+POINTS = 512  # noisy held-out images at each level by which starts are compared
+
+
+def quickstart(out: Path = Path("runs/quickstart"), device: str | None = None, speed_up: int = 1) -> None:
+    """Train on 8x8 digits: stage one, diffusion, one step; fit a start; sample, evaluate, report; the same command again goes on.
+
+    Args:
+        out: Folder of everything that it makes.
+        device: cpu, cuda, mps; chosen by itself if not given.
+        speed_up: Divide the steps of all three runs by this, to see the machinery run rather than good digits.
+    """
+    began = time.perf_counter()
+    digits = out / "digits.npz"
+    if not digits.exists():
+        write_digits(digits)
+    encoder = out / "encoder"
+    stages = (
+        ("Stage one: an encoder learns to tell images apart at every noise level.", digits_encoder(), None),
+        ("Stage two: encoder and a new decoder learn to denoise, in pixel space.", digits_diffusion(), encoder),
+        ("Stage two again: the same encoder and a new decoder learn to make an image in one step.", digits_onestep(), encoder),
+    )
+    for sentence, recipe, origin in stages:
+        say(sentence)
+        if not train(_short(recipe, speed_up), out / recipe.name.removeprefix("digits-"), digits, encoder=origin, device=device):
+            say("The quickstart was interrupted; the same command again goes on from there.")
+            return
+    run, one = (open_run(out / name, device=choose_device(device)) for name in ("diffusion", "onestep"))
+    data = read_data(run.recipe, run.normaliser)
+    result = judge(run, data, out) | {"one_step": judge_steps(one, data, out)}
+    say("A start: what of the diffusion model's steps a simple law can save.")
+    try:
+        result["warm"] = judge_start(run, data, fitted_start(out / "diffusion", device))
+    except ValueError as error:
+        if speed_up == 1:
+            raise
+        say(f"After so short a training there is no start: {error}")
+    result["seconds"] = time.perf_counter() - began
+    write_json(out / "quickstart.json", result)
+    for name in ("diffusion", "onestep"):
+        write_report(out / name)
+    say(_ending(out, result))
+
+
+def judge(run: Run, data: Data, out: Path) -> dict[str, Any]:
+    """Sample, let a classifier of real digits read the samples, and measure distances with guidance and without."""
+    device = next(run.denoiser.parameters()).device
+    seeds = range(JUDGED)
+    labels = choose_labels(run, seeds, ())
+    guided = make(run, seeds, labels, How(), device)
+    save_png(out / "samples.png", grid(guided.images[:120], columns=20))
+    accuracy, recognised = read(data, guided, labels.numpy())
+    plain, measured = _unguided(run, data, How(guidance=1.0), extractors(run, data, None, device))
+    say(summary(measured))
+    pixels = measured["distances"][0]
+    return {
+        "classifier_held_out_accuracy": accuracy,
+        "recognised": recognised,
+        "judged": JUDGED,
+        "guidance": guided.settings["guidance"],
+        "nfe": guided.nfe,
+        "evaluations_unguided": plain.nfe,
+        "frechet": pixels["frechet_of_few"],
+        "floor": pixels["frechet_floor_of_few"],
+        "few": pixels["few"],
+        "frechet_of_all": pixels["frechet"],
+        "samples": len(plain.images),
+    }
+
+
+def judge_steps(run: Run, data: Data, out: Path) -> dict[str, Any]:
+    """Samples of the one-step model in one evaluation and in two: pictures, readings, distances as of the diffusion model."""
+    device, found = next(run.denoiser.parameters()).device, {}
+    for steps, name in ((1, "one"), (2, "two")):
+        seeds = range(JUDGED)
+        labels = choose_labels(run, seeds, ())
+        made = make(run, seeds, labels, How(steps=steps), device)
+        save_png(out / f"samples-{name}-step.png", grid(made.images[:120], columns=20))
+        pixels = _unguided(run, data, How(steps=steps), [Pixels()])[1]["distances"][0]
+        found[name] = {
+            "recognised": read(data, made, labels.numpy())[1],
+            "nfe": made.nfe,
+            "frechet": pixels["frechet_of_few"],
+            "frechet_of_all": pixels["frechet"],
+        }
+    return found
+
+
+def fitted_start(run: Path, device: str | None) -> Path:
+    """The newest start of the run that is complete, fitted now if there is none."""
+    complete = [path.parent for path in run.glob("starts/*/search.json")]
+    if not complete:
+        start("fit", run, points=POINTS, device=device)
+        complete = [path.parent for path in run.glob("starts/*/search.json")]
+    return max(complete, key=lambda path: int(path.name))
+
+
+def judge_start(run: Run, data: Data, folder: Path) -> dict[str, Any]:
+    """Samples from the start in half the steps: what the classifier reads of guided ones, the distance of unguided ones."""
+    device, steps, seeds = next(run.denoiser.parameters()).device, run.recipe.sampling.steps // 2, range(JUDGED)
+    labels = choose_labels(run, seeds, ())
+    guided = make(run, seeds, labels, How(steps=steps, start=folder), device)
+    plain, measured = _unguided(run, data, How(steps=steps, guidance=1.0, start=folder), [Pixels()])
+    pixels = measured["distances"][0]
+    return {
+        "start": str(folder),
+        "sigma": plain.settings["start_sigma"],
+        "steps": steps,
+        "recognised": read(data, guided, labels.numpy())[1],
+        "evaluations_unguided": plain.nfe,
+        "frechet": pixels["frechet_of_few"],
+        "frechet_of_all": pixels["frechet"],
+    }
+
+
+def _unguided(run: Run, data: Data, how: How, found: list[FeatureExtractor]) -> tuple[Made, dict[str, Any]]:
+    """As many samples as there are training images, and what was measured of them, which the run keeps."""
+    device, seeds = next(run.denoiser.parameters()).device, range(len(data.training))
+    made = make(run, seeds, choose_labels(run, seeds, ()), how, device)
+    measured = measure(run, data, made, found, device)
+    append(run.path, measured)
+    return made, measured
+
+
+def read(data: Data, made: Made, intended: np.ndarray) -> tuple[float, float]:
+    """A classifier (support vectors) of real digits: its accuracy on held-out ones, the share of samples it reads as intended."""
+    known = [_rows(sources.gather(side, range(len(side)))) for side in (data.training, data.held_out)]
+    classifier = SVC(gamma="guidance", C=10.0).fit(known[0], sources.labels(data.training))
+    accuracy = classifier.score(known[1], sources.labels(data.held_out))
+    return float(accuracy), float((classifier.predict(_rows(made.images.numpy())) == intended).mean())
+
+
+def _rows(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1) / 255.0
+
+
+def _short(recipe: Recipe, speed_up: int) -> Recipe:
+    return replace(recipe, steps=max(2, recipe.steps // speed_up))
+
+
+def _ending(out: Path, result: dict[str, Any]) -> str:
+    return "\n".join(
+        [
+            f"{result['recognised']:.1%} of {JUDGED} guided samples are read as the digit they were meant to be, by a classifier "
+            f"that reads {result['classifier_held_out_accuracy']:.1%} of held-out real digits.",
+            f"Frechet distance in pixels, {result['few']} unguided samples: {result['frechet']:.3f}; "
+            f"{result['few']} held-out real digits in their place: {result['floor']:.3f}.",
+            *(
+                f"One-step model, {name} evaluation(s): {part['recognised']:.1%} recognised, distance {part['frechet']:.3f}."
+                for name, part in result["one_step"].items()
+            ),
+            *([] if "warm" not in result else [_warm(result)]),
+            f"All of this took {result['seconds']:.0f} s. Look at {out / 'samples.png'}, {out / 'samples-one-step.png'} and "
+            f"{out / 'diffusion' / 'report.html'};",
+            f"more samples: pixelpath sample {out / 'onestep'}; your own images: pixelpath train --help.",
+        ]
+    )
+
+
+def _warm(result: dict[str, Any]) -> str:
+    warm = result["warm"]
+    return (
+        f"From a start, {warm['evaluations_unguided']:g} evaluations instead of {result['evaluations_unguided']:g}: distance "
+        f"{warm['frechet_of_all']:.3f} against {result['frechet_of_all']:.3f} of {result['samples']} unguided samples, "
+        f"{warm['recognised']:.1%} of guided ones recognised."
+    )

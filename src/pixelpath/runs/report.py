@@ -1,0 +1,328 @@
+"""The report of a run: one page of what the run's folder holds.
+
+A section is empty, and so left out, where the run has nothing to say about it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import tyro
+
+from pixelpath.runs import prepare
+from pixelpath.reports.evaluation import histograms_plot, in_short, loss_gap_plot, spectrum_plot
+from pixelpath.runs.folder import leaves
+from pixelpath.reports.page import (
+    WIDEST,
+    boxes,
+    document_of,
+    duration,
+    embedded,
+    figure,
+    header,
+    pairs,
+    protocol_line,
+    table,
+    text,
+    words,
+    write_page,
+)
+from pixelpath.reports.pictures import curves, evaluations_plot, noise_levels_plot, probe_plot, series, skipped_steps
+from pixelpath.evaluation.held_out import HeldOutRow
+from pixelpath.evaluation.histograms import HistogramRow
+from pixelpath.evaluation.memorising import GapRow
+from pixelpath.evaluation.probe import ProbeRow
+from pixelpath.evaluation.spectrum import SpectrumRow
+from pixelpath.training.journal import lines
+
+SHOWN = 9  # previews in the strip, at most
+STRIP = 640  # pixels across, of a picture in the strip
+STAGES = {
+    "RepresentationLearning": "Stage one: representation learning",
+    "Denoising": "Stage two: diffusion",
+    "Consistency": "Stage two: one step (consistency)",
+    "Tangent": "Stage two: one step (continuous time)",
+}
+PLOTS = {
+    HeldOutRow: noise_levels_plot,
+    ProbeRow: probe_plot,
+    GapRow: loss_gap_plot,
+    SpectrumRow: spectrum_plot,
+    HistogramRow: histograms_plot,
+}
+OPEN = 30  # numbers below a plot, at most, that are not folded away
+FILES = {
+    "recipe.json": "every setting of the run",
+    "origin.json": "the weights it began with",
+    "environment.json": "versions and devices",
+    "metrics.jsonl": "measurements during training, one JSON object a line",
+    "curves.png": "the curves of training",
+    "evaluation.json": "distances and held-out losses with their protocols",
+    "held_out.png": "training and held-out loss by noise level",
+    "nearest.png": "the samples nearest to training images",
+    "spectrum.png": "power by frequency, of samples and real images",
+    "histograms.png": "values of samples and real images",
+    "evaluations.json": "distances by network evaluations, of this run and of those measured with it",
+    "evaluations.png": "the newest of them as a plot",
+    "probe.json": "accuracy of the encoder's features by noise level",
+    "probe.png": "the same as a plot",
+    "divergences.json": "when training diverged and fell back",
+    "encoder": "the stage one through which features are compared",
+    "starts": "where sampling may begin instead of at noise alone",
+    "quickstart.json": "the numbers of the quickstart",
+    "report.html": "this report",
+    "checkpoints": "weights, averages and optimizer to go on from or to sample with",
+    "previews": "images made during training",
+    "samples": "images made with the run",
+}
+
+
+def report(run: Annotated[Path, tyro.conf.Positional]) -> None:
+    """Write the report of a run again: RUN/report.html, from what the run's folder holds.
+
+    Args:
+        run: Folder of a run.
+    """
+    if run.is_dir() and not (run / "recipe.json").exists():
+        raise FileNotFoundError(f"{run} holds no run (no recipe.json): name the folder that `pixelpath train ... --out` wrote.")
+    prepare.say(f"Report: {write_report(run)}")
+
+
+def write_report(run: Path) -> Path:
+    """Write RUN/report.html (and RUN/curves.png) from what the run's folder holds, leaving out what it does not; the file.
+
+    Numbers of a quickstart are also looked for beside a stage-two run. Raises FileNotFoundError if there is no such folder,
+    ValueError for a JSON file that cannot be read.
+    """
+    if not run.is_dir():
+        raise FileNotFoundError(f"There is no folder {run}: name the folder of a run.")
+    sections = {
+        "Samples": _samples(run),
+        "Views": _views(run),
+        "Results": _results(run),
+        "Features": _features(run),
+        "Training": _training(run),
+        "Previews": _previews(run),
+        "Settings": _settings(run),
+        "Environment": pairs(document_of(run / "environment.json") or {}),
+        "Files": _files(run),
+    }
+    return write_page(run / "report.html", _name(run), _header(run), sections)
+
+
+def _name(run: Path) -> str:
+    return f"{(document_of(run / 'recipe.json') or {}).get('name', 'Run')}: {run.resolve().name}"
+
+
+def _header(run: Path) -> str:
+    """What was run, and the numbers one asks for first."""
+    recipe = document_of(run / "recipe.json") or {}
+    stage = STAGES.get(_objective(run), "")
+    rows = lines(run)
+    metadata: dict[str, str] = {}
+    if rows:
+        total = recipe.get("steps")
+        metadata["steps"] = f"{rows[-1]['step']:,}" + (
+            f" of {total:,}" if isinstance(total, int) and total > rows[-1]["step"] else ""
+        )
+    for key, name, say in (
+        ("seconds", "training time", duration),
+        ("images_per_second", "images per second", lambda value: f"{value:,.0f}"),
+        ("memory_bytes", "peak memory", lambda value: f"{value / 2**30:.2f} GiB"),
+        ("loss", "loss", text),
+        ("held_out_loss", "held-out loss", text),
+    ):
+        values = series(rows, key)[1]
+        if len(values):
+            metadata[name] = say(float(values[-1]))
+    return header(_name(run), f"<p class='soft'>{stage}</p>", metadata)
+
+
+def _samples(run: Path) -> str:
+    """The newest grid of samples with the settings that made it; without one the last preview."""
+    made = sorted((run / "samples").rglob("grid.png"), key=lambda path: path.stat().st_mtime)
+    if made:
+        settings = document_of(made[-1].with_name("samples.json")) or {}
+        short = {key: value for key, value in settings.items() if not isinstance(value, list) or len(value) <= 2}
+        return figure(made[-1], protocol_line({"file": made[-1].relative_to(run).as_posix(), **short}))
+    one_step = _objective(run) in ("Consistency", "Tangent")
+    cond_image = run.parent / ("samples-one-step.png" if one_step else "samples.png")
+    if _quickstart(run) and cond_image.exists():
+        how = "One-step" if one_step else "Guided"
+        return figure(cond_image, f"{how} samples of the quickstart, seeds in order from 0, classes in turn.")
+    steps = _preview_files(run)
+    if steps:
+        return figure(
+            steps[-1], f"The preview of step {_step(steps[-1]):,}: fixed seeds, sampled with the average of the weights."
+        )
+    return ""
+
+
+def _views(run: Path) -> str:
+    views = run / "previews" / "views.png"
+    return (
+        figure(views, "Training images, and below them two views of each, which the encoder learns to recognise as one image.")
+        if views.exists()
+        else ""
+    )
+
+
+def _results(run: Path) -> str:
+    """The quickstart's numbers, the newest evaluation and curves, and the earlier ones folded away."""
+    quick, measured = _quickstart(run), document_of(run / "evaluation.json")
+    parts = [f"<h3>Quickstart</h3>{_tree(quick)}"] if quick else []
+    drawn = [_over_evaluations(result["curves"]) for result in reversed(document_of(run / "evaluations.json") or [])]
+    parts += [f"<h3>Quality over evaluations</h3>{content}" for content in drawn[:1]]
+    parts += [f"<details><summary>Earlier curves</summary>{content}</details>" for content in drawn[1:]]
+    nfe = measured if isinstance(measured, list) else [measured] if measured else []
+    for place, evaluation in enumerate(reversed(nfe)):
+        step = f" of step {text(evaluation['step'])}" if isinstance(evaluation, Mapping) and "step" in evaluation else ""
+        if place == 0:
+            parts.append(f"<h3>Evaluation{step}</h3>{_tree(in_short(evaluation))}{_nearest(run)}")
+        else:
+            content = _tree(in_short(evaluation, curves=False))
+            parts.append(f"<details><summary>Earlier evaluation{step}</summary>{content}</details>")
+    return "\n".join(parts)
+
+
+def _nearest(run: Path) -> str:
+    """The pairs of the newest evaluation that looked for copies."""
+    caption = (
+        "The samples nearest to training images, in relation to how near held-out images come; below each its nearest training "
+        "image, and below that its nearest held-out image, where images were held out."
+    )
+    return figure(run / "nearest.png", caption) if (run / "nearest.png").is_file() else ""
+
+
+def _over_evaluations(found: Sequence[Mapping[str, Any]]) -> str:
+    """Curves measured together: their plot, and their points in a table, below those of a curve its protocol."""
+    note = "Each point is the same seeds sampled with another number of steps; the dashed line is what other real images reach."
+    rows = [
+        {"curve": curve["name"], "features": curve["features"], **point, "floor": curve["floor"]}
+        | ({"protocol": curve["protocol"]} if point is curve["points"][-1] else {})
+        for curve in found
+        for point in curve["points"]
+    ]
+    plot = embedded(evaluations_plot(found), "plot", WIDEST, "plot of the numbers below")
+    return f"<p class='soft'>{note}</p>{plot}<details><summary>The numbers</summary>{table(rows)}</details>"
+
+
+def _features(run: Path) -> str:
+    document = document_of(run / "probe.json")
+    note = "<p class='soft'>Share of held-out images whose class is found from frozen features of the noisy image.</p>"
+    return note + _tree(document) if document else ""
+
+
+def _training(run: Path) -> str:
+    rows = lines(run)
+    if not rows:
+        return ""
+    note = "Faint: as measured. Strong: smoothed. The held-out loss is that of the average of the weights."
+    odd = [(step, "skipped: its loss or gradient was not finite") for step in skipped_steps(rows)] + _alarms(rows)
+    listed = "".join(
+        f"<tr><td class='number'>{step:,}</td><td class='bad'>{text(what)}</td></tr>" for step, what in sorted(odd)[:200]
+    )
+    head = "<h3>Alarms and skipped steps</h3><table><thead><tr><th class='number'>step</th><th>what</th></tr></thead>"
+    return figure(curves(run), note, "plot") + (f"{head}<tbody>{listed}</tbody></table>" if odd else "")
+
+
+def _alarms(rows: list[dict[str, Any]]) -> list[tuple[int, str]]:
+    """Each alarm at the step it was first raised; those that differ in numbers only are one."""
+    kinds: dict[str, list[tuple[int, str]]] = {}
+    for row in rows:
+        for alarm in row.get("alarms") or ():
+            kinds.setdefault(re.sub(r"[\d.]+", "", alarm), []).append((row["step"], alarm))
+    return [
+        (found[0][0], found[0][1] + (f" (last at step {found[-1][0]:,})" if len(found) > 1 else "")) for found in kinds.values()
+    ]
+
+
+def _previews(run: Path) -> str:
+    """Up to nine previews, evenly spread from the first to the last."""
+    found = _preview_files(run)
+    if len(found) < 2:
+        return ""
+    count = min(SHOWN, len(found))
+    chosen = [found[round(place * (len(found) - 1) / (count - 1))] for place in range(count)]
+    strip = "".join(figure(path, f"step {_step(path):,}", widest=STRIP) for path in chosen)
+    return f"<p class='soft'>The same seeds at every step.</p><div class='strip'>{strip}</div>"
+
+
+def _settings(run: Path) -> str:
+    recipe = document_of(run / "recipe.json")
+    if not recipe:
+        return ""
+    groups = {"run": {key: value for key, value in recipe.items() if not isinstance(value, Mapping)}}
+    groups |= {key: dict(leaves(value)) for key, value in recipe.items() if isinstance(value, Mapping)}
+    groups |= {"origin": dict(leaves(document_of(run / "origin.json") or {}))}
+    parts = [f"<section><h3>{text(key)}</h3>{pairs(group)}</section>" for key, group in groups.items() if group]
+    return f"<div class='groups'>{''.join(parts)}</div>"
+
+
+def _files(run: Path) -> str:
+    """What lies in the folder, with sizes; names starting with a dot are unfinished and left out."""
+    found = sorted(path for path in run.iterdir() if not path.name.startswith("."))
+    rows = [
+        f"<tr><td><a href='{quote(path.name)}{'/' if path.is_dir() else ''}'><code>{text(path.name)}</code></a></td>"
+        f"<td class='number'>{_size(path)}</td><td>{FILES.get(path.name, '')}</td></tr>"
+        for path in found
+        if path.name != "report.html"
+    ]
+    return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+
+
+def _tree(document: Any) -> str:
+    """Any document: its single values as a table with their protocol, rows of measurements as plots, parts under their names."""
+    if isinstance(document, Mapping):
+        nested = {key: value for key, value in document.items() if _is_nested(value) and key != "protocol"}
+        single = {key: value for key, value in document.items() if key not in nested and key != "protocol"}
+        parts = [boxes(single, document.get("protocol"))] if single else []
+        ordered = sorted(nested.items(), key=lambda item: isinstance(item[1], Mapping))  # measurements before their circumstances
+        parts += [f"<h3>{words(key)}</h3>{_tree(value)}" for key, value in ordered if value]
+        return "\n".join(parts)
+    if isinstance(document, list) and all(isinstance(row, Mapping) for row in document):
+        for kind, plot in PLOTS.items():
+            if document and all({part.name for part in fields(kind)} <= set(row) for row in document):
+                shown = " open" if len(document) <= OPEN else ""
+                return (
+                    embedded(plot(document), "plot", WIDEST, "plot of the numbers below")
+                    + f"<details{shown}><summary>The numbers</summary>{table(document)}</details>"
+                )
+        flat = all(not _is_nested(value) or key == "protocol" for row in document for key, value in row.items())
+        return table(document) if flat else "\n".join(_tree(row) for row in document)
+    return f"<p>{text(document)}</p>"
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(part, Mapping) for part in value))
+
+
+def _objective(run: Path) -> str:
+    recipe = document_of(run / "recipe.json") or {}
+    return (recipe.get("objective") or {}).get("type", "")
+
+
+def _quickstart(run: Path) -> Any:
+    """The numbers of a quickstart in the run's folder, or beside a run that is not its stage one."""
+    cond_image = None if _objective(run) == "RepresentationLearning" else document_of(run.resolve().parent / "quickstart.json")
+    return document_of(run / "quickstart.json") or cond_image
+
+
+def _preview_files(run: Path) -> list[Path]:
+    return sorted((path for path in (run / "previews").glob("step-*.png") if path.stem[5:].isdigit()), key=_step)
+
+
+def _step(preview: Path) -> int:
+    return int(preview.stem[5:])
+
+
+def _size(path: Path) -> str:
+    """The bytes of a file, or of all files in a folder."""
+    size = float(sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size)
+    power = min(4, (len(f"{size:.0f}") - 1) // 3)
+    return f"{size / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -1,0 +1,90 @@
+"""A run on disk, opened for use: its recipe, normaliser and averaged weights.
+
+The folder of a run holds recipe.json, metrics.jsonl, checkpoints/step-*/ and what later commands add; every checkpoint is
+complete in itself.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from pixelpath.data.conditions import Conditions
+from pixelpath.data.metadata import Metadata
+from pixelpath.data.normalise.normaliser import Normaliser
+from pixelpath.models.denoiser import Denoiser
+from pixelpath.models.representation import Representation
+from pixelpath.noise import NoiseRange
+from pixelpath.recipes.build import Shape, student_of
+from pixelpath.recipes.recipe import Recipe, from_json
+from pixelpath.training import checkpoint
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished or unfinished run: `model` is the average, in evaluation mode; `classes` are names (empty: unconditional)."""
+
+    path: Path
+    checkpoint: Path
+    recipe: Recipe
+    shape: Shape
+    classes: tuple[str, ...]
+    normaliser: Normaliser
+    model: Representation | Denoiser
+    step: int
+    metadata: Metadata = field(default_factory=Metadata)
+    conditions: Conditions = field(default_factory=Conditions)
+
+    @property
+    def noise(self) -> NoiseRange:
+        """The noise range the model was trained on."""
+        return self.recipe.noise
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The model of a stage-two run; ValueError for stage one, which cannot be sampled."""
+        if not isinstance(self.model, Denoiser):
+            raise ValueError(
+                f"{self.path} is a run of stage one, an encoder: train a diffusion recipe with --encoder {self.path} first."
+            )
+        return self.model
+
+    @property
+    def representation(self) -> Representation:
+        """The model of a stage-one run; ValueError for stage two."""
+        if not isinstance(self.model, Representation):
+            raise ValueError(f"{self.path} is a run of stage two: give a run of stage one.")
+        return self.model
+
+
+def open_run(path: Path | str, which: Path | None = None, device: torch.device | str = "cpu") -> Run:
+    """The run in folder `path` at its latest checkpoint, or at the checkpoint folder `which`.
+
+    Raises FileNotFoundError if there is no run or no checkpoint, ValueError if the checkpoint is damaged or does not fit the
+    recipe.
+    """
+    path = Path(path)
+    found = which or checkpoint.latest(path)
+    if found is None:
+        raise FileNotFoundError(f"{path} holds no checkpoint of a run: name the folder that `pixelpath train ... --out` wrote.")
+    recipe = from_json(json.dumps(checkpoint.read(found, "recipe")))
+    about = checkpoint.read(found, "data")
+    channels, rows, columns = about["shape"]
+    shape, classes = (channels, rows, columns), tuple(about["classes"])
+    normaliser = Normaliser.from_json(checkpoint.read(found, "normaliser"))
+    metadata = Metadata.from_json(about["metadata"]) if "metadata" in about else _older_facts(shape, normaliser)
+    asks = Conditions.from_json(about["conditions"]) if "conditions" in about else Conditions()
+    model = student_of(recipe, shape, len(classes), asks.numbers, asks.other)
+    checkpoint.restore(model, found / "ema.safetensors")
+    model = model.to(device).requires_grad_(False).eval()
+    return Run(path, found, recipe, shape, classes, normaliser, model, checkpoint.read_state(found).step, metadata, asks)
+
+
+def _older_facts(shape: Shape, normaliser: Normaliser) -> Metadata:
+    """The facts of a run that was saved before runs kept any: pictures where they were written as pictures."""
+    pictures = normaliser.dtype == "uint8" and shape[0] in (1, 3, 4)
+    drawn = pictures or (normaliser.dtype == "uint16" and shape[0] == 1)
+    return Metadata("png" if drawn else "npy", photographs=pictures, alpha="straight" if pictures and shape[0] == 4 else "")

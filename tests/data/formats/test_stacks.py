@@ -1,0 +1,106 @@
+"""Stacks one after the other, whole and in tiles; splits that keep together what belongs together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixelpath.data.formats.stacks import ArrayStack, Stacked, needs
+from pixelpath.data.metadata import Axis, Metadata
+from pixelpath.data.sources import gather, labels, split
+
+
+def stack(count: int, rows: int, columns: int, first: int = 0, whole: bool = False, channels: int = 2) -> ArrayStack:
+    """Images whose every value is its own number."""
+    size = count * channels * rows * columns
+    images = first + np.arange(size, dtype=np.int32).reshape(count, channels, rows, columns)
+    return ArrayStack(Path(f"{first}.npy"), images, whole=whole)
+
+
+def stacked(*stacks: ArrayStack, tile: tuple[int, int] | None = None, stride: tuple[int, int] | None = None) -> Stacked:
+    count = sum(each.shape[0] for each in stacks)
+    titles = tuple(each.path.name for each in stacks) if len(stacks) > 1 else ("",)
+    return Stacked(stacks, titles, np.arange(count) % 2, ("even", "odd"), tile=tile, stride=stride)
+
+
+def test_images_of_several_stacks_follow_one_another() -> None:
+    first, second = stack(2, 4, 6), stack(3, 4, 6, 1000)
+    source = stacked(first, second)
+    assert (len(source), source.shape, source.dtype) == (5, (2, 4, 6), np.dtype("int32"))
+    np.testing.assert_array_equal(gather(source, range(5)), np.concatenate([first.images, second.images]))
+    assert [source.name(index) for index in (0, 2, 4)] == ["0.npy:00000000", "1000.npy:00000000", "1000.npy:00000002"]
+    assert labels(source).tolist() == [0, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "tile", "stride", "down", "across"),
+    [
+        (8, 12, (4, 4), (4, 4), [0, 4], [0, 4, 8]),
+        (8, 12, (4, 4), (2, 4), [0, 2, 4], [0, 4, 8]),
+        (9, 13, (4, 6), (4, 6), [0, 4, 5], [0, 6, 7]),  # the last tile touches the edge
+        (4, 6, (4, 6), (1, 1), [0], [0]),
+    ],
+)
+def test_tiles_cover_every_pixel_and_are_windows_of_their_image(
+    rows: int, columns: int, tile: tuple[int, int], stride: tuple[int, int], down: list[int], across: list[int]
+) -> None:
+    whole = stack(2, rows, columns)
+    source = stacked(whole, tile=tile, stride=stride)
+    corners = [(image, row, column) for image in range(2) for row in down for column in across]
+    assert len(source) == len(corners)
+    seen = np.zeros(whole.images.size, bool)
+    for index, (image, row, column) in enumerate(corners):
+        window = whole.images[image, :, row : row + tile[0], column : column + tile[1]]
+        np.testing.assert_array_equal(source.get(index), window)
+        assert source.name(index) == f"{image:08d}@{row},{column}"
+        assert source.label(index) == image
+        seen[source.get(index).ravel()] = True
+    assert seen.all()
+
+
+def test_tiles_of_stacks_of_unequal_sizes() -> None:
+    source = stacked(stack(1, 4, 4), stack(1, 8, 4, 1000), tile=(4, 4))
+    assert [source.name(index) for index in range(3)] == ["0.npy@0,0", "1000.npy@0,0", "1000.npy@4,0"]
+    assert source.get(2).min() == 1000 + 16
+
+
+def test_a_split_keeps_volumes_and_the_tiles_of_an_image_together() -> None:
+    volumes = stacked(*(stack(4, 2, 2, 1000 * number, whole=True) for number in range(30)))
+    for source, key in ((volumes, ":"), (stacked(stack(40, 4, 6), tile=(2, 2)), "@")):
+        training, held_out = split(source, 0.3)
+        sides = [{side.name(index).split(key)[0] for index in range(len(side))} for side in (training, held_out)]
+        assert sides[0].isdisjoint(sides[1])
+        assert len(training) + len(held_out) == len(source)
+        assert 0.1 < len(held_out) / len(source) < 0.5
+
+
+def test_overlapping_tiles_of_one_image_share_no_pixel_across_the_split() -> None:
+    source = stacked(stack(1, 64, 96), tile=(8, 8), stride=(4, 4))
+    training, held_out = split(source, 0.3)
+    pixels = [set(gather(side, range(len(side))).ravel().tolist()) for side in (training, held_out)]
+    assert pixels[0].isdisjoint(pixels[1])
+    assert len(held_out) > 0
+    assert len(training) + len(held_out) < len(source)  # those across the border are on neither side
+
+
+def test_the_last_images_in_order_can_be_held_out() -> None:
+    training, held_out = split(stacked(stack(10, 2, 2)), 0.2, "order")
+    assert [held_out.name(index) for index in range(2)] == ["00000008", "00000009"]
+    assert (len(training), len(held_out)) == (8, 2)
+    assert len(split(stacked(stack(10, 2, 2)), 0.0, "order")[1]) == 0
+    assert len(split(stacked(stack(10, 2, 2)), 0.01, "order")[1]) == 1
+
+
+def test_facts_survive_json() -> None:
+    for nodata in (None, -9999.0, float("nan")):
+        metadata = Metadata("netcdf", "u", ("a", "b"), "m/s", nodata, axes=(Axis("y", (1.0, 0.1 + 0.2), "km"), Axis("x", (3.0,))))
+        again = Metadata.from_json(metadata.to_json())
+        assert again.to_json() == metadata.to_json()
+        assert again.axes == metadata.axes
+
+
+def test_a_missing_package_is_named_with_its_extra() -> None:
+    with pytest.raises(ValueError, match=r"a\.xyz needs the package nosuchpackage .* pip install 'pixelpath\[geo\]'"):
+        needs("nosuchpackage.part", "geo", Path("a.xyz"))

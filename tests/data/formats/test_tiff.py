@@ -1,0 +1,383 @@
+"""What TIFF files and maps become, how little of them is read, and the sentence that each mistake is answered with."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pixelpath.data.formats import tiff
+from pixelpath.data.formats.stacks import Stack
+from pixelpath.data.formats.tiff import is_geotiff, open_geotiff, open_tiff
+
+tifffile = pytest.importorskip("tifffile")
+RANDOM = np.random.default_rng(0)
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
+
+
+def values(*shape: int, dtype: str = "uint16") -> np.ndarray:
+    if np.dtype(dtype).kind == "f":
+        return RANDOM.normal(size=shape).astype(dtype)
+    limits = np.iinfo(dtype)
+    return RANDOM.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+
+
+def write(path: Path, array: np.ndarray, **options: Any) -> Path:
+    tifffile.imwrite(path, array, **{"photometric": "minisblack", **options})
+    return path
+
+
+def assert_holds(stack: Stack, images: np.ndarray) -> None:
+    """A stack has the images [image, channel, row, column], whole and in windows."""
+    assert stack.shape == images.shape
+    assert stack.dtype == images.dtype
+    for index in range(len(images)):
+        np.testing.assert_array_equal(stack.read(index), images[index])
+        for rows, columns in ((slice(2, 5), slice(3, 7)), (slice(0, 1), slice(5, None))):
+            window = stack.read(index, rows, columns)
+            np.testing.assert_array_equal(window, images[index, :, rows, columns])
+            assert window.dtype == images.dtype
+            assert window.flags.owndata or window.base is not None
+            assert window.flags.writeable
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"compression": "zlib"}])
+def test_every_depth_keeps_every_value(tmp_path: Path, dtype: str, options: dict[str, Any]) -> None:
+    image = values(8, 12, dtype=dtype)
+    stack = open_tiff(write(tmp_path / "a.tif", image, **options))
+    assert_holds(stack, image[None, None])
+    assert not stack.whole
+    assert stack.metadata.format == "tiff"
+    assert stack.name(0) == "00000000"
+
+
+PACKINGS: list[dict[str, Any]] = [
+    {},
+    {"compression": "zlib", "rowsperstrip": 3},
+    {"compression": "lzw", "predictor": True, "tile": (16, 16)},
+    {"tile": (16, 16)},
+]
+
+
+@pytest.mark.parametrize("options", PACKINGS)
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_bands_are_channels(tmp_path: Path, options: dict[str, Any], planar: str) -> None:
+    image = values(7, 24, 36)
+    stored = image.transpose(1, 2, 0) if planar == "contig" else image
+    path = write(tmp_path / "a.tif", np.ascontiguousarray(stored), planarconfig=planar, **options)
+    assert_holds(open_tiff(path), image[None])
+    assert not open_tiff(path).metadata.photographs
+
+
+@pytest.mark.parametrize("options", PACKINGS)
+@pytest.mark.parametrize("metadata", [{}, None])
+def test_every_page_is_an_image(tmp_path: Path, options: dict[str, Any], metadata: dict[str, Any] | None) -> None:
+    pages = values(4, 24, 36, dtype="float32")
+    stack = open_tiff(write(tmp_path / "a.tif", pages, metadata=metadata, **options))
+    assert_holds(stack, pages[:, None])
+    assert stack.whole
+    assert [stack.name(index) for index in (0, 3)] == ["00000000", "00000003"]
+
+
+def test_pages_written_one_by_one(tmp_path: Path) -> None:
+    pages = values(3, 8, 12, 3, dtype="uint8")
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for page in pages:
+            file.write(page, photometric="rgb", compression="zlib")
+    stack = open_tiff(tmp_path / "a.tif")
+    assert_holds(stack, pages.transpose(0, 3, 1, 2))
+    assert stack.metadata.photographs
+
+
+@pytest.mark.parametrize(("name", "kind", "axes"), [("a.tif", {"imagej": True}, "TZCYX"), ("a.ome.tif", {"ome": True}, "TCZYX")])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_microscopes_name_their_axes(
+    tmp_path: Path, name: str, kind: dict[str, bool], axes: str, compression: str | None
+) -> None:
+    lengths = {"T": 2, "Z": 3, "C": 5, "Y": 8, "X": 12}
+    array = values(*(lengths[axis] for axis in axes))
+    path = write(tmp_path / name, array, metadata={"axes": axes}, compression=compression, **kind)
+    images = np.moveaxis(array, axes.index("C"), 2).reshape(6, 5, 8, 12)
+    assert_holds(open_tiff(path), images)
+
+
+@pytest.mark.parametrize(
+    ("channels", "extra", "alpha", "photographs"),
+    [(3, None, "", True), (4, "unassalpha", "straight", True), (4, "assocalpha", "premultiplied", True)],
+)
+def test_colours(tmp_path: Path, channels: int, extra: str | None, alpha: str, photographs: bool) -> None:
+    image = values(8, 12, channels, dtype="uint8")
+    extrasamples = {} if extra is None else {"extrasamples": (extra,)}
+    stack = open_tiff(write(tmp_path / "a.tif", image, photometric="rgb", **extrasamples))
+    assert_holds(stack, image.transpose(2, 0, 1)[None])
+    assert (stack.metadata.alpha, stack.metadata.photographs) == (alpha, photographs)
+
+
+def test_infrared_is_no_transparency(tmp_path: Path) -> None:
+    image = values(8, 12, 4, dtype="uint8")
+    metadata = open_tiff(write(tmp_path / "a.tif", image, photometric="rgb", extrasamples=("unspecified",))).metadata
+    assert (metadata.alpha, metadata.photographs) == ("", False)
+
+
+def test_photographs_packed_as_jpeg(tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    image = np.linspace(0, 255, 32 * 48 * 3).reshape(32, 48, 3).astype(np.uint8)
+    path = write(tmp_path / "a.tif", image, photometric="rgb", compression="jpeg", tile=(16, 16))
+    expected = tifffile.imread(path)
+    assert np.abs(expected.astype(int) - image).max() < 20
+    assert_holds(open_tiff(path), expected.transpose(2, 0, 1)[None])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_segments_never_written_are_empty(tmp_path: Path) -> None:
+    rasterio, image = pytest.importorskip("rasterio"), np.zeros((2, 64, 64), np.uint16)
+    image[0, 16:32, 32:48] = values(16, 16)
+    options = {"tiled": True, "blockxsize": 16, "blockysize": 16, "sparse_ok": True, "compress": "deflate"}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", width=64, height=64, count=2, dtype="uint16", **options) as file:
+        file.write(image[0, 16:32, 32:48], 1, window=rasterio.windows.Window(32, 16, 16, 16))
+    assert_holds(open_tiff(tmp_path / "a.tif"), image[None])
+
+
+def test_smaller_copies_are_passed_over(tmp_path: Path) -> None:
+    image = values(32, 32)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(image, subifds=1, tile=(16, 16))
+        file.write(image[::2, ::2], subfiletype=1, tile=(16, 16))
+    assert_holds(open_tiff(tmp_path / "a.tif"), image[None, None])
+
+
+def test_a_window_of_a_packed_file_reads_the_segments_under_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = values(64, 80)
+    stack = open_tiff(write(tmp_path / "a.tif", image, tile=(16, 16), compression="zlib"))
+    counts: list[int] = []
+    original = tiff._bytes
+    monkeypatch.setattr(tiff, "_bytes", lambda file, offset, count: counts.append(count) or original(file, offset, count))
+    np.testing.assert_array_equal(stack.read(0, slice(10, 20), slice(33, 47))[0], image[10:20, 33:47])
+    assert len(counts) == 2
+
+
+def test_a_file_much_larger_than_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        file.write(values(16, 16, dtype="uint8"))
+    with path.open("r+b") as file:  # the header of a picture of 10^11 bytes, most of which the disk never holds
+        with tifffile.TiffFile(path) as parsed:
+            tags = parsed.pages[0].tags
+            places = {code: (tags[code].valueoffset, tags[code].dtype) for code in (256, 257, 278, 279, 270) if code in tags}
+            begin = parsed.pages[0].dataoffsets[0]
+        for code, number in ((256, 400_000), (257, 250_000), (278, 250_000), (279, 10**11)):
+            where, kind = places[code]
+            file.seek(where)
+            file.write(number.to_bytes({3: 2, 4: 4, 16: 8}[int(kind)], "little"))
+        where, _ = places[270]
+        file.seek(where)
+        file.write(b"\0")
+        file.truncate(begin + 10**11)
+    stack = open_tiff(path)
+    assert stack.shape == (1, 1, 250_000, 400_000)
+    assert stack.read(0, slice(200_000, 200_008), slice(300_000, 300_008)).sum() == 0
+
+
+def test_threads_read_what_one_reads(tmp_path: Path) -> None:
+    pages = values(8, 24, 36)
+    for options in ({}, {"compression": "zlib", "tile": (16, 16)}):
+        stack = open_tiff(write(tmp_path / "a.tif", pages, **options))
+        with ThreadPoolExecutor(4) as pool:
+            read = list(pool.map(lambda index, stack=stack: stack.read(index % 8, slice(3, 20)), range(64)))
+        for index, image in enumerate(read):
+            np.testing.assert_array_equal(image[0], pages[index % 8, 3:20])
+
+
+def assert_sentence(error: BaseException, words: list[str]) -> None:
+    text = str(error)
+    assert text.endswith(".")
+    assert "\n" not in text
+    assert [word for word in words if word not in text] == []
+
+
+def unequal(path: Path) -> None:
+    with tifffile.TiffWriter(path) as file:
+        file.write(values(8, 12))
+        file.write(values(4, 12))
+
+
+def palette(path: Path) -> None:
+    tifffile.imwrite(path, values(8, 12, dtype="uint8"), photometric="palette", colormap=np.zeros((3, 256), np.uint16))
+
+
+def missing_pages(path: Path) -> None:
+    content = write(path, values(4, 24, 36), metadata=None, compression="zlib").read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(write(path, values(8, 12)).read_bytes()[:-60])
+
+
+def unknown_compression(path: Path) -> None:
+    write(path, values(8, 12))
+    with tifffile.TiffFile(path) as file:
+        where = file.pages[0].tags[259].valueoffset
+    with path.open("r+b") as file:
+        file.seek(where)
+        file.write((34661).to_bytes(2, "little"))
+
+
+MISTAKES: list[tuple[Callable[[Path], object], list[str]]] = [
+    (lambda path: write(path, np.ones((8, 12), np.int64)), ["dtype int64", "float32"]),
+    (lambda path: write(path, np.ones((8, 12), np.complex64)), ["dtype complex64", "convert"]),
+    (lambda path: write(path, np.ones((8, 12), bool)), ["dtype bool", "convert"]),
+    (unequal, ["several shapes", "8x12 uint16", "4x12 uint16"]),
+    (palette, ["palette", "RGB"]),
+    (lambda path: tifffile.imwrite(path, values(8, 12), photometric="miniswhite"), ["white as zero", "convert"]),
+    (lambda path: path.write_bytes(b""), ["cannot be read", "replace"]),
+    (lambda path: path.write_bytes(b"II*\0"), ["cannot be read", "replace"]),
+    (lambda path: path.write_bytes(b"II*\0\0\0\0\0"), ["cannot be read", "replace"]),
+    (lambda path: path.write_bytes(b"no tiff at all"), ["cannot be read", "replace"]),
+    (missing_pages, ["pages are missing", "replace"]),
+    (truncated, ["ends before its last pixel", "bytes"]),
+    (unknown_compression, ["cannot be read", "replace"]),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), MISTAKES)
+def test_mistakes_are_told_in_one_sentence(tmp_path: Path, make: Callable[[Path], object], words: list[str]) -> None:
+    make(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif") as caught:
+        open_tiff(tmp_path / "a.tif")
+    assert_sentence(caught.value, words)
+
+
+def test_damage_that_shows_when_pixels_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", values(3, 24, 36), compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        where = file.pages[1].dataoffsets[0]
+    with path.open("r+b") as file:
+        file.seek(where)
+        file.write(b"\xff" * 40)
+    stack = open_tiff(path)
+    stack.read(0)
+    with pytest.raises(ValueError, match="at image 1") as caught:
+        stack.read(1)
+    assert_sentence(caught.value, ["a.tif", "image 1", "replace"])
+
+
+def test_cut_off_after_opening(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", values(3, 24, 36))
+    stack = open_tiff(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="at image 2") as caught:
+        stack.read(2)
+    assert_sentence(caught.value, ["a.tif"])
+
+
+def test_what_is_a_map_is_seen_without_reading_it(tmp_path: Path) -> None:
+    for name, tags, options in [
+        ("plain", [], {}),
+        ("nodata", [(42113, "s", 0, "-1", True)], {}),
+        ("keys", [(34735, "H", 4, (1, 1, 0, 0), True)], {"bigtiff": True}),
+        ("big", [(42113, "s", 0, "-1", True)], {"byteorder": ">"}),
+    ]:
+        assert is_geotiff(write(tmp_path / f"{name}.tif", values(8, 12), extratags=tags, **options)) == (name != "plain")
+    for content in (b"", b"II*\0", b"\x89PNG", b"MM\0*\0\0\xff\xff"):
+        (tmp_path / "odd.tif").write_bytes(content)
+        assert not is_geotiff(tmp_path / "odd.tif")
+
+
+def write_map(path: Path, array: np.ndarray, names: tuple[str, ...] = (), units: tuple[str, ...] = (), **options: Any) -> Path:
+    rasterio = pytest.importorskip("rasterio")
+    bands, rows, columns = array.shape
+    place = {"transform": rasterio.Affine(10, 0, 500000, 0, -10, 4000000), "crs": "EPSG:32633"}
+    profile = {"driver": "GTiff", "count": bands, "height": rows, "width": columns, "dtype": array.dtype.name, **place, **options}
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(array)
+        if names:
+            file.descriptions = names
+        if units:
+            file.units = units
+    return path
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:6] + DTYPES[7:])
+@pytest.mark.parametrize("options", [{}, {"compress": "deflate", "tiled": True, "blockxsize": 16, "blockysize": 16}])
+def test_maps(tmp_path: Path, dtype: str, options: dict[str, Any]) -> None:
+    image = values(3, 24, 36, dtype=dtype)
+    path = write_map(tmp_path / "a.tif", image, ("red", "green", "nir"), ("K", "K", "K"), nodata=7, **options)
+    assert is_geotiff(path)
+    stack = open_geotiff(path)
+    assert_holds(stack, image[None])
+    metadata = stack.metadata
+    assert (metadata.format, metadata.channels, metadata.units, metadata.nodata) == ("geotiff", ("red", "green", "nir"), "K", 7.0)
+    assert not stack.whole
+
+
+def test_nodata_is_as_the_dtype_has_it(tmp_path: Path) -> None:
+    image = values(1, 8, 12, dtype="float32")
+    assert open_geotiff(write_map(tmp_path / "none.tif", image)).metadata.nodata is None
+    assert np.isnan(open_geotiff(write_map(tmp_path / "nan.tif", image, nodata=np.nan)).metadata.nodata or 0)
+    image[0, 2, 3] = -9999.9
+    stack = open_geotiff(write_map(tmp_path / "a.tif", image, nodata=-9999.9))
+    assert (stack.read(0) == stack.metadata.nodata).sum() == 1
+
+
+def test_threads_read_maps(tmp_path: Path) -> None:
+    image = values(2, 24, 36)
+    stack = open_geotiff(write_map(tmp_path / "a.tif", image, compress="deflate"))
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda row: stack.read(0, slice(row, row + 4)), [*range(20), *range(20)]))
+    for row, window in zip(itertools.chain(range(20), range(20)), read, strict=True):
+        np.testing.assert_array_equal(window, image[:, row : row + 4])
+
+
+def with_nodata(dtype: str, text: str) -> Callable[[Path], object]:
+    tags = [(42113, "s", 0, text, True)]
+    return lambda path: write(path, values(8, 12, dtype=dtype), extratags=tags, metadata=None)
+
+
+def several_maps(path: Path) -> None:
+    with tifffile.TiffWriter(path) as file:
+        for _ in range(2):
+            file.write(values(8, 12), metadata=None, extratags=[(42113, "s", 0, "0", True)])
+
+
+MAPS: list[tuple[Callable[[Path], object], list[str]]] = [
+    (with_nodata("uint8", "-9999"), ["nodata value -9999", "uint8"]),
+    (with_nodata("uint8", "3.5"), ["nodata value 3.5", "uint8"]),
+    (with_nodata("float32", "1e300"), ["nodata value", "float32"]),
+    (lambda path: write_map(path, values(1, 8, 12).astype(np.int64)), ["dtype int64", "convert"]),
+    (lambda path: write_map(path, values(1, 8, 12).astype(np.complex64)), ["dtype complex64", "convert"]),
+    (several_maps, ["2 images", "a file of its own"]),
+    (lambda path: path.write_bytes(b"no map at all"), ["cannot be read", "replace"]),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), MAPS)
+def test_mistakes_in_maps_are_told_in_one_sentence(tmp_path: Path, make: Callable[[Path], object], words: list[str]) -> None:
+    pytest.importorskip("rasterio")
+    make(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif") as caught:
+        open_geotiff(tmp_path / "a.tif")
+    assert_sentence(caught.value, words)
+
+
+def test_nodata_that_differs_between_bands(tmp_path: Path) -> None:
+    path = write_map(tmp_path / "a.tif", values(2, 8, 12))
+    bands = "".join(f'<PAMRasterBand band="{band}"><NoDataValue>{band}</NoDataValue></PAMRasterBand>' for band in (1, 2))
+    (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+    with pytest.raises(ValueError, match=r"a.tif has another nodata value per band \(1.0, 2.0\): bring all bands to one."):
+        open_geotiff(path)
+
+
+def test_a_map_cut_off_says_so_when_read(tmp_path: Path) -> None:
+    path = write_map(tmp_path / "a.tif", values(1, 64, 64, dtype="float64"))
+    path.write_bytes(path.read_bytes()[:20000])
+    stack = open_geotiff(path)
+    with pytest.raises(ValueError, match="at image 0") as caught:
+        stack.read(0)
+    assert_sentence(caught.value, ["a.tif", "replace"])

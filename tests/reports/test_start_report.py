@@ -1,0 +1,181 @@
+"""The report of a start says what its folder holds, in the order it is asked for, escaped, and leaves out what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.commands.test_report import Page
+
+from pixelpath.reports.display import grid
+from pixelpath.reports.pictures import save_png
+from pixelpath.reports.start_report import write_start_report
+
+PNGS = ("certificate", "tails", "cond_image", "evaluations", "neighbours")
+TAIL = {
+    "what": "radius",
+    "probability": 0.99,
+    "held_out": 7.31,
+    "samples": 7.05,
+    "error": -0.0356,
+    "interval": [-0.081, 0.0123],
+    "exceedances": 21,
+    "beyond": 12,
+    "expected": 20.5,
+    "certified": True,
+}
+ROW = {"sigma": 1.25, "direct": 0.06, "excess": 0.03, "cross": 0.045}
+ROW |= {"direct_error": 0.002, "excess_error": 0.003, "cross_error": 0.0041, "top": 0.125}
+MIXTURE = {
+    "name": "mixture",
+    "sigma": 1.2345678,
+    "divergence": 0.04987,
+    "error": 0.0021,
+    "seconds": 3.21,
+    "numbers": 48230,
+    "against": "",
+    "remark": "",
+    "tails": [TAIL, TAIL | {"probability": 0.999, "error": 0.5, "certified": False}],
+    "certificate": [ROW],
+}
+STUDENT = {"name": "student", "sigma": None, "divergence": None, "error": None, "against": "its tails <are> wrong", "tails": None}
+SEARCH = {
+    "sentence": "Start mixture at sigma 1.23: 0.0499 nats & less.",
+    "savings": "As fine a grid as the recipe's 32 steps takes 17 of them from there on.",
+    "budget": 0.05,
+    "sigma": 1.2345678,
+    "chosen": "mixture",
+    "index": {"value": 9.87, "error": 0.5, "count": 100, "total": 10000},
+    "candidates": [MIXTURE, STUDENT],
+    "left_out": {"moment-by-class": "class <3> has no image"},
+    "quality": [
+        {
+            "name": "run <1>",
+            "features": "pixels",
+            "floor": 0.0123,
+            "few": 90,
+            "points": [{"steps": 8, "evaluations": 15, "frechet": 1.5, "frechet_of_few": 1.75, "seconds": 2.0}],
+        }
+    ],
+    "neighbours": {"held-out images": {"median": 3.25, "q05": 1.125, "least": 0.5}},
+    "remarks": ["Sampling was <not> tried."],
+    "protocol": {"held_out": 360, "points": 2048},
+    "seconds": 200.0,
+}
+SAVED = {
+    "version": 1,
+    "metadata": {"family": "mixture", "shape": [1, 8, 8]},
+    "about": {"name": "mixture", "sigma": 1.2345678, "steps": 17, "run": "runs/<a>", "residual_energies": [0.987654321] * 99},
+}
+
+
+def write(folder: Path, search: Any = SEARCH, saved: Any = SAVED, pictures: tuple[str, ...] = PNGS) -> Path:
+    folder.mkdir()
+    for name, document in (("search", search), ("start", saved)):
+        if document is not None:
+            (folder / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
+    for name in pictures:
+        save_png(folder / f"{name}.png", grid(np.zeros((2, 1, 4, 4), np.uint8), 2))
+    return folder
+
+
+def page_of(folder: Path) -> Page:
+    path = write_start_report(folder)
+    assert path == folder / "report.html"
+    source = path.read_text(encoding="utf-8")
+    assert "url(" not in source
+    assert "prefers-color-scheme: dark" in source
+    return Page(source)
+
+
+def test_everything_is_there(tmp_path: Path) -> None:
+    page = page_of(write(tmp_path / "1 <a>"))
+    assert page.headings == [
+        "Certificate",
+        "Tails",
+        "Side by side",
+        "Quality",
+        "Nearest neighbours",
+        "Candidates",
+        "Tail quantiles",
+        "Left out",
+        "Distances",
+        "Nearest training images",
+        "Settings",
+    ]
+    assert len(page.pictures) == 5
+    words = page.words
+    assert (
+        words.index("Start: 1 <a>")
+        < words.index("0.0499 nats & less.")
+        < words.index("takes 17 of them")
+        < words.index("Certificate")
+    )
+    for part in (
+        "1.235",
+        "0.04987",
+        "48230",
+        "3 min",
+        "9.87 ± 0.5",
+        "runs/<a>",
+        "class <3> has no image",
+        "was <not> tried",
+    ):
+        assert part in words, part
+    assert "0.9877" not in words  # the energies
+
+
+def test_links_lead_to_sections(tmp_path: Path) -> None:
+    folder = write(tmp_path / "1")
+    page = page_of(folder)
+    source = (folder / "report.html").read_text(encoding="utf-8")
+    assert len(page.links) == 11
+    assert all(f'id="{link[1:]}"' in source for link in page.links)
+
+
+def test_numbers_of_candidates_tails_and_quality(tmp_path: Path) -> None:
+    words = page_of(write(tmp_path / "1")).words
+    assert "mixture (chosen) 1.235 0.04987 0.0021 3.21 48230 -3.6 radius, 0.99" in words  # of the certified ones
+    assert "student none none none none none none none not used: its tails <are> wrong" in words
+    assert "radius 0.99 7.31 7.05 -3.6 -8.1 1.2 21 12 20.5 yes" in words
+    assert "mixture 1.25 0.045 ± 0.004 0.03 ± 0.003 0.06 ± 0.002 12.5" in words
+    assert "run <1> pixels 8 15 1.5 1.75 0.0123" in words
+    assert "held-out images 3.25 1.125 0.5" in words
+
+
+@pytest.mark.parametrize("missing", PNGS)
+def test_a_missing_picture_is_left_out(tmp_path: Path, missing: str) -> None:
+    page = page_of(write(tmp_path / "1", pictures=tuple(name for name in PNGS if name != missing)))
+    assert len(page.pictures) == 4
+    assert len(page.headings) == 10
+
+
+@pytest.mark.parametrize("key", SEARCH)
+def test_a_missing_key_is_left_out(tmp_path: Path, key: str) -> None:
+    """Nor does one that is null stop the report."""
+    without = {name: value for name, value in SEARCH.items() if name != key}
+    first = page_of(write(tmp_path / "1", without, pictures=()))
+    assert page_of(write(tmp_path / "2", without | {key: None}, pictures=())).headings == first.headings
+    assert "Settings" in first.headings
+
+
+def test_missing_parts_of_candidates(tmp_path: Path) -> None:
+    bare = {"chosen": "a", "candidates": [{"name": "a", "tails": [{"what": "radius"}], "certificate": [{}]}, {}]}
+    bare |= {"quality": [{"points": [{}]}, {}], "neighbours": {"cold samples": None}}
+    page = page_of(write(tmp_path / "1", bare, None, ()))
+    assert page.headings == ["Candidates", "Tail quantiles", "Distances", "Nearest training images"]
+    assert "a (chosen)" in page.words
+
+
+def test_an_empty_folder_and_none(tmp_path: Path) -> None:
+    page = page_of(write(tmp_path / "1", None, None, ()))
+    assert page.headings == []
+    assert page.words.endswith("Start: 1")
+    with pytest.raises(FileNotFoundError, match="pixelpath start fit"):
+        write_start_report(tmp_path / "absent")
+    (tmp_path / "1" / "search.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"search\.json is not JSON"):
+        write_start_report(tmp_path / "1")

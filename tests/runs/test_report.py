@@ -1,0 +1,267 @@
+"""The report holds what the folder holds, escaped, complete in itself, and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelpath.reports.display import grid
+from pixelpath.reports.pictures import save_png
+from pixelpath.runs.report import write_report
+
+PROTOCOL = {"real": 1797, "generated": 500, "labels": "balanced", "extractor_hash": "ab12", "sampler": None, "seeds": [0, 499]}
+EVALUATION = {
+    "step": 400,
+    "distances": [{"features": "pixels", "frechet": 3.21449, "protocol": PROTOCOL}],
+    "held_out_loss": [{"sigma": sigma, "loss": 0.1, "standard_error": 0.01, "count": 9} for sigma in (0.1, 1.0)],
+    "sampling": {"sampler": "heun", "guidance_interval": [0.0, "inf"]},
+}
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """The text, pictures, links and headings of a page; fails on tags that do not match."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.pictures: list[Image.Image] = []
+        self.links: list[str] = []
+        self.headings: list[str] = []
+        self.text: list[str] = []
+        self.feed(source)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        assert tag not in ("script", "link", "iframe", "object")
+        if tag == "img":
+            head, data = (values["src"] or "").split(",", 1)
+            assert head == "data:image/png;base64"
+            self.pictures.append(Image.open(io.BytesIO(base64.b64decode(data))))
+        if tag == "a":
+            self.links.append(values["href"] or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text.append(data.strip())
+            if self.open[-1] == "h2":
+                self.headings.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(part for part in self.text if part)
+
+
+def write(path: Path, document: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def page_of(run: Path) -> Page:
+    source = write_report(run).read_text(encoding="utf-8")
+    assert "url(" not in source
+    assert "@import" not in source
+    return Page(source)
+
+
+def images(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (6, 1, 8, 8), np.uint8)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A stage-two run with everything in it."""
+    folder = tmp_path / "digits <1>"
+    write(
+        folder / "recipe.json", {"name": "digits", "objective": {"type": "Denoising", "noise": {"highest": 80.0}}, "steps": 400}
+    )
+    write(folder / "origin.json", {"encoder": "runs/one"})
+    write(folder / "environment.json", {"torch": "2.13.0", "gpus": []})
+    write(folder / "evaluation.json", [EVALUATION | {"step": 200}, EVALUATION])
+    alarms = ["loss 5.1 is <high>"]
+    lines = [
+        {"step": n, "loss": 1.0 / n, "skipped": int(n > 30), "alarms": alarms if n == 20 else []} for n in range(10, 401, 10)
+    ]
+    lines[-1] |= {"seconds": 7500.0, "memory_bytes": 3 * 2**30, "images_per_second": 1234.5}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (folder / "previews").mkdir()
+    for step in range(0, 401, 20):
+        save_png(folder / "previews" / f"step-{step:08d}.png", grid(images(step), 3))
+    return folder
+
+
+def test_everything_is_there(run: Path) -> None:
+    page = page_of(run)
+    assert page.headings == ["Samples", "Results", "Training", "Previews", "Settings", "Environment", "Files"]
+    for words in ("digits: digits <1>", "Stage two: diffusion", "400", "2.1 h", "1,234", "3.00 GiB", "noise.sigma_max", "runs/one"):
+        assert words in page.text or words in page.words, words
+    assert (run / "curves.png").is_file()
+
+
+def test_numbers_stand_with_their_protocol(run: Path) -> None:
+    words = page_of(run).words
+    number, protocol = words.index("3.214"), words.index("real 1797 · generated 500 · labels balanced · extractor hash ab12")
+    assert 0 < protocol - number < 40
+    assert "seeds 0, 499" in words
+    assert "sampler none" not in words.lower()
+    assert words.index("Evaluation of step 400") < words.index("Earlier evaluation of step 200")
+
+
+def test_alarms_and_skipped_steps(run: Path) -> None:
+    words = page_of(run).words
+    assert "20 loss 5.1 is <high> 40 skipped: its loss or gradient was not finite" in words
+    assert words.count("skipped: its") == 1
+
+
+def test_repeated_alarms_are_one(run: Path) -> None:
+    rows = [{"step": n, "loss": 1.0, "alarms": [f"rank {n / 7:.2f}"]} for n in (1, 2, 3)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert "1 rank 0.14 (last at step 3)" in page_of(run).words
+
+
+def test_previews_spread_from_first_to_last(run: Path) -> None:
+    """21 previews, every 20 steps: nine of them, 2.5 apart; the last one is also the sample grid when there is no other."""
+    page = page_of(run)
+    shown = [int(part.removeprefix("step ")) for part in page.text if part.startswith("step ") and part[5:].isdigit()]
+    assert shown == [0, 40, 100, 160, 200, 240, 300, 360, 400]
+    with Image.open(run / "previews" / "step-00000400.png") as last:
+        assert np.array_equal(np.asarray(page.pictures[0]), np.asarray(last))
+
+
+def test_newest_grid_of_samples_comes_first(run: Path) -> None:
+    write(run / "samples" / "1" / "samples.json", {"sampler": "heun", "steps": 18, "labels": [0, 1, 2, 3]})
+    save_png(run / "samples" / "1" / "grid.png", grid(images(99), 2))
+    page = page_of(run)
+    assert np.array_equal(np.asarray(page.pictures[0]), np.asarray(grid(images(99), 2)))
+    assert "file samples/1/grid.png · sampler heun · steps 18" in page.words
+    assert "labels 0" not in page.words
+
+
+def test_wide_pictures_are_made_smaller(run: Path) -> None:
+    (run / "samples").mkdir()
+    save_png(run / "samples" / "grid.png", Image.new("RGB", (3000, 1000), "white"))
+    assert page_of(run).pictures[0].size == (1440, 480)
+
+
+def test_only_this_folder_is_linked(run: Path) -> None:
+    links = page_of(run).links
+    assert "metrics.jsonl" in links
+    assert "previews/" in links
+    assert all(link.startswith("#") or (run / link).exists() for link in links)
+
+
+def test_a_stage_one_run_shows_features_and_views(tmp_path: Path) -> None:
+    write(tmp_path / "run" / "recipe.json", {"name": "encoder", "objective": {"type": "RepresentationLearning"}})
+    row = {"name": "encoder", "sigma": 0.1, "nearest": 0.7512, "linear": 0.9, "train_count": 9, "test_count": 3}
+    write(tmp_path / "run" / "probe.json", [row, row | {"sigma": 1.0}])
+    write(tmp_path / "quickstart.json", {"recognised": 0.9})
+    (tmp_path / "run" / "previews").mkdir()
+    save_png(tmp_path / "run" / "previews" / "views.png", grid(images(0), 2))
+    page = page_of(tmp_path / "run")
+    assert page.headings == ["Views", "Features", "Settings", "Files"]
+    assert len(page.pictures) == 2
+    assert "0.7512" in page.text
+
+
+def test_a_quickstart_beside_stage_two(run: Path) -> None:
+    write(run.parent / "quickstart.json", {"recognised": 0.945, "protocol": {"judged": 200}})
+    save_png(run.parent / "samples.png", grid(images(5), 3))
+    page = page_of(run)
+    assert "Quickstart recognised 0.945 judged 200" in page.words
+    assert np.array_equal(np.asarray(page.pictures[0]), np.asarray(grid(images(5), 3)))
+
+
+def test_any_nesting_is_shown(tmp_path: Path) -> None:
+    document = {
+        "a": {"b": {"c_d": 12345.678, "protocol": {"e": {"f": True}}}, "g": None},
+        "h": [1, 2],
+        "i": [{"j": {"k": "<&>"}}],
+        "l": {},
+    }
+    write(tmp_path / "evaluation.json", document)
+    words = page_of(tmp_path).words
+    for part in ("c d 12,346 e.f yes", "g none", "h 1, 2", "k <&>"):
+        assert part in words, part
+
+
+def test_an_empty_folder_gives_a_page(tmp_path: Path) -> None:
+    page = page_of(tmp_path)
+    assert page.headings == []
+    assert page.pictures == []
+
+
+def test_the_newest_curves_are_drawn_and_older_ones_folded(run: Path) -> None:
+    def result(name: str) -> dict[str, Any]:
+        points = [{"steps": n, "evaluations": 2 * n - 1, "frechet": 3.25 / n, "frechet_of_few": 4.5 / n} for n in (1, 16)]
+        about = {"features": "pixels", "floor": 0.0625, "few": 90, "protocol": PROTOCOL}
+        return {"curves": [{"name": f"{each} ({each}-recipe)", "points": points, **about} for each in (name, "<other>")]}
+
+    before = len(page_of(run).pictures)
+    write(run / "evaluations.json", [result("old"), result("new")])
+    page = page_of(run)
+    assert len(page.pictures) == before + 2
+    places = [page.words.index(part) for part in ("Quality over evaluations", "new (new-", "Earlier curves", "old (old-")]
+    assert places == sorted(places)
+    assert "pixels 16 31 0.2031 0.2812 0.0625 real 1797 · generated 500" in page.words
+    assert page.words.index("Quality over evaluations") < page.words.index("Evaluation of step 400")
+
+
+def test_judgements_are_drawn_and_earlier_ones_only_told(run: Path) -> None:
+    """The newest: both losses in one plot instead of the held-out losses, spectra, histograms, and the nearest pairs."""
+    gap = {
+        "training": 0.1,
+        "training_error": 0.01,
+        "held_out": 0.125,
+        "held_out_error": 0.01,
+        "gap": 0.2,
+        "gap_error": 0.1,
+        "z": 2,
+    }
+    sides = {"training": 0.25, "held_out": None, "samples": 0.75}
+    judged = EVALUATION | {
+        "copies": {"duplicates": 17, "closeness": [{"features": "pixels", "closer": 0.515625, "protocol": PROTOCOL}]},
+        "loss_gap": {"advice": "Stop <here>.", "sigmas": [{"sigma": sigma, **gap} for sigma in (0.1, 1.0)]},
+        "domain": {
+            "channels": [{"channel": "0", "wasserstein": 0.3125}],
+            "spectra": [{"channel": "0", "frequency": frequency, **sides} for frequency in (0.1, 0.4)],
+            "histograms": [{"channel": "0", "lower": low, "upper": low + 1, **sides} for low in (0.0, 1.0)],
+        },
+    }
+    write(run / "evaluation.json", [EVALUATION])
+    before = len(page_of(run).pictures)
+    save_png(run / "nearest.png", grid(images(7), 3))
+    write(run / "evaluation.json", [judged, judged])
+    page = page_of(run)
+    assert len(page.pictures) == before + 2 + 1 + 1  # a plot of levels each time, then curves and pairs of the newest
+    for words in ("Duplicates 17".lower(), "Stop <here>.", "0.5156", "0.3125", "below each its nearest training image"):
+        assert words in page.words.lower() or words in page.words, words
+
+
+def test_a_one_step_run_is_called_so_and_shows_its_alarms(run: Path) -> None:
+    write(run / "recipe.json", {"name": "digits-onestep", "objective": {"type": "Consistency"}, "steps": 400})
+    page = page_of(run)
+    assert "Stage two: one step (consistency)" in page.text
+    assert "20 loss 5.1 is <high>" in page.words
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        write_report(tmp_path / "absent")
+    (tmp_path / "evaluation.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"evaluation\.json is not JSON .* remove it"):
+        write_report(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
