@@ -40,7 +40,7 @@ from pixelpath.runs.conditions import choose_labels
 from pixelpath.runs.digits import write_digits
 from pixelpath.runs.folder import divergences
 from pixelpath.runs.prepare import read_data
-from pixelpath.runs.run import open_run
+from pixelpath.runs.opened import open_run
 from pixelpath.runs.sample import How, make
 from pixelpath.runs.train import train
 from pixelpath.training import checkpoint

@@ -21,7 +21,7 @@ from pixelpath.runs.curves import Curve
 from pixelpath.runs.families import FAMILIES, Family
 from pixelpath.runs.fit_start import fit_start
 from pixelpath.runs.prepare import read_data_of
-from pixelpath.runs.run import open_run
+from pixelpath.runs.opened import open_run
 from pixelpath.runs.sample import How
 from pixelpath.runs.start import known_of
 from pixelpath.runs.starts import RunSamples, check_generator, save_start

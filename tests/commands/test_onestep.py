@@ -26,7 +26,7 @@ from pixelpath.recipes.rows import digits_onestep
 from pixelpath.recipes.sizes import Size, Stack
 from pixelpath.runs import monitor
 from pixelpath.runs.prepare import Data, frozen_encoder, read_data
-from pixelpath.runs.run import open_run
+from pixelpath.runs.opened import open_run
 from pixelpath.training import checkpoint
 from pixelpath.training.journal import lines
 from pixelpath.types import Batch, Images, Losses, Objective, Views

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.application import call, train
 
 from pixelpath.runs.prepare import read_data_of
-from pixelpath.runs.run import open_run
+from pixelpath.runs.opened import open_run
 
 RANDOM = np.random.default_rng(5)
 

@@ -12,7 +12,7 @@ from pixelpath.runs.prepare import read_data_of
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet, real_floor
 from pixelpath.evaluation.features import Pixels, extract
-from pixelpath.runs.run import open_run
+from pixelpath.runs.opened import open_run
 
 CPU = torch.device("cpu")
 

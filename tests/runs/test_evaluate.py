@@ -19,7 +19,7 @@ from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet
 from pixelpath.evaluation.features import WIDEST, Pixels, extract, fewer
 from pixelpath.randomness import seed_of
-from pixelpath.runs.run import open_run
+from pixelpath.runs.opened import open_run
 
 
 def results(run: Path) -> list[dict]:

@@ -9,7 +9,7 @@ from tests.application import call
 
 from pixelpath.interop import official
 from pixelpath.models.representation import Representation
-from pixelpath.runs.run import open_run
+from pixelpath.runs.opened import open_run
 
 
 def test_a_generator_can_be_sampled(parity: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.evaluation.features import Pixels, extract
 from pixelpath.evaluation.held_out import HeldOutRow
-from pixelpath.runs.run import Run, open_run
+from pixelpath.runs.opened import OpenRun, open_run
 
 CPU = torch.device("cpu")
 UNKNOWN = Metadata()
@@ -43,16 +43,16 @@ def features_of(data: Data, made: Made) -> Features:
 
 
 @pytest.fixture(scope="module")
-def run(diffusion_run: Path) -> Run:
+def run(diffusion_run: Path) -> OpenRun:
     return open_run(diffusion_run)
 
 
 @pytest.fixture(scope="module")
-def data(run: Run) -> Data:
+def data(run: OpenRun) -> Data:
     return read_data_of(run, None)
 
 
-def test_planted_copies_are_found_named_and_shown(run: Run, data: Data) -> None:
+def test_planted_copies_are_found_named_and_shown(run: OpenRun, data: Data) -> None:
     images = np.random.default_rng(0).integers(0, 255, (20, 3, 8, 8)).astype(np.uint8)
     images[[2, 5, 11]] = sources.gather(data.training, [7, 30, 0])
     made = made_of(images)
@@ -68,7 +68,7 @@ def test_planted_copies_are_found_named_and_shown(run: Run, data: Data) -> None:
     assert np.array_equal(picture[: side - 2, : side * 3 - 2], picture[side : 2 * side - 2, : side * 3 - 2])
 
 
-def test_samples_that_are_training_images(run: Run, data: Data) -> None:
+def test_samples_that_are_training_images(run: OpenRun, data: Data) -> None:
     made = made_of(sources.gather(data.training, range(36)))
     found = copies(run, data, made, [features_of(data, made)], CPU)
     (row,) = found["closeness"]
@@ -79,7 +79,7 @@ def test_samples_that_are_training_images(run: Run, data: Data) -> None:
     assert "36 samples are exact copies" in sentences({"copies": found})[0]
 
 
-def test_mirror_images_are_copies_where_training_saw_them(run: Run, data: Data) -> None:
+def test_mirror_images_are_copies_where_training_saw_them(run: OpenRun, data: Data) -> None:
     made = made_of(sources.gather(data.training, range(20))[..., ::-1].copy())
     mirrored = replace(run, recipe=replace(run.recipe, flip=True))
     plain, flipped = (copies(each, data, made, [features_of(data, made)], CPU) for each in (run, mirrored))
@@ -89,12 +89,12 @@ def test_mirror_images_are_copies_where_training_saw_them(run: Run, data: Data) 
     assert all(pair["training_mirrored"] for pair in flipped["pairs"])
 
 
-def test_other_images_are_known_by_their_number(run: Run, data: Data) -> None:
+def test_other_images_are_known_by_their_number(run: OpenRun, data: Data) -> None:
     assert trained_on(run, data)
     assert not trained_on(run, replace(data, training=sources.subset(data.training, range(30))))
 
 
-def test_the_loss_gap_of_a_run(run: Run) -> None:
+def test_the_loss_gap_of_a_run(run: OpenRun) -> None:
     held_out = [HeldOutRow(sigma, 1.0, 0.01, 100) for sigma in (0.1, 1.0)]
     found = loss_gap(run, [replace(row, loss=0.8) for row in held_out], held_out)
     assert [row["gap"] for row in found["sigmas"]] == pytest.approx([0.2, 0.2])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.application import call, train
 
-from pixelpath.runs.run import open_run
+from pixelpath.runs.opened import open_run
 
 
 @pytest.mark.parametrize("stage", ["encoder_run", "diffusion_run"])

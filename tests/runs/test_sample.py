@@ -12,7 +12,7 @@ from tests.application import call, files, train
 from pixelpath.runs.sample import How
 from pixelpath.randomness import seed_of
 from pixelpath.runs.generate import generate
-from pixelpath.runs.run import open_run
+from pixelpath.runs.opened import open_run
 
 EVALUATIONS = {"euler": 4, "heun": 7, "heun_stochastic": 7, "euler_ancestral": 4, "dpmpp_2m": 4, "consistency": 4}  # of 4 steps, the last one to 0
 

@@ -20,7 +20,7 @@ from tests.application import SIZE, call, files
 from pixelpath.runs.prepare import read_data_of
 from pixelpath.runs.start import known_of
 from pixelpath.models.denoiser import Denoiser
-from pixelpath.runs.run import open_run
+from pixelpath.runs.opened import open_run
 from pixelpath.starts.warm import check_count
 
 TRAINED = [

@@ -16,7 +16,7 @@ from pixelpath.recipes.build import student_of
 from pixelpath.runs.generate import SAMPLERS, Plan, from_sources
 from pixelpath.recipes.recipe import Recipe, for_data
 from pixelpath.recipes.rows import digits_diffusion, digits_onestep
-from pixelpath.runs.run import Run
+from pixelpath.runs.opened import OpenRun
 from pixelpath.recipes.sizes import Size, Stack
 from pixelpath.runs.starts import ENERGIES, RunSamples, check_generator, fingerprint, open_start, save_start
 from pixelpath.starts.gaussian import fit_gaussian
@@ -29,18 +29,18 @@ CLASSES = ("across", "down")
 LABELS = torch.tensor([0, 1, 1])
 
 
-def run_of(recipe: Recipe, folder: Path, seed: int = 0) -> Run:
+def run_of(recipe: Recipe, folder: Path, seed: int = 0) -> OpenRun:
     """A run of two classes, of weights that are a function of the seed."""
     closed = for_data(replace(recipe, size=SMALL, patch=2), 4, 4)
     model = student_of(closed, SHAPE, len(CLASSES)).eval()
     torch.manual_seed(seed)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    return Run(folder, folder / "checkpoints" / "step-00000003", closed, SHAPE, CLASSES, Normaliser((1.0,), (2.0,)), model, 3)
+    return OpenRun(folder, folder / "checkpoints" / "step-00000003", closed, SHAPE, CLASSES, Normaliser((1.0,), (2.0,)), model, 3)
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> OpenRun:
     return run_of(digits_diffusion(), tmp_path / "run")
 
 
@@ -53,7 +53,7 @@ def warm() -> WarmStart:
     return WarmStart(density, 1.5, torch.linspace(0.5, 1.5, 2000))
 
 
-def test_a_start_comes_back_as_it_was(run: Run, warm: WarmStart, tmp_path: Path) -> None:
+def test_a_start_comes_back_as_it_was(run: OpenRun, warm: WarmStart, tmp_path: Path) -> None:
     save_start(tmp_path / "start", warm, run, {"name": "moment", "steps": 7})
     again = open_start(tmp_path / "start", run)
     assert again.sigma == 1.5
@@ -68,12 +68,12 @@ def test_a_start_comes_back_as_it_was(run: Run, warm: WarmStart, tmp_path: Path)
     assert about["checkpoint"] == "step-00000003"
 
 
-def test_energies_that_are_not_known_stay_so(run: Run, warm: WarmStart, tmp_path: Path) -> None:
+def test_energies_that_are_not_known_stay_so(run: OpenRun, warm: WarmStart, tmp_path: Path) -> None:
     save_start(tmp_path, replace(warm, expected=None), run, {})
     assert open_start(tmp_path, run).expected is None
 
 
-def test_the_fingerprint_is_that_of_every_weight(run: Run) -> None:
+def test_the_fingerprint_is_that_of_every_weight(run: OpenRun) -> None:
     same = run_of(digits_diffusion(), run.path)
     assert fingerprint(same) == fingerprint(run)
     last = list(same.model.parameters())[-1]
@@ -83,7 +83,7 @@ def test_the_fingerprint_is_that_of_every_weight(run: Run) -> None:
     assert fingerprint(run_of(digits_diffusion(), run.path, seed=1)) != fingerprint(run)
 
 
-def test_a_start_is_for_the_weights_it_was_fitted_with(run: Run, warm: WarmStart, tmp_path: Path) -> None:
+def test_a_start_is_for_the_weights_it_was_fitted_with(run: OpenRun, warm: WarmStart, tmp_path: Path) -> None:
     """Not for its folder: a run that was moved keeps its starts, a run in its place does not have them."""
     save_start(tmp_path / "start", warm, run, {})
     moved = replace(run, path=tmp_path / "elsewhere")
@@ -94,7 +94,7 @@ def test_a_start_is_for_the_weights_it_was_fitted_with(run: Run, warm: WarmStart
 
 
 @pytest.mark.parametrize("missing", ["sigma", "denoiser", "residual_energies"])
-def test_a_start_without_what_it_needs_is_refused(missing: str, run: Run, warm: WarmStart, tmp_path: Path) -> None:
+def test_a_start_without_what_it_needs_is_refused(missing: str, run: OpenRun, warm: WarmStart, tmp_path: Path) -> None:
     save_start(tmp_path, warm, run, {})
     file = tmp_path / "start.json"
     saved = json.loads(file.read_text())
@@ -107,7 +107,7 @@ def test_a_start_without_what_it_needs_is_refused(missing: str, run: Run, warm: 
 
 
 @pytest.mark.parametrize("wrong", [None, 1.0, "many", [None], [[1.0, 2.0]], ["a"]], ids=str)
-def test_energies_are_numbers(wrong: Any, run: Run, warm: WarmStart, tmp_path: Path) -> None:
+def test_energies_are_numbers(wrong: Any, run: OpenRun, warm: WarmStart, tmp_path: Path) -> None:
     save_start(tmp_path, warm, run, {})
     file = tmp_path / "start.json"
     saved = json.loads(file.read_text())
@@ -117,12 +117,12 @@ def test_energies_are_numbers(wrong: Any, run: Run, warm: WarmStart, tmp_path: P
         open_start(tmp_path, run)
 
 
-def test_no_start_is_no_file(run: Run, tmp_path: Path) -> None:
+def test_no_start_is_no_file(run: OpenRun, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="There is no start in"):
         open_start(tmp_path, run)
 
 
-def test_a_function_cannot_be_saved(run: Run, tmp_path: Path) -> None:
+def test_a_function_cannot_be_saved(run: OpenRun, tmp_path: Path) -> None:
     start = FromSamples(lambda sources, labels: torch.zeros(len(sources), *SHAPE))
     with pytest.raises(ValueError, match="A start FromSamples cannot be saved"):
         save_start(tmp_path / "start", WarmStart(start, 1.0), run, {})
@@ -133,12 +133,12 @@ def test_a_function_cannot_be_saved(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def onestep(tmp_path: Path) -> Run:
+def onestep(tmp_path: Path) -> OpenRun:
     return run_of(digits_onestep(), tmp_path / "onestep", seed=2)
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_samples_of_a_run_are_its_images_and_noise(steps: int, onestep: Run) -> None:
+def test_samples_of_a_run_are_its_images_and_noise(steps: int, onestep: OpenRun) -> None:
     """The image is that of the same generator, by its own sampler; the noise comes next from that generator."""
     start = RunSamples(onestep, steps)
     plan = Plan(onestep.noise, steps, sampler=SAMPLERS["consistency"])
@@ -155,13 +155,13 @@ def test_samples_of_a_run_are_its_images_and_noise(steps: int, onestep: Run) -> 
     torch.testing.assert_close(torch.cat(parts), start.sample(generators(range(3)), 0.7, LABELS), rtol=0, atol=1e-5)
 
 
-def test_samples_of_a_run_depend_on_the_class(onestep: Run) -> None:
+def test_samples_of_a_run_depend_on_the_class(onestep: OpenRun) -> None:
     start = RunSamples(onestep)
     zero, one = (start.sample(generators([5]), 0.5, torch.tensor([label])) for label in (0, 1))
     assert (zero - one).abs().max() > 0.01
 
 
-def test_the_state_says_which_run_and_weights(onestep: Run) -> None:
+def test_the_state_says_which_run_and_weights(onestep: OpenRun) -> None:
     metadata, tensors = RunSamples(onestep, 2).state()
     assert tensors == {}
     assert metadata == {
@@ -171,11 +171,11 @@ def test_the_state_says_which_run_and_weights(onestep: Run) -> None:
 
 
 def test_samples_are_saved_as_where_they_come_from(
-    run: Run, onestep: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: OpenRun, onestep: OpenRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     condition: list[Any] = []
 
-    def opened(path: Path, which: Path, device: Any) -> Run:
+    def opened(path: Path, which: Path, device: Any) -> OpenRun:
         condition.append((path, which))
         return onestep
 
@@ -190,7 +190,7 @@ def test_samples_are_saved_as_where_they_come_from(
         open_start(tmp_path / "start", run)
 
 
-def test_a_generator_that_is_gone_is_no_file(run: Run, onestep: Run, tmp_path: Path) -> None:
+def test_a_generator_that_is_gone_is_no_file(run: OpenRun, onestep: OpenRun, tmp_path: Path) -> None:
     save_start(tmp_path / "start", WarmStart(RunSamples(onestep), 2.0), run, {})
     with pytest.raises(FileNotFoundError):
         open_start(tmp_path / "start", run)
@@ -201,7 +201,7 @@ def test_a_generator_that_is_gone_is_no_file(run: Run, onestep: Run, tmp_path: P
     [{"shape": (3, 4, 4)}, {"normaliser": Normaliser((1.0,), (3.0,))}, {"classes": ()}, {"classes": ("down", "across")}],
     ids=["shape", "range", "no classes", "order of classes"],
 )
-def test_a_generator_knows_the_same_images(other: dict[str, Any], run: Run, onestep: Run) -> None:
+def test_a_generator_knows_the_same_images(other: dict[str, Any], run: OpenRun, onestep: OpenRun) -> None:
     check_generator(onestep, run)
     with pytest.raises(
         ValueError, match=r"onestep was trained on other images or classes than .*run, so its samples cannot start"

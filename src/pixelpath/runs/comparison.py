@@ -25,7 +25,7 @@ from pixelpath.evaluation.distances import real_floor
 from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract, fewer, hash_of, inception
 from pixelpath.evaluation.protocol import Protocol, protocol_of
 from pixelpath.evaluation.statistics import Statistics
-from pixelpath.runs.run import Run, open_run
+from pixelpath.runs.opened import OpenRun, open_run
 
 Native = Shaped[Tensor, "batch channel row column"]
 BATCH = 256
@@ -94,7 +94,7 @@ def known(
     return Known(extractor, len(training), statistics.of(training), floor, few), training, held_out
 
 
-def extractors(run: Run, data: Data, encoder: Path | None, device: torch.device) -> list[FeatureExtractor]:
+def extractors(run: OpenRun, data: Data, encoder: Path | None, device: torch.device) -> list[FeatureExtractor]:
     """Pixels, and the features of a stage-one encoder if there is one to be had."""
     found: list[FeatureExtractor] = [pixels(data)]
     origin = encoder or own_encoder(run.path)
@@ -116,7 +116,7 @@ def extractors(run: Run, data: Data, encoder: Path | None, device: torch.device)
     return found
 
 
-def own_network(run: Run, found: Sequence[FeatureExtractor]) -> list[FeatureExtractor]:
+def own_network(run: OpenRun, found: Sequence[FeatureExtractor]) -> list[FeatureExtractor]:
     """The features of the run's own encoder at the lowest level, where none of a stage one is among those found.
 
     They see what the network itself sees, so they can be blind to what it gets wrong: better than no features, no judge.
@@ -128,7 +128,7 @@ def own_network(run: Run, found: Sequence[FeatureExtractor]) -> list[FeatureExtr
     return [EncoderFeatures(denoiser.features, run.normaliser.encode, sigma, weights, "own network")]
 
 
-def inception_features(run: Run, weights: Path | None, device: torch.device) -> list[FeatureExtractor]:
+def inception_features(run: OpenRun, weights: Path | None, device: torch.device) -> list[FeatureExtractor]:
     """The features of Inception if images and machine allow them; else none, and it says why.
 
     Raises ValueError or FileNotFoundError if `weights` were given and cannot be used.
@@ -145,7 +145,7 @@ def inception_features(run: Run, weights: Path | None, device: torch.device) -> 
         return []
 
 
-def protocol(extractor: FeatureExtractor, real: int, look: str, made: Made, run: Run) -> Protocol:
+def protocol(extractor: FeatureExtractor, real: int, look: str, made: Made, run: OpenRun) -> Protocol:
     """What a comparison of these samples with `real` images of this look was measured under."""
     labels = f"balanced over {len(run.classes)} classes" if run.classes else "none"
     first, last = made.settings["seeds"]

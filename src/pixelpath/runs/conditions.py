@@ -20,12 +20,12 @@ from pixelpath.data.places import parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source
 from pixelpath.runs.generate import balanced
-from pixelpath.runs.run import Run
+from pixelpath.runs.opened import OpenRun
 from pixelpath.types import Conditioning, Condition, Labels
 
 
 def condition(
-    run: Run, seeds: Sequence[int], classes: tuple[str, ...] = (), table: Path | None = None, cond_image: Path | None = None
+    run: OpenRun, seeds: Sequence[int], classes: tuple[str, ...] = (), table: Path | None = None, cond_image: Path | None = None
 ) -> Conditioning:
     """What to ask of the samples of these seeds: lines of a table, and images beside, in turn.
 
@@ -53,7 +53,7 @@ def condition(
     return ConditionData(asks, vectors, other).condition(range(len(seeds)), labels)
 
 
-def as_held_out(run: Run, data: Data, seeds: Sequence[int]) -> Conditioning:
+def as_held_out(run: OpenRun, data: Data, seeds: Sequence[int]) -> Conditioning:
     """What samples are asked for that are to be compared with real images: classes in turn, all else as of held-out images."""
     return data.condition(seeds) if run.conditions.numbers or run.conditions.other else balanced(seeds, len(run.classes))
 
@@ -65,7 +65,7 @@ def lines_in(table: Path | None, cond_image: Path | None) -> int | None:
     return None if cond_image is None else len(open_place(parts(cond_image)[0], DataSettings(cond_image), None))
 
 
-def choose_labels(run: Run, seeds: Sequence[int], classes: tuple[str, ...]) -> Labels:
+def choose_labels(run: OpenRun, seeds: Sequence[int], classes: tuple[str, ...]) -> Labels:
     """The labels of the seeds: the chosen classes in turn, or all of them by seed; ValueError for an unknown class."""
     if not classes:
         return balanced(seeds, len(run.classes))
@@ -75,7 +75,7 @@ def choose_labels(run: Run, seeds: Sequence[int], classes: tuple[str, ...]) -> L
     return torch.tensor([numbers[index % len(numbers)] for index in range(len(seeds))], dtype=torch.int64)
 
 
-def _cond_images(run: Run, path: Path, count: int) -> Source:
+def _cond_images(run: OpenRun, path: Path, count: int) -> Source:
     """So many images beside, those at `path` in turn."""
     source = open_place(parts(path)[0], DataSettings(path), None)
     assert run.conditions.cond_image is not None
@@ -92,7 +92,7 @@ def _cond_images(run: Run, path: Path, count: int) -> Source:
     return sources.subset(source, [index % len(source) for index in range(count)])
 
 
-def _number(run: Run, name: str) -> int:
+def _number(run: OpenRun, name: str) -> int:
     if name in run.classes:
         return run.classes.index(name)
     if name.isdecimal() and int(name) < len(run.classes):

@@ -23,7 +23,7 @@ from pixelpath.runs.sample import How, Made, make
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet
 from pixelpath.evaluation.features import FeatureExtractor, extract
-from pixelpath.runs.run import Run
+from pixelpath.runs.opened import OpenRun
 from pixelpath.starts import files
 
 RESULTS = "evaluations.json"
@@ -55,7 +55,7 @@ class Curve:
     protocol: dict[str, Any]
 
 
-def check_same_images(runs: Sequence[Run]) -> None:
+def check_same_images(runs: Sequence[OpenRun]) -> None:
     """ValueError if a run is named twice, or was trained on images of another shape or normaliser than the first one."""
     first, places = runs[0], [run.path.resolve() for run in runs]
     for run, place in zip(runs, places, strict=True):
@@ -69,7 +69,7 @@ def check_same_images(runs: Sequence[Run]) -> None:
 
 
 def curves(
-    runs: Sequence[Run],
+    runs: Sequence[OpenRun],
     data: Data,
     seeds: Sequence[int],
     ways: Sequence[How],
@@ -106,7 +106,7 @@ def names(paths: Sequence[Path]) -> list[str]:
     return next((tail for tail in tails if len(set(tail)) == len(paths)), [str(path) for path in paths])
 
 
-def write(runs: Sequence[Run], found: Sequence[Curve]) -> None:
+def write(runs: Sequence[OpenRun], found: Sequence[Curve]) -> None:
     """Add the curves to RUN/evaluations.json of every run, draw them as RUN/evaluations.png, and write its report again."""
     result = {"curves": [asdict(curve) for curve in found]}
     picture = evaluations_plot(result["curves"])
@@ -117,7 +117,7 @@ def write(runs: Sequence[Run], found: Sequence[Curve]) -> None:
 
 
 def _curves_of(
-    run: Run, name: str, data: Data, seeds: Sequence[int], ways: Sequence[How], features: Sequence[Known], device: torch.device
+    run: OpenRun, name: str, data: Data, seeds: Sequence[int], ways: Sequence[How], features: Sequence[Known], device: torch.device
 ) -> list[Curve]:
     """The run's curves, one per kind of features; says every point as soon as it is measured."""
     labels = as_held_out(run, data, seeds)
@@ -143,7 +143,7 @@ def _point(known: Known, made: Made, device: torch.device) -> Point:
     return Point(made.settings["steps"], made.nfe, every, few, made.seconds)
 
 
-def _about(known: Known, look: str, made: Made, run: Run) -> dict[str, Any]:
+def _about(known: Known, look: str, made: Made, run: OpenRun) -> dict[str, Any]:
     """The protocol of every point alike: steps and evaluations stand in the points."""
     alike = replace(protocol(known.extractor, known.count, look, made, run), steps=None, nfe=None)
     return asdict(alike)

@@ -37,7 +37,7 @@ from pixelpath.evaluation.distances import frechet, kernel, precision_recall
 from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract
 from pixelpath.evaluation.held_out import HeldOutRow, held_out_loss
 from pixelpath.randomness import seed_of
-from pixelpath.runs.run import Run, open_run
+from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.starts import open_start
 
 LEVELS = 10  # noise levels of the held-out loss
@@ -123,7 +123,7 @@ def _check(runs: Sequence[Path], count: int | None, first_seed: int, checkpoint:
         raise ValueError(f"--checkpoint {checkpoint} belongs to one run, and {len(runs)} are named: leave it away, or name one.")
 
 
-def _in_full(run: Run, data: Data, seeds: Sequence[int], how: How, found: list[FeatureExtractor], device: torch.device) -> None:
+def _in_full(run: OpenRun, data: Data, seeds: Sequence[int], how: How, found: list[FeatureExtractor], device: torch.device) -> None:
     """Everything about one run at one number of steps: measured, kept, said."""
     made = make(run, seeds, as_held_out(run, data, seeds), how, device)
     result = measure(run, data, made, found, device)
@@ -138,7 +138,7 @@ def _in_full(run: Run, data: Data, seeds: Sequence[int], how: How, found: list[F
     say(f"All numbers with their protocols: {run.path / RESULTS}.")
 
 
-def measure(run: Run, data: Data, made: Made, found: list[FeatureExtractor], device: torch.device) -> dict[str, Any]:
+def measure(run: OpenRun, data: Data, made: Made, found: list[FeatureExtractor], device: torch.device) -> dict[str, Any]:
     """Every distance in every kind of features, the losses per level, and the judgements of `judgements`, JSON-ready.
 
     Copies are looked for in pixels and in encoders' features, and only among the images that the run was trained on.
@@ -168,7 +168,7 @@ def measure(run: Run, data: Data, made: Made, found: list[FeatureExtractor], dev
     }
 
 
-def _distances(features: Features, about: Known, real: Real, made: Made, run: Run) -> dict[str, Any]:
+def _distances(features: Features, about: Known, real: Real, made: Made, run: OpenRun) -> dict[str, Any]:
     training, generated = features.training, features.samples
     spread, quality = kernel(training, generated), precision_recall(training[:JUDGED], generated[:JUDGED])
     values = {
@@ -185,7 +185,7 @@ def _distances(features: Features, about: Known, real: Real, made: Made, run: Ru
     return {"features": extractor.name, **protocol(extractor, len(training), real.look, made, run).record(**values)}
 
 
-def loss_by_level(run: Run, data: Data, device: torch.device, limit: int = 1024, side: Source | None = None) -> list[HeldOutRow]:
+def loss_by_level(run: OpenRun, data: Data, device: torch.device, limit: int = 1024, side: Source | None = None) -> list[HeldOutRow]:
     """The mean squared error on held-out images (or those of `side`, evenly chosen) at ten levels from the lowest to the highest.
 
     Empty without two images. The noise of the n-th image is the same on every side.

@@ -19,7 +19,7 @@ from pixelpath.atomic import whole
 from pixelpath.interop.generator import ONNX, TOLERANCE, TORCH, Agreement, Format, Generator, Make, agreement, check_packages
 from pixelpath.randomness import generators, normal, seed_of
 from pixelpath.runs.generate import SAMPLERS, Plan, balanced, generate
-from pixelpath.runs.run import Run, open_run
+from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.types import Images, Labels
 
 FORMATS: dict[str, Format] = {"onnx": ONNX, "torch": TORCH}
@@ -67,7 +67,7 @@ def export(
     say(_speed(make, generator, opened, "onnxruntime" if chosen is ONNX else "the file"))
 
 
-def _check_one_step(run: Run) -> None:
+def _check_one_step(run: OpenRun) -> None:
     if run.recipe.is_encoder:
         raise ValueError(
             f"{run.path} is a run of stage one, an encoder, which makes no images: train a one-step recipe (NAME-onestep) with "
@@ -80,7 +80,7 @@ def _check_one_step(run: Run) -> None:
         )
 
 
-def _plan(run: Run, guidance: float | None) -> Plan:
+def _plan(run: OpenRun, guidance: float | None) -> Plan:
     """One step from the highest level, guided as asked or as the recipe says; ValueError if what is asked cannot act."""
     chosen = run.recipe.sampling
     plan = Plan(run.noise, 1, 1.0, chosen.guidance_interval, SAMPLERS["consistency"])
@@ -95,7 +95,7 @@ def _plan(run: Run, guidance: float | None) -> Plan:
     return Plan(run.noise, 1, wanted if acts else 1.0, sampler=plan.sampler)
 
 
-def _about(run: Run, guidance: float) -> dict[str, str]:
+def _about(run: OpenRun, guidance: float) -> dict[str, str]:
     """What the file says of itself."""
     return {
         "pixelpath": metadata.version("pixelpath"),
@@ -108,7 +108,7 @@ def _about(run: Run, guidance: float) -> dict[str, str]:
     }
 
 
-def _compare(make: Make, run: Run, plan: Plan) -> Agreement:
+def _compare(make: Make, run: OpenRun, plan: Plan) -> Agreement:
     """How the images of a file agree with the run's own, together and one alone; ValueError if they do not."""
     labels = balanced(SEEDS, len(run.classes))
     if run.classes:
@@ -126,12 +126,12 @@ def _compare(make: Make, run: Run, plan: Plan) -> Agreement:
     return found
 
 
-def _noise(run: Run, seeds: Sequence[int]) -> Images:
+def _noise(run: OpenRun, seeds: Sequence[int]) -> Images:
     """The noise from which the images of these seeds begin."""
     return normal(generators([seed_of(seed) for seed in seeds]), run.shape)
 
 
-def _inputs(run: Run) -> str:
+def _inputs(run: OpenRun) -> str:
     noise = f"noise [batch, {', '.join(map(str, run.shape))}]"
     return f"{noise} and label [batch] ({len(run.classes)}: no class)" if run.classes else noise
 
@@ -145,7 +145,7 @@ def _agreement(found: Agreement) -> str:
     )
 
 
-def _speed(make: Make, generator: Generator, run: Run, name: str) -> str:
+def _speed(make: Make, generator: Generator, run: OpenRun, name: str) -> str:
     """Images per second of the file and of PyTorch, measured in turns."""
     words = []
     for batch in BATCHES:

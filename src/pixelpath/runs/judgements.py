@@ -29,7 +29,7 @@ from pixelpath.evaluation.features import FeatureExtractor, extract
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.histograms import PROBABILITIES, Values
 from pixelpath.evaluation.spectrum import Spectrum, SpectrumRow, SpectrumSum, log_distance
-from pixelpath.runs.run import Run
+from pixelpath.runs.opened import OpenRun
 from pixelpath.training import checkpoint
 from pixelpath.training.journal import lines
 
@@ -63,13 +63,13 @@ class _Looked:
 Sides = Mapping[str, _Looked | None]  # training, held_out, samples
 
 
-def trained_on(run: Run, data: Data) -> bool:
+def trained_on(run: OpenRun, data: Data) -> bool:
     """Whether these are the images that the run was trained on, as far as their numbers on both sides of the split tell."""
     about = checkpoint.read(run.checkpoint, "data")
     return (about["training"], about["held_out"]) == (len(data.training), len(data.held_out))
 
 
-def copies(run: Run, data: Data, made: Made, found: Sequence[Features], device: torch.device) -> dict[str, Any]:
+def copies(run: OpenRun, data: Data, made: Made, found: Sequence[Features], device: torch.device) -> dict[str, Any]:
     """Neighbours of samples among training and held-out images in each kind of features; pairs and duplicates by the first."""
     real = Real(data)
     searched = [_searched(features, real, run, device) for features in found]
@@ -85,7 +85,7 @@ def copies(run: Run, data: Data, made: Made, found: Sequence[Features], device: 
     }
 
 
-def loss_gap(run: Run, training: Sequence[HeldOutRow], held_out: Sequence[HeldOutRow]) -> dict[str, Any]:
+def loss_gap(run: OpenRun, training: Sequence[HeldOutRow], held_out: Sequence[HeldOutRow]) -> dict[str, Any]:
     """The loss on training images against that on held-out ones, level by level, and whether to train on."""
     rows = memorising.gaps(training, held_out)
     seen = [line for line in lines(run.path) if line["step"] <= run.step]
@@ -153,7 +153,7 @@ class _Searched:
     hits: Tensor
 
 
-def _searched(features: Features, real: Real, run: Run, device: torch.device) -> _Searched:
+def _searched(features: Features, real: Real, run: OpenRun, device: torch.device) -> _Searched:
     training = _views(features.extractor, features.training, real, real.data.training, run, device)
     samples = features.samples[:SEARCHED]
     if features.held_out is None:
@@ -165,7 +165,7 @@ def _searched(features: Features, real: Real, run: Run, device: torch.device) ->
 
 
 def _views(
-    extractor: FeatureExtractor, features: Tensor, real: Real, side: Source, run: Run, device: torch.device
+    extractor: FeatureExtractor, features: Tensor, real: Real, side: Source, run: OpenRun, device: torch.device
 ) -> Float[Tensor, "view image feature"]:
     """The features of real images, and those of their mirror images if the run was trained on these too."""
     if not run.recipe.flip:
@@ -173,7 +173,7 @@ def _views(
     return torch.stack([features, extract(extractor, (images.flip(-1) for images in real.batches(side)), device)])
 
 
-def _closeness(features: Features, found: _Searched, real: Real, made: Made, run: Run) -> dict[str, Any]:
+def _closeness(features: Features, found: _Searched, real: Real, made: Made, run: OpenRun) -> dict[str, Any]:
     """How many samples are suspiciously near to training images; without held-out ones there is nothing to tell it by."""
     values: dict[str, Any] = (
         {} if found.real is None else asdict(closeness(found.to_training.distance, found.real.distance, found.hits))

@@ -34,7 +34,7 @@ from pixelpath.objectives.features import Comparing, ContrastiveFeatures
 from pixelpath.recipes.build import Shape, hand_over, start_from, student_of
 from pixelpath.runs.generate import balanced
 from pixelpath.recipes.recipe import Precision, Recipe, for_data, unlearned
-from pixelpath.runs.run import Run, open_run
+from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.types import Conditioning, Batch, Condition, Views, classes_of
 
 
@@ -203,7 +203,7 @@ def _cond_images(path: Path, sides: tuple[Source, Source], settings: DataSetting
     return [conditions.cond_images_of(side, other, path) for side, other in zip(sides, (first, second), strict=True)]
 
 
-def read_data_of(run: Run, path: Path | None) -> Data:
+def read_data_of(run: OpenRun, path: Path | None) -> Data:
     """The run's own data, or the images at `path` brought to the size of the run's; ValueError for other channels or dtypes."""
     recipe = with_data(run.recipe, path)
     if path is not None and recipe.data.resize is None:
@@ -218,7 +218,7 @@ def read_data_of(run: Run, path: Path | None) -> Data:
     return data
 
 
-def data_place(run: Run, path: Path | None) -> Path | None:
+def data_place(run: OpenRun, path: Path | None) -> Path | None:
     """Where the images lie that `read_data_of` reads."""
     return run.recipe.data.path if path is None else path
 
@@ -326,7 +326,7 @@ def new_student(recipe: Recipe, data: Data, encoder: Path | None, start: Path | 
     return student
 
 
-def compare_scalings(recipe: Recipe, begun: Run) -> None:
+def compare_scalings(recipe: Recipe, begun: OpenRun) -> None:
     """Say it if the weights of the run that stage two begins with were trained to mean something else."""
     ours, theirs = recipe.preconditioning, begun.recipe.preconditioning
     alike = type(ours) is type(theirs) or (isinstance(ours, Anchored) and isinstance(theirs, XPrediction))

@@ -20,7 +20,7 @@ from pixelpath.evaluation.features import fewer
 from pixelpath.evaluation.probe import ProbeRow, Split, noisy_features, probe_levels
 from pixelpath.evaluation.probe import probe as measure
 from pixelpath.randomness import seed_of
-from pixelpath.runs.run import Run, open_run
+from pixelpath.runs.opened import OpenRun, open_run
 
 Features = Callable[[Tensor, Tensor], Tensor]
 """(noisy, sigma) -> features [batch, width]."""
@@ -61,7 +61,7 @@ def probe(
     say(f"Table and plot: {run / 'probe.json'}, {run / 'probe.png'}.")
 
 
-def probe_run(run: Run, data: Data, limit: int, device: torch.device) -> list[ProbeRow]:
+def probe_run(run: OpenRun, data: Data, limit: int, device: torch.device) -> list[ProbeRow]:
     """Rows for the encoder's CLS features and, as a control, for the pixels of the same noisy images."""
     (train, train_labels), (test, test_labels) = (_images(side, data, limit) for side in (data.training, data.held_out))
     levels = probe_levels(run.noise)

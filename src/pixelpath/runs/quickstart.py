@@ -29,7 +29,7 @@ from pixelpath.runs.digits import write_digits
 from pixelpath.evaluation.features import FeatureExtractor, Pixels
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.recipes.rows import digits_diffusion, digits_encoder, digits_onestep
-from pixelpath.runs.run import Run, open_run
+from pixelpath.runs.opened import OpenRun, open_run
 
 JUDGED = 200  # guided samples that the classifier must recognise
 POINTS = 512  # noisy held-out images at each level by which starts are compared
@@ -75,7 +75,7 @@ def quickstart(out: Path = Path("runs/quickstart"), device: str | None = None, s
     say(_ending(out, result))
 
 
-def judge(run: Run, data: Data, out: Path) -> dict[str, Any]:
+def judge(run: OpenRun, data: Data, out: Path) -> dict[str, Any]:
     """Sample, let a classifier of real digits read the samples, and measure distances with guidance and without."""
     device = next(run.denoiser.parameters()).device
     seeds = range(JUDGED)
@@ -101,7 +101,7 @@ def judge(run: Run, data: Data, out: Path) -> dict[str, Any]:
     }
 
 
-def judge_steps(run: Run, data: Data, out: Path) -> dict[str, Any]:
+def judge_steps(run: OpenRun, data: Data, out: Path) -> dict[str, Any]:
     """Samples of the one-step model in one evaluation and in two: pictures, readings, distances as of the diffusion model."""
     device, found = next(run.denoiser.parameters()).device, {}
     for steps, name in ((1, "one"), (2, "two")):
@@ -128,7 +128,7 @@ def fitted_start(run: Path, device: str | None) -> Path:
     return max(complete, key=lambda path: int(path.name))
 
 
-def judge_start(run: Run, data: Data, folder: Path) -> dict[str, Any]:
+def judge_start(run: OpenRun, data: Data, folder: Path) -> dict[str, Any]:
     """Samples from the start in half the steps: what the classifier reads of guided ones, the distance of unguided ones."""
     device, steps, seeds = next(run.denoiser.parameters()).device, run.recipe.sampling.steps // 2, range(JUDGED)
     labels = choose_labels(run, seeds, ())
@@ -146,7 +146,7 @@ def judge_start(run: Run, data: Data, folder: Path) -> dict[str, Any]:
     }
 
 
-def _unguided(run: Run, data: Data, how: How, found: list[FeatureExtractor]) -> tuple[Made, dict[str, Any]]:
+def _unguided(run: OpenRun, data: Data, how: How, found: list[FeatureExtractor]) -> tuple[Made, dict[str, Any]]:
     """As many samples as there are training images, and what was measured of them, which the run keeps."""
     device, seeds = next(run.denoiser.parameters()).device, range(len(data.training))
     made = make(run, seeds, choose_labels(run, seeds, ()), how, device)

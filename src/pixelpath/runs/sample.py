@@ -27,7 +27,7 @@ from pixelpath.data.opening import open_source
 from pixelpath.data.formats.writers import nodata_in, write_samples, written_as
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.runs.generate import SAMPLERS, Plan, default_sampler, generate, steps_below
-from pixelpath.runs.run import Run, open_run
+from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.starts import open_start
 from pixelpath.starts.warm import WarmStart, check_count
 from pixelpath.training.journal import peak_memory
@@ -68,11 +68,11 @@ class How:
         if self.guidance is not None and not math.isfinite(self.guidance):
             raise ValueError(f"--guidance must be a finite number, got {self.guidance}: 1 is no guidance.")
 
-    def sampler_for(self, run: Run) -> str:
+    def sampler_for(self, run: OpenRun) -> str:
         """The name of the sampler: the one chosen, else the one that suits what the run trained."""
         return self.sampler or default_sampler(run.recipe)
 
-    def plan(self, run: Run, device: torch.device) -> Plan:
+    def plan(self, run: OpenRun, device: torch.device) -> Plan:
         """These choices completed by the run's recipe; ValueError if guidance has no reference, or one that does not fit."""
         chosen = run.recipe.sampling
         reference = None if self.guide_with is None else reference_of(run, self.guide_with, device)
@@ -88,7 +88,7 @@ class How:
         steps = self.steps_for(run, warm)
         return Plan(run.noise, steps, guidance, guidance_interval, SAMPLERS[self.sampler_for(run)], reference, self.sigmas, warm)
 
-    def steps_for(self, run: Run, warm: WarmStart | None) -> int:
+    def steps_for(self, run: OpenRun, warm: WarmStart | None) -> int:
         """The steps given; else the recipe's, of which only those below the level of a start are needed."""
         if self.sigmas is not None:
             return len(self.sigmas) + 1
@@ -170,7 +170,7 @@ def sample(
     say(f"{count} images in {folder}: {speed}, peak memory {peak_memory(chosen) / 2**30:.2f} GiB.")
 
 
-def make(run: Run, seeds: Sequence[int], labels: Conditioning, how: How, device: torch.device) -> Made:
+def make(run: OpenRun, seeds: Sequence[int], labels: Conditioning, how: How, device: torch.device) -> Made:
     """One image per seed and what is asked of it."""
     plan, denoiser = how.plan(run, device), run.denoiser
     ratio = None if plan.warm is None else _checked(run, plan.warm, device)
@@ -207,7 +207,7 @@ def make(run: Run, seeds: Sequence[int], labels: Conditioning, how: How, device:
     return Made(images, seconds, nfe, settings)
 
 
-def _holes(run: Run, path: Path) -> Bool[np.ndarray, "row column"]:
+def _holes(run: OpenRun, path: Path) -> Bool[np.ndarray, "row column"]:
     """Where samples are to be "not measured"; ValueError for a run whose data know no such value, or a mask of another size."""
     if nodata_in(run.metadata, np.dtype(run.normaliser.dtype)) is None:
         raise ValueError(f"The images of {run.path} have no value that means not measured: leave --fill-nodata away.")
@@ -218,14 +218,14 @@ def _holes(run: Run, path: Path) -> Bool[np.ndarray, "row column"]:
     return np.asarray(mask.get(0).any(0))
 
 
-def _checked(run: Run, warm: WarmStart, device: torch.device) -> float | None:
+def _checked(run: OpenRun, warm: WarmStart, device: torch.device) -> float | None:
     """The residual energy of start samples over the expected one, None if that is not known; ValueError if they disagree."""
     if warm.expected is None:
         return None
     return warm.check(run.denoiser, check_count(math.prod(run.shape)), device)
 
 
-def reference_of(run: Run, path: Path, device: torch.device) -> Denoiser:
+def reference_of(run: OpenRun, path: Path, device: torch.device) -> Denoiser:
     """The denoiser of another run as the reference of guidance; ValueError unless it knows the same kind of images."""
     other = open_run(path, device=device)
     if (other.shape, other.normaliser) != (run.shape, run.normaliser):

@@ -32,7 +32,7 @@ from pixelpath.randomness import generators, seed_of
 from pixelpath.runs.families import FAMILIES, Family, Known
 from pixelpath.runs.fit_start import Candidate, Search, fit_start
 from pixelpath.runs.generate import steps_below
-from pixelpath.runs.run import Run, open_run
+from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.starts import RunSamples, check_generator, save_start
 from pixelpath.sampling.checks import noised
 
@@ -138,7 +138,7 @@ def start(
     say(f"Use it: pixelpath sample {run} --start {folder} --steps {fewer}")
 
 
-def known_of(run: Run, data: Data) -> Known:
+def known_of(run: OpenRun, data: Data) -> Known:
     """Training and held-out images in model range, evenly chosen where they would take too much memory.
 
     Where the recipe flips images, its denoiser has learned the flipped ones too: every second image is flipped, and small
@@ -205,7 +205,7 @@ def _record(candidate: Candidate) -> dict[str, Any]:
 
 
 def _families(
-    density: Sequence[DensityName], run: Run, generator: Path | None, sigma: float | None, device: torch.device
+    density: Sequence[DensityName], run: OpenRun, generator: Path | None, sigma: float | None, device: torch.device
 ) -> dict[str, Family] | None:
     """The families named, None for the usual ones; ValueError for names that do not go together."""
     if ("samples" in density) != (generator is not None):
@@ -227,7 +227,7 @@ def _families(
     return families
 
 
-def _encoded(run: Run, side: sources.Source, most: int) -> tuple[Tensor, Tensor]:
+def _encoded(run: OpenRun, side: sources.Source, most: int) -> tuple[Tensor, Tensor]:
     places = sources.evenly(len(side), most)
     native = torch.from_numpy(sources.gather(side, places))
     return run.normaliser.encode(native), torch.from_numpy(sources.labels(side)[places])
@@ -237,7 +237,7 @@ def _every_second_flipped(images: Tensor) -> Tensor:
     return torch.where(torch.arange(len(images))[:, None, None, None] % 2 == 1, images.flip(3), images)
 
 
-def _pictures(folder: Path, run: Run, known: Known, search: Search, device: torch.device) -> None:
+def _pictures(folder: Path, run: OpenRun, known: Known, search: Search, device: torch.device) -> None:
     """The certificates; start samples and noised held-out images, their tails, some of them side by side."""
     save_png(folder / "certificate.png", certificate_plot(search))
     count, sigma = min(4096, len(known.held_out)), search.warm.sigma
@@ -253,7 +253,7 @@ def _pictures(folder: Path, run: Run, known: Known, search: Search, device: torc
     save_png(folder / "side-by-side.png", side_by_side(true[:few], drawn[:few], first, second, run.normaliser.decode))
 
 
-def _quality(folder: Path, run: Run, data: Data, quality: Quality, search: Search, device: torch.device) -> list[dict[str, Any]]:
+def _quality(folder: Path, run: OpenRun, data: Data, quality: Quality, search: Search, device: torch.device) -> list[dict[str, Any]]:
     """Distance in pixels over evaluations, cold and warm, unguided; drawn and returned."""
     if quality.count == 0:
         return []
@@ -268,7 +268,7 @@ def _quality(folder: Path, run: Run, data: Data, quality: Quality, search: Searc
 
 
 def _neighbours(
-    folder: Path, run: Run, known: Known, quality: Quality, steps: int, device: torch.device
+    folder: Path, run: OpenRun, known: Known, quality: Quality, steps: int, device: torch.device
 ) -> dict[str, dict[str, float]]:
     """Distances of held-out images, warm and cold samples to the nearest training image: drawn, and their quantiles."""
     count = min(quality.count, NEIGHBOURS, len(known.held_out))

@@ -16,7 +16,7 @@ import torch
 
 from pixelpath.evaluation.features import hash_of
 from pixelpath.runs.generate import SAMPLERS, Plan, default_sampler, from_sources
-from pixelpath.runs.run import Run, open_run
+from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.starts import files
 from pixelpath.starts.simple import FromSamples
 from pixelpath.starts.start import Saved, Start, State
@@ -34,7 +34,7 @@ class RunSamples:
     ES-DDPM (Lyu et al. 2022, arXiv 2205.12524) with a one-step model of our own. `steps` are those of its own sampler.
     """
 
-    run: Run
+    run: OpenRun
     steps: int = 1
 
     def sample(self, sources: list[torch.Generator], sigma: float, labels: Labels | None = None) -> Images:
@@ -62,12 +62,12 @@ class RunSamples:
         return FromSamples(generate)
 
 
-def fingerprint(run: Run) -> str:
+def fingerprint(run: OpenRun) -> str:
     """The hash of the averaged weights that a run is sampled with."""
     return hash_of(run.model.state_dict())
 
 
-def check_generator(generator: Run, run: Run) -> None:
+def check_generator(generator: OpenRun, run: OpenRun) -> None:
     """ValueError unless the samples of `generator` are images of the same kind, range and classes as those of `run`."""
     if (generator.shape, generator.normaliser, generator.classes) != (run.shape, run.normaliser, run.classes):
         raise ValueError(
@@ -76,7 +76,7 @@ def check_generator(generator: Run, run: Run) -> None:
         )
 
 
-def save_start(folder: Path, warm: WarmStart, run: Run, about: Mapping[str, Any]) -> None:
+def save_start(folder: Path, warm: WarmStart, run: OpenRun, about: Mapping[str, Any]) -> None:
     """Write the start of `run` into `folder`, with the facts `about` it; raises as `starts.files.save`."""
     expected = [] if warm.expected is None else warm.expected[:ENERGIES].tolist()
     labels = None if warm.labels is None else warm.labels[:ENERGIES].tolist()
@@ -86,7 +86,7 @@ def save_start(folder: Path, warm: WarmStart, run: Run, about: Mapping[str, Any]
     )
 
 
-def open_start(folder: Path, run: Run) -> WarmStart:
+def open_start(folder: Path, run: OpenRun) -> WarmStart:
     """The start that `save_start` wrote for the run.
 
     Raises FileNotFoundError if there is none, ValueError if it cannot be read or was made for other weights than the run's.
@@ -115,7 +115,7 @@ def _hash(start: Start) -> str:
     return hash_of(start.state()[1]) if isinstance(start, Saved) else ""
 
 
-def _loader(run: Run) -> Load:
+def _loader(run: OpenRun) -> Load:
     def load(metadata: dict[str, Any], tensors: dict[str, torch.Tensor]) -> RunSamples:
         path = Path(metadata["run"])
         generator = open_run(path, path / "checkpoints" / metadata["checkpoint"], next(run.model.parameters()).device)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tests.application import train
 
-from pixelpath.runs.run import open_run
+from pixelpath.runs.opened import open_run
 
 
 @pytest.fixture(scope="module")

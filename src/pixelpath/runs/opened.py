@@ -24,7 +24,7 @@ from pixelpath.training import checkpoint
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class OpenRun:
     """A finished or unfinished run: `model` is the average, in evaluation mode; `classes` are names (empty: unconditional)."""
 
     path: Path
@@ -60,7 +60,7 @@ class Run:
         return self.model
 
 
-def open_run(path: Path | str, which: Path | None = None, device: torch.device | str = "cpu") -> Run:
+def open_run(path: Path | str, which: Path | None = None, device: torch.device | str = "cpu") -> OpenRun:
     """The run in folder `path` at its latest checkpoint, or at the checkpoint folder `which`.
 
     Raises FileNotFoundError if there is no run or no checkpoint, ValueError if the checkpoint is damaged or does not fit the
@@ -80,7 +80,7 @@ def open_run(path: Path | str, which: Path | None = None, device: torch.device |
     model = student_of(recipe, shape, len(classes), asks.numbers, asks.other)
     checkpoint.restore(model, found / "ema.safetensors")
     model = model.to(device).requires_grad_(False).eval()
-    return Run(path, found, recipe, shape, classes, normaliser, model, checkpoint.read_state(found).step, metadata, asks)
+    return OpenRun(path, found, recipe, shape, classes, normaliser, model, checkpoint.read_state(found).step, metadata, asks)
 
 
 def _older_facts(shape: Shape, normaliser: Normaliser) -> Metadata:
