@@ -30,10 +30,11 @@ from pixelpath.recipes.rows import digits_diffusion, digits_encoder
 from pixelpath.runs import evaluate, quickstart
 from pixelpath.runs.conditions import choose_labels
 from pixelpath.runs.digits import write_digits
-from pixelpath.runs.prepare import read_data
 from pixelpath.runs.opened import open_run
-from pixelpath.runs.sample import How, make
+from pixelpath.runs.prepare import read_data
+from pixelpath.runs.sample import sample
 from pixelpath.runs.train import train
+from pixelpath.sampling.sampler import Sampling
 from pixelpath.training.journal import lines
 
 Study = Literal["weights", "stages"]
@@ -97,13 +98,13 @@ def run(folder: Path, digits: Path, variant: Variant, seed: int) -> dict[str, fl
         train(replace(digits_encoder(), steps=before, seed=seed), encoder, digits)
     train(replace(recipe, seed=seed), folder / "diffusion", digits, encoder=encoder)
     opened = open_run(folder / "diffusion")
-    data = read_data(opened.recipe, opened.normaliser)
+    data = read_data(opened.recipe, None, opened.normaliser)
     judged = range(quickstart.JUDGED)
     labels = choose_labels(opened, judged, ())
-    guided = make(opened, judged, labels, How(), torch.device("cpu"))
+    guided = sample(opened, judged, labels)
     _, recognised = quickstart.read(data, guided, labels.numpy())
     many = range(len(data.training))
-    plain = make(opened, many, choose_labels(opened, many, ()), How(guidance=1.0), torch.device("cpu"))
+    plain = sample(opened, many, choose_labels(opened, many, ()), Sampling(guidance=1.0))
     spent = sum(seconds_of(run) for run in folder.iterdir() if run.is_dir())
     pixels = evaluate.measure(opened, data, plain, [Pixels()], torch.device("cpu"))["distances"][0]
     return {

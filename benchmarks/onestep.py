@@ -39,10 +39,11 @@ from pixelpath.runs.comparison import extractors
 from pixelpath.runs.conditions import choose_labels
 from pixelpath.runs.digits import write_digits
 from pixelpath.runs.folder import divergences
-from pixelpath.runs.prepare import read_data
 from pixelpath.runs.opened import open_run
-from pixelpath.runs.sample import How, make
+from pixelpath.runs.prepare import read_data
+from pixelpath.runs.sample import sample
 from pixelpath.runs.train import train
+from pixelpath.sampling.sampler import Sampling
 from pixelpath.training import checkpoint
 from pixelpath.training.loop import Diverged
 from pixelpath.training.optimizer import AdamW, Cosine
@@ -183,7 +184,7 @@ def run(out: Path, base: Base, data: Path, name: str, variant: Variant, seed: in
 def measured(folder: Path) -> dict[str, float]:
     """The distances of a run, and how its training went; a diffusion model is sampled in 32 steps of Heun's method instead."""
     opened = open_run(folder)
-    data = read_data(opened.recipe, opened.normaliser)
+    data = read_data(opened.recipe, None, opened.normaliser)
     pixels = extractors(opened, data, None, CPU)[0]
     count = min(MOST, len(data.training))
     native = sources.gather(data.training, [index * len(data.training) // count for index in range(count)])
@@ -192,8 +193,8 @@ def measured(folder: Path) -> dict[str, float]:
     labels = choose_labels(opened, seeds, ())
     found: dict[str, float] = {}
     for name, steps in (("one", 1), ("two", 2)) if one_step else (("one", 32),):
-        made = make(opened, seeds, labels, How(guidance=1.0, steps=steps), CPU)
-        found[name] = frechet_of_rows(pixels(made.images), real)
+        made = sample(opened, seeds, labels, Sampling(guidance=1.0, steps=steps))
+        found[name] = frechet_of_rows(pixels(made.native), real)
         if name == "one" and data.shape == (1, 8, 8):
             found["recognised"] = quickstart.read(data, made, labels.numpy())[1]
     latest = checkpoint.latest(folder)

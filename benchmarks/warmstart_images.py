@@ -20,11 +20,11 @@ from pixelpath.runs.comparison import pixels
 from pixelpath.runs.curves import Curve
 from pixelpath.runs.families import FAMILIES, Family
 from pixelpath.runs.fit_start import fit_start
-from pixelpath.runs.prepare import read_data_of
 from pixelpath.runs.opened import open_run
-from pixelpath.runs.sample import How
+from pixelpath.runs.prepare import read_data_of
 from pixelpath.runs.start import known_of
 from pixelpath.runs.starts import RunSamples, check_generator, save_start
+from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts.warm import WarmStart
 
 WORSE = 1.05  # of the distance of the most evaluations: what counts as equal to it
@@ -67,7 +67,7 @@ def measured(
         places = {name: Path(folder) / str(number) for number, name in enumerate(starts)}
         for name, start in starts.items():
             save_start(places[name], start, run, {"name": name})
-        ways = [How(steps=number, guidance=1.0, start=place) for place in (None, *places.values()) for number in steps]
+        ways = [Sampling(steps=number, guidance=1.0, start=place) for place in (None, *places.values()) for number in steps]
         cold, *warm = curves.curves([run], data, range(count), ways, [pixels(data)], device)
     best = search.chosen
     return Measured(

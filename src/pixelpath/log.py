@@ -34,10 +34,15 @@ class _Printer(logging.Handler):
         sys.stderr.flush()
 
 
+def is_shown() -> bool:
+    """Whether sentences are printed now."""
+    return any(isinstance(handler, _Printer) for handler in LOGGER.handlers)
+
+
 @contextmanager
 def shown(spelled: Callable[[str], str] = str) -> Iterator[None]:
     """While open, sentences are printed on standard error; within another one that is open, nothing changes."""
-    if any(isinstance(handler, _Printer) for handler in LOGGER.handlers):
+    if is_shown():
         yield
         return
     printer, level = _Printer(spelled), LOGGER.level

@@ -25,7 +25,8 @@ from pixelpath.recipes.recipe import Recipe
 from pixelpath.recipes.rows import digits_onestep
 from pixelpath.recipes.sizes import Size, Stack
 from pixelpath.runs import monitor
-from pixelpath.runs.prepare import Data, frozen_encoder, read_data
+from pixelpath.runs.prepare import PreparedData, read_data
+from pixelpath.runs.students import frozen_encoder
 from pixelpath.runs.opened import open_run
 from pixelpath.training import checkpoint
 from pixelpath.training.journal import lines
@@ -48,7 +49,7 @@ def samples_judged(*verdicts: list[str], farther: float = 2.1) -> Iterator[None]
         yield
 
 
-def read(folder: Path, share: float = 0.2) -> Data:
+def read(folder: Path, share: float = 0.2) -> PreparedData:
     return read_data(replace(digits_onestep(), data=DataSettings(path=folder, held_out_share=share)))
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from pixelpath.runs.comparison import Real, known
 from pixelpath.reports.evaluation import histograms_plot, in_short, loss_gap_plot, nearest_picture, spectrum_plot
 from pixelpath.runs.judgements import Features, copies, domain, loss_gap, sentences, trained_on
-from pixelpath.runs.prepare import Data, read_data_of
-from pixelpath.runs.sample import Made
+from pixelpath.runs.prepare import PreparedData, read_data_of
+from pixelpath.runs.sample import Samples
 from pixelpath.data import sources
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.normaliser import Normaliser
@@ -25,18 +25,18 @@ CPU = torch.device("cpu")
 UNKNOWN = Metadata()
 
 
-def made_of(images: np.ndarray | Tensor) -> Made:
+def made_of(images: np.ndarray | Tensor) -> Samples:
     settings: dict[str, Any] = {"seeds": [100, 99 + len(images)], "sampler": "heun", "steps": 2, "guidance": 1.0}
-    return Made(torch.as_tensor(images), 1.0, 3.0, settings)
+    return Samples(torch.as_tensor(images), 1.0, 3.0, settings)
 
 
-def data_of(images: np.ndarray, held_out: int, metadata: Metadata = UNKNOWN) -> Data:
+def data_of(images: np.ndarray, held_out: int, metadata: Metadata = UNKNOWN) -> PreparedData:
     parts = (images[held_out:], images[:held_out])
     training, kept = (sources.Arrays(part, np.zeros(len(part), np.int64), (), metadata=metadata) for part in parts)
-    return Data(training, kept, Normaliser.fit(training), False)
+    return PreparedData(training, kept, Normaliser.fit(training), False)
 
 
-def features_of(data: Data, made: Made) -> Features:
+def features_of(data: PreparedData, made: Samples) -> Features:
     extractor = Pixels()
     _, training, held_out = known(extractor, Real(data), len(made.images), CPU)
     return Features(extractor, training, held_out, extract(extractor, [made.images], CPU))
@@ -48,11 +48,11 @@ def run(diffusion_run: Path) -> OpenRun:
 
 
 @pytest.fixture(scope="module")
-def data(run: OpenRun) -> Data:
+def data(run: OpenRun) -> PreparedData:
     return read_data_of(run, None)
 
 
-def test_planted_copies_are_found_named_and_shown(run: OpenRun, data: Data) -> None:
+def test_planted_copies_are_found_named_and_shown(run: OpenRun, data: PreparedData) -> None:
     images = np.random.default_rng(0).integers(0, 255, (20, 3, 8, 8)).astype(np.uint8)
     images[[2, 5, 11]] = sources.gather(data.training, [7, 30, 0])
     made = made_of(images)
@@ -68,7 +68,7 @@ def test_planted_copies_are_found_named_and_shown(run: OpenRun, data: Data) -> N
     assert np.array_equal(picture[: side - 2, : side * 3 - 2], picture[side : 2 * side - 2, : side * 3 - 2])
 
 
-def test_samples_that_are_training_images(run: OpenRun, data: Data) -> None:
+def test_samples_that_are_training_images(run: OpenRun, data: PreparedData) -> None:
     made = made_of(sources.gather(data.training, range(36)))
     found = copies(run, data, made, [features_of(data, made)], CPU)
     (row,) = found["closeness"]
@@ -79,7 +79,7 @@ def test_samples_that_are_training_images(run: OpenRun, data: Data) -> None:
     assert "36 samples are exact copies" in sentences({"copies": found})[0]
 
 
-def test_mirror_images_are_copies_where_training_saw_them(run: OpenRun, data: Data) -> None:
+def test_mirror_images_are_copies_where_training_saw_them(run: OpenRun, data: PreparedData) -> None:
     made = made_of(sources.gather(data.training, range(20))[..., ::-1].copy())
     mirrored = replace(run, recipe=replace(run.recipe, flip=True))
     plain, flipped = (copies(each, data, made, [features_of(data, made)], CPU) for each in (run, mirrored))
@@ -89,7 +89,7 @@ def test_mirror_images_are_copies_where_training_saw_them(run: OpenRun, data: Da
     assert all(pair["training_mirrored"] for pair in flipped["pairs"])
 
 
-def test_other_images_are_known_by_their_number(run: OpenRun, data: Data) -> None:
+def test_other_images_are_known_by_their_number(run: OpenRun, data: PreparedData) -> None:
     assert trained_on(run, data)
     assert not trained_on(run, replace(data, training=sources.subset(data.training, range(30))))
 

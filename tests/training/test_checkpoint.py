@@ -270,9 +270,9 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pyte
 def test_the_first_signal_asks_and_the_second_interrupts(number: signal.Signals) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with Interruption() as interruption:
-        assert not interruption.condition()
+        assert not interruption.asked()
         os.kill(os.getpid(), number)
-        assert interruption.condition()
+        assert interruption.asked()
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             interrupt_once_more()

@@ -29,6 +29,7 @@ from pixelpath.objectives.features import Comparing, FeatureLoss
 from pixelpath.objectives.pairs import Gap, PairWeight
 from pixelpath.objectives.representation import RepresentationLearning, Temperature
 from pixelpath.objectives.tangent import Tangent
+from pixelpath.sampling.sampler import Sampling, usual
 from pixelpath.recipes.sizes import NANO, Size
 from pixelpath.training.optimizer import AdamW, Cosine, Muon, Schedule
 
@@ -52,25 +53,6 @@ class ProjectorSize:
 
     hidden: int = 4096
     out: int = 256
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How previews and evaluations of a run are sampled, and what `pixelpath sample` does unless told otherwise."""
-
-    steps: int = 32
-    """Steps of the sampler: of Heun's method two network evaluations each, but one for the last; of a one-step run one each."""
-    guidance: float = 1.5
-    """Scale of classifier-free guidance; 1 is none. Without classes there is none."""
-    guidance_interval: tuple[float, float] = (0.0, math.inf)
-    """Guide only where between[0] < sigma <= between[1] (for 64 pixels)."""
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or not math.isfinite(self.guidance) or not self.guidance_interval[0] < self.guidance_interval[1]:
-            raise ValueError(
-                "--sampling needs at least 1 step, a finite scale, and a lower level before a higher one to guide between, got "
-                f"{self.steps}, {self.guidance} and {self.guidance_interval}."
-            )
 
 
 @dataclass(frozen=True)
@@ -149,6 +131,11 @@ class Recipe:
     def noise(self) -> NoiseRange:
         """The noise range of the run."""
         return self.objective.noise
+
+    @property
+    def usual_sampling(self) -> Sampling:
+        """How samples are made unless told otherwise: as the recipe says, and as is usual where it says nothing."""
+        return self.sampling.over(usual(self.is_one_step))
 
     @property
     def is_encoder(self) -> bool:

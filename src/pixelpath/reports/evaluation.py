@@ -31,8 +31,8 @@ from pixelpath.reports.pictures import (
     rendered,
     save_png,
 )
-from pixelpath.runs.prepare import Data
-from pixelpath.runs.sample import Made
+from pixelpath.runs.prepare import PreparedData
+from pixelpath.runs.sample import Samples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ SIDES = (
 HEAVY = 30.0  # a share so many times the median one makes the others invisible on a linear axis
 
 
-def save_pictures(run: Path, data: Data, made: Made, result: Mapping[str, Any]) -> None:
+def save_pictures(run: Path, data: PreparedData, made: Samples, result: Mapping[str, Any]) -> None:
     """Write held_out.png, nearest.png, spectrum.png and histograms.png of a result into the run's folder, over older ones."""
     gap, copies, domain = result["loss_gap"], result["copies"], result["domain"]
     if result["held_out_loss"]:
@@ -67,9 +67,9 @@ def in_short(evaluation: Any, *, curves: bool = True) -> Any:
     return found
 
 
-def nearest_picture(data: Data, made: Made, pairs: JSONRows) -> Image.Image:
+def nearest_picture(data: PreparedData, made: Samples, pairs: JSONRows) -> Image.Image:
     """A column per pair: the sample, below it its nearest training image, and the nearest held-out image if there are such."""
-    rows = [made.images[[pair["sample"] for pair in pairs]]]
+    rows = [made.native[[pair["sample"] for pair in pairs]]]
     for name, side in (("training", data.training), ("held_out", data.held_out)):
         if name in pairs[0]:
             rows.append(_chosen(side, [pair[name] for pair in pairs], [pair[f"{name}_mirrored"] for pair in pairs]))

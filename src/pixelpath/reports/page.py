@@ -18,8 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from pixelpath.atomic import whole
-from pixelpath.runs.folder import leaves
+from pixelpath.atomic import leaves, whole
 
 WIDEST = 1440  # pixels across, of a picture
 

@@ -1,6 +1,6 @@
-"""The plots a run makes of what was measured.
+"""The plots of a run's measurements, and what all plots share.
 
-A *row* of a plot is a dataclass of the evaluation or the same as read from JSON. A *panel* is one of several plots in a picture.
+A *row* of a plot is a dataclass of the evaluation, or the same as read from JSON. A *panel* is one of several plots in a picture.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import numpy as np
 from PIL import Image
 
 from pixelpath.atomic import whole
+from pixelpath.errors import UserError
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.probe import ProbeRow
-from pixelpath.training.journal import METRICS, lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-Metrics = list[dict[str, Any]]
+Metrics = Sequence[Mapping[str, Any]]
+"""Lines of metrics.jsonl."""
 JSONRows = Sequence[Mapping[str, Any]]
 
 BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#0b6fb8", "#d9822b", "#12936f", "#8e5bb5", "#c8373b", "#6b7280"
@@ -35,7 +36,7 @@ PANELS = (
     ("lr", "learning rate", ORANGE),
     ("gradient_norm", "gradient norm (unclipped)", PURPLE),
     ("images_per_second", "images per second", GREEN),
-    ("feature_std", "deviation of features", BLUE),
+    ("feature_std", "standard deviation of features", BLUE),
     ("effective_rank", "effective rank of features", BLUE),
     ("sample_distance", "Frechet distance of one-step samples (pixels)", RED),
 )
@@ -47,14 +48,13 @@ def save_png(path: Path, picture: Image.Image) -> None:
         picture.save(file, "PNG")
 
 
-def curves(run: Path) -> Path:
-    """Draw RUN/curves.png from RUN/metrics.jsonl: losses (raw faint, smoothed strong), held-out loss, rate, gradient norm, speed.
+def training_curves(rows: Metrics) -> Figure:
+    """Losses (raw faint, smoothed strong), held-out loss, learning rate, gradient norm and speed by step.
 
-    Stage one adds its signs of collapse; skipped steps and alarms are marked. Raises ValueError if there is nothing to draw yet.
+    Stage one adds its signs of collapse. Skipped steps and alarms are marked. Raises UserError without rows.
     """
-    rows = lines(run)
     if not rows:
-        raise ValueError(f"{run / METRICS} holds no line: name the folder of a run that has taken a step.")
+        raise UserError("There are no measurements to draw: a run has some once it has taken a step.")
     panels = [panel for panel in PANELS if len(series(rows, panel[0])[0])]
     columns = {0: 1, 1: 1, 2: 2, 4: 2}.get(len(panels), 3)
     below = math.ceil(len(panels) / columns)
@@ -71,12 +71,11 @@ def curves(run: Path) -> Path:
             axes.set_ylim(bottom=0)
     for axes in figure.axes:
         axes.set_xlabel("step")
-    save_png(run / "curves.png", rendered(figure))
-    return run / "curves.png"
+    return styled(figure)
 
 
 def probe_plot(rows: Sequence[ProbeRow] | JSONRows) -> Image.Image:
-    """Accuracy against noise level: a colour per kind of features, solid for nearest neighbours, dashed for linear."""
+    """Accuracy against noise level: a colour per kind of features, solid for nearest neighbours, dashed for linear probes."""
     figure = blank(3.4)
     axes = figure.add_subplot()
     table = _sorted(rows)
@@ -110,23 +109,24 @@ def noise_levels_plot(rows: Sequence[HeldOutRow] | JSONRows) -> Image.Image:
     return rendered(figure)
 
 
-def evaluations_plot(curves: JSONRows) -> Image.Image:
-    """Frechet distance against network evaluations an image, both logarithmic: a colour per name, a panel per kind of features.
+def distance_over_nfe(curves: JSONRows) -> Image.Image:
+    """Frechet distance against network evaluations (NFE) per image, both logarithmic: a panel per kind of features.
 
-    Distances are those of as many samples as the floor, dashed, has real images: others could not be read against it.
+    A curve has the colour of its name. Its distances are those of as many samples as the floor, dashed, has real images: others
+    could not be compared with it.
     """
     kinds, names = (list(dict.fromkeys(curve[key] for curve in curves)) for key in ("features", "name"))
     figure = blank(0.6 + 3.2 * len(kinds))
     for place, (axes, kind) in enumerate(zip(np.ravel(figure.subplots(len(kinds), 1)), kinds, strict=True)):
         chosen = [curve for curve in curves if curve["features"] == kind]
-        drawn = [_over_evaluations(axes, curve, names.index(curve["name"]), labelled=place == 0) for curve in chosen]
+        drawn = [_distances(axes, curve, names.index(curve["name"]), labelled=place == 0) for curve in chosen]
         for few, floor in dict.fromkeys((curve["few"], curve["floor"]) for curve in chosen):
             label = f"floor: {few:,} other real images" if place == 0 else None
             axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=label)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         counts = " or ".join(f"{few:,}" for few in dict.fromkeys(curve["few"] for curve in chosen))
-        axes.set(xlabel="network evaluations an image", ylabel=f"{kind}\nFrechet distance of {counts} samples")
+        axes.set(xlabel="network evaluations (NFE) per image", ylabel=f"{kind}\nFrechet distance of {counts} samples")
         logarithmic(axes, np.array([*itertools.chain(*drawn), *(curve["floor"] for curve in chosen)]))
     return rendered(figure, columns=max(1, min(6, 110 // max(30, *map(len, names)))))
 
@@ -145,7 +145,7 @@ def skipped_steps(rows: Metrics) -> list[int]:
 
 
 def smooth(values: np.ndarray, std: float) -> np.ndarray:
-    """The values under a moving average with Gaussian weights of `deviation` places; the end values go on beyond the ends."""
+    """The moving average with Gaussian weights of standard deviation `std`, in places; beyond the ends their values go on."""
     from scipy.ndimage import gaussian_filter1d
 
     return gaussian_filter1d(values.astype(np.float64), std, mode="nearest", truncate=6.0)
@@ -157,16 +157,14 @@ def colours() -> tuple[str, ...]:
 
 
 def blank(height: float) -> Figure:
-    """9 inches wide, so that its 9-point letters can be read where it is shown 900 pixels wide."""
+    """An empty figure 9 inches wide: its 9-point letters can be read where it is shown 900 pixels wide."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(9, height), dpi=160, layout="constrained", facecolor="white")
 
 
-def rendered(figure: Figure, columns: int = 6) -> Image.Image:
+def styled(figure: Figure, columns: int = 6) -> Figure:
     """The figure, its axes made plain: faint lines, no frame, small letters, legends of so many columns above."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color("#9ca3af")
@@ -179,7 +177,14 @@ def rendered(figure: Figure, columns: int = 6) -> Image.Image:
             axes.legend(
                 fontsize=8.5, frameon=False, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns, columnspacing=1.6
             )
-    canvas = FigureCanvasAgg(figure)
+    return figure
+
+
+def rendered(figure: Figure, columns: int = 6) -> Image.Image:
+    """The styled figure as a picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(styled(figure, columns))
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
@@ -233,13 +238,13 @@ def _losses(axes: Axes, rows: Metrics) -> None:
     axes.set_ylabel("loss")
 
 
-def _over_evaluations(axes: Axes, curve: Mapping[str, Any], number: int, *, labelled: bool) -> list[float]:
+def _distances(axes: Axes, curve: Mapping[str, Any], number: int, *, labelled: bool) -> list[float]:
     """Draw one curve in the colour and mark of this number; the distances drawn."""
-    points = sorted(curve["points"], key=lambda point: point["evaluations"])
+    points = sorted(curve["points"], key=lambda point: point["nfe"])
     distances = [point["frechet_of_few"] for point in points]
     colour, mark = colours()[number % len(colours())], MARKS[number % len(MARKS)]
     label = curve["name"] if labelled else None
-    axes.plot([point["evaluations"] for point in points], distances, f"{mark}-", color=colour, markersize=4, label=label)
+    axes.plot([point["nfe"] for point in points], distances, f"{mark}-", color=colour, markersize=4, label=label)
     return distances
 
 

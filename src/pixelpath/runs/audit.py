@@ -16,6 +16,24 @@ import numpy as np
 import torch
 import tyro
 
+from pixelpath.data import sources
+from pixelpath.data.formats.pictures import BrokenImageError
+from pixelpath.data.formats.stacks import Stacked
+from pixelpath.data.normalise.curves import Normalisation
+from pixelpath.data.normalise.normaliser import Normaliser
+from pixelpath.data.normalise.propose import Proposal, propose
+from pixelpath.data.opening import open_place, open_split
+from pixelpath.data.places import kind_of, parts
+from pixelpath.data.settings import DataSettings
+from pixelpath.data.sources import Source, Subset, evenly, subset
+from pixelpath.evaluation import alike
+from pixelpath.evaluation.survey import missing_in, survey
+from pixelpath.log import say
+from pixelpath.recipes.recipe import Recipe, from_json
+from pixelpath.recipes.rows import table
+from pixelpath.recipes.sizes import SIZES
+from pixelpath.reports.audit import write_audit, write_stopped
+from pixelpath.reports.page import duration
 from pixelpath.runs.audit_findings import (
     Finding,
     Seen,
@@ -28,26 +46,9 @@ from pixelpath.runs.audit_findings import (
     status,
     unfit,
 )
-from pixelpath.reports.audit import write_audit, write_stopped
 from pixelpath.runs.cost import Cost, measured_apart
-from pixelpath.reports.page import duration
-from pixelpath.runs.prepare import choose_device, say
+from pixelpath.runs.devices import choose_device
 from pixelpath.runs.sample import free_folder
-from pixelpath.data import sources
-from pixelpath.data.formats.pictures import BrokenImageError
-from pixelpath.data.normalise.normaliser import Normaliser
-from pixelpath.data.opening import open_place, open_split
-from pixelpath.data.places import kind_of, parts
-from pixelpath.data.normalise.propose import Proposal, propose
-from pixelpath.data.settings import DataSettings
-from pixelpath.data.sources import Source, Subset, evenly, subset
-from pixelpath.data.formats.stacks import Stacked
-from pixelpath.data.normalise.curves import Normalisation
-from pixelpath.evaluation import alike
-from pixelpath.evaluation.survey import missing_in, survey
-from pixelpath.recipes.recipe import Recipe, from_json
-from pixelpath.recipes.rows import table
-from pixelpath.recipes.sizes import SIZES
 
 SIGNED, SIGNED_HELD_OUT = 16_000, 4_000  # images among which near-duplicates are looked for, at most
 FAST, FAST_HELD_OUT = 2000, 500  # images that --fast looks at

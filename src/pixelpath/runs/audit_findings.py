@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from pixelpath.runs.cost import Cost
+from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.data.normalise.propose import Proposal
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source, labels
-from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.evaluation.alike import Nearest, Order, Pair
 from pixelpath.evaluation.survey import Channel, Survey
+from pixelpath.runs.cost import Cost
 
 Level = Literal["note", "warning", "problem"]
 LEVELS: tuple[Level, ...] = ("note", "warning", "problem")

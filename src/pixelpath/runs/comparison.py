@@ -16,16 +16,18 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from pixelpath.runs.folder import own_encoder, write_json
-from pixelpath.runs.prepare import Data, say
-from pixelpath.runs.sample import Made
+from pixelpath.atomic import write_json
 from pixelpath.data import sources
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import real_floor
 from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract, fewer, hash_of, inception
 from pixelpath.evaluation.protocol import Protocol, protocol_of
 from pixelpath.evaluation.statistics import Statistics
+from pixelpath.log import say
+from pixelpath.runs.folder import own_encoder
 from pixelpath.runs.opened import OpenRun, open_run
+from pixelpath.runs.prepare import PreparedData
+from pixelpath.runs.sample import Samples
 
 Native = Shaped[Tensor, "batch channel row column"]
 BATCH = 256
@@ -36,7 +38,7 @@ MOST = 50_000  # real images, and samples unless told otherwise, that are compar
 class Real:
     """Real native images in memory-sized batches: training images (at most `MOST`, evenly chosen), and held-out ones."""
 
-    data: Data
+    data: PreparedData
 
     @property
     def look(self) -> str:
@@ -57,7 +59,7 @@ class Real:
             yield filled(torch.from_numpy(sources.gather(side, chosen[start : start + BATCH])), self.data)
 
 
-def filled(images: Native, data: Data) -> Native:
+def filled(images: Native, data: PreparedData) -> Native:
     """Native images with the channel's mean where nothing was measured."""
     measured = data.normaliser.valid(images)
     if measured is None:
@@ -94,7 +96,7 @@ def known(
     return Known(extractor, len(training), statistics.of(training), floor, few), training, held_out
 
 
-def extractors(run: OpenRun, data: Data, encoder: Path | None, device: torch.device) -> list[FeatureExtractor]:
+def extractors(run: OpenRun, data: PreparedData, encoder: Path | None, device: torch.device) -> list[FeatureExtractor]:
     """Pixels, and the features of a stage-one encoder if there is one to be had."""
     found: list[FeatureExtractor] = [pixels(data)]
     origin = encoder or own_encoder(run.path)
@@ -145,12 +147,12 @@ def inception_features(run: OpenRun, weights: Path | None, device: torch.device)
         return []
 
 
-def protocol(extractor: FeatureExtractor, real: int, look: str, made: Made, run: OpenRun) -> Protocol:
+def protocol(extractor: FeatureExtractor, real: int, look: str, made: Samples, run: OpenRun) -> Protocol:
     """What a comparison of these samples with `real` images of this look was measured under."""
     labels = f"balanced over {len(run.classes)} classes" if run.classes else "none"
     first, last = made.settings["seeds"]
     return replace(
-        protocol_of(extractor, real, len(made.images), labels, look),
+        protocol_of(extractor, real, len(made), labels, look),
         sampler=made.settings["sampler"],
         steps=made.settings["steps"],
         nfe=round(made.nfe),
@@ -175,7 +177,7 @@ def keep(path: Path, result: Any) -> None:
     write_json(path, [*kept(path), result])
 
 
-def pixels(data: Data) -> Pixels:
+def pixels(data: PreparedData) -> Pixels:
     """Pixels as features, scaled by the range of the dtype or, where it has none, by that of some training images."""
     lowest, highest = data.normaliser.lowest, data.normaliser.highest
     if lowest is None or highest is None:

@@ -12,16 +12,17 @@ from pathlib import Path
 
 import torch
 
-from pixelpath.runs.prepare import Data, read_data_of, say
 from pixelpath.data import conditions, sources
 from pixelpath.data.conditions import ConditionData
 from pixelpath.data.opening import open_place
 from pixelpath.data.places import parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source
+from pixelpath.log import say
 from pixelpath.runs.generate import balanced
 from pixelpath.runs.opened import OpenRun
-from pixelpath.types import Conditioning, Condition, Labels
+from pixelpath.runs.prepare import PreparedData, read_data_of
+from pixelpath.types import Condition, Conditioning, Labels
 
 
 def condition(
@@ -53,7 +54,7 @@ def condition(
     return ConditionData(asks, vectors, other).condition(range(len(seeds)), labels)
 
 
-def as_held_out(run: OpenRun, data: Data, seeds: Sequence[int]) -> Conditioning:
+def as_held_out(run: OpenRun, data: PreparedData, seeds: Sequence[int]) -> Conditioning:
     """What samples are asked for that are to be compared with real images: classes in turn, all else as of held-out images."""
     return data.condition(seeds) if run.conditions.numbers or run.conditions.other else balanced(seeds, len(run.classes))
 

@@ -22,19 +22,23 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from pixelpath.runs import monitor
-from pixelpath.runs.prepare import Data, batches, choose_device, close, new_student, precision_of, read_data, say
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.opening import open_split
 from pixelpath.data.sources import evenly, subset
+from pixelpath.log import say
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
 from pixelpath.recipes.build import objective_through, representation_of
-from pixelpath.runs.generate import SAMPLERS, Plan, generate
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
+from pixelpath.runs import monitor
+from pixelpath.runs.devices import choose_device, precision_of
+from pixelpath.runs.generate import Origin, generate
+from pixelpath.runs.prepare import PreparedData, batches, close, read_data
+from pixelpath.runs.students import new_student
+from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.training import checkpoint
-from pixelpath.training.ema import twin
 from pixelpath.training.checkpoint import State
+from pixelpath.training.ema import twin
 from pixelpath.training.journal import peak_memory
 from pixelpath.training.loop import distribute, loss_scaler, train
 from pixelpath.types import Objective
@@ -84,7 +88,7 @@ class Cost:
         return KEPT * self.checkpoint
 
 
-def dry_run(recipe: Recipe, data: Data, device: torch.device) -> None:
+def tell_cost(recipe: Recipe, data: PreparedData, device: torch.device) -> None:
     """Say parameters, multiply-adds per image, tokens, memory, disk and steps per second; nothing that it writes stays."""
     found = cost(recipe, data, device)
     say(f"{recipe.name}: {found.parameters / 1e6:.2f} M parameters, {found.tokens} tokens an image.")
@@ -100,7 +104,7 @@ def dry_run(recipe: Recipe, data: Data, device: torch.device) -> None:
     say("without previews, held-out measurements and checkpoints, of which a run makes ten unless --every says otherwise.")
 
 
-def cost(recipe: Recipe, data: Data, device: torch.device) -> Cost:
+def cost(recipe: Recipe, data: PreparedData, device: torch.device) -> Cost:
     """The cost of a closed recipe: some real steps, a measurement, a preview and a checkpoint of which nothing stays.
 
     On a CPU, batches of more than some ten seconds are measured on fewer images, in two sizes.
@@ -171,7 +175,7 @@ def _seconds(session: _Session, recipe: Recipe) -> float:
 class _Session:
     """What a session of a run does, in short."""
 
-    def __init__(self, recipe: Recipe, data: Data, student: Representation | Denoiser, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, data: PreparedData, student: Representation | Denoiser, device: torch.device) -> None:
         self.recipe, self.data, self.device, self.checkpoint = recipe, data, device, 0
         self.bare: nn.Module = student.to(device)
         self.ema = twin(self.bare)
@@ -213,9 +217,9 @@ class _Session:
         if recipe.is_encoder:
             monitor.watch_features(recipe, data, self.images, self.ema, self.device)
         elif isinstance(self.ema, Denoiser):
-            plan = Plan(recipe.noise, 2, recipe.sampling.guidance, recipe.sampling.guidance_interval, SAMPLERS["heun"])
+            chosen = Sampling(steps=2, sampler=Sampler.HEUN).over(recipe.usual_sampling)
             seeds = range(monitor.PREVIEWS)
-            for _ in generate(self.ema, data.shape, seeds, data.condition(seeds), plan):
+            for _ in generate(self.ema, Origin(recipe.noise), chosen, seeds, data.condition(seeds)):
                 pass
         with tempfile.TemporaryDirectory() as folder:
             saved = checkpoint.save(Path(folder), State(1, recipe.seed), self.bare, self.ema, self.optimizer, {}, 1)
@@ -223,13 +227,13 @@ class _Session:
         return peak_memory(self.device)
 
 
-def _data(recipe: Recipe) -> Data:
+def _data(recipe: Recipe) -> PreparedData:
     """The data of a run; of those that are not kept in memory only some images decide on the normaliser."""
     training, _ = open_split(recipe.data, recipe.patch)
     if len(training) * prod(training.shape) * training.dtype.itemsize <= recipe.data.cache_bytes:
         return read_data(recipe)
     few = subset(training, evenly(len(training), FITTED))
-    return read_data(recipe, Normaliser.fit(few, recipe.data.workers, recipe.data.normaliser, training.metadata.nodata))
+    return read_data(recipe, None, Normaliser.fit(few, recipe.data.workers, recipe.data.normaliser, training.metadata.nodata))
 
 
 def _answer(device: str) -> None:

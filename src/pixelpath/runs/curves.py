@@ -1,6 +1,6 @@
 """Quality over cost: how far samples are from real images, by how often the network is evaluated for one of them.
 
-A *way* to sample is a `How`; one with a certain number of steps is a *point*: its distance and its network evaluations an image
+A *way* to sample is a `Sampling`; one with a certain number of steps is a *point*: its distance and its network evaluations an image
 (of Heun's method 2 steps - 1, of renoising one a step, twice as many under guidance). A *curve* is a name and its points in one
 kind of features. Curves measured together are one *result*; RUN/evaluations.json of every run among them keeps it.
 """
@@ -14,16 +14,18 @@ from typing import Any
 
 import torch
 
-from pixelpath.runs.conditions import as_held_out
-from pixelpath.runs.comparison import BATCH, Known, Real, keep, known, protocol
-from pixelpath.reports.pictures import evaluations_plot, save_png
-from pixelpath.runs.prepare import Data, say
-from pixelpath.runs.report import write_report
-from pixelpath.runs.sample import How, Made, make
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet
 from pixelpath.evaluation.features import FeatureExtractor, extract
+from pixelpath.log import say
+from pixelpath.reports.pictures import evaluations_plot, save_png
+from pixelpath.runs.comparison import BATCH, Known, Real, keep, known, protocol
+from pixelpath.runs.conditions import as_held_out
 from pixelpath.runs.opened import OpenRun
+from pixelpath.runs.prepare import PreparedData
+from pixelpath.runs.report import write_report
+from pixelpath.runs.sample import Samples, sample
+from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts import files
 
 RESULTS = "evaluations.json"
@@ -70,11 +72,11 @@ def check_same_images(runs: Sequence[OpenRun]) -> None:
 
 def curves(
     runs: Sequence[OpenRun],
-    data: Data,
+    data: PreparedData,
     seeds: Sequence[int],
-    ways: Sequence[How],
+    ways: Sequence[Sampling],
     found: Sequence[FeatureExtractor],
-    device: torch.device,
+    batch_size: int = 64,
 ) -> list[Curve]:
     """A curve per run, start and kind of features: samples of `seeds` in each of the ways, compared with the same real images.
 
@@ -82,14 +84,14 @@ def curves(
     """
     if len(seeds) < 2:
         raise ValueError(f"A Frechet distance needs at least 2 samples, got {len(seeds)}: raise --count.")
-    real = Real(data)
+    real, device = Real(data), next(runs[0].denoiser.parameters()).device
     features = [known(extractor, real, len(seeds), device)[0] for extractor in found]
     measured: list[Curve] = []
     for run, name in zip(runs, names([run.path for run in runs]), strict=True):
         for start in dict.fromkeys(how.start for how in ways):
             named = f"{name} ({run.recipe.name})" + ("" if start is None else f" from {start_name(start)}")
             own = [how for how in ways if how.start == start]
-            measured += _curves_of(run, named, data, seeds, own, features, device)
+            measured += _curves_of(run, named, data, seeds, own, features, batch_size)
     return measured
 
 
@@ -117,14 +119,20 @@ def write(runs: Sequence[OpenRun], found: Sequence[Curve]) -> None:
 
 
 def _curves_of(
-    run: OpenRun, name: str, data: Data, seeds: Sequence[int], ways: Sequence[How], features: Sequence[Known], device: torch.device
+    run: OpenRun,
+    name: str,
+    data: PreparedData,
+    seeds: Sequence[int],
+    ways: Sequence[Sampling],
+    features: Sequence[Known],
+    batch_size: int,
 ) -> list[Curve]:
     """The run's curves, one per kind of features; says every point as soon as it is measured."""
-    labels = as_held_out(run, data, seeds)
+    labels, device = as_held_out(run, data, seeds), next(run.denoiser.parameters()).device
     points: list[list[Point]] = []
     about: list[dict[str, Any]] = []
     for how in ways:
-        made = make(run, seeds, labels, how, device)
+        made = sample(run, seeds, labels, how, batch_size)
         points.append([_point(known, made, device) for known in features])
         about = [_about(known, Real(data).look, made, run) for known in features]
         distances = ", ".join(f"{p.frechet:.4g} ({known.extractor.name})" for known, p in zip(features, points[-1], strict=True))
@@ -136,14 +144,14 @@ def _curves_of(
     ]
 
 
-def _point(known: Known, made: Made, device: torch.device) -> Point:
-    generated = extract(known.extractor, made.images.split(BATCH), device)
+def _point(known: Known, made: Samples, device: torch.device) -> Point:
+    generated = extract(known.extractor, made.native.split(BATCH), device)
     every = frechet(known.statistics, statistics.of(generated))
     few = every if known.few == len(generated) else frechet(known.statistics, statistics.of(generated[: known.few]))
     return Point(made.settings["steps"], made.nfe, every, few, made.seconds)
 
 
-def _about(known: Known, look: str, made: Made, run: OpenRun) -> dict[str, Any]:
+def _about(known: Known, look: str, made: Samples, run: OpenRun) -> dict[str, Any]:
     """The protocol of every point alike: steps and evaluations stand in the points."""
     alike = replace(protocol(known.extractor, known.count, look, made, run), steps=None, nfe=None)
     return asdict(alike)

@@ -1,18 +1,26 @@
-"""The command `pixelpath evaluate`: how close samples are to real images, every number with its protocol."""
+"""How close samples are to real images, every number with its protocol."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import tyro
 
+from pixelpath.data import sources
+from pixelpath.data.sources import Source
+from pixelpath.evaluation import statistics
+from pixelpath.evaluation.distances import frechet, kernel, precision_recall
+from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract
+from pixelpath.evaluation.held_out import HeldOutRow, held_out_loss
+from pixelpath.log import say
+from pixelpath.randomness import seed_of
+from pixelpath.reports.evaluation import save_pictures
 from pixelpath.runs import curves, judgements
-from pixelpath.runs.conditions import as_held_out
 from pixelpath.runs.comparison import (
     BATCH,
     MOST,
@@ -26,128 +34,105 @@ from pixelpath.runs.comparison import (
     own_network,
     protocol,
 )
-from pixelpath.reports.evaluation import save_pictures
+from pixelpath.runs.conditions import as_held_out
 from pixelpath.runs.judgements import Features
-from pixelpath.runs.prepare import Data, choose_device, read_data_of, say
-from pixelpath.runs.sample import AS_TRAINED, How, Made, make
-from pixelpath.data import sources
-from pixelpath.data.sources import Source
-from pixelpath.evaluation import statistics
-from pixelpath.evaluation.distances import frechet, kernel, precision_recall
-from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract
-from pixelpath.evaluation.held_out import HeldOutRow, held_out_loss
-from pixelpath.randomness import seed_of
-from pixelpath.runs.opened import OpenRun, open_run
-from pixelpath.runs.starts import open_start
+from pixelpath.runs.opened import OpenRun
+from pixelpath.runs.prepare import PreparedData
+from pixelpath.runs.sample import Samples, sample
+from pixelpath.sampling.sampler import Sampling
 
 LEVELS = 10  # noise levels of the held-out loss
 JUDGED = 10_000  # of the images compared, how many have their precision and recall measured
 RESULTS = "evaluation.json"
 
 
+@dataclass(frozen=True)
+class Judges:
+    """In which features images are compared."""
+
+    encoder: Path | None = None
+    """Run of stage one whose features to measure in. Default: the one that the first run began with."""
+    use_inception: bool = True
+    """Measure in Inception features too, where the images allow it; for curves only if `inception` is given."""
+    inception: Path | None = None
+    """File of the Inception weights, for machines that cannot download them."""
+
+    def extractors(self, run: OpenRun, data: PreparedData, curves: bool) -> list[FeatureExtractor]:
+        """The features that these images have; a network's own only if there are no others and one run is measured in full."""
+        device = next(run.denoiser.parameters()).device
+        found = extractors(run, data, self.encoder, device)
+        found += [] if curves else own_network(run, found)
+        if self.use_inception and (self.inception is not None or not curves):
+            found += inception_features(run, self.inception, device)
+        return found
+
+
 def evaluate(
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")],
-    data: Path | None = None,
+    run: OpenRun,
+    data: PreparedData,
+    sampling: Sampling | None = None,
+    judges: Judges | None = None,
     count: int | None = None,
     first_seed: int = 0,
-    steps: Annotated[str, tyro.conf.arg(metavar="INT[,INT ...]")] = "",
-    how: Annotated[How, tyro.conf.arg(name="")] = AS_TRAINED,
-    encoder: Path | None = None,
-    use_inception: bool = True,
-    inception: Path | None = None,
-    checkpoint: Path | None = None,
-    device: str | None = None,
-) -> None:
-    """Measure how close samples are to real images: of one run in full, of several runs or steps as distance over evaluations.
+    batch_size: int = 64,
+) -> dict[str, Any]:
+    """Everything about one run at one way of sampling: measured, kept in RUN/evaluation.json, drawn, and returned.
 
-    One run at one number of steps: distances, precision and recall in several features, and the held-out loss per noise level.
-    Otherwise: the Frechet distance alone, drawn over the network evaluations an image, a curve per run, in every run's report;
-    with --start a second curve, from that start.
-
-    Args:
-        runs: Folders of stage-two runs, all on the same images.
-        data: Images to compare with, brought to the size of the first run's; the first run's own data if not given.
-        count: How many samples; if not given as many as training images, at most 50,000, or for curves as many as held-out ones.
-        first_seed: Seed of the first sample.
-        steps: Steps of the sampler, for example 1,2,4,8,16,32 for a curve; as the recipe says if not given.
-        how: How to sample.
-        encoder: Run of stage one whose features to measure in; the one that the first run began with if not given.
-        use_inception: Also measure in Inception features, where the images allow it; for curves only if --inception is given.
-        inception: File of the Inception weights, for machines that cannot download them.
-        checkpoint: A folder of RUN/checkpoints other than the latest.
-        device: cpu, cuda, mps; chosen by itself if not given.
+    Distances, precision and recall in several features, the held-out loss per noise level, copies, memorising, spectra and
+    histograms, each with its protocol. `count` of None: as many samples as training images, at most 50,000.
     """
-    numbers = numbers_of(steps)
-    several = len(runs) > 1 or len(numbers) > 1
-    _check(runs, count, first_seed, checkpoint, how.start)
-    ways = [replace(how, steps=number) for number in numbers] or [how]
-    if several and how.start is not None:
-        ways = [replace(way, start=None) for way in ways] + ways
-    chosen = choose_device(device)
-    opened = [open_run(run, checkpoint, chosen) for run in runs]
-    for run in opened:
-        run.denoiser  # noqa: B018 (a run of stage one cannot be sampled: better said before the data are read)
-        if how.start is not None:
-            open_start(how.start, run)  # a start that does not fit is better said before anything is measured
-        kept(run.path / (curves.RESULTS if several else RESULTS))  # if nothing can be added to them, better said now
-    curves.check_same_images(opened)
-    content = read_data_of(opened[0], data)
-    found = extractors(opened[0], content, encoder, chosen)
-    found += [] if several else own_network(opened[0], found)
-    if use_inception and (inception is not None or not several):
-        found += inception_features(opened[0], inception, chosen)
-    if several:
-        seeds = range(first_seed, first_seed + (count or Real(content).few))
-        curves.write(opened, curves.curves(opened, content, seeds, ways, found, chosen))
-    else:
-        seeds = range(first_seed, first_seed + (count or min(len(content.training), MOST)))
-        _in_full(opened[0], content, seeds, ways[0], found, chosen)
-
-
-def numbers_of(steps: str) -> list[int]:
-    """The numbers of steps in words like "1,2,4", rising, each once; ValueError if they are anything but numbers from 1 on."""
-    words = [word.strip() for word in steps.split(",")] if steps else []
-    if not all(word.isascii() and word.isdecimal() and len(word) < 10 and int(word) >= 1 for word in words):
-        raise ValueError(f"--steps takes numbers of at least 1 step with commas between them, as in 1,2,4,8, got {steps[:40]}.")
-    return sorted({int(word) for word in words})
-
-
-def _check(runs: Sequence[Path], count: int | None, first_seed: int, checkpoint: Path | None, start: Path | None) -> None:
-    if not runs:
-        raise ValueError("There is no run to evaluate: name the folder that `pixelpath train ... --out` wrote.")
-    if (count is not None and count < 1) or first_seed < 0:
-        raise ValueError(f"--count must be at least 1 and --first-seed at least 0, got {count} and {first_seed}.")
-    if start is not None and len(runs) > 1:
-        raise ValueError(f"--start {start} belongs to one run, and {len(runs)} are named: leave it away, or name one.")
-    if checkpoint is not None and len(runs) > 1:
-        raise ValueError(f"--checkpoint {checkpoint} belongs to one run, and {len(runs)} are named: leave it away, or name one.")
-
-
-def _in_full(run: OpenRun, data: Data, seeds: Sequence[int], how: How, found: list[FeatureExtractor], device: torch.device) -> None:
-    """Everything about one run at one number of steps: measured, kept, said."""
-    made = make(run, seeds, as_held_out(run, data, seeds), how, device)
-    result = measure(run, data, made, found, device)
+    kept(run.path / RESULTS)  # if nothing can be added to it, better said now
+    found = (judges or Judges()).extractors(run, data, curves=False)
+    seeds = range(first_seed, first_seed + (count or min(len(data.training), MOST)))
+    made = sample(run, seeds, as_held_out(run, data, seeds), sampling, batch_size)
+    result = measure(run, data, made, found)
     append(run.path, result)
     say(summary(result))
-    if made.images[0].numel() > len(made.images):
+    values = math.prod(run.shape)
+    if values > len(made):
         say(
-            f"{len(made.images)} samples are fewer than the {made.images[0].numel()} values of an image: read the distance in "
-            "pixels only against the floor, or evaluate more samples (--count)."
+            f"{len(made)} samples are fewer than the {values} values of an image: read the distance in pixels only against the "
+            "floor, or evaluate more samples (`count`)."
         )
     save_pictures(run.path, data, made, result)
     say(f"All numbers with their protocols: {run.path / RESULTS}.")
+    return result
 
 
-def measure(run: OpenRun, data: Data, made: Made, found: list[FeatureExtractor], device: torch.device) -> dict[str, Any]:
+def evaluate_curves(
+    runs: Sequence[OpenRun],
+    data: PreparedData,
+    ways: Sequence[Sampling],
+    judges: Judges | None = None,
+    count: int | None = None,
+    first_seed: int = 0,
+    batch_size: int = 64,
+) -> list[curves.Curve]:
+    """The Frechet distance over network evaluations: a curve per run and start, a point per way of sampling; drawn and kept.
+
+    `count` of None: as many samples as the floor has images.
+    """
+    for run in runs:
+        kept(run.path / curves.RESULTS)  # if nothing can be added to it, better said now
+    curves.check_same_images(runs)
+    found = (judges or Judges()).extractors(runs[0], data, curves=True)
+    seeds = range(first_seed, first_seed + (count or Real(data).few))
+    measured = curves.curves(runs, data, seeds, ways, found, batch_size)
+    curves.write(runs, measured)
+    return measured
+
+
+def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[FeatureExtractor]) -> dict[str, Any]:
     """Every distance in every kind of features, the losses per level, and the judgements of `judgements`, JSON-ready.
 
     Copies are looked for in pixels and in encoders' features, and only among the images that the run was trained on.
     """
+    device = next(run.denoiser.parameters()).device
     real, own = Real(data), judgements.trained_on(run, data)
     distances, compared = [], []
     for extractor in found:
-        about, training, held_out = known(extractor, real, len(made.images), device)
-        features = Features(extractor, training, held_out, extract(extractor, made.images.split(BATCH), device))
+        about, training, held_out = known(extractor, real, len(made), device)
+        features = Features(extractor, training, held_out, extract(extractor, made.native.split(BATCH), device))
         distances.append(_distances(features, about, real, made, run))
         compared += [features] if own and isinstance(extractor, Pixels | EncoderFeatures) else []
     if not own:
@@ -168,7 +153,7 @@ def measure(run: OpenRun, data: Data, made: Made, found: list[FeatureExtractor],
     }
 
 
-def _distances(features: Features, about: Known, real: Real, made: Made, run: OpenRun) -> dict[str, Any]:
+def _distances(features: Features, about: Known, real: Real, made: Samples, run: OpenRun) -> dict[str, Any]:
     training, generated = features.training, features.samples
     spread, quality = kernel(training, generated), precision_recall(training[:JUDGED], generated[:JUDGED])
     values = {
@@ -185,7 +170,9 @@ def _distances(features: Features, about: Known, real: Real, made: Made, run: Op
     return {"features": extractor.name, **protocol(extractor, len(training), real.look, made, run).record(**values)}
 
 
-def loss_by_level(run: OpenRun, data: Data, device: torch.device, limit: int = 1024, side: Source | None = None) -> list[HeldOutRow]:
+def loss_by_level(
+    run: OpenRun, data: PreparedData, device: torch.device, limit: int = 1024, side: Source | None = None
+) -> list[HeldOutRow]:
     """The mean squared error on held-out images (or those of `side`, evenly chosen) at ten levels from the lowest to the highest.
 
     Empty without two images. The noise of the n-th image is the same on every side.

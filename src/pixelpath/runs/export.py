@@ -1,4 +1,4 @@
-"""The command `pixelpath export`: the generator of a one-step run as one file that needs no pixelpath."""
+"""The generator of a one-step run as one file that needs no pixelpath."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
-import tyro
 
-from pixelpath.runs.prepare import say
 from pixelpath.atomic import whole
+from pixelpath.errors import UserError
 from pixelpath.interop.generator import ONNX, TOLERANCE, TORCH, Agreement, Format, Generator, Make, agreement, check_packages
+from pixelpath.log import say
 from pixelpath.randomness import generators, normal, seed_of
-from pixelpath.runs.generate import SAMPLERS, Plan, balanced, generate
-from pixelpath.runs.opened import OpenRun, open_run
+from pixelpath.runs.generate import Origin, balanced, generate
+from pixelpath.runs.opened import OpenRun
+from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.types import Images, Labels
 
 FORMATS: dict[str, Format] = {"onnx": ONNX, "torch": TORCH}
@@ -29,70 +29,61 @@ ROUNDS = (3, 50)  # of a measurement: at least, and at most
 SECONDS = 3.0  # after which a measurement ends, once it has the rounds it needs
 
 
-def export(
-    run: Annotated[Path, tyro.conf.Positional],
-    format: Literal["onnx", "torch"] = "onnx",
-    guidance: float | None = None,
-    checkpoint: Path | None = None,
-    out: Path | None = None,
-) -> None:
+def export(run: OpenRun, format: Format = ONNX, guidance: float | None = None, out: Path | None = None) -> Path:
     """Write the generator of a one-step run as one file: noise and label in, images in the data's own dtype and range out.
 
-    Args:
-        run: Folder of a one-step run.
-        format: onnx, for onnxruntime and many others (needs pixelpath[export]), or torch, a .pt2 of torch.export.
-        scale: Scale of guidance, fixed in the file; 1 is none, any other makes it twice as slow. As the recipe says if not given.
-        checkpoint: A folder of RUN/checkpoints other than the latest.
-        out: New file; RUN/generator.onnx or RUN/generator.pt2 if not given.
+    `guidance` is fixed in the file; None: as the recipe says. `out` of None: RUN/generator.onnx or RUN/generator.pt2. The file
+    takes its name only after it was read back and makes the images of the run. Raises UserError for a run that is not one-step,
+    guidance that cannot act, a file that is there already.
     """
-    chosen = FORMATS[format]
-    if chosen is ONNX:
+    if format is ONNX:
         check_packages()
-    opened = open_run(run, checkpoint)
-    _check_one_step(opened)
-    file = opened.path / f"generator{chosen.suffix}" if out is None else out
+    _check_one_step(run)
+    file = run.path / f"generator{format.suffix}" if out is None else out
     if file.exists():
-        raise ValueError(f"{file} is there already: choose another --out, nothing is overwritten.")
-    plan = _plan(opened, guidance)
-    generator = Generator(opened.denoiser, opened.normaliser, float(plan.sigmas[0]), plan.guidance)
+        raise UserError(f"{file} is there already: choose another `out`, nothing is overwritten.", setting="out")
+    sampling = _guided(run, guidance)
+    assert sampling.guidance is not None
+    highest = float(sampling.schedule(run.noise)[0])
+    generator = Generator(run.denoiser, run.normaliser, highest, sampling.guidance)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with whole(file) as partial:  # it takes its name only after it was read back and found right
-        chosen.write(generator, partial, _about(opened, plan.guidance))
+    with whole(file) as partial:
+        format.write(generator, partial, _about(run, sampling.guidance))
         partial.flush()
-        make = chosen.read(Path(partial.name))
-        found = _compare(make, opened, plan)
+        make = format.read(Path(partial.name))
+        found = _compare(make, run, sampling)
     size = f"{file.stat().st_size / 1e6:.1f} MB"
-    say(f"{file} ({size}): {_inputs(opened)} to image, {opened.normaliser.dtype}.")
+    say(f"{file} ({size}): {_inputs(run)} to image, {run.normaliser.dtype}.")
     say(_agreement(found))
-    say(_speed(make, generator, opened, "onnxruntime" if chosen is ONNX else "the file"))
+    say(_speed(make, generator, run, "onnxruntime" if format is ONNX else "the file"))
+    return file
 
 
 def _check_one_step(run: OpenRun) -> None:
     if run.recipe.is_encoder:
-        raise ValueError(
+        raise UserError(
             f"{run.path} is a run of stage one, an encoder, which makes no images: train a one-step recipe (NAME-onestep) with "
             f"--encoder {run.path} and export that run."
         )
     if not run.recipe.is_one_step:
-        raise ValueError(
+        raise UserError(
             f"{run.path} is a diffusion run, and only a one-step run makes an image in one evaluation: train a one-step recipe "
             "(NAME-onestep) on the same data and export that run."
         )
 
 
-def _plan(run: OpenRun, guidance: float | None) -> Plan:
-    """One step from the highest level, guided as asked or as the recipe says; ValueError if what is asked cannot act."""
-    chosen = run.recipe.sampling
-    plan = Plan(run.noise, 1, 1.0, chosen.guidance_interval, SAMPLERS["consistency"])
-    low, high = plan.guidance_interval
+def _guided(run: OpenRun, guidance: float | None) -> Sampling:
+    """One step from the highest sigma, guided as asked or as the recipe says; UserError if what is asked cannot act."""
+    chosen = run.recipe.usual_sampling
+    assert chosen.guidance_interval is not None
+    low, high = chosen.guidance_interval
     acts = bool(run.classes) and low < run.noise.sigma_max <= high
-    if guidance is not None and not math.isfinite(guidance):
-        raise ValueError(f"--guidance must be a finite number, got {guidance}: 1 is no guidance.")
     if guidance not in (None, 1.0) and not acts:
-        why = "guides only at lower levels than that of its one step" if run.classes else "is unconditional"
-        raise ValueError(f"{run.path} {why}, so --guidance would change nothing: leave it away.")
+        why = "guides only at lower sigmas than that of its one step" if run.classes else "is unconditional"
+        raise UserError(f"{run.path} {why}, so `guidance` would change nothing: omit it.", setting="guidance")
     wanted = chosen.guidance if guidance is None else guidance
-    return Plan(run.noise, 1, wanted if acts else 1.0, sampler=plan.sampler)
+    whole_range = (0.0, math.inf)
+    return Sampling(1, wanted if acts else 1.0, whole_range, sampler=Sampler.CONSISTENCY)
 
 
 def _about(run: OpenRun, guidance: float) -> dict[str, str]:
@@ -108,20 +99,20 @@ def _about(run: OpenRun, guidance: float) -> dict[str, str]:
     }
 
 
-def _compare(make: Make, run: OpenRun, plan: Plan) -> Agreement:
+def _compare(make: Make, run: OpenRun, sampling: Sampling) -> Agreement:
     """How the images of a file agree with the run's own, together and one alone; ValueError if they do not."""
     labels = balanced(SEEDS, len(run.classes))
     if run.classes:
         labels[-1] = len(run.classes)  # one image of no class
-    estimate = torch.cat(list(generate(run.denoiser, run.shape, SEEDS, labels, plan)))
+    estimate = torch.cat(list(generate(run.denoiser, Origin(run.noise), sampling, SEEDS, labels)))
     noise, given = _noise(run, SEEDS), labels if run.classes else None
     alone = agreement(make(noise[:1], None if given is None else given[:1]), estimate[:1], run.normaliser)
     found = agreement(make(noise, given), estimate, run.normaliser)
     if not (found.holds and alone.holds):
         worst = found.excess if not found.holds else alone.excess
-        raise ValueError(
+        raise UserError(
             f"The exported file was not kept: its images differ from the run's by {worst:.1e} in model "
-            f"range, beyond rounding, and may by {TOLERANCE:g}; choose another --format, and report this with your versions."
+            f"range, beyond rounding, and may by {TOLERANCE:g}; choose another `format`, and report this with your versions."
         )
     return found
 
@@ -168,8 +159,8 @@ def _seconds(make: Make, generator: Generator, noise: Images, labels: Labels | N
         while len(times) < least or (len(times) < most and time.perf_counter() - began < SECONDS):
             start = time.perf_counter()
             make(noise, labels)
-            guidance_interval = time.perf_counter()
+            turned = time.perf_counter()
             generator(noise, labels)
-            times.append((guidance_interval - start, time.perf_counter() - guidance_interval))
+            times.append((turned - start, time.perf_counter() - turned))
     ours, torchs = (statistics.median(column) for column in zip(*times, strict=True))
     return ours, torchs, len(times)

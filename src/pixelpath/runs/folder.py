@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,8 +19,8 @@ import torch
 from torch import distributed as dist
 
 from pixelpath import processes
-from pixelpath.runs.prepare import say
-from pixelpath.atomic import whole
+from pixelpath.atomic import leaves, write_json
+from pixelpath.log import say
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.training import checkpoint
 
@@ -49,7 +49,7 @@ def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], 
         raise ValueError(f"{out} holds a run with other settings ({changed}): use the same ones to go on, or another --out.")
     began = _document(out / "origin.json")
     if {key: _place(value) for key, value in began.items()} != {key: _place(value) for key, value in origin.items()}:
-        words = ", ".join(f"--{key} {value}" for key, value in began.items() if value) or "neither --encoder nor --start"
+        words = ", ".join(f"--{key} {value}" for key, value in began.items() if value) or "neither --encoder nor --init-from"
         raise ValueError(f"{out} holds a run that began with {words}: give the same to go on, or another --out.")
     before = checkpoint.read(latest, "data")  # of an older version, it may know less
     changed = _differences(before, {key: data[key] for key in data if key in before})
@@ -86,19 +86,19 @@ def own_encoder(run: Path) -> Path | None:
     began = _document(run / "origin.json") if (run / "origin.json").exists() else {}
     if began.get("encoder"):
         return Path(began["encoder"]) if Path(began["encoder"]).exists() else None
-    return own_encoder(Path(began["start"])) if began.get("start") else None
+    return own_encoder(Path(began["init_from"])) if began.get("init_from") else None
 
 
-def encoder_run(recipe: Recipe, encoder: Path | None, start: Path | None) -> Path | None:
-    """The run of stage one to compare features through: the one given, else that of the run `start`; or None.
+def encoder_run(recipe: Recipe, encoder: Path | None, init_from: Path | None) -> Path | None:
+    """The run of stage one to compare features through: the one given, else that of the run `init_from`; or None.
 
     None too if the recipe compares none.
     """
-    if not recipe.needs_encoder or encoder is not None or start is None:
+    if not recipe.needs_encoder or encoder is not None or init_from is None:
         return encoder if recipe.needs_encoder else None
-    found = own_encoder(start)
+    found = own_encoder(init_from)
     if found is not None:
-        say(f"Features are compared through the encoder with which {start} began, {found}.")
+        say(f"Features are compared through the encoder with which {init_from} began, {found}.")
     return found
 
 
@@ -148,12 +148,6 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "processes": processes.count(),
     }
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all."""
-    with whole(path) as file:
-        file.write(json.dumps(content, indent=2).encode("utf-8"))
 
 
 def _look(out: Path) -> Path | None:
@@ -215,12 +209,3 @@ def _differences(before: Any, now: Any) -> str:
         if old.get(key) != new.get(key) and not key.endswith(".total")  # totals follow from the steps
     ]
     return "; ".join(words[:3]) + (f"; and {len(words) - 3} more" if len(words) > 3 else "")
-
-
-def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """All single values of a nested JSON object, with their names joined by dots."""
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from leaves(value, f"{path}.{key}" if path else key)
-    else:
-        yield path, tree

@@ -1,97 +1,54 @@
 """From seeds to images: one entry that previews, evaluations, the sample command and Python users share.
 
 A *seed* belongs to one image: what it starts from and all noise on the way come from its own generator, always on the CPU, so the
-same seed is the same image (up to rounding) at any batch size, on any device. A *cold* plan starts from noise alone at the
-highest level, a *warm* one from a fitted start at a level of its own.
+same seed is the same image (up to rounding) at any batch size, on any device.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
-from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.noise import NoiseRange
 from pixelpath.randomness import generators, normal, seed_of
-from pixelpath.recipes.recipe import Recipe
 from pixelpath.sampling.checks import check_sigmas
 from pixelpath.sampling.guidance import guide
-from pixelpath.sampling.samplers import euler_ancestral, heun_stochastic, euler, heun, dpmpp_2m, consistency
+from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts.warm import WarmStart
-from pixelpath.types import Conditioning, Denoise, Images, Labels, Noise, classes_of
-
-Sampler = Callable[[Denoise, Images, Tensor, Noise], Images]
-
-SAMPLERS: dict[str, Sampler] = {
-    "euler": lambda denoise, x, sigmas, noise: euler(denoise, x, sigmas),
-    "heun": lambda denoise, x, sigmas, noise: heun(denoise, x, sigmas),
-    "heun_stochastic": heun_stochastic,
-    "euler_ancestral": euler_ancestral,
-    "dpmpp_2m": lambda denoise, x, sigmas, noise: dpmpp_2m(denoise, x, sigmas),
-    "consistency": consistency,
-}
+from pixelpath.types import Conditioning, Denoise, Images, Labels, classes_of
 
 
-def default_sampler(recipe: Recipe) -> str:
-    """The name of the sampler that suits what the recipe trains: renoise for a consistency model, else heun."""
-    return "consistency" if recipe.is_one_step else "heun"
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What sampling needs beside choices: the noise range; a fitted start, if any; a weaker denoiser to guide with, if any.
 
-
-@dataclass(frozen=True)
-class Plan:
-    """How to sample: `sampler` over `levels`, guided by `scale` between two unshifted sigmas.
-
-    The levels are those of `noise.sigmas(steps)`, for renoise those of `noise.consistency_sigmas(steps)`, built anew below the sigma of `warm`
-    if sampling begins at a fitted start; unless `visit` names the unshifted sigmas to visit between the first level and 0: `steps`
-    is then not used. Raises ValueError if these do not fall within the range, or the start lies outside it. `reference` is the
-    denoiser that guidance pushes away from: None for the same one without label (classifier-free), which needs classes.
+    Without `warm` sampling begins at pure noise at the highest sigma (cold). Without `reference` the same denoiser without label
+    is the reference of guidance (classifier-free), which needs classes.
     """
 
     noise: NoiseRange
-    steps: int = 32
-    guidance: float = 1.0
-    guidance_interval: tuple[float, float] = (0.0, math.inf)
-    sampler: Sampler = SAMPLERS["heun"]
-    reference: Denoiser | None = None
-    visit: tuple[float, ...] | None = None
     warm: WarmStart | None = None
+    reference: Denoiser | None = None
 
-    def __post_init__(self) -> None:
-        inner = (self.highest, *(self.visit or ()), self.noise.sigma_min)
-        if self.visit and any(not below < sigma for sigma, below in pairwise(inner)):
-            raise ValueError(
-                f"The levels to visit must fall strictly between {self.highest:g} and {self.noise.sigma_min:g}, got {self.visit}."
-            )
-        if self.warm is not None:
-            check_sigmas(self.sigmas, self.warm.sigma, self.noise)
-
-    @property
-    def highest(self) -> float:
-        """The unshifted level at which sampling begins."""
-        return self.noise.sigma_max if self.warm is None else self.warm.sigma / self.noise.shift
-
-    @property
-    def sigmas(self) -> Tensor:
-        """The shifted levels, falling from the first to 0 (float64)."""
-        if self.visit is not None:
-            return torch.tensor([self.highest, *self.visit, 0.0], dtype=torch.float64) * self.noise.shift
-        start = None if self.warm is None else self.warm.sigma
-        return self.noise.consistency_sigmas(self.steps, start) if self.sampler is consistency else self.noise.sigmas(self.steps, start)
-
-    def first(self, sources: list[torch.Generator], shape: tuple[int, int, int], labels: Labels | None) -> Images:
-        """The noisy images at the first level, one per generator, on the CPU; ValueError if a start gives what it cannot."""
+    def schedule(self, sampling: Sampling) -> torch.Tensor:
+        """The shifted sigmas of the chosen sampling; UserError if a start lies outside the range."""
         if self.warm is None:
-            return float(self.sigmas[0]) * normal(sources, shape)
-        return self.warm.draw(sources, shape, labels)
+            return sampling.schedule(self.noise)
+        sigmas = sampling.schedule(self.noise, self.warm.sigma)
+        check_sigmas(sigmas, self.warm.sigma, self.noise)
+        return sigmas
+
+    def first(self, sources: list[torch.Generator], shape: tuple[int, int, int], sigma: float, labels: Labels | None) -> Images:
+        """The noisy images at the first sigma, one per generator, on the CPU; UserError if a start gives what it cannot."""
+        return sigma * normal(sources, shape) if self.warm is None else self.warm.draw(sources, shape, labels)
 
 
 def steps_below(noise: NoiseRange, steps: int, sigma: float) -> int:
-    """How many steps as fine a grid as one of `steps` from the highest level takes from sigma on; at least 1."""
+    """How many steps as fine a grid as one of `steps` from the highest sigma takes from sigma on; at least 1."""
     return max(1, int((noise.sigmas(steps)[:-1] < sigma).sum()))
 
 
@@ -101,37 +58,48 @@ def balanced(seeds: Sequence[int], num_classes: int) -> Labels:
 
 
 def generate(
-    denoiser: Denoiser, shape: tuple[int, int, int], seeds: Sequence[int], labels: Conditioning, plan: Plan, batch_size: int = 64
+    denoiser: Denoiser,
+    origin: Origin,
+    sampling: Sampling,
+    seeds: Sequence[int],
+    condition: Conditioning,
+    batch_size: int = 64,
 ) -> Iterator[Images]:
-    """Batches of images [<= batch_size, *shape] in model range on the CPU, one image per seed and label, in their order.
+    """Batches of images [<= batch_size, channel, row, column] in model range on the CPU, one per seed, in their order.
 
-    Raises ValueError for a batch size below 1, no steps, or guidance between levels that do not rise.
+    `sampling` has everything chosen. Raises UserError for a batch size below 1 or sigmas outside the range.
     """
     if batch_size < 1:
-        raise ValueError(f"The batch size must be at least 1, got {batch_size}.")
+        raise UserError(f"`batch_size` must be at least 1, got {batch_size}.", setting="batch_size")
     for start in range(0, len(seeds), batch_size):
         sources = generators([seed_of(seed) for seed in seeds[start : start + batch_size]])
-        yield from_sources(denoiser, shape, sources, labels[start : start + batch_size], plan)
+        yield from_sources(denoiser, origin, sampling, sources, condition[start : start + batch_size])
 
 
 @torch.no_grad()
 def from_sources(
-    denoiser: Denoiser, shape: tuple[int, int, int], sources: list[torch.Generator], labels: Conditioning, plan: Plan
+    denoiser: Denoiser, origin: Origin, sampling: Sampling, sources: list[torch.Generator], condition: Conditioning
 ) -> Images:
-    """Images [generator, *shape] in model range on the CPU, all their randomness from their own generators."""
-    device, by_class = next(denoiser.parameters()).device, denoiser.backbone.num_classes > 0
-    denoise = _guided(denoiser, labels.to(device), plan)
-    first = plan.first(sources, shape, classes_of(labels) if by_class else None).to(device)
-    return plan.sampler(denoise, first, plan.sigmas, lambda: normal(sources, shape).to(device)).float().cpu()
+    """Images [generator, channel, row, column] in model range on the CPU, all their randomness from their own generators."""
+    assert sampling.sampler is not None
+    device, encoder = next(denoiser.parameters()).device, denoiser.backbone.encoder
+    shape = (encoder.channels, encoder.rows, encoder.columns)
+    labels = classes_of(condition) if denoiser.backbone.num_classes > 0 else None
+    sigmas = origin.schedule(sampling)
+    denoise = _guided(denoiser, condition.to(device), origin, sampling)
+    first = origin.first(sources, shape, float(sigmas[0]), labels).to(device)
+    return sampling.sampler(denoise, first, sigmas, lambda: normal(sources, shape).to(device)).float().cpu()
 
 
-def _guided(denoiser: Denoiser, labels: Conditioning, plan: Plan) -> Denoise:
-    conditional = denoiser.backbone.conditional
-    estimate = denoiser.bind(labels if conditional else None)
-    if plan.reference is None and not conditional:
+def _guided(denoiser: Denoiser, condition: Conditioning, origin: Origin, sampling: Sampling) -> Denoise:
+    conditional, reference = denoiser.backbone.conditional, origin.reference
+    estimate = denoiser.bind(condition if conditional else None)
+    if reference is None and not conditional:
         return estimate
-    reference = denoiser.bind(None)
-    if plan.reference is not None:
-        reference = plan.reference.bind(labels if conditional and plan.reference.backbone.conditional else None)
-    low, high = (limit * plan.noise.shift for limit in plan.guidance_interval)
-    return guide(estimate, reference, plan.guidance, (low, high))
+    other = denoiser.bind(None)
+    if reference is not None:
+        other = reference.bind(condition if conditional and reference.backbone.conditional else None)
+    assert sampling.guidance is not None
+    assert sampling.guidance_interval is not None
+    low, high = (limit * origin.noise.shift for limit in sampling.guidance_interval)
+    return guide(estimate, other, sampling.guidance, (low, high))

@@ -1,17 +1,15 @@
-"""The command `pixelpath import-official`: a published EPG checkpoint becomes a run that can be sampled."""
+"""A published EPG checkpoint as a run that can be sampled."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
 
-import tyro
 from torch import nn
 
-from pixelpath.runs.folder import claim
-from pixelpath.runs.prepare import say
+from pixelpath.errors import UserError
 from pixelpath.interop import official
+from pixelpath.log import say
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
 from pixelpath.networks.decoder import Decoder
@@ -20,31 +18,21 @@ from pixelpath.networks.layers import Attention
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.representation import Curriculum, RepresentationLearning
 from pixelpath.recipes.build import encoder_in
-from pixelpath.recipes.recipe import ProjectorSize, Recipe, Sampling, to_json
+from pixelpath.recipes.recipe import ProjectorSize, Recipe, to_json
 from pixelpath.recipes.sizes import Size, Stack
+from pixelpath.runs.folder import claim
+from pixelpath.sampling.sampler import Sampling
 from pixelpath.training import checkpoint
 from pixelpath.training.checkpoint import State
 
 
-def import_official(
-    path: Annotated[Path, tyro.conf.Positional],
-    out: Path,
-    encoder_heads: int | None = None,
-    decoder_heads: int | None = None,
-) -> None:
-    """Turn a published EPG checkpoint (.pth or .safetensors) into a run that `pixelpath sample` or `--encoder` accepts.
-
-    Args:
-        path: The file, or the folder that holds nnet_ema.pth.
-        out: Folder of the new run.
-        encoder_heads: Attention heads of the encoder, where its width is not a published one.
-        decoder_heads: Attention heads of the decoder, likewise.
-    """
+def import_official(path: Path, out: Path, encoder_heads: int | None = None, decoder_heads: int | None = None) -> Path:
+    """Turn a published EPG checkpoint (.pth or .safetensors) into a run that can be sampled, or begun with; its checkpoint."""
     model = official.load(path, encoder_heads, decoder_heads)
     recipe = recipe_of(model, Path(path).name)
     encoder = encoder_in(model)
     if encoder.channels != len(official.NORMALISER.mean):
-        raise ValueError(
+        raise UserError(
             f"{path} is a model of {encoder.channels} channels, and only RGB ones have a published normalisation: "
             "load it in Python with pixelpath.interop.official.load."
         )
@@ -59,6 +47,7 @@ def import_official(
     optimizer = recipe.optimizer.build(model.requires_grad_(True))
     saved = checkpoint.save(out, State(0, 0), model, model, optimizer, extras)
     say(f"{saved}: {'x'.join(map(str, shape))}, {len(classes)} classes numbered in the official order.")
+    return saved
 
 
 def recipe_of(model: Denoiser | Representation, name: str) -> Recipe:

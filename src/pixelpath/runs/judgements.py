@@ -16,10 +16,6 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from pixelpath.runs.comparison import BATCH, MOST, Real, protocol
-from pixelpath.reports.pictures import series
-from pixelpath.runs.prepare import Data
-from pixelpath.runs.sample import Made
 from pixelpath.data import sources
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.sources import Source
@@ -29,7 +25,11 @@ from pixelpath.evaluation.features import FeatureExtractor, extract
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.histograms import PROBABILITIES, Values
 from pixelpath.evaluation.spectrum import Spectrum, SpectrumRow, SpectrumSum, log_distance
+from pixelpath.reports.pictures import series
+from pixelpath.runs.comparison import BATCH, MOST, Real, protocol
 from pixelpath.runs.opened import OpenRun
+from pixelpath.runs.prepare import PreparedData
+from pixelpath.runs.sample import Samples
 from pixelpath.training import checkpoint
 from pixelpath.training.journal import lines
 
@@ -63,20 +63,20 @@ class _Looked:
 Sides = Mapping[str, _Looked | None]  # training, held_out, samples
 
 
-def trained_on(run: OpenRun, data: Data) -> bool:
+def trained_on(run: OpenRun, data: PreparedData) -> bool:
     """Whether these are the images that the run was trained on, as far as their numbers on both sides of the split tell."""
     about = checkpoint.read(run.checkpoint, "data")
     return (about["training"], about["held_out"]) == (len(data.training), len(data.held_out))
 
 
-def copies(run: OpenRun, data: Data, made: Made, found: Sequence[Features], device: torch.device) -> dict[str, Any]:
+def copies(run: OpenRun, data: PreparedData, made: Samples, found: Sequence[Features], device: torch.device) -> dict[str, Any]:
     """Neighbours of samples among training and held-out images in each kind of features; pairs and duplicates by the first."""
     real = Real(data)
     searched = [_searched(features, real, run, device) for features in found]
     rows = [_closeness(features, each, real, made, run) for features, each in zip(found, searched, strict=True)]
     first = searched[0]
     return {
-        "duplicates": _duplicates(made.images, data.training, first.to_training),
+        "duplicates": _duplicates(made.native, data.training, first.to_training),
         "held_out_duplicates": None if first.real is None else _real_duplicates(data, first.real),
         "mirrored": run.recipe.flip,
         "closeness": rows,
@@ -102,18 +102,18 @@ def loss_gap(run: OpenRun, training: Sequence[HeldOutRow], held_out: Sequence[He
     }
 
 
-def domain(data: Data, made: Made) -> dict[str, Any]:
+def domain(data: PreparedData, made: Samples) -> dict[str, Any]:
     """Spectra, histograms and quantiles of every channel of samples against training images, in the data's own units.
 
     Of real images only pixels that were measured count.
     """
     shape, whole = data.shape, data.training.dtype.kind in "iu"
     most = min(MOST, max(LEAST, ENOUGH // math.prod(shape)))
-    few = min(most, len(data.held_out), len(made.images)) if len(data.held_out) >= 2 else 0
+    few = min(most, len(data.held_out), len(made)) if len(data.held_out) >= 2 else 0
     training = _look(_batches(data.training, most), min(most, len(data.training)), shape, data.normaliser)
     held_out = _look(_batches(data.held_out, few), few, shape, data.normaliser) if few else None
-    samples = _look(_split(made.images[:most]), min(most, len(made.images)), shape, None)
-    fewer = samples if few in (0, samples.count) else _look(_split(made.images[:few]), few, shape, None)
+    samples = _look(_split(made.native[:most]), min(most, len(made)), shape, None)
+    fewer = samples if few in (0, samples.count) else _look(_split(made.native[:few]), few, shape, None)
     channels = _channels(data)
     sides: Sides = {"training": training, "held_out": held_out, "samples": samples}
     rows = _differences(channels, training, held_out, samples, fewer)
@@ -173,7 +173,7 @@ def _views(
     return torch.stack([features, extract(extractor, (images.flip(-1) for images in real.batches(side)), device)])
 
 
-def _closeness(features: Features, found: _Searched, real: Real, made: Made, run: OpenRun) -> dict[str, Any]:
+def _closeness(features: Features, found: _Searched, real: Real, made: Samples, run: OpenRun) -> dict[str, Any]:
     """How many samples are suspiciously near to training images; without held-out ones there is nothing to tell it by."""
     values: dict[str, Any] = (
         {} if found.real is None else asdict(closeness(found.to_training.distance, found.real.distance, found.hits))
@@ -198,7 +198,7 @@ def _distances(features: Features, found: _Searched) -> list[dict[str, Any]]:
     ]
 
 
-def _pairs(data: Data, made: Made, found: _Searched) -> list[dict[str, Any]]:
+def _pairs(data: PreparedData, made: Samples, found: _Searched) -> list[dict[str, Any]]:
     """The samples nearest to training images, with the images that they are near to."""
     first, _ = made.settings["seeds"]
     rows = []
@@ -225,7 +225,7 @@ def _duplicates(images: Shaped[Tensor, "image channel row column"], side: Source
     return count
 
 
-def _real_duplicates(data: Data, near: Neighbours) -> int:
+def _real_duplicates(data: PreparedData, near: Neighbours) -> int:
     places = (near.distance == 0).nonzero().flatten()
     chosen = sources.evenly(len(data.held_out), MOST)
     images = torch.from_numpy(sources.gather(data.held_out, chosen[places.numpy()]))
@@ -244,7 +244,7 @@ def _split(images: Tensor) -> Iterator[np.ndarray]:
         yield part.numpy()
 
 
-def _channels(data: Data) -> list[str]:
+def _channels(data: PreparedData) -> list[str]:
     """What the channels are called: by their names if they have any of their own, else by number."""
     names = data.metadata.channels
     return list(names) if len(set(names)) == data.shape[0] else [str(number) for number in range(data.shape[0])]

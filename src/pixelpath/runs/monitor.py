@@ -15,22 +15,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pixelpath import processes
-from pixelpath.reports.display import grid
-from pixelpath.reports.pictures import save_png
-from pixelpath.runs.prepare import Data, for_objective
 from pixelpath.data import sources
-from pixelpath.data.sources import Source
-from pixelpath.data.batches import Batches
 from pixelpath.data.augment import augment
-from pixelpath.evaluation.collapse import feature_std, effective_rank
+from pixelpath.data.batches import Batches
+from pixelpath.data.sources import Source
+from pixelpath.evaluation.collapse import effective_rank, feature_std
 from pixelpath.evaluation.distances import frechet_of_rows
 from pixelpath.evaluation.divergence import Moments, moments, outside
 from pixelpath.evaluation.features import fewer
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
 from pixelpath.objectives.contrast import chance_level
-from pixelpath.runs.generate import SAMPLERS, Plan, default_sampler, generate
 from pixelpath.recipes.recipe import Recipe
+from pixelpath.reports.display import grid
+from pixelpath.reports.pictures import save_png
+from pixelpath.runs.generate import Origin, generate
+from pixelpath.runs.prepare import PreparedData, for_objective
+from pixelpath.sampling.sampler import Sampling, usual
 from pixelpath.training.journal import lines
 from pixelpath.types import Images, Objective
 
@@ -46,14 +47,14 @@ JUDGED = 256  # of these, how many have their moments compared
 REMEDY = "One-step training from scratch is known to collapse: begin with stage one (--encoder RUN) or diffusion (--start RUN)."
 
 
-def measured(data: Data) -> Source:
+def measured(data: PreparedData) -> Source:
     """The measured images of a run."""
     return sources.load(sources.subset(data.held_out, range(min(MEASURED, len(data.held_out)))))
 
 
 @torch.no_grad()
 def held_out_loss(
-    recipe: Recipe, objective: Objective, data: Data, images: Source, ema: nn.Module, device: torch.device
+    recipe: Recipe, objective: Objective, data: PreparedData, images: Source, ema: nn.Module, device: torch.device
 ) -> float | None:
     """The objective's mean loss of the average on measured images, with the same noise every time; None without images.
 
@@ -70,14 +71,13 @@ def held_out_loss(
     return float(processes.mean(torch.stack(losses).mean()))
 
 
-def preview(recipe: Recipe, data: Data, ema: nn.Module, path: Path) -> None:
+def preview(recipe: Recipe, data: PreparedData, ema: nn.Module, path: Path) -> None:
     """A grid of samples of fixed seeds, classes in turn, as the recipe samples."""
     assert isinstance(ema, Denoiser)
     seeds = range(PREVIEWS)
     labels = data.condition(seeds)
-    chosen = recipe.sampling
-    plan = Plan(recipe.noise, chosen.steps, chosen.guidance, chosen.guidance_interval, SAMPLERS[default_sampler(recipe)])
-    images = torch.cat([data.normaliser.decode(part) for part in generate(ema, data.shape, seeds, labels, plan)])
+    made = generate(ema, Origin(recipe.noise), recipe.usual_sampling, seeds, labels)
+    images = torch.cat([data.normaliser.decode(part) for part in made])
     path.parent.mkdir(parents=True, exist_ok=True)
     save_png(path, grid(images, columns=12, metadata=data.metadata, seen=data.normaliser.shown))
 
@@ -90,7 +90,7 @@ class Reference:
     moments: Moments | None
 
 
-def reference(data: Data) -> Reference:
+def reference(data: PreparedData) -> Reference:
     """The references of a run's samples, in model range."""
     count = min(SAMPLED, len(data.training))
     native = sources.gather(data.training, [index * len(data.training) // count for index in range(count)])
@@ -102,15 +102,15 @@ def reference(data: Data) -> Reference:
 
 
 @torch.no_grad()
-def watch_samples(recipe: Recipe, data: Data, ema: nn.Module, real: Reference) -> tuple[float, list[str]]:
+def watch_samples(recipe: Recipe, data: PreparedData, ema: nn.Module, real: Reference) -> tuple[float, list[str]]:
     """The Frechet distance in pixels (model range) of one-step samples of fixed seeds, and a sentence for all that is wrong.
 
     As many samples as there are references; infinity if some are not finite, or are too few to have a distance.
     """
     assert isinstance(ema, Denoiser)
     seeds = range(len(real.rows))
-    plan = Plan(recipe.noise, 1, sampler=SAMPLERS["euler"])
-    samples = torch.cat(list(generate(ema, data.shape, seeds, data.condition(seeds), plan)))
+    once = Sampling(steps=1, guidance=1.0).over(usual(one_step=True))
+    samples = torch.cat(list(generate(ema, Origin(recipe.noise), once, seeds, data.condition(seeds))))
     if not bool(samples.isfinite().all()):
         return math.inf, ["samples are not finite"]
     if len(samples) < 2:
@@ -127,7 +127,7 @@ def _pixels(images: Images) -> Tensor:
     return (images if size is None else functional.adaptive_avg_pool2d(images, size)).flatten(1)
 
 
-def show_views(recipe: Recipe, data: Data, path: Path) -> None:
+def show_views(recipe: Recipe, data: PreparedData, path: Path) -> None:
     """A grid of training images (first row), and of two views of each (the rows below): what stage one is asked to recognise."""
     stream = Batches(data.training, data.normaliser, 12, recipe.seed, cache_bytes=0)
     views = augment(stream.batch(0), recipe.augmentation, data.normaliser, data.colours)
@@ -137,7 +137,7 @@ def show_views(recipe: Recipe, data: Data, path: Path) -> None:
 
 
 @torch.no_grad()
-def watch_features(recipe: Recipe, data: Data, images: Source, ema: nn.Module, device: torch.device) -> dict[str, float]:
+def watch_features(recipe: Recipe, data: PreparedData, images: Source, ema: nn.Module, device: torch.device) -> dict[str, float]:
     """The deviation and effective rank of stage one's features of measured images at the lowest level; empty for too few."""
     assert isinstance(ema, Representation)
     if len(images) < FEW:

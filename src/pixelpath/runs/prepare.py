@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-import gc
-import os
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import distributed as dist
 
 from pixelpath import processes
 from pixelpath.data import conditions, sources
-from pixelpath.data.conditions import Conditions, ConditionData
+from pixelpath.data.augment import augment
+from pixelpath.data.batches import Batches
+from pixelpath.data.conditions import ConditionData, Conditions
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.normaliser import Normaliser
+from pixelpath.data.normalise.propose import propose
 from pixelpath.data.opening import open_place, open_split
 from pixelpath.data.places import HELD_OUT, TRAIN, parts
-from pixelpath.data.normalise.propose import propose
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source
-from pixelpath.data.batches import Batches
-from pixelpath.data.augment import augment
+from pixelpath.errors import UserError
+from pixelpath.log import say
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
-from pixelpath.models.preconditioning import Anchored, XPrediction
 from pixelpath.objectives.features import Comparing, ContrastiveFeatures
-from pixelpath.recipes.build import Shape, hand_over, start_from, student_of
+from pixelpath.recipes.build import Shape, student_of
+from pixelpath.recipes.recipe import Recipe, for_data, unlearned
 from pixelpath.runs.generate import balanced
-from pixelpath.recipes.recipe import Precision, Recipe, for_data, unlearned
-from pixelpath.runs.opened import OpenRun, open_run
-from pixelpath.types import Conditioning, Batch, Condition, Views, classes_of
+from pixelpath.runs.opened import OpenRun
+from pixelpath.types import Batch, Condition, Conditioning, Views, classes_of
 
 
 @dataclass(frozen=True)
-class Data:
+class PreparedData:
     """The images of a run on both sides of its split, and how they come into model range."""
 
     training: Source
@@ -105,25 +101,24 @@ class Data:
         }
 
 
-def say(sentence: str) -> None:
-    """One line for the user on standard error, from the main process only."""
-    if processes.rank() == 0:
-        sys.stderr.write(f"{sentence}\n")
-        sys.stderr.flush()
-
-
 def with_data(recipe: Recipe, path: Path | None) -> Recipe:
     """The recipe with `--data PATH`, which is the same as --data.path PATH."""
     return recipe if path is None else replace(recipe, data=replace(recipe.data, path=path))
 
 
-def read_data(recipe: Recipe, known: Normaliser | None = None, asks: Conditions | None = None) -> Data:
-    """The data that the recipe names; what the normaliser and the conditions need is measured on the training images, unless
+Sources = tuple[Source, Source]
+"""Training images and held-out images."""
+
+
+def read_data(
+    recipe: Recipe, sides: Sources | None = None, known: Normaliser | None = None, asks: Conditions | None = None
+) -> PreparedData:
+    """The data that the recipe names, or `sides` if they are open already; what the normaliser and the conditions need is measured on the training images, unless
     they are known already.
     """
-    if recipe.data.path is None:
-        raise ValueError("No data given: name a folder of images or a file of arrays with --data PATH.")
-    training, held_out = open_split(recipe.data, recipe.patch)
+    if sides is None and recipe.data.path is None:
+        raise UserError("No data given: name a folder of images or a file of arrays as `data`.", setting="data")
+    training, held_out = sides or open_split(recipe.data, recipe.patch)
     say(f"Training data: {sources.describe(training)} Held out: {len(held_out)} images.")
     if training.classes and not recipe.conditional:
         say("The classes are not used.")
@@ -134,7 +129,7 @@ def read_data(recipe: Recipe, known: Normaliser | None = None, asks: Conditions 
         training = _held(training, recipe.data)
         known = fitted(training, recipe.data)
         _check_held_out(held_out, known)
-    return Data(training, held_out, known, recipe.conditional, recipe.data.resize, *given)
+    return PreparedData(training, held_out, known, recipe.conditional, recipe.data.resize, *given)
 
 
 def fitted(training: Source, settings: DataSettings) -> Normaliser:
@@ -181,9 +176,7 @@ def _given(
         columns = () if tables[0] is None or lines[0] is None else conditions.fit_columns(tables[0], lines[0])
         asks = Conditions(columns, None if cond_image[0] is None else conditions.fit_cond_image(cond_image[0]))
         for column in columns:
-            words = (
-                f": {', '.join(column.words[:10])}" if column.words else f", mean {column.mean:g}, deviation {column.std:g}"
-            )
+            words = f": {', '.join(column.words[:10])}" if column.words else f", mean {column.mean:g}, deviation {column.std:g}"
             say(f"Condition {column.name}: {column.kind}{words}.")
     vectors = [
         None if table is None or line is None else asks.vectors(table, line) for table, line in zip(tables, lines, strict=True)
@@ -203,12 +196,12 @@ def _cond_images(path: Path, sides: tuple[Source, Source], settings: DataSetting
     return [conditions.cond_images_of(side, other, path) for side, other in zip(sides, (first, second), strict=True)]
 
 
-def read_data_of(run: OpenRun, path: Path | None) -> Data:
+def read_data_of(run: OpenRun, path: Path | None) -> PreparedData:
     """The run's own data, or the images at `path` brought to the size of the run's; ValueError for other channels or dtypes."""
     recipe = with_data(run.recipe, path)
     if path is not None and recipe.data.resize is None:
         recipe = replace(recipe, data=replace(recipe.data, resize=run.shape[1:]))
-    data = read_data(recipe, run.normaliser, run.conditions)
+    data = read_data(recipe, None, run.normaliser, run.conditions)
     here, there = (data.shape, data.training.dtype.name), (run.shape, run.normaliser.dtype)
     if here != there:
         words = ["x".join(map(str, shape)) + f" {dtype}" for shape, dtype in (here, there)]
@@ -229,51 +222,7 @@ def _held(source: Source, settings: DataSettings) -> Source:
     return sources.load(source, settings.workers) if needed <= settings.cache_bytes else source
 
 
-def choose_device(name: str | None) -> torch.device:
-    """The device called `name`; without a name CUDA if there is one, else MPS, else the CPU. ValueError if there is none such.
-
-    Of several processes on one machine each takes the GPU of its own number.
-    """
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name == "cuda":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it, in sampling as in training
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(f"There is no device {name} here ({reason}): leave --device away, or use --device cpu.") from error
-    return torch.device(name)
-
-
-@contextmanager
-def joined() -> Iterator[None]:
-    """Together with the processes that torchrun started, if it did: gloo for tensors on the CPU, NCCL for those on GPUs."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
-        yield
-        return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield
-        processes.barrier()
-    finally:
-        gc.collect()  # nothing may hold the group any more when it ends
-        dist.destroy_process_group()
-
-
-def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype:
-    """The dtype of the run's computation on this device."""
-    if recipe.precision is Precision.AUTO:
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return {
-        Precision.FLOAT32: torch.float32,
-        Precision.BFLOAT16: torch.bfloat16,
-        Precision.FLOAT16: torch.float16,
-    }[recipe.precision]
-
-
-def batches(recipe: Recipe, data: Data, device: torch.device, first: int) -> Iterator[Batch] | Iterator[Views]:
+def batches(recipe: Recipe, data: PreparedData, device: torch.device, first: int) -> Iterator[Batch] | Iterator[Views]:
     """This process's share of the training batches from step `first` on, as the objective takes them: with views in stage one."""
     stream = Batches(
         data.training,
@@ -293,7 +242,7 @@ def batches(recipe: Recipe, data: Data, device: torch.device, first: int) -> Ite
     return cast(Iterator[Batch] | Iterator[Views], found)  # which of the two follows from the recipe
 
 
-def for_objective(batch: Batch, recipe: Recipe, data: Data) -> Batch | Views:
+def for_objective(batch: Batch, recipe: Recipe, data: PreparedData) -> Batch | Views:
     """The batch as the objective takes it: with two views of every image in stage one, without classes if none are used."""
     if recipe.is_encoder:
         return augment(batch, recipe.augmentation, data.normaliser, data.colours)
@@ -304,80 +253,7 @@ def for_objective(batch: Batch, recipe: Recipe, data: Data) -> Batch | Views:
     return replace(batch, labels=replace(condition, labels=none) if isinstance(condition, Condition) else none)
 
 
-def new_student(recipe: Recipe, data: Data, encoder: Path | None, start: Path | None) -> Representation | Denoiser:
-    """The student before its first step: new, with the encoder of a stage-one run, or with all weights of a run of its stage.
-
-    With both of them `start` gives the weights, and `encoder` is only compared through (see `frozen_encoder`).
-    """
-    student = data.student(recipe)
-    if encoder is not None and not isinstance(student, Denoiser):
-        raise ValueError(
-            f"--encoder goes with a recipe of stage two, and {recipe.name} is stage one: use --start {encoder} instead."
-        )
-    if encoder is not None and start is not None and not recipe.needs_encoder:
-        raise ValueError("--encoder and --start both name the weights to begin with: give one of them.")
-    if start is not None:
-        begun = open_run(start)
-        start_from(begun.model, student, start)
-        compare_scalings(recipe, begun)
-    elif encoder is not None and isinstance(student, Denoiser):
-        hand_over(open_run(encoder).representation.encoder, student)
-    freeze(student, recipe)
-    return student
-
-
-def compare_scalings(recipe: Recipe, begun: OpenRun) -> None:
-    """Say it if the weights of the run that stage two begins with were trained to mean something else."""
-    ours, theirs = recipe.preconditioning, begun.recipe.preconditioning
-    alike = type(ours) is type(theirs) or (isinstance(ours, Anchored) and isinstance(theirs, XPrediction))
-    if not recipe.is_encoder and not (alike and ours.sigma_data == theirs.sigma_data):
-        names = [f"{type(each).__name__.lower()} (sigma_data {each.sigma_data:g})" for each in (theirs, ours)]
-        say(
-            f"{begun.path} was trained under {names[0]} scalings and this recipe has {names[1]}: its weights mean something else."
-        )
-
-
-def frozen_encoder(path: Path | None, data: Data, device: torch.device) -> Representation | None:
-    """The stage one at `path` on the device, its position table interpolated if its images had another size; None without a path.
-
-    Raises ValueError for a run of stage two, or of another number of channels.
-    """
-    if path is None:
-        return None
-    run = open_run(path, device=device)
-    if run.shape[0] != data.shape[0]:
-        raise ValueError(
-            f"{path} was trained on images of {run.shape[0]} channels and these have {data.shape[0]}: give a stage one of theirs."
-        )
-    if run.shape != data.shape:
-        if any(side % run.recipe.patch for side in data.shape[1:]):
-            raise ValueError(
-                f"The encoder {path} has a patch of {run.recipe.patch}, which does not divide images of {data.shape[1]} x "
-                f"{data.shape[2]}: give a stage one whose patch does."
-            )
-        run.representation.encoder.resize(*data.shape[1:])
-    return run.representation
-
-
-def check_origin(recipe: Recipe, encoder: Path | None, start: Path | None) -> None:
-    """ValueError if the recipe would freeze an encoder that has learned nothing, or leave nothing to train."""
-    if recipe.freeze_encoder and recipe.is_encoder:
-        raise ValueError(
-            f"{recipe.name} trains an encoder, so a frozen one leaves nothing to train: leave --freeze-encoder away."
-        )
-    if recipe.freeze_encoder and encoder is None and start is None:
-        raise ValueError(
-            "--freeze-encoder would freeze an encoder of random weights: give a trained one with --encoder RUN or --start RUN."
-        )
-
-
-def freeze(student: Representation | Denoiser, recipe: Recipe) -> None:
-    """Leave the encoder of stage two as it is, if the recipe says so."""
-    if recipe.freeze_encoder and isinstance(student, Denoiser):
-        student.backbone.encoder.requires_grad_(False)
-
-
-def close(recipe: Recipe, data: Data) -> Recipe:
+def close(recipe: Recipe, data: PreparedData) -> Recipe:
     """The recipe closed for this data (see `for_data`); ValueError if its batch cannot be shared out among the processes."""
     parts = processes.count() * recipe.accumulate
     if recipe.batch_size % parts:

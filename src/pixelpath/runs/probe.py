@@ -1,67 +1,50 @@
-"""The command `pixelpath probe`: what an encoder knows of the classes, at six noise levels."""
+"""What an encoder knows of the classes, at six noise levels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
 
 import torch
-import tyro
 from torch import Tensor
 from torch.nn import functional
 
-from pixelpath.runs.folder import write_json
-from pixelpath.reports.pictures import probe_plot, save_png
-from pixelpath.runs.prepare import Data, choose_device, data_place, read_data_of, say
+from pixelpath.atomic import write_json
 from pixelpath.data import sources
+from pixelpath.errors import UserError
 from pixelpath.evaluation.features import fewer
 from pixelpath.evaluation.probe import ProbeRow, Split, noisy_features, probe_levels
 from pixelpath.evaluation.probe import probe as measure
+from pixelpath.log import say
 from pixelpath.randomness import seed_of
-from pixelpath.runs.opened import OpenRun, open_run
+from pixelpath.reports.pictures import probe_plot, save_png
+from pixelpath.runs.opened import OpenRun
+from pixelpath.runs.prepare import PreparedData
 
 Features = Callable[[Tensor, Tensor], Tensor]
 """(noisy, sigma) -> features [batch, width]."""
 
 
-def probe(
-    run: Annotated[Path, tyro.conf.Positional],
-    data: Path | None = None,
-    limit: int = 10_000,
-    checkpoint: Path | None = None,
-    device: str | None = None,
-) -> None:
-    """Measure what the encoder of a run (of either stage) has learned: k-NN and linear accuracy at six noise levels.
+def probe(run: OpenRun, data: PreparedData, limit: int = 10_000) -> list[ProbeRow]:
+    """k-NN and linear accuracy of the encoder's features (and of pixels) at six noise levels; kept in RUN/probe.json and .png.
 
-    Args:
-        run: Folder of a run.
-        data: Images with classes, brought to the run's size; the run's own data if not given.
-        limit: At most so many training and so many held-out images.
-        checkpoint: A folder of RUN/checkpoints other than the latest.
-        device: cpu, cuda, mps; chosen by itself if not given.
+    At most `limit` training and as many held-out images are used. Raises UserError for data without classes or held-out images.
     """
     if limit < 1:
-        raise ValueError(f"--limit must be at least 1, got {limit}.")
-    chosen = choose_device(device)
-    opened = open_run(run, checkpoint, chosen)
-    content = read_data_of(opened, data)
-    if not content.training.classes:
-        where = data_place(opened, data)
-        raise ValueError(
-            f"A probe needs images of 2 or more classes, and {where} has one or none: give labelled images with --data."
-        )
-    if len(content.held_out) == 0:
-        raise ValueError("A probe needs held-out images: give some with --data, a folder that holds train and test.")
-    rows = probe_run(opened, content, limit, chosen)
+        raise UserError(f"`limit` must be at least 1, got {limit}.", setting="limit")
+    if not data.training.classes:
+        raise UserError("A probe needs images of 2 or more classes: give labelled images as `data`.", setting="data")
+    if len(data.held_out) == 0:
+        raise UserError("A probe needs held-out images: give `data` with parts train and test.", setting="data")
+    rows = probe_run(run, data, limit, next(run.model.parameters()).device)
     say(table(rows))
-    write_json(run / "probe.json", [asdict(row) for row in rows])
-    save_png(run / "probe.png", probe_plot(rows))
-    say(f"Table and plot: {run / 'probe.json'}, {run / 'probe.png'}.")
+    write_json(run.path / "probe.json", [asdict(row) for row in rows])
+    save_png(run.path / "probe.png", probe_plot(rows))
+    say(f"Table and plot: {run.path / 'probe.json'}, {run.path / 'probe.png'}.")
+    return rows
 
 
-def probe_run(run: OpenRun, data: Data, limit: int, device: torch.device) -> list[ProbeRow]:
+def probe_run(run: OpenRun, data: PreparedData, limit: int, device: torch.device) -> list[ProbeRow]:
     """Rows for the encoder's CLS features and, as a control, for the pixels of the same noisy images."""
     (train, train_labels), (test, test_labels) = (_images(side, data, limit) for side in (data.training, data.held_out))
     levels = probe_levels(run.noise)
@@ -81,7 +64,7 @@ def probe_run(run: OpenRun, data: Data, limit: int, device: torch.device) -> lis
     return rows + measure(lambda sigma: split(pixels, sigma), levels, name="pixels")
 
 
-def _images(side: sources.Source, data: Data, limit: int) -> tuple[Tensor, Tensor]:
+def _images(side: sources.Source, data: PreparedData, limit: int) -> tuple[Tensor, Tensor]:
     """At most `limit` images of one side in model range, evenly chosen, and their labels."""
     count = min(limit, len(side))
     chosen = [index * len(side) // count for index in range(count)]

@@ -1,4 +1,4 @@
-"""The command `pixelpath quickstart`: both stages on small digits, from data to numbers, in a few minutes on a CPU.
+"""The quickstart: both stages on small digits, from data to numbers, in a few minutes on a CPU.
 
 Stage two is trained twice, as a diffusion model and as a one-step model; the diffusion model also samples from a fitted *start*.
 A *reading* is what a classifier of real digits says of samples.
@@ -12,37 +12,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.svm import SVC
 
-from pixelpath.runs.conditions import choose_labels
-from pixelpath.reports.display import grid
-from pixelpath.runs.evaluate import append, extractors, measure, summary
-from pixelpath.runs.folder import write_json
-from pixelpath.reports.pictures import save_png
-from pixelpath.runs.prepare import Data, choose_device, read_data, say
-from pixelpath.runs.report import write_report
-from pixelpath.runs.sample import How, Made, make
-from pixelpath.runs.start import start
-from pixelpath.runs.train import train
+from pixelpath.atomic import write_json
 from pixelpath.data import sources
-from pixelpath.runs.digits import write_digits
 from pixelpath.evaluation.features import FeatureExtractor, Pixels
+from pixelpath.log import say
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.recipes.rows import digits_diffusion, digits_encoder, digits_onestep
+from pixelpath.reports.display import grid
+from pixelpath.reports.pictures import save_png
+from pixelpath.runs.conditions import choose_labels
+from pixelpath.runs.digits import write_digits
+from pixelpath.runs.evaluate import append, extractors, measure, summary
 from pixelpath.runs.opened import OpenRun, open_run
+from pixelpath.runs.prepare import PreparedData, read_data, with_data
+from pixelpath.runs.report import write_report
+from pixelpath.runs.sample import Samples, free_folder, sample
+from pixelpath.runs.start import Fit, fit_run_start
+from pixelpath.runs.train import Beginning, Saving, begin
+from pixelpath.sampling.sampler import Sampling
 
 JUDGED = 200  # guided samples that the classifier must recognise
 POINTS = 512  # noisy held-out images at each level by which starts are compared
 
 
-def quickstart(out: Path = Path("runs/quickstart"), device: str | None = None, speed_up: int = 1) -> None:
-    """Train on 8x8 digits: stage one, diffusion, one step; fit a start; sample, evaluate, report; the same command again goes on.
-
-    Args:
-        out: Folder of everything that it makes.
-        device: cpu, cuda, mps; chosen by itself if not given.
-        speed_up: Divide the steps of all three runs by this, to see the machinery run rather than good digits.
-    """
+def quickstart(out: Path, device: torch.device, speed_up: int = 1) -> None:
+    """Train on 8x8 digits in both stages, judge, and say where to look; the same call again goes on where it was interrupted."""
     began = time.perf_counter()
     digits = out / "digits.npz"
     if not digits.exists():
@@ -55,15 +52,16 @@ def quickstart(out: Path = Path("runs/quickstart"), device: str | None = None, s
     )
     for sentence, recipe, origin in stages:
         say(sentence)
-        if not train(_short(recipe, speed_up), out / recipe.name.removeprefix("digits-"), digits, encoder=origin, device=device):
+        run, name = with_data(_short(recipe, speed_up), digits), recipe.name.removeprefix("digits-")
+        if not begin(run, out / name, device, Beginning(origin), Saving()).run():
             say("The quickstart was interrupted; the same command again goes on from there.")
             return
-    run, one = (open_run(out / name, device=choose_device(device)) for name in ("diffusion", "onestep"))
-    data = read_data(run.recipe, run.normaliser)
+    run, one = (open_run(out / name, device=device) for name in ("diffusion", "onestep"))
+    data = read_data(run.recipe, None, run.normaliser)
     result = judge(run, data, out) | {"one_step": judge_steps(one, data, out)}
-    say("A start: what of the diffusion model's steps a simple law can save.")
+    say("A start: how many of the diffusion model's steps a simple density saves.")
     try:
-        result["warm"] = judge_start(run, data, fitted_start(out / "diffusion", device))
+        result["warm"] = judge_start(run, data, fitted_start(run, data))
     except ValueError as error:
         if speed_up == 1:
             raise
@@ -75,15 +73,15 @@ def quickstart(out: Path = Path("runs/quickstart"), device: str | None = None, s
     say(_ending(out, result))
 
 
-def judge(run: OpenRun, data: Data, out: Path) -> dict[str, Any]:
+def judge(run: OpenRun, data: PreparedData, out: Path) -> dict[str, Any]:
     """Sample, let a classifier of real digits read the samples, and measure distances with guidance and without."""
     device = next(run.denoiser.parameters()).device
     seeds = range(JUDGED)
     labels = choose_labels(run, seeds, ())
-    guided = make(run, seeds, labels, How(), device)
+    guided = sample(run, seeds, labels)
     save_png(out / "samples.png", grid(guided.images[:120], columns=20))
     accuracy, recognised = read(data, guided, labels.numpy())
-    plain, measured = _unguided(run, data, How(guidance=1.0), extractors(run, data, None, device))
+    plain, measured = _unguided(run, data, Sampling(guidance=1.0), extractors(run, data, None, device))
     say(summary(measured))
     pixels = measured["distances"][0]
     return {
@@ -101,15 +99,15 @@ def judge(run: OpenRun, data: Data, out: Path) -> dict[str, Any]:
     }
 
 
-def judge_steps(run: OpenRun, data: Data, out: Path) -> dict[str, Any]:
+def judge_steps(run: OpenRun, data: PreparedData, out: Path) -> dict[str, Any]:
     """Samples of the one-step model in one evaluation and in two: pictures, readings, distances as of the diffusion model."""
     device, found = next(run.denoiser.parameters()).device, {}
     for steps, name in ((1, "one"), (2, "two")):
         seeds = range(JUDGED)
         labels = choose_labels(run, seeds, ())
-        made = make(run, seeds, labels, How(steps=steps), device)
+        made = sample(run, seeds, labels, Sampling(steps=steps))
         save_png(out / f"samples-{name}-step.png", grid(made.images[:120], columns=20))
-        pixels = _unguided(run, data, How(steps=steps), [Pixels()])[1]["distances"][0]
+        pixels = _unguided(run, data, Sampling(steps=steps), [Pixels()])[1]["distances"][0]
         found[name] = {
             "recognised": read(data, made, labels.numpy())[1],
             "nfe": made.nfe,
@@ -119,21 +117,20 @@ def judge_steps(run: OpenRun, data: Data, out: Path) -> dict[str, Any]:
     return found
 
 
-def fitted_start(run: Path, device: str | None) -> Path:
+def fitted_start(run: OpenRun, data: PreparedData) -> Path:
     """The newest start of the run that is complete, fitted now if there is none."""
-    complete = [path.parent for path in run.glob("starts/*/search.json")]
+    complete = [path.parent for path in run.path.glob("starts/*/search.json")]
     if not complete:
-        start("fit", run, points=POINTS, device=device)
-        complete = [path.parent for path in run.glob("starts/*/search.json")]
+        return fit_run_start(run, data, free_folder(run.path / "starts", None), Fit(points=POINTS))
     return max(complete, key=lambda path: int(path.name))
 
 
-def judge_start(run: OpenRun, data: Data, folder: Path) -> dict[str, Any]:
+def judge_start(run: OpenRun, data: PreparedData, folder: Path) -> dict[str, Any]:
     """Samples from the start in half the steps: what the classifier reads of guided ones, the distance of unguided ones."""
-    device, steps, seeds = next(run.denoiser.parameters()).device, run.recipe.sampling.steps // 2, range(JUDGED)
+    device, steps, seeds = next(run.denoiser.parameters()).device, run.recipe.usual_sampling.count // 2, range(JUDGED)
     labels = choose_labels(run, seeds, ())
-    guided = make(run, seeds, labels, How(steps=steps, start=folder), device)
-    plain, measured = _unguided(run, data, How(steps=steps, guidance=1.0, start=folder), [Pixels()])
+    guided = sample(run, seeds, labels, Sampling(steps=steps, start=folder))
+    plain, measured = _unguided(run, data, Sampling(steps=steps, guidance=1.0, start=folder), [Pixels()])
     pixels = measured["distances"][0]
     return {
         "start": str(folder),
@@ -146,21 +143,21 @@ def judge_start(run: OpenRun, data: Data, folder: Path) -> dict[str, Any]:
     }
 
 
-def _unguided(run: OpenRun, data: Data, how: How, found: list[FeatureExtractor]) -> tuple[Made, dict[str, Any]]:
+def _unguided(run: OpenRun, data: PreparedData, how: Sampling, found: list[FeatureExtractor]) -> tuple[Samples, dict[str, Any]]:
     """As many samples as there are training images, and what was measured of them, which the run keeps."""
     device, seeds = next(run.denoiser.parameters()).device, range(len(data.training))
-    made = make(run, seeds, choose_labels(run, seeds, ()), how, device)
-    measured = measure(run, data, made, found, device)
+    made = sample(run, seeds, choose_labels(run, seeds, ()), how)
+    measured = measure(run, data, made, found)
     append(run.path, measured)
     return made, measured
 
 
-def read(data: Data, made: Made, intended: np.ndarray) -> tuple[float, float]:
+def read(data: PreparedData, made: Samples, intended: np.ndarray) -> tuple[float, float]:
     """A classifier (support vectors) of real digits: its accuracy on held-out ones, the share of samples it reads as intended."""
     known = [_rows(sources.gather(side, range(len(side)))) for side in (data.training, data.held_out)]
     classifier = SVC(gamma="guidance", C=10.0).fit(known[0], sources.labels(data.training))
     accuracy = classifier.score(known[1], sources.labels(data.held_out))
-    return float(accuracy), float((classifier.predict(_rows(made.images.numpy())) == intended).mean())
+    return float(accuracy), float((classifier.predict(_rows(made.images)) == intended).mean())
 
 
 def _rows(images: np.ndarray) -> np.ndarray:

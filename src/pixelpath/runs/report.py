@@ -14,9 +14,13 @@ from urllib.parse import quote
 
 import tyro
 
-from pixelpath.runs import prepare
+from pixelpath.atomic import leaves
+from pixelpath.evaluation.held_out import HeldOutRow
+from pixelpath.evaluation.histograms import HistogramRow
+from pixelpath.evaluation.memorising import GapRow
+from pixelpath.evaluation.probe import ProbeRow
+from pixelpath.evaluation.spectrum import SpectrumRow
 from pixelpath.reports.evaluation import histograms_plot, in_short, loss_gap_plot, spectrum_plot
-from pixelpath.runs.folder import leaves
 from pixelpath.reports.page import (
     WIDEST,
     boxes,
@@ -33,11 +37,7 @@ from pixelpath.reports.page import (
     write_page,
 )
 from pixelpath.reports.pictures import curves, evaluations_plot, noise_levels_plot, probe_plot, series, skipped_steps
-from pixelpath.evaluation.held_out import HeldOutRow
-from pixelpath.evaluation.histograms import HistogramRow
-from pixelpath.evaluation.memorising import GapRow
-from pixelpath.evaluation.probe import ProbeRow
-from pixelpath.evaluation.spectrum import SpectrumRow
+from pixelpath.runs import prepare
 from pixelpath.training.journal import lines
 
 SHOWN = 9  # previews in the strip, at most

@@ -1,4 +1,4 @@
-"""The command `pixelpath start fit`: where sampling of a run may begin instead of at noise alone, chosen and certified.
+"""A start fitted for a run: where its sampling may begin instead of at pure noise, chosen and certified.
 
 *Warm* samples begin at the start, *cold* ones at noise alone, as the control. A start's folder holds the start, search.json with
 everything that was compared, pictures and a report.
@@ -7,34 +7,35 @@ everything that was compared, pictures and a report.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
-import tyro
 from torch import Tensor
 
-from pixelpath.runs import curves
-from pixelpath.runs.conditions import choose_labels
-from pixelpath.runs.comparison import Real, pixels
-from pixelpath.runs.curves import Curve
-from pixelpath.runs.folder import write_json
-from pixelpath.reports.pictures import evaluations_plot, save_png
-from pixelpath.runs.prepare import Data, choose_device, read_data_of, say
-from pixelpath.runs.sample import How, free_folder, make
-from pixelpath.reports.start_pictures import side_by_side, certificate_plot, neighbours_plot, shown, tails_plot
-from pixelpath.reports.start_report import write_start_report
+from pixelpath.atomic import write_json
 from pixelpath.data import sources
+from pixelpath.errors import UserError
 from pixelpath.evaluation.distances import nearest
+from pixelpath.log import say
 from pixelpath.randomness import generators, seed_of
+from pixelpath.reports.pictures import evaluations_plot, save_png
+from pixelpath.reports.start_pictures import certificate_plot, neighbours_plot, shown, side_by_side, tails_plot
+from pixelpath.reports.start_report import write_start_report
+from pixelpath.runs import curves
+from pixelpath.runs.comparison import Real, pixels
+from pixelpath.runs.conditions import choose_labels
+from pixelpath.runs.curves import Curve
 from pixelpath.runs.families import FAMILIES, Family, Known
 from pixelpath.runs.fit_start import Candidate, Search, fit_start
 from pixelpath.runs.generate import steps_below
 from pixelpath.runs.opened import OpenRun, open_run
+from pixelpath.runs.prepare import PreparedData
+from pixelpath.runs.sample import sample
 from pixelpath.runs.starts import RunSamples, check_generator, save_start
 from pixelpath.sampling.checks import noised
+from pixelpath.sampling.sampler import Sampling
 
 DensityName = Literal[
     "auto", "moment", "moment-by-class", "mixture", "mixture-by-class", "student", "pareto-tail", "symlog", "flow", "samples"
@@ -61,68 +62,74 @@ class Quality:
 USUAL = Quality()
 
 
-def start(
-    action: Annotated[Literal["fit"], tyro.conf.Positional],
-    run: Annotated[Path, tyro.conf.Positional],
-    density: tuple[DensityName, ...] = ("auto",),
-    budget: float | None = None,
-    sigma: float | None = None,
-    generator: Path | None = None,
-    data: Path | None = None,
-    points: int = 2048,
-    quality: Quality = USUAL,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    out: Path | None = None,
-    device: str | None = None,
-) -> None:
-    """Fit a start for sampling a run in fewer steps: choose its law and level by held-out images, and report how good it is.
+@dataclass(frozen=True)
+class Fit:
+    """What a start is chosen from and by."""
 
-    Then: pixelpath sample RUN --start START --steps N.
+    density: tuple[DensityName, ...] = ("auto",)
+    """Families to compare. auto takes those that suit the data; samples are those of another run (`generator`)."""
+    budget: float | None = None
+    """How many nats the start may be from the noised data. Default: 0.02 up to 64 values an image, else 0.05."""
+    sigma: float | None = None
+    """Begin at this sigma, whatever the budget (in model range, where data have a standard deviation of about 0.5)."""
+    generator: Path | None = None
+    """A one-step run on the same data whose samples, noised to `sigma`, are the start."""
+    points: int = 2048
+    """Noisy held-out images at each noise level by which densities are compared."""
+    quality: Quality = USUAL
+    """How warm and cold samples are compared."""
+    seed: int = 0
+    """All randomness of the fit is a function of it."""
 
-    Args:
-        action: What to do: fit.
-        run: Folder of a stage-two run.
-        law: Families to compare: auto takes those that suit the data; samples are those of another run (--generator).
-        budget: How many nats the start may be from the noised data; 0.02 up to 64 values an image, else 0.05, if not given.
-        sigma: Begin at this level, budget or not: deviation of the noise in model range, where data have about 0.5.
-        generator: A one-step run on the same data whose samples, noised to --sigma, are the start.
-        data: Images to fit it to, brought to the size of the run's; the run's own data if not given.
-        points: Noisy held-out images at each level by which laws are compared.
-        quality: How to compare warm and cold samples.
-        seed: All randomness of the fit is a function of it.
-        checkpoint: A folder of RUN/checkpoints other than the latest.
-        out: New or empty folder; RUN/starts/1, 2, ... if not given.
-        device: cpu, cuda, mps; chosen by itself if not given.
-    """
-    if seed < 0:
-        raise ValueError(f"--seed must be at least 0, got {seed}.")
-    if points < 2:
-        raise ValueError(f"--points must be at least 2, got {points}: 1000 and more tell laws apart.")
-    chosen = choose_device(device)
-    opened = open_run(run, checkpoint, chosen)
-    denoiser = opened.denoiser
-    if opened.recipe.is_one_step:
-        raise ValueError(
-            f"{run} is a one-step model, whose estimates are images and not means of them, so nothing certifies a start for it: "
-            "fit one for a diffusion run, perhaps with this one as its --generator."
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"`seed` must be at least 0, got {self.seed}.", setting="seed")
+        if self.points < 2:
+            raise UserError(f"`points` must be at least 2, got {self.points}: 1000 and more tell densities apart.", "points")
+
+
+def check_can_start(run: OpenRun) -> None:
+    """UserError for a run that no start can be fitted to."""
+    run.denoiser  # noqa: B018 (a run of stage one cannot be sampled)
+    if run.recipe.is_one_step:
+        raise UserError(
+            f"{run.path} is a one-step model, which does not predict posterior means: fit the start on a diffusion run, perhaps "
+            "with this one as its `generator`."
         )
-    if opened.conditions.numbers or opened.conditions.other:
-        raise ValueError(
-            f"{run} is asked for numbers or images beside, which no law of its images knows: starts are fitted to runs without."
+    if run.conditions.numbers or run.conditions.other:
+        raise UserError(
+            f"{run.path} takes numbers or images as conditions, and a start is a density of images alone: fit starts to runs "
+            "without such conditions."
         )
-    families = _families(density, opened, generator, sigma, chosen)
-    folder = free_folder(run / "starts", out)
-    content = read_data_of(opened, data)
-    known = known_of(opened, content)
+
+
+def fit_run_start(run: OpenRun, data: PreparedData, folder: Path, fit: Fit | None = None) -> Path:
+    """Fit a start for a run into a new folder: the start, search.json, pictures and report.html; the folder."""
+    fit = fit or Fit()
+    check_can_start(run)
+    device = next(run.denoiser.parameters()).device
+    families = _families(fit, run, device)
+    known = known_of(run, data)
     say(f"Fitting to {len(known.training)} training images, comparing on {len(known.held_out)} held-out ones.")
-    search = fit_start(denoiser, opened.noise, known, families, budget, sigma, seed, points, chosen)
-    usual = opened.recipe.sampling.steps
-    fewer = steps_below(opened.noise, usual, search.warm.sigma)
+    search = fit_start(run.denoiser, run.noise, known, families, fit.budget, fit.sigma, fit.seed, fit.points, device)
+    usual = run.recipe.usual_sampling.count
+    fewer = steps_below(run.noise, usual, search.warm.sigma)
     savings = f"As fine a grid as the recipe's {usual} steps takes {fewer} of them from there on."
     about = {"name": search.chosen.name, "divergence": search.chosen.divergence(), "budget": search.budget, "steps": fewer}
-    save_start(folder, search.warm, opened, about)
+    save_start(folder, search.warm, run, about)
     write_json(folder / "search.json", record(search, savings))  # now, so that a start is never without its record
+    _tell(search, savings)
+    _pictures(folder, run, known, search, device)
+    found = _quality(folder, run, data, fit.quality, search, device)
+    near = _neighbours(folder, run, known, fit.quality, fewer, device)
+    write_json(folder / "search.json", record(search, savings) | {"quality": found, "neighbours": near})
+    say(f"Start: {folder}; report: {write_start_report(folder)}.")
+    say(f"Use it: pixelpath sample {run.path} --start {folder} --steps {fewer}")
+    return folder
+
+
+def _tell(search: Search, savings: str) -> None:
+    """What was found, in sentences."""
     say(f"{search.sentence()} {savings}")
     for candidate in search.candidates:
         say(f"  {line(candidate)}")
@@ -130,15 +137,9 @@ def start(
         say(remark)
     for name, why in search.left_out.items():
         say(f"  {name}: left out. {why}")
-    _pictures(folder, opened, known, search, chosen)
-    found = _quality(folder, opened, content, quality, search, chosen)
-    near = _neighbours(folder, opened, known, quality, fewer, chosen)
-    write_json(folder / "search.json", record(search, savings) | {"quality": found, "neighbours": near})
-    say(f"Start: {folder}; report: {write_start_report(folder)}.")
-    say(f"Use it: pixelpath sample {run} --start {folder} --steps {fewer}")
 
 
-def known_of(run: OpenRun, data: Data) -> Known:
+def known_of(run: OpenRun, data: PreparedData) -> Known:
     """Training and held-out images in model range, evenly chosen where they would take too much memory.
 
     Where the recipe flips images, its denoiser has learned the flipped ones too: every second image is flipped, and small
@@ -204,26 +205,27 @@ def _record(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _families(
-    density: Sequence[DensityName], run: OpenRun, generator: Path | None, sigma: float | None, device: torch.device
-) -> dict[str, Family] | None:
-    """The families named, None for the usual ones; ValueError for names that do not go together."""
-    if ("samples" in density) != (generator is not None):
-        raise ValueError("--density samples and --generator RUN belong together: give both, or neither.")
-    if not density:
-        raise ValueError(f"--density needs the name of a family: auto, {', '.join(FAMILIES)} or samples.")
-    if "auto" in density and len(density) > 1:
-        raise ValueError("--density auto compares the families that suit the data: name it alone, or name the others alone.")
-    if "auto" in density:
+def _families(fit: Fit, run: OpenRun, device: torch.device) -> dict[str, Family] | None:
+    """The families named, None for the usual ones; UserError for names that do not go together."""
+    names, generator = fit.density, fit.generator
+    if ("samples" in names) != (generator is not None):
+        raise UserError("`density` samples and `generator` belong together: give both, or neither.", setting="density")
+    if not names:
+        raise UserError(f"`density` needs the name of a family: auto, {', '.join(FAMILIES)} or samples.", setting="density")
+    if "auto" in names and len(names) > 1:
+        sentence = "`density` auto compares the families that suit the data: name it alone, or name the others alone."
+        raise UserError(sentence, setting="density")
+    if "auto" in names:
         return None
-    families = {name: FAMILIES[name] for name in density if name != "samples"}
+    families = {name: FAMILIES[name] for name in names if name != "samples"}
     if generator is not None:
         other = open_run(generator, device=device)
         check_generator(other, run)
         families["samples"] = lambda known, noise, seed: RunSamples(other)
-    without = [name for name in density if name in ("samples", "symlog")]
-    if without and sigma is None:
-        raise ValueError(f"--density {without[0]} has no density, so no level can be chosen for it: give --sigma, and try several.")
+    without = [name for name in names if name in ("samples", "symlog")]
+    if without and fit.sigma is None:
+        sentence = f"`density` {without[0]} has no log-density, so no sigma can be chosen for it: give `sigma`, and try several."
+        raise UserError(sentence, setting="sigma")
     return families
 
 
@@ -253,15 +255,17 @@ def _pictures(folder: Path, run: OpenRun, known: Known, search: Search, device: 
     save_png(folder / "side-by-side.png", side_by_side(true[:few], drawn[:few], first, second, run.normaliser.decode))
 
 
-def _quality(folder: Path, run: OpenRun, data: Data, quality: Quality, search: Search, device: torch.device) -> list[dict[str, Any]]:
+def _quality(
+    folder: Path, run: OpenRun, data: PreparedData, quality: Quality, search: Search, device: torch.device
+) -> list[dict[str, Any]]:
     """Distance in pixels over evaluations, cold and warm, unguided; drawn and returned."""
     if quality.count == 0:
         return []
-    usual = run.recipe.sampling.steps
+    usual = run.recipe.usual_sampling.count
     steps = sorted({max(1, usual // part) for part in (8, 4, 2, 1)}) if not quality.steps else sorted(set(quality.steps))
-    ways = [How(steps=number, guidance=1.0, start=where) for where in (None, folder) for number in steps]
+    ways = [Sampling(steps=number, guidance=1.0, start=where) for where in (None, folder) for number in steps]
     seeds = range(min(quality.count, max(2, Real(data).few)))
-    measured: list[Curve] = curves.curves([run], data, seeds, ways, [pixels(data)], device)
+    measured: list[Curve] = curves.curves([run], data, seeds, ways, [pixels(data)])
     found = [asdict(curve) for curve in measured]
     save_png(folder / "evaluations.png", evaluations_plot(found))
     return found
@@ -275,9 +279,12 @@ def _neighbours(
     if count == 0:
         return {}
     seeds, found = range(count), {"held-out images": known.held_out[:count]}
-    for name, how in (("warm samples", How(steps=steps, guidance=1.0, start=folder)), ("cold samples", How(guidance=1.0))):
-        made = make(run, seeds, choose_labels(run, seeds, ()), how, device)
-        found[name] = run.normaliser.encode(made.images)
+    for name, how in (
+        ("warm samples", Sampling(steps=steps, guidance=1.0, start=folder)),
+        ("cold samples", Sampling(guidance=1.0)),
+    ):
+        made = sample(run, seeds, choose_labels(run, seeds, ()), how)
+        found[name] = run.normaliser.encode(made.native)
     distances = {name: nearest(images.flatten(1), known.training.flatten(1)) for name, images in found.items()}
     save_png(folder / "neighbours.png", neighbours_plot(distances))
     return {

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from pixelpath.evaluation.features import hash_of
-from pixelpath.runs.generate import SAMPLERS, Plan, default_sampler, from_sources
+from pixelpath.runs.generate import Origin, from_sources
 from pixelpath.runs.opened import OpenRun, open_run
+from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts import files
 from pixelpath.starts.simple import FromSamples
 from pixelpath.starts.start import Saved, Start, State
@@ -53,11 +54,12 @@ class RunSamples:
 
     @cached_property
     def _noised(self) -> FromSamples:
-        plan = Plan(self.run.noise, self.steps, sampler=SAMPLERS[default_sampler(self.run.recipe)])
+        origin = Origin(self.run.noise)
+        chosen = Sampling(steps=self.steps, guidance=1.0).over(self.run.recipe.usual_sampling)
 
         def generate(sources: list[torch.Generator], labels: Labels | None) -> Images:
             given = torch.zeros(len(sources), dtype=torch.int64) if labels is None else labels
-            return from_sources(self.run.denoiser, self.run.shape, sources, given, plan)
+            return from_sources(self.run.denoiser, origin, chosen, sources, given)
 
         return FromSamples(generate)
 

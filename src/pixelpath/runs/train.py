@@ -1,21 +1,28 @@
-"""The command `pixelpath train`: from a recipe and data to a trained run, in as many sessions as it takes."""
+"""A training session: from a recipe and data to a trained run, in as many sittings as it takes."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import tyro
 from torch import nn
 
-from pixelpath import processes
+from pixelpath import log, processes
+from pixelpath.data.conditions import Conditions
+from pixelpath.data.normalise.normaliser import Normaliser
+from pixelpath.data.sources import Source
+from pixelpath.errors import UserError
+from pixelpath.evaluation.divergence import spiked
+from pixelpath.log import say
+from pixelpath.recipes.build import objective_through
+from pixelpath.recipes.recipe import Recipe, to_json
 from pixelpath.runs import monitor
-from pixelpath.runs.cost import dry_run as estimate
+from pixelpath.runs.devices import precision_of
 from pixelpath.runs.folder import (
     check_same,
     claim,
@@ -28,32 +35,12 @@ from pixelpath.runs.folder import (
     note_divergence,
 )
 from pixelpath.runs.monitor import Reference
-from pixelpath.runs.prepare import (
-    Data,
-    batches,
-    check_origin,
-    choose_device,
-    close,
-    freeze,
-    frozen_encoder,
-    joined,
-    new_student,
-    precision_of,
-    read_data,
-    say,
-    with_data,
-)
+from pixelpath.runs.prepare import PreparedData, Sources, batches, close, read_data
 from pixelpath.runs.report import write_report
-from pixelpath.data.conditions import Conditions
-from pixelpath.data.normalise.normaliser import Normaliser
-from pixelpath.data.sources import Source
-from pixelpath.evaluation.divergence import spiked
-from pixelpath.recipes.build import objective_through
-from pixelpath.recipes.recipe import Recipe, summary, to_json
-from pixelpath.recipes.rows import table
+from pixelpath.runs.students import check_origin, freeze, frozen_encoder, new_student
 from pixelpath.training import checkpoint
-from pixelpath.training.ema import twin
 from pixelpath.training.checkpoint import Interruption, State
+from pixelpath.training.ema import twin
 from pixelpath.training.journal import Journal
 from pixelpath.training.loop import Diverged, Step, distribute, loss_scaler
 from pixelpath.training.loop import train as steps_of
@@ -62,61 +49,54 @@ from pixelpath.types import Objective
 FALLS = 2  # times that a one-step run falls back on its own
 FARTHER = 2.0  # times the best distance of samples so far: much farther away
 REMEMBERED = 51  # losses among which a jump shows
-ROWS = table()
-RecipeRow = tyro.extras.subcommand_type_from_defaults(ROWS, {name: summary(row) for name, row in ROWS.items()})
 
 
-def train(
-    recipe: Annotated[RecipeRow, tyro.conf.arg(name="")],  # pyright: ignore[reportInvalidTypeForm]
-    out: Path,
-    data: Path | None = None,
-    encoder: Path | None = None,
-    start: Path | None = None,
-    device: str | None = None,
-    every: int | None = None,
-    keep: int = 3,
-    tensorboard: bool = False,
-    dry_run: bool = False,
-) -> bool:
-    """Train a recipe on your images; the same command again takes up the run where it stopped, exactly.
+@dataclass(frozen=True)
+class Beginning:
+    """The weights that a run begins with: random ones unless a run is named."""
 
-    Every setting of a recipe is an option: `pixelpath train RECIPE --help` lists them, with the recipe's own values. Some are
-    choices with settings of their own: `--size small --size.encoder.depth 4`, `--schedule constant --schedule.warmup 100`.
-    On several GPUs: `torchrun --nproc-per-node 8 -m pixelpath.cli train RECIPE ...`.
+    encoder: Path | None = None
+    """Run of stage one whose encoder stage two begins with, and through which a one-step recipe compares features."""
+    init_from: Path | None = None
+    """Run of the same stage whose weights to begin with. A one-step recipe can begin with those of a diffusion run."""
 
-    Args:
-        recipe: What to train. An encoder (stage one) needs no classes; diffusion and one-step rows (stage two) take it up.
-        out: Folder of the run; made if missing, never overwritten.
-        data: Folder of images (with or without a subfolder per class), .npy or .npz file.
-        encoder: Run of stage one whose encoder stage two begins with, and through which a one-step recipe compares features.
-        start: Run of the same stage whose weights to begin with; a one-step recipe can begin with those of diffusion.
-        device: cpu, cuda, cuda:1, mps; chosen by itself if not given.
-        every: Steps between checkpoints, previews and held-out measurements; a tenth of the run if not given.
-        keep: How many of the latest checkpoints stay, beside the best.
-        tensorboard: Write TensorBoard events too (needs pixelpath[track]).
-        dry_run: Only say what it would cost: size, compute, memory and speed of three real steps.
+    def to_json(self) -> dict[str, str]:
+        """What the run's folder keeps of it."""
+        return {"encoder": str(self.encoder or ""), "init_from": str(self.init_from or "")}
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What a run writes while it trains."""
+
+    every: int | None = None
+    """Steps between checkpoints, previews and held-out measurements. Default: a tenth of the run."""
+    keep: int = 3
+    """How many of the latest checkpoints stay, beside the best."""
+    tensorboard: bool = False
+    """Write TensorBoard events too (needs pixelpath[track])."""
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise UserError(f"`keep` must be at least 1, got {self.keep}.", setting="keep")
+        if self.every is not None and self.every < 1:
+            raise UserError(f"`every` must be at least 1, got {self.every}.", setting="every")
+
+
+def begin(
+    recipe: Recipe, out: Path, device: torch.device, beginning: Beginning, saving: Saving, sources: Sources | None = None
+) -> Session:
+    """A session of the run in `out` at its newest good checkpoint, or at its first step if it has not begun.
+
+    `sources` are the images of a recipe whose data lie in memory; a new run keeps them as RUN/data.npz.
     """
-    if keep < 1 or (every is not None and every < 1):
-        raise ValueError(f"--keep and --every must be at least 1, got {keep} and {every}.")
-    check_origin(recipe, encoder, start)
-    with joined():
-        chosen = choose_device(device)
-        if dry_run:
-            content = read_data(with_data(recipe, data))
-            estimate(close(recipe, content), content, chosen)
-            return False
-        session = begin(with_data(recipe, data), out, chosen, encoder, start)
-        session.keep, session.every = keep, every or max(1, session.recipe.steps // 10)
-        return session.run(tensorboard)
-
-
-def begin(recipe: Recipe, out: Path, device: torch.device, encoder: Path | None = None, start: Path | None = None) -> Session:
-    """A session of the run in `out` at its newest good checkpoint, or at its first step if it has not begun."""
+    check_origin(recipe, beginning.encoder, beginning.init_from)
     latest = look(out)
-    data = read_data(recipe) if latest is None else read_data(recipe, *_kept(latest))
-    closed, origin = close(recipe, data), {"encoder": str(encoder or ""), "start": str(start or "")}
+    data = read_data(recipe, sources) if latest is None else read_data(recipe, sources, *_kept(latest))
+    closed, origin = close(recipe, data), beginning.to_json()
     if latest is None:
-        student, through = new_student(closed, data, encoder, start), encoder_run(closed, encoder, start)
+        student = new_student(closed, data, beginning.encoder, beginning.init_from)
+        through = encoder_run(closed, beginning.encoder, beginning.init_from)
         objective_through(closed, frozen_encoder(through, data, device))  # a mistake is better said before the folder is claimed
         claim(out, closed, origin)
         kept = None if through is None else keep_encoder(through, out)
@@ -125,7 +105,8 @@ def begin(recipe: Recipe, out: Path, device: torch.device, encoder: Path | None 
         student, kept = data.student(closed), kept_encoder(out) if closed.needs_encoder else None
         freeze(student, closed)
     objective = objective_through(closed, frozen_encoder(kept, data, device))
-    session = Session(closed, objective, data, out, device, student, scratch=encoder is None and start is None)
+    scratch = beginning == Beginning()
+    session = Session(closed, objective, data, out, device, student, saving, scratch=scratch)
     if latest is not None:
         session.take_up(latest)
         session.alarms = monitor.standing_alarms(out, session.state.step)
@@ -145,15 +126,17 @@ class Session:
         self,
         recipe: Recipe,
         objective: Objective,
-        data: Data,
+        data: PreparedData,
         out: Path,
         device: torch.device,
         bare: nn.Module,
+        saving: Saving,
         *,
         scratch: bool = False,
     ) -> None:
         self.recipe, self.objective, self.data, self.out, self.device = recipe, objective, data, out, device
-        self.scratch, self.keep, self.every = scratch, 3, 1000
+        self.scratch, self.saving, self.every = scratch, saving, saving.every or max(1, recipe.steps // 10)
+        self.finished = False
         self.precision = precision_of(recipe, device)
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -173,36 +156,68 @@ class Session:
             self.scaler.load_state_dict(self.state.scaler)
         say(f"Taken up at step {self.state.step} from {folder}.")
 
-    def run(self, tensorboard: bool = False) -> bool:
-        """Take every step that is left, measuring and saving as it goes; the report at the end; False if it was interrupted."""
+    def run(self) -> bool:
+        """Take every remaining step, measuring and saving as it goes, and write the report; False if it was interrupted."""
+        with Interruption() as interruption:
+            for _ in self.proceed(interruption.asked):
+                pass
+        if not self.finished:
+            say(f"Stopped and saved at step {self.state.step}; the same command again goes on from there.")
+        return self.finished
+
+    def proceed(self, asked_to_stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
+        """Every remaining step, once it was taken, recorded and, if due, measured and saved; the report at the end.
+
+        Whoever leaves early finds the last step saved. A one-step run that diverges goes on from its last good checkpoint.
+        """
         if self.state.step >= self.recipe.steps:
             say(f"{self.out} is finished: all {self.recipe.steps} steps are taken.")
-            return True
+            self.finished = True
+            return
         main = processes.rank() == 0
         if main and self.recipe.is_encoder and self.state.step == 0:
             monitor.show_views(self.recipe, self.data, self.out / "previews" / "views.png")
         if self.recipe.is_one_step and self.state.step == 0:
             self.save()  # something to fall back on
-        with Interruption() as interruption:
-            finished = None
-            while finished is None:
-                finished = self.sit(tensorboard, interruption)
-        if not finished:
-            say(f"Stopped and saved at step {self.state.step}; the same command again goes on from there.")
-        elif main:
+        while True:
+            try:
+                with self.journal() as journal:
+                    if self.fell:
+                        journal.note(self.state.step, {"alarms": [self.fell]})
+                    yield from self.sit(journal, asked_to_stop)
+                break
+            except Diverged as error:
+                self.fall_back(error)
+        if self.finished and main:
             self.close()
-        return finished
 
-    def sit(self, tensorboard: bool, interruption: Interruption) -> bool | None:
-        """Go on to the end: True, or False if interrupted; None if it diverged and stands at an earlier checkpoint again."""
-        try:
-            with self.journal(tensorboard) as journal:
-                if self.fell:
-                    journal.note(self.state.step, {"alarms": [self.fell]})
-                return self.go(journal, interruption)
-        except Diverged as error:
-            self.fall_back(error)
-        return None
+    def sit(self, journal: Journal, asked_to_stop: Callable[[], bool]) -> Iterator[Step]:
+        """Step by step to the end, or to where it is asked to stop, in either case saved."""
+        images = monitor.measured(self.data)
+        real = monitor.reference(self.data) if self.recipe.is_one_step and processes.rank() == 0 else None
+        for step in self.steps():
+            journal.record(step, [*self.alarms, *self.jumped(step)])
+            last, stop = step.number == self.recipe.steps, asked_to_stop()
+            due = step.number % self.every == 0 or last
+            if due or stop:
+                # measured when due alone: what a measurement decides must not depend on when a run was interrupted
+                self.keep(step, journal, self.measure(step, images, journal, real) if due else None)
+            self.finished = last
+            try:
+                yield step
+            except GeneratorExit:
+                if self.state.step != step.number:
+                    self.keep(step, journal, None)
+                raise
+            if stop and not last:
+                return
+
+    def keep(self, step: Step, journal: Journal, value: float | None) -> None:
+        """A checkpoint of the run as it is after a step; `value` is what it was measured at, if it was."""
+        scaler = {} if self.scaler is None else self.scaler.state_dict()
+        counts = journal.seconds, journal.skipped
+        self.state = State(step.number, self.recipe.seed, *counts, value, scaler, self.state.near)
+        self.save()
 
     def close(self) -> None:
         """The report, and what one has to know of the run."""
@@ -237,25 +252,6 @@ class Session:
         say(f"Step {error.step.number}: {error.why}. Falling back, {rate}.")
         self.take_up(back_to)
 
-    def go(self, journal: Journal, interruption: Interruption) -> bool:
-        """Step by step to the end; False if interrupted, in either case saved."""
-        images = monitor.measured(self.data)
-        real = monitor.reference(self.data) if self.recipe.is_one_step and processes.rank() == 0 else None
-        for step in self.steps():
-            journal.record(step, [*self.alarms, *self.jumped(step)])
-            last, stop = step.number == self.recipe.steps, interruption.condition()
-            due = step.number % self.every == 0 or last
-            if due or stop:
-                # measured when due alone: what a measurement decides must not depend on when a run was interrupted
-                value = self.measure(step, images, journal, real) if due else None
-                scaler = {} if self.scaler is None else self.scaler.state_dict()
-                counts = journal.seconds, journal.skipped
-                self.state = State(step.number, self.recipe.seed, *counts, value, scaler, self.state.near)
-                self.save()
-            if stop and not last:
-                return False
-        return True
-
     def jumped(self, step: Step) -> list[str]:
         """The alarm of a one-step run whose loss is far above those before."""
         if not self.recipe.is_one_step:
@@ -263,7 +259,7 @@ class Session:
         self.losses.append(step.losses["loss"])
         return [f"the loss jumped to {self.losses[-1]:.3g}"] if spiked(self.losses) else []
 
-    def journal(self, tensorboard: bool) -> Journal:
+    def journal(self) -> Journal:
         """The journal, going on from the state."""
         lines = max(1, min(50, self.recipe.steps // 200))
         state = self.state
@@ -275,7 +271,8 @@ class Session:
             skipped=state.skipped,
             device=self.device,
             every=lines,
-            tensorboard=tensorboard,
+            tensorboard=self.saving.tensorboard,
+            stream=None if log.is_shown() else io.StringIO(),
         )
 
     def steps(self) -> Iterator[Step]:
@@ -358,5 +355,5 @@ class Session:
             "normaliser": self.data.normaliser.to_json(),
             "data": self.data.known(),
         }
-        checkpoint.save(self.out, self.state, self.bare, self.ema, self.optimizer, extras, self.keep)
+        checkpoint.save(self.out, self.state, self.bare, self.ema, self.optimizer, extras, self.saving.keep)
         processes.barrier()

@@ -61,7 +61,7 @@ class Interruption:
         self._signalled = False
         self._before: dict[int, Any] = {}
 
-    def condition(self) -> bool:
+    def asked(self) -> bool:
         """Whether any process of the run has been asked to leave; every process must call it at the same step."""
         if processes.count() == 1:
             return self._signalled

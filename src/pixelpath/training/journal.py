@@ -23,7 +23,7 @@ from tqdm import tqdm
 from pixelpath import processes
 from pixelpath.training.loop import Step
 
-Batches = TextIO | io.TextIOBase
+Stream = TextIO | io.TextIOBase
 
 METRICS = "metrics.jsonl"
 
@@ -48,7 +48,7 @@ class Journal:
         device: torch.device | None = None,
         every: int = 1,
         tensorboard: bool = False,
-        stream: Batches | None = None,
+        stream: Stream | None = None,
         pause: float = 30.0,
     ) -> None:
         self.seconds, self.skipped = seconds, skipped
@@ -162,7 +162,7 @@ def peak_memory(device: torch.device) -> int:
 class _Progress:
     """One line of progress: a bar on a terminal, elsewhere a plain line now and then."""
 
-    def __init__(self, stream: Batches, first: int, total: int, pause: float) -> None:
+    def __init__(self, stream: Stream, first: int, total: int, pause: float) -> None:
         self._stream, self._total, self._pause = stream, total, pause
         self._bar = tqdm(total=total, initial=first, file=stream, unit="step", dynamic_ncols=True) if stream.isatty() else None
         self._said, self._alarms, self._first, self._began = time.monotonic(), (), first, time.monotonic()

@@ -1,0 +1,33 @@
+"""The command `pixelpath probe`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pixelpath.runs import probe as runs
+from pixelpath.runs.devices import choose_device
+from pixelpath.runs.opened import open_run
+from pixelpath.runs.prepare import read_data_of
+
+
+def probe(
+    run: Annotated[Path, tyro.conf.Positional],
+    data: Path | None = None,
+    limit: int = 10_000,
+    checkpoint: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """Measure what the encoder of a run (of either stage) has learned: k-NN and linear accuracy at six noise levels.
+
+    Args:
+        run: Folder of a run.
+        data: Images with classes, brought to the run's size. Default: the run's own data.
+        limit: At most so many training and so many held-out images.
+        checkpoint: A folder of RUN/checkpoints other than the latest.
+        device: cpu, cuda, mps. Default: the best one here.
+    """
+    opened = open_run(run, checkpoint, choose_device(device))
+    runs.probe(opened, read_data_of(opened, data), limit)

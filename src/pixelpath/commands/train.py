@@ -1,0 +1,53 @@
+"""The command `pixelpath train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pixelpath.recipes.recipe import summary
+from pixelpath.recipes.rows import table
+from pixelpath.runs.cost import tell_cost
+from pixelpath.runs.devices import choose_device, joined
+from pixelpath.runs.prepare import close, read_data, with_data
+from pixelpath.runs.train import Beginning, Saving, begin
+
+RECIPES = table()
+AnyRecipe = tyro.extras.subcommand_type_from_defaults(RECIPES, {name: summary(each) for name, each in RECIPES.items()})
+RANDOM, USUAL = Beginning(), Saving()
+
+
+def train(
+    recipe: Annotated[AnyRecipe, tyro.conf.arg(name="")],  # pyright: ignore[reportInvalidTypeForm]
+    out: Path,
+    data: Path | None = None,
+    beginning: Annotated[Beginning, tyro.conf.arg(name="")] = RANDOM,
+    device: str | None = None,
+    saving: Annotated[Saving, tyro.conf.arg(name="")] = USUAL,
+    dry_run: bool = False,
+) -> None:
+    """Train a recipe on your images; the same command again takes up the run where it stopped, exactly.
+
+    Every setting of a recipe is an option: `pixelpath train RECIPE --help` lists them, with the recipe's own values. Some are
+    choices with settings of their own: `--size small --size.encoder.depth 4`, `--schedule constant --schedule.warmup 100`.
+    On several GPUs: `torchrun --nproc-per-node 8 -m pixelpath.cli train RECIPE ...`.
+
+    Args:
+        recipe: What to train. An encoder (stage one) needs no classes; diffusion and one-step recipes (stage two) take it up.
+        out: Folder of the run; made if missing, never overwritten.
+        data: Folder of images (with or without a subfolder per class), file of arrays, or FILE::VARIABLE.
+        beginning: The weights that the run begins with.
+        device: cpu, cuda, cuda:1, mps. Default: the best one here.
+        saving: What the run writes while it trains.
+        dry_run: Only say what it would cost: size, compute, memory and speed of three real steps.
+    """
+    with joined():
+        chosen = choose_device(device)
+        recipe = with_data(recipe, data)
+        if dry_run:
+            content = read_data(recipe)
+            tell_cost(close(recipe, content), content, chosen)
+            return
+        begin(recipe, out, chosen, beginning, saving).run()
