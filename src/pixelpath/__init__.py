@@ -1,1 +1,99 @@
-"""Train an image generator on your own images or arrays, in pixel space."""
+"""Train an image generator on your own images or arrays, in pixel space.
+
+Data
+    open_data     a folder of images or a file of arrays
+    from_arrays   images in memory: numpy, torch, a Dataset
+    Data          training and held-out images; `data.audit()` says what would go wrong
+    DataSettings  every way of reading them
+
+Training
+    recipes       what to train: `recipes.small_32_diffusion(steps=5000, lr=3e-3)`
+    train         train a recipe to its end, or take it up where it stopped
+    training      the same as a loop in your hands
+
+A run
+    load          a run on disk
+    Run           sample, evaluate, report, curves, fit_start, export
+    Samples       images that a run made; a notebook shows them
+    Sampling      how to sample: steps or nfe, sampler, sigmas, guidance, start
+
+Pieces, for people with a denoiser of their own, denoise(noisy, sigma) -> clean estimate
+    NoiseRange    which noise levels exist
+    sampling      heun, euler, dpmpp_2m, ...: functions of (denoise, x, sigmas)
+    fit_start     a density of the noised data to begin sampling at
+
+Mistakes raise UserError (a ValueError) with the `setting` to change. Nothing is printed unless you pass `progress=True`, and
+neither random state nor threads nor matmul precision of the caller change.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.metadata import version
+
+    from pixelpath import recipes, sampling
+    from pixelpath.data.settings import DataSettings
+    from pixelpath.errors import MissingError, UserError
+    from pixelpath.noise import NoiseRange
+    from pixelpath.runs.data import Data, from_arrays, open_data
+    from pixelpath.runs.fit_start import fit_start
+    from pixelpath.runs.run import Run, load, train, training
+    from pixelpath.runs.sample import Samples
+    from pixelpath.sampling.sampler import Sampling
+
+    __version__ = version("pixelpath")
+
+__all__ = [
+    "Data",
+    "DataSettings",
+    "MissingError",
+    "NoiseRange",
+    "Run",
+    "Samples",
+    "Sampling",
+    "UserError",
+    "__version__",
+    "fit_start",
+    "from_arrays",
+    "load",
+    "open_data",
+    "recipes",
+    "sampling",
+    "train",
+    "training",
+]
+
+_HOMES = {
+    "Data": "runs.data",
+    "DataSettings": "data.settings",
+    "MissingError": "errors",
+    "NoiseRange": "noise",
+    "Run": "runs.run",
+    "Samples": "runs.sample",
+    "Sampling": "sampling.sampler",
+    "UserError": "errors",
+    "fit_start": "runs.fit_start",
+    "from_arrays": "runs.data",
+    "load": "runs.run",
+    "open_data": "runs.data",
+    "train": "runs.run",
+    "training": "runs.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported when they are first used, so that the command line need not wait for torch."""
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("pixelpath")
+    if name in ("recipes", "sampling"):
+        return importlib.import_module(f"pixelpath.{name}")
+    if name in _HOMES:
+        return importlib.import_module(f"pixelpath.{_HOMES[name]}").__dict__[name]
+    raise AttributeError(f"module 'pixelpath' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

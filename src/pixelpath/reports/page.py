@@ -1,7 +1,7 @@
-"""Pages: HTML files that hold their pictures and ask nothing of the network, and the pieces that they are made of.
+"""Pages: HTML files that hold their pictures and load nothing from the network, and the pieces that they are made of.
 
-A *section* is a title and a piece of HTML, empty where there is nothing to say. A *document* is what a JSON file holds; a
-*record* is a mapping of it with single values, whose entry "protocol" says how they were measured.
+A *section* is a title and a piece of HTML, empty where there is nothing to say. A *document* is the content of a JSON file. A
+*record* is a mapping of single values, whose entry "protocol" says how they were measured.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -19,31 +20,36 @@ from typing import Any
 from PIL import Image
 
 from pixelpath.atomic import leaves, whole
+from pixelpath.errors import UserError
 
 WIDEST = 1440  # pixels across, of a picture
 
 
 def write_page(path: Path, title: str, top: str, sections: Mapping[str, str]) -> Path:
-    """Write a page of sections below what stands at its top, all of it HTML but the title, and leave out empty ones; the file."""
+    """Write a page: its title (text), its top and its sections (HTML, empty ones left out). Returns the file."""
+    with whole(path) as file:
+        file.write(page(title, top, sections).encode("utf-8"))
+    return path
+
+
+def page(title: str, top: str, sections: Mapping[str, str]) -> str:
+    """The HTML of a page."""
     present = {name: content for name, content in sections.items() if content}
     places = {name: name.lower().replace(" ", "-") for name in present}
     links = "".join(f'<a href="#{place}">{name}</a>' for name, place in places.items())
     parts = [f'<section id="{places[name]}"><h2>{name}</h2>\n{content}</section>' for name, content in present.items()]
-    page = Template((resources.files("pixelpath.reports") / "report.html").read_text(encoding="utf-8"))
-    body = "\n".join([top, f"<nav>{links}</nav>", *parts])
-    with whole(path) as file:
-        file.write(page.substitute(title=text(title), body=body).encode("utf-8"))
-    return path
+    template = Template((resources.files("pixelpath.reports") / "report.html").read_text(encoding="utf-8"))
+    return template.substitute(title=text(title), body="\n".join([top, f"<nav>{links}</nav>", *parts]))
 
 
 def header(title: str, below: str, metadata: Mapping[str, str]) -> str:
-    """The top of a page: its title, what stands below it, and facts in boxes; the latter two are HTML."""
+    """The top of a page: its title (text), what stands below it and the metadata in boxes (HTML)."""
     shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in metadata.items())
     return f"<header><h1>{text(title)}</h1>\n{below}\n<dl class='facts'>{shown}</dl></header>"
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Records as a table, one to a line with its protocol below."""
+    """Records as a table, one a line, each with its protocol below."""
     keys = [key for key in dict.fromkeys(key for record in records for key in record) if key != "protocol"]
     head = "".join(f"<th{_align(records[0].get(key))}>{words(key)}</th>" for key in keys)
     body = []
@@ -68,7 +74,7 @@ def figure(path: Path, caption: str, kind: str = "", widest: int = WIDEST) -> st
 
 
 def embedded(picture: Image.Image, kind: str, widest: int, name: str) -> str:
-    """The picture inside the page, made smaller if it is wider than `widest`."""
+    """The picture inside the page, scaled down if it is wider than `widest`."""
     if picture.width > widest:
         picture = picture.resize((widest, max(1, round(picture.height * widest / picture.width))), Image.Resampling.LANCZOS)
     held = io.BytesIO()
@@ -85,18 +91,18 @@ def boxes(values: Mapping[str, Any], protocol: Mapping[str, Any] | None = None) 
 
 
 def protocol_line(protocol: Mapping[str, Any]) -> str:
-    """In one line what a number was measured under."""
+    """How a number was measured, in one line."""
     return " · ".join(f"{words(key)} {text(value)}" for key, value in leaves(protocol) if value is not None)
 
 
 def document_of(path: Path) -> Any:
-    """What a JSON file holds, or None if there is no such file."""
+    """The content of a JSON file, None if there is no such file; UserError if it is not JSON."""
     if not path.is_file():
         return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): make it again or remove it, then write the report again.") from error
+        raise UserError(f"{path} is not JSON ({error}): make it again or remove it, then write the report again.") from error
 
 
 def words(key: str) -> str:
@@ -115,8 +121,13 @@ def text(value: Any) -> str:
     return "none" if value is None or value == "" else escape(str(value))
 
 
+def sentence(value: str) -> str:
+    """A sentence as escaped text, its settings (in backticks) as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text(value))
+
+
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, as one would say."""
+    """Seconds, minutes or hours in words."""
     minutes, hours = seconds / 60, seconds / 3600
     return f"{seconds:.0f} s" if seconds < 120 else f"{minutes:.0f} min" if minutes < 120 else f"{hours:.1f} h"
 

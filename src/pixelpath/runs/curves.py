@@ -1,24 +1,22 @@
-"""Quality over cost: how far samples are from real images, by how often the network is evaluated for one of them.
+"""Quality over cost: the distance of samples from real images by network evaluations (NFE) per image.
 
-A *way* to sample is a `Sampling`; one with a certain number of steps is a *point*: its distance and its network evaluations an image
-(of Heun's method 2 steps - 1, of renoising one a step, twice as many under guidance). A *curve* is a name and its points in one
-kind of features. Curves measured together are one *result*; RUN/evaluations.json of every run among them keeps it.
+A *way* to sample is a `Sampling` with a certain number of steps. A *curve* is a name and its points, one a way, in one kind of
+features. Curves measured together are one *result*, which RUN/distance_over_nfe.json of every run among them keeps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from pixelpath.errors import UserError
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet
 from pixelpath.evaluation.features import FeatureExtractor, extract
 from pixelpath.log import say
-from pixelpath.reports.pictures import evaluations_plot, save_png
+from pixelpath.reports.pictures import distance_over_nfe, save_png
 from pixelpath.runs.comparison import BATCH, Known, Real, keep, known, protocol
 from pixelpath.runs.conditions import as_held_out
 from pixelpath.runs.opened import OpenRun
@@ -28,12 +26,12 @@ from pixelpath.runs.sample import Samples, sample
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts import files
 
-RESULTS = "evaluations.json"
+RESULTS, PICTURE = "distance_over_nfe.json", "distance_over_nfe.png"
 
 
 @dataclass(frozen=True)
-class Point:
-    """The Frechet distance of all samples and of the first few of them, at `steps` that took `evaluations` an image."""
+class DistancePoint:
+    """The Frechet distance of all samples and of the first few of them, after `steps` that took `nfe` evaluations per image."""
 
     steps: int
     nfe: float
@@ -43,7 +41,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Curve:
+class DistanceCurve:
     """A name and its points in one kind of features, with the floor of `few` real images and the protocol of all points."""
 
     name: str
@@ -53,21 +51,19 @@ class Curve:
     features: str
     floor: float
     few: int
-    points: tuple[Point, ...]
+    points: tuple[DistancePoint, ...]
     protocol: dict[str, Any]
 
 
 def check_same_images(runs: Sequence[OpenRun]) -> None:
-    """ValueError if a run is named twice, or was trained on images of another shape or normaliser than the first one."""
+    """UserError if a run is named twice, or was trained on images of another shape or normaliser than the first one."""
     first, places = runs[0], [run.path.resolve() for run in runs]
     for run, place in zip(runs, places, strict=True):
         if places.count(place) > 1:
-            raise ValueError(f"{run.path} is named twice: name every run once.")
+            raise UserError(f"{run.path} is named twice: name every run once.", setting="runs")
         if (run.shape, run.normaliser) != (first.shape, first.normaliser):
-            raise ValueError(
-                f"{run.path} was trained on other images than {first.path}, so their distances cannot be compared: "
-                "evaluate them one at a time."
-            )
+            sentence = f"{run.path} was trained on other images than {first.path}, so their distances cannot be compared"
+            raise UserError(f"{sentence}: evaluate them one at a time.", setting="runs")
 
 
 def curves(
@@ -77,81 +73,74 @@ def curves(
     ways: Sequence[Sampling],
     found: Sequence[FeatureExtractor],
     batch_size: int = 64,
-) -> list[Curve]:
+) -> list[DistanceCurve]:
     """A curve per run, start and kind of features: samples of `seeds` in each of the ways, compared with the same real images.
 
-    Raises ValueError for fewer than two seeds.
+    Raises UserError for fewer than two seeds.
     """
     if len(seeds) < 2:
-        raise ValueError(f"A Frechet distance needs at least 2 samples, got {len(seeds)}: raise --count.")
+        sentence = f"A Frechet distance needs at least 2 samples, got {len(seeds)}: raise `count`."
+        raise UserError(sentence, setting="count")
     real, device = Real(data), next(runs[0].denoiser.parameters()).device
     features = [known(extractor, real, len(seeds), device)[0] for extractor in found]
-    measured: list[Curve] = []
+    measured: list[DistanceCurve] = []
     for run, name in zip(runs, names([run.path for run in runs]), strict=True):
-        for start in dict.fromkeys(how.start for how in ways):
+        condition = as_held_out(run, data, seeds)
+        for start in dict.fromkeys(way.start for way in ways):
             named = f"{name} ({run.recipe.name})" + ("" if start is None else f" from {start_name(start)}")
-            own = [how for how in ways if how.start == start]
-            measured += _curves_of(run, named, data, seeds, own, features, batch_size)
+            made = (sample(run, seeds, condition, way, batch_size) for way in ways if way.start == start)
+            measured += _curves_of(run, named, made, features, real.look)
     return measured
 
 
 def start_name(start: Path) -> str:
-    """What a curve is called that begins at the start in a folder."""
+    """The name of a start, for its curve."""
     metadata = files.about(start)
     return f"start {metadata.get('name', start.name)} at sigma {metadata['sigma']:.3g}"
 
 
 def names(paths: Sequence[Path]) -> list[str]:
-    """The last part of every path, or as many of the last parts as it takes to tell them apart."""
+    """The last part of every path, or as many of the last parts as are needed to tell them apart."""
     parts = [path.resolve().parts for path in paths]
     tails = (["/".join(part[-count:]) for part in parts] for count in range(1, max(map(len, parts)) + 1))
     return next((tail for tail in tails if len(set(tail)) == len(paths)), [str(path) for path in paths])
 
 
-def write(runs: Sequence[OpenRun], found: Sequence[Curve]) -> None:
-    """Add the curves to RUN/evaluations.json of every run, draw them as RUN/evaluations.png, and write its report again."""
+def write(runs: Sequence[OpenRun], found: Sequence[DistanceCurve]) -> None:
+    """Add the curves to RUN/distance_over_nfe.json of every run, draw them beside it, and write the run's report again."""
     result = {"curves": [asdict(curve) for curve in found]}
-    picture = evaluations_plot(result["curves"])
+    picture = distance_over_nfe(result["curves"])
     for run in runs:
         keep(run.path / RESULTS, result)
-        save_png(run.path / "evaluations.png", picture)
-        say(f"Curves of distance over evaluations: {run.path / RESULTS}, {write_report(run.path)}.")
+        save_png(run.path / PICTURE, picture)
+        say(f"Distance over network evaluations: {run.path / RESULTS}, {write_report(run.path)}.")
 
 
-def _curves_of(
-    run: OpenRun,
-    name: str,
-    data: PreparedData,
-    seeds: Sequence[int],
-    ways: Sequence[Sampling],
-    features: Sequence[Known],
-    batch_size: int,
-) -> list[Curve]:
+def _curves_of(run: OpenRun, name: str, samples: Iterable[Samples], features: Sequence[Known], look: str) -> list[DistanceCurve]:
     """The run's curves, one per kind of features; says every point as soon as it is measured."""
-    labels, device = as_held_out(run, data, seeds), next(run.denoiser.parameters()).device
-    points: list[list[Point]] = []
+    points: list[list[DistancePoint]] = []
     about: list[dict[str, Any]] = []
-    for how in ways:
-        made = sample(run, seeds, labels, how, batch_size)
-        points.append([_point(known, made, device) for known in features])
-        about = [_about(known, Real(data).look, made, run) for known in features]
+    for made in samples:
+        points.append([_point(known, made) for known in features])
+        about = [_about(known, look, made, run) for known in features]
         distances = ", ".join(f"{p.frechet:.4g} ({known.extractor.name})" for known, p in zip(features, points[-1], strict=True))
-        cost = f"steps {made.settings['steps']}, network evaluations an image {made.nfe:g}, {made.seconds:.1f} s"
+        cost = f"steps {made.settings['steps']}, {made.nfe:g} network evaluations (NFE) per image, {made.seconds:.1f} s"
         say(f"{name}: {cost}; Frechet distance {distances}.")
     return [
-        Curve(name, str(run.path), run.recipe.name, run.step, known.extractor.name, known.floor, known.few, found, protocol)
-        for known, found, protocol in zip(features, zip(*points, strict=True), about, strict=True)
+        DistanceCurve(name, str(run.path), run.recipe.name, run.step, each.extractor.name, each.floor, each.few, found, protocol)
+        for each, found, protocol in zip(features, zip(*points, strict=True), about, strict=True)
     ]
 
 
-def _point(known: Known, made: Samples, device: torch.device) -> Point:
+def _point(known: Known, made: Samples) -> DistancePoint:
+    device = next(made.run.denoiser.parameters()).device
     generated = extract(known.extractor, made.native.split(BATCH), device)
     every = frechet(known.statistics, statistics.of(generated))
     few = every if known.few == len(generated) else frechet(known.statistics, statistics.of(generated[: known.few]))
-    return Point(made.settings["steps"], made.nfe, every, few, made.seconds)
+    return DistancePoint(made.settings["steps"], made.nfe, every, few, made.seconds)
 
 
 def _about(known: Known, look: str, made: Samples, run: OpenRun) -> dict[str, Any]:
-    """The protocol of every point alike: steps and evaluations stand in the points."""
+    """What the protocols of all points share: steps and network evaluations stand in the points."""
     alike = replace(protocol(known.extractor, known.count, look, made, run), steps=None, nfe=None)
     return asdict(alike)

@@ -9,12 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
-import tyro
-
 from pixelpath.atomic import leaves
+from pixelpath.errors import MissingError
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.histograms import HistogramRow
 from pixelpath.evaluation.memorising import GapRow
@@ -36,8 +35,16 @@ from pixelpath.reports.page import (
     words,
     write_page,
 )
-from pixelpath.reports.pictures import curves, evaluations_plot, noise_levels_plot, probe_plot, series, skipped_steps
-from pixelpath.runs import prepare
+from pixelpath.reports.pictures import (
+    distance_over_nfe,
+    noise_levels_plot,
+    probe_plot,
+    rendered,
+    save_png,
+    series,
+    skipped_steps,
+    training_curves,
+)
 from pixelpath.training.journal import lines
 
 SHOWN = 9  # previews in the strip, at most
@@ -46,7 +53,6 @@ STAGES = {
     "RepresentationLearning": "Stage one: representation learning",
     "Denoising": "Stage two: diffusion",
     "Consistency": "Stage two: one step (consistency)",
-    "Tangent": "Stage two: one step (continuous time)",
 }
 PLOTS = {
     HeldOutRow: noise_levels_plot,
@@ -58,49 +64,38 @@ PLOTS = {
 OPEN = 30  # numbers below a plot, at most, that are not folded away
 FILES = {
     "recipe.json": "every setting of the run",
-    "origin.json": "the weights it began with",
+    "origin.json": "the runs whose weights it began with",
     "environment.json": "versions and devices",
     "metrics.jsonl": "measurements during training, one JSON object a line",
-    "curves.png": "the curves of training",
+    "curves.png": "training curves",
     "evaluation.json": "distances and held-out losses with their protocols",
     "held_out.png": "training and held-out loss by noise level",
     "nearest.png": "the samples nearest to training images",
     "spectrum.png": "power by frequency, of samples and real images",
     "histograms.png": "values of samples and real images",
-    "evaluations.json": "distances by network evaluations, of this run and of those measured with it",
-    "evaluations.png": "the newest of them as a plot",
+    "distance_over_nfe.json": "distances by network evaluations (NFE), of this run and of those measured with it",
+    "distance_over_nfe.png": "the newest of them as a plot",
     "probe.json": "accuracy of the encoder's features by noise level",
     "probe.png": "the same as a plot",
-    "divergences.json": "when training diverged and fell back",
-    "encoder": "the stage one through which features are compared",
-    "starts": "where sampling may begin instead of at noise alone",
+    "divergences.json": "when training diverged and went back to a checkpoint",
+    "encoder": "the encoder whose features the loss compares",
+    "starts": "fitted starts for sampling in fewer steps",
     "quickstart.json": "the numbers of the quickstart",
     "report.html": "this report",
-    "checkpoints": "weights, averages and optimizer to go on from or to sample with",
+    "checkpoints": "weights, their EMA and the optimizer, to resume from or to sample with",
     "previews": "images made during training",
     "samples": "images made with the run",
 }
 
 
-def report(run: Annotated[Path, tyro.conf.Positional]) -> None:
-    """Write the report of a run again: RUN/report.html, from what the run's folder holds.
-
-    Args:
-        run: Folder of a run.
-    """
-    if run.is_dir() and not (run / "recipe.json").exists():
-        raise FileNotFoundError(f"{run} holds no run (no recipe.json): name the folder that `pixelpath train ... --out` wrote.")
-    prepare.say(f"Report: {write_report(run)}")
-
-
 def write_report(run: Path) -> Path:
-    """Write RUN/report.html (and RUN/curves.png) from what the run's folder holds, leaving out what it does not; the file.
+    """Write RUN/report.html (and RUN/curves.png) from what the run's folder holds; the file.
 
-    Numbers of a quickstart are also looked for beside a stage-two run. Raises FileNotFoundError if there is no such folder,
-    ValueError for a JSON file that cannot be read.
+    Numbers of a quickstart are also looked for beside a stage-two run. Raises MissingError if there is no such folder, UserError
+    for a JSON file that cannot be read.
     """
     if not run.is_dir():
-        raise FileNotFoundError(f"There is no folder {run}: name the folder of a run.")
+        raise MissingError(f"There is no folder {run}: name the folder of a run.", setting="run")
     sections = {
         "Samples": _samples(run),
         "Views": _views(run),
@@ -120,7 +115,7 @@ def _name(run: Path) -> str:
 
 
 def _header(run: Path) -> str:
-    """What was run, and the numbers one asks for first."""
+    """What was run, and its main numbers."""
     recipe = document_of(run / "recipe.json") or {}
     stage = STAGES.get(_objective(run), "")
     rows = lines(run)
@@ -130,7 +125,7 @@ def _header(run: Path) -> str:
         metadata["steps"] = f"{rows[-1]['step']:,}" + (
             f" of {total:,}" if isinstance(total, int) and total > rows[-1]["step"] else ""
         )
-    for key, name, say in (
+    for key, name, spelled in (
         ("seconds", "training time", duration),
         ("images_per_second", "images per second", lambda value: f"{value:,.0f}"),
         ("memory_bytes", "peak memory", lambda value: f"{value / 2**30:.2f} GiB"),
@@ -139,7 +134,7 @@ def _header(run: Path) -> str:
     ):
         values = series(rows, key)[1]
         if len(values):
-            metadata[name] = say(float(values[-1]))
+            metadata[name] = spelled(float(values[-1]))
     return header(_name(run), f"<p class='soft'>{stage}</p>", metadata)
 
 
@@ -150,37 +145,37 @@ def _samples(run: Path) -> str:
         settings = document_of(made[-1].with_name("samples.json")) or {}
         short = {key: value for key, value in settings.items() if not isinstance(value, list) or len(value) <= 2}
         return figure(made[-1], protocol_line({"file": made[-1].relative_to(run).as_posix(), **short}))
-    one_step = _objective(run) in ("Consistency", "Tangent")
-    cond_image = run.parent / ("samples-one-step.png" if one_step else "samples.png")
-    if _quickstart(run) and cond_image.exists():
-        how = "One-step" if one_step else "Guided"
-        return figure(cond_image, f"{how} samples of the quickstart, seeds in order from 0, classes in turn.")
+    one_step = _objective(run) == "Consistency"
+    beside = run.parent / ("samples-one-step.png" if one_step else "samples.png")
+    if _quickstart(run) and beside.exists():
+        kind = "One-step" if one_step else "Guided"
+        return figure(beside, f"{kind} samples of the quickstart, seeds in order from 0, classes in turn.")
     steps = _preview_files(run)
     if steps:
-        return figure(
-            steps[-1], f"The preview of step {_step(steps[-1]):,}: fixed seeds, sampled with the average of the weights."
-        )
+        return figure(steps[-1], f"The preview of step {_step(steps[-1]):,}: fixed seeds, sampled with the EMA of the weights.")
     return ""
 
 
 def _views(run: Path) -> str:
     views = run / "previews" / "views.png"
     return (
-        figure(views, "Training images, and below them two views of each, which the encoder learns to recognise as one image.")
+        figure(
+            views, "Training images, and below them two views of each. The encoder learns to tell which views belong together."
+        )
         if views.exists()
         else ""
     )
 
 
 def _results(run: Path) -> str:
-    """The quickstart's numbers, the newest evaluation and curves, and the earlier ones folded away."""
+    """The quickstart's numbers, the newest curves and evaluation, and the earlier ones folded away."""
     quick, measured = _quickstart(run), document_of(run / "evaluation.json")
     parts = [f"<h3>Quickstart</h3>{_tree(quick)}"] if quick else []
-    drawn = [_over_evaluations(result["curves"]) for result in reversed(document_of(run / "evaluations.json") or [])]
-    parts += [f"<h3>Quality over evaluations</h3>{content}" for content in drawn[:1]]
+    drawn = [_over_nfe(result["curves"]) for result in reversed(document_of(run / "distance_over_nfe.json") or [])]
+    parts += [f"<h3>Distance over network evaluations (NFE)</h3>{content}" for content in drawn[:1]]
     parts += [f"<details><summary>Earlier curves</summary>{content}</details>" for content in drawn[1:]]
-    nfe = measured if isinstance(measured, list) else [measured] if measured else []
-    for place, evaluation in enumerate(reversed(nfe)):
+    evaluations = measured if isinstance(measured, list) else [measured] if measured else []
+    for place, evaluation in enumerate(reversed(evaluations)):
         step = f" of step {text(evaluation['step'])}" if isinstance(evaluation, Mapping) and "step" in evaluation else ""
         if place == 0:
             parts.append(f"<h3>Evaluation{step}</h3>{_tree(in_short(evaluation))}{_nearest(run)}")
@@ -193,28 +188,28 @@ def _results(run: Path) -> str:
 def _nearest(run: Path) -> str:
     """The pairs of the newest evaluation that looked for copies."""
     caption = (
-        "The samples nearest to training images, in relation to how near held-out images come; below each its nearest training "
-        "image, and below that its nearest held-out image, where images were held out."
+        "The samples nearest to training images, relative to how near held-out images come. Below each stands its nearest "
+        "training image, and below that its nearest held-out image, where images were held out."
     )
     return figure(run / "nearest.png", caption) if (run / "nearest.png").is_file() else ""
 
 
-def _over_evaluations(found: Sequence[Mapping[str, Any]]) -> str:
-    """Curves measured together: their plot, and their points in a table, below those of a curve its protocol."""
-    note = "Each point is the same seeds sampled with another number of steps; the dashed line is what other real images reach."
+def _over_nfe(found: Sequence[Mapping[str, Any]]) -> str:
+    """Curves measured together: their plot, and a table of their points with the protocol of each curve."""
+    note = "Each point is the same seeds sampled with another number of steps. The dashed line is what other real images reach."
     rows = [
         {"curve": curve["name"], "features": curve["features"], **point, "floor": curve["floor"]}
         | ({"protocol": curve["protocol"]} if point is curve["points"][-1] else {})
         for curve in found
         for point in curve["points"]
     ]
-    plot = embedded(evaluations_plot(found), "plot", WIDEST, "plot of the numbers below")
+    plot = embedded(distance_over_nfe(found), "plot", WIDEST, "plot of the numbers below")
     return f"<p class='soft'>{note}</p>{plot}<details><summary>The numbers</summary>{table(rows)}</details>"
 
 
 def _features(run: Path) -> str:
     document = document_of(run / "probe.json")
-    note = "<p class='soft'>Share of held-out images whose class is found from frozen features of the noisy image.</p>"
+    note = "<p class='soft'>Accuracy of classes predicted from frozen features of noisy held-out images.</p>"
     return note + _tree(document) if document else ""
 
 
@@ -222,17 +217,18 @@ def _training(run: Path) -> str:
     rows = lines(run)
     if not rows:
         return ""
-    note = "Faint: as measured. Strong: smoothed. The held-out loss is that of the average of the weights."
+    note = "Faint: as measured. Strong: smoothed. The held-out loss is that of the EMA of the weights."
     odd = [(step, "skipped: its loss or gradient was not finite") for step in skipped_steps(rows)] + _alarms(rows)
     listed = "".join(
         f"<tr><td class='number'>{step:,}</td><td class='bad'>{text(what)}</td></tr>" for step, what in sorted(odd)[:200]
     )
     head = "<h3>Alarms and skipped steps</h3><table><thead><tr><th class='number'>step</th><th>what</th></tr></thead>"
-    return figure(curves(run), note, "plot") + (f"{head}<tbody>{listed}</tbody></table>" if odd else "")
+    save_png(run / "curves.png", rendered(training_curves(rows)))
+    return figure(run / "curves.png", note, "plot") + (f"{head}<tbody>{listed}</tbody></table>" if odd else "")
 
 
-def _alarms(rows: list[dict[str, Any]]) -> list[tuple[int, str]]:
-    """Each alarm at the step it was first raised; those that differ in numbers only are one."""
+def _alarms(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
+    """Each alarm at the step where it was first raised; alarms that differ only in numbers count as one."""
     kinds: dict[str, list[tuple[int, str]]] = {}
     for row in rows:
         for alarm in row.get("alarms") or ():
@@ -265,7 +261,7 @@ def _settings(run: Path) -> str:
 
 
 def _files(run: Path) -> str:
-    """What lies in the folder, with sizes; names starting with a dot are unfinished and left out."""
+    """The files in the folder with their sizes; names that start with a dot are unfinished and left out."""
     found = sorted(path for path in run.iterdir() if not path.name.startswith("."))
     rows = [
         f"<tr><td><a href='{quote(path.name)}{'/' if path.is_dir() else ''}'><code>{text(path.name)}</code></a></td>"
@@ -277,12 +273,12 @@ def _files(run: Path) -> str:
 
 
 def _tree(document: Any) -> str:
-    """Any document: its single values as a table with their protocol, rows of measurements as plots, parts under their names."""
+    """Any document: its single values with their protocol, rows of measurements as plots, and its parts under their names."""
     if isinstance(document, Mapping):
         nested = {key: value for key, value in document.items() if _is_nested(value) and key != "protocol"}
         single = {key: value for key, value in document.items() if key not in nested and key != "protocol"}
         parts = [boxes(single, document.get("protocol"))] if single else []
-        ordered = sorted(nested.items(), key=lambda item: isinstance(item[1], Mapping))  # measurements before their circumstances
+        ordered = sorted(nested.items(), key=lambda item: isinstance(item[1], Mapping))  # measurements before how they were made
         parts += [f"<h3>{words(key)}</h3>{_tree(value)}" for key, value in ordered if value]
         return "\n".join(parts)
     if isinstance(document, list) and all(isinstance(row, Mapping) for row in document):
@@ -309,8 +305,8 @@ def _objective(run: Path) -> str:
 
 def _quickstart(run: Path) -> Any:
     """The numbers of a quickstart in the run's folder, or beside a run that is not its stage one."""
-    cond_image = None if _objective(run) == "RepresentationLearning" else document_of(run.resolve().parent / "quickstart.json")
-    return document_of(run / "quickstart.json") or cond_image
+    beside = None if _objective(run) == "RepresentationLearning" else document_of(run.resolve().parent / "quickstart.json")
+    return document_of(run / "quickstart.json") or beside
 
 
 def _preview_files(run: Path) -> list[Path]:

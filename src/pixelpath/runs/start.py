@@ -20,13 +20,13 @@ from pixelpath.errors import UserError
 from pixelpath.evaluation.distances import nearest
 from pixelpath.log import say
 from pixelpath.randomness import generators, seed_of
-from pixelpath.reports.pictures import evaluations_plot, save_png
+from pixelpath.reports.pictures import distance_over_nfe, save_png
 from pixelpath.reports.start_pictures import certificate_plot, neighbours_plot, shown, side_by_side, tails_plot
 from pixelpath.reports.start_report import write_start_report
 from pixelpath.runs import curves
 from pixelpath.runs.comparison import Real, pixels
 from pixelpath.runs.conditions import choose_labels
-from pixelpath.runs.curves import Curve
+from pixelpath.runs.curves import DistanceCurve
 from pixelpath.runs.families import FAMILIES, Family, Known
 from pixelpath.runs.fit_start import Candidate, Search, fit_start
 from pixelpath.runs.generate import steps_below
@@ -265,9 +265,9 @@ def _quality(
     steps = sorted({max(1, usual // part) for part in (8, 4, 2, 1)}) if not quality.steps else sorted(set(quality.steps))
     ways = [Sampling(steps=number, guidance=1.0, start=where) for where in (None, folder) for number in steps]
     seeds = range(min(quality.count, max(2, Real(data).few)))
-    measured: list[Curve] = curves.curves([run], data, seeds, ways, [pixels(data)])
+    measured: list[DistanceCurve] = curves.curves([run], data, seeds, ways, [pixels(data)])
     found = [asdict(curve) for curve in measured]
-    save_png(folder / "evaluations.png", evaluations_plot(found))
+    save_png(folder / "distance_over_nfe.png", distance_over_nfe(found))
     return found
 
 

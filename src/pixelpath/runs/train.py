@@ -46,6 +46,7 @@ from pixelpath.training.loop import Diverged, Step, distribute, loss_scaler
 from pixelpath.training.loop import train as steps_of
 from pixelpath.types import Objective
 
+DATA = "data.npz"  # images of a run that was trained from memory
 FALLS = 2  # times that a one-step run falls back on its own
 FARTHER = 2.0  # times the best distance of samples so far: much farther away
 REMEMBERED = 51  # losses among which a jump shows
@@ -91,6 +92,9 @@ def begin(
     `sources` are the images of a recipe whose data lie in memory; a new run keeps them as RUN/data.npz.
     """
     check_origin(recipe, beginning.encoder, beginning.init_from)
+    in_memory = sources is not None and recipe.data.path is None
+    if in_memory:
+        recipe = replace(recipe, data=replace(recipe.data, path=out / DATA))
     latest = look(out)
     data = read_data(recipe, sources) if latest is None else read_data(recipe, sources, *_kept(latest))
     closed, origin = close(recipe, data), beginning.to_json()
@@ -99,6 +103,8 @@ def begin(
         through = encoder_run(closed, beginning.encoder, beginning.init_from)
         objective_through(closed, frozen_encoder(through, data, device))  # a mistake is better said before the folder is claimed
         claim(out, closed, origin)
+        if in_memory:
+            save_arrays(out / DATA, data.training, data.held_out)
         kept = None if through is None else keep_encoder(through, out)
     else:
         check_same(out, latest, closed, origin, data.known())

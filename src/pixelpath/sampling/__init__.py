@@ -1,1 +1,5 @@
-"""Sampling: from a start down the levels to images, as plain functions of any denoiser."""
+"""Sampling: from a start down the sigmas to images, as plain functions of any denoiser."""
+
+from pixelpath.sampling.samplers import consistency, dpmpp_2m, euler, euler_ancestral, heun, heun_stochastic
+
+__all__ = ["consistency", "dpmpp_2m", "euler", "euler_ancestral", "heun", "heun_stochastic"]

@@ -1,0 +1,24 @@
+"""The command `pixelpath report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pixelpath.errors import MissingError
+from pixelpath.log import say
+from pixelpath.runs.report import write_report
+
+
+def report(run: Annotated[Path, tyro.conf.Positional]) -> None:
+    """Write the report of a run again: RUN/report.html, from what the run's folder holds.
+
+    Args:
+        run: Folder of a run.
+    """
+    if run.is_dir() and not (run / "recipe.json").exists():
+        sentence = f"{run} holds no run (no recipe.json): name the folder that pixelpath train wrote."
+        raise MissingError(sentence, setting="run")
+    say(f"Report: {write_report(run)}")
