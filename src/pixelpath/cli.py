@@ -7,6 +7,7 @@ imported, so that `pixelpath --help` answers at once.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 import traceback
@@ -45,7 +46,10 @@ def main() -> None:
         sys.stdout.write(f"pixelpath {version('pixelpath')}\n")
         return
     try:
-        _call(arguments)
+        from pixelpath import log
+
+        with log.shown():
+            _call(arguments)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
@@ -109,7 +113,8 @@ def _sentence(error: Exception) -> str:
 
 def _load(name: str) -> Callable[..., Any]:
     name = name.replace("-", "_")
-    return importlib.import_module(f"pixelpath.runs.{name}").__dict__[name]
+    home = "commands" if importlib.util.find_spec(f"pixelpath.commands.{name}") else "runs"
+    return importlib.import_module(f"pixelpath.{home}.{name}").__dict__[name]
 
 
 def _overview() -> str:

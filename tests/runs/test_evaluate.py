@@ -11,8 +11,9 @@ import pytest
 import torch
 from tests.application import call, train
 
+from pixelpath.commands.evaluate import numbers_of
 from pixelpath.runs.comparison import Real
-from pixelpath.runs.evaluate import loss_by_level, numbers_of, summary
+from pixelpath.runs.evaluate import loss_by_level, summary
 from pixelpath.runs.prepare import read_data_of
 from pixelpath.data import sources
 from pixelpath.evaluation import statistics

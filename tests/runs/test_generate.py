@@ -9,12 +9,13 @@ from torch import Tensor
 
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.noise import NoiseRange
-from pixelpath.randomness import seed_of
 from pixelpath.objectives.consistency import Consistency
+from pixelpath.randomness import seed_of
 from pixelpath.recipes.build import denoiser_of
-from pixelpath.runs.generate import SAMPLERS, Plan, balanced, default_sampler, generate, steps_below
 from pixelpath.recipes.rows import digits_diffusion
 from pixelpath.recipes.sizes import Size, Stack
+from pixelpath.runs.generate import Origin, balanced, generate, steps_below
+from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.simple import Naive
 from pixelpath.starts.warm import WarmStart
@@ -33,24 +34,43 @@ def denoiser() -> Denoiser:
     return model.eval()
 
 
-def images(denoiser: Denoiser, seeds: list[int], labels: list[int], plan: Plan, batch_size: int = 64) -> Tensor:
-    return torch.cat(list(generate(denoiser, SHAPE, seeds, torch.tensor(labels), plan, batch_size)))
+Plan = tuple[Origin, Sampling]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_an_image_belongs_to_its_seed_at_any_batch_size(sampler: str, denoiser: Denoiser) -> None:
-    plan = Plan(NOISE, 4, 2.0, sampler=SAMPLERS[sampler])
+def plan(
+    steps: int | None = None,
+    guidance: float = 1.0,
+    interval: tuple[float, float] = (0.0, math.inf),
+    sampler: Sampler = Sampler.HEUN,
+    sigmas: tuple[float, ...] | None = None,
+    warm: WarmStart | None = None,
+    reference: Denoiser | None = None,
+) -> Plan:
+    return Origin(NOISE, warm, reference), Sampling(steps, guidance, interval, sampler=sampler, sigmas=sigmas)
+
+
+def schedule(chosen: Plan) -> list[float]:
+    return chosen[0].schedule(chosen[1]).tolist()
+
+
+def images(denoiser: Denoiser, seeds: list[int], labels: list[int], chosen: Plan, batch_size: int = 64) -> Tensor:
+    return torch.cat(list(generate(denoiser, *chosen, seeds, torch.tensor(labels), batch_size)))
+
+
+@pytest.mark.parametrize("sampler", Sampler)
+def test_an_image_belongs_to_its_seed_at_any_batch_size(sampler: Sampler, denoiser: Denoiser) -> None:
+    chosen = plan(4, 2.0, sampler=sampler)
     seeds, labels = [7, 3, 7, 11, 0], [0, 1, 0, 2, 2]
-    whole = images(denoiser, seeds, labels, plan)
+    whole = images(denoiser, seeds, labels, chosen)
     for size in (1, 2, 3):
-        torch.testing.assert_close(images(denoiser, seeds, labels, plan, size), whole, rtol=0, atol=1e-5)
+        torch.testing.assert_close(images(denoiser, seeds, labels, chosen, size), whole, rtol=0, atol=1e-5)
     torch.testing.assert_close(whole[0], whole[2], rtol=0, atol=1e-5)
     assert (whole[0] - whole[1]).abs().max() > 0.01
-    torch.testing.assert_close(images(denoiser, [11], [2], plan)[0], whole[3], rtol=0, atol=1e-5)
+    torch.testing.assert_close(images(denoiser, [11], [2], chosen)[0], whole[3], rtol=0, atol=1e-5)
 
 
 def test_one_step_is_the_estimate_at_the_highest_level(denoiser: Denoiser) -> None:
-    made = images(denoiser, [5], [1], Plan(NOISE, 1, sampler=SAMPLERS["euler"]))
+    made = images(denoiser, [5], [1], plan(1, sampler=Sampler("euler")))
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed_of(5)))[None]
     expected = denoiser(5.0 * noise, torch.tensor(5.0), torch.tensor([1]))  # 10 times the shift
     torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-6)
@@ -60,10 +80,10 @@ def test_guidance_is_the_line_through_two_estimates(denoiser: Denoiser) -> None:
     """One step of Euler's method is linear in the estimate, so the guided image lies on the line through the other two."""
 
     def made(guidance: float) -> Tensor:
-        return images(denoiser, [1, 2], [0, 2], Plan(NOISE, 1, guidance, sampler=SAMPLERS["euler"]))
+        return images(denoiser, [1, 2], [0, 2], plan(1, guidance, sampler=Sampler("euler")))
 
     plain = made(1.0)
-    without = images(denoiser, [1, 2], [3, 3], Plan(NOISE, 1, sampler=SAMPLERS["euler"]))  # 3: no class
+    without = images(denoiser, [1, 2], [3, 3], plan(1, sampler=Sampler("euler")))  # 3: no class
     torch.testing.assert_close(made(0.0), without, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(made(2.5), without + 2.5 * (plain - without), rtol=1e-4, atol=1e-5)
     assert (plain - without).abs().max() > 1e-3
@@ -71,7 +91,7 @@ def test_guidance_is_the_line_through_two_estimates(denoiser: Denoiser) -> None:
 
 def test_the_interval_of_guidance_is_in_unshifted_levels(denoiser: Denoiser) -> None:
     def made(guidance: float, guidance_interval: tuple[float, float]) -> Tensor:
-        return images(denoiser, [1], [0], Plan(NOISE, 1, guidance, guidance_interval, SAMPLERS["euler"]))
+        return images(denoiser, [1], [0], plan(1, guidance, guidance_interval, Sampler("euler")))
 
     plain, guided = made(1.0, (0.0, math.inf)), made(2.0, (0.0, math.inf))
     assert torch.equal(made(2.0, (9.9, 10.1)), guided)  # the one level is 10, or 5 shifted
@@ -81,12 +101,12 @@ def test_the_interval_of_guidance_is_in_unshifted_levels(denoiser: Denoiser) -> 
 def test_a_weaker_model_is_the_reference_of_autoguidance(denoiser: Denoiser) -> None:
     weaker = denoiser_of(replace(digits_diffusion(), size=Size(Stack(1, 16, 2), Stack(1, 16, 2))), SHAPE, 0).eval()
     torch.nn.init.normal_(weaker.backbone.decoder.out.weight, std=0.1)
-    euler = SAMPLERS["euler"]
-    guided = images(denoiser, [4], [2], Plan(NOISE, 1, 3.0, sampler=euler, reference=weaker))
-    ours = images(denoiser, [4], [2], Plan(NOISE, 1, sampler=euler))
-    theirs = images(weaker, [4], [0], Plan(NOISE, 1, sampler=euler))
+    euler = Sampler("euler")
+    guided = images(denoiser, [4], [2], plan(1, 3.0, sampler=euler, reference=weaker))
+    ours = images(denoiser, [4], [2], plan(1, sampler=euler))
+    theirs = images(weaker, [4], [0], plan(1, sampler=euler))
     torch.testing.assert_close(guided, theirs + 3 * (ours - theirs), rtol=1e-4, atol=1e-5)
-    unconditional = images(weaker, [4], [0], Plan(NOISE, 1, 3.0, sampler=euler))  # nothing to guide with: plain
+    unconditional = images(weaker, [4], [0], plan(1, 3.0, sampler=euler))  # nothing to guide with: plain
     assert torch.equal(unconditional, theirs)
 
 
@@ -97,30 +117,30 @@ def test_balanced_labels_take_classes_in_turn() -> None:
 
 def test_a_batch_of_nothing_is_refused(denoiser: Denoiser) -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
-        images(denoiser, [1], [0], Plan(NOISE, 1), 0)
+        images(denoiser, [1], [0], plan(1), 0)
 
 
 def test_renoising_visits_its_own_levels() -> None:
-    assert Plan(NOISE, 3, sampler=SAMPLERS["consistency"]).sigmas.tolist() == NOISE.consistency_sigmas(3).tolist()
-    assert Plan(NOISE, 3).sigmas.tolist() == NOISE.sigmas(3).tolist()
-    assert Plan(NOISE, visit=(1.0, 0.3)).sigmas.tolist() == pytest.approx([5.0, 0.5, 0.15, 0.0])
-    assert Plan(NOISE, visit=()).sigmas.tolist() == [5.0, 0.0]
+    assert schedule(plan(3, sampler=Sampler("consistency"))) == NOISE.consistency_sigmas(3).tolist()
+    assert schedule(plan(3)) == NOISE.sigmas(3).tolist()
+    assert schedule(plan(sigmas=(1.0, 0.3))) == pytest.approx([5.0, 0.5, 0.15, 0.0])
+    assert schedule(plan(sigmas=())) == [5.0, 0.0]
 
 
 @pytest.mark.parametrize("sigmas", [(10.0,), (1.0, 1.0), (0.5, 1.0), (1.0, 0.02)])
 def test_levels_to_visit_lie_inside_the_range(sigmas: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match=r"strictly between 10 and 0\.02"):
-        Plan(NOISE, visit=sigmas)
+        schedule(plan(sigmas=sigmas))
 
 
 def test_a_consistency_model_is_renoised() -> None:
     diffusion = digits_diffusion()
-    assert default_sampler(diffusion) == "heun"
-    assert default_sampler(replace(diffusion, objective=Consistency(NOISE))) == "consistency"
+    assert diffusion.usual_sampling.sampler is Sampler.HEUN
+    assert replace(diffusion, objective=Consistency(NOISE)).usual_sampling.sampler is Sampler.CONSISTENCY
 
 
 def test_one_step_of_renoising_is_that_of_euler(denoiser: Denoiser) -> None:
-    one, other = (images(denoiser, [5], [1], Plan(NOISE, 1, sampler=SAMPLERS[name])) for name in ("consistency", "euler"))
+    one, other = (images(denoiser, [5], [1], plan(1, sampler=Sampler(name))) for name in ("consistency", "euler"))
     assert torch.equal(one, other)
 
 
@@ -136,67 +156,66 @@ def karras(count: int, highest: float, lowest: float) -> list[float]:
 def test_levels_are_built_anew_below_a_start() -> None:
     """Shifted levels of the range run from 5 to 0.01; those below a start at 1.2 are a grid of their own, not a piece of that."""
     warm = WarmStart(Naive(SHAPE), 1.2)
-    assert Plan(NOISE, 4, warm=warm).sigmas.tolist() == pytest.approx([*karras(4, 1.2, 0.01), 0.0])
-    assert Plan(NOISE, 1, warm=warm).sigmas.tolist() == pytest.approx([1.2, 0.0])
-    visits = Plan(NOISE, 3, sampler=SAMPLERS["consistency"], warm=warm).sigmas.tolist()
+    assert schedule(plan(4, warm=warm)) == pytest.approx([*karras(4, 1.2, 0.01), 0.0])
+    assert schedule(plan(1, warm=warm)) == pytest.approx([1.2, 0.0])
+    visits = schedule(plan(3, sampler=Sampler("consistency"), warm=warm))
     assert visits == pytest.approx([*karras(4, 1.2, 0.01)[:-1], 0.0])
-    named = Plan(NOISE, visit=(1.0, 0.3), warm=warm)
-    assert named.highest == pytest.approx(2.4)  # unshifted
-    assert named.sigmas.tolist() == pytest.approx([1.2, 0.5, 0.15, 0.0])
+    named = plan(sigmas=(1.0, 0.3), warm=warm)
+    assert schedule(named) == pytest.approx([1.2, 0.5, 0.15, 0.0])
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", Sampler)
 @pytest.mark.parametrize("sigma", [5.01, 60.0, 0.01, 0.009])
-def test_a_start_outside_the_range_is_refused(sampler: str, sigma: float) -> None:
+def test_a_start_outside_the_range_is_refused(sampler: Sampler, sigma: float) -> None:
     with pytest.raises(ValueError, match=r"Sampling cannot start at sigma .*: this range runs from 0\.01 to 5"):
-        Plan(NOISE, 4, sampler=SAMPLERS[sampler], warm=WarmStart(Naive(SHAPE), sigma))
+        schedule(plan(4, sampler=sampler, warm=WarmStart(Naive(SHAPE), sigma)))
 
 
 def test_named_levels_do_not_lead_out_of_the_range() -> None:
     with pytest.raises(ValueError, match="choose a start inside that range"):
-        Plan(NOISE, visit=(1.0,), warm=WarmStart(Naive(SHAPE), 5.5))
+        schedule(plan(sigmas=(1.0,), warm=WarmStart(Naive(SHAPE), 5.5)))
     with pytest.raises(ValueError, match=r"strictly between 0\.018 and 0\.02"):
-        Plan(NOISE, visit=(0.01,), warm=WarmStart(Naive(SHAPE), 0.009))
+        schedule(plan(sigmas=(0.01,), warm=WarmStart(Naive(SHAPE), 0.009)))
 
 
 def test_named_levels_lie_below_the_start() -> None:
     with pytest.raises(ValueError, match=r"strictly between 2\.4 and 0\.02, got \(2\.5,"):
-        Plan(NOISE, visit=(2.5, 1.0), warm=WarmStart(Naive(SHAPE), 1.2))
+        schedule(plan(sigmas=(2.5, 1.0), warm=WarmStart(Naive(SHAPE), 1.2)))
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_noise_alone_as_a_start_at_the_highest_level_is_the_cold_image(sampler: str, denoiser: Denoiser) -> None:
-    cold = Plan(NOISE, 3, 2.0, sampler=SAMPLERS[sampler])
-    warm = replace(cold, warm=WarmStart(Naive(SHAPE), 5.0))
-    assert torch.equal(warm.sigmas, cold.sigmas)
+@pytest.mark.parametrize("sampler", Sampler)
+def test_noise_alone_as_a_start_at_the_highest_level_is_the_cold_image(sampler: Sampler, denoiser: Denoiser) -> None:
+    cold = plan(3, 2.0, sampler=sampler)
+    warm = plan(3, 2.0, sampler=sampler, warm=WarmStart(Naive(SHAPE), 5.0))
+    assert schedule(warm) == schedule(cold)
     assert torch.equal(images(denoiser, [3, 8], [0, 2], warm), images(denoiser, [3, 8], [0, 2], cold))
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_warm_image_belongs_to_its_seed_and_label_at_any_batch_size(sampler: str, denoiser: Denoiser) -> None:
+@pytest.mark.parametrize("sampler", Sampler)
+def test_a_warm_image_belongs_to_its_seed_and_label_at_any_batch_size(sampler: Sampler, denoiser: Denoiser) -> None:
     clean = torch.randn(90, *SHAPE, generator=torch.Generator().manual_seed(4)) + (torch.arange(90) % 3)[:, None, None, None]
     density = fit_gaussian(clean, torch.arange(90) % 3, 3)
-    plan = Plan(NOISE, 3, 2.0, sampler=SAMPLERS[sampler], warm=WarmStart(density, 1.0))
+    chosen = plan(3, 2.0, sampler=sampler, warm=WarmStart(density, 1.0))
     seeds, labels = [7, 3, 7, 11, 0], [0, 1, 0, 2, 2]
-    whole = images(denoiser, seeds, labels, plan)
+    whole = images(denoiser, seeds, labels, chosen)
     for size in (1, 2, 3):
-        torch.testing.assert_close(images(denoiser, seeds, labels, plan, size), whole, rtol=0, atol=1e-5)
+        torch.testing.assert_close(images(denoiser, seeds, labels, chosen, size), whole, rtol=0, atol=1e-5)
     torch.testing.assert_close(whole[0], whole[2], rtol=0, atol=1e-5)
-    first = plan.first([torch.Generator().manual_seed(seed_of(7))], SHAPE, torch.tensor([0]))
+    first = chosen[0].first([torch.Generator().manual_seed(seed_of(7))], SHAPE, 1.0, torch.tensor([0]))
     drawn = density.sample([torch.Generator().manual_seed(seed_of(7))], 1.0, torch.tensor([0]))
     assert torch.equal(first, drawn)
 
 
 def test_one_step_from_a_start_is_the_estimate_of_its_draw(denoiser: Denoiser) -> None:
     density = fit_gaussian(torch.randn(50, *SHAPE, generator=torch.Generator().manual_seed(4)))
-    made = images(denoiser, [5], [1], Plan(NOISE, 1, sampler=SAMPLERS["euler"], warm=WarmStart(density, 0.8)))
+    made = images(denoiser, [5], [1], plan(1, sampler=Sampler("euler"), warm=WarmStart(density, 0.8)))
     drawn = density.sample([torch.Generator().manual_seed(seed_of(5))], 0.8)
     torch.testing.assert_close(made, denoiser(drawn, torch.tensor(0.8), torch.tensor([1])), rtol=1e-5, atol=1e-6)
 
 
 def test_a_start_of_other_images_is_refused(denoiser: Denoiser) -> None:
     with pytest.raises(ValueError, match=r"makes images of shape \[1, 4, 4\] and the denoiser takes \[1, 8, 8\]"):
-        images(denoiser, [5], [1], Plan(NOISE, 1, warm=WarmStart(Naive((1, 4, 4)), 0.8)))
+        images(denoiser, [5], [1], plan(1, warm=WarmStart(Naive((1, 4, 4)), 0.8)))
 
 
 @pytest.mark.parametrize("steps", [1, 8, 32])

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from tests.application import call, files, train
 
-from pixelpath.runs.sample import How
+from pixelpath.runs.sample import completed
+from pixelpath.sampling.sampler import Sampling
 from pixelpath.randomness import seed_of
 from pixelpath.runs.generate import generate
 from pixelpath.runs.opened import open_run
@@ -142,7 +143,7 @@ def test_a_one_step_run_makes_images_in_one_evaluation(onestep_run: Path, tmp_pa
     assert not np.array_equal(pixels(tmp_path / "two"), pixels(tmp_path / "default"))
 
 
-@pytest.mark.parametrize(("sampler", "evaluations"), [("consistency", 3), ("heun", 5)])
+@pytest.mark.parametrize(("sampler", "nfe"), [("consistency", 3), ("heun", 5)])
 def test_levels_may_be_named(sampler: str, nfe: int, diffusion_run: Path, tmp_path: Path) -> None:
     words = ("--sigmas", 20, 0.8, "--sampler", sampler, "--guidance", 1, "--out", tmp_path)
     assert call("sample", diffusion_run, "--count", 2, *words) == 0
@@ -166,8 +167,8 @@ def test_the_levels_of_renoising_are_the_ones_of_the_run(onestep_run: Path, tmp_
 def test_guidance_of_one_step_is_the_line_through_two_estimates(onestep_run: Path) -> None:
     run = open_run(onestep_run)
     labels = torch.tensor([0, 1])
-    plan = How(guidance=3.0).plan(run, torch.device("cpu"))
-    (made,) = generate(run.denoiser, run.shape, [0, 1], labels, plan)
+    sampling, origin = completed(run, Sampling(guidance=3.0))
+    (made,) = generate(run.denoiser, origin, sampling, [0, 1], labels)
     highest = run.noise.sigma_max * run.noise.shift
     draws = torch.stack([torch.randn(run.shape, generator=torch.Generator().manual_seed(seed_of(seed))) for seed in (0, 1)])
     known, unknown = (run.denoiser(highest * draws, torch.tensor(highest), given) for given in (labels, torch.tensor([2, 2])))
@@ -177,7 +178,7 @@ def test_guidance_of_one_step_is_the_line_through_two_estimates(onestep_run: Pat
 def test_steps_and_levels_are_a_contradiction(diffusion_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (("sample", "--out", tmp_path / "new"), ("evaluate",), ("evaluate", diffusion_run.parent / "other")):
         assert call(command[0], diffusion_run, *command[1:], "--steps", 4, "--sigmas", 3) == 2
-        assert "--steps and --sigmas both say which levels are visited: give one of them." in capsys.readouterr().err
+        assert "--steps and --sigmas both say how many steps to take" in capsys.readouterr().err
     for sigmas in ((3, 9), (1e9,), (-1,)):
         assert call("sample", diffusion_run, "--out", tmp_path / "new", "--sigmas", *sigmas) == 2
         assert "must fall strictly between" in capsys.readouterr().err

@@ -56,7 +56,7 @@ def evaluate(
     several = len(runs) > 1 or len(numbers) > 1
     _check(runs, count, first_seed, checkpoint, how.start)
     chosen = Sampling().over(how)
-    ways = [Sampling(steps=number).over(chosen) for number in numbers] or [chosen]
+    ways = [replace(chosen, steps=number) for number in numbers] or [chosen]
     if several and how.start is not None:
         ways = [replace(way, start=None) for way in ways] + ways
     opened = [open_run(run, checkpoint, choose_device(device)) for run in runs]

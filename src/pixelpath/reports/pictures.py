@@ -31,6 +31,7 @@ JSONRows = Sequence[Mapping[str, Any]]
 
 BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#0b6fb8", "#d9822b", "#12936f", "#8e5bb5", "#c8373b", "#6b7280"
 MARKS = "osD^vP*"
+HEAVY = 30.0  # a share so many times the median one hides the others on a linear axis
 NOT_LOSSES = {"step", "gradient_norm", "lr", "images_per_second", "seconds", "memory_bytes", "skipped"}
 PANELS = (
     ("lr", "learning rate", ORANGE),

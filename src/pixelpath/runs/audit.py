@@ -1,231 +1,203 @@
-"""The command `pixelpath audit`: what data hold, what is wrong with them, and what training on them would cost here.
+"""An audit: what data hold, what is wrong with them, and what training on them would cost on this machine.
 
-A *finding* is one sentence with its level, see `audit_findings`. The data are read in one pass and never changed.
+The data are read in one pass and never changed. Findings are conclusions, see `audit_findings`.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import numpy as np
 import torch
-import tyro
 
-from pixelpath.data import sources
+from pixelpath.atomic import write_json
 from pixelpath.data.formats.pictures import BrokenImageError
 from pixelpath.data.formats.stacks import Stacked
-from pixelpath.data.normalise.curves import Normalisation
-from pixelpath.data.normalise.normaliser import Normaliser
-from pixelpath.data.normalise.propose import Proposal, propose
 from pixelpath.data.opening import open_place, open_split
 from pixelpath.data.places import kind_of, parts
 from pixelpath.data.settings import DataSettings
-from pixelpath.data.sources import Source, Subset, evenly, subset
-from pixelpath.evaluation import alike
-from pixelpath.evaluation.survey import missing_in, survey
+from pixelpath.data.sources import Source, describe
+from pixelpath.errors import MissingError, UserError
+from pixelpath.evaluation.alike import NEAR, Pair
+from pixelpath.evaluation.inspection import Finding, Inspection, Part, inspect
 from pixelpath.log import say
-from pixelpath.recipes.recipe import Recipe, from_json
-from pixelpath.recipes.rows import table
-from pixelpath.recipes.sizes import SIZES
-from pixelpath.reports.audit import write_audit, write_stopped
+from pixelpath.recipes.recipe import Recipe
+from pixelpath.reports.audit import AuditPage, summary, write_audit
+from pixelpath.reports.audit_plots import save_pictures
 from pixelpath.reports.page import duration
-from pixelpath.runs.audit_findings import (
-    Finding,
-    Seen,
-    Side,
-    costs,
-    device_memory,
-    findings,
-    option,
-    ordered,
-    status,
-    unfit,
-)
+from pixelpath.runs.audit_findings import costs, device_memory, findings, ordered, status, unfit
+from pixelpath.runs.audit_recipes import recipe_of, recipes_for, train_commands
 from pixelpath.runs.cost import Cost, measured_apart
 from pixelpath.runs.devices import choose_device
-from pixelpath.runs.sample import free_folder
 
-SIGNED, SIGNED_HELD_OUT = 16_000, 4_000  # images among which near-duplicates are looked for, at most
-FAST, FAST_HELD_OUT = 2000, 500  # images that --fast looks at
-CONFIRMED = 2000  # pairs whose pixels are compared, at most
-TRIED = 512  # images that go through the proposed normaliser and back
-TOKENS, FEWEST, MOST, COARSEST = 64, 4, 256, 32  # tokens of an image that are aimed at, and accepted; the largest patch
-SMALL_SIDE, MIDDLE_SIDE = 16, 45  # sides of images up to which the rows digits and small-32 are meant
-NANO, TINY = 5000, 50_000  # training images up to which a size is enough
+SIZES_NAMED = 12  # sizes of images that a finding names
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The rows that are proposed, or were named; `named` if so."""
+class AuditOptions:
+    """How thorough an audit is, and which training it prepares."""
 
-    rows: tuple[Recipe, ...]
-    named: bool
+    recipe: str | None = None
+    """Recipe (a name, or recipe.json of a run) whose cost is estimated and whose patch must fit. Default: one for the data."""
+    fast: bool = False
+    """Inspect about 2,000 evenly spaced images instead of every image."""
+    turned: bool = False
+    """Look for mirrored and rotated copies too."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, mps. Default: the best one here."""
 
 
-def audit(
-    path: Annotated[Path, tyro.conf.Positional],
-    data: DataSettings = DataSettings(),  # noqa: B008 (frozen)
-    recipe: str | None = None,
-    out: Path | None = None,
-    fast: bool = False,
-    turned: bool = False,
-    device: str | None = None,
-) -> None:
-    """Look at data before training: what they hold, what is wrong with them, and what training would cost on this machine.
+DEFAULTS = AuditOptions()
 
-    The exit status is 0 if nothing is wrong, 1 with a warning, 3 with a problem that would stop or spoil training.
 
-    Args:
-        path: What `train --data` takes: a folder of images, a file of arrays, FILE::VARIABLE.
-        data: How the data are read; the same options as of `train`.
-        recipe: Row (or recipe.json of a run) whose cost is estimated and whose patch must fit; else one that suits the data.
-        out: New folder for audit.json, report.html and pictures; audit/NAME if not given, with a number if that is taken.
-        fast: Look at some 2,000 images, in evenly spread runs, instead of at all.
-        turned: Look for mirrored and turned copies too.
-        device: cpu, cuda, cuda:1, mps; chosen by itself if not given.
+@dataclass(frozen=True, eq=False, repr=False)
+class Audit:
+    """What an audit found, the worst first: prints as text, shows as HTML in a notebook, and writes itself into a folder.
+
+    `inspection` holds the measurements, None for data that cannot be read together; `sizes` then counts images by their size.
+    `recipes` are those that suit the data (or were named), `costs` what each would cost here.
     """
-    settings = replace(data, path=path)
-    place, test = parts(path)
-    kind_of(place)  # what cannot be read at all is a mistake in the command, not a finding
-    chosen = choose_device(device)
-    folder = _folder(path, out)
+
+    settings: DataSettings
+    findings: tuple[Finding, ...]
+    inspection: Inspection | None = None
+    training: int = 0
+    held_out: int = 0
+    recipes: tuple[Recipe, ...] = ()
+    costs: tuple[Cost, ...] = ()
+    sizes: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def status(self) -> int:
+        """0 if nothing is wrong, 1 with a warning, 3 with a problem that would stop or spoil training."""
+        return status(self.findings)
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands that train the recipes; none for images in memory."""
+        return train_commands(self.recipes, self.settings) if self.settings.path else []
+
+    def __str__(self) -> str:
+        lines = [str(finding) for finding in self.findings] or ["Nothing is wrong."]
+        return "\n".join([*lines, *map(_cost_line, self.costs), *(f"  {words}" for words in self.commands)])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return summary(self._page())
+
+    def write(self, folder: Path | str) -> Path:
+        """Write audit.json, pictures and report.html into the folder; the page."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = [] if self.inspection is None else save_pictures(folder, self.inspection)
+        write_json(folder / "audit.json", _plain(self.document() | {"pictures": pictures}))
+        return write_audit(folder, self._page(), pictures)
+
+    def document(self) -> dict[str, Any]:
+        """All numbers, as audit.json keeps them."""
+        document = {
+            "path": str(self.settings.path or ""),
+            "settings": _plain(asdict(self.settings)),
+            "status": self.status,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+        if self.inspection is None:
+            return document | {"sizes": dict(self.sizes)}
+        recipes = [{"name": recipe.name, "patch": recipe.patch, "size": asdict(recipe.size)} for recipe in self.recipes]
+        return {
+            **document,
+            "training": self.training,
+            "held_out": self.held_out,
+            **_measurements(self.inspection),
+            "recipes": recipes,
+            "commands": self.commands,
+            "costs": [
+                asdict(cost) | {"images_per_second": cost.images_per_second, "whole_seconds": cost.whole, "disk": cost.disk}
+                for cost in self.costs
+            ],
+        }
+
+    def _page(self) -> AuditPage:
+        return AuditPage(
+            title=f"Audit: {self.settings.path or 'images in memory'}",
+            settings=_plain(asdict(self.settings)),
+            findings=self.findings,
+            inspection=self.inspection,
+            metadata=self._boxes(),
+            commands=self.commands,
+            costs=[_cost_row(cost) for cost in self.costs],
+            sizes=self.sizes,
+        )
+
+    def _boxes(self) -> dict[str, str]:
+        """The main numbers."""
+        if self.inspection is None:
+            return {}
+        source = self.inspection.training.source
+        found = {
+            "training images": f"{self.training:,}",
+            "held out": f"{self.held_out:,}",
+            "shape": "x".join(map(str, source.shape)),
+            "dtype": source.dtype.name,
+        }
+        if self.costs:
+            found["training time here"] = duration(sum(cost.whole for cost in self.costs))
+            found["peak memory"] = f"{max(cost.memory for cost in self.costs) / 2**30:.2f} GiB"
+        return found
+
+
+def audit(settings: DataSettings, options: AuditOptions = DEFAULTS) -> Audit:
+    """Look at the data that the settings name, and estimate the cost of training on them.
+
+    Data that cannot be read together are a finding. Raises UserError for a path that cannot be read at all, and for an unknown
+    recipe.
+    """
+    if settings.path is None:
+        raise UserError("There are no data to look at: give a path.", setting="data.path")
+    place, test = parts(settings.path)
+    kind_of(place)  # data that cannot be read at all are a mistake in the call, not a finding
+    if options.recipe is not None:
+        recipe_of(options.recipe)
+    choose_device(options.device)
     try:
         training, held_out = _open(settings)
+    except MissingError:
+        raise
     except ValueError as error:
-        _stopped(settings, str(error), folder)
-        return
-    say(f"Looking at {sources.describe(training)} Held out: {len(held_out)} images.")
-    seen = look(settings, training, held_out, own=test is not None or data.held_out is not None, fast=fast, turned=turned)
-    plan = plan_of(recipe, settings, training, chosen, seen.proposal)
-    found = findings(seen)
-    for row in plan.rows:
-        found += unfit(*training.shape[1:], row.patch, row.name)
-    measured: list[Cost] = []
-    if not any(finding.level == "problem" for finding in found):
-        found += _estimate(plan, chosen, folder, measured)
-    found = ordered(found)
-    written = write_audit(folder, seen, plan.rows, measured, found, len(training), len(held_out), train_words(plan, settings))
-    _tell(found, plan, measured, settings, written)
+        return _unreadable(settings, str(error))
+    own = test is not None or settings.held_out is not None
+    return audit_sources(training, held_out, settings, options, own_split=own)
 
 
-def look(
-    settings: DataSettings, training: Source, held_out: Source, *, own: bool, fast: bool = False, turned: bool = False
-) -> Seen:
-    """Everything that is measured of data, in one pass over them."""
-    full = training
-    if fast:
-        training = subset(training, alike.chosen_runs(len(training), FAST))
-        held_out = subset(held_out, alike.chosen_runs(len(held_out), FAST_HELD_OUT))
-    ours = _side(training, settings, SIGNED)
-    theirs = _side(held_out, settings, SIGNED_HELD_OUT) if len(held_out) else None
-    views = alike.views_of(*training.shape[1:], turned)
-    among, places = alike.nearest(ours.found.signatures, views=views), ours.found.signed
-    scale = np.array([channel.std or 1.0 for channel in ours.found.channels])
-    near = alike.confirmed(among, lambda n: _native(ours, n), lambda n: _native(ours, n), scale, CONFIRMED, within=True)
-    numbers = np.array([training.label(int(number)) for number in places], np.int64)
-    order = alike.in_order(alike.nearest(ours.found.signatures) if turned else among, places, numbers)
-    shared: list[tuple[int, int]] = []
-    across, leaked = None, []
-    if theirs is not None:
-        shared = alike.shared(theirs.found.digests, ours.found.digests, theirs.found.even | _unread(theirs))
-        across = alike.nearest(theirs.found.signatures, ours.found.signatures, views)
-        leaked = alike.confirmed(across, lambda n: _native(theirs, n), lambda n: _native(ours, n), scale, CONFIRMED, within=False)
-        leaked = [alike.Pair(int(theirs.found.signed[p.first]), int(places[p.second]), p.view, p.difference) for p in leaked]
-        known = {first for first, _ in shared}
-        leaked = [pair for pair in leaked if pair.first not in known]
-    digests = ours.found.digests
-    near = [alike.Pair(int(places[p.first]), int(places[p.second]), p.view, p.difference) for p in near]
-    proposal, exact, refused = _normaliser(full, settings)
-    return Seen(
-        settings=settings,
-        training=ours,
-        held_out=theirs,
-        own=own,
-        left_out=_left_out(full, held_out) if not fast else 0,
-        twice=alike.groups_of(digests, ours.found.even | _unread(ours)),
-        shared=shared,
-        near=[pair for pair in near if digests[pair.first] != digests[pair.second]],
-        leaked=leaked,
-        among=among,
-        across=across,
-        order=order,
-        proposal=proposal,
-        exact=exact,
-        refused=refused,
-    )
+def audit_sources(
+    training: Source,
+    held_out: Source,
+    settings: DataSettings,
+    options: AuditOptions = DEFAULTS,
+    *,
+    own_split: bool = False,
+) -> Audit:
+    """Look at images that are open already; those that no path names have no cost estimate.
 
-
-def plan_of(
-    name: str | None, settings: DataSettings, training: Source, device: torch.device, proposal: Proposal | None = None
-) -> Plan:
-    """The rows called, with the encoder that stage two begins with; else `proposed` ones. ValueError for an unknown name."""
-    if name is None:
-        how = settings.normaliser
-        how = proposal.how if proposal is not None and how == Normalisation() else how
-        return Plan(proposed(replace(settings, normaliser=how), training.shape, len(training), device), named=False)
-    rows = table()
-    if name.endswith(".json"):
-        row = from_json(Path(name).read_text(encoding="utf-8"))
-    elif name in rows:
-        row = rows[name]
-    else:
-        raise ValueError(f"There is no recipe {name}: choose from {', '.join(rows)}, or give the recipe.json of a run.")
-    first = rows.get(f"{row.name.split('-diffusion')[0].split('-onestep')[0]}-encoder") if name in rows else None
-    both = (row,) if row.is_encoder or first is None else (first, row)
-    return Plan(tuple(replace(each, data=_merged(each.data, settings)) for each in both), named=True)
-
-
-def proposed(settings: DataSettings, shape: tuple[int, int, int], count: int, device: torch.device) -> tuple[Recipe, ...]:
-    """Both stages of a small row that suits so many images of this shape, on a CPU the one stage that is done within the hour.
-
-    The row is the one made for the nearest size of images. Its patch stays if it divides the sides into 4 to 256 tokens; else it
-    is the one of at most 32 pixels whose tokens are nearest to 64. The size is nano on a CPU and for up to 5,000 training images,
-    tiny for up to 50,000, else the row's own (rules of thumb).
+    `own_split` says that the held-out images are a set of their own, not a share of the training images.
     """
-    _, rows, columns = shape
-    side = math.sqrt(rows * columns)
-    family = "digits" if side <= SMALL_SIDE else "small-32" if side <= MIDDLE_SIDE else "small-64"
-    names = [f"{family}-encoder", f"{family}-diffusion"]
-    if device.type == "cpu" and family != "digits":
-        names = [f"cpu-{family.removeprefix('small-')}-diffusion"]
-    found = [table()[name] for name in names]
-    patch = found[0].patch
-    if rows % patch or columns % patch or not FEWEST <= rows * columns / patch**2 <= MOST:
-        common = math.gcd(rows, columns)
-        dividing = [side for side in range(1, min(common, COARSEST) + 1) if common % side == 0]
-        patch = min(dividing, key=lambda side: abs(math.log(rows * columns / side**2 / TOKENS)))
-    size = found[0].size
-    if device.type == "cpu" or count <= NANO:
-        size = SIZES["nano"]
-    elif count <= TINY:
-        size = SIZES["tiny"]
-    return tuple(replace(row, patch=patch, size=size, data=settings) for row in found)
-
-
-def train_words(plan: Plan, settings: DataSettings) -> list[str]:
-    """The commands that train the rows."""
-    own = table()
-    found = []
-    for number, row in enumerate(plan.rows):
-        words = ["pixelpath train", row.name, "--data", str(settings.path)]
-        known = own.get(row.name)
-        if known is not None and known.patch != row.patch:
-            words += ["--patch", str(row.patch)]
-        name = next((name for name, size in SIZES.items() if size == row.size), None)
-        if known is not None and known.size != row.size and name is not None:
-            words += ["--size", name]
-        words += _options(settings)
-        if row.data.normaliser != settings.normaliser:
-            words += [option(row.data.normaliser)]
-        stage = "encoder" if row.is_encoder else "onestep" if row.is_one_step else "diffusion"
-        words += ["--encoder runs/encoder"] if number else []
-        found.append(" ".join([*words, "--out", f"runs/{stage}"]))
-    return found
+    device = choose_device(options.device)
+    say(f"Looking at {describe(training)} Held out: {len(held_out)} images.")
+    seen = inspect(training, held_out, settings, own_split=own_split, fast=options.fast, turned=options.turned)
+    recipes = recipes_for(seen, options.recipe, len(training), device)
+    found = findings(seen)
+    for recipe in recipes:
+        found += unfit(*training.shape[1:], recipe.patch, recipe.name)
+    measured: list[Cost] = []
+    if settings.path is not None and not any(finding.level == "problem" for finding in found):
+        found += _measure(recipes, device, measured)
+    return Audit(settings, tuple(ordered(found)), seen, len(training), len(held_out), recipes, tuple(measured))
 
 
 def sizes_of(settings: DataSettings) -> list[tuple[str, int]]:
@@ -245,129 +217,96 @@ def sizes_of(settings: DataSettings) -> list[tuple[str, int]]:
 
 
 def _open(settings: DataSettings) -> tuple[Source, Source]:
-    """Both sides; files that cannot be decoded are passed over here, and said."""
+    """Both sides; files that cannot be decoded are left out here, and become a finding."""
     try:
         return open_split(settings)
     except BrokenImageError:
         return open_split(replace(settings, skip_broken=True))
 
 
-def _side(source: Source, settings: DataSettings, most: int) -> Side:
-    return Side(source, survey(source, settings.workers, alike.chosen_runs(len(source), most)))
-
-
-def _native(side: Side, place: int) -> np.ndarray:
-    """The image of a signature by its place, as float where something is missing, which becomes NaN."""
-    image = side.source.get(int(side.found.signed[place]))
-    missing = missing_in(image[None], side.source.metadata.nodata)
-    return image if missing is None else np.where(missing[0], np.nan, image.astype(np.float64))
-
-
-def _unread(side: Side) -> np.ndarray:
-    found = np.zeros(len(side.source), bool)
-    found[list(side.found.unreadable)] = True
-    return found
-
-
-def _left_out(training: Source, held_out: Source) -> int:
-    """Images of one source that its split put on neither side."""
-    if isinstance(training, Subset) and isinstance(held_out, Subset) and training.source is held_out.source:
-        return len(training.source) - len(training) - len(held_out)
-    return 0
-
-
-def _normaliser(source: Source, settings: DataSettings) -> tuple[Proposal | None, bool | None, str]:
-    """What is proposed, whether integers come back exactly through it, and why it cannot be fitted if so; by some images."""
-    few = subset(source, evenly(len(source), TRIED))
-    try:
-        proposal = propose(few, settings.workers)
-        how = proposal.how if settings.normaliser in (Normalisation(), Normalisation("auto")) else settings.normaliser
-        normaliser = Normaliser.fit(few, settings.workers, how, source.metadata.nodata)
-        native = torch.from_numpy(sources.gather(few, range(len(few))))
-        if source.dtype.kind not in "iu":
-            return proposal, None, ""
-        back, valid = normaliser.decode(normaliser.encode(native)), normaliser.valid(native)
-        same = (back.to(torch.int64) == native.to(torch.int64)) | (False if valid is None else ~valid)
-        return proposal, bool(same.all()), ""
-    except ValueError as error:
-        return None, None, str(error)
-
-
-def _estimate(plan: Plan, device: torch.device, folder: Path, measured: list[Cost]) -> list[Finding]:
-    """Measure the cost of every row; findings on it, or on why there is none."""
-    for row in plan.rows:
-        say(f"Trying some steps of {row.name} ...")
-        try:
-            measured.append(measured_apart(row, str(device)))
-        except ValueError as error:
-            return [Finding("problem", "training", f"{row.name} would stop: {str(error).rstrip('.')}")]
-    return costs(measured, device_memory(device), folder)
-
-
-def _stopped(settings: DataSettings, why: str, folder: Path) -> None:
-    """Data that cannot be read together: say so with what can be said, and leave."""
+def _unreadable(settings: DataSettings, why: str) -> Audit:
+    """The audit of data that cannot be read together."""
     sizes = sizes_of(settings)
     found = [Finding("problem", "reading", why.rstrip("."))]
     if len(sizes) > 1:
-        shown = tuple(f"{size}: {count}" for size, count in sizes[:12])
+        shown = tuple(f"{size}: {count}" for size, count in sizes[:SIZES_NAMED])
         found.append(Finding("note", "sizes", f"there are images of {len(sizes)} sizes", shown))
-    written = write_stopped(folder, settings, found, sizes)
-    for finding in found:
-        say(finding.sentence())
-    say(f"Report: {written}")
-    sys.exit(status(found))
+    return Audit(settings, tuple(found), sizes=tuple(sizes))
 
 
-def _tell(found: list[Finding], plan: Plan, measured: list[Cost], settings: DataSettings, written: Path) -> None:
-    """The summary in plain words; leaves with the exit status."""
-    for finding in found:
-        say(finding.sentence())
-    if not found:
-        say("Nothing is wrong.")
-    for cost in measured:
-        say(
-            f"{cost.name}: {cost.tokens} tokens an image, {cost.parameters / 1e6:.2f} M parameters; on {cost.device} "
-            f"{cost.images_per_second:.0f} images/s, all {cost.steps:,} steps {duration(cost.whole)}, peak memory "
-            f"{cost.memory / 2**30:.2f} GiB, checkpoints {cost.disk / 2**30:.2g} GiB."
-        )
-    for words in train_words(plan, settings):
-        say(f"  {words}")
-    say(f"Report: {written}")
-    if status(found):
-        sys.exit(status(found))
+def _measure(recipes: tuple[Recipe, ...], device: torch.device, measured: list[Cost]) -> list[Finding]:
+    """Measure the cost of every recipe; findings on it, or on why there is none."""
+    for recipe in recipes:
+        say(f"Trying some steps of {recipe.name} ...")
+        try:
+            measured.append(measured_apart(recipe, str(device)))
+        except ValueError as error:
+            return [Finding("problem", "training", f"{recipe.name} would stop: {str(error).rstrip('.')}")]
+    return costs(measured, device_memory(device), Path())
 
 
-def _folder(path: Path, out: Path | None) -> Path:
-    """`out`, or audit/NAME with the first number from 2 on that is free."""
-    if out is not None:
-        return free_folder(out, out)
-    name = Path(str(path).split("::")[0]).resolve().name + ("" if "::" not in str(path) else f"-{str(path).split('::')[1]}")
-    base = Path("audit") / name.replace("/", "-")
-    numbered = (base.with_name(f"{base.name}-{number}") for number in range(2, sys.maxsize))
-    return base if not base.exists() else next(place for place in numbered if not place.exists())
+def _measurements(seen: Inspection) -> dict[str, Any]:
+    """The measurements, JSON-ready."""
+    source, inside, trial = seen.training.source, seen.median_differences, seen.normaliser
+    metadata = source.metadata.to_json()
+    metadata["axes"] = [axis.name for axis in source.metadata.axes]
+    held_out = seen.held_out
+    return {
+        "left_out": seen.left_out,
+        "looked_at": sum(len(part.source) for _, part in seen.parts),
+        "shape": list(source.shape),
+        "dtype": source.dtype.name,
+        "metadata": metadata,
+        "channels": [asdict(channel) for channel in seen.training.found.channels],
+        "held_out_channels": [] if held_out is None else [asdict(each) for each in held_out.found.channels],
+        "copied_channels": [list(pair) for pair in seen.training.found.copies],
+        "duplicates": [[seen.training.name(number) for number in group] for group in seen.duplicates],
+        "near_duplicates": [_pair(pair, seen.training, seen.training) for pair in seen.near_duplicates],
+        "leaked": [] if held_out is None else [[held_out.name(a), seen.training.name(b)] for a, b in seen.leaked],
+        "near_leaked": [] if held_out is None else [_pair(pair, held_out, seen.training) for pair in seen.near_leaked],
+        "near_below": NEAR,
+        "median_difference": {"training": inside[0], "held_out": inside[1]},
+        "order": asdict(seen.order) | {"matters": seen.order.matters},
+        "classes": seen.class_counts,
+        "normaliser": None if trial.proposal is None else asdict(trial.proposal) | {"integers_exact": trial.exact},
+    }
 
 
-def _merged(own: DataSettings, given: DataSettings) -> DataSettings:
-    """The data settings of a row, with what was given in their stead."""
-    plain = DataSettings()
-    return replace(
-        own, **{part.name: value for part in fields(own) if (value := vars(given)[part.name]) != vars(plain)[part.name]}
+def _pair(pair: Pair, above: Part, below: Part) -> dict[str, Any]:
+    names = {"first": above.name(pair.first), "second": below.name(pair.second)}
+    return names | {"view": pair.view, "difference": pair.difference}
+
+
+def _cost_line(cost: Cost) -> str:
+    return (
+        f"{cost.name}: {cost.tokens} tokens an image, {cost.parameters / 1e6:.2f} M parameters; on {cost.device} "
+        f"{cost.images_per_second:.0f} images/s, all {cost.steps:,} steps {duration(cost.whole)}, peak memory "
+        f"{cost.memory / 2**30:.2f} GiB, checkpoints {cost.disk / 2**30:.2g} GiB."
     )
 
 
-def _options(settings: DataSettings) -> list[str]:
-    """The data settings that were given, as options."""
-    plain, found = DataSettings(), []
-    for part in fields(settings):
-        value: Any = vars(settings)[part.name]
-        if part.name == "path" or value == vars(plain)[part.name]:
-            continue
-        if isinstance(value, Normalisation):
-            found.append(option(value))
-            continue
-        name = f"--data.{part.name.replace('_', '-')}"
-        words = (
-            " ".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
-        )
-        found.append(name if value is True else f"{name} {words}")
-    return found
+def _cost_row(cost: Cost) -> dict[str, Any]:
+    return {
+        "recipe": cost.name,
+        "device": cost.device,
+        "parameters": f"{cost.parameters / 1e6:.2f} M",
+        "tokens": cost.tokens,
+        "batch": cost.batch_size,
+        "measured on": cost.measured,
+        "images/s": cost.images_per_second,
+        "steps": f"{cost.steps:,}",
+        "time": duration(cost.whole),
+        "peak memory": f"{cost.memory / 2**30:.2f} GiB",
+        "checkpoints": f"{cost.disk / 2**30:.2g} GiB",
+    }
+
+
+def _plain(value: Any) -> Any:
+    """JSON-ready: paths and numbers that are not finite as words."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return str(value) if isinstance(value, Path) else value

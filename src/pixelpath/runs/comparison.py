@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pixelpath.atomic import write_json
 from pixelpath.data import sources
+from pixelpath.errors import UserError
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import real_floor
 from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract, fewer, hash_of, inception
@@ -88,8 +89,9 @@ def known(
     training = extract(extractor, real.batches(real.data.training), device)
     held_out = extract(extractor, real.batches(real.data.held_out), device) if len(real.data.held_out) >= 2 else None
     if real.few < 2 or len(training) < 2:
-        raise ValueError(
-            f"There are only {len(training)} real images to compare with, too few for a floor: give more with --data."
+        raise UserError(
+            f"There are only {len(training)} real images to compare with, too few for a floor: give more as `data`.",
+            setting="data",
         )
     few = min(real.few, samples)
     floor = real_floor(training, few, held_out).distance
@@ -101,7 +103,7 @@ def extractors(run: OpenRun, data: PreparedData, encoder: Path | None, device: t
     found: list[FeatureExtractor] = [pixels(data)]
     origin = encoder or own_encoder(run.path)
     if origin is None:
-        say("No encoder of stage one: give one with --encoder RUN to measure in its features too.")
+        say("No encoder of stage one: give one with `encoder` RUN to measure in its features too.")
         return found
     stage_one = open_run(origin, device=device)
     representation = stage_one.representation
@@ -109,7 +111,7 @@ def extractors(run: OpenRun, data: PreparedData, encoder: Path | None, device: t
         shapes = ["x".join(map(str, shape)) for shape in (stage_one.shape, run.shape)]
         sentence = f"The encoder {origin} takes images of {shapes[0]}, not {shapes[1]}"
         if encoder is not None:
-            raise ValueError(f"{sentence}: give one that was trained on such images.")
+            raise UserError(f"{sentence}: give one that was trained on such images.")
         say(f"{sentence}, so its features are left out.")
         return found
     sigma = stage_one.noise.sigma_min * stage_one.noise.shift
@@ -133,7 +135,7 @@ def own_network(run: OpenRun, found: Sequence[FeatureExtractor]) -> list[Feature
 def inception_features(run: OpenRun, weights: Path | None, device: torch.device) -> list[FeatureExtractor]:
     """The features of Inception if images and machine allow them; else none, and it says why.
 
-    Raises ValueError or FileNotFoundError if `weights` were given and cannot be used.
+    Raises UserError or FileNotFoundError if `weights` were given and cannot be used.
     """
     if run.normaliser.dtype != "uint8" or run.shape[0] not in (1, 3):
         say("Inception features need 8-bit images of 1 or 3 channels: left out.")
@@ -156,19 +158,19 @@ def protocol(extractor: FeatureExtractor, real: int, look: str, made: Samples, r
         sampler=made.settings["sampler"],
         steps=made.settings["steps"],
         nfe=round(made.nfe),
-        guidance=made.settings["scale"],
+        guidance=made.settings["guidance"],
         seeds=(first, last),
     )
 
 
 def kept(path: Path) -> list[Any]:
-    """All results that a JSON file keeps, none if there is no such file; ValueError if it cannot be read."""
+    """All results that a JSON file keeps, none if there is no such file; UserError if it cannot be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}), so nothing can be added to it: repair it or move it away.") from error
+        raise UserError(f"{path} is not JSON ({error}), so nothing can be added to it: repair it or move it away.") from error
     if not isinstance(found, list):
-        raise ValueError(f"{path} holds no list of results, so nothing can be added to it: repair it or move it away.")
+        raise UserError(f"{path} holds no list of results, so nothing can be added to it: repair it or move it away.")
     return found
 
 

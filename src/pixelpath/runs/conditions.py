@@ -18,6 +18,7 @@ from pixelpath.data.opening import open_place
 from pixelpath.data.places import parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source
+from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.runs.generate import balanced
 from pixelpath.runs.opened import OpenRun
@@ -30,20 +31,20 @@ def condition(
 ) -> Conditioning:
     """What to ask of the samples of these seeds: lines of a table, and images beside, in turn.
 
-    Raises ValueError for what the run was not trained with, and for files that do not fit it.
+    Raises UserError for what the run was not trained with, and for files that do not fit it.
     """
     labels = choose_labels(run, seeds, classes)
     asks = run.conditions
     for name, path, known in (("conditions", table, asks.numbers), ("cond_image", cond_image, asks.other)):
         if path is not None and not known:
-            raise ValueError(f"{run.path} was trained without --data.{name}: leave --{name} away.")
+            raise UserError(f"{run.path} was trained without `data.{name}`: omit `{name}`.", setting=name)
     if not asks.numbers and not asks.other:
         return labels
     if (asks.numbers and table is None) or (asks.other and cond_image is None):
         if table is not None or cond_image is not None:
-            missing = "--conditions" if table is None else "--cond-image"
-            raise ValueError(f"{run.path} was trained with numbers and with images beside: give {missing} too.")
-        say("What to ask for is taken from held-out images: give files of your own with --conditions or --cond-image.")
+            missing = "`conditions`" if table is None else "`cond_image`"
+            raise UserError(f"{run.path} was trained with numbers and with images beside: give {missing} too.")
+        say("What to ask for is taken from held-out images: give files of your own with `conditions` or `cond_image`.")
         drawn = read_data_of(run, None).condition(seeds)
         return replace(drawn, labels=labels) if classes and isinstance(drawn, Condition) else drawn
     vectors = None
@@ -67,11 +68,11 @@ def lines_in(table: Path | None, cond_image: Path | None) -> int | None:
 
 
 def choose_labels(run: OpenRun, seeds: Sequence[int], classes: tuple[str, ...]) -> Labels:
-    """The labels of the seeds: the chosen classes in turn, or all of them by seed; ValueError for an unknown class."""
+    """The labels of the seeds: the chosen classes in turn, or all of them by seed; UserError for an unknown class."""
     if not classes:
         return balanced(seeds, len(run.classes))
     if not run.classes:
-        raise ValueError(f"{run.path} is unconditional and knows no classes: leave --classes away.")
+        raise UserError(f"{run.path} is unconditional and knows no classes: omit `classes`.", setting="classes")
     numbers = [_number(run, name) for name in classes]
     return torch.tensor([numbers[index % len(numbers)] for index in range(len(seeds))], dtype=torch.int64)
 
@@ -83,13 +84,13 @@ def _cond_images(run: OpenRun, path: Path, count: int) -> Source:
     wanted = (run.conditions.cond_image.channels, *run.shape[1:])
     if source.shape != wanted:
         words = ["x".join(map(str, shape)) for shape in (source.shape, wanted)]
-        raise ValueError(
+        raise UserError(
             f"The images beside in {path} are {words[0]} but {run.path} was trained with {words[1]}: give such images."
         )
     asks = run.conditions.cond_image
     kind = asks.normaliser.dtype if asks.normaliser else "whole numbers, the classes of a mask"
     if source.dtype.kind not in "iu" if asks.normaliser is None else source.dtype.name != asks.normaliser.dtype:
-        raise ValueError(f"The images beside in {path} are {source.dtype} but {run.path} was trained with {kind}: convert them.")
+        raise UserError(f"The images beside in {path} are {source.dtype} but {run.path} was trained with {kind}: convert them.")
     return sources.subset(source, [index % len(source) for index in range(count)])
 
 
@@ -99,4 +100,6 @@ def _number(run: OpenRun, name: str) -> int:
     if name.isdecimal() and int(name) < len(run.classes):
         return int(name)
     near = difflib.get_close_matches(name, run.classes, 3, 0.4) or list(run.classes[:10])
-    raise ValueError(f"{run.path} has no class {name}: choose from {', '.join(near)}, or a number below {len(run.classes)}.")
+    raise UserError(
+        f"{run.path} has no class {name}: choose from {', '.join(near)}, or a number below {len(run.classes)}.", "classes"
+    )

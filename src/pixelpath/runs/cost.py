@@ -25,6 +25,7 @@ from tqdm import tqdm
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.opening import open_split
 from pixelpath.data.sources import evenly, subset
+from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
@@ -46,7 +47,7 @@ from pixelpath.types import Objective
 MEASURED = 3  # steps at least
 SPAN, MOST = 3.0, 30  # seconds that short steps are measured for, and how many at most: a first few say little of a long run
 WARM, WARM_COMPILED = 1, 3  # steps before these
-KEPT = 4  # checkpoints of a run: the latest three and the best, unless --keep says otherwise
+KEPT = 4  # checkpoints of a run: the latest three and the best, unless `keep` says otherwise
 WORK = 4e10  # multiply-adds of a step on a CPU, above which fewer images are measured: some seconds
 FITTED = 2048  # images of data that no memory holds, by which their normaliser is fitted here
 
@@ -101,7 +102,7 @@ def tell_cost(recipe: Recipe, data: PreparedData, device: torch.device) -> None:
     if found.measured < recipe.batch_size:
         say(f"extrapolated to {recipe.batch_size} images a step;")
     say(f"all {recipe.steps:,} steps would take {tqdm.format_interval(found.whole)}, checkpoints {found.disk / 2**30:.2g} GiB,")
-    say("without previews, held-out measurements and checkpoints, of which a run makes ten unless --every says otherwise.")
+    say("without previews, held-out measurements and checkpoints, of which a run makes ten unless `every` says otherwise.")
 
 
 def cost(recipe: Recipe, data: PreparedData, device: torch.device) -> Cost:
@@ -146,10 +147,12 @@ def measured_apart(recipe: Recipe, device: str | None = None) -> Cost:
     lines = done.stdout.splitlines()
     answer = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
     if "error" in answer:
-        raise ValueError(answer["error"])
+        raise UserError(answer["error"])
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise ValueError(f"A trial of {recipe.name} ended with status {done.returncode} ({last}): choose a smaller --batch-size.")
+        raise UserError(
+            f"A trial of {recipe.name} ended with status {done.returncode} ({last}): choose a smaller `batch_size`.", "batch_size"
+        )
     return Cost(**answer)
 
 
@@ -210,7 +213,7 @@ class _Session:
         return [step.seconds for step in found][warm:]
 
     def finish(self) -> int:
-        """The peak after what a run does at every --every steps, with fewer images and fewer steps of sampling."""
+        """The peak after what a run does at every `every` steps, with fewer images and fewer steps of sampling."""
         recipe, data = self.recipe, self.data
         few = subset(self.images, range(min(len(self.images), recipe.batch_size)))
         monitor.held_out_loss(recipe, self.objective, data, few, self.ema, self.device)

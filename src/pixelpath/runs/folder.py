@@ -20,6 +20,7 @@ from torch import distributed as dist
 
 from pixelpath import processes
 from pixelpath.atomic import leaves, write_json
+from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.training import checkpoint
@@ -33,32 +34,35 @@ ELSEWHERE = ("path", "workers", "cache_bytes")  # where the data lie and how the
 def look(out: Path) -> Path | None:
     """The newest good checkpoint of the run in `out`, None if none has begun there; says which damaged ones it passes over.
 
-    Raises ValueError if the folder holds anything but a run, or a run whose checkpoints are all damaged.
+    Raises UserError if the folder holds anything but a run, or a run whose checkpoints are all damaged.
     """
     return decided(lambda: _look(out))
 
 
 def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], data: dict[str, Any]) -> None:
-    """ValueError naming up to three differences unless the run in `out` has these settings, origin and data."""
+    """UserError naming up to three differences unless the run in `out` has these settings, origin and data."""
     before, now = json.loads(to_json(from_json(json.dumps(_document(out / "recipe.json"))))), json.loads(to_json(recipe))
     for place in ELSEWHERE:
         before.get("data", {}).pop(place, None)
         now["data"].pop(place, None)
     changed = _differences(before, now)
     if changed:
-        raise ValueError(f"{out} holds a run with other settings ({changed}): use the same ones to go on, or another --out.")
+        raise UserError(
+            f"{out} holds a run with other settings ({changed}): use the same ones to go on, or another `out`.", setting="out"
+        )
     began = _document(out / "origin.json")
     if {key: _place(value) for key, value in began.items()} != {key: _place(value) for key, value in origin.items()}:
-        words = ", ".join(f"--{key} {value}" for key, value in began.items() if value) or "neither --encoder nor --init-from"
-        raise ValueError(f"{out} holds a run that began with {words}: give the same to go on, or another --out.")
-    before = checkpoint.read(latest, "data")  # of an older version, it may know less
-    changed = _differences(before, {key: data[key] for key in data if key in before})
+        words = ", ".join(f"`{key}` {value}" for key, value in began.items() if value) or "neither `encoder` nor `init_from`"
+        raise UserError(f"{out} holds a run that began with {words}: give the same to go on, or another `out`.", setting="out")
+    changed = _differences(checkpoint.read(latest, "data"), data)
     if changed:
-        raise ValueError(f"{out} holds a run on other data ({changed}): give the same data to go on, or another --out.")
+        raise UserError(
+            f"{out} holds a run on other data ({changed}): give the same data to go on, or another `out`.", setting="out"
+        )
 
 
 def claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
-    """Make `out` the folder of a new run; ValueError if it holds one that has begun, or anything else."""
+    """Make `out` the folder of a new run; UserError if it holds one that has begun, or anything else."""
     decided(lambda: _claim(out, recipe, origin))
 
 
@@ -68,11 +72,11 @@ def keep_encoder(run: Path, out: Path) -> Path:
 
 
 def kept_encoder(out: Path) -> Path:
-    """Where the run in `out` keeps the stage one that it compares features through; ValueError if it is gone or damaged."""
+    """Where the run in `out` keeps the stage one that it compares features through; UserError if it is gone or damaged."""
     latest = checkpoint.latest(out / ENCODER)
     needed = ("recipe.json", "data.json", "normaliser.json", "ema.safetensors")
     if latest is None or not checkpoint.good(latest, needed):
-        raise ValueError(
+        raise UserError(
             f"{out / ENCODER}, the stage one that this run compares features through, is missing or damaged: bring it back from "
             "a copy."
         )
@@ -106,7 +110,7 @@ def divergences(out: Path) -> list[dict[str, Any]]:
     """Every time that the run in `out` diverged and fell back; empty if it never did."""
     found: Any = _document(out / DIVERGENCES) if (out / DIVERGENCES).exists() else []
     if not isinstance(found, list) or not all(isinstance(fall, dict) and "back_to" in fall for fall in found):
-        raise ValueError(f"{out / DIVERGENCES} holds no list of divergences: bring it back from a copy, or choose another --out.")
+        raise UserError(f"{out / DIVERGENCES} holds no list of divergences: bring it back from a copy, or choose another `out`.")
     return found
 
 
@@ -153,7 +157,9 @@ def environment() -> dict[str, Any]:
 def _look(out: Path) -> Path | None:
     if not (out / "recipe.json").exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ValueError(f"{out} is there already and holds no run: choose another --out, nothing is overwritten.")
+            raise UserError(
+                f"{out} is there already and holds no run: choose another `out`, nothing is overwritten.", setting="out"
+            )
         return None
     found = checkpoint.complete(out)
     for folder in reversed(found):
@@ -161,13 +167,13 @@ def _look(out: Path) -> Path | None:
             return folder
         say(f"{folder} is damaged and passed over.")
     if found:
-        raise ValueError(f"All checkpoints of {out} are damaged: bring one back from a copy, or choose another --out.")
+        raise UserError(f"All checkpoints of {out} are damaged: bring one back from a copy, or choose another `out`.")
     return None
 
 
 def _claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
     if _look(out) is not None:
-        raise ValueError(f"{out} holds a run that has begun already: choose another --out, nothing is overwritten.")
+        raise UserError(f"{out} holds a run that has begun already: choose another `out`, nothing is overwritten.", setting="out")
     if (out / "recipe.json").exists():
         say(f"The run in {out} had saved nothing yet, so it begins anew.")
     out.mkdir(parents=True, exist_ok=True)
@@ -192,7 +198,7 @@ def _document(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be read ({error}), so this run cannot be taken up: bring the file back from a copy."
         ) from error
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
+from pixelpath.data.conditions import Conditions
+from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
 from pixelpath.interop import official
 from pixelpath.log import say
@@ -42,7 +44,12 @@ def import_official(path: Path, out: Path, encoder_heads: int | None = None, dec
     extras = {
         "recipe": json.loads(to_json(recipe)),
         "normaliser": official.NORMALISER.to_json(),
-        "data": {"shape": shape, "classes": classes},
+        "data": {
+            "shape": shape,
+            "classes": classes,
+            "metadata": Metadata("png", photographs=True).to_json(),
+            "conditions": Conditions().to_json(),
+        },
     }
     optimizer = recipe.optimizer.build(model.requires_grad_(True))
     saved = checkpoint.save(out, State(0, 0), model, model, optimizer, extras)

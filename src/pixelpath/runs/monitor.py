@@ -44,7 +44,9 @@ RANK = 2.0  # an effective rank below this says the same
 SETTLED = 200  # steps after which a contrastive loss should be better than chance
 SAMPLED = 1024  # one-step samples, and references, at most
 JUDGED = 256  # of these, how many have their moments compared
-REMEDY = "One-step training from scratch is known to collapse: begin with stage one (--encoder RUN) or diffusion (--start RUN)."
+REMEDY = (
+    "One-step training from scratch is known to collapse: begin with stage one (`encoder` RUN) or diffusion (`init_from` RUN)."
+)
 
 
 def measured(data: PreparedData) -> Source:

@@ -15,6 +15,7 @@ import torch
 from pixelpath.data.conditions import Conditions
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.normaliser import Normaliser
+from pixelpath.errors import MissingError, UserError
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
 from pixelpath.noise import NoiseRange
@@ -25,7 +26,7 @@ from pixelpath.training import checkpoint
 
 @dataclass(frozen=True, eq=False)
 class OpenRun:
-    """A finished or unfinished run: `model` is the average, in evaluation mode; `classes` are names (empty: unconditional)."""
+    """A finished or unfinished run: `model` is the EMA, in evaluation mode; `classes` are names (empty: unconditional)."""
 
     path: Path
     checkpoint: Path
@@ -45,46 +46,40 @@ class OpenRun:
 
     @property
     def denoiser(self) -> Denoiser:
-        """The model of a stage-two run; ValueError for stage one, which cannot be sampled."""
+        """The model of a stage-two run; UserError for stage one, which cannot be sampled."""
         if not isinstance(self.model, Denoiser):
-            raise ValueError(
-                f"{self.path} is a run of stage one, an encoder: train a diffusion recipe with --encoder {self.path} first."
+            raise UserError(
+                f"{self.path} is a run of stage one, an encoder: train a diffusion recipe with it as `encoder` first.",
+                setting="run",
             )
         return self.model
 
     @property
     def representation(self) -> Representation:
-        """The model of a stage-one run; ValueError for stage two."""
+        """The model of a stage-one run; UserError for stage two."""
         if not isinstance(self.model, Representation):
-            raise ValueError(f"{self.path} is a run of stage two: give a run of stage one.")
+            raise UserError(f"{self.path} is a run of stage two: give a run of stage one.", setting="run")
         return self.model
 
 
 def open_run(path: Path | str, which: Path | None = None, device: torch.device | str = "cpu") -> OpenRun:
     """The run in folder `path` at its latest checkpoint, or at the checkpoint folder `which`.
 
-    Raises FileNotFoundError if there is no run or no checkpoint, ValueError if the checkpoint is damaged or does not fit the
+    Raises MissingError if there is no run or no checkpoint, UserError if the checkpoint is damaged or does not fit the
     recipe.
     """
     path = Path(path)
     found = which or checkpoint.latest(path)
     if found is None:
-        raise FileNotFoundError(f"{path} holds no checkpoint of a run: name the folder that `pixelpath train ... --out` wrote.")
+        raise MissingError(f"{path} holds no checkpoint of a run: name the folder that training wrote as `out`.", setting="run")
     recipe = from_json(json.dumps(checkpoint.read(found, "recipe")))
     about = checkpoint.read(found, "data")
     channels, rows, columns = about["shape"]
     shape, classes = (channels, rows, columns), tuple(about["classes"])
     normaliser = Normaliser.from_json(checkpoint.read(found, "normaliser"))
-    metadata = Metadata.from_json(about["metadata"]) if "metadata" in about else _older_facts(shape, normaliser)
-    asks = Conditions.from_json(about["conditions"]) if "conditions" in about else Conditions()
+    metadata = Metadata.from_json(about["metadata"])
+    asks = Conditions.from_json(about["conditions"])
     model = student_of(recipe, shape, len(classes), asks.numbers, asks.other)
     checkpoint.restore(model, found / "ema.safetensors")
     model = model.to(device).requires_grad_(False).eval()
     return OpenRun(path, found, recipe, shape, classes, normaliser, model, checkpoint.read_state(found).step, metadata, asks)
-
-
-def _older_facts(shape: Shape, normaliser: Normaliser) -> Metadata:
-    """The facts of a run that was saved before runs kept any: pictures where they were written as pictures."""
-    pictures = normaliser.dtype == "uint8" and shape[0] in (1, 3, 4)
-    drawn = pictures or (normaliser.dtype == "uint16" and shape[0] == 1)
-    return Metadata("png" if drawn else "npy", photographs=pictures, alpha="straight" if pictures and shape[0] == 4 else "")

@@ -102,7 +102,7 @@ class PreparedData:
 
 
 def with_data(recipe: Recipe, path: Path | None) -> Recipe:
-    """The recipe with `--data PATH`, which is the same as --data.path PATH."""
+    """The recipe with ``data` PATH`, which is the same as `data.path` PATH."""
     return recipe if path is None else replace(recipe, data=replace(recipe.data, path=path))
 
 
@@ -144,19 +144,19 @@ def fitted(training: Source, settings: DataSettings) -> Normaliser:
 
 
 def _check_held_out(held_out: Source, normaliser: Normaliser) -> None:
-    """ValueError naming the first held-out image that the normaliser of the training images does not take."""
+    """UserError naming the first held-out image that the normaliser of the training images does not take."""
     for index in range(len(held_out)):
         native = torch.from_numpy(held_out.get(index)[None])
         wrong = ~native.isfinite() if normaliser.nodata is None else native.isinf()
         if bool(wrong.any()):
-            raise ValueError(
-                f"The held-out image {held_out.name(index)} holds NaN or infinity: leave it out, or say --data.nodata nan if NaN "
+            raise UserError(
+                f"The held-out image {held_out.name(index)} holds NaN or infinity: leave it out, or say `data.nodata` nan if NaN "
                 "means not measured."
             )
         try:
             normaliser.encode(native)
         except ValueError as error:
-            raise ValueError(f"The held-out image {held_out.name(index)} does not fit the training images: {error}") from error
+            raise UserError(f"The held-out image {held_out.name(index)} does not fit the training images: {error}") from error
 
 
 def _given(
@@ -197,7 +197,7 @@ def _cond_images(path: Path, sides: tuple[Source, Source], settings: DataSetting
 
 
 def read_data_of(run: OpenRun, path: Path | None) -> PreparedData:
-    """The run's own data, or the images at `path` brought to the size of the run's; ValueError for other channels or dtypes."""
+    """The run's own data, or the images at `path` brought to the size of the run's; UserError for other channels or dtypes."""
     recipe = with_data(run.recipe, path)
     if path is not None and recipe.data.resize is None:
         recipe = replace(recipe, data=replace(recipe.data, resize=run.shape[1:]))
@@ -205,7 +205,7 @@ def read_data_of(run: OpenRun, path: Path | None) -> PreparedData:
     here, there = (data.shape, data.training.dtype.name), (run.shape, run.normaliser.dtype)
     if here != there:
         words = ["x".join(map(str, shape)) + f" {dtype}" for shape, dtype in (here, there)]
-        raise ValueError(
+        raise UserError(
             f"The images at {data_place(run, path)} are {words[0]} but {run.path} was trained on {words[1]}: give such images."
         )
     return data
@@ -254,27 +254,32 @@ def for_objective(batch: Batch, recipe: Recipe, data: PreparedData) -> Batch | V
 
 
 def close(recipe: Recipe, data: PreparedData) -> Recipe:
-    """The recipe closed for this data (see `for_data`); ValueError if its batch cannot be shared out among the processes."""
+    """The recipe closed for this data (see `for_data`); UserError if its batch cannot be shared out among the processes."""
     parts = processes.count() * recipe.accumulate
     if recipe.batch_size % parts:
-        raise ValueError(
+        raise UserError(
             f"A batch of {recipe.batch_size} images cannot be shared out among {processes.count()} processes in "
-            f"{recipe.accumulate} equal parts each: choose a --batch-size that is a multiple of {parts}."
+            f"{recipe.accumulate} equal parts each: choose a `batch_size` that is a multiple of {parts}.",
+            setting="batch_size",
         )
     if recipe.is_encoder and recipe.batch_size // recipe.accumulate < 2:
-        raise ValueError("Stage one tells the images of a batch apart, so it needs at least 2 at a time: raise --batch-size.")
+        raise UserError(
+            "Stage one tells the images of a batch apart, so it needs at least 2 at a time: raise `batch_size`.", "batch_size"
+        )
     contrasts = isinstance(recipe.objective, Comparing) and isinstance(recipe.objective.features, ContrastiveFeatures)
     if contrasts and recipe.batch_size // recipe.accumulate < 2:
-        raise ValueError("Contrastive features tell the images of a batch apart, so they need at least 2: raise --batch-size.")
+        raise UserError(
+            "Contrastive features tell the images of a batch apart, so they need at least 2: raise `batch_size`.", "batch_size"
+        )
     if recipe.is_encoder and not data.colours:
         say("These are no 8-bit photographs, so views are cropped, mirrored and blurred but keep their values.")
     if (recipe.rot90 or (recipe.is_encoder and recipe.augmentation.rot90)) and data.shape[1] != data.shape[2]:
         size = "x".join(map(str, data.shape[1:]))
-        raise ValueError(f"Images of {size} pixels are not square, so they cannot be turned: leave --rot90 away.")
+        raise UserError(f"Images of {size} pixels are not square, so they cannot be turned: leave `rot90` away.")
     for remark in unlearned(recipe):
         say(remark)
     warmup, shorter = recipe.schedule.warmup, recipe.steps // 10
     if warmup >= recipe.steps:
-        say(f"The run is shorter than its warm-up of {warmup} steps, which takes {shorter} instead: --schedule.warmup sets it.")
+        say(f"The run is shorter than its warm-up of {warmup} steps, which takes {shorter} instead: `schedule.warmup` sets it.")
         recipe = replace(recipe, schedule=replace(recipe.schedule, warmup=shorter))
     return for_data(recipe, *data.shape[1:])

@@ -101,7 +101,7 @@ def judge(run: OpenRun, data: PreparedData, out: Path) -> dict[str, Any]:
 
 def judge_steps(run: OpenRun, data: PreparedData, out: Path) -> dict[str, Any]:
     """Samples of the one-step model in one evaluation and in two: pictures, readings, distances as of the diffusion model."""
-    device, found = next(run.denoiser.parameters()).device, {}
+    found = {}
     for steps, name in ((1, "one"), (2, "two")):
         seeds = range(JUDGED)
         labels = choose_labels(run, seeds, ())
@@ -127,7 +127,7 @@ def fitted_start(run: OpenRun, data: PreparedData) -> Path:
 
 def judge_start(run: OpenRun, data: PreparedData, folder: Path) -> dict[str, Any]:
     """Samples from the start in half the steps: what the classifier reads of guided ones, the distance of unguided ones."""
-    device, steps, seeds = next(run.denoiser.parameters()).device, run.recipe.usual_sampling.count // 2, range(JUDGED)
+    steps, seeds = run.recipe.usual_sampling.count // 2, range(JUDGED)
     labels = choose_labels(run, seeds, ())
     guided = sample(run, seeds, labels, Sampling(steps=steps, start=folder))
     plain, measured = _unguided(run, data, Sampling(steps=steps, guidance=1.0, start=folder), [Pixels()])
@@ -145,7 +145,7 @@ def judge_start(run: OpenRun, data: PreparedData, folder: Path) -> dict[str, Any
 
 def _unguided(run: OpenRun, data: PreparedData, how: Sampling, found: list[FeatureExtractor]) -> tuple[Samples, dict[str, Any]]:
     """As many samples as there are training images, and what was measured of them, which the run keeps."""
-    device, seeds = next(run.denoiser.parameters()).device, range(len(data.training))
+    seeds = range(len(data.training))
     made = sample(run, seeds, choose_labels(run, seeds, ()), how)
     measured = measure(run, data, made, found)
     append(run.path, measured)

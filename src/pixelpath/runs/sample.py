@@ -150,7 +150,9 @@ def completed(run: OpenRun, chosen: Sampling) -> tuple[Sampling, Origin]:
     if warm is not None and all(vars(chosen)[name] is None for name in LENGTHS):
         fewer = steps_below(run.noise, sampling.count, warm.sigma)
         sampling = replace(sampling, steps=fewer, nfe=None, sigmas=None)
-    return sampling, Origin(run.noise, warm, reference)
+    origin = Origin(run.noise, warm, reference)
+    origin.schedule(sampling)  # sigmas that do not fit are better refused now
+    return sampling, origin
 
 
 def _identity(run: OpenRun, seeds: Sequence[int], condition: Conditioning) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Quality:
 
     def __post_init__(self) -> None:
         if self.count < 0 or self.count == 1 or min(self.steps, default=1) < 1:
-            raise ValueError(f"--quality.count must be 0 or at least 2 and steps at least 1, got {self.count} and {self.steps}.")
+            raise UserError(f"`quality.count` must be 0 or at least 2 and steps at least 1, got {self.count} and {self.steps}.")
 
 
 USUAL = Quality()
@@ -143,12 +143,12 @@ def known_of(run: OpenRun, data: PreparedData) -> Known:
     """Training and held-out images in model range, evenly chosen where they would take too much memory.
 
     Where the recipe flips images, its denoiser has learned the flipped ones too: every second image is flipped, and small
-    training sets hold each both ways. Raises ValueError for images of other classes than the run's.
+    training sets hold each both ways. Raises UserError for images of other classes than the run's.
     """
     most = max(2, MEMORY // (4 * math.prod(run.shape)))
     sides = [_encoded(run, side, most) for side in (data.training, data.held_out)]
     if run.classes and data.training.classes != run.classes:
-        raise ValueError(
+        raise UserError(
             f"{run.path} makes images by class ({', '.join(run.classes[:10])}), so its start needs images of the same classes, "
             f"and these have {', '.join(data.training.classes[:10]) or 'none'}: give images with those."
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,10 +119,10 @@ def begin(
     return session
 
 
-def _kept(latest: Path) -> tuple[Normaliser, Conditions | None]:
+def _kept(latest: Path) -> tuple[Normaliser, Conditions]:
     """What a checkpoint keeps of how its data are encoded."""
-    asks = checkpoint.read(latest, "data").get("conditions")
-    return Normaliser.from_json(checkpoint.read(latest, "normaliser")), None if asks is None else Conditions.from_json(asks)
+    asks = Conditions.from_json(checkpoint.read(latest, "data")["conditions"])
+    return Normaliser.from_json(checkpoint.read(latest, "normaliser")), asks
 
 
 class Session:
@@ -171,7 +171,7 @@ class Session:
             say(f"Stopped and saved at step {self.state.step}; the same command again goes on from there.")
         return self.finished
 
-    def proceed(self, asked_to_stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
+    def proceed(self, asked_to_stop: Callable[[], bool] = lambda: False) -> Generator[Step, None, None]:
         """Every remaining step, once it was taken, recorded and, if due, measured and saved; the report at the end.
 
         Whoever leaves early finds the last step saved. A one-step run that diverges goes on from its last good checkpoint.
@@ -246,7 +246,7 @@ class Session:
                 write_report(self.out)
             error.why += f", after falling back {FALLS} times with half the learning rate each time"
             error.advice = (
-                monitor.REMEDY if self.scratch else "Choose a lower learning rate, or a longer warm-up, and a new --out."
+                monitor.REMEDY if self.scratch else "Choose a lower learning rate, or a longer warm-up, and a new `out`."
             )
             raise error
         self.falls += 1

@@ -1,0 +1,157 @@
+"""The pictures of an audit.
+
+*Typical* images are evenly chosen. *Extreme* ones have the largest or smallest value or mean of all, in standard deviations of
+their channel. *Unusual* ones are farthest from their nearest training image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image
+
+from pixelpath.data.sources import evenly, gather
+from pixelpath.evaluation.histograms import drawn_edges, shares
+from pixelpath.evaluation.inspection import Inspection, Part
+from pixelpath.reports.display import grid
+from pixelpath.reports.pictures import BLUE, HEAVY, ORANGE, blank, logarithmic, rendered, save_png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TYPICAL, EXTREME, SHOWN_PAIRS = 32, 8, 8
+WIDE = 1000  # pixels across, that the images of a row should not exceed
+DRAWN = 12  # channels of which histograms are drawn
+
+CAPTIONS = {
+    "typical.png": "Evenly chosen training images.",
+    "highest.png": "The training images with the highest values, the highest first.",
+    "lowest.png": "The training images with the lowest values, the lowest first.",
+    "largest-mean.png": "The training images with the largest means.",
+    "smallest-mean.png": "The training images with the smallest means.",
+    "unusual.png": "The training images farthest from their nearest training image.",
+    "damaged.png": "Images with NaN or infinite values.",
+    "nearest.png": "Pairs of training images that are nearly (or exactly) the same, one above the other, the nearest first.",
+    "leaked.png": "Held-out images, and below each the training image that is nearly (or exactly) the same.",
+    "histograms.png": "How often values occur, channel by channel: training (filled) and held-out images (line).",
+}
+EXTREMES = tuple(CAPTIONS)[1:7]
+
+
+def save_pictures(folder: Path, seen: Inspection) -> list[str]:
+    """Draw what there is to draw into the folder; the names of the files."""
+    part = seen.training
+    pictures = {name: _grid(part, numbers) for name, numbers in _chosen(seen).items() if len(numbers)}
+    couples = [(group[0], group[1]) for group in seen.duplicates]
+    couples += [(pair.first, pair.second) for pair in seen.near_duplicates]
+    across = [*seen.leaked, *((pair.first, pair.second) for pair in seen.near_leaked)]
+    if couples:
+        pictures["nearest.png"] = _couples(part, part, _spread(couples))
+    if across and seen.held_out is not None:
+        pictures["leaked.png"] = _couples(seen.held_out, part, _spread(across))
+    histograms = histograms_plot(part, seen.held_out)
+    pictures |= {} if histograms is None else {"histograms.png": histograms}
+    for name, picture in pictures.items():
+        save_png(folder / name, picture)
+    return [name for name in CAPTIONS if name in pictures]
+
+
+def histograms_plot(training: Part, held_out: Part | None) -> Image.Image | None:
+    """Shares of values of the first channels, on a logarithmic axis where one value has nearly all; None without any."""
+    known = [number for number, channel in enumerate(training.found.channels) if channel.count][:DRAWN]
+    if not known:
+        return None
+    columns = 1 if len(known) == 1 else 2
+    down = math.ceil(len(known) / columns)
+    plot = blank(2.4 * down + 0.4)
+    for place, number in enumerate(known):
+        _histogram(plot.add_subplot(down, columns, place + 1), number, training, held_out)
+    return rendered(plot)
+
+
+def _histogram(axes: Axes, number: int, training: Part, held_out: Part | None) -> None:
+    """The shares of values of one channel."""
+    channel, source = training.found.channels[number], training.source
+    metadata = source.metadata
+    name = channel.name if metadata.channels else f"channel {channel.name}"
+    axes.set(xlabel=f"{name} ({metadata.units})" if metadata.units else name, ylabel="share")
+    try:
+        values = training.found.values.channel(number)
+    except ValueError:  # none of its few values was among those chosen
+        return
+    edges = drawn_edges(values, whole=source.dtype.kind in "iu")
+    drawn = shares(values, edges)
+    axes.stairs(drawn, edges, fill=True, color=BLUE, alpha=0.45, label="training")
+    if held_out is not None and held_out.found.channels[number].count:
+        theirs = shares(held_out.found.values.channel(number), edges)
+        axes.stairs(theirs, edges, color=ORANGE, linewidth=1.2, label="held out")
+        drawn = np.concatenate([drawn, theirs])
+    drawn = drawn[drawn > 0]
+    if drawn.max() > HEAVY * np.median(drawn):
+        logarithmic(axes, drawn)
+
+
+def _chosen(seen: Inspection) -> dict[str, Int[np.ndarray, "chosen"]]:
+    """Which training images each grid shows."""
+    part, found = seen.training, seen.training.found
+    readable = np.setdiff1d(np.arange(len(part.source)), list(found.unreadable))
+    chosen = {"typical.png": readable[evenly(len(readable), TYPICAL)]}
+    if len(readable) > EXTREME:
+        centre = np.array([channel.mean or 0.0 for channel in found.channels])
+        scale = np.array([channel.std or 1.0 for channel in found.channels])
+        for name, rows, sign in (
+            ("highest.png", found.highest, 1),
+            ("lowest.png", found.lowest, -1),
+            ("largest-mean.png", found.mean, 1),
+            ("smallest-mean.png", found.mean, -1),
+        ):
+            chosen[name] = _extreme(sign * (rows - centre) / scale)
+        finite = np.flatnonzero(np.isfinite(seen.nearest.difference))
+        farthest = finite[np.argsort(-seen.nearest.difference[finite], kind="stable")[:EXTREME]]
+        chosen["unusual.png"] = found.signed[farthest]
+    chosen["damaged.png"] = np.flatnonzero(found.damaged > 0)[:EXTREME]
+    return chosen
+
+
+def _extreme(rows: Float[np.ndarray, "image channel"]) -> Int[np.ndarray, "chosen"]:
+    """The images with the largest of these in any channel; none if half of all images have it."""
+    known = np.where(np.isnan(rows), -np.inf, rows).max(1)
+    if (known == known.max()).mean() > 0.5:
+        return np.zeros(0, np.int64)
+    order = np.argsort(-known, kind="stable")[:EXTREME]
+    return order[np.isfinite(known[order])]
+
+
+def _spread(couples: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The nearest, and evenly chosen others."""
+    return [couples[place] for place in evenly(len(couples), SHOWN_PAIRS)]
+
+
+def _couples(above: Part, below: Part, couples: Sequence[tuple[int, int]]) -> Image.Image:
+    """Pairs side by side, one image of each above the other; images of zeros fill the upper row of the last ones."""
+    columns = _columns(above, len(couples))
+    images = []
+    for first in range(0, len(couples), columns):
+        part = couples[first : first + columns]
+        empty = [above.source.get(part[0][0]) * 0] * (columns - len(part))
+        images += [*(above.source.get(one) for one, _ in part), *empty, *(below.source.get(other) for _, other in part)]
+    return _drawn(above, np.stack(images), columns)
+
+
+def _grid(part: Part, numbers: Int[np.ndarray, "chosen"]) -> Image.Image:
+    return _drawn(part, gather(part.source, numbers), _columns(part, EXTREME))
+
+
+def _columns(part: Part, wanted: int) -> int:
+    return max(1, min(EXTREME, wanted, WIDE // part.source.shape[2]))
+
+
+def _drawn(part: Part, images: np.ndarray, columns: int) -> Image.Image:
+    """Native images between the 0.1 % and 99.9 % quantiles of the training values."""
+    ranges = [(channel.quantiles.get("0.001", 0.0), channel.quantiles.get("0.999", 1.0)) for channel in part.found.channels]
+    return grid(images, columns, metadata=part.source.metadata, seen=ranges)
