@@ -82,7 +82,7 @@ def test_a_one_step_run_keeps_the_average_of_stage_one_alone(encoder_run: Path, 
 def test_a_start_from_a_run_compares_through_that_runs_encoder(
     pictures: Path, encoder_run: Path, onestep_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train("digits-onestep", pictures, tmp_path / "run", "--start", onestep_run, *THROUGH, "--steps", 3) == 0
+    assert train("digits-onestep", pictures, tmp_path / "run", "--init-from", onestep_run, *THROUGH, "--steps", 3) == 0
     assert f"through the encoder with which {onestep_run} began, {onestep_run / 'encoder'}" in capsys.readouterr().err
     before, begun = weights(onestep_run, 6), weights(tmp_path / "run", 0)
     names = [name for name in begun if name.startswith("student/")]
@@ -123,7 +123,7 @@ def test_weights_of_other_scalings_are_named(
     pictures: Path, onestep_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for preconditioning, warned in (("preconditioned", True), ("anchored", False)):
-        words = ("--start", onestep_run, "--preconditioning", preconditioning, "--steps", 3)
+        words = ("--init-from", onestep_run, "--preconditioning", preconditioning, "--steps", 3)
         assert train("digits-onestep", pictures, tmp_path / preconditioning, *words) == 0
         assert ("its weights mean something else" in capsys.readouterr().err) == warned
 

@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 from tests.application import call, files
 
-from pixelpath.runs import audit
-from pixelpath.runs.audit_findings import Finding, costs, status
-from pixelpath.runs.cost import Cost, measured_apart
 from pixelpath.data.settings import DataSettings
 from pixelpath.recipes.recipe import Recipe, to_json
 from pixelpath.recipes.rows import table
 from pixelpath.recipes.sizes import SIZES, Size, Stack
+from pixelpath.runs import audit
+from pixelpath.runs.audit_findings import Finding, costs, status
+from pixelpath.runs.cost import Cost, measured_apart
 from pixelpath.training.journal import lines
 
 COST = Cost("row", "cpu", 1000, 6, 1e6, 100, 8, 8, 0.5, 2**28, 2**20)

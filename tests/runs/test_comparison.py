@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixelpath.runs.comparison import Real, extractors, keep, kept, known, own_network
-from pixelpath.runs.prepare import read_data_of
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet, real_floor
 from pixelpath.evaluation.features import Pixels, extract
+from pixelpath.runs.comparison import Real, extractors, keep, kept, known, own_network
 from pixelpath.runs.opened import open_run
+from pixelpath.runs.prepare import read_data_of
 
 CPU = torch.device("cpu")
 
@@ -44,7 +44,7 @@ def test_the_encoder_is_found_by_way_of_the_run_whose_weights_were_taken(diffusi
     run = shutil.copytree(diffusion_run, tmp_path / "run")
     opened = open_run(run)
     data = read_data_of(opened, None)
-    (run / "origin.json").write_text(json.dumps({"encoder": "", "start": str(diffusion_run)}))
+    (run / "origin.json").write_text(json.dumps({"encoder": "", "init_from": str(diffusion_run)}))
     by_way, own = (extractors(open_run(path), data, None, CPU) for path in (run, diffusion_run))
     assert [extractor.hash for extractor in by_way] == [extractor.hash for extractor in own]
     assert len(own) == 2

@@ -12,15 +12,15 @@ import torch
 from tests.application import call, train
 
 from pixelpath.commands.evaluate import numbers_of
-from pixelpath.runs.comparison import Real
-from pixelpath.runs.evaluate import loss_by_level, summary
-from pixelpath.runs.prepare import read_data_of
 from pixelpath.data import sources
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet
 from pixelpath.evaluation.features import WIDEST, Pixels, extract, fewer
 from pixelpath.randomness import seed_of
+from pixelpath.runs.comparison import Real
+from pixelpath.runs.evaluate import loss_by_level, summary
 from pixelpath.runs.opened import open_run
+from pixelpath.runs.prepare import read_data_of
 
 
 def results(run: Path) -> list[dict]:

@@ -13,25 +13,32 @@ import torch
 from tests.application import call, files
 from torch import nn
 
-from pixelpath.runs import export as command
+from pixelpath.data.conditions import Conditions
+from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.interop.generator import Format
 from pixelpath.models.preconditioning import EDMPreconditioning
 from pixelpath.noise import NoiseRange
-from pixelpath.randomness import generators, normal, seed_of
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.representation import Curriculum, RepresentationLearning
+from pixelpath.randomness import generators, normal, seed_of
 from pixelpath.recipes.build import student_of
 from pixelpath.recipes.recipe import ProjectorSize, Recipe, Sampling, for_data, to_json
 from pixelpath.recipes.sizes import Size, Stack
+from pixelpath.runs import export as command
+from pixelpath.runs.opened import open_run
 from pixelpath.training import checkpoint
 from pixelpath.training.checkpoint import State
 
 SIZE = Size(Stack(1, 32, 2), Stack(1, 32, 2))
 BYTES = Normaliser((120.0,), (60.0,))
 ONE_STEP = Recipe(
-    "tiny-onestep", Consistency(NoiseRange()), SIZE, preconditioning=EDMPreconditioning(), sampling=Sampling(steps=1, guidance=1.0)
+    "tiny-onestep",
+    Consistency(NoiseRange()),
+    SIZE,
+    preconditioning=EDMPreconditioning(),
+    sampling=Sampling(steps=1, guidance=1.0),
 )
 
 
@@ -45,7 +52,12 @@ def save(folder: Path, recipe: Recipe, normaliser: Normaliser = BYTES, classes: 
     extras = {
         "recipe": json.loads(to_json(recipe)),
         "normaliser": normaliser.to_json(),
-        "data": {"shape": [1, 8, 8], "classes": list(classes)},
+        "data": {
+            "shape": [1, 8, 8],
+            "classes": list(classes),
+            "metadata": Metadata().to_json(),
+            "conditions": Conditions().to_json(),
+        },
     }
     checkpoint.save(folder, State(7, 0), model, model, recipe.optimizer.build(model), extras)
     return folder
@@ -116,10 +128,10 @@ def test_a_file_that_makes_other_images_is_not_kept(
 
 
 def test_guidance_is_as_the_recipe_says_unless_asked_for(run: Path, tmp_path: Path) -> None:
-    opened = command.open_run(run)
+    opened = open_run(run)
     guided = replace(opened, recipe=replace(opened.recipe, sampling=Sampling(1, 2.5)))
     lower = replace(opened, recipe=replace(opened.recipe, sampling=Sampling(1, 2.5, (0.0, 79.0))))
-    plan = command.__dict__["_plan"]
+    plan = command.__dict__["_guided"]
     assert [plan(opened, None).guidance, plan(opened, 3.0).guidance, plan(guided, None).guidance, plan(lower, None).guidance] == [
         1,
         3,

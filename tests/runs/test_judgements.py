@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from pixelpath.runs.comparison import Real, known
-from pixelpath.reports.evaluation import histograms_plot, in_short, loss_gap_plot, nearest_picture, spectrum_plot
-from pixelpath.runs.judgements import Features, copies, domain, loss_gap, sentences, trained_on
-from pixelpath.runs.prepare import PreparedData, read_data_of
-from pixelpath.runs.sample import Samples
 from pixelpath.data import sources
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.evaluation.features import Pixels, extract
 from pixelpath.evaluation.held_out import HeldOutRow
+from pixelpath.reports.evaluation import histograms_plot, in_short, loss_gap_plot, nearest_picture, spectrum_plot
+from pixelpath.runs.comparison import Real, known
+from pixelpath.runs.judgements import Features, copies, domain, loss_gap, sentences, trained_on
 from pixelpath.runs.opened import OpenRun, open_run
+from pixelpath.runs.prepare import PreparedData, read_data_of
+from pixelpath.runs.sample import Samples
 
 CPU = torch.device("cpu")
 UNKNOWN = Metadata()
@@ -97,11 +97,11 @@ def test_other_images_are_known_by_their_number(run: OpenRun, data: PreparedData
 def test_the_loss_gap_of_a_run(run: OpenRun) -> None:
     held_out = [HeldOutRow(sigma, 1.0, 0.01, 100) for sigma in (0.1, 1.0)]
     found = loss_gap(run, [replace(row, loss=0.8) for row in held_out], held_out)
-    assert [row["gap"] for row in found["sigmas"]] == pytest.approx([0.2, 0.2])
+    assert [row["gap"] for row in found["levels"]] == pytest.approx([0.2, 0.2])
     assert found["images"] == 100
     assert "more steps at this size will memorise" in found["advice"]
     assert sentences({"loss_gap": found})[0].startswith(found["advice"])
-    assert loss_gap_plot(found["sigmas"]).width == 1440
+    assert loss_gap_plot(found["levels"]).width == 1440
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_what_was_not_measured_counts_for_nothing() -> None:
 
 
 def test_earlier_evaluations_are_shown_without_curves() -> None:
-    result = {"held_out_loss": [1], "loss_gap": {"sigmas": []}, "domain": {"channels": [], "spectra": [], "histograms": []}}
+    result = {"held_out_loss": [1], "loss_gap": {"levels": []}, "domain": {"channels": [], "spectra": [], "histograms": []}}
     assert in_short(result) == {key: result[key] for key in ("loss_gap", "domain")}
-    assert in_short(result, curves=False) == {"loss_gap": {"sigmas": []}, "domain": {"channels": []}}
+    assert in_short(result, curves=False) == {"loss_gap": {"levels": []}, "domain": {"channels": []}}
     assert in_short({"held_out_loss": [1]}) == {"held_out_loss": [1]}

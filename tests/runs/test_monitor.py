@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixelpath.runs.monitor import alarms, held_out_loss, measured, watch_features
-from pixelpath.runs.prepare import read_data_of
 from pixelpath.data.batches import Batches
 from pixelpath.recipes.build import objective_through
 from pixelpath.recipes.rows import digits_encoder
+from pixelpath.runs.monitor import alarms, held_out_loss, measured, watch_features
 from pixelpath.runs.opened import open_run
+from pixelpath.runs.prepare import read_data_of
 
 CPU = torch.device("cpu")
 RECIPE = replace(digits_encoder(), batch_size=256, accumulate=1, steps=1000)

@@ -35,7 +35,7 @@ def test_the_limit_takes_images_of_all_classes(encoder_run: Path, pictures: Path
 
 
 def test_an_encoder_gives_the_same_features_in_both_stages(encoder_run: Path, pictures: Path, tmp_path: Path) -> None:
-    for preconditioning in ("clean", "preconditioned"):
+    for preconditioning in ("x-prediction", "edm"):
         run = tmp_path / preconditioning
         words = ("--encoder", encoder_run, "--freeze-encoder", "--steps", 3, "--preconditioning", preconditioning)
         assert train("digits-diffusion", pictures, run, *words) == 0

@@ -234,7 +234,7 @@ def test_judgements_are_drawn_and_earlier_ones_only_told(run: Path) -> None:
     sides = {"training": 0.25, "held_out": None, "samples": 0.75}
     judged = EVALUATION | {
         "copies": {"duplicates": 17, "closeness": [{"features": "pixels", "closer": 0.515625, "protocol": PROTOCOL}]},
-        "loss_gap": {"advice": "Stop <here>.", "sigmas": [{"sigma": sigma, **gap} for sigma in (0.1, 1.0)]},
+        "loss_gap": {"advice": "Stop <here>.", "levels": [{"sigma": sigma, **gap} for sigma in (0.1, 1.0)]},
         "domain": {
             "channels": [{"channel": "0", "wasserstein": 0.3125}],
             "spectra": [{"channel": "0", "frequency": frequency, **sides} for frequency in (0.1, 0.4)],

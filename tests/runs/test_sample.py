@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from tests.application import call, files, train
 
-from pixelpath.runs.sample import completed
-from pixelpath.sampling.sampler import Sampling
 from pixelpath.randomness import seed_of
 from pixelpath.runs.generate import generate
 from pixelpath.runs.opened import open_run
+from pixelpath.runs.sample import completed
+from pixelpath.sampling.sampler import Sampling
 
 EVALUATIONS = {"euler": 4, "heun": 7, "heun_stochastic": 7, "euler_ancestral": 4, "dpmpp_2m": 4, "consistency": 4}  # of 4 steps, the last one to 0
 

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.application import SIZE, call, files
 
-from pixelpath.runs.prepare import read_data_of
-from pixelpath.runs.start import known_of
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.runs.opened import open_run
+from pixelpath.runs.prepare import read_data_of
+from pixelpath.runs.start import known_of
 from pixelpath.starts.warm import check_count
 
 TRAINED = [
@@ -65,7 +65,7 @@ def plain(place: Path) -> Path:
 @pytest.fixture(scope="module")
 def onestep(place: Path, run: Path) -> Path:
     """A one-step run that began with the weights of the run."""
-    return trained(place, "onestep", "--start", run, "--steps", 12, recipe="digits-onestep")
+    return trained(place, "onestep", "--init-from", run, "--steps", 12, recipe="digits-onestep")
 
 
 @pytest.fixture(scope="module")

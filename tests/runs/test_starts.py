@@ -13,11 +13,11 @@ import torch
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.randomness import generators, seed_of
 from pixelpath.recipes.build import student_of
-from pixelpath.runs.generate import SAMPLERS, Plan, from_sources
 from pixelpath.recipes.recipe import Recipe, for_data
 from pixelpath.recipes.rows import digits_diffusion, digits_onestep
-from pixelpath.runs.opened import OpenRun
 from pixelpath.recipes.sizes import Size, Stack
+from pixelpath.runs.generate import SAMPLERS, Plan, from_sources
+from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.starts import ENERGIES, RunSamples, check_generator, fingerprint, open_start, save_start
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.simple import FromSamples

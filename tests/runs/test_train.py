@@ -150,7 +150,7 @@ def test_stage_two_begins_with_the_encoder_of_stage_one(pictures: Path, encoder_
 
 
 def test_a_run_may_start_from_another(pictures: Path, diffusion_run: Path, tmp_path: Path) -> None:
-    words = ("--start", diffusion_run, "--optimizer.lr", 1e-30, "--ema-decay", 0, "--optimizer.weight-decay", 0)
+    words = ("--init-from", diffusion_run, "--optimizer.lr", 1e-30, "--ema-decay", 0, "--optimizer.weight-decay", 0)
     assert train("digits-diffusion", pictures, tmp_path, *words) == 0
     theirs = open_run(diffusion_run).model.state_dict()
     for name, value in open_run(tmp_path).model.state_dict().items():
@@ -160,7 +160,7 @@ def test_a_run_may_start_from_another(pictures: Path, diffusion_run: Path, tmp_p
 def test_another_resolution_takes_interpolated_positions(
     pictures: Path, encoder_run: Path, diffusion_run: Path, tmp_path: Path
 ) -> None:
-    for name, words in (("encoder", ("--encoder", encoder_run)), ("start", ("--start", diffusion_run))):
+    for name, words in (("encoder", ("--encoder", encoder_run)), ("init_from", ("--init-from", diffusion_run))):
         frozen = ("--freeze-encoder", "--data.resize", 16, 8)
         assert train("digits-diffusion", pictures, tmp_path / name, *words, *frozen) == 0
         grown, model = open_run(tmp_path / name), open_run(words[1]).model

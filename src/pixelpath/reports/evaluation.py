@@ -1,7 +1,6 @@
-"""The pictures of a full evaluation: nearest pairs, losses by level, spectra and histograms.
+"""The pictures of a full evaluation: samples and their nearest images, losses by noise level, spectra and histograms.
 
-A *pair* is a sample and the training image nearest to it; drawing it needs images, so that is done once, when samples
-were measured. Plots need only the *rows* that evaluation.json keeps.
+Plots need only the *rows* that evaluation.json keeps. Samples and their nearest images are drawn once, when they are measured.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
-from pixelpath.data import sources
-from pixelpath.data.sources import Source
+from pixelpath.data.metadata import Metadata
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import (
     BLUE,
     GREY,
+    HEAVY,
     ORANGE,
     JSONRows,
     blank,
@@ -31,8 +31,6 @@ from pixelpath.reports.pictures import (
     rendered,
     save_png,
 )
-from pixelpath.runs.prepare import PreparedData
-from pixelpath.runs.sample import Samples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,38 +40,21 @@ SIDES = (
     ("held_out", "held-out images", ORANGE, "--"),
     ("samples", "samples", BLUE, "-"),
 )
-HEAVY = 30.0  # a share so many times the median one makes the others invisible on a linear axis
 
 
-def save_pictures(run: Path, data: PreparedData, made: Samples, result: Mapping[str, Any]) -> None:
-    """Write held_out.png, nearest.png, spectrum.png and histograms.png of a result into the run's folder, over older ones."""
-    gap, copies, domain = result["loss_gap"], result["copies"], result["domain"]
+def save_plots(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write held_out.png, spectrum.png and histograms.png of a result of evaluation.json, over older ones."""
+    gap, values = result["loss_gap"], result["pixel_values"]
     if result["held_out_loss"]:
-        save_png(run / "held_out.png", loss_gap_plot(gap["sigmas"]) if gap else noise_levels_plot(result["held_out_loss"]))
-    if copies:
-        save_png(run / "nearest.png", nearest_picture(data, made, copies["pairs"]))
-    save_png(run / "spectrum.png", spectrum_plot(domain["spectra"]))
-    save_png(run / "histograms.png", histograms_plot(domain["histograms"]))
+        drawn = loss_gap_plot(gap["noise_levels"]) if gap else noise_levels_plot(result["held_out_loss"])
+        save_png(folder / "held_out.png", drawn)
+    save_png(folder / "spectrum.png", spectrum_plot(values["spectra"]))
+    save_png(folder / "histograms.png", histograms_plot(values["histograms"]))
 
 
-def in_short(evaluation: Any, *, curves: bool = True) -> Any:
-    """An evaluation for the report: without held-out losses that stand beside training losses, and with `curves` or without."""
-    if not isinstance(evaluation, Mapping):
-        return evaluation
-    left_out = ({"held_out_loss"} if evaluation.get("loss_gap") else set()) | (set() if curves else {"spectra", "histograms"})
-    found = {key: value for key, value in evaluation.items() if key not in left_out}
-    if isinstance(found.get("domain"), Mapping):
-        found["domain"] = {key: value for key, value in found["domain"].items() if key not in left_out}
-    return found
-
-
-def nearest_picture(data: PreparedData, made: Samples, pairs: JSONRows) -> Image.Image:
-    """A column per pair: the sample, below it its nearest training image, and the nearest held-out image if there are such."""
-    rows = [made.native[[pair["sample"] for pair in pairs]]]
-    for name, side in (("training", data.training), ("held_out", data.held_out)):
-        if name in pairs[0]:
-            rows.append(_chosen(side, [pair[name] for pair in pairs], [pair[f"{name}_mirrored"] for pair in pairs]))
-    return grid(torch.cat(rows), len(pairs), metadata=data.metadata, seen=data.normaliser.shown)
+def nearest_picture(rows: Sequence[Tensor], metadata: Metadata, ranges: Sequence[tuple[float, float]] | None) -> Image.Image:
+    """Native samples above their nearest training images (and their nearest held-out images): a column per sample."""
+    return grid(torch.cat([*rows]), len(rows[0]), metadata=metadata, seen=ranges)
 
 
 def loss_gap_plot(rows: JSONRows) -> Image.Image:
@@ -142,8 +123,3 @@ def _panels(rows: JSONRows, draw: Any, finish: Any) -> Image.Image:
         if len(channels) > 1:
             axes.annotate(f"channel {channel}", (0.98, 0.95), xycoords="axes fraction", ha="right", va="top", fontsize=9)
     return rendered(figure)
-
-
-def _chosen(side: Source, indices: Sequence[int], mirrored: Sequence[bool]) -> torch.Tensor:
-    images = torch.from_numpy(sources.gather(side, indices))
-    return torch.where(torch.tensor(mirrored).reshape(-1, 1, 1, 1), images.flip(-1), images)

@@ -322,7 +322,7 @@ def _spelled(how: Normalisation) -> str:
     words += [f"`data.normaliser.scale` {how.scale:g}"] if how.scale is not None else []
     words += ["`data.normaliser.window` {:g} {:g}".format(*how.window)] if how.window is not None else []
     words += [f"`data.normaliser.hurdle` {how.hurdle}"] if how.hurdle is not None else []
-    return " ".join(words)
+    return ", ".join(words)
 
 
 def _groups(source: Source) -> set[str]:

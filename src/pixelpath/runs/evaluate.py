@@ -15,11 +15,10 @@ from pixelpath.data import sources
 from pixelpath.data.sources import Source
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet, kernel, precision_recall
-from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract
+from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Inception, Pixels, extract
 from pixelpath.evaluation.held_out import HeldOutRow, held_out_loss
 from pixelpath.log import say
 from pixelpath.randomness import seed_of
-from pixelpath.reports.evaluation import save_pictures
 from pixelpath.runs import curves, judgements
 from pixelpath.runs.comparison import (
     BATCH,
@@ -35,8 +34,9 @@ from pixelpath.runs.comparison import (
     protocol,
 )
 from pixelpath.runs.conditions import as_held_out
-from pixelpath.runs.judgements import Features
+from pixelpath.runs.judgements import Features, save_pictures
 from pixelpath.runs.opened import OpenRun
+from pixelpath.runs.pixel_values import pixel_values
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import Samples, sample
 from pixelpath.sampling.sampler import Sampling
@@ -107,7 +107,7 @@ def evaluate_curves(
     count: int | None = None,
     first_seed: int = 0,
     batch_size: int = 64,
-) -> list[curves.Curve]:
+) -> list[curves.DistanceCurve]:
     """The Frechet distance over network evaluations: a curve per run and start, a point per way of sampling; drawn and kept.
 
     `count` of None: as many samples as the floor has images.
@@ -149,7 +149,7 @@ def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[Feature
         "held_out_loss": [asdict(row) for row in rows],
         "copies": judgements.copies(run, data, made, compared, device) if compared else None,
         "loss_gap": judgements.loss_gap(run, seen, rows) if seen else None,
-        "domain": judgements.domain(data, made),
+        "pixel_values": pixel_values(data, made.native),
     }
 
 
@@ -161,8 +161,8 @@ def _distances(features: Features, about: Known, real: Real, made: Samples, run:
         "frechet_of_few": frechet(about.statistics, statistics.of(generated[: about.few])),
         "frechet_floor_of_few": about.floor,
         "few": about.few,
-        "kernel": spread.mean,
-        "kernel_deviation": spread.std,
+        "kernel_distance": spread.mean,
+        "kernel_distance_std": spread.std,
         "precision": quality.precision,
         "recall": quality.recall,
     }
@@ -213,7 +213,8 @@ def summary(result: dict[str, Any]) -> str:
     )
     lines = [
         f"{row['features']:<20} {row['frechet']:>9.4g} {row['frechet_of_few']:>9.4g} {row['frechet_floor_of_few']:>9.4g} "
-        f"{row['kernel']:>10.3g} {row['precision']:>9.1%} {row['recall']:>7.1%}"
+        f"{row['kernel_distance']:>10.3g} {row['precision']:>9.1%} {row['recall']:>7.1%}"
+        + ("   (FID, KID)" if row["features"] == Inception.name else "")
         for row in result["distances"]
     ]
     return "\n".join([head, *lines, *judgements.sentences(result)])

@@ -1,32 +1,30 @@
-"""What a full evaluation says beside distances: are samples copies, does the network memorise, do pixels and scales look right.
+"""What a full evaluation judges besides distances: whether samples are copies, and whether the network memorises.
 
-A *judgement* is a JSON-ready mapping for RUN/evaluation.json, in which rows of measurements are flat. The *few* are as many
-samples as there are held-out images to set a floor: only numbers of few can be read against it.
+A *judgement* is a JSON-ready mapping for RUN/evaluation.json, in which rows of measurements are flat. Pixel values are judged in
+`pixel_values`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pixelpath.data import sources
-from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.sources import Source
-from pixelpath.evaluation import histograms, memorising
+from pixelpath.evaluation import memorising
 from pixelpath.evaluation.copies import Neighbours, closeness, quantiles, search, suspects
 from pixelpath.evaluation.features import FeatureExtractor, extract
 from pixelpath.evaluation.held_out import HeldOutRow
-from pixelpath.evaluation.histograms import PROBABILITIES, Values
-from pixelpath.evaluation.spectrum import Spectrum, SpectrumRow, SpectrumSum, log_distance
-from pixelpath.reports.pictures import series
-from pixelpath.runs.comparison import BATCH, MOST, Real, protocol
+from pixelpath.reports.evaluation import nearest_picture, save_plots
+from pixelpath.reports.pictures import save_png, series
+from pixelpath.runs import pixel_values
+from pixelpath.runs.comparison import BATCH, MOST, Native, Real, protocol
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import Samples
@@ -35,10 +33,6 @@ from pixelpath.training.journal import lines
 
 SEARCHED = 10_000  # samples, at most, whose neighbours are looked for
 PAIRS = 12  # of these, how many are shown
-CHANNELS = 4  # that are drawn, at most
-ENOUGH, LEAST = 2**28, 1024  # values of a set whose spectrum and histograms are measured, and images that it has in any case
-
-Native = Shaped[np.ndarray, "_ channel row column"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,20 +45,8 @@ class Features:
     samples: Float[Tensor, "sample feature"]
 
 
-@dataclass(frozen=True, eq=False)
-class _Looked:
-    """The spectrum of a set of images and the sorted values of its channels."""
-
-    count: int
-    spectrum: Spectrum
-    values: list[Float[np.ndarray, "_"]]
-
-
-Sides = Mapping[str, _Looked | None]  # training, held_out, samples
-
-
 def trained_on(run: OpenRun, data: PreparedData) -> bool:
-    """Whether these are the images that the run was trained on, as far as their numbers on both sides of the split tell."""
+    """Whether these are as many images on both sides of the split as the run was trained on."""
     about = checkpoint.read(run.checkpoint, "data")
     return (about["training"], about["held_out"]) == (len(data.training), len(data.held_out))
 
@@ -86,10 +68,9 @@ def copies(run: OpenRun, data: PreparedData, made: Samples, found: Sequence[Feat
 
 
 def loss_gap(run: OpenRun, training: Sequence[HeldOutRow], held_out: Sequence[HeldOutRow]) -> dict[str, Any]:
-    """The loss on training images against that on held-out ones, level by level, and whether to train on."""
+    """The losses on training and on held-out images at every noise level, and whether to train on."""
     rows = memorising.gaps(training, held_out)
-    seen = [line for line in lines(run.path) if line["step"] <= run.step]
-    steps, losses = series(seen, "held_out_loss")
+    steps, losses = series([line for line in lines(run.path) if line["step"] <= run.step], "held_out_loss")
     best = None if run.recipe.is_one_step else memorising.best_step(steps.tolist(), losses.tolist())
     kept = {int(path.name[5:]): path for path in checkpoint.complete(run.path)}
     near = None if best is None or not kept else kept[min(kept, key=lambda step: abs(step - best))]
@@ -98,39 +79,7 @@ def loss_gap(run: OpenRun, training: Sequence[HeldOutRow], held_out: Sequence[He
         "best_step": best,
         "checkpoint": None if near is None else near.name,
         "images": training[0].count,
-        "levels": [asdict(row) for row in rows],
-    }
-
-
-def domain(data: PreparedData, made: Samples) -> dict[str, Any]:
-    """Spectra, histograms and quantiles of every channel of samples against training images, in the data's own units.
-
-    Of real images only pixels that were measured count.
-    """
-    shape, whole = data.shape, data.training.dtype.kind in "iu"
-    most = min(MOST, max(LEAST, ENOUGH // math.prod(shape)))
-    few = min(most, len(data.held_out), len(made)) if len(data.held_out) >= 2 else 0
-    training = _look(_batches(data.training, most), min(most, len(data.training)), shape, data.normaliser)
-    held_out = _look(_batches(data.held_out, few), few, shape, data.normaliser) if few else None
-    samples = _look(_split(made.native[:most]), min(most, len(made)), shape, None)
-    fewer = samples if few in (0, samples.count) else _look(_split(made.native[:few]), few, shape, None)
-    channels = _channels(data)
-    sides: Sides = {"training": training, "held_out": held_out, "samples": samples}
-    rows = _differences(channels, training, held_out, samples, fewer)
-    worst = sorted(range(shape[0]), key=lambda number: -rows[number]["total_variation"])[:CHANNELS]
-    return {
-        "images": {
-            **{key: 0 if look is None else look.count for key, look in sides.items()},
-            "few": few,
-            "values_of_a_channel": len(training.values[0]),
-            "drawn": [channels[number] for number in worst],
-        },
-        "channels": rows,
-        "quantiles": [row for number, name in enumerate(channels) for row in _quantiles(name, number, sides)],
-        "frequent": [_frequent(name, number, sides) for number, name in enumerate(channels)],
-        "half_transparent": _half_transparent(sides) if data.metadata.alpha else None,
-        "spectra": [row for number in worst for row in _spectrum(channels[number], number, sides)],
-        "histograms": [row for number in worst for row in _histogram(channels[number], number, sides, whole=whole)],
+        "noise_levels": [asdict(row) for row in rows],
     }
 
 
@@ -140,7 +89,25 @@ def sentences(result: dict[str, Any]) -> list[str]:
     if result.get("loss_gap"):
         gap = result["loss_gap"]
         found.append(gap["advice"] + (f" The nearest one kept is {gap['checkpoint']}." if gap["checkpoint"] else ""))
-    return [*found, _domain_sentence(result["domain"])] if result.get("domain") else found
+    return [*found, pixel_values.sentence(result["pixel_values"])] if result.get("pixel_values") else found
+
+
+def save_pictures(folder: Path, data: PreparedData, made: Samples, result: Mapping[str, Any]) -> None:
+    """Write nearest.png and the plots of a result into the run's folder, over older ones."""
+    save_plots(folder, result)
+    if result["copies"]:
+        rows = nearest_images(data, made, result["copies"]["pairs"])
+        save_png(folder / "nearest.png", nearest_picture(rows, data.metadata, data.normaliser.shown))
+
+
+def nearest_images(data: PreparedData, made: Samples, pairs: Sequence[Mapping[str, Any]]) -> list[Native]:
+    """The samples of the pairs, their nearest training images, and their nearest held-out images if there are such."""
+    rows = [made.native[[pair["sample"] for pair in pairs]]]
+    for name, side in (("training", data.training), ("held_out", data.held_out)):
+        if name in pairs[0]:
+            images = torch.from_numpy(sources.gather(side, [pair[name] for pair in pairs]))
+            rows.append(_mirrored(images, torch.tensor([pair[f"{name}_mirrored"] for pair in pairs])))
+    return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,14 +134,14 @@ def _searched(features: Features, real: Real, run: OpenRun, device: torch.device
 def _views(
     extractor: FeatureExtractor, features: Tensor, real: Real, side: Source, run: OpenRun, device: torch.device
 ) -> Float[Tensor, "view image feature"]:
-    """The features of real images, and those of their mirror images if the run was trained on these too."""
+    """The features of real images, and of their mirror images if the run was trained on these too."""
     if not run.recipe.flip:
         return features[None]
     return torch.stack([features, extract(extractor, (images.flip(-1) for images in real.batches(side)), device)])
 
 
 def _closeness(features: Features, found: _Searched, real: Real, made: Samples, run: OpenRun) -> dict[str, Any]:
-    """How many samples are suspiciously near to training images; without held-out ones there is nothing to tell it by."""
+    """How many samples are suspiciously near to training images; without held-out images this cannot be told."""
     values: dict[str, Any] = (
         {} if found.real is None else asdict(closeness(found.to_training.distance, found.real.distance, found.hits))
     )
@@ -213,16 +180,19 @@ def _pairs(data: PreparedData, made: Samples, found: _Searched) -> list[dict[str
     return rows
 
 
-def _duplicates(images: Shaped[Tensor, "image channel row column"], side: Source, near: Neighbours) -> int:
-    """How many of the images are, value for value, an image of the other side (or its mirror image)."""
+def _duplicates(images: Native, side: Source, near: Neighbours) -> int:
+    """How many of the images equal, value for value, their nearest image of the other side (or its mirror image)."""
     places = (near.distance == 0).nonzero().flatten()
     chosen, count = sources.evenly(len(side), MOST), 0
     for part in places.split(BATCH):
         others = torch.from_numpy(sources.gather(side, chosen[near.index[part].numpy()]))
-        mirrored = near.view[part].bool().reshape(-1, 1, 1, 1)
-        others = torch.where(mirrored, others.flip(-1), others)
-        count += int((others == images[part]).flatten(1).all(1).sum())
+        count += int((_mirrored(others, near.view[part].bool()) == images[part]).flatten(1).all(1).sum())
     return count
+
+
+def _mirrored(images: Native, which: Bool[Tensor, "image"]) -> Native:
+    """The images, some of them as their mirror images."""
+    return torch.where(which.reshape(-1, 1, 1, 1), images.flip(-1), images)
 
 
 def _real_duplicates(data: PreparedData, near: Neighbours) -> int:
@@ -233,137 +203,16 @@ def _real_duplicates(data: PreparedData, near: Neighbours) -> int:
     return _duplicates(images, data.training, part)
 
 
-def _batches(side: Source, most: int) -> Iterator[np.ndarray]:
-    chosen = sources.evenly(len(side), most)
-    for first in range(0, len(chosen), BATCH):
-        yield sources.gather(side, chosen[first : first + BATCH])
-
-
-def _split(images: Tensor) -> Iterator[np.ndarray]:
-    for part in images.split(BATCH):
-        yield part.numpy()
-
-
-def _channels(data: PreparedData) -> list[str]:
-    """What the channels are called: by their names if they have any of their own, else by number."""
-    names = data.metadata.channels
-    return list(names) if len(set(names)) == data.shape[0] else [str(number) for number in range(data.shape[0])]
-
-
-def _look(batches: Iterable[Native], count: int, shape: tuple[int, int, int], normaliser: Normaliser | None) -> _Looked:
-    """Both in one pass over the images; the normaliser knows which of their pixels were measured, of samples (None) all were."""
-    power, values = SpectrumSum(*shape), Values(count, *shape)
-    for images in batches:
-        valid = None if normaliser is None else normaliser.valid(torch.from_numpy(images))
-        mask = None if valid is None else valid.numpy()
-        power.add(images, mask)
-        values.add(images, mask)
-    return _Looked(count, power.spectrum(), [values.channel(number) for number in range(shape[0])])
-
-
-def _differences(
-    channels: Sequence[str], training: _Looked, held_out: _Looked | None, samples: _Looked, few: _Looked
-) -> list[dict[str, Any]]:
-    """A row per channel: how far samples, few of them, and held-out images are from training images."""
-    looked = {"": samples} if held_out is None else {"": samples, "_of_few": few, "_floor_of_few": held_out}
-    rows: list[dict[str, Any]] = [{"channel": name} for name in channels]
-    spectra = {suffix: log_distance(look.spectrum, training.spectrum) for suffix, look in looked.items()}
-    for number, row in enumerate(rows):
-        apart = {key: histograms.difference(training.values[number], look.values[number]) for key, look in looked.items()}
-        row |= {f"spectrum{suffix}": spectra[suffix][number] for suffix in looked}
-        row |= {f"total_variation{suffix}": apart[suffix].total_variation for suffix in looked}
-        row |= {f"wasserstein{suffix}": apart[suffix].wasserstein for suffix in looked}
-        row["scale"] = float(training.values[number].std())
-    return rows
-
-
-def _each(sides: Sides, measure: Callable[[_Looked], Any]) -> dict[str, Any]:
-    return {key: None if look is None else measure(look) for key, look in sides.items()}
-
-
-def _quantiles(name: str, number: int, sides: Sides) -> list[dict[str, Any]]:
-    """The quantiles of a channel in every set; errors of samples and of the floor in deviations of the training values."""
-    found = _each(sides, lambda look: np.quantile(look.values[number], PROBABILITIES))
-    scale = _scale(sides, number)
-    rows = []
-    for at, probability in enumerate(PROBABILITIES):
-        values = {key: None if each is None else float(each[at]) for key, each in found.items()}
-        real = float(found["training"][at])
-        errors = {key: None if value is None or scale == 0 else (value - real) / scale for key, value in values.items()}
-        row = {"channel": name, "probability": probability, **values, "error": errors["samples"], "floor": errors["held_out"]}
-        rows.append(row)
-    return rows
-
-
-def _scale(sides: Sides, number: int) -> float:
-    training = sides["training"]
-    assert training is not None
-    return float(training.values[number].std())
-
-
-def _frequent(name: str, number: int, sides: Sides) -> dict[str, Any]:
-    """The share of the most frequent value of training images, and of zeros, in every set."""
-    training = sides["training"]
-    assert training is not None
-    value = histograms.atom(training.values[number])
-    row: dict[str, Any] = {"channel": name, "value": value}
-    for what, wanted in (("share", value), ("zeros", 0.0)):
-        found = _each(sides, lambda look, wanted=wanted: histograms.share_of(look.values[number], wanted))
-        row |= {f"{what}_{key}": share for key, share in found.items()}
-    return row
-
-
-def _half_transparent(sides: Sides) -> dict[str, float | None]:
-    """The share of pixels neither transparent nor opaque: whose fourth channel is neither 0 nor its largest training value."""
-    training = sides["training"]
-    assert training is not None
-    full = float(training.values[3][-1])
-    return _each(sides, lambda look: float(((look.values[3] > 0) & (look.values[3] < full)).mean()))
-
-
-def _spectrum(name: str, number: int, sides: Sides) -> list[dict[str, Any]]:
-    found = _each(sides, lambda look: look.spectrum.power[number].tolist())
-    training = sides["training"]
-    assert training is not None
-    rows = []
-    for at, frequency in enumerate(training.spectrum.frequency.tolist()):
-        powers: dict[str, Any] = {key: None if power is None else power[at] for key, power in found.items()}
-        rows.append(asdict(SpectrumRow(name, frequency, **powers)))
-    return rows
-
-
-def _histogram(name: str, number: int, sides: Sides, *, whole: bool) -> list[dict[str, Any]]:
-    found = _each(sides, lambda look: look.values[number])
-    return [asdict(row) for row in histograms.histogram(name, **found, whole=whole)]
-
-
 def _copies_sentence(found: dict[str, Any]) -> str:
-    """Whether samples are copies, by the features in which they look most like it."""
+    """Whether samples are copies, by the features in which they look most like copies."""
     rows = [row for row in found["closeness"] if "closer" in row]
     floor = "" if found["held_out_duplicates"] is None else f" ({found['held_out_duplicates']} of the held-out images)"
     equal = f"{found['duplicates']} samples are exact copies of training images{floor}"
     if not rows:
-        return f"Copies: {equal}; without held-out images near ones cannot be told."
+        return f"Copies: {equal}. Without held-out images, near copies cannot be told from others."
     worst = max(rows, key=lambda row: (row["closer"] - 0.5) / max(row["closer_error"], 1e-12))
     return (
         f"Copies: {worst['closer']:.1%} +- {worst['closer_error']:.1%} of samples are nearer to training images than to as many "
         f"held-out ones (50 % without copying; in {worst['features']}), {worst['below']:.1%} nearer than the nearest "
         f"hundredth of held-out ones ({worst['below_expected']:.1%} without copying), {equal}."
     )
-
-
-def _domain_sentence(found: dict[str, Any]) -> str:
-    """The channel whose values are most in error, and the worst of its quantiles."""
-    few = "total_variation_of_few" in found["channels"][0]
-    ending = "_of_few" if few else ""
-    row = max(found["channels"], key=lambda row: row[f"total_variation{ending}"])
-    parts = []
-    for key, name in (("spectrum", "ln spectrum"), ("total_variation", "share of values")):
-        value, floor = row[f"{key}{ending}"], row.get(f"{key}_floor_of_few")
-        if value is not None:
-            parts.append(f"{name} off by {value:.3g}" + ("" if floor is None else f" (floor {floor:.3g})"))
-    off = [each for each in found["quantiles"] if each["channel"] == row["channel"] and each["error"] is not None]
-    if off:
-        worst = max(off, key=lambda each: abs(each["error"]))
-        parts.append(f"quantile {worst['probability']:g} {worst['samples']:.4g} for {worst['training']:.4g}")
-    return f"Values, channel {row['channel']}: {', '.join(parts)}." if parts else f"Values, channel {row['channel']}: constant."

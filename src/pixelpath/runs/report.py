@@ -14,12 +14,13 @@ from urllib.parse import quote
 
 from pixelpath.atomic import leaves
 from pixelpath.errors import MissingError
+from pixelpath.evaluation.features import Inception
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.histograms import HistogramRow
 from pixelpath.evaluation.memorising import GapRow
 from pixelpath.evaluation.probe import ProbeRow
 from pixelpath.evaluation.spectrum import SpectrumRow
-from pixelpath.reports.evaluation import histograms_plot, in_short, loss_gap_plot, spectrum_plot
+from pixelpath.reports.evaluation import histograms_plot, loss_gap_plot, spectrum_plot
 from pixelpath.reports.page import (
     WIDEST,
     boxes,
@@ -61,6 +62,7 @@ PLOTS = {
     SpectrumRow: spectrum_plot,
     HistogramRow: histograms_plot,
 }
+CURVES = ("spectra", "histograms")  # of pixel values
 OPEN = 30  # numbers below a plot, at most, that are not folded away
 FILES = {
     "recipe.json": "every setting of the run",
@@ -183,6 +185,27 @@ def _results(run: Path) -> str:
             content = _tree(in_short(evaluation, curves=False))
             parts.append(f"<details><summary>Earlier evaluation{step}</summary>{content}</details>")
     return "\n".join(parts)
+
+
+def in_short(evaluation: Any, *, curves: bool = True) -> Any:
+    """An evaluation without held-out losses that stand beside training losses, and with or without its curves."""
+    if not isinstance(evaluation, Mapping):
+        return evaluation
+    found = dict(evaluation)
+    if found.get("loss_gap"):
+        found.pop("held_out_loss", None)
+    if isinstance(found.get("pixel_values"), Mapping) and not curves:
+        found["pixel_values"] = {key: found["pixel_values"][key] for key in found["pixel_values"] if key not in CURVES}
+    if isinstance(found.get("distances"), list):
+        found["distances"] = [_named(row) for row in found["distances"]]
+    return found
+
+
+def _named(distances: Any) -> Any:
+    """Distances in one kind of features; in those of Inception they have names of their own."""
+    if not isinstance(distances, Mapping) or distances.get("features") != Inception.name:
+        return distances
+    return {**distances, "features": f"{Inception.name} (Frechet distance: FID, kernel distance: KID)"}
 
 
 def _nearest(run: Path) -> str:

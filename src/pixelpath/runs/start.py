@@ -21,8 +21,8 @@ from pixelpath.evaluation.distances import nearest
 from pixelpath.log import say
 from pixelpath.randomness import generators, seed_of
 from pixelpath.reports.pictures import distance_over_nfe, save_png
-from pixelpath.reports.start_pictures import certificate_plot, neighbours_plot, shown, side_by_side, tails_plot
-from pixelpath.reports.start_report import write_start_report
+from pixelpath.reports.start_plots import certificate_plot, neighbours_plot, shown, side_by_side, tails_plot
+from pixelpath.reports.start import write_start_report
 from pixelpath.runs import curves
 from pixelpath.runs.comparison import Real, pixels
 from pixelpath.runs.conditions import choose_labels

@@ -13,7 +13,7 @@ from PIL import Image
 from pixelpath.evaluation.certificate import Certificate, Divergence
 from pixelpath.evaluation.tails import compare_tails
 from pixelpath.reports.pictures import BLUE, GREEN, ORANGE, blank
-from pixelpath.reports.start_pictures import (
+from pixelpath.reports.start_plots import (
     LETTERS,
     ROOM,
     between,

@@ -12,7 +12,7 @@ from tests.commands.test_report import Page
 
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
-from pixelpath.reports.start_report import write_start_report
+from pixelpath.reports.start import write_start_report
 
 PNGS = ("certificate", "tails", "cond_image", "evaluations", "neighbours")
 TAIL = {
