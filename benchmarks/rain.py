@@ -19,8 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pixelpath.data.batches import Batches
+from pixelpath.data.memory import from_arrays
 from pixelpath.data.normalise.normaliser import Normaliser
-from pixelpath.data.sources import from_arrays
+from pixelpath.data.settings import DataSettings
 from pixelpath.evaluation.tails import hill
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.preconditioning import EDMPreconditioning
@@ -175,7 +176,8 @@ class Trained:
 def trained(model: Model, data: Crops, steps: int, seed: int, kept: Path) -> Trained:
     """The model trained on the training crops, or taken from the file `kept`, which it is written to."""
     recipe = recipe_of(steps, seed)
-    source = from_arrays(model.values(data.training).numpy())
+    values, everything = model.values(data.training), DataSettings(held_out_share=0.0)
+    source, _ = from_arrays(values, layout="channels_first", settings=everything)
     normaliser = Normaliser.fit(source)
     student = student_of(recipe, SHAPE, 0)
     assert isinstance(student, Denoiser)

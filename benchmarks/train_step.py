@@ -33,8 +33,9 @@ from benchmarks.measure import (
 from benchmarks.peer import peer
 from pixelpath.data.augment import augment
 from pixelpath.data.batches import Batches
+from pixelpath.data.memory import from_arrays
 from pixelpath.data.normalise.normaliser import Normaliser
-from pixelpath.data.sources import from_arrays
+from pixelpath.data.settings import DataSettings
 from pixelpath.models.representation import Representation
 from pixelpath.noise import expand
 from pixelpath.objectives.contrast import info_nce
@@ -128,7 +129,8 @@ def random_stream(recipe: Recipe, settings: Settings, device: torch.device) -> t
     shape = settings.shape if settings.channels > 1 else settings.shape[1:]
     images = source.randint(0, 256, (2 * settings.batch, *shape), dtype=np.uint8)
     labels = np.arange(len(images)) % CLASSES
-    found = from_arrays(images, labels, tuple(map(str, range(CLASSES))))
+    names, everything = tuple(map(str, range(CLASSES))), DataSettings(held_out_share=0.0)
+    found, _ = from_arrays(images, labels, names, layout="channels_first", settings=everything)
     normaliser = Normaliser.fit(found)
     return Batches(found, normaliser, settings.batch, recipe.seed, device, flip=recipe.flip), normaliser
 

@@ -59,7 +59,7 @@ def test_rain_keeps_its_zeros_units_and_coordinates(tmp_path: Path) -> None:
     run = open_run(out)
     assert run.normaliser.hurdles  # what auto proposes for many zeros and a tail
     data = read_data_of(run, None)
-    native = torch.from_numpy(data.training.get(0)[None])
+    native = torch.from_numpy(data.training[0][None])
     assert torch.equal(run.normaliser.decode(run.normaliser.encode(native)) == 0, native == 0)
     assert call("sample", out, "--count", 2, "--coordinates") == 0
     with xarray.open_dataset(newest(out) / "000000-000001.nc", engine="h5netcdf") as samples:
@@ -129,7 +129,7 @@ def test_sprites_are_made_from_masks_and_hide_no_colour(tmp_path: Path, capsys: 
     run = open_run(out)
     assert (run.conditions.other, run.metadata.alpha) == (2, "premultiplied")
     data = read_data_of(run, None)
-    native = data.training.get(0)
+    native = data.training[0]
     assert not native[:3, native[3] == 0].any()
     assert call("sample", out, "--cond-image", tmp_path / "masks", "--out", tmp_path / "made") == 0
     made = np.asarray(Image.open(tmp_path / "made" / "000000.png"))
@@ -154,7 +154,7 @@ from pixelpath.data.batches import Stream
 
 settings = DataSettings(Path(sys.argv[1]), tile=tuple(map(int, sys.argv[2].split())), cache_bytes=2**20)
 training, held_out = open_split(settings)
-size = len(training) * training.get(0).nbytes
+size = len(training) * training[0].nbytes
 private = 1024 * int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 room = size // 10
 resource.setrlimit(resource.RLIMIT_DATA, (private + room, private + room))

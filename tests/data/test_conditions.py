@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.arrays import array_source
+from tests.refusal import refused
 
 from pixelpath.data.batches import Batches
 from pixelpath.data.conditions import (
-    Beside,
+    CondImageEncoding,
     ConditionData,
     Conditions,
     cond_images_of,
@@ -20,7 +22,7 @@ from pixelpath.data.conditions import (
     read_table,
 )
 from pixelpath.data.normalise.normaliser import Normaliser
-from pixelpath.data.sources import Arrays, from_arrays
+from pixelpath.data.sources import Arrays
 from pixelpath.types import Condition
 
 TABLE = """name,rain,kind,tags
@@ -68,7 +70,7 @@ def test_a_table_for_samples_needs_no_names(tmp_path: Path) -> None:
 def test_arrays_are_tables_in_the_order_of_the_images(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([[1.0, 2.0], [3.0, 2.0], [5.0, 2.0]]))
     np.savez(tmp_path / "b.npz", train=np.array([1.0, 3.0, 5.0]), test=np.array([7.0]))
-    source = from_arrays(np.zeros((3, 4, 4), np.uint8))
+    source = array_source(np.zeros((3, 4, 4), np.uint8))
     read = read_table(tmp_path / "a.npy")
     columns = fit_columns(read, lines_of(read, source))
     assert [(column.name, column.mean, column.std) for column in columns][1] == ("1", 2.0, 1.0)  # constant
@@ -110,15 +112,15 @@ def test_what_training_did_not_see_is_named(tmp_path: Path) -> None:
 
 
 def test_masks_become_classes_and_pictures_are_normalised() -> None:
-    masks = from_arrays(np.array([[[0, 1], [2, 1]], [[0, 0], [0, 2]]], np.uint8))
+    masks = array_source(np.array([[[0, 1], [2, 1]], [[0, 0], [0, 2]]], np.uint8))
     cond_image = fit_cond_image(masks)
-    assert (cond_image, cond_image.width) == (Beside(1, 3), 3)
-    encoded = cond_image.encode(torch.from_numpy(masks.get(0)[None]))
+    assert (cond_image, cond_image.width) == (CondImageEncoding(1, 3), 3)
+    encoded = cond_image.encode(torch.from_numpy(masks[0][None]))
     assert encoded.argmax(1).tolist() == [[[0, 1], [2, 1]]]
     assert encoded.unique().tolist() == [-0.5, 0.5]
-    with pytest.raises(ValueError, match="holds the class 3 but training saw those below 3"):
+    with refused(None, "class 3", "below 3"):
         cond_image.encode(torch.full((1, 1, 2, 2), 3))
-    pictures = fit_cond_image(from_arrays(np.array([[[0, 255], [0, 255]]], np.uint8)))
+    pictures = fit_cond_image(array_source(np.array([[[0, 255], [0, 255]]], np.uint8)))
     assert (pictures.classes, pictures.width) == (0, 1)
     for each in (cond_image, pictures):
         assert Conditions.from_json(Conditions((), each).to_json()) == Conditions((), each)
@@ -129,15 +131,15 @@ def test_images_beside_are_found_by_name_whatever_their_order_and_ending() -> No
     other = Arrays(source.images[::-1] + 100, np.zeros(3, np.int64), names=("dog/2.npy", "cat/1.png", "cat/0.png"))
     found = cond_images_of(source, other, Path("masks"))
     for index in range(3):
-        np.testing.assert_array_equal(found.get(index), source.get(index) + 100)
-    with pytest.raises(ValueError, match=r"masks holds nothing beside the image dog/2\.png"):
+        np.testing.assert_array_equal(found[index], source[index] + 100)
+    with refused("data.cond_image", "masks", "dog/2.png"):
         cond_images_of(source, images(2), Path("masks"))
 
 
 def test_conditions_go_with_their_images_through_flips_turns_and_epochs() -> None:
-    source = from_arrays(np.arange(7 * 16, dtype=np.float32).reshape(7, 4, 4))
-    asks = Conditions((), Beside(1, normaliser=Normaliser((0.0,), (0.5,), "float32")))
-    vectors = source.get(0)[0, 0, 0] + 16.0 * np.arange(7, dtype=np.float32)[:, None]
+    source = array_source(np.arange(7 * 16, dtype=np.float32).reshape(7, 4, 4))
+    asks = Conditions((), CondImageEncoding(1, normaliser=Normaliser((0.0,), (0.5,), "float32")))
+    vectors = source[0][0, 0, 0] + 16.0 * np.arange(7, dtype=np.float32)[:, None]
     stream = Batches(
         source,
         Normaliser((0.0,), (0.5,), "float32"),

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.arrays import array_source
+from tests.refusal import refused
 
 from pixelpath.data.opening import open_source, open_split
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import (
     Arrays,
     describe,
-    from_arrays,
     gather,
     labels,
     load,
@@ -59,7 +60,7 @@ def test_colours_of_sixteen_bits_keep_them(tmp_path: Path) -> None:
     write_deep_colour(tmp_path / "a.png")
     source = open_source(tmp_path)
     expected = np.frombuffer(bytes(range(12 * 6)) * 8, ">u2").reshape(8, 12, 3).transpose(2, 0, 1)
-    np.testing.assert_array_equal(source.get(0), expected)
+    np.testing.assert_array_equal(source[0], expected)
     assert (source.dtype, source.metadata.photographs) == (np.dtype("uint16"), False)
 
 
@@ -79,19 +80,19 @@ def test_lossless_files_keep_every_value(tmp_path: Path, mode: str, suffix: str,
         expected = np.repeat(expected, 3, 0)
     assert source.dtype == np.uint8
     assert source.shape == expected.shape
-    np.testing.assert_array_equal(source.get(0), expected)
+    np.testing.assert_array_equal(source[0], expected)
 
 
 def test_bmp_jpeg_and_the_first_frame_of_a_gif(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(open_source(write(tmp_path / "bmp" / "a.bmp").parent).get(0), planes(PIXELS["RGB"]))
+    np.testing.assert_array_equal(open_source(write(tmp_path / "bmp" / "a.bmp").parent)[0], planes(PIXELS["RGB"]))
     smooth = np.linspace(0, 255, 8 * 12).reshape(8, 12).astype(np.uint8)
     jpeg = open_source(write(tmp_path / "jpeg" / "a.JPEG", smooth, quality=95).parent)
     assert jpeg.shape == (1, 8, 12)
-    assert np.abs(jpeg.get(0).astype(int) - smooth).max() < 12
+    assert np.abs(jpeg[0].astype(int) - smooth).max() < 12
     frames = [Image.fromarray(np.full((8, 12, 3), value, np.uint8)).quantize(2) for value in (40, 200)]
     (tmp_path / "gif").mkdir()
     frames[0].save(tmp_path / "gif" / "a.gif", save_all=True, append_images=frames[1:])
-    image = open_source(tmp_path / "gif").get(0)
+    image = open_source(tmp_path / "gif")[0]
     assert image.shape == (3, 8, 12)
     assert np.abs(image.astype(int) - 40).max() < 10
 
@@ -107,7 +108,7 @@ def test_palettes_and_transparency(tmp_path: Path) -> None:
     ]:
         (tmp_path / name).mkdir()
         image.save(tmp_path / name / ("a.tif" if name == "cmyk" else "a.png"), **options)
-        assert open_source(tmp_path / name).get(0).shape == (channels, 8, 12), name
+        assert open_source(tmp_path / name)[0].shape == (channels, 8, 12), name
 
 
 def test_deep_grey_keeps_its_dtype(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_deep_grey_keeps_its_dtype(tmp_path: Path) -> None:
     for name, array, path in [("png", deep, "a.png"), ("tiff", deep, "a.tiff"), ("float", floats, "a.tiff")]:
         source = open_source(write(tmp_path / name / path, array).parent)
         assert source.dtype == array.dtype
-        np.testing.assert_array_equal(source.get(0), array[None])
+        np.testing.assert_array_equal(source[0], array[None])
 
 
 def test_photographs_stand_upright(tmp_path: Path) -> None:
@@ -125,15 +126,15 @@ def test_photographs_stand_upright(tmp_path: Path) -> None:
     write(tmp_path / "a.png", exif=exif)
     source = open_source(tmp_path)
     assert source.shape == (3, 12, 8)
-    np.testing.assert_array_equal(source.get(0), np.rot90(planes(PIXELS["RGB"]), -1, (1, 2)))
+    np.testing.assert_array_equal(source[0], np.rot90(planes(PIXELS["RGB"]), -1, (1, 2)))
 
 
 def test_channels_can_be_converted(tmp_path: Path) -> None:
     write(tmp_path / "a.png", PIXELS["L"])
     write(tmp_path / "b.png", PIXELS["RGBA"])
     source = open_source(tmp_path, channels=3)
-    np.testing.assert_array_equal(source.get(0), np.repeat(PIXELS["L"][None], 3, 0))
-    np.testing.assert_array_equal(source.get(1), planes(PIXELS["RGBA"])[:3])
+    np.testing.assert_array_equal(source[0], np.repeat(PIXELS["L"][None], 3, 0))
+    np.testing.assert_array_equal(source[1], planes(PIXELS["RGBA"])[:3])
 
 
 def test_classes_are_the_subfolders_in_order(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_classes_are_the_subfolders_in_order(tmp_path: Path) -> None:
 def test_one_class_or_none_is_unconditional(tmp_path: Path) -> None:
     write(tmp_path / "one" / "cat" / "1.png")
     write(tmp_path / "none" / "1.png")
-    ones = from_arrays(np.zeros((3, 4, 4), np.uint8), np.zeros(3, int))
+    ones = array_source(np.zeros((3, 4, 4), np.uint8), np.zeros(3, int))
     for source in (open_source(tmp_path / "one"), open_source(tmp_path / "none"), ones):
         assert source.classes == ()
         assert source.label(0) == 0
@@ -188,15 +189,15 @@ def pages_among_pictures(folder: Path) -> None:
     page.save(folder / "b.tif", save_all=True, append_images=[page])
 
 
-FOLDERS: list[tuple[Callable[[Path], object], list[str]]] = [
-    (lambda folder: folder.mkdir(), ["holds no images", ".png", "give a folder"]),
-    (broken_file, ["b.png", "cannot be decoded", "--data.skip-broken"]),
-    (mixed_channels, ["b.png is grey", "a.png is RGB", "--data.channels 3"]),
-    (mixed_sizes, ["b.png is 7x12", "a.png is 8x12", "--data.resize 8 12"]),
-    (empty_class, ["dog holds no images", "delete it"]),
-    (pages_among_pictures, ["b.tif", "it has 2 pages", "all files are TIFF"]),
-    (stray_image, ["stray.png", "class folder cat", "move"]),
-    (lambda folder: write(folder / "a.png"), ["a.png is 8x12", "patch of 8", "--data.resize 8 16"]),
+FOLDERS: list[tuple[Callable[[Path], object], str | None, list[str]]] = [
+    (lambda folder: folder.mkdir(), None, ["data", ".png"]),
+    (broken_file, "data.skip_broken", ["b.png"]),
+    (mixed_channels, "data.channels", ["b.png is grey", "a.png is RGB", "`data.channels` 3"]),
+    (mixed_sizes, "data.resize", ["b.png is 7x12", "a.png is 8x12", "`data.resize` 8 12"]),
+    (empty_class, None, ["dog"]),
+    (pages_among_pictures, "data.skip_broken", ["b.tif", "2 pages"]),
+    (stray_image, None, ["stray.png", "class folder cat"]),
+    (lambda folder: write(folder / "a.png"), "data.resize", ["a.png is 8x12", "patch of 8", "`data.resize` to 8 16"]),
 ]
 
 
@@ -207,12 +208,13 @@ def assert_sentence(error: BaseException, words: list[str]) -> None:
     assert [word for word in words if word not in text] == []
 
 
-@pytest.mark.parametrize(("make", "words"), FOLDERS)
-def test_wrong_folders_are_answered_with_one_sentence(tmp_path: Path, make: Callable[[Path], object], words: list[str]) -> None:
+@pytest.mark.parametrize(("make", "setting", "facts"), FOLDERS)
+def test_wrong_folders_are_answered_with_one_sentence(
+    tmp_path: Path, make: Callable[[Path], object], setting: str | None, facts: list[str]
+) -> None:
     make(tmp_path / "data")
-    with pytest.raises(ValueError, match="data") as error:
+    with refused(setting, *facts):
         open_source(tmp_path / "data", patch=8)
-    assert_sentence(error.value, words)
 
 
 def test_what_does_not_exist_or_is_something_else(tmp_path: Path) -> None:
@@ -224,7 +226,7 @@ def test_what_does_not_exist_or_is_something_else(tmp_path: Path) -> None:
         open_source(tmp_path / "a.txt")
     with pytest.raises(ValueError, match=r"a\.txt::b names a variable, which only stores have"):
         open_source(tmp_path / "a.txt::b")
-    with pytest.raises(ValueError, match=r"--data\.path"):
+    with refused("data.path"):
         open_split(DataSettings())
 
 
@@ -235,9 +237,8 @@ def truncate(path: Path) -> None:
 def test_a_truncated_file_is_named_when_it_is_decoded(tmp_path: Path) -> None:
     truncate(write(tmp_path / "a.jpg", np.repeat(np.repeat(PIXELS["RGB"], 8, 0), 8, 1)))
     source = open_source(tmp_path)
-    with pytest.raises(ValueError, match=r"a\.jpg cannot be decoded") as error:
-        source.get(0)
-    assert_sentence(error.value, ["--data.skip-broken", "truncated"])
+    with refused("data.skip_broken", "a.jpg", "truncated"):
+        source[0]
 
 
 def test_broken_files_can_be_left_out(tmp_path: Path) -> None:
@@ -262,12 +263,12 @@ def test_resize_is_antialiased(tmp_path: Path) -> None:
     stripes = np.zeros((32, 32), np.uint8)
     stripes[:, ::2] = 200
     write(tmp_path / "a.png", stripes)
-    small = open_source(tmp_path, resize=(8, 8)).get(0)
+    small = open_source(tmp_path, resize=(8, 8))[0]
     assert small.shape == (1, 8, 8)
     assert np.abs(small[:, :, 2:-2].astype(int) - 100).max() <= 2
     array = Arrays(stripes[None, None].astype(np.float32), np.zeros(1, np.int64), resize=(8, 8))
     assert array.shape == (1, 8, 8)
-    np.testing.assert_allclose(array.get(0)[:, :, 2:-2], 100, atol=1.5)
+    np.testing.assert_allclose(array[0][:, :, 2:-2], 100, atol=1.5)
 
 
 @pytest.mark.parametrize("kind", ["file", "float", "deep"])
@@ -280,15 +281,15 @@ def test_resize_crops_the_centre_by_the_shorter_side(tmp_path: Path, kind: str) 
         np.save(tmp_path / "a.npy", ramp[None].astype(np.float32 if kind == "float" else np.uint16))
         source = open_source(tmp_path / "a.npy", resize=(8, 8))
     expected = (16 + 0.5 + 2 * np.arange(8)) * 2
-    np.testing.assert_allclose(source.get(0)[0, 3, 1:-1], expected[1:-1], atol=0.01 if kind == "float" else 0.51)
+    np.testing.assert_allclose(source[0][0, 3, 1:-1], expected[1:-1], atol=0.01 if kind == "float" else 0.51)
 
 
 def test_resize_makes_mixed_sizes_one_and_leaves_equal_ones_alone(tmp_path: Path) -> None:
     mixed_sizes(tmp_path)
     source = open_source(tmp_path, resize=(8, 12), patch=4)
     assert gather(source, range(3)).shape == (3, 3, 8, 12)
-    np.testing.assert_array_equal(source.get(0), planes(PIXELS["RGB"]))
-    with pytest.raises(ValueError, match=r"--data\.resize is 8x12 pixels .* --data\.resize 10 10"):
+    np.testing.assert_array_equal(source[0], planes(PIXELS["RGB"]))
+    with refused("data.resize", "8x12", "patch of 5", "10 10"):
         open_source(tmp_path, resize=(8, 12), patch=5)
 
 
@@ -305,10 +306,10 @@ def test_resize_makes_mixed_sizes_one_and_leaves_equal_ones_alone(tmp_path: Path
 )
 def test_the_channel_axis_is_the_shorter_one(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     images = RANDOM.integers(0, 256, shape).astype(np.uint8)
-    source = from_arrays(images)
+    source = array_source(images)
     assert source.shape == expected
     last = len(shape) == 4 and shape[-1] < shape[1]
-    np.testing.assert_array_equal(source.get(2), images[2].transpose(2, 0, 1) if last else images[2].reshape(expected))
+    np.testing.assert_array_equal(source[2], images[2].transpose(2, 0, 1) if last else images[2].reshape(expected))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", ">i2", "float16", ">f4", "float64"])
@@ -325,7 +326,7 @@ def test_array_files_are_mapped_and_native(tmp_path: Path, dtype: str) -> None:
         assert isinstance(source, Arrays)
         assert isinstance(source.images, np.memmap) == mapped
         assert source.dtype == np.dtype(dtype).newbyteorder("=")
-        assert source.get(0).dtype == source.dtype
+        assert source[0].dtype == source.dtype
         assert source.classes == tuple(classes)
         assert labels(source).tolist() == [0, 1, 2, 2, 1, 0]
         np.testing.assert_array_equal(gather(source, range(6))[:, 0], images)
@@ -352,7 +353,7 @@ def test_wrong_arrays_are_answered_with_one_sentence(
     images: np.ndarray, numbers: np.ndarray | None, classes: tuple[str, ...] | None, words: list[str]
 ) -> None:
     with pytest.raises(ValueError, match="the array") as error:
-        from_arrays(images, numbers, classes)
+        array_source(images, numbers, classes)
     assert_sentence(error.value, words)
 
 
@@ -412,9 +413,9 @@ def test_the_split_leaves_something_on_both_sides() -> None:
     training, held_out = split(many(4), 1e-9)
     assert (len(training), len(held_out)) == (3, 1)
     assert len(split(many(4), 0.0)[1]) == 0
-    with pytest.raises(ValueError, match=r"No image is left .* lower --data\.held-out-share"):
+    with refused("data.held_out_share", "0.5 of 1"):
         split(many(1), 0.5)
-    with pytest.raises(ValueError, match=r"below 1, got 1\.0"):
+    with refused("data.held_out_share", "1.0"):
         split(many(4), 1.0)
 
 
@@ -453,7 +454,7 @@ def test_arrays_train_and_test_are_the_users_split(tmp_path: Path) -> None:
         np.save(tmp_path / "d" / f"{part}_labels.npy", np.array([0, 1] if part == "train" else [1, 1]))
     for name, numbers in (("a.npz", [1, 1]), ("b.npz", [1, 1]), ("c.npz", [0, 0]), ("d", [1, 1])):
         training, held_out = open_split(DataSettings(tmp_path / name), patch=4)
-        assert (training.get(0).max(), held_out.get(0).max()) == (1, 2), name
+        assert (training[0].max(), held_out[0].max()) == (1, 2), name
         assert labels(held_out).tolist() == numbers
         assert training.classes == held_out.classes
 
@@ -463,8 +464,8 @@ def test_held_out_images_may_lie_elsewhere_but_must_match(tmp_path: Path) -> Non
     np.save(tmp_path / "b.npy", ARRAY[:2] + 1)
     np.save(tmp_path / "c.npy", ARRAY[:, :4])
     training, held_out = open_split(DataSettings(tmp_path / "a.npy", held_out=tmp_path / "b.npy"))
-    assert (len(training), len(held_out), held_out.get(0).max()) == (3, 2, 1)
-    with pytest.raises(ValueError, match=r"c\.npy are 1x4x8 uint8 but the training images 1x8x8 uint8"):
+    assert (len(training), len(held_out), held_out[0].max()) == (3, 2, 1)
+    with refused("data.held_out", "c.npy", "1x4x8 uint8", "1x8x8 uint8"):
         open_split(DataSettings(tmp_path / "a.npy", held_out=tmp_path / "c.npy"))
     np.save(tmp_path / "a_labels.npy", np.array([0, 1, 0]))
     with pytest.raises(ValueError, match=r"labels of .*b\.npy are missing though there are 2 classes"):
@@ -481,5 +482,27 @@ def test_gathering_is_the_same_by_threads_by_subsets_and_from_memory(tmp_path: P
     assert (picked.name(0), picked.label(0), picked.classes) == (source.name(6), source.label(6), ("0", "1"))
     memory = load(picked, workers=2)
     assert isinstance(memory, Arrays)
-    np.testing.assert_array_equal(memory.images, np.stack([source.get(6), source.get(6), source.get(2)]))
+    np.testing.assert_array_equal(memory.images, np.stack([source[6], source[6], source[2]]))
     assert (memory.name(2), memory.label(2), memory.classes) == (source.name(2), source.label(2), ("0", "1"))
+
+
+def test_a_source_is_indexed_as_a_sequence_and_shows_what_it_holds(tmp_path: Path) -> None:
+    for index in range(6):
+        write(tmp_path / "folder" / f"{index % 2}" / f"{index}.png", np.full((8, 8, 4), 40 * index, np.uint8))
+    np.save(tmp_path / "a.npy", np.arange(6 * 64, dtype=np.uint8).reshape(6, 8, 8))
+    opened = {
+        "<6 images, 4x8x8 uint8, 2 classes>": open_split(DataSettings(tmp_path / "folder", held_out_share=0.0))[0],
+        "<6 images, 1x8x8 uint8>": open_source(tmp_path / "a.npy"),
+        "<24 images, 1x4x4 uint8>": open_split(DataSettings(tmp_path / "a.npy", tile=(4,), held_out_share=0.0))[0],
+    }
+    rgba = DataSettings(tmp_path / "folder", alpha="premultiplied", held_out_share=0.0)
+    opened["<6 images, 4x8x8 uint8, 2 classes> "] = open_split(rgba)[0]
+    for shown, source in opened.items():
+        assert repr(source) == shown.strip()
+        every = [image.tolist() for image in source]  # iteration ends at the IndexError
+        assert len(every) == len(source)
+        assert source[-1].tolist() == every[-1] == source[len(source) - 1].tolist()
+        assert source[-len(source)].tolist() == every[0]
+        for beyond in (len(source), -len(source) - 1):
+            with pytest.raises(IndexError):
+                source[beyond]

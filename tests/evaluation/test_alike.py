@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from tests.arrays import array_source
 
-from pixelpath.data.sources import from_arrays
 from pixelpath.evaluation import alike
 from pixelpath.evaluation.survey import survey
 
@@ -33,7 +33,7 @@ def test_near_copies_are_found_and_confirmed_mirrored_ones_if_asked_for() -> Non
     images[20] = images[21][..., ::-1]
     images[30] = np.rot90(images[31], 1, (-2, -1))
     images[40] = 3.0
-    found = survey(from_arrays(images))
+    found = survey(array_source(images))
     scale = np.array([channel.std for channel in found.channels])
     for views, expected in (
         (alike.AS_IS, {(10, 11)}),

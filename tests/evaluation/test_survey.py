@@ -5,8 +5,10 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from tests.arrays import array_source
 
-from pixelpath.data.sources import Source, from_arrays
+from pixelpath.data.normalise import statistics
+from pixelpath.data.sources import Source
 from pixelpath.evaluation import survey as module
 from pixelpath.evaluation.survey import blocks_of, survey
 
@@ -14,12 +16,12 @@ NUMBERS = np.random.default_rng(0)
 
 
 def surveyed(images: np.ndarray, nodata: float | None = None) -> module.Survey:
-    return survey(from_arrays(images), 0, nodata=nodata)
+    return survey(array_source(images), 0, nodata=nodata)
 
 
 def test_numbers_of_a_channel_are_those_of_the_whole_array() -> None:
     images = NUMBERS.gamma(0.7, 20.0, (60, 2, 8, 12)).round().astype(np.uint8)
-    with patch.object(module, "CHUNK_BYTES", 7 * 192):  # seven images at a time
+    with patch.object(statistics, "CHUNK", 7 * 192):  # seven images at a time
         found = surveyed(images)
     for number, channel in enumerate(found.channels):
         values = images[:, number].astype(np.float64)
@@ -79,7 +81,7 @@ def test_signatures_are_block_means_in_units_of_the_channel() -> None:
     expected = scaled - scaled.mean((2, 3), keepdims=True)
     assert np.allclose(found.signatures, expected, atol=1e-5)
     assert blocks_of(np.ones((1, 1, 5, 11))).shape == (1, 1, 5, 8)
-    some = survey(from_arrays(images), 0, np.array([2, 7]))
+    some = survey(array_source(images), 0, np.array([2, 7]))
     assert np.allclose(some.signatures, expected[[2, 7]], atol=1e-5)
 
 
@@ -94,10 +96,10 @@ class Torn:
     def __len__(self) -> int:
         return len(self.source)
 
-    def get(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> np.ndarray:
         if index in self.torn:
             raise ValueError(f"image {index} is torn")
-        return self.source.get(index)
+        return self.source[index]
 
     def label(self, index: int) -> int:
         return 0
@@ -111,10 +113,10 @@ class Torn:
 
 def test_an_image_that_cannot_be_decoded_is_noted_and_passed_over() -> None:
     images = NUMBERS.integers(50, 200, (9, 1, 8, 8)).astype(np.uint8)
-    found = survey(Torn(from_arrays(images), (4,)))
+    found = survey(Torn(array_source(images), (4,)))
     assert found.unreadable == {4: "image 4 is torn"}
     rest = np.delete(images, 4, axis=0)
     assert found.channels[0].mean == pytest.approx(rest.mean(), rel=1e-12)
     assert np.isnan(found.mean[4]).all()
     with pytest.raises(ValueError, match="No image can be decoded; of the first it is said: image 0 is torn"):
-        survey(Torn(from_arrays(images[:2]), (0, 1)))
+        survey(Torn(array_source(images[:2]), (0, 1)))

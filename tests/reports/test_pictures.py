@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pixelpath.errors import UserError
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.probe import ProbeRow
 from pixelpath.reports.pictures import (
-    curves,
-    evaluations_plot,
+    distance_over_nfe,
     noise_levels_plot,
     probe_plot,
+    rendered,
     save_png,
     series,
     skipped_steps,
     smooth,
+    training_curves,
 )
 
 
@@ -61,14 +65,13 @@ def test_skipped_steps_are_where_the_count_grows() -> None:
     assert skipped_steps(rows) == [3, 6]
 
 
-def write_metrics(run: Path, count: int) -> None:
-    rows = [
+def metrics(count: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [
         {"step": step, "loss": 1 / step, "squared_error": 0.1 / step, "gradient_norm": None if step == 3 else 0.5, "lr": 1e-3}
         | {"images_per_second": 100.0, "skipped": int(step >= 3), "alarms": ["loss is high"] if step == 2 else []}
         for step in range(1, count + 1)
     ]
-    rows.append({"step": count, "held_out_loss": 0.2, "feature_std": 0.9, "effective_rank": 12.0})
-    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 9, "lo', encoding="utf-8")
+    return [*rows, {"step": count, "held_out_loss": 0.2, "feature_std": 0.9, "effective_rank": 12.0}]
 
 
 def has_colour(picture: Image.Image, colour: str) -> bool:
@@ -77,19 +80,23 @@ def has_colour(picture: Image.Image, colour: str) -> bool:
 
 
 @pytest.mark.parametrize("count", [1, 5, 200])
-def test_curves_are_drawn(tmp_path: Path, count: int) -> None:
-    write_metrics(tmp_path, count)
-    path = curves(tmp_path)
-    assert path == tmp_path / "curves.png"
-    with Image.open(path) as picture:
-        assert picture.width == 1440
-        assert has_colour(picture, "#0b6fb8")  # the loss
-        assert has_colour(picture, "#c8373b") == (count > 1)  # the alarm and the skipped step
+def test_training_curves_are_drawn(count: int) -> None:
+    """One figure for the picture and for notebooks: losses first, then a panel for each other measurement."""
+    figure = training_curves(metrics(count))
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles[1:4] == ["learning rate", "gradient norm (unclipped)", "images per second"]
+    assert {axes.get_xlabel() for axes in figure.axes} == {"step"}
+    picture = rendered(figure)
+    assert picture.width == 1440
+    assert has_colour(picture, "#0b6fb8")  # the loss
+    assert has_colour(picture, "#c8373b") == (count > 1)  # the alarm and the skipped step
 
 
-def test_curves_without_lines(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"metrics\.jsonl holds no line"):
-        curves(tmp_path)
+def test_training_curves_need_a_step_and_no_global_state() -> None:
+    with pytest.raises(UserError):
+        training_curves([])
+    script = "import sys; from pixelpath.reports.pictures import training_curves as draw; draw([{'step': 1, 'loss': 2.0}]);"
+    subprocess.run([sys.executable, "-c", f"{script} assert 'matplotlib.pyplot' not in sys.modules"], check=True)
 
 
 def test_plots_take_rows_and_their_json() -> None:
@@ -105,30 +112,30 @@ def test_plots_take_rows_and_their_json() -> None:
 
 
 def curve(name: str, factor: float = 1.0, features: str = "pixels", counts: tuple[int, ...] = (1, 2, 4, 16)) -> dict:
-    """Distances that are inverse to the evaluations, far above the floor."""
-    points = [{"steps": n, "evaluations": n, "frechet": 9.0, "frechet_of_few": 64 * factor / n, "seconds": 1.0} for n in counts]
+    """Distances that are inverse to the network evaluations, far above the floor."""
+    points = [{"steps": n, "nfe": n, "frechet": 9.0, "frechet_of_few": 64 * factor / n, "seconds": 1.0} for n in counts]
     return {"name": name, "features": features, "floor": 1.0, "few": 90, "points": points}
 
 
-def test_a_power_of_the_evaluations_is_a_straight_line() -> None:
+def test_a_power_of_the_nfe_is_a_straight_line() -> None:
     """Both axes are logarithmic: the blue line keeps one slope from end to end, and the samples count as many as the floor's."""
-    rows, columns = np.nonzero((np.asarray(evaluations_plot([curve("a")]))[120:] == [0x0B, 0x6F, 0xB8]).all(-1))
+    rows, columns = np.nonzero((np.asarray(distance_over_nfe([curve("a")]))[120:] == [0x0B, 0x6F, 0xB8]).all(-1))
     fit = np.polyfit(columns, rows, 1)
     assert np.abs(np.polyval(fit, columns) - rows).max() < 8  # half a mark
     assert columns.max() - columns.min() > 1000
     assert fit[0] > 0.1
 
 
-def test_curves_over_evaluations_take_any_number_of_runs_and_any_order() -> None:
+def test_distances_over_nfe_take_any_number_of_runs_and_any_order() -> None:
     names = "abcdefgh"
     many = [curve(name, 1 + place, kind) for place, name in enumerate(names) for kind in ("pixels", "encoder")]
-    picture = evaluations_plot(many)
-    assert picture.height > 1.7 * evaluations_plot([curve("a")]).height  # a panel per kind of features
+    picture = distance_over_nfe(many)
+    assert picture.height > 1.7 * distance_over_nfe([curve("a")]).height  # a panel per kind of features
     for colour in ("#0b6fb8", "#d9822b", "#12936f", "#8e5bb5", "#6b7280"):
         assert has_colour(picture, colour)
-    assert evaluations_plot([curve("a", counts=(16, 1, 4, 2))]) == evaluations_plot([curve("a")])
-    assert evaluations_plot(many[:-2]) != picture
+    assert distance_over_nfe([curve("a", counts=(16, 1, 4, 2))]) == distance_over_nfe([curve("a")])
+    assert distance_over_nfe(many[:-2]) != picture
 
 
 def test_one_point_is_a_plot() -> None:
-    assert has_colour(evaluations_plot([curve("a", counts=(1,))]), "#0b6fb8")
+    assert has_colour(distance_over_nfe([curve("a", counts=(1,))]), "#0b6fb8")

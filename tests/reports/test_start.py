@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.commands.test_report import Page
+from tests.runs.test_report import Page
 
+from pixelpath.errors import MissingError, UserError
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
 from pixelpath.reports.start import write_start_report
 
-PNGS = ("certificate", "tails", "cond_image", "evaluations", "neighbours")
+PNGS = ("certificate", "tails", "side-by-side", "distance_over_nfe", "neighbours")
 TAIL = {
     "what": "radius",
     "probability": 0.99,
@@ -57,7 +58,7 @@ SEARCH = {
             "features": "pixels",
             "floor": 0.0123,
             "few": 90,
-            "points": [{"steps": 8, "evaluations": 15, "frechet": 1.5, "frechet_of_few": 1.75, "seconds": 2.0}],
+            "points": [{"steps": 8, "nfe": 15, "frechet": 1.5, "frechet_of_few": 1.75, "seconds": 2.0}],
         }
     ],
     "neighbours": {"held-out images": {"median": 3.25, "q05": 1.125, "least": 0.5}},
@@ -174,8 +175,8 @@ def test_an_empty_folder_and_none(tmp_path: Path) -> None:
     page = page_of(write(tmp_path / "1", None, None, ()))
     assert page.headings == []
     assert page.words.endswith("Start: 1")
-    with pytest.raises(FileNotFoundError, match="pixelpath start fit"):
+    with pytest.raises(MissingError, match="absent"):
         write_start_report(tmp_path / "absent")
     (tmp_path / "1" / "search.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"search\.json is not JSON"):
+    with pytest.raises(UserError, match=r"search\.json"):
         write_start_report(tmp_path / "1")

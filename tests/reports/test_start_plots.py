@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -16,9 +14,10 @@ from pixelpath.reports.pictures import BLUE, GREEN, ORANGE, blank
 from pixelpath.reports.start_plots import (
     LETTERS,
     ROOM,
+    Certificates,
     between,
     certificate_plot,
-    draw_certificate,
+    draw_certificates,
     draw_neighbours,
     draw_tails,
     neighbours_plot,
@@ -26,9 +25,6 @@ from pixelpath.reports.start_plots import (
     side_by_side,
     tails_plot,
 )
-from pixelpath.runs.fit_start import Candidate, Search
-from pixelpath.starts.simple import Naive
-from pixelpath.starts.warm import WarmStart
 
 LEVELS = [80 * 0.8**place for place in range(30)]  # down to 0.12
 
@@ -41,17 +37,15 @@ def divergence(sigma: float, value: float, top: float = 0.1) -> Divergence:
     return Divergence(sigma, 1.2 * value, 0.7 * value, value, 0.01, 0.02, 0.05 * abs(value), top)
 
 
-def candidate(name: str, factor: float, budget: float = 0.05) -> Candidate:
-    """A divergence of factor sigma^-6, which keeps to the budget from (factor / budget)^(1/6) up."""
-    rows = tuple(divergence(sigma, factor * sigma**-6) for sigma in LEVELS)
-    certificate = Certificate(rows)
-    return Candidate(name, Naive((1, 2, 2)), 1.0, 10, certificate, certificate.sigma_for(budget))
+def certificate(factor: float) -> Certificate:
+    """A divergence of factor sigma^-6, which keeps to a budget from (factor / budget)^(1/6) up."""
+    return Certificate(tuple(divergence(sigma, factor * sigma**-6) for sigma in LEVELS))
 
 
-def search(*candidates: Candidate, budget: float = 0.05, sigma: float | None = None) -> Search:
-    chosen = candidates[0]
-    level = sigma or chosen.sigma or 1.0
-    return Search(candidates, {}, budget, chosen, WarmStart(chosen.start, level), None, 1.0)
+def compared(**found: Certificate) -> Certificates:
+    """The first is chosen, at the sigma where it keeps to the budget."""
+    chosen = next(iter(found))
+    return Certificates(found, chosen, found[chosen].sigma_for(0.05) or 1.0, 0.05)
 
 
 def lines(axes: Axes) -> dict[str, np.ndarray]:
@@ -65,15 +59,15 @@ def straight(axes: Axes) -> list[list[float]]:
 
 
 def test_certificate_shows_cross_estimates_budget_and_level() -> None:
-    found = search(candidate("mixture", 0.3), candidate("moment", 2.0))
+    found = compared(mixture=certificate(0.3), moment=certificate(2.0))
     axes = axes_of()
-    draw_certificate(axes, found)
+    draw_certificates(axes, found)
     drawn = lines(axes)
     assert np.allclose(drawn["mixture (chosen)"], np.stack([LEVELS, 0.3 * np.array(LEVELS) ** -6.0]), rtol=1e-12)
     assert np.allclose(drawn["moment"][1], 2.0 * np.array(LEVELS) ** -6.0, rtol=1e-12)
     (budget,), (sigma,) = straight(axes)
     assert budget == 0.05
-    assert sigma == found.warm.sigma == pytest.approx((0.3 / 0.05) ** (1 / 6), rel=1e-9)
+    assert sigma == found.sigma == pytest.approx((0.3 / 0.05) ** (1 / 6), rel=1e-9)
     assert {text.get_text() for text in axes.texts} == {"budget 0.05 nats", f"start at sigma {sigma:.3g}"}
     low, high = axes.get_ylim()
     assert low == pytest.approx(0.0005)
@@ -83,7 +77,7 @@ def test_certificate_shows_cross_estimates_budget_and_level() -> None:
 
 def test_bands_hold_the_errors_and_the_other_estimates() -> None:
     axes = axes_of()
-    draw_certificate(axes, search(candidate("a", 0.3)))
+    draw_certificates(axes, compared(a=certificate(0.3)))
     faint, strong = (np.asarray(band.get_paths()[0].vertices) for band in axes.collections)
     for vertices, (lowest, highest) in ((faint, (0.7, 1.2)), (strong, (0.95, 1.05))):
         at_last = vertices[np.isclose(vertices[:, 0], LEVELS[-1])][:, 1] / (0.3 * LEVELS[-1] ** -6)
@@ -92,13 +86,11 @@ def test_bands_hold_the_errors_and_the_other_estimates() -> None:
 
 def test_noise_and_few_images() -> None:
     """Estimates of 0 and less leave a gap; those that few images decide are crossed out, but not where nothing is drawn."""
-    one = candidate("a", 0.3)
-    assert one.certificate is not None
-    rows = list(one.certificate.rows)
+    rows = list(certificate(0.3).rows)
     rows[3], rows[4], rows[25] = divergence(LEVELS[3], -1e-5), divergence(LEVELS[4], 0.0, 0.9), divergence(LEVELS[25], 3.0, 0.9)
-    found = search(replace(one, certificate=Certificate(tuple(rows))))
+    found = compared(a=Certificate(tuple(rows)))
     axes = axes_of()
-    draw_certificate(axes, found)
+    draw_certificates(axes, found)
     assert np.flatnonzero(np.isnan(lines(axes)["a (chosen)"][1])).tolist() == [3, 4]
     assert lines(axes)["decided by a few images"].tolist() == [[LEVELS[25]], [3.0]]
     assert certificate_plot(found).size == (1440, 736)
@@ -109,9 +101,9 @@ def test_noise_and_few_images() -> None:
 def test_certificates_without_anything_to_draw(sigma: float, value: float | None) -> None:
     """No density, only noise, and laws far beyond the budget: budget and level are there, inside the axes."""
     certificate = None if value is None else Certificate(tuple(divergence(level, value) for level in LEVELS))
-    found = search(Candidate("samples", Naive((1, 2, 2)), 1.0, 0, certificate, sigma), sigma=sigma)
+    found = Certificates({"samples": certificate}, "samples", sigma, 0.05)
     axes = axes_of()
-    draw_certificate(axes, found)
+    draw_certificates(axes, found)
     assert axes.get_xlim()[0] < sigma < axes.get_xlim()[1]
     assert axes.get_ylim()[0] < 0.05 < axes.get_ylim()[1]
     assert any("no candidate" in text.get_text() for text in axes.texts) == (value is None or value < 0)
@@ -141,7 +133,7 @@ def test_interval_against_the_hypergeometric_law() -> None:
     assert high == next(number for number, share in enumerate(below) if share >= 0.975) + 1
 
 
-@pytest.mark.parametrize("law", ["gaussian", "cauchy"])
+@pytest.mark.parametrize("density", ["gaussian", "cauchy"])
 def test_tails_are_quantiles_of_both(density: str) -> None:
     """Of equally many images the order statistics, about the held-out median; heavy tails on logarithmic axes."""
     source = torch.Generator().manual_seed(3)

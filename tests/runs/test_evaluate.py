@@ -60,7 +60,7 @@ def test_every_number_has_its_protocol(evaluated: Path) -> None:
         protocol = row["protocol"]
         expected = {
             "real": 36, "generated": 12, "labels": "balanced over 2 classes", "images": "3x8x8 uint8, as stored",
-            "sampler": "heun", "steps": 2, "evaluations": 3, "guidance": 1, "seeds": [0, 11],
+            "sampler": "heun", "steps": 2, "nfe": 3, "guidance": 1, "seeds": [0, 11],
         }  # fmt: skip
         assert {key: protocol[key] for key in expected} == expected
         assert row["few"] == 4  # as many as held-out images
@@ -106,7 +106,7 @@ def test_without_held_out_images_training_images_make_the_floor(plain_run: Path,
     assert [set(row) for row in result["copies"]["closeness"]] == [
         {"features", "samples", "training", "held_out", "protocol"}
     ] * 2
-    assert "without held-out images" in said
+    assert "held-out images" in said
 
 
 def test_an_encoder_of_another_resolution_is_left_out_or_refused(
@@ -162,8 +162,9 @@ def test_numbers_of_steps(words: str, expected: list[int]) -> None:
 @pytest.mark.parametrize("words", ["0", "1,,2", "1,-2", "a", "1.5", "1;2", ","])
 def test_other_words_are_no_numbers_of_steps(words: str, diffusion_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("evaluate", diffusion_run, "--steps", words) == 2
-    sentence = f"pixelpath: --steps takes numbers of at least 1 step with commas between them, as in 1,2,4,8, got {words}.\n"
-    assert capsys.readouterr().err == sentence
+    said = capsys.readouterr().err
+    assert "--steps takes numbers" in said
+    assert f"got {words}." in said
 
 
 def test_one_number_is_a_full_evaluation(diffusion_run: Path) -> None:
@@ -176,5 +177,5 @@ def test_one_number_is_a_full_evaluation(diffusion_run: Path) -> None:
 def test_a_one_step_run_is_evaluated_in_one_step(onestep_run: Path) -> None:
     assert call("evaluate", onestep_run, "--count", 8, "--no-use-inception") == 0
     protocol = results(onestep_run)[-1]["distances"][1]["protocol"]
-    expected = {"extractor": "encoder", "sampler": "consistency", "steps": 1, "evaluations": 1, "guidance": 1}
+    expected = {"extractor": "encoder", "sampler": "consistency", "steps": 1, "nfe": 1, "guidance": 1}
     assert {key: protocol[key] for key in expected} == expected

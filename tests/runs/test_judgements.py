@@ -1,4 +1,4 @@
-"""Judgements of whole evaluations: planted copies, known errors of values, and images of any number of channels."""
+"""Judgements of whole evaluations: planted copies, mirror images, and the loss gap."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,30 +10,21 @@ import torch
 from torch import Tensor
 
 from pixelpath.data import sources
-from pixelpath.data.metadata import Metadata
-from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.evaluation.features import Pixels, extract
 from pixelpath.evaluation.held_out import HeldOutRow
-from pixelpath.reports.evaluation import histograms_plot, in_short, loss_gap_plot, nearest_picture, spectrum_plot
+from pixelpath.reports.evaluation import loss_gap_plot, nearest_picture
 from pixelpath.runs.comparison import Real, known
-from pixelpath.runs.judgements import Features, copies, domain, loss_gap, sentences, trained_on
+from pixelpath.runs.judgements import Features, copies, loss_gap, nearest_images, sentences, trained_on
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.runs.sample import Samples
 
 CPU = torch.device("cpu")
-UNKNOWN = Metadata()
 
 
 def made_of(images: np.ndarray | Tensor) -> Samples:
     settings: dict[str, Any] = {"seeds": [100, 99 + len(images)], "sampler": "heun", "steps": 2, "guidance": 1.0}
     return Samples(torch.as_tensor(images), 1.0, 3.0, settings)
-
-
-def data_of(images: np.ndarray, held_out: int, metadata: Metadata = UNKNOWN) -> PreparedData:
-    parts = (images[held_out:], images[:held_out])
-    training, kept = (sources.Arrays(part, np.zeros(len(part), np.int64), (), metadata=metadata) for part in parts)
-    return PreparedData(training, kept, Normaliser.fit(training), False)
 
 
 def features_of(data: PreparedData, made: Samples) -> Features:
@@ -63,7 +54,8 @@ def test_planted_copies_are_found_named_and_shown(run: OpenRun, data: PreparedDa
         assert (pair["sample"], pair["seed"], pair["training"], pair["training_distance"]) == (place, 100 + place, index, 0)
         assert pair["training_name"] == data.training.name(index)
     assert len(found["pairs"]) == 12
-    picture = np.asarray(nearest_picture(data, made, found["pairs"]))
+    rows = nearest_images(data, made, found["pairs"])
+    picture = np.asarray(nearest_picture(rows, data.metadata, data.normaliser.shown))
     side = (picture.shape[0] + 2) // 3
     assert np.array_equal(picture[: side - 2, : side * 3 - 2], picture[side : 2 * side - 2, : side * 3 - 2])
 
@@ -97,83 +89,8 @@ def test_other_images_are_known_by_their_number(run: OpenRun, data: PreparedData
 def test_the_loss_gap_of_a_run(run: OpenRun) -> None:
     held_out = [HeldOutRow(sigma, 1.0, 0.01, 100) for sigma in (0.1, 1.0)]
     found = loss_gap(run, [replace(row, loss=0.8) for row in held_out], held_out)
-    assert [row["gap"] for row in found["levels"]] == pytest.approx([0.2, 0.2])
+    assert [row["gap"] for row in found["noise_levels"]] == pytest.approx([0.2, 0.2])
     assert found["images"] == 100
     assert "more steps at this size will memorise" in found["advice"]
     assert sentences({"loss_gap": found})[0].startswith(found["advice"])
-    assert loss_gap_plot(found["levels"]).width == 1440
-
-
-@pytest.mark.parametrize(
-    ("channels", "rows", "columns", "dtype"),
-    [(1, 8, 8, "float32"), (2, 8, 16, "uint16"), (4, 6, 10, "uint8"), (7, 12, 4, "float16"), (13, 4, 6, "int16")],
-)
-def test_any_number_of_channels_and_any_aspect(channels: int, rows: int, columns: int, dtype: str) -> None:
-    """Samples that are 3 training deviations too large in the last channel, and the training images elsewhere."""
-    images = np.random.default_rng(1).normal(100, 10, (60, channels, rows, columns)).round().astype(dtype)
-    data = data_of(images, 10)
-    samples = images[10:].copy()
-    samples[:, -1] += np.array(30).astype(dtype)
-    found = domain(data, made_of(samples))
-    assert found["images"]["drawn"][0] == str(channels - 1)
-    assert len(found["images"]["drawn"]) == min(4, channels)
-    last = found["channels"][-1]
-    assert last["wasserstein"] == pytest.approx(30, rel=1e-3)
-    assert last["spectrum"] == pytest.approx(0, abs=1e-6)
-    assert last["guidance"] == pytest.approx(10, rel=0.1)
-    assert all(row[key] == 0 for row in found["channels"][:-1] for key in ("wasserstein", "total_variation", "spectrum"))
-    errors = [row["error"] for row in found["quantiles"] if row["channel"] == str(channels - 1)]
-    assert errors == pytest.approx([30 / last["guidance"]] * 4, rel=1e-3)
-    assert all(abs(row["floor"]) > 0 for row in found["quantiles"] if row["probability"] == 0.999)
-    assert f"channel {channels - 1}" in sentences({"domain": found})[0]
-
-
-def test_without_held_out_images_there_is_no_floor() -> None:
-    images = np.random.default_rng(1).normal(size=(30, 2, 8, 12)).astype(np.float32)
-    data, made = data_of(images, 0), made_of(images[:20])
-    found = domain(data, made)
-    assert (found["images"]["few"], found["images"]["held_out"]) == (0, 0)
-    assert {row["held_out"] for key in ("spectra", "histograms", "quantiles") for row in found[key]} == {None}
-    assert spectrum_plot(found["spectra"]).width == histograms_plot(found["histograms"]).width == 1440
-    assert sentences({"domain": found})[0].startswith("Values, channel ")
-    pairs = [{"sample": 3, "training": 4, "training_mirrored": False}]
-    assert nearest_picture(data, made, pairs).height > 2 * 8
-
-
-def test_zeros_and_half_transparent_pixels_are_counted() -> None:
-    """RGBA of 64 pixels, of which 48 are transparent, 12 opaque and 4 between; samples have 8 between and 4 opaque."""
-    images = np.zeros((30, 4, 8, 8), np.uint8)
-    images[:, 3, 0], images[:, 3, 1, :4], images[:, 3, 1, 4:] = 255, 255, 128
-    data = data_of(images, 6, Metadata(alpha="straight", channels=("red", "green", "blue", "alpha")))
-    samples = images[6:].copy()
-    samples[:, 3, 0] = 77
-    found = domain(data, made_of(samples))
-    assert found["half_transparent"] == {"training": 4 / 64, "held_out": 4 / 64, "samples": 12 / 64}
-    row = found["frequent"][3]
-    assert (row["value"], row["share_training"], row["share_samples"], row["zeros_held_out"]) == (0, 0.75, 0.75, 0.75)
-    assert found["channels"][0]["spectrum"] is None  # black, all of it
-    assert found["images"]["drawn"][0] == row["channel"] == "alpha"
-    assert spectrum_plot(found["spectra"]).width == histograms_plot(found["histograms"]).width == 1440
-
-
-def test_what_was_not_measured_counts_for_nothing() -> None:
-    images = np.random.default_rng(2).normal(3, 1, (40, 1, 8, 8)).astype(np.float32)
-    whole = domain(data_of(images, 8), made_of(images[8:]))
-    images[:, :, 2] = -9999
-    data = data_of(images, 8)
-    marked = replace(data, normaliser=replace(data.normaliser, nodata=-9999.0))
-    samples = images[8:].copy()
-    samples[:, :, 2] = 3
-    found = domain(marked, made_of(samples))
-    assert abs(found["channels"][0]["guidance"] - whole["channels"][0]["guidance"]) < 0.05
-    assert found["frequent"][0]["value"] != -9999
-    (batch,) = Real(marked).batches(marked.held_out)
-    assert batch[:, 0, 2].numpy() == pytest.approx(data.normaliser.mean[0])
-    assert np.array_equal(np.delete(batch.numpy(), 2, axis=2), np.delete(images[:8], 2, axis=2))
-
-
-def test_earlier_evaluations_are_shown_without_curves() -> None:
-    result = {"held_out_loss": [1], "loss_gap": {"levels": []}, "domain": {"channels": [], "spectra": [], "histograms": []}}
-    assert in_short(result) == {key: result[key] for key in ("loss_gap", "domain")}
-    assert in_short(result, curves=False) == {"loss_gap": {"levels": []}, "domain": {"channels": []}}
-    assert in_short({"held_out_loss": [1]}) == {"held_out_loss": [1]}
+    assert loss_gap_plot(found["noise_levels"]).width == 1440

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pixelpath.errors import MissingError, UserError
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
-from pixelpath.runs.report import write_report
+from pixelpath.runs.report import in_short, write_report
 
 PROTOCOL = {"real": 1797, "generated": 500, "labels": "balanced", "extractor_hash": "ab12", "sampler": None, "seeds": [0, 499]}
 EVALUATION = {
@@ -87,7 +88,7 @@ def run(tmp_path: Path) -> Path:
     """A stage-two run with everything in it."""
     folder = tmp_path / "digits <1>"
     write(
-        folder / "recipe.json", {"name": "digits", "objective": {"type": "Denoising", "noise": {"highest": 80.0}}, "steps": 400}
+        folder / "recipe.json", {"name": "digits", "objective": {"type": "Denoising", "noise": {"sigma_max": 80.0}}, "steps": 400}
     )
     write(folder / "origin.json", {"encoder": "runs/one"})
     write(folder / "environment.json", {"torch": "2.13.0", "gpus": []})
@@ -107,7 +108,16 @@ def run(tmp_path: Path) -> Path:
 def test_everything_is_there(run: Path) -> None:
     page = page_of(run)
     assert page.headings == ["Samples", "Results", "Training", "Previews", "Settings", "Environment", "Files"]
-    for words in ("digits: digits <1>", "Stage two: diffusion", "400", "2.1 h", "1,234", "3.00 GiB", "noise.sigma_max", "runs/one"):
+    for words in (
+        "digits: digits <1>",
+        "Stage two: diffusion",
+        "400",
+        "2.1 h",
+        "1,234",
+        "3.00 GiB",
+        "noise.sigma_max",
+        "runs/one",
+    ):
         assert words in page.text or words in page.words, words
     assert (run / "curves.png").is_file()
 
@@ -206,18 +216,20 @@ def test_an_empty_folder_gives_a_page(tmp_path: Path) -> None:
 
 def test_the_newest_curves_are_drawn_and_older_ones_folded(run: Path) -> None:
     def result(name: str) -> dict[str, Any]:
-        points = [{"steps": n, "evaluations": 2 * n - 1, "frechet": 3.25 / n, "frechet_of_few": 4.5 / n} for n in (1, 16)]
+        points = [{"steps": n, "nfe": 2 * n - 1, "frechet": 3.25 / n, "frechet_of_few": 4.5 / n} for n in (1, 16)]
         about = {"features": "pixels", "floor": 0.0625, "few": 90, "protocol": PROTOCOL}
         return {"curves": [{"name": f"{each} ({each}-recipe)", "points": points, **about} for each in (name, "<other>")]}
 
     before = len(page_of(run).pictures)
-    write(run / "evaluations.json", [result("old"), result("new")])
+    write(run / "distance_over_nfe.json", [result("old"), result("new")])
     page = page_of(run)
     assert len(page.pictures) == before + 2
-    places = [page.words.index(part) for part in ("Quality over evaluations", "new (new-", "Earlier curves", "old (old-")]
+    places = [
+        page.words.index(part) for part in ("Distance over network evaluations (NFE)", "new (new-", "Earlier curves", "old (old-")
+    ]
     assert places == sorted(places)
     assert "pixels 16 31 0.2031 0.2812 0.0625 real 1797 · generated 500" in page.words
-    assert page.words.index("Quality over evaluations") < page.words.index("Evaluation of step 400")
+    assert page.words.index("Distance over network evaluations (NFE)") < page.words.index("Evaluation of step 400")
 
 
 def test_judgements_are_drawn_and_earlier_ones_only_told(run: Path) -> None:
@@ -234,8 +246,8 @@ def test_judgements_are_drawn_and_earlier_ones_only_told(run: Path) -> None:
     sides = {"training": 0.25, "held_out": None, "samples": 0.75}
     judged = EVALUATION | {
         "copies": {"duplicates": 17, "closeness": [{"features": "pixels", "closer": 0.515625, "protocol": PROTOCOL}]},
-        "loss_gap": {"advice": "Stop <here>.", "levels": [{"sigma": sigma, **gap} for sigma in (0.1, 1.0)]},
-        "domain": {
+        "loss_gap": {"advice": "Stop <here>.", "noise_levels": [{"sigma": sigma, **gap} for sigma in (0.1, 1.0)]},
+        "pixel_values": {
             "channels": [{"channel": "0", "wasserstein": 0.3125}],
             "spectra": [{"channel": "0", "frequency": frequency, **sides} for frequency in (0.1, 0.4)],
             "histograms": [{"channel": "0", "lower": low, "upper": low + 1, **sides} for low in (0.0, 1.0)],
@@ -251,6 +263,24 @@ def test_judgements_are_drawn_and_earlier_ones_only_told(run: Path) -> None:
         assert words in page.words.lower() or words in page.words, words
 
 
+def test_earlier_evaluations_are_shown_without_curves() -> None:
+    values = {"channels": [], "spectra": [], "histograms": []}
+    result = {"held_out_loss": [1], "loss_gap": {"noise_levels": []}, "pixel_values": values}
+    assert in_short(result) == {key: result[key] for key in ("loss_gap", "pixel_values")}
+    assert in_short(result, curves=False) == {"loss_gap": {"noise_levels": []}, "pixel_values": {"channels": []}}
+    assert in_short({"held_out_loss": [1]}) == {"held_out_loss": [1]}
+
+
+def test_fid_and_kid_are_names_in_inception_features_alone(run: Path) -> None:
+    kinds = ("pixels", "inception-v3-2048")
+    rows = [{"features": kind, "frechet": 3.0, "kernel_distance": 0.5, "protocol": PROTOCOL} for kind in kinds]
+    write(run / "evaluation.json", [{"distances": rows}])
+    words = page_of(run).words
+    assert "kernel distance pixels 3 0.5 real 1797" in words
+    assert words.count("KID") == words.count("FID") == 1
+    assert words.index("inception-v3-2048 (") < words.index("KID")
+
+
 def test_a_one_step_run_is_called_so_and_shows_its_alarms(run: Path) -> None:
     write(run / "recipe.json", {"name": "digits-onestep", "objective": {"type": "Consistency"}, "steps": 400})
     page = page_of(run)
@@ -259,9 +289,9 @@ def test_a_one_step_run_is_called_so_and_shows_its_alarms(run: Path) -> None:
 
 
 def test_errors_name_the_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no folder"):
+    with pytest.raises(MissingError, match="absent"):
         write_report(tmp_path / "absent")
     (tmp_path / "evaluation.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"evaluation\.json is not JSON .* remove it"):
+    with pytest.raises(UserError, match=r"evaluation\.json"):
         write_report(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]

@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from pixelpath import randomness
 from pixelpath.data.normalise.normaliser import Normaliser
+from pixelpath.errors import UserError
 from pixelpath.types import Batch, Images, Views
 
-VIEWS, TURNS = -3, -5  # keys of the random numbers drawn here, apart from those of the noise
+VIEWS, ROT90 = -3, -5  # keys of the random numbers drawn here, apart from those of the noise
 MOVES = ("area", "ratio", "across", "down", "flip", "rotation")
 COLOURS = ("jitter", "brightness", "contrast", "saturation", "hue", "gray", "blur", "blur_sigma", "solarise")
 DRAWS = (*MOVES, *COLOURS)  # what is drawn for every view, whether it is used or not
@@ -32,7 +33,7 @@ Draws = dict[str, Float[Tensor, "views"]]
 class Augmentation:
     """How strongly views differ from their image; of pairs named "by view" the first value is the first view's.
 
-    Raises ValueError for a probability outside [0, 1] or a range that does not rise inside its bounds.
+    Raises UserError for a probability outside [0, 1] or a range that does not rise inside its bounds.
     """
 
     crop_scale: tuple[float, float] = (0.08, 1.0)
@@ -62,19 +63,31 @@ class Augmentation:
     blur: tuple[float, float] = (1.0, 0.1)
     """Probabilities of a Gaussian blur, by view."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
-    """Range of its deviation in pixels."""
+    """Range of the std of the blur, in pixels."""
     solarise: tuple[float, float] = (0.0, 0.2)
     """Probabilities of inverting all values from the middle of the unit range up, by view."""
 
     def __post_init__(self) -> None:
-        chances = (self.flip, self.jitter, self.gray, *self.blur, *self.solarise)
-        if not all(0 <= chance <= 1 for chance in chances):
-            raise ValueError(f"Every probability of an augmentation must lie in [0, 1], got {self}.")
-        ranges = (0, *self.crop_scale, 1), (0, *self.crop_ratio, math.inf), (0, *self.blur_sigma, math.inf)
-        if not all(bottom < low <= high <= top for bottom, low, high, top in ranges):
-            raise ValueError(f"The ranges of an augmentation must be positive and rise, crop_scale to at most 1, got {self}.")
-        if not (min(self.brightness, self.contrast, self.saturation) >= 0 and 0 <= self.hue <= 0.5 and self.rotation >= 0):
-            raise ValueError(f"The strengths of an augmentation must not be negative, and hue at most 0.5, got {self}.")
+        for name in ("flip", "jitter", "gray", "blur", "solarise"):
+            self._check(name, 0, 1)
+        for name in ("brightness", "contrast", "saturation", "rotation"):
+            self._check(name, 0, math.inf)
+        self._check("hue", 0, 0.5)
+        for name, top in (("crop_scale", 1), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
+            self._check(name, math.ulp(0.0), top)
+            low, high = self.__dict__[name]
+            if low > high:
+                raise UserError(f"`augmentation.{name}` must rise, got {low:g} {high:g}.", f"augmentation.{name}")
+
+    def _check(self, name: str, low: float, high: float) -> None:
+        """UserError unless the setting, or both values of a pair, lie in this range."""
+        found = self.__dict__[name]
+        values = found if isinstance(found, tuple) else (found,)
+        if not all(low <= value <= high for value in values):
+            bound = "above 0" if low else "at least 0"
+            wanted = bound if high == math.inf else f"{bound} and at most {high:g}"
+            given = " ".join(f"{value:g}" for value in values)
+            raise UserError(f"`augmentation.{name}` must be {wanted}, got {given}.", f"augmentation.{name}")
 
     @property
     def moves(self) -> bool:
@@ -115,7 +128,7 @@ def augment(batch: Batch, augmentation: Augmentation, normaliser: Normaliser, co
     if augmentation.moves:
         images = _move(images, augmentation, draws)
     if augmentation.rot90:
-        turns = torch.tensor([randomness.seed_of(seed, TURNS, view) % 4 for view in range(2) for seed in batch.seeds])
+        turns = torch.tensor([randomness.seed_of(seed, ROT90, view) % 4 for view in range(2) for seed in batch.seeds])
         turns = turns.to(images.device).reshape(-1, 1, 1, 1)
         for count in (1, 2, 3):
             images = torch.where(turns == count, images.rot90(count, (2, 3)), images)
@@ -225,7 +238,7 @@ def _luma(images: Images) -> Float[Tensor, "batch 1 row column"]:
 
 
 def _blur(images: Images, augmentation: Augmentation, draws: Draws) -> Images:
-    """A Gaussian blur of the chosen views, cut off at three of its greatest deviations, the borders reflected."""
+    """A Gaussian blur of the chosen views, cut off at three times the greatest std, the borders reflected."""
     chosen = _chosen(draws["blur"], augmentation.blur)
     rows, columns = images.shape[-2:]
     radius = min(math.ceil(3 * augmentation.blur_sigma[1]), rows - 1, columns - 1)

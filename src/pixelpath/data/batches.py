@@ -20,12 +20,12 @@ from torch import Tensor
 
 from pixelpath import randomness
 from pixelpath.data.conditions import ConditionData
-from pixelpath.data.formats.pictures import decoders
 from pixelpath.data.normalise.normaliser import Normaliser
-from pixelpath.data.sources import TASK, Source, gather, labels, load
+from pixelpath.data.sources import TASK, Source, decoders, gather, labels, load
+from pixelpath.errors import UserError
 from pixelpath.types import Batch, Condition
 
-ORDER, FLIP, TURN = -1, -2, -4  # keys of the random numbers drawn here; steps and positions, keys elsewhere, are never negative
+ORDER, FLIP, ROT90 = -1, -2, -4  # keys of the random numbers drawn here; steps and positions, keys elsewhere, are never negative
 AHEAD = 3  # steps that are decoded before they are asked for
 
 
@@ -34,9 +34,9 @@ class Batches:
 
     Image p of the global batch of step k is number k * batch_size + p of an endless row of epochs, each a permutation drawn from
     (seed, epoch); the process `rank` takes the rank-th of `processes` equal slices. With `flip`, half of the images are mirrored
-    left to right; with `turn`, they are turned by any number of right angles. What is `given` of the images goes with them.
+    left to right; with `rot90`, they are turned by 0 to 3 right angles. The conditions that are `given` go with them.
     Images are kept in memory in their native dtype if they fit into `cache_bytes`, else decoded by `workers`
-    threads (None: one per core), some steps ahead. Raises ValueError if there are no images, `processes` does not divide
+    threads (None: one per core), some steps ahead. Raises UserError if there are no images, `processes` does not divide
     `batch_size`, or images to be turned are not square.
     """
 
@@ -56,15 +56,16 @@ class Batches:
         cache_bytes: int = 2 * 2**30,
     ) -> None:
         if len(source) == 0:
-            raise ValueError("There are no images to train on: give at least one.")
+            raise UserError("There are no images to train on: give at least one.")
         if batch_size < 1 or batch_size % processes or not 0 <= rank < processes:
-            raise ValueError(
+            raise UserError(
                 f"A global batch of {batch_size} cannot be shared by {processes} processes (this is rank {rank}): "
-                f"choose a batch size that is a multiple of the number of processes."
+                f"choose a `batch_size` that is a multiple of the number of processes.",
+                "batch_size",
             )
         if rot90 and source.shape[1] != source.shape[2]:
             size = "x".join(map(str, source.shape[1:]))
-            raise ValueError(f"Images of {size} pixels are not square, so they cannot be turned: leave --rot90 away.")
+            raise UserError(f"Images of {size} pixels are not square, so they cannot be turned: leave `rot90` away.", "rot90")
         self.batch_size, self.seed, self.rank, self.flip, self.rot90, self.given = batch_size, seed, rank, flip, rot90, given
         self.device = torch.device(device)
         self.share = batch_size // processes
@@ -129,19 +130,22 @@ class Batches:
 
 
 def moved(batch: Batch, *, flip: bool, rot90: bool) -> Batch:
-    """Half of the images mirrored left to right, all turned by 0 to 3 right angles, each by its own seed; all else with them."""
+    """Half of the images mirrored left to right, all turned by 0 to 3 right angles, each by its own seed.
+
+    The `valid` masks and the condition images move with their image.
+    """
     if flip:
         mirrored = torch.tensor([randomness.seed_of(seed, FLIP) & 1 for seed in batch.seeds], dtype=torch.bool)
         batch = _where(mirrored, batch, lambda planes: planes.flip(-1))
     if rot90:
-        turns = torch.tensor([randomness.seed_of(seed, TURN) % 4 for seed in batch.seeds])
+        turns = torch.tensor([randomness.seed_of(seed, ROT90) % 4 for seed in batch.seeds])
         for count in (1, 2, 3):
             batch = _where(turns == count, batch, lambda planes, count=count: planes.rot90(count, (2, 3)))
     return batch
 
 
 def _where(chosen: Bool[Tensor, "batch"], batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
-    """The batch, the chosen images (with what is measured of them, and beside them) moved."""
+    """The batch, the chosen images moved, together with their `valid` masks and condition images."""
     chosen = chosen.to(batch.images.device).reshape(-1, 1, 1, 1)
 
     def some(planes: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""What images can be asked for beside their class: numbers, categories and tags from a table, and images beside them.
+"""What images can be asked for besides their class: numbers, categories and tags from a table, and condition images.
 
 A *table* has a line per image: a .csv file whose first column (or the one called name, file or file_name) names the images, or an
 array [image, number] in the order of the images. A *number* is standardised; a *category* is one of several words; *tags* are any
-of several words, separated by |. Images *beside* are masks or maps of the same rows and columns, found by the images' names.
+of several words, separated by |. *Condition images* are masks or maps of the same rows and columns, found by the images' names.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from pixelpath.data import sources
 from pixelpath.data.formats import arrays
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.sources import Source
+from pixelpath.errors import MissingError, UserError
 from pixelpath.types import Condition
 
 NAMES = ("name", "file", "file_name", "filename", "image", "id")
 TAG = "|"
-FARTHEST = 1e6  # deviations from the mean: a number beyond is a mistake, which would blow the network up
+FARTHEST = 1e6  # in units of the std, from the mean: a number beyond is a mistake, which would blow the network up
 MOST_CLASSES = 32  # single-channel integers below this are the numbers of classes in a mask
 
 
 @dataclass(frozen=True)
 class Column:
-    """What one column of a table means: a number with its mean and deviation, or the words that occur in it."""
+    """What one column of a table means: a number with its mean and std, or the words that occur in it."""
 
     name: str
     kind: Literal["number", "category", "tags"]
@@ -61,7 +62,7 @@ class Column:
                     continue
                 if word not in self.words:
                     near = difflib.get_close_matches(word, self.words, 3, 0.4) or list(self.words[:10])
-                    raise ValueError(
+                    raise UserError(
                         f"{where[place]}, column {self.name}: {word or 'an empty entry'} is not among the words that "
                         f"training saw: choose from {', '.join(near)}."
                     )
@@ -72,8 +73,8 @@ class Column:
         value = _number(entry, where)
         standardised = (value - self.mean) / self.std
         if not abs(standardised) <= FARTHEST:
-            raise ValueError(
-                f"{where}: {entry} is {abs(standardised):.0e} deviations from the mean of training, {self.mean:g}: correct it."
+            raise UserError(
+                f"{where}: {entry} is {abs(standardised):.0e} std from the mean of training, {self.mean:g}: correct it."
             )
         return standardised
 
@@ -99,8 +100,8 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """How images beside come into model range: by class (`classes` channels of -0.5 and 0.5), or by a normaliser."""
+class CondImageEncoding:
+    """How condition images come into model range: by class (`classes` channels of -0.5 and 0.5), or by a normaliser."""
 
     channels: int
     classes: int = 0
@@ -114,7 +115,7 @@ class Beside:
     def encode(
         self, native: Shaped[Tensor, "batch channel row column"], called: Callable[[int], str] = str
     ) -> Float[Tensor, "batch other row column"]:
-        """Native images beside in model range; ValueError for a class that training did not see, saying what it is `called`."""
+        """Native condition images in model range; UserError for a class that training did not see, saying what it is `called`."""
         if not self.classes:
             assert self.normaliser is not None
             return self.normaliser.encode(native)
@@ -122,19 +123,19 @@ class Beside:
         strange = ((numbers >= self.classes) | (numbers < 0)).nonzero()
         if len(strange):
             mask, row, column = strange[0].tolist()
-            raise ValueError(
-                f"The image beside {called(mask)} holds the class {int(numbers[mask, row, column])} but training saw those below "
-                f"{self.classes}: correct it, or train with it."
+            raise UserError(
+                f"The condition image {called(mask)} holds the class {int(numbers[mask, row, column])} but training saw those "
+                f"below {self.classes}: correct it, or train with it."
             )
         return functional.one_hot(numbers, self.classes).movedim(-1, 1).float() - 0.5
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a run can be asked for beside classes: the columns of its table, and its images beside."""
+    """What a run can be asked for besides classes: the columns of its table, and its condition images."""
 
     columns: tuple[Column, ...] = ()
-    cond_image: Beside | None = None
+    cond_image: CondImageEncoding | None = None
 
     @property
     def numbers(self) -> int:
@@ -143,14 +144,14 @@ class Conditions:
 
     @property
     def other(self) -> int:
-        """The channels of the images beside."""
+        """The channels of the condition images."""
         return 0 if self.cond_image is None else self.cond_image.width
 
     def vectors(self, table: Table, lines: Sequence[int]) -> Float[np.ndarray, "image number"]:
-        """These lines of a table as vectors; ValueError if it has not the columns of training."""
+        """These lines of a table as vectors; UserError if it lacks the columns of training."""
         missing = [column.name for column in self.columns if column.name not in table.columns]
         if missing:
-            raise ValueError(f"{table.path} has no column {', '.join(missing)}, which the run was trained with: add it.")
+            raise UserError(f"{table.path} has no column {', '.join(missing)}, which the run was trained with: add it.")
         where = [table.where(line) for line in lines]
         parts = [column.encode([table.columns[column.name][line] for line in lines], where) for column in self.columns]
         return np.concatenate(parts, axis=1)
@@ -171,19 +172,19 @@ class Conditions:
         if cond_image is None:
             return cls(columns)
         normaliser = None if cond_image["normaliser"] is None else Normaliser.from_json(cond_image["normaliser"])
-        return cls(columns, Beside(cond_image["channels"], cond_image["classes"], normaliser))
+        return cls(columns, CondImageEncoding(cond_image["channels"], cond_image["classes"], normaliser))
 
 
 @dataclass(frozen=True, eq=False)
 class ConditionData:
-    """What is given of the images of one source, in their order: vectors, and images beside."""
+    """The conditions of the images of one source, in their order: vectors, and condition images."""
 
     conditions: Conditions
     vectors: Float[np.ndarray, "image number"] | None = None
     cond_image: Source | None = None
 
     def first(self, count: int) -> ConditionData:
-        """What is given of the first images."""
+        """The conditions of the first images."""
         vectors = None if self.vectors is None else self.vectors[:count]
         return ConditionData(
             self.conditions, vectors, None if self.cond_image is None else sources.subset(self.cond_image, range(count))
@@ -201,12 +202,12 @@ class ConditionData:
 
 
 def read_table(path: Path, part: Sequence[str] = (), columns: tuple[str, ...] | None = ()) -> Table:
-    """A table; of a .npz file the array of the part (train, test ...). ValueError in one sentence for what is none.
+    """A table; of a .npz file the array of the part (train, test ...). UserError for what is none.
 
-    With `columns` (None: any) the first column may be one of these, and then none names the images.
+    With `columns` (None: any) the first column may be one of these; then no column names the images.
     """
     if not os.path.isfile(path):  # unlike its counterpart in pathlib, it answers for names that are too long
-        raise FileNotFoundError(f"{path} does not exist or is no file: give a table of conditions (.csv, .npy or .npz).")
+        raise MissingError(f"{path} does not exist or is no file: give a table of conditions (.csv, .npy or .npz).")
     if path.suffix.lower() in arrays.ARRAYS:
         return _table_of_array(path, part)
     try:
@@ -214,17 +215,17 @@ def read_table(path: Path, part: Sequence[str] = (), columns: tuple[str, ...] | 
             reader = csv.reader(file, strict=True)
             numbered = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read as a table ({error}): write it as comma-separated text in UTF-8.") from error
+        raise UserError(f"{path} cannot be read as a table ({error}): write it as comma-separated text in UTF-8.") from error
     lines, rows = tuple(line for line, _ in numbered), [row for _, row in numbered]
     unnamed = bool(rows) and (columns is None or rows[0][0].strip() in columns or (bool(columns) and len(rows[0]) == 1))
     if len(rows) < 2 or (len(rows[0]) < 2 and not unnamed):
-        raise ValueError(f"{path} holds no table: write a line of column names, then a line per image, its name first.")
+        raise UserError(f"{path} holds no table: write a line of column names, then a line per image, its name first.")
     head = [name.strip() for name in rows[0]]
     if len(set(head)) < len(head):
-        raise ValueError(f"{path} names a column twice ({', '.join(head)}): give every column its own name.")
+        raise UserError(f"{path} names a column twice ({', '.join(head)}): give every column its own name.")
     odd = next(((line, len(row)) for line, row in numbered if len(row) != len(head)), None)
     if odd is not None:
-        raise ValueError(f"{path}, line {odd[0]} has {odd[1]} entries but the first line {len(head)}: correct it.")
+        raise UserError(f"{path}, line {odd[0]} has {odd[1]} entries but the first line {len(head)}: correct it.")
     key = next((name for name in NAMES if name in head), head[0])
     entries = {name: [row[place].strip() for row in rows[1:]] for place, name in enumerate(head)}
     if unnamed:
@@ -232,28 +233,28 @@ def read_table(path: Path, part: Sequence[str] = (), columns: tuple[str, ...] | 
     names = tuple(entries.pop(key))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{path} has two lines for {twice}: keep one.")
+        raise UserError(f"{path} has two lines for {twice}: keep one.")
     return Table(path, names, entries, lines[1:])
 
 
 def lines_of(table: Table, source: Source, part: Sequence[str] = ()) -> list[int]:
-    """The line of every image of a source; ValueError naming the first image that has none."""
+    """The line of every image of a source; UserError naming the first image that has none."""
     if table.names is None:
         called = (_called(source.name(index), ()) for index in range(len(source)))
         numbers = [next((word for word in words if word.isdecimal()), None) for words in called]
         wrong = next((index for index, number in enumerate(numbers) if number is None or int(number) >= table.count), None)
         if wrong is not None:
-            raise ValueError(
+            raise UserError(
                 f"{table.path} has {table.count} rows in the order of an array, and none for {source.name(wrong)}: give a row "
                 "for every image of the array, or a .csv file that names the images."
             )
         return [int(number) for number in numbers if number is not None]
-    known = {name: line for line, name in enumerate(table.names)}
+    lines = {name: line for line, name in enumerate(table.names)}
     found = []
     for index in range(len(source)):
-        line = next((known[word] for word in _called(source.name(index), part) if word in known), None)
+        line = next((lines[word] for word in _called(source.name(index), part) if word in lines), None)
         if line is None:
-            raise ValueError(f"{table.path} has no line for the image {source.name(index)}: add one, or leave the image out.")
+            raise UserError(f"{table.path} has no line for the image {source.name(index)}: add one, or leave the image out.")
         found.append(line)
     return found
 
@@ -261,7 +262,7 @@ def lines_of(table: Table, source: Source, part: Sequence[str] = ()) -> list[int
 def fit_columns(table: Table, lines: Sequence[int]) -> tuple[Column, ...]:
     """What the columns mean, by the entries of training images: numbers if all are, tags if any has a |, else categories.
 
-    ValueError for an empty entry.
+    UserError for an empty entry, and for numbers that are not finite or too large.
     """
     found = []
     for name, entries in table.columns.items():
@@ -271,36 +272,38 @@ def fit_columns(table: Table, lines: Sequence[int]) -> tuple[Column, ...]:
             values = np.array(numbers)
             if not np.isfinite(values).all():
                 odd = int(np.flatnonzero(~np.isfinite(values))[0])
-                raise ValueError(f"{table.path}, column {name} holds {words[odd]}: give finite numbers.")
+                raise UserError(f"{table.path}, column {name} holds {words[odd]}: give finite numbers.")
             with np.errstate(over="ignore", invalid="ignore"):
                 mean, std = float(values.mean()), float(values.std())
             if not math.isfinite(std):
                 most = words[int(np.abs(values).argmax())]
-                raise ValueError(f"{table.path}, column {name} holds {most}, too large to be standardised: use other units.")
+                raise UserError(f"{table.path}, column {name} holds {most}, too large to be standardised: use other units.")
             found.append(Column(name, "number", mean, std or 1.0))
         elif any(TAG in word for word in words):
             tags = sorted({tag for word in words for tag in word.split(TAG) if tag})
             found.append(Column(name, "tags", words=tuple(tags)))
         else:
             if "" in words:
-                raise ValueError(f"{table.path}, column {name} has an empty entry: fill it, or leave the column out.")
+                raise UserError(f"{table.path}, column {name} has an empty entry: fill it, or leave the column out.")
             found.append(Column(name, "category", words=tuple(sorted(set(words)))))
     return tuple(found)
 
 
-def fit_cond_image(source: Source) -> Beside:
-    """How images beside come into model range: single-channel integers below 32 are classes of a mask, all else is normalised."""
+def fit_cond_image(source: Source) -> CondImageEncoding:
+    """How condition images come into model range: as classes of a mask if they are single-channel integers below 32,
+    else by a normaliser.
+    """
     channels = source.shape[0]
     if channels == 1 and source.dtype.kind in "iu":
-        ends = [(int(image.min()), int(image.max())) for image in map(source.get, range(len(source)))]
+        ends = [(int(image.min()), int(image.max())) for image in map(source.__getitem__, range(len(source)))]
         lowest, highest = min(low for low, _ in ends), max(high for _, high in ends)
         if lowest >= 0 and highest < MOST_CLASSES:
-            return Beside(channels, highest + 1)
-    return Beside(channels, normaliser=Normaliser.fit(source))
+            return CondImageEncoding(channels, highest + 1)
+    return CondImageEncoding(channels, normaliser=Normaliser.fit(source))
 
 
 def cond_images_of(source: Source, other: Source, where: Path) -> Source:
-    """The images of `other` that lie beside those of a source, in its order, found by name; ValueError for one without."""
+    """The condition images of a source, in its order, found by name among those of `other`; UserError if one is missing."""
     known = {other.name(index): index for index in range(len(other))}
     stems = {name.rsplit(".", 1)[0]: index for name, index in known.items()}
     found = []
@@ -308,20 +311,23 @@ def cond_images_of(source: Source, other: Source, where: Path) -> Source:
         name = source.name(index)
         number = known.get(name, stems.get(name.rsplit(".", 1)[0]))
         if number is None:
-            raise ValueError(f"{where} holds nothing beside the image {name}: give it an image of that name.")
+            raise UserError(f"{where} holds no condition image for {name}: give it an image of that name.", "data.cond_image")
         found.append(number)
     if other.shape[1:] != source.shape[1:]:
         sizes = ["x".join(map(str, each.shape[1:])) for each in (other, source)]
-        raise ValueError(f"The images beside in {where} are {sizes[0]} pixels but the images {sizes[1]}: give both one size.")
+        raise UserError(
+            f"The condition images in {where} are {sizes[0]} pixels but the images {sizes[1]}: give both one size.",
+            "data.cond_image",
+        )
     return sources.subset(other, found)
 
 
 def _table_of_array(path: Path, part: Sequence[str]) -> Table:
     names = [name for name in part if path.suffix.lower() == ".npz" and name in arrays.array_parts(path)]
-    values, _, _ = arrays.read_arrays(path, names[0] if names else None)
+    values = arrays.read_arrays(path, names[0] if names else None).images
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or values.dtype.kind not in "iuf" or 0 in values.shape:
-        raise ValueError(f"{path} has shape {values.shape} and dtype {values.dtype}: give numbers as [image, number].")
+        raise UserError(f"{path} has shape {values.shape} and dtype {values.dtype}: give numbers as [image, number].")
     columns = {str(place): [repr(value) for value in values[:, place].tolist()] for place in range(values.shape[1])}
     return Table(path, None, columns)
 
@@ -347,5 +353,5 @@ def _float(entry: str) -> float | None:
 def _number(entry: str, where: str) -> float:
     value = _float(entry)
     if value is None or not math.isfinite(value):
-        raise ValueError(f"{where}: {entry or 'an empty entry'} is no finite number: correct it.")
+        raise UserError(f"{where}: {entry or 'an empty entry'} is no finite number: correct it.")
     return value

@@ -1,23 +1,62 @@
-"""From what `--data` names to a source: the kind of the files decides who reads them."""
+"""From a path, or arrays in memory, to sources: the kind of the files decides who reads them.
+
+A *place* is a folder, a file, or a variable of a store (FILE::VARIABLE). A *part* is one side of data that come with a split of
+their own, like train and test. A *kind* is a set of file endings with one reader.
+"""
 
 from __future__ import annotations
 
-import math
+import stat
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from pixelpath.data.formats import arrays, pictures
-from pixelpath.data.formats.stacks import ArrayStack, PictureStack, Stack, Stacked
+from pixelpath.data import folders
+from pixelpath.data.formats import arrays, dicom, nifti, parquet, pictures, stores, tar, tiff, variables
+from pixelpath.data.formats.arrays import ClassLabels
+from pixelpath.data.formats.stacks import ArrayStack, PictureStack, Stack
 from pixelpath.data.metadata import Metadata
-from pixelpath.data.places import KINDS, Place, kind_of, parts
 from pixelpath.data.settings import DataSettings
-from pixelpath.data.sources import Arrays, Folder, Premultiplied, Source, look, split
+from pixelpath.data.sources import Arrays, Folder, Premultiplied, Source, decoders, look, split
+from pixelpath.data.tiles import stacked
+from pixelpath.errors import MissingError, UserError
 
+TRAIN = ("train",)
+HELD_OUT = ("val", "valid", "validation", "test")
+STORES = (*variables.HDF5, *variables.NETCDF, *variables.ZARR)
 TIFF = (".tif", ".tiff")
+KINDS = {
+    "pictures": pictures.IMAGES,
+    "arrays": arrays.ARRAYS,
+    "stores": STORES,
+    "DICOM files": (".dcm", ".dicom", ".ima"),
+    "NIfTI files": (".nii", ".nii.gz"),
+    "parquet files": (".parquet",),
+    "tar shards": (".tar",),
+}
+SUFFIXES = tuple(suffix for suffixes in KINDS.values() for suffix in suffixes)
+ACCEPTED = "a folder of images, or a .npy, .npz, TIFF, HDF5, Zarr, NetCDF, DICOM, NIfTI, parquet or tar file"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder or file, with a variable of a store, a part of a .npz file, or some of the files of a folder."""
+
+    path: Path
+    variable: str | None = None
+    part: str | None = None
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return str(self.path) if self.variable is None else f"{self.path}::{self.variable}"
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is one file to the user, as a Zarr store is too."""
+        return self.path.is_file() or self.path.suffix.lower() == ".zarr"
 
 
 def open_source(
@@ -31,10 +70,9 @@ def open_source(
 
     Folders: png, jpeg, webp, bmp, gif (first frame) and tiff, turned upright by their EXIF tag; or arrays, rasters, volumes, one
     or more images a file. Files with transparency (grey ones too) become RGBA, palettes RGB, 16-bit grey uint16, float tiff
-    float32. Arrays are memory-mapped (a compressed .npz is read); the channel axis follows `from_arrays`; labels come from the
-    .npz ("labels", and "class_names") or from the sibling file NAME_labels.npy. Raises FileNotFoundError or ValueError with one
-    sentence: nothing there, unequal sizes or channels, undecodable files (unless `skip_broken`), sizes that `patch` does not
-    divide, labels out of range.
+    float32. Arrays are memory-mapped (a compressed .npz is read); `arrays.check_array` says which axis has the channels; labels
+    come from the .npz ("labels", and "class_names") or from the sibling file NAME_labels.npy. Raises UserError: nothing there,
+    unequal sizes or channels, undecodable files (unless `skip_broken`), sizes that `patch` does not divide, labels out of range.
     """
     settings = DataSettings(path, resize=resize, skip_broken=skip_broken, channels=channels)
     return open_place(parts(path)[0], settings, patch)
@@ -45,10 +83,10 @@ def open_split(settings: DataSettings, patch: int | None = None) -> tuple[Source
 
     A test part is a folder (or file) val, valid, validation or test, the first that exists, beside train; arrays of those names
     in a .npz; shards named by part (train-00000.parquet). Held-out labels are numbered by the training classes. Raises as
-    `open_source`, and ValueError if the two do not match.
+    `open_source`, and UserError if the two do not match.
     """
     if settings.path is None:
-        raise ValueError("No data given: name a folder of images or a .npy/.npz file with --data.path PATH.")
+        raise UserError("No data given: name a folder of images or a .npy/.npz file as `data.path`.", "data.path")
     training_place, held_out_place = parts(settings.path)
     if settings.held_out is not None:
         own, test = parts(settings.held_out)
@@ -58,36 +96,71 @@ def open_split(settings: DataSettings, patch: int | None = None) -> tuple[Source
         return split(training, settings.held_out_share, settings.held_out_by)
     held_out = open_place(held_out_place, settings, patch, training.classes)
     if (held_out.shape, held_out.dtype) != (training.shape, training.dtype):
-        raise ValueError(
+        raise UserError(
             f"The held-out images in {held_out_place} are {look(held_out)} but the training images {look(training)}: "
-            f"give both the same size, channels and dtype (--data.resize and --data.channels apply to both)."
+            f"give both the same size, channels and dtype (`data.resize` and `data.channels` apply to both).",
+            "data.held_out",
         )
     return training, held_out
 
 
 def open_place(place: Place, settings: DataSettings, patch: int | None, classes: tuple[str, ...] | None = None) -> Source:
     """The images of one side; with `classes` the labels are numbered by these."""
-    if settings.resize is not None and min(settings.resize) < 1:
-        raise ValueError(f"--data.resize is {settings.resize[0]} {settings.resize[1]}: give numbers of pixels above 0.")
     kind = kind_of(place)
     if kind == "pictures" and not _must_stack(place, settings):
-        source: Source = _open_folder(place, settings, classes)
-    elif kind == "arrays" and place.path.is_file() and not settings.tile:
+        source = _open_folder(place, settings, classes)
+    elif kind == "arrays" and place.path.is_file():
         source = _open_array(place, settings, classes)
     else:
         source = _open_stacks(kind, place, settings, classes)
-    _check_patch(source, patch, place, settings)
-    _check_resize(source, place, settings)
-    if settings.alpha == "premultiplied":
-        if source.metadata.alpha != "straight" or source.dtype.kind != "u":
-            raise ValueError(f"{place} is {look(source)}, not RGBA integers: leave --data.alpha premultiplied away.")
-        return Premultiplied(source)
+    source = _finished(source, settings, place)
+    if patch is not None:
+        check_patch(source, patch, settings)
     return source
+
+
+def open_array(images: np.ndarray, labels: ClassLabels, settings: DataSettings, where: str) -> Source:
+    """The images [N,C,H,W] of one array, whole, resized or in tiles as the settings say."""
+    return _finished(_of_array(images, labels, settings, where), settings, where)
+
+
+def check_patch(source: Source, patch: int, settings: DataSettings) -> None:
+    """UserError if patches of so many pixels do not divide the images."""
+    _, rows, columns = source.shape
+    if rows % patch == 0 and columns % patch == 0:
+        return
+    near = " ".join(str(max(patch, round(side / patch) * patch)) for side in (rows, columns))
+    setting = "data.tile" if settings.tile else "data.resize"
+    what = f"`{setting}`" if settings.resize or settings.tile else f"The image {source.name(0)}"
+    raise UserError(
+        f"{what} is {rows}x{columns} pixels (rows x columns), which a patch of {patch} does not divide: "
+        f"set `{setting}` to {near}.",
+        setting,
+    )
+
+
+def _finished(source: Source, settings: DataSettings, where: object) -> Source:
+    """The source with its colours as `alpha` says; UserError if it cannot be resized or has no alpha."""
+    if settings.resize is not None and source.metadata.nodata is not None:
+        # resizing mixes neighbouring values, which must all be measured, and which float32 must hold
+        raise UserError(
+            f"{where} has missing values, which `data.resize` would mix into the others: use `data.tile` instead.", "data.resize"
+        )
+    if settings.resize is not None and source.dtype.kind in "iu" and source.dtype.itemsize > 2:
+        raise UserError(
+            f"{where} holds {source.dtype}, which `data.resize` would round: use `data.tile`, or convert to float32.",
+            "data.resize",
+        )
+    if settings.alpha == "straight":
+        return source
+    if source.metadata.alpha != "straight" or source.dtype.kind != "u":
+        raise UserError(f"{where} is {look(source)}, not RGBA integers: leave `data.alpha` at straight.", "data.alpha")
+    return Premultiplied(source)
 
 
 def _must_stack(place: Place, settings: DataSettings) -> bool:
     """Whether TIFF files hold what a picture cannot: several pages or bands, 32-bit integers, a place on the earth."""
-    names = [place.path.name] if place.path.is_file() else list(pictures.walk(place.path, pictures.IMAGES))
+    names = [place.path.name] if place.path.is_file() else list(folders.walk(place.path, pictures.IMAGES))
     tiffs = [name for name in names if name.lower().endswith(TIFF)]
     folder = place.path.parent if place.path.is_file() else place.path
     if not tiffs or len(tiffs) < len(names):
@@ -97,208 +170,234 @@ def _must_stack(place: Place, settings: DataSettings) -> bool:
 
 def _open_folder(place: Place, settings: DataSettings, classes: tuple[str, ...] | None) -> Source:
     if place.path.is_file():
-        folder, names, numbers, found = place.path.parent, [place.path.name], np.zeros(1, np.int64), classes or ()
+        folder, names, labels = place.path.parent, [place.path.name], ClassLabels(np.zeros(1, np.int64), classes or ())
     else:
         folder = place.path
-        names, numbers, found = pictures.scan(folder, classes)
-    with pictures.decoders(settings.workers) as pool:
+        names, numbers, found = folders.scan(folder, classes, pictures.IMAGES)
+        labels = ClassLabels(numbers, found)
+    with decoders(settings.workers) as pool:
         headers, broken = pictures.headers(folder, names, settings.skip_broken, settings.channels, pool)
     kept = np.flatnonzero([header is not None for header in headers])
     if len(kept) == 0:
-        raise ValueError(f"None of the {len(names)} image files in {folder} can be decoded: give a folder of readable images.")
+        raise UserError(f"None of the {len(names)} image files in {folder} can be decoded: give a folder of readable images.")
     kept_names = tuple(names[index] for index in kept)
     kept_headers = [header for header in headers if header is not None]
     # files that are cut into tiles need not be of one size
     sizes = settings.resize if not settings.tile else kept_headers[0].size
     mode, size = pictures.agree(folder, kept_names, kept_headers, settings.channels, sizes)
-    tiff = all(name.lower().endswith(TIFF) for name in kept_names)
     metadata = Metadata(
-        format="tiff" if tiff else "png",
+        format="tiff" if all(name.lower().endswith(TIFF) for name in kept_names) else "png",
         units=settings.units,
         nodata=settings.nodata,
         photographs=mode in pictures.BYTES.values(),
         alpha="straight" if pictures.channels_of(mode) == 4 else "",
     )
-    shape = (pictures.channels_of(mode), *size)
+    labels = labels._replace(numbers=labels.numbers[kept])
     if not settings.tile:
-        return Folder(folder, kept_names, numbers[kept], found, mode, shape, settings.resize, broken, metadata)
-    stacks = tuple(
-        PictureStack(folder / name, mode, header.size, metadata) for name, header in zip(kept_names, kept_headers, strict=True)
-    )
-    return _tiled(stacks, kept_names, numbers[kept], found, settings, place)
+        shape = (pictures.channels_of(mode), *size)
+        return Folder(folder, kept_names, *labels, mode, shape, settings.resize, broken, metadata)
+    sized = zip(kept_names, kept_headers, strict=True)
+    return stacked([PictureStack(folder / name, mode, each.size, metadata) for name, each in sized], kept_names, labels, settings)
 
 
 def _open_array(place: Place, settings: DataSettings, classes: tuple[str, ...] | None) -> Source:
-    images, numbers, names = arrays.read_arrays(place.path, place.part)
-    checked = arrays.check_array(images, str(place.path))
-    if classes and names and names != classes:
-        raise ValueError(
-            f"{place.path} has the classes {', '.join(names[:10])}, unlike the training images: use the same, in order."
-        )
-    numbers, names = arrays.check_labels(numbers, len(images), names if classes is None else classes, str(place.path))
-    return Arrays(checked, numbers, names, settings.resize, metadata=_array_facts(checked, settings))
+    where, file = str(place.path), arrays.read_arrays(place.path, place.part)
+    images = file.images[None] if file.images.ndim == 2 and settings.tile else file.images
+    images = arrays.check_array(images, where, file.channels_last)
+    names = _agreed(file.class_names, classes, place)
+    return _of_array(images, arrays.check_labels(file.labels, len(images), names, f"The labels of {where}"), settings, where)
 
 
-def _array_facts(images: np.ndarray, settings: DataSettings) -> Metadata:
+def _of_array(images: np.ndarray, labels: ClassLabels, settings: DataSettings, where: str) -> Source:
+    metadata = _array_metadata(images, settings)
+    if not settings.tile:
+        return Arrays(images, *labels, settings.resize, metadata=metadata)
+    return stacked([ArrayStack(Path(where), images, metadata)], ("",), labels, settings)
+
+
+def _array_metadata(images: np.ndarray, settings: DataSettings) -> Metadata:
     drawn = images.dtype == np.uint8 and images.shape[1] in pictures.BYTES
     alpha = "straight" if drawn and images.shape[1] == 4 else ""
     return Metadata("npy", units=settings.units, nodata=settings.nodata, photographs=drawn, alpha=alpha)
 
 
 def _open_stacks(kind: str, place: Place, settings: DataSettings, classes: tuple[str, ...] | None) -> Source:
-    names, numbers, found = _names(kind, place, classes)
-    root = place.path if place.path.is_dir() and place.path.suffix.lower() != ".zarr" else place.path.parent
-    stacks = _read(kind, place, root, names, settings)
-    if len(stacks) == len(names):
-        titles = ("",) if place.path != root and len(stacks) == 1 else tuple(names)
+    names, labels = _files(kind, place, classes)
+    root = place.path.parent if place.is_one else place.path
+    opened = _read(kind, place, root, names, settings)
+    if len(opened) == len(names):
+        titles = ("",) if place.path != root and len(opened) == 1 else tuple(names)
     else:  # DICOM series, shards
-        titles = tuple(stack.path.name if kind != "DICOM files" else f"series{number}" for number, stack in enumerate(stacks))
+        titles = tuple(stack.path.name if kind != "DICOM files" else f"series{number}" for number, stack in enumerate(opened))
         titles = titles if len(set(titles)) == len(titles) else tuple(f"{t}#{number}" for number, t in enumerate(titles))
-        titles = ("",) if len(stacks) == 1 else titles
-    if len(found) >= 2 and len(stacks) == len(names):
-        counts = [stack.shape[0] for stack in stacks]
-        return _tiled(stacks, titles, np.repeat(numbers, counts), found, settings, place)
-    own, known = _own_labels(stacks, classes, place)
-    return _tiled(stacks, titles, own, known, settings, place)
+        titles = ("",) if len(opened) == 1 else titles
+    if len(labels.classes) >= 2 and len(opened) == len(names):
+        labels = labels._replace(numbers=np.repeat(labels.numbers, [stack.shape[0] for stack in opened]))
+    else:
+        labels = _own_labels(opened, classes, place)
+    return stacked(opened, titles, labels, settings)
 
 
-def _names(kind: str, place: Place, classes: tuple[str, ...] | None) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
+def _files(kind: str, place: Place, classes: tuple[str, ...] | None) -> tuple[list[str], ClassLabels]:
     """The files of a place relative to its folder, their labels by class folder, and the classes."""
-    path = place.path
-    if path.is_file() or path.suffix.lower() == ".zarr":
-        return [path.name], np.zeros(1, np.int64), classes or ()
+    path, none = place.path, ClassLabels(np.zeros(0, np.int64))
+    if place.is_one:
+        return [path.name], ClassLabels(np.zeros(1, np.int64), classes or ())
     if place.names:
-        return list(place.names), np.zeros(len(place.names), np.int64), ()
+        return list(place.names), ClassLabels(np.zeros(len(place.names), np.int64))
     if kind == "saved dataset":
-        return [path.name], np.zeros(1, np.int64), ()
+        return [path.name], ClassLabels(np.zeros(1, np.int64))
     suffixes = KINDS[kind]
-    if kind == "DICOM files" and not any(pictures.walk(path, suffixes)):
-        return list(pictures.walk(path, ("",))), np.zeros(0, np.int64), ()
+    if kind == "DICOM files" and not any(folders.walk(path, suffixes)):
+        return list(folders.walk(path, ("",))), none
     if kind in ("DICOM files", "parquet files", "tar shards"):
-        return list(pictures.walk(path, suffixes)), np.zeros(0, np.int64), ()
-    names, numbers, found = pictures.scan(path, classes, suffixes)
-    cond_image = {f"{name.removesuffix('.npy')}_labels.npy" for name in names}
-    images = [index for index, name in enumerate(names) if name not in cond_image]
-    return [names[index] for index in images], numbers[images], found
+        return list(folders.walk(path, suffixes)), none
+    names, numbers, found = folders.scan(path, classes, suffixes)
+    siblings = {f"{name.removesuffix('.npy')}_labels.npy" for name in names}
+    images = [index for index, name in enumerate(names) if name not in siblings]
+    return [names[index] for index in images], ClassLabels(numbers[images], found)
 
 
-def _read(kind: str, place: Place, root: Path, names: Sequence[str], settings: DataSettings) -> tuple[Stack, ...]:
+def _read(kind: str, place: Place, root: Path, names: Sequence[str], settings: DataSettings) -> list[Stack]:
     """Every file opened as a stack."""
-    from pixelpath.data.formats import dicom, nifti, parquet, stores, tar, tiff
-
-    paths = [root / name for name in names]
-    if kind == "saved dataset":
-        return tuple(parquet.open_saved_dataset(place.path, channels=settings.channels, resize=settings.resize))
-    if kind == "parquet files":
-        return tuple(parquet.open_parquet(paths, channels=settings.channels, resize=settings.resize))
-    if kind == "tar shards":
-        return tuple(tar.open_tar_shards(paths, channels=settings.channels, resize=settings.resize))
-    if kind == "DICOM files":
-        return tuple(dicom.open_dicom(root, names))
-    readers: dict[str, Callable[[Path], Stack]] = {
+    paths, channels, resize = [root / name for name in names], settings.channels, settings.resize
+    of_all: dict[str, Callable[[], list[Stack]]] = {
+        "saved dataset": lambda: parquet.open_saved_dataset(place.path, channels=channels, resize=resize),
+        "parquet files": lambda: parquet.open_parquet(paths, channels=channels, resize=resize),
+        "tar shards": lambda: tar.open_tar_shards(paths, channels=channels, resize=resize),
+        "DICOM files": lambda: dicom.open_dicom(root, names),
+    }
+    of_each: dict[str, Callable[[Path], Stack]] = {
         "stores": lambda path: stores.open_store(path, place.variable),
         "NIfTI files": lambda path: nifti.open_nifti(path, settings.axis),
         "pictures": lambda path: tiff.open_geotiff(path) if tiff.is_geotiff(path) else tiff.open_tiff(path),
-        "arrays": lambda path: _array_stack(path, place, settings),
+        "arrays": lambda path: _array_stack(path, settings),
     }
-    return tuple(readers[kind](path) for path in paths)
+    return of_all[kind]() if kind in of_all else [of_each[kind](path) for path in paths]
 
 
-def _array_stack(path: Path, place: Place, settings: DataSettings) -> Stack:
-    """A .npy or .npz file as a stack; in a folder of several, each may be one image."""
-    images, numbers, names = arrays.read_arrays(path, place.part)
-    if images.ndim == 2 or (images.ndim == 3 and place.path.is_dir()):
-        images = images[None]
-    checked = arrays.check_array(images, str(path))
-    return ArrayStack(path, checked, _array_facts(checked, settings), numbers, names)
+def _array_stack(path: Path, settings: DataSettings) -> Stack:
+    """A .npy or .npz file of a folder of several, each of which may be one image, as a stack."""
+    file = arrays.read_arrays(path, None)
+    images = file.images[None] if file.images.ndim in (2, 3) else file.images
+    images = arrays.check_array(images, str(path), file.channels_last)
+    return ArrayStack(path, images, _array_metadata(images, settings), file.labels, file.class_names)
 
 
-def _own_labels(stacks: Sequence[Stack], classes: tuple[str, ...] | None, place: Place) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The labels that the stacks bring, and the classes; zeros and none if they bring none."""
-    count = sum(stack.shape[0] for stack in stacks)
-    brought = [stack.labels for stack in stacks]
-    present = [labels for labels in brought if labels is not None]
-    if len(present) not in (0, len(brought)):
-        odd = next(stack.path for stack in stacks if stack.labels is None)
-        raise ValueError(f"{odd} has no labels but other files of {place} have some: give labels to all or to none.")
-    named = {stack.classes for stack in stacks if stack.labels is not None and stack.classes}
+def _own_labels(opened: Sequence[Stack], classes: tuple[str, ...] | None, place: Place) -> ClassLabels:
+    """The labels that the stacks bring; zeros and no classes if they bring none."""
+    present = [stack.labels for stack in opened if stack.labels is not None]
+    if len(present) not in (0, len(opened)):
+        odd = next(stack.path for stack in opened if stack.labels is None)
+        raise UserError(f"{odd} has no labels but other files of {place} have some: give labels to all or to none.")
+    named = {stack.classes for stack in opened if stack.labels is not None and stack.classes}
     if len(named) > 1:
-        raise ValueError(f"The files of {place} name their classes differently: write all with the same classes, in order.")
-    own = next(iter(named), None)
+        raise UserError(f"The files of {place} name their classes differently: write all with the same classes, in order.")
+    names, count = _agreed(next(iter(named), None), classes, place), sum(stack.shape[0] for stack in opened)
+    return arrays.check_labels(np.concatenate(present) if present else None, count, names, f"The labels of {place}")
+
+
+def _agreed(own: tuple[str, ...] | None, classes: tuple[str, ...] | None, place: Place) -> tuple[str, ...] | None:
+    """The names of the classes: those of the training images if given; UserError if the place has others of its own."""
     if classes and own and own != classes:
-        raise ValueError(f"{place} has the classes {', '.join(own[:10])}, unlike the training images: use the same, in order.")
-    names = own if classes is None else classes
-    return arrays.check_labels(np.concatenate(present) if present else None, count, names, str(place))
+        raise UserError(f"{place} has the classes {', '.join(own[:10])}, unlike the training images: use the same, in order.")
+    return own if classes is None else classes
 
 
-def _tiled(
-    stacks: tuple[Stack, ...] | Sequence[Stack],
-    titles: Sequence[str],
-    labels: np.ndarray,
-    classes: tuple[str, ...],
-    settings: DataSettings,
-    place: Place,
-) -> Source:
-    """Stacks as one source, after a look whether they agree; ValueError naming the odd one."""
-    first = stacks[0]
-    for stack in stacks:
-        # series of scans share one folder
-        here, there = (f"{each.path}::{each.name(0)}" if stack.path == first.path else each.path for each in (stack, first))
-        if (stack.shape[1], stack.dtype) != (first.shape[1], first.dtype):
-            words = [f"{each.shape[1]} channels of {each.dtype}" for each in (stack, first)]
-            raise ValueError(f"{here} holds {words[0]} but {there} {words[1]}: keep one kind of image in a data set.")
-        rows, columns = stack.shape[2:]
-        if settings.window is not None and (rows < settings.window[0] or columns < settings.window[1]):
-            wanted = "x".join(map(str, settings.window))
-            raise ValueError(f"{here} is {rows}x{columns} pixels, smaller than a tile of {wanted}: use a smaller --data.tile.")
-        if settings.window is None and settings.resize is None and (rows, columns) != first.shape[2:]:
-            other = "x".join(map(str, first.shape[2:]))
-            raise ValueError(
-                f"{here} is {rows}x{columns} pixels (rows x columns) but {there} is {other}: cut tiles of one size "
-                f"with --data.tile, or bring all to one size with --data.resize {other.replace('x', ' ')}."
-            )
-    metadata = replace(
-        first.metadata,
-        units=settings.units or first.metadata.units,
-        nodata=_nodata(stacks) if settings.nodata is None else settings.nodata,
-        axes=() if settings.tile or settings.resize else first.metadata.axes,
-    )
-    return Stacked(tuple(stacks), tuple(titles), labels, classes, metadata, settings.window, settings.steps, settings.resize)
+def parts(path: Path) -> tuple[Place, Place | None]:
+    """Where the training images are, and where the data's own held-out images are if it has any."""
+    place = _place(path)
+    _check_there(place.path)
+    if place.variable is not None:
+        return place, None
+    path = place.path
+    if path.is_dir() and path.suffix.lower() != ".zarr":
+        return _parts_of_folder(path)
+    if path.suffix.lower() == ".npz":
+        names = arrays.array_parts(path)
+        held_out = next((name for name in HELD_OUT if name in names), None)
+        if "train" in names:
+            return Place(path, part="train"), None if held_out is None else Place(path, part=held_out)
+    return place, None
 
 
-def _nodata(stacks: Sequence[Stack]) -> float | None:
-    """What means "not measured" in all files; NaN may mean it in some only, for the others have none."""
-    named = {str(stack.metadata.nodata): stack for stack in stacks}
-    if set(named) == {"None", "nan"}:
-        return math.nan
-    if len(named) > 1:
-        (one, first), (other, second) = list(named.items())[:2]
-        raise ValueError(
-            f"{first.path} marks missing values by {one} but {second.path} by {other}: bring all files to one value."
+def _check_there(path: Path) -> None:
+    """MissingError for nothing at all; UserError for pipes and devices, from which reading would never end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        why = "" if isinstance(error, FileNotFoundError) else f" or cannot be reached ({error.strerror})"
+        raise MissingError(f"{path} does not exist{why}: give {ACCEPTED}.") from error
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UserError(f"{path} is neither a file nor a folder: give {ACCEPTED}.")
+
+
+def _place(path: Path) -> Place:
+    """A path as given, split into the file and the variable within it."""
+    text = str(path)
+    if "::" not in text:
+        return Place(path)
+    file, _, variable = text.partition("::")
+    if not file:
+        raise UserError(f"{text} names no file before the two colons: write FILE::VARIABLE.")
+    if not variable:
+        raise UserError(f"{text} names no variable after the two colons: write {file}::VARIABLE, or {file} alone.")
+    if not file.lower().endswith(STORES):
+        raise UserError(f"{text} names a variable, which only stores have ({', '.join(STORES)}): give {file} alone.")
+    return Place(Path(file), variable)
+
+
+def _parts_of_folder(path: Path) -> tuple[Place, Place | None]:
+    saved = parquet.saved_splits(path)
+    if saved:
+        held_out = next((saved[name] for name in HELD_OUT if name in saved), None)
+        return Place(saved.get("train", next(iter(saved.values())))), None if held_out is None else Place(held_out)
+    named = _parts_by_name(path)
+    if named is not None:
+        return named
+    training, held_out = (folders.part(path, names, arrays.ARRAYS) for names in (TRAIN, HELD_OUT))
+    if training is None or (held_out is None and training.is_dir() and len(folders.visible(path)) > 1):
+        return Place(path), None
+    return Place(training), None if held_out is None else Place(held_out)
+
+
+def _parts_by_name(path: Path) -> tuple[Place, Place | None] | None:
+    """Shards called train-*.parquet and test-*.parquet (or .tar), in the folder or in its folder data."""
+    for folder in (path, path / "data"):
+        names = [entry.name for entry in folders.visible(folder) if folders.is_file(entry)] if folder.is_dir() else []
+        shards = [name for name in names if name.lower().endswith((".parquet", ".tar"))]
+        chosen = {part: tuple(name for name in shards if name.startswith(f"{part}-")) for part in (*TRAIN, *HELD_OUT)}
+        if chosen["train"]:
+            held_out = next((chosen[part] for part in HELD_OUT if chosen[part]), None)
+            return Place(folder, names=chosen["train"]), None if held_out is None else Place(folder, names=held_out)
+        if shards and folder != path:
+            return Place(folder), None
+    return None
+
+
+def kind_of(place: Place) -> str:
+    """The kind of the files at a place; UserError if there are none, or of several kinds."""
+    path = place.path
+    if place.is_one:
+        found = [kind for kind, suffixes in KINDS.items() if path.name.lower().endswith(suffixes)]
+        if not found and _is_dicom(path):
+            return "DICOM files"
+        if not found:
+            raise UserError(f"{path} is of no kind that can be read: give {ACCEPTED}.")
+        return found[0]
+    if (path / "state.json").is_file() or any(path.glob("*.arrow")):
+        return "saved dataset"
+    names = place.names or tuple(folders.walk(path, SUFFIXES))
+    kinds = {kind: name for name in reversed(names) for kind, suffixes in KINDS.items() if name.lower().endswith(suffixes)}
+    if len(kinds) > 1:
+        (one, first), (other, second) = list(kinds.items())[:2]
+        raise UserError(
+            f"{path} holds {one} ({first}) and {other} ({second}): keep one kind in a folder, or name the file with the images."
         )
-    return stacks[0].metadata.nodata
+    if not kinds and any(_is_dicom(path / name) for name in list(folders.walk(path, ("",)))[:8]):
+        return "DICOM files"
+    return next(iter(kinds), "pictures")
 
 
-def _check_patch(source: Source, patch: int | None, place: Place, settings: DataSettings) -> None:
-    _, rows, columns = source.shape
-    if patch is None or (rows % patch == 0 and columns % patch == 0):
-        return
-    near = " ".join(str(max(patch, round(side / patch) * patch)) for side in (rows, columns))
-    where = "--data.tile" if settings.tile else "--data.resize"
-    first = place.path / source.name(0) if isinstance(source, Folder) and place.path.is_dir() else place
-    what = where if settings.resize or settings.tile else first
-    raise ValueError(
-        f"{what} is {rows}x{columns} pixels (rows x columns), which a patch of {patch} does not divide: use {where} {near}."
-    )
-
-
-def _check_resize(source: Source, place: Place, settings: DataSettings) -> None:
-    """Resizing mixes neighbouring values, which must all be measured, and which float32 must hold."""
-    if settings.resize is None:
-        return
-    if source.metadata.nodata is not None:
-        raise ValueError(f"{place} has missing values, which --data.resize would mix into the others: use --data.tile instead.")
-    if source.dtype.kind in "iu" and source.dtype.itemsize > 2:
-        raise ValueError(
-            f"{place} holds {source.dtype}, which --data.resize would round: use --data.tile, or convert to float32."
-        )
+def _is_dicom(path: Path) -> bool:
+    return path.is_file() and dicom.looks_like_dicom(path)

@@ -7,59 +7,71 @@ from pathlib import Path
 from typing import Literal
 
 from pixelpath.data.normalise.curves import Normalisation
+from pixelpath.errors import UserError
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which images to train on, and how they are read."""
+    """Which images to train on, and how they are read.
+
+    Raises UserError for sizes that are not positive, a stride without tiles, and tiles together with resizing.
+    """
 
     path: Path | None = None
     """Folder of images (with or without one subfolder per class), or a file: .npy, .npz, TIFF, FILE.h5::DATASET,
-    FILE.nc::VARIABLE, STORE.zarr::VARIABLE, DICOM, NIfTI, parquet, tar shards; with train and test (or val) parts, they are used.
+    FILE.nc::VARIABLE, STORE.zarr::VARIABLE, DICOM, NIfTI, parquet, tar shards. If it has parts named train and test (or val),
+    these are the training and the held-out images.
     """
     held_out: Path | None = None
-    """Folder or file of images kept from training; without it, the data's own test part, or a share of the images."""
+    """Folder or file of images kept from training. Without it, the data's own test part is used, or else a share of the images
+    (see held_out_share).
+    """
     held_out_share: float = 0.05
-    """Share of the images kept from training when the data has no test part of its own."""
+    """Share of the images kept from training, from 0 to below 1, when the data have no test part of their own."""
     held_out_by: Literal["name", "order"] = "name"
-    """Which ones: by the hash of their names, or the last ones in order, as suits series in time."""
+    """Which images are kept from training: "name" takes them by the hash of their names, "order" takes the last ones (for series
+    in time).
+    """
     tile: tuple[int, ...] = ()
-    """Cut large images into tiles of so many rows and columns (one number: square), read lazily."""
+    """Cut large images into tiles of this many rows and columns, in pixels (one number: square). Only the tile is read."""
     stride: tuple[int, ...] = ()
-    """Rows and columns from one tile to the next (one number: both); without it, tiles lie side by side."""
+    """Rows and columns from one tile to the next, in pixels (one number: both). Without it, tiles lie side by side."""
     axis: Literal[0, 1, 2] = 2
-    """The axis along which the volumes of NIfTI files are sliced."""
+    """Axis along which the volumes of NIfTI files are sliced."""
     resize: tuple[int, int] | None = None
-    """Rows and columns every image is brought to: antialiased resize of the shorter side, then centre crop."""
+    """Bring every image to this many rows and columns, in pixels: antialiased resize of the shorter side, then centre crop."""
     channels: Literal[1, 3, 4] | None = None
-    """Convert every picture file to grey (1), RGB (3, transparency dropped) or RGBA (4); without it, as the files are."""
+    """Convert picture files to grey (1), RGB (3, drops transparency) or RGBA (4). Without it, they stay as they are."""
     alpha: Literal["straight", "premultiplied"] = "straight"
-    """Train on the colours of RGBA images as stored, or multiplied by alpha (samples are divided by it again)."""
+    """Train on the colours of RGBA images as stored ("straight"), or multiplied by alpha; samples are divided by it again."""
     nodata: float | None = None
-    """The value that means "not measured" (nan for NaN), if the files do not say so themselves; such pixels do not count."""
+    """Value that means "not measured" (nan for NaN), where the files do not say so themselves. Such pixels do not count."""
     units: str = ""
-    """The units of the values, if the files do not say so themselves."""
+    """Units of the values, like mm/h, where the files do not say so themselves."""
     normaliser: Normalisation = field(default_factory=Normalisation)
-    """How native values come into model range."""
+    """How native values come into model range (mean 0, std 0.5)."""
     conditions: Path | None = None
-    """Table (.csv, or .npy [image, number]) of numbers, categories and tags of each image, which samples can be asked for."""
+    """Table with numbers, categories and tags of each image, which samples can be asked for: .csv (first column: the names of the
+    images), or .npy [image, number].
+    """
     cond_image: Path | None = None
-    """Images (masks, maps) of the same size and the same names, which the model is given beside the noise."""
+    """Images (masks, maps) of the same size and names as the training images, given to the model as a condition."""
     skip_broken: bool = False
-    """Leave out files that cannot be decoded (every file is decoded once to find them) instead of stopping."""
+    """Leave out files that cannot be decoded instead of stopping. Every file is decoded once to find them."""
     workers: int | None = None
-    """Decoding threads; without it, one per processor core."""
+    """Number of decoding threads. Without it, one per processor core; 0 decodes in the main thread."""
     cache_bytes: int = 2 * 2**30
-    """Keep the decoded images in memory if they fit into so many bytes."""
+    """Keep the decoded images in memory if they take at most this many bytes."""
 
     def __post_init__(self) -> None:
-        for name, given in (("tile", self.tile), ("stride", self.stride)):
-            if len(given) > 2 or any(side < 1 for side in given):
-                raise ValueError(f"--data.{name} takes one or two numbers of pixels above 0, got {given}.")
+        for name, sides in (("tile", self.tile), ("stride", self.stride), ("resize", self.resize or ())):
+            if len(sides) > 2 or any(side < 1 for side in sides):
+                given = " ".join(map(str, sides))
+                raise UserError(f"`data.{name}` takes one or two numbers of pixels above 0, got {given}.", f"data.{name}")
         if self.stride and not self.tile:
-            raise ValueError("--data.stride goes with --data.tile: say how large tiles are.")
+            raise UserError("`data.stride` goes with `data.tile`: say how large tiles are.", "data.tile")
         if self.tile and self.resize:
-            raise ValueError("--data.tile and --data.resize both say how large images become: give one of them.")
+            raise UserError("`data.tile` and `data.resize` both say how large images become: give one of them.", "data.resize")
 
     @property
     def window(self) -> tuple[int, int] | None:

@@ -1,17 +1,19 @@
-"""Images on disk, as numbered arrays in the dtype they were stored in.
+"""Images as numbered arrays in the dtype they were stored in.
 
 A *source* is a numbered set of images of one shape [channel, row, column] and one dtype; *native* values are the stored ones,
 never scaled. A *class* is a named kind of image; a source with fewer than two is *unconditional*: `classes` is empty, every label
-0. A *tile* is a window of a larger image. A *group* is a set of images that belong together, like the slices of a volume; a
-*split* is a pair of sources, (training, held out), with no group on both sides.
+0. A *group* is a set of images that belong together, like the slices of a volume; a *split* is a pair of sources, (training, held
+out), with no group on both sides.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Executor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -20,8 +22,9 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from pixelpath.data.alpha import premultiply
-from pixelpath.data.formats import arrays, pictures
+from pixelpath.data.formats import pictures
 from pixelpath.data.metadata import Metadata
+from pixelpath.errors import UserError
 
 TASK = 16  # images that one thread decodes at a time
 
@@ -42,7 +45,7 @@ class Source(Protocol):
 
     @property
     def dtype(self) -> np.dtype:
-        """The native dtype: an integer of at most 16 bits, or a float."""
+        """The native dtype, one of `dtypes.NAMES`."""
         ...
 
     @property
@@ -57,8 +60,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def get(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
-        """Image `index`, native; ValueError naming the file if it cannot be decoded."""
+    def __getitem__(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
+        """Image `index`, native; UserError naming the file if it cannot be decoded. Negative numbers count from the end."""
         ...
 
     def label(self, index: int) -> int:
@@ -70,11 +73,22 @@ class Source(Protocol):
         ...
 
     def groups(self, index: int) -> tuple[str, ...]:
-        """The groups that image `index` touches: as a rule one, its own name; of a tile across blocks several."""
+        """The groups that image `index` touches: as a rule one, its own name; several for a tile across blocks."""
         ...
 
 
-@dataclass(frozen=True, eq=False)
+def look(source: Source) -> str:
+    """The shape and dtype of a source in words, like "3x32x32 uint8"."""
+    return "x".join(map(str, source.shape)) + f" {source.dtype}"
+
+
+def brief(source: Source) -> str:
+    """What a source shows of itself, like "<240 images, 3x64x64 uint8, 2 classes>"."""
+    classes = f", {len(source.classes)} classes" if source.classes else ""
+    return f"<{len(source)} images, {look(source)}{classes}>"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Folder:
     """Image files below a folder, decoded when asked for; made by `open_source`."""
 
@@ -88,14 +102,17 @@ class Folder:
     broken: list[str] = field(default_factory=list)
     metadata: Metadata = field(default_factory=Metadata)
 
+    def __repr__(self) -> str:
+        return brief(self)
+
     @property
     def dtype(self) -> np.dtype:
-        return pictures.DEPTHS.get(self.mode, np.dtype("uint8"))
+        return pictures.dtype_of(self.mode)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def get(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
+    def __getitem__(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
         return pictures.decode(self.root / self.names[index], self.mode, self.shape, self.resize)
 
     def label(self, index: int) -> int:
@@ -108,9 +125,9 @@ class Folder:
         return (self.names[index],)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Arrays:
-    """Images that are rows of one array, in memory or mapped from a file; made by `from_arrays` or `open_source`."""
+    """Images that are rows of one array, in memory or mapped from a file."""
 
     images: Shaped[np.ndarray, "count channel row column"]
     labels: Int[np.ndarray, "count"]
@@ -119,6 +136,9 @@ class Arrays:
     names: tuple[str, ...] = ()
     broken: list[str] = field(default_factory=list)
     metadata: Metadata = field(default_factory=Metadata)
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -132,7 +152,7 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.images)
 
-    def get(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
+    def __getitem__(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
         image = np.array(self.images[index], dtype=self.dtype)
         return pictures.resized(image, self.resize) if self.resize else image
 
@@ -146,11 +166,14 @@ class Arrays:
         return (self.name(index),)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Premultiplied:
     """RGBA images of another source, their colours multiplied by alpha, so that no colour hides where nothing is seen."""
 
     source: Source
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -175,8 +198,8 @@ class Premultiplied:
     def __len__(self) -> int:
         return len(self.source)
 
-    def get(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
-        return premultiply(self.source.get(index)[None])[0]
+    def __getitem__(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
+        return premultiply(self.source[index][None])[0]
 
     def label(self, index: int) -> int:
         return self.source.label(index)
@@ -188,12 +211,15 @@ class Premultiplied:
         return self.source.groups(index)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Subset:
     """Some images of another source, in the order of `indices`."""
 
     source: Source
     indices: Int[np.ndarray, "count"]
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -218,8 +244,8 @@ class Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def get(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
-        return self.source.get(int(self.indices[index]))
+    def __getitem__(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
+        return self.source[int(self.indices[index])]
 
     def label(self, index: int) -> int:
         return self.source.label(int(self.indices[index]))
@@ -232,22 +258,8 @@ class Subset:
 
 
 def subset(source: Source, indices: Sequence[int] | Int[np.ndarray, "count"]) -> Source:
-    """The images of `source` with these numbers, in this order; it shares the source's classes even where none of a class is
-    left.
-    """
+    """The images of `source` with these numbers, in this order. The classes stay those of the source, even one without images."""
     return Subset(source, np.asarray(indices, dtype=np.int64))
-
-
-def from_arrays(images: np.ndarray, labels: np.ndarray | None = None, classes: tuple[str, ...] | None = None) -> Source:
-    """A source of the rows of `images`: [N,H,W] (one channel), or [N,C,H,W] or [N,H,W,C], where the channel axis is the shorter
-    one.
-
-    `labels` are integers [N] in 0 .. classes-1; without `classes` every label up to the highest must occur. At a tie of lengths
-    the channels come first. Raises ValueError for other shapes, for dtypes but 8/16-bit integers and floats, and for wrong
-    labels.
-    """
-    numbers, names = arrays.check_labels(labels, len(images), classes, "the array")
-    return Arrays(arrays.check_array(images, "the array"), numbers, names)
 
 
 def split(source: Source, held_out: float = 0.05, by: Literal["name", "order"] = "name") -> tuple[Source, Source]:
@@ -255,10 +267,11 @@ def split(source: Source, held_out: float = 0.05, by: Literal["name", "order"] =
 
     So an image stays on its side whatever is added or removed. By "order" the last groups are held out instead, as suits series
     in time, whose neighbours are alike. Images that touch groups of both sides are on neither. At least one image is held out
-    unless the share is 0. Raises ValueError unless 0 <= held_out < 1 and an image is left to train on.
+    unless the share is 0. Raises UserError unless 0 <= held_out < 1 and an image is left to train on.
     """
+    share = "data.held_out_share"
     if not 0 <= held_out < 1:
-        raise ValueError(f"The held-out share must be at least 0 and below 1, got {held_out}: change --data.held-out-share.")
+        raise UserError(f"The held-out share must be at least 0 and below 1, got {held_out}: change `{share}`.", share)
     groups = [source.groups(index) for index in range(len(source))]
     names = list(dict.fromkeys(name for touched in groups for name in touched))
     if by == "order":
@@ -272,15 +285,25 @@ def split(source: Source, held_out: float = 0.05, by: Literal["name", "order"] =
     sides = [{away[name] for name in touched} for touched in groups]
     training, kept = ([index for index, side in enumerate(sides) if side == {which}] for which in (False, True))
     if not training:
-        raise ValueError(
-            f"No image is left to train on after holding out {held_out:g} of {len(source)}: lower --data.held-out-share."
-        )
+        raise UserError(f"No image is left to train on after holding out {held_out:g} of {len(source)}: lower `{share}`.", share)
     return subset(source, training), subset(source, kept)
 
 
 def evenly(count: int, most: int) -> Int[np.ndarray, "chosen"]:
     """At most so many of the numbers below `count`, evenly spread."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
+
+
+@contextmanager
+def decoders(workers: int | None) -> Iterator[Executor | None]:
+    """So many decoding threads (None: one per core, 0: no pool) until the block ends, when those still queued are dropped."""
+    count = (os.cpu_count() or 1) if workers is None else workers
+    pool = ThreadPoolExecutor(count, "decode") if count else None
+    try:
+        yield pool
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
 
 
 def gather(
@@ -296,7 +319,7 @@ def gather(
 
     def read(first: int) -> None:
         for place in range(first, min(first + TASK, len(indices))):
-            images[place] = source.get(int(indices[place]))
+            images[place] = source[int(indices[place])]
 
     starts = range(0, len(indices), TASK)
     deque(map(read, starts) if pool is None else pool.map(read, starts), maxlen=0)
@@ -307,7 +330,7 @@ def load(source: Source, workers: int | None = 0) -> Source:
     """The same images, decoded once by `workers` threads (None: one per core) and kept in memory."""
     if isinstance(source, Arrays) and source.resize is None and not isinstance(source.images, np.memmap):
         return source
-    with pictures.decoders(workers) as pool:
+    with decoders(workers) as pool:
         images = gather(source, range(len(source)), pool)
     names = tuple(source.name(index) for index in range(len(source)))
     metadata = source.metadata
@@ -317,11 +340,6 @@ def load(source: Source, workers: int | None = 0) -> Source:
 def labels(source: Source) -> Int[np.ndarray, "count"]:
     """Every image's label, in order."""
     return np.fromiter((source.label(index) for index in range(len(source))), np.int64, len(source))
-
-
-def look(source: Source) -> str:
-    """The shape and dtype of a source in words, like "3x32x32 uint8"."""
-    return "x".join(map(str, source.shape)) + f" {source.dtype}"
 
 
 def describe(source: Source) -> str:

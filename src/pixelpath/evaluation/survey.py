@@ -1,17 +1,14 @@
 """What images hold before anything is trained on them: ranges, shares, tails and damage of each channel, a few numbers an image.
 
-A value is *missing* if it is the nodata of the data, *damaged* if it is NaN or infinite and not missing; all others *count*. A
-*signature* is an image in 8 x 8 blocks: the mean of each block and channel, less the channel's own mean in the image, in units of
-the channel's deviation over all images. Everything is taken in one pass and in constant memory but for some 50 bytes an image,
-a dozen more for each channel.
+Values are *missing*, *damaged* or *valid* (see `data.normalise.statistics`, whose pass this is). A *signature* is an image in
+8 x 8 blocks: the mean of each block and channel, less the channel's own mean in the image, in units of the channel's std over all
+images. One pass takes everything, in constant memory but for some 50 bytes an image, a dozen more for each channel.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,21 +16,21 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 
-from pixelpath.data.formats.pictures import decoders
-from pixelpath.data.sources import Source, gather
+from pixelpath.data import dtypes
+from pixelpath.data.normalise.statistics import ChannelStatistics, Marks, Mask, Native, Numbers, Tallies, chunks
+from pixelpath.data.sources import Source
+from pixelpath.errors import UserError
 from pixelpath.evaluation.histograms import Values, atom, share_of
 from pixelpath.evaluation.tails import hill
 
-CHUNK_BYTES = 8 * 2**20
 BLOCKS = 8
 DIGEST = 16  # bytes of a hash
 COPIED = 0.9999  # correlation from which on a channel is a copy of another
 PROBABILITIES = (0.001, 0.01, 0.5, 0.99, 0.999)
 TAIL = 2**20  # values, evenly chosen, by which skewness and tail are judged
-SAME = 1e-5  # deviations of a channel, below which blocks differ but for rounding
+SAME = 1e-5  # in units of the std of a channel: blocks that differ by less differ by rounding alone
 CORRELATED = 64  # channels, at most, that are held against each other
 
-Native = Shaped[np.ndarray, "image channel row column"]
 Rows = Float[np.ndarray, "image channel"]
 
 
@@ -41,9 +38,9 @@ Rows = Float[np.ndarray, "image channel"]
 class Channel:
     """One channel of all images, in native values; shares are of all its values, `nan` and `infinite` count damaged ones.
 
-    Lowest, highest, mean, deviation, zeros and the shares at the limits of the dtype are exact. Quantiles, the most frequent
-    value (`atom`), skewness and the tail index of |value - median| (Hill 1975, by the greatest hundredth) are of evenly chosen
-    values. All are of values that count, and None if there are none; the index is None where a tail cannot be told.
+    Lowest, highest, mean, std, zeros and the shares at the limits of the dtype are exact. Quantiles, the most frequent value
+    (`atom`), skewness and the tail index of |value - median| (Hill 1975, by the greatest hundredth) are of evenly chosen values.
+    All are of valid values, and None if there are none; the index is None where a tail cannot be told.
     """
 
     name: str
@@ -73,7 +70,7 @@ class Channel:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What was found. `lowest`, `highest` and `mean` are those of every image and channel, NaN where no value counts.
+    """What was found. `lowest`, `highest` and `mean` are those of every image and channel, NaN where no value is valid.
 
     `digests` are hashes of the native bytes; `damaged` and `missing` the share of such values in each image; `even` says which
     images are of one value throughout. `unreadable` maps the numbers of images that cannot be decoded to the reason, and all
@@ -100,35 +97,19 @@ def survey(
 ) -> Survey:
     """One pass over all images; those numbered by `signed` (rising; None: all) have their signatures kept.
 
-    `nodata` is that of the source's facts if None. Images that cannot be decoded are noted and passed over. Raises ValueError for
-    an empty source, or if no image can be decoded.
+    `nodata` is that of the source's metadata if None. Images that cannot be decoded are noted and passed over. Raises UserError
+    for an empty source, or if no image can be decoded.
     """
     if len(source) == 0:
-        raise ValueError("There are no images to look at: give at least one.")
+        raise UserError("There are no images to look at: give at least one.")
     nodata = source.metadata.nodata if nodata is None else nodata
     chosen = np.arange(len(source)) if signed is None else np.asarray(signed, np.int64)
     taking = _Taking(source, nodata, chosen)
-    for first, images, bad in _chunks(source, workers):
-        taking.unreadable |= bad
-        kept = np.array([place for place in range(len(images)) if first + place not in bad], np.int64)
-        if len(kept):
-            taking.add(first + kept, images[kept] if bad else images)
+    for numbers, images in chunks(source, workers, taking.unreadable):
+        taking.add(numbers, images)
     if len(taking.unreadable) == len(source):
-        raise ValueError(f"No image can be decoded; of the first it is said: {next(iter(taking.unreadable.values()))}")
+        raise UserError(f"No image can be decoded; of the first it is said: {next(iter(taking.unreadable.values()))}")
     return taking.result()
-
-
-def missing_in(images: Native, nodata: float | None) -> Bool[np.ndarray, "image channel row column"] | None:
-    """Where native images have the nodata value; None if there is none that they could have."""
-    if nodata is None:
-        return None
-    if math.isnan(nodata):
-        return np.isnan(images) if images.dtype.kind == "f" else None
-    if images.dtype.kind in "iu":
-        limits = np.iinfo(images.dtype)
-        return images == int(nodata) if nodata == int(nodata) and limits.min <= nodata <= limits.max else None
-    with np.errstate(over="ignore"):
-        return images == images.dtype.type(nodata)
 
 
 def blocks_of(planes: Float[np.ndarray, "image channel row column"]) -> Float[np.ndarray, "image channel block columns"]:
@@ -150,44 +131,31 @@ class _Taking:
         self.unreadable: dict[int, str] = {}
         sides = [min(BLOCKS, side) for side in source.shape[1:]]
         self.blocks = np.full((len(signed), channels, *sides), np.nan, np.float32)
-        self.sums = {
-            name: np.zeros(channels) for name in ("count", "sum", "squares", "zeros", "missing", "nan", "infinite", "all")
-        }
-        self.limits = np.zeros((2, channels))
+        self.tallies, self.total = Tallies(source), 0
+        self.marked = {name: np.zeros(channels) for name in ("missing", "nan", "infinite")}
         self.shift: np.ndarray | None = None
         self.held = min(channels, CORRELATED)
         self.products, self.firsts, self.together = np.zeros((self.held, self.held)), np.zeros(self.held), 0
 
-    def add(self, numbers: Int[np.ndarray, "image"], images: Native) -> None:
+    def add(self, numbers: Numbers, images: Native) -> None:
         """The images with these numbers."""
-        axes = (0, 2, 3)
-        finite = np.isfinite(images) if images.dtype.kind == "f" else np.ones(images.shape, bool)
-        absent = missing_in(images, self.nodata)
-        valid = finite if absent is None else finite & ~absent
-        odd = ~finite if absent is None else ~finite & ~absent
+        marks = Marks.of(images, self.nodata)
+        self.tallies.add(numbers, images, marks.valid)
+        self.total += images[:, 0].size
+        for name, mask in (("missing", marks.missing), ("nan", marks.damaged), ("infinite", marks.damaged)):
+            if mask is not None and mask.any():
+                chosen = mask if name == "missing" else mask & (np.isnan(images) if name == "nan" else np.isinf(images))
+                self.marked[name] += chosen.sum((0, 2, 3))
+        valid = np.ones(images.shape, bool) if marks.valid is None else marks.valid
         wide = np.where(valid, images, 0).astype(np.float64)
-        self._look(numbers, images, wide, valid, odd, absent)
-        if self.shift is None:
-            self.shift = wide.sum(axes) / np.maximum(valid.sum(axes), 1)
-        zeros = (wide == 0) & valid
-        shift = np.asarray(self.shift)[:, None, None]
-        moved = np.where(valid, wide - shift, 0)
-        found = {"count": valid, "sum": moved, "squares": moved**2, "zeros": zeros, "all": np.ones_like(valid)}
-        if images.dtype.kind == "f":
-            found |= {"nan": odd & np.isnan(images), "infinite": odd & np.isinf(images)}
-        if absent is not None:
-            found["missing"] = absent
-        for name, planes in found.items():
-            self.sums[name] += planes.sum(axes)
-        if images.dtype.kind in "iu":
-            ends = np.iinfo(images.dtype)
-            self.limits += [((images == end) & valid).sum(axes) for end in (ends.min, ends.max)]
-        self._correlate(moved[:, : self.held], valid[:, : self.held])
+        self._look(numbers, images, wide, valid)
+        self.damaged[numbers], self.missing[numbers] = (_shares(mask, images) for mask in (marks.damaged, marks.missing))
+        self._sign(numbers, wide, valid)
+        if self.held >= 2:
+            self._correlate(wide[:, : self.held], valid[:, : self.held])
         self.values.add(images, valid)
 
-    def _look(
-        self, numbers: np.ndarray, images: Native, wide: np.ndarray, valid: np.ndarray, odd: np.ndarray, absent: np.ndarray | None
-    ) -> None:
+    def _look(self, numbers: Numbers, images: Native, wide: Float[np.ndarray, "image channel row column"], valid: Mask) -> None:
         """What is kept of every image."""
         for number, image in zip(numbers, images, strict=True):
             self.digests[number] = hashlib.blake2b(image.tobytes(), digest_size=DIGEST).hexdigest().encode()
@@ -196,10 +164,11 @@ class _Taking:
             self.rows["mean"][numbers] = np.where(counts > 0, wide.sum((2, 3)) / counts, np.nan)
         self.rows["lowest"][numbers] = _ends(np.where(valid, wide, np.inf).min((2, 3)))
         self.rows["highest"][numbers] = _ends(np.where(valid, wide, -np.inf).max((2, 3)))
-        self.damaged[numbers] = odd.mean((1, 2, 3))
-        self.missing[numbers] = 0.0 if absent is None else absent.mean((1, 2, 3))
         flat = images.reshape(len(images), -1)
         self.even[numbers] = (flat == flat[:, :1]).all(1)
+
+    def _sign(self, numbers: Numbers, wide: Float[np.ndarray, "image channel row column"], valid: Mask) -> None:
+        """The block means of the images whose signatures are kept."""
         places = np.searchsorted(self.signed, numbers)
         inside = places < len(self.signed)
         inside[inside] = self.signed[places[inside]] == numbers[inside]
@@ -208,10 +177,11 @@ class _Taking:
             with np.errstate(invalid="ignore", divide="ignore"):
                 self.blocks[places[inside]] = np.where(share > 0, blocks_of(wide[inside]) / share, np.nan)
 
-    def _correlate(self, moved: np.ndarray, valid: np.ndarray) -> None:
-        """Products of channels, where all of them count."""
-        if self.held < 2:
-            return
+    def _correlate(self, wide: Float[np.ndarray, "image channel row column"], valid: Mask) -> None:
+        """Products of channels where all of them are valid, less about their means, so that no digits are lost."""
+        if self.shift is None:
+            self.shift = wide.sum((0, 2, 3)) / np.maximum(valid.sum((0, 2, 3)), 1)
+        moved = np.where(valid, wide - np.asarray(self.shift)[:, None, None], 0)
         columns = moved.transpose(1, 0, 2, 3).reshape(self.held, -1)[:, valid.all(1).reshape(-1)]
         self.products += columns @ columns.T
         self.firsts += columns.sum(1)
@@ -219,7 +189,7 @@ class _Taking:
 
     def result(self) -> Survey:
         """Everything."""
-        channels = tuple(self._channel(number) for number in range(self.source.shape[0]))
+        channels = tuple(self._channel(number, found) for number, found in enumerate(self.tallies.found()))
         means = np.array([channel.mean or 0.0 for channel in channels], np.float32)[:, None, None]
         scale = np.array([channel.std or 1.0 for channel in channels], np.float32)[:, None, None]
         blocks = (np.where(np.isnan(self.blocks), means, self.blocks) - means) / scale
@@ -239,28 +209,32 @@ class _Taking:
             **self.rows,
         )
 
-    def _channel(self, number: int) -> Channel:
-        sums = {name: float(row[number]) for name, row in self.sums.items()}
-        names, count, total = self.source.metadata.channels, sums["count"], sums["all"]
+    def _channel(self, number: int, found: ChannelStatistics | None) -> Channel:
+        names = self.source.metadata.channels
         name = names[number] if number < len(names) else str(number)
-        rest: dict[str, Any] = {"missing": sums["missing"] / total, "nan": int(sums["nan"]), "infinite": int(sums["infinite"])}
-        if count == 0 or self.shift is None:
-            return Channel(name, 0, None, None, None, None, **rest)
-        centre = sums["sum"] / count
-        std = math.sqrt(max(0.0, sums["squares"] / count - centre**2))
-        limits = (self.limits[:, number] / total).tolist() if self.source.dtype.kind in "iu" else (None, None)
+        nan, infinite = (int(self.marked[what][number]) for what in ("nan", "infinite"))
+        missing = float(self.marked["missing"][number]) / self.total
+        if found is None:
+            return Channel(name, 0, None, None, None, None, missing=missing, nan=nan, infinite=infinite)
+        limits = dtypes.limits(self.source.dtype)
+        at_limits = (None, None)
+        if limits is not None:
+            at_ends = zip(limits, (found.lowest, found.highest), (found.least, found.most), strict=True)
+            at_limits = tuple(count / self.total if end == limit else 0.0 for limit, end, count in at_ends)
         return Channel(
             name,
-            int(count),
-            float(np.nanmin(self.rows["lowest"][:, number])),
-            float(np.nanmax(self.rows["highest"][:, number])),
-            float(self.shift[number]) + centre,
-            std,
-            zeros=sums["zeros"] / total,
-            at_lowest_limit=limits[0],
-            at_highest_limit=limits[1],
-            **rest,
-            **_law(self.values, number),
+            found.count,
+            found.lowest,
+            found.highest,
+            found.sums.mean,
+            found.sums.std,
+            zeros=found.zeros / self.total,
+            at_lowest_limit=at_limits[0],
+            at_highest_limit=at_limits[1],
+            missing=missing,
+            nan=nan,
+            infinite=infinite,
+            **_by_chosen_values(self.values, number),
         )
 
     def _copies(self, channels: tuple[Channel, ...]) -> tuple[tuple[int, int], ...]:
@@ -279,11 +253,11 @@ class _Taking:
         return tuple(found)
 
 
-def _law(values: Values, number: int) -> dict[str, Any]:
+def _by_chosen_values(values: Values, number: int) -> dict[str, Any]:
     """Quantiles, most frequent value, skewness and tail of evenly chosen values of a channel."""
     try:
         found = values.channel(number)
-    except ValueError:  # so few values count that none of them was chosen
+    except ValueError:  # so few values are valid that none of them was chosen
         return {}
     few = found[:: max(1, len(found) // TAIL)]
     std = float(few.std())
@@ -310,24 +284,6 @@ def _ends(found: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(found), found, np.nan)
 
 
-def _chunks(source: Source, workers: int | None) -> Iterator[tuple[int, np.ndarray, dict[int, str]]]:
-    """The first number, the images and the undecodable ones (number: reason) of one stretch after another."""
-    size = max(1, CHUNK_BYTES // (math.prod(source.shape) * source.dtype.itemsize))
-    with decoders(workers) as pool:
-        for first in range(0, len(source), size):
-            numbers = range(first, min(first + size, len(source)))
-            try:
-                yield first, gather(source, numbers, pool), {}
-            except ValueError:
-                yield first, *_singly(source, numbers, pool)
-
-
-def _singly(source: Source, numbers: range, pool: Executor | None) -> tuple[np.ndarray, dict[int, str]]:
-    """The images one by one, zeros where one cannot be decoded."""
-    images, bad = np.zeros((len(numbers), *source.shape), source.dtype), {}
-    for place, number in enumerate(numbers):
-        try:
-            images[place] = gather(source, [number], pool)[0]
-        except ValueError as error:
-            bad[number] = str(error)
-    return images, bad
+def _shares(mask: Mask | None, images: Native) -> Float[np.ndarray, "image"]:
+    """The share of marked values in each image."""
+    return np.zeros(len(images)) if mask is None else mask.mean((1, 2, 3))

@@ -138,8 +138,8 @@ def _couples(above: Part, below: Part, couples: Sequence[tuple[int, int]]) -> Im
     images = []
     for first in range(0, len(couples), columns):
         part = couples[first : first + columns]
-        empty = [above.source.get(part[0][0]) * 0] * (columns - len(part))
-        images += [*(above.source.get(one) for one, _ in part), *empty, *(below.source.get(other) for _, other in part)]
+        empty = [above.source[part[0][0]] * 0] * (columns - len(part))
+        images += [*(above.source[one] for one, _ in part), *empty, *(below.source[other] for _, other in part)]
     return _drawn(above, np.stack(images), columns)
 
 

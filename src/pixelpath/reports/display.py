@@ -1,9 +1,8 @@
 """How images look on a screen: which of their channels are shown, between which values, and in which colours.
 
 *Native* images are [image, channel, row, column] in the dtype the data were stored in. The *display range* (lowest, highest) of
-native values is what a picture shows as the first and the last of its colours; values outside are shown as these. *Photographs*
-are what is made to be looked at: 8-bit images of 1, 3 or 4 channels without units; all else is *measured*. A *colour bar* says
-which value a colour stands for.
+native values maps to the first and the last colour; values outside are clipped to it. *Photographs* are 8-bit images of 1, 3 or
+4 channels without units. All other images are *measured*. A *colour bar* says which value a colour stands for.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from torch import Tensor
 from pixelpath.data.alpha import unpremultiply
 from pixelpath.data.formats.writers import nodata_in
 from pixelpath.data.metadata import Metadata
+from pixelpath.errors import UserError
 
 Native = Shaped[Tensor, "image channel row column"] | Shaped[np.ndarray, "image channel row column"]
 Pictures = UInt8[np.ndarray, "image row column colour"]
@@ -31,7 +31,7 @@ GAP, GAP_GREY = 2, 128
 TILE, LIGHT, DARK = 8, 255, 204  # the checkerboard behind transparent pixels
 PERCENTILES = (0.5, 99.5)
 MISSING = 150  # the grey of what was not measured
-EARNEST = 0.2  # data have two signs in earnest if the nearer end of the range is so far from 0, as a share of the other
+BOTH_SIGNS = 0.2  # a range counts as having two signs if its nearer end is so far from 0, as a share of the other end
 MAPS = {"sequential": "viridis", "diverging": "RdBu_r"}  # perceptually uniform; white at 0
 RADIOLOGY = ("dicom", "nifti")  # read in grey the world over
 BAR, POINT, TICK, LETTERS, MARGIN, NARROWEST = 14, 7, 4, 14, 8, 280  # pixels, of a colour bar below a grid
@@ -43,32 +43,34 @@ class Display:
     """How previews and grids show images."""
 
     channels: tuple[int, ...] = ()
-    """Which channel to show, or which three as red, green and blue; by rule if not given: red, green and blue by their names,
-    else all of three, else the first.
+    """Which channel to show, or which three as red, green and blue. Default: the channels of these names, else all of three,
+    else the first.
     """
     percentiles: tuple[float, float] = PERCENTILES
-    """The display range of measured values, as percentiles: of the training data where they are 0.5 and 99.5, else of the images
+    """The display range of measured values, as percentiles: of the training data if they are 0.5 and 99.5, else of the images
     shown.
     """
     range: tuple[float, float] | None = None
     """The display range itself, in native values."""
     colours: Colours = "auto"
-    """Colours of one channel: grey, sequential, or diverging from 0; auto: diverging if the display range lies on both sides of 0
-    in earnest, the nearer end a fifth as far from it as the other, else sequential; photographs, DICOM and NIfTI in grey.
+    """Colours of one channel: grey, sequential, or diverging from 0. auto: photographs, DICOM and NIfTI in grey; others diverging
+    if both ends of the display range are far from 0 (the nearer one at least a fifth as far as the other), else sequential.
     """
 
     def __post_init__(self) -> None:
         first, last = self.percentiles
         if len(self.channels) not in (0, 1, 3) or any(channel < 0 for channel in self.channels):
-            raise ValueError(
-                f"One channel can be shown, or three as colours, got {self.channels}: choose one or three, from 0 on."
-            )
+            sentence = f"`display.channels` takes one channel, or three as colours, numbered from 0, got {self.channels}."
+            raise UserError(sentence, setting="display.channels")
         if not 0 <= first < last <= 100:
-            raise ValueError(f"Display percentiles rise from at least 0 to at most 100, got {first:g} and {last:g}.")
+            sentence = f"`display.percentiles` must rise from at least 0 to at most 100, got {first:g} and {last:g}."
+            raise UserError(sentence, setting="display.percentiles")
         if self.range is not None and not self.range[0] < self.range[1]:
-            raise ValueError(f"A display range needs a lowest value below its highest, got {self.range[0]} and {self.range[1]}.")
+            sentence = f"`display.range` needs a lowest value below its highest, got {self.range[0]} and {self.range[1]}."
+            raise UserError(sentence, setting="display.range")
         if len(self.channels) == 3 and self.colours != "auto":
-            raise ValueError(f"Three channels make colours of their own: leave out {self.colours}, or choose one channel.")
+            sentence = f"Three channels make colours of their own: omit `display.colours` {self.colours}, or choose one channel."
+            raise UserError(sentence, setting="display.colours")
 
 
 BY_RULE = Display()
@@ -76,7 +78,7 @@ BY_RULE = Display()
 
 @dataclass(frozen=True)
 class Bar:
-    """What the colours of pictures mean: evenly spaced from `lowest` to `highest`, and whether there are values beyond these."""
+    """The meaning of colours: evenly spaced from `lowest` to `highest`, and whether there are values beyond either end."""
 
     colours: UInt8[np.ndarray, "256 3"]
     lowest: float
@@ -87,7 +89,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Shown:
-    """Pictures of 1 (grey), 3 (RGB) or 4 (RGBA) colours, and what colours mean that stand for values."""
+    """Pictures of 1 (grey), 3 (RGB) or 4 (RGBA) colours, and the colour bar if colours stand for values."""
 
     pictures: Pictures
     bar: Bar | None = None
@@ -105,10 +107,10 @@ def grid(
 ) -> Image.Image:
     """Native images in rows of `columns`, small ones enlarged by a whole number until the grid is 600 to 1000 pixels wide.
 
-    With `facts` (or a display other than by rule) as `show` has them, above a colour bar if colours stand for values. Without,
-    one channel is grey, three are RGB, four are RGBA over a checkerboard; of any other number only the first channel is shown, as
-    grey; floats between the 0.5th and 99.5th percentile of their finite values, and integers between the limits of their dtype,
-    unless a display range is given. Raises ValueError for no images, fewer than one column, or a range that is empty.
+    With `metadata` (or a display other than by rule) as `show` draws them, above a colour bar if colours stand for values.
+    Otherwise one channel is grey, three are RGB, four are RGBA over a checkerboard, and of any other number the first is shown in
+    grey. The display range is `lowest` to `highest` if given; else it reaches from the 0.5th to the 99.5th percentile of finite
+    floats, or spans the dtype of integers. Raises ValueError without images or columns, or for an empty range.
     """
     if len(images) == 0 or columns < 1:
         raise ValueError(f"A grid needs at least one image and one column, got {len(images)} images and {columns} columns.")
@@ -129,11 +131,10 @@ def show(
 ) -> Shown:
     """Native images as pictures.
 
-    Photographs are shown as they are: 4 channels as RGBA, between the limits of the dtype. Of measured images one channel is
-    shown in colours that stand for values, or three are put together, each between values of its own. The display range is that
-    of `display`, else `seen`, the (lowest, highest) of each channel of the training data, else percentiles of these images; it is
-    widened to be even about 0 for diverging colours. What was not measured is grey. Raises ValueError for channels that there are
-    not.
+    Photographs are shown as they are: 4 channels as RGBA, between the limits of the dtype. Of measured images, one channel is
+    shown in colours that stand for values, or three channels become RGB, each with its own display range. The display range is
+    that of `display`, else `seen` (lowest and highest of each channel of the training data), else percentiles of these images.
+    Diverging colours widen it to be even about 0. What was not measured is grey. Raises UserError for channels that do not exist.
     """
     photographs = _are_photographs(values, metadata)
     if photographs and not display.channels and display.colours == "auto":
@@ -172,7 +173,7 @@ def _narrowed(display: Display, lowest: float | None, highest: float | None) -> 
 
 
 def _are_photographs(values: Shaped[np.ndarray, "image channel row column"], metadata: Metadata) -> bool:
-    """Whether the facts say so, or 8-bit images of 1, 3 or (with alpha) 4 channels have neither units nor nodata."""
+    """Whether the metadata say so, or 8-bit images of 1, 3 or (with alpha) 4 channels have neither units nor nodata."""
     colours = values.shape[1] in (1, 3) or (values.shape[1] == 4 and metadata.alpha != "")
     return metadata.photographs or (values.dtype == np.uint8 and colours and metadata.nodata is None and not metadata.units)
 
@@ -182,7 +183,8 @@ def _chosen(count: int, metadata: Metadata, display: Display) -> list[int]:
     if display.channels:
         if max(display.channels) >= count:
             missing = f"There is no channel {max(display.channels)} to show among {count}"
-            raise ValueError(f"{missing}: choose from 0 to {count - 1} for --display.channels.")
+            sentence = f"{missing}: choose `display.channels` from 0 to {count - 1}."
+            raise UserError(sentence, setting="display.channels")
         return list(display.channels)
     if display.colours != "auto":
         return [0]
@@ -224,7 +226,7 @@ def _range_of(
 
 
 def _between(values: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
-    """The percentiles of the finite values; never one and the same."""
+    """The percentiles of the finite values, the higher one raised by 1 if they are equal."""
     finite = values[np.isfinite(values)].astype(np.float64)
     if finite.size == 0:
         return 0.0, 1.0
@@ -238,7 +240,7 @@ def _colours(display: Display, metadata: Metadata, ends: tuple[float, float], ph
     if photographs or metadata.format in RADIOLOGY:
         return "grey"
     lowest, highest = ends
-    both = lowest < 0 < highest and min(-lowest, highest) >= EARNEST * max(-lowest, highest)
+    both = lowest < 0 < highest and min(-lowest, highest) >= BOTH_SIGNS * max(-lowest, highest)
     return "diverging" if both else "sequential"
 
 
@@ -266,7 +268,7 @@ def _bytes(values: np.ndarray, lowest: float, highest: float) -> np.ndarray:
 
 
 def _plain(values: np.ndarray, lowest: int | float | None, highest: int | float | None) -> Pictures:
-    """What nothing is known of, and photographs."""
+    """Photographs, and images without metadata."""
     values = values if values.shape[1] in (1, 3, 4) else values[:, :1]
     first, last = _range(values)
     lowest, highest = first if lowest is None else lowest, last if highest is None else highest
@@ -311,7 +313,7 @@ def _opaque(tiles: Pictures) -> UInt8[np.ndarray, "image row column opaque"]:
 
 
 def _above_bar(picture: Image.Image, bar: Bar) -> Image.Image:
-    """The picture with a colour bar below it, as wide, its ticks and title on white; pointed where there are values beyond."""
+    """The picture with a colour bar of its width below it, pointed where there are values beyond."""
     from matplotlib.font_manager import findfont
 
     font = ImageFont.truetype(findfont("DejaVu Sans"), LETTERS)

@@ -1,4 +1,4 @@
-"""The report of a start: one HTML file beside it, which holds its pictures and says how to read them.
+"""The report of a start: one HTML file in its folder, with its pictures and how to read them.
 
 A *candidate* is one of the starts that were compared, as search.json records it.
 """
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from pixelpath.errors import MissingError
 from pixelpath.reports.page import document_of, duration, figure, header, pairs, table, text, write_page
 
 Record = Mapping[str, Any]
@@ -19,42 +20,42 @@ FEW = 8  # values of a list that settings show
 PICTURES = {
     "Certificate": (
         "certificate.png",
-        "How far each start is from the noised data at every level, by held-out images; lower is better. Sampling begins at the "
-        "dashed line, the smallest level where the chosen start keeps to the budget and has the data's tails, or the level that "
-        "was asked for. Strong bands are one standard error; faint ones reach from the low to the high estimate, and are wide "
-        "where the denoiser errs.",
+        "The divergence of each start from the noised data at every noise level, by held-out images. Lower is better. Sampling "
+        "begins at the dashed line: the smallest sigma where the chosen start keeps to the budget and has the data's tails, or "
+        "the sigma that was given. Strong bands are one standard error. Faint bands reach from the low to the high estimate, and "
+        "are wide where the denoiser errs.",
     ),
     "Tails": (
         "tails.png",
-        "How far images lie from the median image, quantile by quantile: where the start has the data's tails, its samples "
-        "follow the dashed line. Of samples of the same law, 95 % would lie within the grey band at each place; rings are "
-        "quantiles that can be judged, as at least 20 held-out images lie beyond.",
+        "How far images lie from the median image, quantile by quantile. Where the start has the data's tails, its samples "
+        "follow the dashed line. Of samples of the same density, 95 % would lie within the grey band at each place. Rings are "
+        "quantiles that can be judged, because at least 20 held-out images lie beyond.",
     ),
     "Side by side": (
         "side-by-side.png",
-        "Real images with noise should look like samples of the start, and what the denoiser makes of both should look alike. "
+        "Noised real images should look like samples of the start, and the denoiser's estimates of both should look alike. "
         "They are not the same images: only their kind can be compared.",
     ),
     "Quality": (
-        "evaluations.png",
-        "How far finished samples are from real images, by network evaluations: a start is worth having where its curve lies "
+        "distance_over_nfe.png",
+        "The distance of finished samples from real images by network evaluations (NFE). A start helps where its curve lies "
         "lower or further left. The dashed line is what other real images reach.",
     ),
     "Nearest neighbours": (
         "neighbours.png",
-        "How far images are from the nearest training image. A curve of samples far to the left of that of held-out images would "
-        "mean that training images are repeated.",
+        "How far images are from the nearest training image. If the curve of samples lies far to the left of the curve of "
+        "held-out images, training images are repeated.",
     ),
 }
 
 
 def write_start_report(folder: Path) -> Path:
-    """Write FOLDER/report.html from search.json, start.json and the pictures there, leaving out what is missing; the file.
+    """Write FOLDER/report.html from search.json, start.json and the pictures there, without what is missing; the file.
 
-    Raises FileNotFoundError if there is no such folder, ValueError for a JSON file that cannot be read.
+    Raises MissingError if there is no such folder, UserError for a JSON file that cannot be read.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}: name the folder that `pixelpath start fit` wrote.")
+        raise MissingError(f"There is no folder {folder}: name the folder of a fitted start.", setting="folder")
     search, saved = _mapping(document_of(folder / "search.json")), _mapping(document_of(folder / "start.json"))
     candidates, chosen = _records(search.get("candidates")), search.get("chosen")
     curves = _records(search.get("quality"))
@@ -76,7 +77,7 @@ def write_start_report(folder: Path) -> Path:
 
 
 def _top(title: str, search: Record, about: Record) -> str:
-    """The choice and what it saves in words, then the numbers one asks for first."""
+    """The choice and what it saves in words, then the main numbers."""
     sentences = [search.get("sentence"), search.get("savings")]
     below = "".join(f"<p>{text(sentence)}</p>" for sentence in sentences if sentence)
     below += "".join(f"<p class='soft'>{text(remark)}</p>" for remark in search.get("remarks") or ())
@@ -102,7 +103,7 @@ def _candidate(candidate: Record, chosen: Any) -> dict[str, Any]:
     remarks = {"not used:": candidate.get("against"), "remark:": candidate.get("remark")}
     row = {
         "start": f"{name} (chosen)" if name == chosen else name,
-        "level": candidate.get("sigma"),
+        "sigma": candidate.get("sigma"),
         "divergence, nats": candidate.get("divergence"),
         "standard error": candidate.get("error"),
         "seconds to fit": candidate.get("seconds"),
@@ -114,7 +115,7 @@ def _candidate(candidate: Record, chosen: Any) -> dict[str, Any]:
 
 
 def _certificates(candidates: Sequence[Record]) -> str:
-    """The divergences at every level, folded away."""
+    """The divergences at every noise level, folded away."""
     rows = [
         {"start": each.get("name"), "sigma": row.get("sigma")}
         | {kind: _between(row.get(kind), row.get(f"{kind}_error")) for kind in ("cross", "excess", "direct")}
@@ -123,7 +124,7 @@ def _certificates(candidates: Sequence[Record]) -> str:
         for row in _records(each.get("certificate"))
     ]
     note = "<p class='soft'>Nats, with standard errors: cross is the estimate, excess one too low, direct one too high.</p>"
-    return f"<details><summary>Divergences at every level</summary>{note}{table(rows)}</details>" if rows else ""
+    return f"<details><summary>Divergences at every noise level</summary>{note}{table(rows)}</details>" if rows else ""
 
 
 def _quantile(row: Record) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def _point(curve: Record, point: Record) -> dict[str, Any]:
         "curve": curve.get("name"),
         "features": curve.get("features"),
         "steps": point.get("steps"),
-        "network evaluations": point.get("evaluations"),
+        "network evaluations (NFE)": point.get("nfe"),
         "Frechet distance": point.get("frechet"),
         f"of {text(curve['few'])} samples" if "few" in curve else "of few samples": point.get("frechet_of_few"),
         "floor": curve.get("floor"),
@@ -156,7 +157,7 @@ def _point(curve: Record, point: Record) -> dict[str, Any]:
 
 
 def _settings(search: Record, saved: Record) -> str:
-    """What the start is, what it was made for, and how it was looked for; lists of numbers are left out."""
+    """What the start is, what it was made for, and how it was chosen, without long lists."""
     groups = {"start": saved.get("metadata"), "made for": saved.get("about"), "search": search.get("protocol")}
     parts = [
         f"<section><h3>{name}</h3>{pairs(kept)}</section>"
@@ -175,7 +176,7 @@ def _tails(candidate: Record) -> list[Record]:
 
 
 def _named(row: Any) -> dict[str, Any]:
-    """The quantiles of a distance under the names that people read."""
+    """The quantiles of a distance by readable names."""
     names = {"least": "least", "q05": "5 % below", "median": "median"}
     return {names.get(key, key): value for key, value in _mapping(row).items()}
 

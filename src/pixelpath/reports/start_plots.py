@@ -1,15 +1,15 @@
-"""The pictures of a start: how far it is from the noised data at every level, its tails, and its samples.
+"""The pictures of a start: its divergence from the noised data at every noise level, its tails, and its samples.
 
 *Cross*, *excess* and *direct* are the three estimates of a certificate (evaluation/certificate.py). A quantile is *certified*
-where at least 20 held-out images lie beyond it. *Points* are images [count, 1, 1, values] of two or more values: they are drawn
-by their first two, as places in a plane.
+where at least 20 held-out images lie beyond it. *Points* are images [count, 1, 1, values] of two or more values. They are drawn
+by their first two values, as places in a plane.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from pixelpath.evaluation.certificate import Certificate
 from pixelpath.evaluation.tails import LEAST, HeldOut, within_reach
 from pixelpath.reports.display import GAP, PERCENTILES, WIDEST, Native, grid
 from pixelpath.reports.pictures import (
@@ -32,7 +33,6 @@ from pixelpath.reports.pictures import (
     plain_numbers,
     rendered,
 )
-from pixelpath.runs.fit_start import Candidate, Search
 from pixelpath.types import Images
 
 if TYPE_CHECKING:
@@ -53,43 +53,53 @@ KINDS = (
 )
 
 
-def certificate_plot(search: Search) -> Image.Image:
-    """The divergence of every candidate that has one against sigma, both logarithmic, with the budget and the chosen level."""
+@dataclass(frozen=True, eq=False)
+class Certificates:
+    """The certificates of candidates by name (None: without density), which one was chosen, its sigma, and the budget (nats)."""
+
+    of: Mapping[str, Certificate | None]
+    chosen: str
+    sigma: float
+    budget: float
+
+
+def certificate_plot(found: Certificates) -> Image.Image:
+    """The divergence of every candidate that has one against sigma, both logarithmic, with the budget and the chosen sigma."""
     figure = blank(4.6)
     axes = figure.add_subplot()
-    draw_certificate(axes, search)
+    draw_certificates(axes, found)
     return rendered(figure, columns=4)
 
 
-def draw_certificate(axes: Axes, search: Search) -> None:
+def draw_certificates(axes: Axes, found: Certificates) -> None:
     """A line of cross estimates for every candidate, inside a band of their standard error and one from excess to direct.
 
-    Estimates of 0 or less are noise and leave a gap; red crosses are those that a few images decide.
+    Estimates of 0 or less are noise and leave a gap. Red crosses are those that a few images decide.
     """
-    certified = [candidate.certificate for candidate in search.candidates if candidate.certificate is not None]
-    positive = [row for certificate in certified for row in certificate.rows if row.cross > 0]
-    sigma, least = search.warm.sigma, search.budget / DEPTH
-    for number, candidate in enumerate(search.candidates):
-        if candidate.certificate is not None:
-            _draw_candidate(axes, candidate, number, least, strong=candidate is search.chosen)
+    positive = [row for each in found.of.values() if each is not None for row in each.rows if row.cross > 0]
+    sigma, least = found.sigma, found.budget / DEPTH
+    for number, (name, certificate) in enumerate(found.of.items()):
+        if certificate is not None:
+            look = _Line(number, f"{name} (chosen)" if name == found.chosen else name, strong=name == found.chosen)
+            _draw_certificate(axes, certificate, look, least)
     few = [row for row in positive if row.dominated and row.cross >= least]
     if few:
         sigmas, numbers = [row.sigma for row in few], [row.cross for row in few]
         axes.plot(sigmas, numbers, "x", color=RED, markersize=5, zorder=4, label="decided by a few images")
-    seen = [row.sigma for row in positive if row.cross >= least]
-    left, right = min([*seen, sigma / 1.3]) / 1.15, max([*seen, sigma * 1.3]) * 1.15
-    greatest = max([row.cross + row.cross_error for row in positive] + [10 * search.budget]) * 1.3
+    drawn = [row.sigma for row in positive if row.cross >= least]
+    left, right = min([*drawn, sigma / 1.3]) / 1.15, max([*drawn, sigma * 1.3]) * 1.15
+    greatest = max([row.cross + row.cross_error for row in positive] + [10 * found.budget]) * 1.3
     by_level(axes)
     logarithmic(axes, np.array([least, greatest]))
     plain_numbers(axes.xaxis, right / left)
     axes.set(xlim=(left, right), ylim=(least, greatest), ylabel="divergence from the noised data, nats")
-    _draw_choice(axes, search, near=math.log(sigma / left) < 0.3 * math.log(right / left))
+    _draw_choice(axes, found, near=math.log(sigma / left) < 0.3 * math.log(right / left))
     if not positive:
         axes.text(0.5, 0.6, "no candidate has a divergence", transform=axes.transAxes, ha="center", fontsize=9)
 
 
 def tails_plot(drawn: Images, held_out_noised: HeldOut, name: str) -> Image.Image:
-    """Radii of start samples against those of held-out images noised to the same level, quantile by quantile."""
+    """Radii of start samples against those of held-out images noised to the same sigma, quantile by quantile."""
     figure = blank(5.2)
     axes = figure.add_subplot()
     draw_tails(axes, drawn, held_out_noised, name)
@@ -106,7 +116,7 @@ def draw_tails(axes: Axes, drawn: Images, held_out_noised: HeldOut, name: str) -
     interval = np.array([between(truth, len(samples), rank) for rank in ranks.tolist()]).T
     low, high, wide = _ends(truth, samples)
     band = np.where(np.isfinite(interval), interval, [[low], [high]])
-    axes.fill_between(across, *band, color="#d1d5db", linewidth=0, label=f"{100 * CONFIDENCE:g} % of samples of the same law")
+    axes.fill_between(across, *band, color="#d1d5db", linewidth=0, label=f"{100 * CONFIDENCE:g} % of samples of the same density")
     axes.plot([low, high], [low, high], color="black", linewidth=1, linestyle="--", label="equal")
     axes.plot(across, samples[ranks - 1], ".-", color=BLUE, markersize=4, linewidth=1, label=f"start {name}")
     axes.set(xlim=(low, high), ylim=(low, high))
@@ -127,9 +137,8 @@ def side_by_side(
 ) -> Image.Image:
     """Noised held-out images, start samples, and the denoiser's estimates of each, native by `decode`, in four labelled rows.
 
-    Noisy images, of which no more than three channels are shown, are black and white where the held-out ones have their extreme
-    percentiles, the same to either side of 0; estimates are shown as `display.grid` shows native images. Points are drawn as
-    places instead.
+    Of noisy images, at most three channels are shown. Their display range is even about 0 and reaches to the extreme percentiles
+    of the held-out images. Estimates are shown as `display.grid` shows native images. Points are drawn as places instead.
     """
     kinds = (noised, drawn, estimates_of_noised, estimates_of_drawn)
     count = min(shown(tuple(noised.shape[1:])), *map(len, kinds))
@@ -145,7 +154,7 @@ def side_by_side(
 
 
 def shown(shape: tuple[int, ...]) -> int:
-    """How many images [channel, row, column] of each kind `beside` shows: up to 12, fewer large ones, and 1,000 points."""
+    """How many images [channel, row, column] of each kind `side_by_side` shows: up to 12, fewer large ones, or 600 points."""
     channels, height, width = shape
     if channels == height == 1 and width > 1:
         return PLACES
@@ -179,32 +188,40 @@ def draw_neighbours(axes: Axes, distances: Mapping[str, Float[Tensor, "_"]]) -> 
     axes.set(ylim=(0, 101), xlabel="distance to the nearest training image (model range)", ylabel="images, %")
 
 
-def _draw_candidate(axes: Axes, candidate: Candidate, number: int, least: float, *, strong: bool) -> None:
-    """The line of a candidate with a certificate and its bands, in the colour and mark of this number."""
-    assert candidate.certificate is not None
-    rows = [asdict(row) for row in candidate.certificate.rows]
+@dataclass(frozen=True)
+class _Line:
+    """The look of a line: its number decides on colour and mark."""
+
+    number: int
+    label: str
+    strong: bool
+
+
+def _draw_certificate(axes: Axes, certificate: Certificate, look: _Line, least: float) -> None:
+    """The line of a certificate and its bands."""
+    rows = [asdict(row) for row in certificate.rows]
     keys = ("sigma", "cross", "cross_error", "excess", "direct")
     sigma, cross, error, excess, direct = (np.array([row[key] for row in rows], np.float64) for key in keys)
     cross = np.where(cross > 0, cross, np.nan)
-    colour, floor, alpha = colours()[number % len(colours())], least / 10, 0.14 if strong else 0.06
+    colour, floor, alpha = colours()[look.number % len(colours())], least / 10, 0.14 if look.strong else 0.06
     axes.fill_between(sigma, np.maximum(excess, floor), np.maximum(direct, floor), color=colour, alpha=alpha, linewidth=0)
     axes.fill_between(sigma, np.maximum(cross - error, floor), cross + error, color=colour, alpha=0.3, linewidth=0)
     axes.plot(
         sigma,
         cross,
-        f"{MARKS[number % len(MARKS)]}-",
+        f"{MARKS[look.number % len(MARKS)]}-",
         color=colour,
         markersize=4.5,
-        markevery=(number % 4, 4),
-        linewidth=2.2 if strong else 1.2,
-        zorder=3 if strong else 2,
-        label=f"{candidate.name} (chosen)" if strong else candidate.name,
+        markevery=(look.number % 4, 4),
+        linewidth=2.2 if look.strong else 1.2,
+        zorder=3 if look.strong else 2,
+        label=look.label,
     )
 
 
-def _draw_choice(axes: Axes, search: Search, *, near: bool) -> None:
-    """Budget and chosen level, named where no line falls: at the left, below the budget, unless that is too `near` the edge."""
-    sigma, budget = search.warm.sigma, search.budget
+def _draw_choice(axes: Axes, found: Certificates, *, near: bool) -> None:
+    """Budget and chosen sigma, named where no line falls: at the left, below the budget, unless that is too `near` the edge."""
+    sigma, budget = found.sigma, found.budget
     axes.axhline(budget, color="black", linestyle=":", linewidth=1.1)
     axes.axvline(sigma, color="black", linestyle="--", linewidth=1.1)
     for words, place, offset, transform, side in (
@@ -221,7 +238,7 @@ def _draw_choice(axes: Axes, search: Search, *, near: bool) -> None:
 
 
 def _ends(truth: np.ndarray, samples: np.ndarray) -> tuple[float, float, bool]:
-    """Where axes of sorted radii begin and end, and whether they are logarithmic: these leave out the least hundredth."""
+    """Where axes of sorted radii begin and end, and whether they are logarithmic; those leave out the smallest hundredth."""
     high = max(truth[-1], samples[-1])
     lowest = min(np.quantile(each, 0.01) for each in (truth, samples))
     if high > WIDE * np.median(truth) and lowest > 0:
@@ -240,10 +257,10 @@ def _ranks(count: int) -> np.ndarray:
 
 
 def between(truth: np.ndarray, count: int, rank: int) -> tuple[float, float]:
-    """Where the rank-th smallest of `count` samples of the law of `truth` (sorted) falls with a probability of 95 %.
+    """Where the rank-th smallest of `count` samples of the density of `truth` (sorted) falls with a probability of 95 %.
 
-    How many true values lie below it is beta-binomial, BetaBinomial(n, rank, count - rank + 1) for n true ones, whatever the law:
-    from that come the ranks of the true values that hold it. The ends are infinite where no true value is far enough.
+    The number of true values below it is beta-binomial, BetaBinomial(n, rank, count - rank + 1) for n true ones, whatever the
+    density. That gives the ranks of the true values around it. The ends are infinite where no true value is far enough.
     """
     from scipy.special import betaln, gammaln
 
@@ -257,7 +274,7 @@ def between(truth: np.ndarray, count: int, rank: int) -> tuple[float, float]:
 
 
 def _mark_certified(axes: Axes, truth: np.ndarray, samples: np.ndarray) -> None:
-    """Rings and names of the quantiles that held-out images certify, on the side of the curve where neither it nor `equal` is."""
+    """Rings and names of the certified quantiles, on the side of the curve where neither it nor the line `equal` is."""
     reached = [each for each in within_reach(len(truth)) if _beyond(each, len(truth)) >= LEAST]
     places = [tuple(float(each[-1 - _beyond(probability, len(each))]) for each in (truth, samples)) for probability in reached]
     for number, (probability, (across, up)) in enumerate(zip(reached, places, strict=True)):

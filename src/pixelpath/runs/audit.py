@@ -16,9 +16,7 @@ import torch
 
 from pixelpath.atomic import write_json
 from pixelpath.data.formats.pictures import BrokenImageError
-from pixelpath.data.formats.stacks import Stacked
-from pixelpath.data.opening import open_place, open_split
-from pixelpath.data.places import kind_of, parts
+from pixelpath.data.opening import kind_of, open_place, open_split, parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source, describe
 from pixelpath.errors import MissingError, UserError

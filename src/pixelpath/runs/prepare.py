@@ -18,8 +18,7 @@ from pixelpath.data.conditions import ConditionData, Conditions
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.normalise.propose import propose
-from pixelpath.data.opening import open_place, open_split
-from pixelpath.data.places import HELD_OUT, TRAIN, parts
+from pixelpath.data.opening import HELD_OUT, TRAIN, open_place, open_split, parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source
 from pixelpath.errors import UserError
@@ -146,7 +145,7 @@ def fitted(training: Source, settings: DataSettings) -> Normaliser:
 def _check_held_out(held_out: Source, normaliser: Normaliser) -> None:
     """UserError naming the first held-out image that the normaliser of the training images does not take."""
     for index in range(len(held_out)):
-        native = torch.from_numpy(held_out.get(index)[None])
+        native = torch.from_numpy(held_out[index][None])
         wrong = ~native.isfinite() if normaliser.nodata is None else native.isinf()
         if bool(wrong.any()):
             raise UserError(

@@ -200,7 +200,7 @@ def unmeasured(run: OpenRun, path: Path) -> Bool[np.ndarray, "row column"]:
     if mask.shape[1:] != run.shape[1:]:
         sizes = ["x".join(map(str, shape[1:])) for shape in (mask.shape, run.shape)]
         raise UserError(f"{path} is {sizes[0]} pixels but samples are {sizes[1]}: give a mask of that size.", "fill_nodata")
-    return np.asarray(mask.get(0).any(0))
+    return np.asarray(mask[0].any(0))
 
 
 def _residual_ratio(run: OpenRun, warm: WarmStart, device: torch.device) -> float:

@@ -21,8 +21,8 @@ from pixelpath.evaluation.distances import nearest
 from pixelpath.log import say
 from pixelpath.randomness import generators, seed_of
 from pixelpath.reports.pictures import distance_over_nfe, save_png
-from pixelpath.reports.start_plots import certificate_plot, neighbours_plot, shown, side_by_side, tails_plot
 from pixelpath.reports.start import write_start_report
+from pixelpath.reports.start_plots import Certificates, certificate_plot, neighbours_plot, shown, side_by_side, tails_plot
 from pixelpath.runs import curves
 from pixelpath.runs.comparison import Real, pixels
 from pixelpath.runs.conditions import choose_labels
@@ -241,7 +241,9 @@ def _every_second_flipped(images: Tensor) -> Tensor:
 
 def _pictures(folder: Path, run: OpenRun, known: Known, search: Search, device: torch.device) -> None:
     """The certificates; start samples and noised held-out images, their tails, some of them side by side."""
-    save_png(folder / "certificate.png", certificate_plot(search))
+    certificates = {candidate.name: candidate.certificate for candidate in search.candidates}
+    compared = Certificates(certificates, search.chosen.name, search.warm.sigma, search.budget)
+    save_png(folder / "certificate.png", certificate_plot(compared))
     count, sigma = min(4096, len(known.held_out)), search.warm.sigma
     labels = None if known.held_out_labels is None else known.held_out_labels[:count]
     true = noised(known.held_out[:count], sigma, [seed_of(place, 8) for place in range(count)])

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pixelpath.errors import UserError
+
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (7, 1, 6, 5), np.uint8)
 COLOUR = RANDOM.integers(0, 256, (7, 3, 6, 5), np.uint8)
@@ -41,7 +43,7 @@ def sentence(message: str) -> None:
     assert "\n" not in message
 
 
-def refused(words: str, act: Callable[[], Any], kind: type[Exception] = ValueError) -> None:
+def refused(words: str, act: Callable[[], Any], kind: type[Exception] = UserError) -> None:
     with pytest.raises(kind, match=words) as caught:
         act()
     sentence(str(caught.value))

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixelpath.data.formats.stacks import ArrayStack, Stacked, needs
+from pixelpath.data.formats.reading import needs
+from pixelpath.data.formats.stacks import ArrayStack
 from pixelpath.data.metadata import Axis, Metadata
 from pixelpath.data.sources import gather, labels, split
+from pixelpath.data.tiles import Stacked
 
 
 def stack(count: int, rows: int, columns: int, first: int = 0, whole: bool = False, channels: int = 2) -> ArrayStack:
@@ -53,17 +55,17 @@ def test_tiles_cover_every_pixel_and_are_windows_of_their_image(
     seen = np.zeros(whole.images.size, bool)
     for index, (image, row, column) in enumerate(corners):
         window = whole.images[image, :, row : row + tile[0], column : column + tile[1]]
-        np.testing.assert_array_equal(source.get(index), window)
+        np.testing.assert_array_equal(source[index], window)
         assert source.name(index) == f"{image:08d}@{row},{column}"
         assert source.label(index) == image
-        seen[source.get(index).ravel()] = True
+        seen[source[index].ravel()] = True
     assert seen.all()
 
 
 def test_tiles_of_stacks_of_unequal_sizes() -> None:
     source = stacked(stack(1, 4, 4), stack(1, 8, 4, 1000), tile=(4, 4))
     assert [source.name(index) for index in range(3)] == ["0.npy@0,0", "1000.npy@0,0", "1000.npy@4,0"]
-    assert source.get(2).min() == 1000 + 16
+    assert source[2].min() == 1000 + 16
 
 
 def test_a_split_keeps_volumes_and_the_tiles_of_an_image_together() -> None:

@@ -378,8 +378,8 @@ def pair(first: np.ndarray, second: np.ndarray) -> Callable[[Path], object]:
 
 
 MISTAKES: list[tuple[str, str | None, Callable[[Path], object], list[str]]] = [
-    ("a.h5", None, many, ["12 variables", "v00 3x4x1 int16", "v09 3x4x10 int16, ...", "use --data.path FILE::NAME"]),
-    ("a.h5", "b", single(integers(3, 4, 5)), ["no variable b", "(a)", "--data.path FILE::NAME"]),
+    ("a.h5", None, many, ["12 variables", "v00 3x4x1 int16", "v09 3x4x10 int16, ...", "`data.path` FILE::NAME"]),
+    ("a.h5", "b", single(integers(3, 4, 5)), ["no variable b", "(a)", "`data.path` FILE::NAME"]),
     ("a.h5", None, single(np.zeros((3, 4, 5), np.int64)), ["a.h5::a", "dtype int64", "float32"]),
     ("a.h5", None, single(np.zeros((3, 4, 5), np.complex64)), ["dtype complex64", "convert"]),
     ("a.h5", None, single(np.zeros((3, 4, 5), bool)), ["dtype bool", "convert"]),

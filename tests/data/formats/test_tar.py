@@ -90,7 +90,7 @@ def test_mistakes_in_tar_shards_are_answered_with_one_sentence(tmp_path: Path) -
     good, other = ("a.png", png(GREY[0])), ("b.png", png(GREY[0]))
     cases: dict[str, Members] = {
         r"::b is 2x5 pixels \(rows x columns\) but .*::a is 6x5: bring all to one size": [good, ("b.png", png(GREY[0, :, :2]))],
-        r"::b is RGB but .*::a is grey: .*--data\.channels 3": [good, ("b.png", png(COLOUR[0]))],
+        r"::b is RGB but .*::a is grey: .*`data\.channels` 3": [good, ("b.png", png(COLOUR[0]))],
         r"::b is 1x6x5 float32 \(an array\) but .*::a is 1x6x5 uint8": [good, ("b.npy", npy(GREY[0].astype(np.float32)))],
         "::a has 2 images": [good, ("a.jpg", png(GREY[0], "JPEG"))],
         "::a has a label but no image": [("a.cls", b"1"), other],
@@ -112,7 +112,7 @@ def test_mistakes_in_tar_shards_are_answered_with_one_sentence(tmp_path: Path) -
         path = shard(tmp_path / f"{number}.tar", members)
         refused(re.escape(str(path)) + ".*" + words, lambda path=path: open_tar_shards([path]))
     path = shard(tmp_path / "deep.tar", [("a.png", png(np.zeros((1, 4, 4), np.uint16)))])
-    refused(r"16-bit grey, which is not converted: leave out --data\.channels 3", lambda: open_tar_shards([path], channels=3))
+    refused(r"16-bit grey, which is not converted: leave out `data\.channels` 3", lambda: open_tar_shards([path], channels=3))
 
 
 def test_damaged_tar_files(tmp_path: Path) -> None:

@@ -6,17 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.arrays import array_source
 
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.data.normalise.propose import propose
-from pixelpath.data.sources import Arrays, Source, from_arrays
+from pixelpath.data.sources import Arrays, Source
 
 SHAPE = (60, 1, 16, 16)
 
 
 def source(images: np.ndarray, metadata: Metadata | None = None) -> Source:
-    found = from_arrays(images)
+    found = array_source(images)
     assert isinstance(found, Arrays)
     return found if metadata is None else replace(found, metadata=metadata)
 
@@ -95,4 +96,4 @@ def test_what_was_not_measured_is_not_judged() -> None:
 def test_few_values_have_no_tail() -> None:
     proposal = propose(source(law("student", (2, 1, 8, 8))))
     assert proposal.how == Normalisation()
-    assert "no tail to speak of" in proposal.why[0]
+    assert "no heavy tail" in proposal.why[0]

@@ -6,15 +6,18 @@ import math
 import zipfile
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from pixelpath.atomic import whole
+from pixelpath.data import dtypes
 from pixelpath.data.formats.reading import leads_out, reading
+from pixelpath.errors import UserError
 
 ARRAYS = (".npy", ".npz")
-DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
+CHANNELS_FIRST, CHANNELS_LAST = "channels_first", "channels_last"
 
 
 def array_parts(path: Path) -> set[str]:
@@ -22,69 +25,97 @@ def array_parts(path: Path) -> set[str]:
     return {key.removesuffix("_images").removeprefix("x_") for key in _keys(path)}
 
 
-def read_arrays(path: Path, part: str | None) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None]:
-    """(images, labels, class names) of a .npy file with its sibling NAME_labels.npy, or of (one part of) a .npz file.
+class ClassLabels(NamedTuple):
+    """The class of every image, and the names of the classes; zeros and no names if there are fewer than two classes."""
 
-    Keys of a .npz: images (or x, data, arr_0, or the only array), labels (or y), class_names; of a part: PART_images, PART or
-    x_PART, and PART_labels or y_PART.
+    numbers: Int[np.ndarray, "count"]
+    classes: tuple[str, ...] = ()
+
+
+class ArrayFile(NamedTuple):
+    """The arrays of a file as they are stored; `channels_last` is None where the file does not say where the channels are."""
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
+    channels_last: bool | None = None
+
+
+def read_arrays(path: Path, part: str | None) -> ArrayFile:
+    """The arrays of a .npy file and its sibling NAME_labels.npy, or of (one part of) a .npz file.
+
+    Keys of a .npz: images (or x, data, arr_0, or the only array), labels (or y), class_names, layout; of a part: PART_images,
+    PART or x_PART, and PART_labels or y_PART.
     """
     if path.suffix.lower() == ".npy":
         sibling = path.with_name(path.stem + "_labels.npy")
-        return _mapped(path), _mapped(sibling) if sibling.exists() else None, None
+        return ArrayFile(_mapped(path), _mapped(sibling) if sibling.exists() else None)
     keys = _keys(path)
     wanted = ("images", "x", "data", "arr_0") if part is None else (f"{part}_images", part, f"x_{part}")
     images = next((key for key in wanted if key in keys), keys[0] if len(keys) == 1 else None)
     if images is None:
-        raise ValueError(f"{path} holds {', '.join(keys)} but no images: name the array images, or train_images and test_images.")
+        raise UserError(f"{path} holds {', '.join(keys)} but no images: name the array images, or train_images and test_images.")
     labels = next((key for key in (("labels", "y") if part is None else (f"{part}_labels", f"y_{part}")) if key in keys), None)
     names = tuple(str(name) for name in _mapped(path, "class_names")) if "class_names" in keys else None
-    return _mapped(path, images), None if labels is None else _mapped(path, labels), names
+    layout = str(_mapped(path, "layout").ravel()[0]) if "layout" in keys else ""
+    last = layout == CHANNELS_LAST if layout in (CHANNELS_FIRST, CHANNELS_LAST) else None
+    return ArrayFile(_mapped(path, images), None if labels is None else _mapped(path, labels), names, last)
 
 
-def check_array(images: np.ndarray, where: str) -> Shaped[np.ndarray, "count channel row column"]:
-    """[N,H,W], [N,C,H,W] or [N,H,W,C] as a view [N,C,H,W]; the channel axis is the shorter of the two, at a tie the first."""
-    if images.dtype.hasobject or images.dtype.newbyteorder("=").name not in DTYPES:
-        raise ValueError(f"{where} has dtype {images.dtype}: convert it to one of {', '.join(DTYPES)}.")
+def write_arrays(path: Path, images: Shaped[np.ndarray, "count channel row column"], labels: ClassLabels) -> None:
+    """Write images, and labels if there are classes, as a .npz file that `read_arrays` reads."""
+    named: dict[str, Any] = {"labels": labels.numbers, "class_names": np.array(labels.classes)} if labels.classes else {}
+    with whole(path) as file:
+        np.savez(file, images=images, layout=np.array([CHANNELS_FIRST]), **named)
+
+
+def check_array(
+    images: np.ndarray, what: str, channels_last: bool | None = None, setting: str | None = None
+) -> Shaped[np.ndarray, "count channel row column"]:
+    """[N,H,W], [N,C,H,W] or [N,H,W,C] as a view [N,C,H,W]; UserError for other shapes, and for dtypes that are not supported.
+
+    Where `channels_last` does not say it, the channel axis is the shorter of the two that it may be, at a tie the first.
+    """
+    dtypes.checked(images.dtype, what, setting)
     if images.ndim not in (3, 4):
-        raise ValueError(f"{where} has shape {images.shape}: give images as [N,H,W], [N,C,H,W] or [N,H,W,C].")
+        raise UserError(f"{what} has shape {images.shape}: give images as [N,H,W], [N,C,H,W] or [N,H,W,C].", setting)
     if 0 in images.shape:
-        raise ValueError(f"{where} has shape {images.shape}, so it holds no images: give at least one.")
+        raise UserError(f"{what} has shape {images.shape}, so it holds no images: give at least one.", setting)
     if images.ndim == 3:
         return images[:, None]
-    return np.moveaxis(images, -1, 1) if images.shape[-1] < images.shape[1] else images
+    last = images.shape[-1] < images.shape[1] if channels_last is None else channels_last
+    return np.moveaxis(images, -1, 1) if last else images
 
 
 def check_labels(
-    labels: np.ndarray | None, count: int, classes: tuple[str, ...] | None, where: str
-) -> tuple[Int[np.ndarray, "count"], tuple[str, ...]]:
-    """Labels as int64 [count] and the classes: those given, else the numbers up to the highest label; both void below two
-    classes.
+    labels: np.ndarray | None, count: int, classes: tuple[str, ...] | None, what: str, setting: str | None = None
+) -> ClassLabels:
+    """Labels as int64 [count], and the classes: those given, else the numbers up to the highest label.
 
-    Raises ValueError for labels that are missing though there are classes, not integers, not one per image, or out of range.
+    Raises UserError for labels that are missing though there are classes, not integers, not one per image, or out of range.
     """
-    where = f"The labels of {where}"
     if classes is not None and len(classes) < 2:
-        return np.zeros(count, np.int64), ()
+        return ClassLabels(np.zeros(count, np.int64))
     if labels is None:
         if classes:
-            raise ValueError(f"{where} are missing though there are {len(classes)} classes: store them beside the images.")
-        return np.zeros(count, np.int64), ()
+            raise UserError(f"{what} are missing though there are {len(classes)} classes: store them beside the images.", setting)
+        return ClassLabels(np.zeros(count, np.int64))
     if labels.dtype.kind not in "iu":
-        raise ValueError(f"{where} have dtype {labels.dtype}: store integers from 0 up.")
+        raise UserError(f"{what} have dtype {labels.dtype}: store integers from 0 up.", setting)
     if labels.size != count or labels.shape[:1] != (count,):
-        raise ValueError(f"{where} have shape {labels.shape} for {count} images: store one integer per image.")
+        raise UserError(f"{what} have shape {labels.shape} for {count} images: store one integer per image.", setting)
     numbers = labels.reshape(count).astype(np.int64)
     lowest, highest = int(numbers.min(initial=0)), int(numbers.max(initial=0))
     if lowest < 0 or (classes is not None and highest >= len(classes)):
         limit = f"{len(classes) - 1}" if classes is not None else "the number of classes - 1"
-        raise ValueError(f"{where} hold {lowest if lowest < 0 else highest}, outside 0 to {limit}: correct them.")
+        raise UserError(f"{what} hold {lowest if lowest < 0 else highest}, outside 0 to {limit}: correct them.", setting)
     if classes is None:
-        seen = np.unique(numbers)
-        if len(seen) <= highest:
-            gap = int(np.flatnonzero(seen != np.arange(len(seen)))[0])
-            raise ValueError(f"{where} go up to {highest} but none is {gap}: number the classes from 0 without gaps.")
+        present = np.unique(numbers)
+        if len(present) <= highest:
+            gap = int(np.flatnonzero(present != np.arange(len(present)))[0])
+            raise UserError(f"{what} go up to {highest} but none is {gap}: number the classes from 0 without gaps.", setting)
         classes = tuple(map(str, range(highest + 1)))
-    return (numbers, classes) if len(classes) > 1 else (np.zeros(count, np.int64), ())
+    return ClassLabels(numbers, classes) if len(classes) > 1 else ClassLabels(np.zeros(count, np.int64))
 
 
 def npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -95,7 +126,7 @@ def npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _reading(path: Path) -> AbstractContextManager[None]:
-    return reading(path, "arrays without Python objects", "write it with numpy.save or numpy.savez from plain numbers")
+    return reading(path, "as arrays without Python objects", "write it with numpy.save or numpy.savez from plain numbers")
 
 
 def _keys(path: Path) -> list[str]:
@@ -104,12 +135,12 @@ def _keys(path: Path) -> list[str]:
         members = archive.namelist()
     for name in members:
         if leads_out(name):
-            raise ValueError(f"{path} has the member {name!r}, whose path leads out of it: write it again with numpy.savez.")
+            raise UserError(f"{path} has the member {name!r}, whose path leads out of it: write it again with numpy.savez.")
         if members.count(name) > 1:
-            raise ValueError(f"{path} has the member {name!r} twice: write it again with numpy.savez.")
+            raise UserError(f"{path} has the member {name!r} twice: write it again with numpy.savez.")
     keys = [name.removesuffix(".npy") for name in members if name.endswith(".npy")]
     if not keys:
-        raise ValueError(f"{path} holds no arrays: write it with numpy.savez from plain numbers.")
+        raise UserError(f"{path} holds no arrays: write it with numpy.savez from plain numbers.")
     return keys
 
 

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from pixelpath.data.formats.arrays import DTYPES
-from pixelpath.data.formats.reading import UNSCALED, Scale, UnreadableError, check_exists, reading, rescaled
-from pixelpath.data.formats.stacks import EVERYTHING, Stack, needs
+from pixelpath.data import dtypes
+from pixelpath.data.formats.reading import UNSCALED, Scale, check_exists, needs, reading, rescaled
+from pixelpath.data.formats.stacks import EVERYTHING, Stack
 from pixelpath.data.metadata import Metadata
+from pixelpath.errors import UserError
 
 WANTED = "a folder of DICOM files, or one such file"
 DIRECTORY = "1.2.840.10008.1.3.10"  # the class of DICOMDIR files, which only list others (PS3.4, table B.5-1)
@@ -63,7 +64,7 @@ class DicomStack:
         stored = _stored_pixels(piece)
         planes = stored[None] if stored.ndim == 2 else np.moveaxis(stored, -1, 0)
         if planes.shape != self.shape[1:]:
-            raise ValueError(
+            raise UserError(
                 f"{piece.file} has shape {planes.shape} but was {self.shape[1:]} when first opened: "
                 "leave the data unchanged during a run."
             )
@@ -87,9 +88,9 @@ def open_dicom(path: Path, names: Sequence[str]) -> list[Stack]:
     and intercept, both integers, hold for the whole series, they are int16, or int32 where the stored bits would not fit; else
     (PET, whose slope changes from slice to slice) float32. Grey values are as stored whatever their interpretation: MONOCHROME1
     only asks that they be shown inverted. Palettes and YBR become RGB. Units: the rescale type, HU for CT. The padding value,
-    rescaled, is the facts' nodata; of a range of padding values only this end is known. DICOMDIR files, which only list others,
-    are passed over. Only headers are read. Raises ValueError naming the file: no DICOM, no image, no decoder for its compression,
-    slices of unequal size; FileNotFoundError.
+    rescaled, is the nodata; of a range of padding values only this end is known. DICOMDIR files, which only list others,
+    are passed over. Only headers are read. Raises UserError naming the file: missing, no DICOM, no image, no decoder for its
+    compression, slices of unequal size.
     """
     root, names = (path.parent, (path.name,)) if path.is_file() else (path, names)
     series: dict[str, list[_File]] = {}
@@ -100,7 +101,7 @@ def open_dicom(path: Path, names: Sequence[str]) -> list[Stack]:
         if header is not None:
             series.setdefault(header.series, []).append(header)
     if not series:
-        raise ValueError(f"{path} holds no DICOM images: give {WANTED}.")
+        raise UserError(f"{path} holds no DICOM images: give {WANTED}.")
     return [_series(path, members) for members in series.values()]
 
 
@@ -125,10 +126,10 @@ class _File:
 
 
 def _header(path: Path, name: str) -> _File | None:
-    """The header of one file, None for a DICOMDIR; ValueError if its image cannot be read."""
+    """The header of one file, None for a DICOMDIR; UserError if its image cannot be read."""
     pydicom = needs("pydicom", "medical", path)
     check_exists(path, WANTED)
-    with reading(path, "a DICOM file"), path.open("rb") as file:
+    with reading(path, "as a DICOM file"), path.open("rb") as file:
         found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(HEADER))
         if found.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY:
             return None
@@ -156,24 +157,24 @@ def _header(path: Path, name: str) -> _File | None:
 
 
 def _check_pixels(path: Path, found: Any, frames: int, left: int) -> None:
-    """UnreadableError if the file has no image, a table for its values, too few bytes after the header, or no decoder here."""
+    """UserError if the file has no image, a table for its values, too few bytes after the header, or no decoder here."""
     syntax = found.file_meta.get("TransferSyntaxUID")
     if syntax is None:
-        raise UnreadableError(f"{path} does not say how its pixels are encoded (transfer syntax): write it with its file meta.")
+        raise UserError(f"{path} does not say how its pixels are encoded (transfer syntax): write it with its file meta.")
     missing = [tag for tag in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation") if found.get(tag) is None]
     if missing or (left <= 0 and not syntax.is_deflated):  # a deflated file was read to its end
         modality = str(found.get("Modality") or "")
         kind = f" ({modality})" if modality.isalnum() else ""
-        raise UnreadableError(f"{path} is a DICOM file{kind} without an image: leave it out, or copy it again.")
+        raise UserError(f"{path} is a DICOM file{kind} without an image: leave it out, or copy it again.")
     if "ModalityLUTSequence" in found:
-        raise UnreadableError(f"{path} rescales by a table (modality LUT), which is not supported: store the rescaled values.")
+        raise UserError(f"{path} rescales by a table (modality LUT), which is not supported: store the rescaled values.")
     _check_decoder(path, syntax)
     values = int(found.Rows) * int(found.Columns) * int(found.get("SamplesPerPixel", 1)) * frames
     subsampled = found.PhotometricInterpretation == "YBR_FULL_422"  # a third of the values is not stored
     own = values * int(found.BitsAllocated) // 8 * (2 if subsampled else 3) // 3
     needed = own + (8 if syntax.is_implicit_VR else 12)  # tag, kind and length come before
     if left < needed and not (syntax.is_compressed or syntax.is_deflated):
-        raise UnreadableError(f"{path} ends {needed - left} bytes before its pixels do: copy it again.")
+        raise UserError(f"{path} ends {needed - left} bytes before its pixels do: copy it again.")
 
 
 def _check_decoder(path: Path, syntax: Any) -> None:
@@ -184,7 +185,7 @@ def _check_decoder(path: Path, syntax: Any) -> None:
     except NotImplementedError:
         known, wanted = False, "pydicom knows none"
     if not known:
-        raise UnreadableError(
+        raise UserError(
             f"{path} is compressed as {syntax.name} ({syntax}), for which no decoder is installed ({wanted}): install one, or "
             "decompress the files, for instance with gdcmconv --raw."
         )
@@ -194,8 +195,8 @@ def _stored(path: Path, found: Any) -> np.dtype:
     """The dtype of the stored values: integers, or floats where no signedness is given (PS3.3, C.7.6.24 and C.7.6.25)."""
     bits, signed = int(found.BitsAllocated), found.get("PixelRepresentation")
     name = f"float{bits}" if signed is None and bits in (32, 64) else f"{'int' if signed else 'uint'}{bits}"
-    if name not in DTYPES:
-        raise UnreadableError(f"{path} stores {bits} bits a value, which is not supported: convert it to 8, 16 or 32 bits.")
+    if name not in dtypes.NAMES:
+        raise UserError(f"{path} stores {bits} bits a value, which is not supported: convert it to 8, 16 or 32 bits.")
     return np.dtype(name)
 
 
@@ -212,7 +213,7 @@ def _scale(path: Path, transform: Any) -> Scale:
     slope, intercept = transform.get("RescaleSlope"), transform.get("RescaleIntercept")
     scale = (1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
     if not all(map(math.isfinite, scale)) or scale[0] == 0:
-        raise UnreadableError(f"{path} rescales by {scale[0]:g} and {scale[1]:g}, which makes no values: correct its header.")
+        raise UserError(f"{path} rescales by {scale[0]:g} and {scale[1]:g}, which makes no values: correct its header.")
     return scale
 
 
@@ -229,18 +230,17 @@ def _padding(found: Any, stored: np.dtype) -> int | None:
     value = found.get("PixelPaddingValue")
     if value is None or stored.kind == "f":
         return None
-    limits, span = np.iinfo(stored), 2 ** (8 * stored.itemsize)
-    number = int(value)
-    return number - span if number > limits.max else number + span if number < limits.min else number
+    (lowest, highest), span, number = dtypes.limits(stored) or (0, 0), 2 ** (8 * stored.itemsize), int(value)
+    return number - span if number > highest else number + span if number < lowest else number
 
 
 def _series(path: Path, files: Sequence[_File]) -> DicomStack:
-    """One series as a stack; ValueError naming two files that do not agree."""
+    """One series as a stack; UserError naming two files that do not agree."""
     first = files[0]
     for file in files:
         for what, here, there in (("shape", file.shape, first.shape), ("dtype", file.stored, first.stored)):
             if here != there:
-                raise ValueError(
+                raise UserError(
                     f"{file.path} has {what} {here} but {first.path} of the same series has {there} (channels, rows, columns): "
                     "leave one of them out, or give each kind a series of its own."
                 )
@@ -287,7 +287,7 @@ def _value_type(files: Sequence[_File]) -> np.dtype:
         paddings = [file.padding for file in files if file.padding is not None]
         ends = [int(slope) * value + int(intercept) for value in (lowest, highest, *paddings)]
         for dtype in (np.dtype("int16"), np.dtype("int32")):
-            if np.iinfo(dtype).min <= min(ends) and max(ends) <= np.iinfo(dtype).max:
+            if all(dtypes.held(end, dtype) is not None for end in ends):
                 return dtype
     return np.dtype("float32")
 
@@ -301,7 +301,7 @@ def _nodata(files: Sequence[_File], dtype: np.dtype) -> float | None:
                 found.setdefault(float(dtype.type(slope * file.padding + intercept)), file)
     if len(found) > 1:
         (one, first), (other, second) = list(found.items())[:2]
-        raise ValueError(
+        raise UserError(
             f"{first.path} pads with {one:g} but {second.path} of the same series with {other:g} (rescaled): "
             "write the series with one padding value."
         )
@@ -311,7 +311,7 @@ def _nodata(files: Sequence[_File], dtype: np.dtype) -> float | None:
 def _stored_pixels(piece: Slice) -> np.ndarray:
     """The decoded frame [row, column] or [row, column, channel]; YBR and palettes as RGB."""
     pixels, pydicom = needs("pydicom.pixels", "medical", piece.file), needs("pydicom", "medical", piece.file)
-    with reading(piece.file, "a DICOM file"):
+    with reading(piece.file, "as a DICOM file"):
         # of a deflated file nothing can be read alone
         source = pydicom.dcmread(piece.file) if piece.deflated else piece.file
         stored = pixels.pixel_array(source, index=piece.frame)

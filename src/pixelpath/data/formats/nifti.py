@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from pixelpath.data.formats.arrays import DTYPES
-from pixelpath.data.formats.reading import UNSCALED, Scale, check_exists, reading, rescaled
-from pixelpath.data.formats.stacks import EVERYTHING, Stack, needs
+from pixelpath.data import dtypes
+from pixelpath.data.formats.reading import UNSCALED, Scale, check_exists, needs, reading, rescaled
+from pixelpath.data.formats.stacks import EVERYTHING, Stack
 from pixelpath.data.metadata import Metadata
+from pixelpath.errors import UserError
 
 MOST_UNZIPPED = 2**28  # bytes of a compressed volume that is unpacked whole, so that reading slice after slice takes linear time
 
@@ -53,7 +54,7 @@ class NiftiStack:
         time, place = divmod(index, self.volume[self.axis])
         window: list[Any] = [rows, columns, time]
         window.insert(self.axis, place)
-        with reading(self.path, "a NIfTI file"):
+        with reading(self.path, "as a NIfTI file"):
             values = np.array(self._unscaled(tuple(window)))[None]
         return rescaled(values, self.scale, self.dtype, self.path)
 
@@ -75,30 +76,29 @@ def open_nifti(path: Path, axis: int = 2) -> Stack:
     A slice has the first of the two other axes as rows and the second as columns: values lie as they are stored, whatever the
     header says of left and right. Slope and intercept (unless 1 and 0) make float32 of the stored values, float64 of float64.
     Of a plain file only a window is read. Compressed volumes of up to 256 MiB are unpacked whole, and the last two kept; larger
-    ones up to the window, each time, so use gunzip on these. Raises ValueError naming the file: no NIfTI, cut short, more axes,
-    another dtype; FileNotFoundError.
+    ones up to the window, each time, so use gunzip on these. Raises UserError naming the file: missing, no NIfTI, cut short, more
+    axes, another dtype.
     """
     if axis not in (0, 1, 2):
-        raise ValueError(f"{path} has no spatial axis {axis}: slice it along --data.axis 0, 1 or 2.")
+        raise UserError(f"{path} has no spatial axis {axis}: slice it along `data.axis` 0, 1 or 2.", "data.axis")
     check_exists(path, "a .nii or .nii.gz file")
     nibabel = needs("nibabel", "medical", path)
-    with reading(path, "a NIfTI file"):
+    with reading(path, "as a NIfTI file"):
         image = nibabel.load(path)
     if not isinstance(image, nibabel.Nifti1Image):
-        raise ValueError(f"{path} is not a NIfTI file: convert it to one, or give it the ending of its kind.")
+        raise UserError(f"{path} is not a NIfTI file: convert it to one, or give it the ending of its kind.")
     lazy, sides = image.dataobj, tuple(int(side) for side in image.shape)
     if len(sides) < 2 or 0 in sides or any(side > 1 for side in sides[4:]):
-        raise ValueError(f"{path} has shape {sides}: give a volume of 2 or 3 axes, and time as the fourth.")
+        raise UserError(f"{path} has shape {sides}: give a volume of 2 or 3 axes, and time as the fourth.")
     volume = (*sides[:2], sides[2] if len(sides) > 2 else 1, sides[3] if len(sides) > 3 else 1)
     stored = np.dtype(lazy.dtype)
-    if stored.newbyteorder("=").name not in DTYPES:
-        raise ValueError(f"{path} stores {stored}: convert it to one of {', '.join(DTYPES)}.")
+    native = dtypes.checked(stored, path)
     needed = lazy.offset + math.prod(volume) * stored.itemsize
     if not path.name.lower().endswith(".gz") and path.stat().st_size < needed:
-        raise ValueError(f"{path} ends after {path.stat().st_size} of {needed} bytes: copy it again.")
+        raise UserError(f"{path} ends after {path.stat().st_size} of {needed} bytes: copy it again.")
     scale = (float(lazy.slope), float(lazy.inter))
     scaled = np.dtype("float64" if stored.itemsize == 8 else "float32")
-    dtype = stored.newbyteorder("=") if scale == UNSCALED else scaled
+    dtype = native if scale == UNSCALED else scaled
     return NiftiStack(path, volume, stored, int(lazy.offset), scale, axis, dtype, Metadata("nifti"))
 
 

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from pixelpath.data.formats import pictures
-from pixelpath.data.formats.reading import check_exists, reading
-from pixelpath.data.formats.shards import Cell, Known, Shard, as_stacks
-from pixelpath.data.formats.stacks import Stack, needs
+from pixelpath.data.formats.reading import check_exists, needs, reading
+from pixelpath.data.formats.shards import Cell, Shard, ShardLabels, as_stacks
+from pixelpath.data.formats.stacks import Stack
+from pixelpath.errors import MissingError, UserError
 
 IMAGE_COLUMNS = ("image", "img", "images")
 LABEL_COLUMNS = ("label", "labels", "class")
@@ -33,7 +34,7 @@ def open_parquet(paths: Sequence[Path], *, channels: int | None = None, resize: 
     [H,W,C]; if several columns qualify, the one called image, img or images. The column label, labels or class holds integers
     (with names from the metadata of Hugging Face) or strings, whose classes are their sorted values over all files. A row is
     fetched with its row group, of which the last 4 are kept. The first row group of every file is examined at opening, the
-    others when read. `channels` and `resize` as in `as_stacks`. Raises ValueError naming the file or sample; FileNotFoundError.
+    others when read. `channels` and `resize` as in `as_stacks`. Raises UserError naming the file or sample.
     """
     groups = _Groups(KEPT)
     return as_stacks([_parquet_shard(path, groups) for path in paths], channels, resize)
@@ -46,11 +47,11 @@ def open_saved_dataset(folder: Path, *, channels: int | None = None, resize: pic
     """
     state, info = _json(folder / "state.json"), _json(folder / "dataset_info.json")
     if state.get("_indices_data_files") or state.get("_indices_files"):
-        raise ValueError(f"{folder} holds a selection of rows by an index: call flatten_indices() before save_to_disk.")
+        raise UserError(f"{folder} holds a selection of rows by an index: call flatten_indices() before save_to_disk.")
     files_of = state.get("_data_files")
     names = [entry.get("filename") if isinstance(entry, dict) else None for entry in files_of or () if isinstance(files_of, list)]
     if not names:
-        raise ValueError(f"{folder / 'state.json'} names no Arrow files: save the data set again with save_to_disk.")
+        raise UserError(f"{folder / 'state.json'} names no Arrow files: save the data set again with save_to_disk.")
     return as_stacks([_arrow_shard(_inside(folder, name), info) for name in names], channels, resize)
 
 
@@ -61,11 +62,11 @@ def saved_splits(folder: Path) -> dict[str, Path] | None:
         return None
     names = _json(listing).get("splits")
     if not isinstance(names, list) or not names:
-        raise ValueError(f"{listing} names no splits: save the data set again with save_to_disk.")
+        raise UserError(f"{listing} names no splits: save the data set again with save_to_disk.")
     splits = {name: _inside(folder, name) for name in names}
     missing = next((path for path in splits.values() if not path.is_dir()), None)
     if missing is not None:
-        raise ValueError(f"{missing} is missing though {listing} names it: copy the whole data set.")
+        raise UserError(f"{missing} is missing though {listing} names it: copy the whole data set.")
     return splits
 
 
@@ -88,7 +89,7 @@ class _Groups:
 def _parquet_shard(path: Path, groups: _Groups) -> Shard:
     parquet = needs("pyarrow.parquet", "hf", path)
     check_exists(path, "a parquet file")
-    with reading(path, "a parquet file"), parquet.ParquetFile(path) as file:
+    with reading(path, "as a parquet file"), parquet.ParquetFile(path) as file:
         metadata, schema = file.metadata, file.schema_arrow
         ends = np.cumsum([metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)])
     image, label = _columns(path, schema, metadata.num_rows)
@@ -102,9 +103,9 @@ def _parquet_shard(path: Path, groups: _Groups) -> Shard:
         first = int(ends[group - 1]) if group else 0
         return _cell(path, groups.get(path, group, lambda: read(group))[index - first])
 
-    labels: Known = None
+    labels: ShardLabels = None
     if label is not None:
-        with reading(path, "a parquet file"), parquet.ParquetFile(path, metadata=metadata) as file:
+        with reading(path, "as a parquet file"), parquet.ParquetFile(path, metadata=metadata) as file:
             column = file.read(columns=[label]).column(label)
         labels = _label_values(path, label, column)
     names = _class_names(path, _features(schema), label, labels)
@@ -115,10 +116,10 @@ def _parquet_shard(path: Path, groups: _Groups) -> Shard:
 def _arrow_shard(path: Path, info: Mapping[str, Any]) -> Shard:
     pyarrow, ipc = needs("pyarrow", "hf", path), needs("pyarrow.ipc", "hf", path)
     check_exists(path, "an Arrow stream")
-    with reading(path, "an Arrow stream"):
+    with reading(path, "as an Arrow stream"):
         table = ipc.open_stream(pyarrow.memory_map(str(path), "r")).read_all()
     image, label = _columns(path, table.schema, table.num_rows)
-    with reading(path, "an Arrow stream"):
+    with reading(path, "as an Arrow stream"):
         column, marks = table.column(image), None if label is None else table.column(label)
     labels = None if label is None else _label_values(path, label, marks)
     names = _class_names(path, _features(table.schema) or info.get("features") or {}, label, labels)
@@ -126,15 +127,21 @@ def _arrow_shard(path: Path, info: Mapping[str, Any]) -> Shard:
 
 
 def _columns(path: Path, schema: Any, count: int) -> tuple[str, str | None]:
-    """The names of the column of images, and of that of labels or None; ValueError if there are no rows or no such column."""
+    """The names of the column of images, and of that of labels or None; UserError if there are no rows or no such column."""
     if count == 0:
-        raise ValueError(f"{path} holds no rows: leave it out.")
+        raise UserError(f"{path} holds no rows: leave it out.")
     found = [field.name for field in schema if _holds_images(path, field.type)]
-    named = next((name for name in IMAGE_COLUMNS if name in found), found[0] if len(found) == 1 else None)
-    if named is None:
+    image, label = named_columns(found, schema.names)
+    if image is None:
         what = "several columns of images" if found else "no column of images"
-        raise ValueError(f"{path} holds {what} ({', '.join(found or schema.names)}): call the one to train on image.")
-    return named, next((name for name in LABEL_COLUMNS if name in schema.names and name != named), None)
+        raise UserError(f"{path} holds {what} ({', '.join(found or schema.names)}): call the one to train on image.")
+    return image, label
+
+
+def named_columns(candidates: Sequence[str], names: Sequence[str]) -> tuple[str | None, str | None]:
+    """The names of the column of images, None if the candidates leave it open, and of that of labels, None if there is none."""
+    image = next((name for name in IMAGE_COLUMNS if name in candidates), candidates[0] if len(candidates) == 1 else None)
+    return image, next((name for name in LABEL_COLUMNS if name in names and name != image), None)
 
 
 def _holds_images(path: Path, kind: Any) -> bool:
@@ -159,10 +166,10 @@ def _cell(path: Path, value: Any) -> Cell:
     if isinstance(value, pyarrow.ExtensionScalar):
         value = value.value
     if isinstance(value, pyarrow.StructScalar) and value.is_valid:
-        known = value.as_py().get("path") if not value["bytes"].is_valid else None
+        path_alone = value.as_py().get("path") if not value["bytes"].is_valid else None
         value = value["bytes"]
-        if known:
-            raise ValueError(f"only its path {known} is stored, not the picture")
+        if path_alone:
+            raise ValueError(f"only its path {path_alone} is stored, not the picture")
     if not value.is_valid:
         raise ValueError("it is empty")
     return _nested(pyarrow, value) if isinstance(value, pyarrow.ListScalar) else pyarrow.BufferReader(value.as_buffer())
@@ -188,10 +195,10 @@ def _label_values(path: Path, name: str, column: Any) -> list[int] | list[str]:
     pyarrow = needs("pyarrow", "hf", path)
     types = pyarrow.types
     if column.null_count:
-        raise ValueError(f"{path} has {column.null_count} rows without a {name}: label all or none.")
+        raise UserError(f"{path} has {column.null_count} rows without a {name}: label all or none.")
     kind = column.type.value_type if types.is_dictionary(column.type) else column.type
     if not (types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)):
-        raise ValueError(f"{path} has {kind} in the column {name}: store whole numbers or names there, or call it otherwise.")
+        raise UserError(f"{path} has {kind} in the column {name}: store whole numbers or names there, or call it otherwise.")
     return column.to_pylist()
 
 
@@ -203,7 +210,7 @@ def _features(schema: Any) -> Mapping[str, Any]:
         return {}
 
 
-def _class_names(path: Path, features: Any, label: str | None, labels: Known) -> tuple[str, ...] | None:
+def _class_names(path: Path, features: Any, label: str | None, labels: ShardLabels) -> tuple[str, ...] | None:
     """The names of the numbers in the column of labels, if Hugging Face gives any."""
     numbered = bool(labels) and isinstance(labels[0], int)
     feature = features.get(label) if numbered and isinstance(features, Mapping) else None
@@ -211,13 +218,13 @@ def _class_names(path: Path, features: Any, label: str | None, labels: Known) ->
     if not names:
         return None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path} has class names that are not a list of names: write it again.")
+        raise UserError(f"{path} has class names that are not a list of names: write it again.")
     return tuple(names)
 
 
 def _inside(folder: Path, name: Any) -> Path:
     if not isinstance(name, str) or name in ("", ".", "..") or PureWindowsPath(name).name != name:
-        raise ValueError(f"{folder} lists {name!r}, which is no file or folder in it: save the data set again.")
+        raise UserError(f"{folder} lists {name!r}, which is no file or folder in it: save the data set again.")
     return folder / name
 
 
@@ -225,9 +232,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing: give a folder written by save_to_disk, whole.") from None
+        raise MissingError(f"{path} is missing: give a folder written by save_to_disk, whole.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({str(error).splitlines()[0]}): save the data set again.") from error
+        raise UserError(f"{path} is not JSON ({str(error).splitlines()[0]}): save the data set again.") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path} is not a JSON object: save the data set again.")
+        raise UserError(f"{path} is not a JSON object: save the data set again.")
     return found

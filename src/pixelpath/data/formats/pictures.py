@@ -1,4 +1,4 @@
-"""Picture files through Pillow, one by one and below folders, and checking that they agree.
+"""Picture files through Pillow, one by one, and checking that they agree.
 
 A *mode* is Pillow's word for channels and depth: L, RGB, RGBA (8 bits), I;16 (16-bit grey), F (32-bit float grey); RGB;16 and
 RGBA;16 are our own, for colour PNG files of 16 bits, which Pillow would cut to 8.
@@ -6,28 +6,27 @@ RGBA;16 are our own, for colour PNG files of 16 bits, which Pillow would cut to 
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Shaped
 from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
 
-from pixelpath.data.formats.arrays import ARRAYS
-from pixelpath.data.formats.reading import reason
+from pixelpath.data.formats.reading import needs, reason
+from pixelpath.errors import UserError
 
 IMAGES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 BYTES = {1: "L", 3: "RGB", 4: "RGBA"}
 DEEP = ("RGB;16", "RGBA;16")
-STORES = (".zarr",)  # folders that are one file to the user
-GEOGRAPHIC = (34735, 42113)  # TIFF tags: GeoKeyDirectory and GDAL's nodata
+GDAL_NODATA = 42113  # the TIFF tag of GDAL that holds, as text, the value that means "not measured"
+GEOGRAPHIC = (34735, GDAL_NODATA)  # the first is GeoKeyDirectory
 DEPTHS = {"I;16": np.dtype("uint16"), "F": np.dtype("float32"), "RGB;16": np.dtype("uint16"), "RGBA;16": np.dtype("uint16")}
 
 Size = tuple[int, int]
@@ -47,89 +46,8 @@ class Header(NamedTuple):
     size: Size
 
 
-class BrokenImageError(ValueError):
+class BrokenImageError(UserError):
     """A file that cannot be decoded."""
-
-
-@contextmanager
-def decoders(workers: int | None) -> Iterator[Executor | None]:
-    """So many decoding threads (None: one per core, 0: no pool) until the block ends; what is still queued then is dropped."""
-    count = (os.cpu_count() or 1) if workers is None else workers
-    pool = ThreadPoolExecutor(count, "decode") if count else None
-    try:
-        yield pool
-    finally:
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
-
-
-def part(folder: Path, names: Sequence[str]) -> Path | None:
-    """The first subfolder, or .npy/.npz file, of `folder` that has one of these names."""
-    candidates = (folder / (name + suffix) for name in names for suffix in ("", *ARRAYS))
-    return next((path for path in candidates if path.is_dir() or (path.suffix in ARRAYS and path.is_file())), None)
-
-
-def visible(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder in the order of their names, without hidden ones and what archivers leave behind."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith((".", "__"))), key=lambda entry: entry.name)
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be listed ({error.strerror}): make it readable, or leave it out.") from error
-
-
-def is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a file, or a link that leads nowhere, which is told when it is read; not a pipe or a device."""
-    try:
-        return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
-    except OSError:
-        return True
-
-
-def scan(
-    folder: Path, expected: tuple[str, ...] | None, suffixes: tuple[str, ...] = IMAGES
-) -> tuple[list[str], Int[np.ndarray, "count"], tuple[str, ...]]:
-    """Every file below `folder` with one of the `suffixes` (path relative to it), its label, and the classes: the subfolders.
-
-    Files of other kinds are passed over. With `expected` classes the labels are numbered by them.
-    Raises ValueError for a folder without images, a class without images, images beside class folders, and an unexpected class.
-    """
-    entries = visible(folder)
-    here = [entry.name for entry in entries if _has(entry.name, suffixes) and (is_file(entry) or _is_store(entry))]
-    kinds_below = [entry for entry in entries if _is_folder(entry) and entry.name not in here]
-    for entry in kinds_below:
-        if entry.is_symlink() and folder.resolve().is_relative_to(Path(entry.path).resolve()):
-            raise ValueError(f"The class folder {entry.path} is a link that leads back to {folder} or above it: delete it.")
-    below = {entry.name: list(walk(folder, suffixes, entry.name)) for entry in kinds_below}
-    if here and any(below.values()):
-        first = next(name for name, files in below.items() if files)
-        raise ValueError(
-            f"{folder} holds images beside the class folder {first}: move {here[0]} and its like into class folders."
-        )
-    if not here and not any(below.values()):
-        raise ValueError(f"{folder} holds no images ({', '.join(suffixes)}): give a folder that does.")
-    if here:
-        return here, _numbers([""] * len(here), (), expected, folder), expected or ()
-    empty = next((name for name, files in below.items() if not files), None)
-    if empty is not None:
-        raise ValueError(f"The class folder {folder / empty} holds no images: fill it or delete it.")
-    names = [file for files in below.values() for file in files]
-    kinds = [kind for kind, files in below.items() for _ in files]
-    found = tuple(below) if len(below) > 1 else ()
-    return names, _numbers(kinds, found, expected, folder), found if expected is None else expected
-
-
-def walk(root: Path, suffixes: tuple[str, ...], below: str = "") -> Iterator[str]:
-    """Every visible file below a folder with one of the suffixes, as its path from `root`, in order; a store is one file.
-
-    Links to files are followed, links to folders are not.
-    """
-    entries, base = visible(root / below), Path(below)
-    found = [entry.name for entry in entries if _has(entry.name, suffixes) and (is_file(entry) or _is_store(entry))]
-    yield from ((base / name).as_posix() for name in found)
-    for entry in entries:
-        if _is_folder(entry) and not entry.is_symlink() and not _is_store(entry):
-            yield from walk(root, suffixes, (base / entry.name).as_posix())
 
 
 def is_plain_tiff(path: Path) -> bool:
@@ -149,7 +67,7 @@ def headers(
 ) -> tuple[list[Header | None], list[str]]:
     """Every file's header, without decoding it, and the names of the broken files, whose header is None.
 
-    With `skip_broken` every file is decoded too, so that none fails later; else the first unreadable header raises ValueError.
+    With `skip_broken` every file is decoded too, so that none fails later; else an unreadable header raises BrokenImageError.
     """
 
     def look(name: str) -> Header | None:
@@ -175,7 +93,7 @@ def header(picture: Path | Packed, channels: int | None = None) -> Header:
 
 
 def agree(folder: Path, names: Sequence[str], found: Sequence[Header], channels: int | None, resize: Size | None) -> Header:
-    """The one mode and size of all files, the size after `resize`; ValueError naming the odd file if they differ."""
+    """The one mode and size of all files, the size after `resize`; UserError naming the odd file if they differ."""
     modes, sizes = Counter(head.mode for head in found), Counter(head.size for head in found)
     mode, size = modes.most_common(1)[0][0], sizes.most_common(1)[0][0]
     for name, head in zip(names, found, strict=True):
@@ -190,23 +108,26 @@ def agree(folder: Path, names: Sequence[str], found: Sequence[Header], channels:
 
 
 def check_mode(where: Path | str, mode: str, channels: int | None) -> None:
-    """ValueError naming an image whose mode is not supported, or is not converted to so many channels."""
+    """UserError naming an image whose mode is not supported, or is not converted to so many channels."""
     if mode not in (*BYTES.values(), *DEPTHS):
         remedy = "convert it to 8 bits per channel, 16-bit grey or an array of a float dtype (.npy)"
-        raise ValueError(f"{where} stores pixels of mode {mode}, which is not supported: {remedy}.")
+        raise UserError(f"{where} stores pixels of mode {mode}, which is not supported: {remedy}.")
     if mode in DEPTHS and channels not in (None, channels_of(mode)):
-        raise ValueError(f"{where} is {_spoken(mode)}, which is not converted: leave out --data.channels {channels}.")
+        raise UserError(
+            f"{where} is {_spoken(mode)}, which is not converted: leave out `data.channels` {channels}.", "data.channels"
+        )
 
 
-def unlike(where: Path | str, found: Header, other: Path | str, common: Header) -> ValueError:
+def unlike(where: Path | str, found: Header, other: Path | str, common: Header) -> UserError:
     """The sentence on two images of unequal mode, or else of unequal size."""
     if found.mode != common.mode:
-        remedy = "convert all to one kind, for instance with --data.channels 3"
-        return ValueError(f"{where} is {_spoken(found.mode)} but {other} is {_spoken(common.mode)}: {remedy}.")
+        remedy = "convert all to one kind, for instance with `data.channels` 3"
+        return UserError(f"{where} is {_spoken(found.mode)} but {other} is {_spoken(common.mode)}: {remedy}.", "data.channels")
     rows, columns = common.size
-    return ValueError(
+    return UserError(
         f"{where} is {found.size[0]}x{found.size[1]} pixels (rows x columns) but {other} is {rows}x{columns}: "
-        f"bring all to one size with --data.resize {rows} {columns}."
+        f"bring all to one size with `data.resize` {rows} {columns}.",
+        "data.resize",
     )
 
 
@@ -245,14 +166,31 @@ def naming(where: Path | str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Pillow's decoders raise nearly every kind of exception on damaged files
-        alone = "replace or delete it, or leave such files out with --data.skip-broken"
+        setting = "data.skip_broken" if isinstance(where, Path) else None
+        alone = "replace or delete it, or leave such files out with `data.skip_broken`"
         remedy = alone if isinstance(where, Path) else "replace the sample or leave it out"
-        raise BrokenImageError(f"{where} cannot be decoded as an image ({reason(error, where)}): {remedy}.") from error
+        raise BrokenImageError(f"{where} cannot be decoded as an image ({reason(error, where)}): {remedy}.", setting) from error
 
 
 def channels_of(mode: str) -> int:
     """How many channels images of a mode have."""
     return len(mode.split(";")[0]) if mode.startswith("RGB") else 1
+
+
+def dtype_of(mode: str) -> np.dtype:
+    """The native dtype of images of a mode."""
+    return DEPTHS.get(mode, np.dtype("uint8"))
+
+
+def planes_of(
+    image: Image.Image, where: str, channels: int | None, resize: Size | None
+) -> Shaped[np.ndarray, "channel row column"]:
+    """The native pixels of a picture in memory, by the rules for files; UserError for a mode that is not supported."""
+    mode = _mode(image, channels)
+    check_mode(where, mode, channels)
+    if mode in DEEP:
+        raise UserError(f"{where} has 16 bits per colour, which Pillow cuts to 8: give an array, or open the folder by its path.")
+    return _pixels(image.copy(), mode, resize)
 
 
 def resized(image: Shaped[np.ndarray, "channel row column"], size: Size) -> Shaped[np.ndarray, "channel rows columns"]:
@@ -268,38 +206,6 @@ def resized(image: Shaped[np.ndarray, "channel row column"], size: Size) -> Shap
     return (np.rint(array) if image.dtype.kind in "iu" else array).astype(image.dtype)
 
 
-def _numbers(
-    kinds: list[str], found: tuple[str, ...], expected: tuple[str, ...] | None, folder: Path
-) -> Int[np.ndarray, "count"]:
-    classes = found if expected is None else expected
-    if not classes:
-        return np.zeros(len(kinds), np.int64)
-    strange = next((kind for kind in kinds if kind not in classes), None)
-    if strange is not None:
-        what = f"the class {strange}" if strange else "images without a class"
-        raise ValueError(
-            f"{folder} holds {what}, unlike the training images: sort it into the classes {', '.join(classes[:10])}."
-        )
-    order = {name: number for number, name in enumerate(classes)}
-    return np.array([order[kind] for kind in kinds], np.int64)
-
-
-def _has(name: str, suffixes: tuple[str, ...]) -> bool:
-    return name.lower().endswith(suffixes) and not name.startswith(".")
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; no for a link to itself."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _is_store(entry: os.DirEntry[str]) -> bool:
-    return _has(entry.name, STORES) and _is_folder(entry)
-
-
 def _header(image: ImageFile.ImageFile, channels: int | None) -> Header:
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.n_frames > 1:
         raise ValueError(f"it has {image.n_frames} pages, which are read where all files are TIFF")
@@ -308,7 +214,7 @@ def _header(image: ImageFile.ImageFile, channels: int | None) -> Header:
     return Header(_mode(image, channels), (columns, rows) if turned else (rows, columns))
 
 
-def _pixels(image: ImageFile.ImageFile, mode: str, resize: Size | None) -> Shaped[np.ndarray, "channel row column"]:
+def _pixels(image: Image.Image, mode: str, resize: Size | None) -> Shaped[np.ndarray, "channel row column"]:
     if _has_exif(image):
         ImageOps.exif_transpose(image, in_place=True)
     if mode in DEPTHS:
@@ -321,12 +227,12 @@ def _pixels(image: ImageFile.ImageFile, mode: str, resize: Size | None) -> Shape
     return np.ascontiguousarray(array.transpose(2, 0, 1)) if array.ndim == 3 else np.array(array)[None]
 
 
-def _mode(image: ImageFile.ImageFile, channels: int | None) -> str:
+def _mode(image: Image.Image, channels: int | None) -> str:
     if image.mode.startswith("I;16"):
         return "I;16"
     if image.mode in ("F", "I"):
         return image.mode
-    if any(";16" in str(tile[3]) for tile in image.tile):
+    if isinstance(image, ImageFile.ImageFile) and any(";16" in str(tile[3]) for tile in image.tile):
         return f"{image.mode};16"
     if channels is not None:
         return BYTES[channels]
@@ -356,8 +262,6 @@ def _centre(size: Size, resize: Size) -> tuple[float, float, float, float]:
 
 
 def _deep(picture: Path | Packed, resize: Size | None) -> Shaped[np.ndarray, "channel row column"]:
-    from pixelpath.data.formats.stacks import needs
-
     codecs = needs("imagecodecs", "arrays", _where(picture))
     with naming(_where(picture)):
         if isinstance(picture, Packed):

@@ -6,13 +6,18 @@ stored + intercept, as the file says: HU for CT.
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import ModuleType
 
 import numpy as np
 from jaxtyping import Shaped
+
+from pixelpath.data.dtypes import limits
+from pixelpath.errors import MissingError, UserError
 
 Scale = tuple[float, float]
 """Slope and intercept."""
@@ -20,14 +25,10 @@ Scale = tuple[float, float]
 UNSCALED: Scale = (1.0, 0.0)
 
 
-class UnreadableError(ValueError):
-    """A file whose images cannot be read, told in one sentence."""
-
-
 def check_exists(path: Path, wanted: str) -> None:
-    """FileNotFoundError if there is no such file, with what to give instead."""
+    """MissingError if there is no such file, with what to give instead."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: give {wanted}.")
+        raise MissingError(f"{path} does not exist: give {wanted}.")
 
 
 def leads_out(name: str) -> bool:
@@ -36,15 +37,27 @@ def leads_out(name: str) -> bool:
     return any(way.is_absolute() or way.drive or ".." in way.parts for way in ways)
 
 
+def needs(module: str, extra: str, what: Path | str) -> ModuleType:
+    """The module of an optional package; UserError naming the extra that brings it if it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0]
+        raise UserError(f"{what} needs the package {package} ({error}): run pip install 'pixelpath[{extra}]'.") from error
+
+
 @contextmanager
-def reading(path: Path, kind: str, remedy: str = "copy it again, or leave it out") -> Iterator[None]:
-    """Whatever a reader raises, and it may be anything on a damaged file, as one ValueError that names the file and its kind."""
+def reading(path: Path, what: str, remedy: str = "copy it again, or leave it out") -> Iterator[None]:
+    """Turns whatever a reader raises (on a damaged file that may be anything) into one UserError: which file, `what`, why.
+
+    `what` completes "the file cannot be read": "as a DICOM file", "at image 3".
+    """
     try:
         yield
-    except UnreadableError:
+    except UserError:
         raise
     except Exception as error:
-        raise ValueError(f"{path} cannot be read as {kind} ({reason(error, path)}): {remedy}.") from error
+        raise UserError(f"{f'{path} cannot be read {what}'.rstrip()} ({reason(error, path)}): {remedy}.") from error
 
 
 def reason(error: Exception, path: Path | str) -> str:
@@ -62,10 +75,10 @@ def rescaled(
     if dtype.kind == "f":
         return np.ascontiguousarray(stored.astype(np.float64) * scale[0] + scale[1], dtype=dtype)
     values = stored.astype(np.int64) * int(scale[0]) + int(scale[1])
-    limits = np.iinfo(dtype)
-    if values.size and not (limits.min <= values.min() and values.max() <= limits.max):
-        raise ValueError(
-            f"{path} holds the value {values.min() if values.min() < limits.min else values.max()}, which its header rules out "
+    lowest, highest = limits(dtype) or (0, 0)
+    if values.size and not (lowest <= values.min() and values.max() <= highest):
+        raise UserError(
+            f"{path} holds the value {values.min() if values.min() < lowest else values.max()}, which its header rules out "
             f"({dtype}): write it with as many bits stored as it uses."
         )
     return np.ascontiguousarray(values, dtype=dtype)

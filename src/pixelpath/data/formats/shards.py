@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from pixelpath.data import dtypes
 from pixelpath.data.formats import pictures
-from pixelpath.data.formats.arrays import DTYPES
 from pixelpath.data.formats.stacks import EVERYTHING, Stack
 from pixelpath.data.metadata import Metadata
+from pixelpath.errors import UserError
 
 File = Any
 """An open binary file, of Python's or of Arrow's."""
@@ -26,7 +27,7 @@ File = Any
 Cell = File | np.ndarray
 """An image as it is stored: a file of an encoded picture, or an array."""
 
-Known = list[int] | list[str] | None
+ShardLabels = list[int] | list[str] | None
 """The labels of one shard: numbers, names or none."""
 
 
@@ -45,7 +46,7 @@ class Shard(NamedTuple):
     rows: int
     keys: tuple[str, ...]
     """The names of the samples; empty if they have only numbers."""
-    labels: Known
+    labels: ShardLabels
     names: tuple[str, ...] | None
     """The names of the classes, where labels are numbers."""
     fetch: Callable[[int], Cell]
@@ -111,11 +112,12 @@ class Samples:
 def as_stacks(shards: Sequence[Shard], channels: int | None, resize: pictures.Size | None) -> list[Stack]:
     """Shards whose samples look alike, as stacks with labels numbered over all of them; their classes are the sorted names.
 
-    `channels` converts encoded 8-bit pictures; with `resize` samples may be of unequal size, and are resized as in `pictures.pixels`
-    and, if arrays, `pictures.resized`. Raises ValueError naming two samples that differ, or two shards labelled differently.
+    `channels` converts encoded 8-bit pictures. With `resize` samples may be of unequal size, and are resized as in
+    `pictures.pixels` and, if arrays, `pictures.resized`. Raises UserError naming two samples that differ, or two shards labelled
+    differently.
     """
     if not shards:
-        raise ValueError("No shards given: name at least one file.")
+        raise UserError("No shards given: name at least one file.")
     labels, classes = _numbered(shards)
     model, common = "", Look("", (0, 0, 0), np.dtype("uint8"))
     for shard in shards:
@@ -138,14 +140,14 @@ def as_stacks(shards: Sequence[Shard], channels: int | None, resize: pictures.Si
 
 
 def _numbered(shards: Sequence[Shard]) -> tuple[list[Int[np.ndarray, "count"] | None], tuple[str, ...] | None]:
-    """Labels as int64, shard by shard, and the names of the classes; ValueError naming two shards labelled differently."""
+    """Labels as int64, shard by shard, and the names of the classes; UserError naming two shards labelled differently."""
     first, said = shards[0], {"NoneType": "no labels", "int": "numbers as labels", "str": "names as labels"}
     kinds = [type(shard.labels[0] if shard.labels else None).__name__ for shard in shards]
     for shard, kind in zip(shards, kinds, strict=True):
         if kind != kinds[0]:
-            raise ValueError(f"{shard.path} has {said[kind]} but {first.path} {said[kinds[0]]}: label all shards alike.")
+            raise UserError(f"{shard.path} has {said[kind]} but {first.path} {said[kinds[0]]}: label all shards alike.")
         if shard.names != first.names:
-            raise ValueError(f"{shard.path} and {first.path} name their classes differently: write both with the same classes.")
+            raise UserError(f"{shard.path} and {first.path} name their classes differently: write both with the same classes.")
     if kinds[0] == "NoneType":
         return [None] * len(shards), None
     names = tuple(sorted({name for shard in shards for name in shard.labels or () if isinstance(name, str)}))
@@ -154,7 +156,7 @@ def _numbered(shards: Sequence[Shard]) -> tuple[list[Int[np.ndarray, "count"] | 
     for shard in shards:
         found = [order.get(label, label) for label in shard.labels or ()]
         if not all(isinstance(number, int) and abs(number) < 2**63 for number in found):
-            raise ValueError(f"{shard.path} has labels of more than 64 bits: number the classes from 0.")
+            raise UserError(f"{shard.path} has labels of more than 64 bits: number the classes from 0.")
         numbers.append(np.array(found, np.int64))
     return numbers, names or first.names
 
@@ -165,16 +167,14 @@ def _look_of_array(planes: Shaped[np.ndarray, "channel row column"], resize: pic
 
 
 def _look_of_picture(header: pictures.Header, where: str, channels: int | None, resize: pictures.Size | None) -> Look:
-    """What a picture looks like once read; ValueError for a mode that is not supported."""
+    """What a picture looks like once read; UserError for a mode that is not supported."""
     pictures.check_mode(where, header.mode, channels)
     rows, columns = resize or header.size
-    return Look(
-        header.mode, (pictures.channels_of(header.mode), rows, columns), pictures.DEPTHS.get(header.mode, np.dtype("uint8"))
-    )
+    return Look(header.mode, (pictures.channels_of(header.mode), rows, columns), pictures.dtype_of(header.mode))
 
 
 def _check_alike(where: str, look: Look, model: str, common: Look) -> None:
-    """ValueError naming two samples that differ."""
+    """UserError naming two samples that differ."""
     if look == common:
         return
     if (look.mode and common.mode) or look == common._replace(shape=(common.shape[0], *look.shape[1:])):
@@ -182,15 +182,14 @@ def _check_alike(where: str, look: Look, model: str, common: Look) -> None:
             where, pictures.Header(look.mode, look.shape[1:]), model, pictures.Header(common.mode, common.shape[1:])
         )
     words = [f"{'x'.join(map(str, each.shape))} {each.dtype}{'' if each.mode else ' (an array)'}" for each in (look, common)]
-    raise ValueError(f"{where} is {words[0]} but {model} is {words[1]}: pack images of one shape and dtype.")
+    raise UserError(f"{where} is {words[0]} but {model} is {words[1]}: pack images of one shape and dtype.")
 
 
 def _planes(array: np.ndarray, where: str) -> Shaped[np.ndarray, "channel row column"]:
     """[H,W], [C,H,W] or [H,W,C] as a view [C,H,W]; the channel axis is the shorter of the two, at a tie the first."""
-    if array.dtype.newbyteorder("=").name not in DTYPES:
-        raise ValueError(f"{where} has dtype {array.dtype}: convert it to one of {', '.join(DTYPES)}.")
+    dtypes.checked(array.dtype, where)
     if array.ndim not in (2, 3) or 0 in array.shape:
-        raise ValueError(f"{where} has shape {array.shape}: give images as [H,W], [C,H,W] or [H,W,C].")
+        raise UserError(f"{where} has shape {array.shape}: give images as [H,W], [C,H,W] or [H,W,C].")
     if array.ndim == 2:
         return array[None]
     return np.moveaxis(array, -1, 0) if array.shape[-1] < array.shape[0] else array

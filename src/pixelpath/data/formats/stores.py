@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from pixelpath.data.formats.arrays import DTYPES
+from pixelpath.data import dtypes
 from pixelpath.data.formats.stacks import EVERYTHING, Stack
-from pixelpath.data.formats.variables import Store, Variable, ZarrStore, check_kind, opened, reading, text_of
+from pixelpath.data.formats.variables import Store, Variable, ZarrStore, check_kind, opened, reading_store, text_of
 from pixelpath.data.metadata import Axis, Metadata
+from pixelpath.errors import MissingError, UserError
 
 ROWS = ("y", "lat", "latitude", "row", "rows", "north", "northing", "height", "h", "south_north", "nlat", "rlat")
 COLUMNS = (
@@ -68,7 +69,7 @@ class StoreStack:
         chosen: dict[int, int | slice] = {**key, self.layout.rows: rows, self.layout.columns: columns}
         axes = len(self.lengths) + 2 + (self.layout.channels is not None)
         window = tuple(chosen.get(axis, EVERYTHING) for axis in range(axes))
-        with reading(self.path, f"at image {index}"):
+        with reading_store(self.path, f"at image {index}"):
             pieces = [self._ordered(self.store.read(name, window)) for name in self.variables]
         return np.ascontiguousarray(np.concatenate(pieces), dtype=self.dtype)
 
@@ -87,13 +88,13 @@ def open_store(path: Path, variable: str | None) -> Stack:
     axis called like band, channel, level or member has the channels; all others number the images. Of four axes without names
     the channels are the shorter of the second and the last. NetCDF, and Zarr with named dimensions, is decoded as xarray does
     (see `XarrayStore`); HDF5 and other Zarr is native. Labels are a variable labels or label beside, one integer per image.
-    Raises FileNotFoundError or ValueError with one sentence: nothing there, unreadable, no or several variables to choose from,
+    Raises UserError: nothing there, unreadable, no or several variables to choose from,
     other numbers of axes than two to four, other dtypes, empty, variables that differ.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: give an HDF5, NetCDF or Zarr store.")
+        raise MissingError(f"{path} does not exist: give an HDF5, NetCDF or Zarr store.")
     check_kind(path)
-    with reading(path):
+    with reading_store(path):
         store, group, variable = opened(path, variable.strip("/") if variable else None)
         variables = store.variables()
     chosen = _chosen(path, variables, variable)
@@ -106,8 +107,8 @@ def open_store(path: Path, variable: str | None) -> Stack:
     channels = len(chosen) * (1 if layout.channels is None else first.shape[layout.channels])
     shape = (int(np.prod(lengths, dtype=np.int64)), channels, first.shape[layout.rows], first.shape[layout.columns])
     nodata = _nodata(path, chosen)
-    with reading(path):
-        metadata = replace(_facts(store, variables, chosen, layout, group), nodata=nodata)
+    with reading_store(path):
+        metadata = replace(_metadata(store, variables, chosen, layout, group), nodata=nodata)
         labels = _labels(store, variables, first.name, shape[0])
         times = _times(store, variables, first, layout)
     names = tuple(each.name for each in chosen)
@@ -121,10 +122,12 @@ def _chosen(path: Path, variables: Mapping[str, Variable], wanted: str | None) -
         unknown = next((name for name in names if name not in variables), None)
         if unknown is not None:
             held = ", ".join([name for name in variables if name][:SHOWN]) or "no named variable"
-            raise ValueError(f"{path} holds no variable {unknown}: use --data.path FILE::NAME with one that is there ({held}).")
+            raise UserError(
+                f"{path} holds no variable {unknown}: use `data.path` FILE::NAME with one that is there ({held}).", "data.path"
+            )
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"{path}::{wanted} names {twice} twice: name every variable once.")
+            raise UserError(f"{path}::{wanted} names {twice} twice: name every variable once.")
         chosen = tuple(variables[name] for name in names)
     elif wanted is not None:
         chosen = (variables[wanted],)
@@ -133,7 +136,7 @@ def _chosen(path: Path, variables: Mapping[str, Variable], wanted: str | None) -
     for each in chosen:
         reason = _unfit(each)
         if reason:
-            raise ValueError(f"{_called(path, each.name)} {reason}.")
+            raise UserError(f"{_called(path, each.name)} {reason}.")
     return chosen
 
 
@@ -142,10 +145,12 @@ def _only(path: Path, variables: Mapping[str, Variable]) -> Variable:
     candidates = [each for each in others if not _unfit(each)]
     if len(candidates) > 1:
         held = ", ".join(map(_look, candidates[:SHOWN])) + (", ..." if len(candidates) > SHOWN else "")
-        raise ValueError(f"{path} holds {len(candidates)} variables that could be images ({held}): use --data.path FILE::NAME.")
+        raise UserError(
+            f"{path} holds {len(candidates)} variables that could be images ({held}): use `data.path` FILE::NAME.", "data.path"
+        )
     if not candidates and not others:
-        remedy = "give a store that does, or name a variable in a group of it with --data.path FILE::GROUP/NAME"
-        raise ValueError(f"{path} holds no variable that could be images: {remedy}.")
+        remedy = "give a store that does, or name a variable in a group of it with `data.path` FILE::GROUP/NAME"
+        raise UserError(f"{path} holds no variable that could be images: {remedy}.", "data.path")
     return candidates[0] if candidates else max(others, key=lambda each: (each.shape != (), len(each.shape)))
 
 
@@ -155,16 +160,16 @@ def _unfit(variable: Variable) -> str:
     if not 2 <= len(variable.shape) <= 4:
         remedy = "store [row, column], [image, row, column] or [image, channel, row, column]"
         return f"has {len(variable.shape)} dimensions ({shape}), where images have two to four: {remedy}"
-    if variable.dtype.hasobject or variable.dtype.newbyteorder("=").name not in DTYPES:
-        return f"has dtype {variable.dtype}: convert it to one of {', '.join(DTYPES)}"
+    if variable.dtype.newbyteorder("=").name not in dtypes.NAMES:
+        return f"has dtype {variable.dtype}: convert it to one of {', '.join(dtypes.NAMES)}"
     return f"is empty ({shape}): name a variable that holds values" if 0 in variable.shape else ""
 
 
 def _agree(path: Path, chosen: Sequence[Variable], layout: Layout) -> None:
-    """ValueError unless all variables can be channels of the same images."""
+    """UserError unless all variables can be channels of the same images."""
     for each in chosen[1:]:
         if (each.shape, each.dtype) != (chosen[0].shape, chosen[0].dtype) or _layout(each.dimensions, each.shape) != layout:
-            raise ValueError(
+            raise UserError(
                 f"{path} holds {_look(each)} but {_look(chosen[0])}: "
                 "name only variables of one shape, order of dimensions and dtype as channels."
             )
@@ -200,20 +205,22 @@ def _layout(dimensions: Sequence[str], shape: tuple[int, ...]) -> Layout:
     return Layout(tuple(rest), channel, row, column)
 
 
-def _cond_images(name: str, other: str) -> str:
+def _neighbour(name: str, other: str) -> str:
     """The name of a variable in the same group."""
     return f"{name.rpartition('/')[0]}/{other}".lstrip("/")
 
 
 def _coordinate(store: Store, variables: Mapping[str, Variable], of: Variable, axis: int) -> np.ndarray | None:
     """The values along an axis, if the store has them."""
-    found = variables.get(_cond_images(of.name, of.dimensions[axis])) if of.dimensions[axis] else None
+    found = variables.get(_neighbour(of.name, of.dimensions[axis])) if of.dimensions[axis] else None
     if found is None or found.shape != (of.shape[axis],):
         return None
     return store.read(found.name, (EVERYTHING,))
 
 
-def _facts(store: Store, variables: Mapping[str, Variable], chosen: Sequence[Variable], layout: Layout, group: str) -> Metadata:
+def _metadata(
+    store: Store, variables: Mapping[str, Variable], chosen: Sequence[Variable], layout: Layout, group: str
+) -> Metadata:
     first = chosen[0]
     labels: list[str] = []
     if layout.channels is not None:
@@ -238,18 +245,18 @@ def _facts(store: Store, variables: Mapping[str, Variable], chosen: Sequence[Var
 
 
 def _nodata(path: Path, chosen: Sequence[Variable]) -> float | None:
-    """The value that means "not measured" in all variables; NaN may mean it in some only, for the others have none."""
+    """The value that means "not measured" in all variables; where some mark it by NaN, the others need no mark."""
     values = [_missing(path, each) for each in chosen]
     if len({str(value) for value in values} - {"None"}) == 1 and any(value is not None and np.isnan(value) for value in values):
         return float("nan")
     if len(set(values)) > 1:
         told = ", ".join(f"{each.name} by {value}" for each, value in zip(chosen, values, strict=True))
-        raise ValueError(f"The variables of {path} mark missing values differently ({told}): bring them to one value.")
+        raise UserError(f"The variables of {path} mark missing values differently ({told}): bring them to one value.")
     return values[0]
 
 
 def _missing(path: Path, variable: Variable) -> float | None:
-    """A variable's value for "not measured" as its dtype has it; ValueError if its dtype cannot have it."""
+    """A variable's value for "not measured" as its dtype has it; UserError if its dtype cannot have it."""
     if variable.missing is None:
         return None
     try:
@@ -259,7 +266,7 @@ def _missing(path: Path, variable: Variable) -> float | None:
         value, held = 0.0, 1.0
     if variable.dtype.kind != "f" and held != value:
         what, dtype = f"{_called(path, variable.name)} marks missing values by {variable.missing}", variable.dtype
-        raise ValueError(f"{what}, which {dtype} does not hold: correct or delete that attribute.")
+        raise UserError(f"{what}, which {dtype} does not hold: correct or delete that attribute.")
     return held
 
 
@@ -268,13 +275,13 @@ def _axis(store: Store, variables: Mapping[str, Variable], of: Variable, axis: i
     if values is None or values.dtype.kind not in "iuf":
         return None
     name = of.dimensions[axis]
-    return Axis(name, tuple(values.astype(float).tolist()), variables[_cond_images(of.name, name)].units)
+    return Axis(name, tuple(values.astype(float).tolist()), variables[_neighbour(of.name, name)].units)
 
 
 def _labels(store: Store, variables: Mapping[str, Variable], name: str, count: int) -> Int[np.ndarray, "count"] | None:
     """The integers of a variable labels or label in the same group, if there is one per image."""
     for other in LABELS:
-        found = variables.get(_cond_images(name, other))
+        found = variables.get(_neighbour(name, other))
         if found and found.name != name and found.dtype.kind in "iu" and int(np.prod(found.shape, dtype=np.int64)) == count:
             return store.read(found.name, (EVERYTHING,) * len(found.shape)).astype(np.int64).reshape(count)
     return None

@@ -21,6 +21,7 @@ from pixelpath.data.formats.arrays import npy_header
 from pixelpath.data.formats.reading import check_exists, leads_out, reading
 from pixelpath.data.formats.shards import Cell, Shard, as_stacks
 from pixelpath.data.formats.stacks import Stack
+from pixelpath.errors import UserError
 
 LONGEST = 2**20  # bytes of a .cls or .json member
 PACKED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstandard"}
@@ -32,9 +33,9 @@ def open_tar_shards(paths: Sequence[Path], *, channels: int | None = None, resiz
     Members whose names agree up to the first dot of the file name are one sample: an image (.png, .jpg, .webp, .bmp, .gif, .tif
     or an array .npy: [H,W], [C,H,W] or [H,W,C]) and a label, which is an integer in .cls, or "label" in .json (integer or
     string); other members, hidden ones and samples without image and .cls are passed over. Headers are read at opening, pixels
-    when asked for, of arrays only a window unless they are resized. `channels` and `resize` as in `as_stacks`. Raises ValueError
-    naming shard and member: a link, a device, a path that leads out of the shard, two images in one sample, unequal samples, an
-    unfinished shard; FileNotFoundError.
+    when asked for, of arrays only a window unless they are resized. `channels` and `resize` as in `as_stacks`. Raises UserError
+    naming shard and member: a missing or unfinished shard, a link, a device, a path that leads out of the shard, two images in
+    one sample, unequal samples.
     """
     return as_stacks([_tar_shard(path) for path in paths], channels, resize)
 
@@ -77,11 +78,11 @@ class _Parts(NamedTuple):
 def _tar_shard(path: Path) -> Shard:
     samples = {key: parts for key, parts in _indexed(path).items() if parts.images or "cls" in parts.labels}
     if not samples:
-        raise ValueError(f"{path} holds no images ({', '.join(pictures.IMAGES)}, .npy): leave it out.")
+        raise UserError(f"{path} holds no images ({', '.join(pictures.IMAGES)}, .npy): leave it out.")
     for key, parts in samples.items():
         if len(parts.images) != 1:
             what = f"{len(parts.images)} images" if parts.images else "a label but no image"
-            raise ValueError(f"{path}::{key} has {what}: pack one image and at most one label by sample.")
+            raise UserError(f"{path}::{key} has {what}: pack one image and at most one label by sample.")
     members = [parts.images[0] for parts in samples.values()]
 
     def fetch(index: int) -> Cell:
@@ -93,19 +94,19 @@ def _tar_shard(path: Path) -> Shard:
     kinds = {type(label): key for label, key in zip(reversed(labels), reversed(keys), strict=True)}
     if len(kinds) > 1:
         one, other = sorted(kinds.values())[:2]
-        raise ValueError(f"{path} labels {one} and {other} differently (number, name or none): label all samples alike.")
-    known: Any = None if labels[0] is None else labels
-    return Shard(path, len(keys), keys, known, None, fetch, range(len(keys)))
+        raise UserError(f"{path} labels {one} and {other} differently (number, name or none): label all samples alike.")
+    found: Any = None if labels[0] is None else labels
+    return Shard(path, len(keys), keys, found, None, fetch, range(len(keys)))
 
 
 def _indexed(path: Path) -> dict[str, _Parts]:
     """Where the members of every sample begin, by one pass over the headers."""
     check_exists(path, "a tar shard")
-    with reading(path, "a tar shard"), path.open("rb") as file:
+    with reading(path, "as a tar shard"), path.open("rb") as file:
         start = file.read(2)
     if start in PACKED:
-        raise ValueError(f"{path} is compressed by {PACKED[start]}, so nothing in it is found quickly: decompress it.")
-    with reading(path, "a tar shard"), path.open("rb") as file:
+        raise UserError(f"{path} is compressed by {PACKED[start]}, so nothing in it is found quickly: decompress it.")
+    with reading(path, "as a tar shard"), path.open("rb") as file:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             members = list(iter(tar.next, None))
         last = members[-1] if members else None
@@ -113,7 +114,7 @@ def _indexed(path: Path) -> dict[str, _Parts]:
         file.seek(end)
         closed = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
     if not closed:
-        raise ValueError(f"{path} is damaged or unfinished after {end} bytes: copy or write it again.")
+        raise UserError(f"{path} is damaged or unfinished after {end} bytes: copy or write it again.")
     samples: dict[str, _Parts] = {}
     for member in members:
         _check_member(path, member)
@@ -124,9 +125,9 @@ def _indexed(path: Path) -> dict[str, _Parts]:
 
 def _check_member(path: Path, member: tarfile.TarInfo) -> None:
     if leads_out(member.name):
-        raise ValueError(f"{path} has the member {member.name!r}, whose path leads out of the shard: pack it again without.")
+        raise UserError(f"{path} has the member {member.name!r}, whose path leads out of the shard: pack it again without.")
     if not (member.isreg() or member.isdir()) or member.issparse():
-        raise ValueError(
+        raise UserError(
             f"{path} has the member {member.name!r}, which is a link, a device or another special file: pack plain files alone."
         )
 
@@ -142,7 +143,7 @@ def _add(path: Path, samples: dict[str, _Parts], member: tarfile.TarInfo) -> Non
         parts.images.append((ending, member.offset_data, member.size))
     elif ending in ("cls", "json"):
         if ending in parts.labels:
-            raise ValueError(f"{path}::{key} has two labels ({ending}): pack one image and at most one label by sample.")
+            raise UserError(f"{path}::{key} has two labels ({ending}): pack one image and at most one label by sample.")
         parts.labels[ending] = (member.offset_data, member.size)
 
 
@@ -158,12 +159,12 @@ def _tar_label(path: Path, key: str, parts: _Parts) -> int | str | None:
     try:
         value = int(text) if ending == "cls" else json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError(
+        raise UserError(
             f"{path}::{key}.{ending} holds no {'integer' if ending == 'cls' else 'JSON'} but {text[:20]!r}: correct it."
         ) from None
     label = value.get("label") if isinstance(value, dict) else value if ending == "cls" else None
     if label is not None and (isinstance(label, bool) or not isinstance(label, int | str)):
-        raise ValueError(f"{path}::{key}.json has the label {str(label)[:20]!r}: store an integer or a name.")
+        raise UserError(f"{path}::{key}.json has the label {str(label)[:20]!r}: store an integer or a name.")
     return label
 
 

@@ -23,13 +23,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from pixelpath.data.formats.arrays import DTYPES
-from pixelpath.data.formats.pictures import GEOGRAPHIC
-from pixelpath.data.formats.reading import UnreadableError
-from pixelpath.data.formats.stacks import EVERYTHING, Stack, needs
+from pixelpath.data import dtypes
+from pixelpath.data.formats.pictures import GDAL_NODATA, GEOGRAPHIC
+from pixelpath.data.formats.reading import needs, reading
+from pixelpath.data.formats.stacks import EVERYTHING, Stack
 from pixelpath.data.metadata import Metadata
+from pixelpath.errors import UserError
 
-GDAL_NODATA = 42113
+REMEDY = "replace or delete it"
 CHANNELS = "CS"
 ALPHAS = {1: "premultiplied", 2: "straight"}  # values of the tag ExtraSamples
 JPEGS = (6, 7, 34892, 33007)  # compressions whose segments share tables
@@ -76,10 +77,10 @@ class TiffStack:
         return f"{index:08d}"
 
     def read(self, index: int, rows: slice = EVERYTHING, columns: slice = EVERYTHING) -> Shaped[np.ndarray, "channel row column"]:
-        with _reading(self.path, f"at image {index}"):
-            known = _known(self.path)
-            values = _mapped(self.path, known, index, rows, columns) if known.offset is not None else None
-            values = _unpacked(self.path, known, index, rows, columns) if values is None else values
+        with reading(self.path, f"at image {index}", REMEDY):
+            found = _pages(self.path)
+            values = _mapped(self.path, found, index, rows, columns) if found.offset is not None else None
+            values = _unpacked(self.path, found, index, rows, columns) if values is None else values
             return np.ascontiguousarray(values, dtype=self.dtype)
 
 
@@ -101,7 +102,7 @@ class MapStack:
     def read(self, index: int, rows: slice = EVERYTHING, columns: slice = EVERYTHING) -> Shaped[np.ndarray, "channel row column"]:
         rasterio = _rasterio(self.path)
         (top, bottom, _), (left, right, _) = rows.indices(self.shape[2]), columns.indices(self.shape[3])
-        with _reading(self.path, f"at image {index}"), rasterio.open(self.path, driver="GTiff") as file:
+        with reading(self.path, f"at image {index}", REMEDY), rasterio.open(self.path, driver="GTiff") as file:
             return file.read(window=rasterio.windows.Window(left, top, right - left, bottom - top))
 
 
@@ -115,47 +116,48 @@ def open_tiff(path: Path) -> Stack:
 
     Values are 8, 16 and 32-bit integers and floats, as stored. Unpacked files are mapped, of packed ones only the strips or tiles
     under a window are read. The pages of one file belong together. Smaller copies of a page (pyramids) are passed over. Raises
-    ValueError with one sentence: damaged, no pages, pages of several shapes, other dtypes, palettes, unknown compression.
+    UserError: damaged, no pages, pages of several shapes, other dtypes, palettes, unknown compression.
     """
     needs("tifffile", "arrays", path)
-    with _reading(path):
-        known = _known(path)
-    _check_known(path, known)
-    lengths = dict(zip(range(len(known.axes)), known.series, strict=True))
-    channels = math.prod(length for axis, length in lengths.items() if known.axes[axis] in CHANNELS)
-    rows, columns = known.series[known.axes.index("Y")], known.series[known.axes.index("X")]
-    count = known.repeats * math.prod(known.series) // (channels * rows * columns)
-    page = known.pages[0].keyframe
-    coloured = known.dtype == np.uint8 and page.photometric in (1, 2, 6)
+    with reading(path, "", REMEDY):
+        found = _pages(path)
+    _check_pages(path, found)
+    lengths = dict(zip(range(len(found.axes)), found.series, strict=True))
+    channels = math.prod(length for axis, length in lengths.items() if found.axes[axis] in CHANNELS)
+    rows, columns = found.series[found.axes.index("Y")], found.series[found.axes.index("X")]
+    count = found.repeats * math.prod(found.series) // (channels * rows * columns)
+    page = found.pages[0].keyframe
+    coloured = found.dtype == np.uint8 and page.photometric in (1, 2, 6)
     extra = tuple(page.extrasamples)
     alpha = ALPHAS.get(int(extra[0]), "") if len(extra) == 1 and channels == 4 and page.photometric == 2 else ""
     photographs = coloured and (channels in (1, 3) or alpha != "")
     metadata = Metadata("tiff", photographs=bool(photographs), alpha=alpha)  # pyright: ignore[reportArgumentType]
-    return TiffStack(path, (count, channels, rows, columns), known.dtype, metadata)
+    return TiffStack(path, (count, channels, rows, columns), found.dtype, metadata)
 
 
 def open_geotiff(path: Path) -> Stack:
     """The one image of a GeoTIFF file: bands are channels, and nodata is the file's. Values are as stored, scales not applied.
 
-    Masks beside or within the file are not looked at, and an alpha band is a channel like others. Raises ValueError with one
-    sentence: damaged, several images, other dtypes, nodata that differs between bands or that the dtype does not hold.
+    Masks beside or within the file are not looked at, and an alpha band is a channel like others. Raises UserError:
+    damaged, several images, other dtypes, nodata that differs between bands or that the dtype does not hold.
     """
     rasterio = _rasterio(path)
     written = _written_nodata(path)
-    with _reading(path), rasterio.open(path, driver="GTiff") as file:
-        dtypes, nodata, several = file.dtypes, file.nodatavals, len(file.subdatasets)
+    with reading(path, "", REMEDY), rasterio.open(path, driver="GTiff") as file:
+        kinds, nodata, several = file.dtypes, file.nodatavals, len(file.subdatasets)
         names, units = file.descriptions, file.units
         shape = (1, file.count, file.height, file.width)
         palette = any(colour == rasterio.enums.ColorInterp.palette for colour in file.colorinterp)
     if several > 1:
-        raise ValueError(f"{path} holds {several} images in one map file: write each to a file of its own.")
+        raise UserError(f"{path} holds {several} images in one map file: write each to a file of its own.")
     if palette:
-        raise ValueError(f"{path} stores colours as a palette, whose numbers are no brightness: convert it to RGB or grey.")
-    if len(set(dtypes)) > 1 or dtypes[0] not in DTYPES:
-        raise ValueError(f"{path} has dtype {' and '.join(sorted(set(dtypes)))}: convert it to one of {', '.join(DTYPES)}.")
+        raise UserError(f"{path} stores colours as a palette, whose numbers are no brightness: convert it to RGB or grey.")
+    if len(set(kinds)) > 1:
+        raise UserError(f"{path} has dtype {' and '.join(sorted(set(kinds)))}: bring all bands to one.")
+    dtype = dtypes.checked(np.dtype(kinds[0]), path)
     if len({str(value) for value in nodata}) > 1:
-        raise ValueError(f"{path} has another nodata value per band ({', '.join(map(str, nodata))}): bring all bands to one.")
-    dtype, unit = np.dtype(dtypes[0]), (units[0] or "") if len(set(units)) == 1 else ""
+        raise UserError(f"{path} has another nodata value per band ({', '.join(map(str, nodata))}): bring all bands to one.")
+    unit = (units[0] or "") if len(set(units)) == 1 else ""
     # rasterio leaves out integers beyond the dtype, and makes floats beyond it infinite
     value = _fitting(path, dtype, written if nodata[0] is None or math.isinf(nodata[0]) else nodata[0])
     channels = tuple(name or "" for name in names) if all(names) else ()
@@ -171,17 +173,12 @@ def _rasterio(path: Path) -> ModuleType:
 
 
 def _fitting(path: Path, dtype: np.dtype, value: float | None) -> float | None:
-    """Nodata as the dtype has it; ValueError if it cannot be among the values."""
+    """Nodata as the dtype has it; UserError if it cannot be among the values."""
     if value is None or (dtype.kind == "f" and not math.isfinite(value)):
         return value
-    if dtype.kind == "f":
-        held = float(np.float64(value).astype(dtype)) if abs(value) <= float(np.finfo(dtype).max) else math.inf
-        fits = math.isfinite(held)
-    else:
-        held, limits = float(value), np.iinfo(dtype)
-        fits = held.is_integer() and limits.min <= held <= limits.max
-    if not fits:
-        raise ValueError(f"{path} has the nodata value {value:g}, which {dtype} does not hold: write it with one that fits.")
+    held = dtypes.held(value, dtype)
+    if held is None:
+        raise UserError(f"{path} has the nodata value {value:g}, which {dtype} does not hold: write it with one that fits.")
     return held
 
 
@@ -236,12 +233,12 @@ def _written_nodata(path: Path) -> float | None:
     try:
         return float(text)
     except ValueError:  # which GDAL takes for 0
-        raise ValueError(
+        raise UserError(
             f"{path} has the nodata value {text!r}, which is no number: correct it, for instance with gdal_edit -a_nodata."
         ) from None
 
 
-def _known(path: Path) -> Pages:
+def _pages(path: Path) -> Pages:
     status = path.stat()
     return _parsed(path, status.st_mtime_ns, status.st_size)
 
@@ -259,7 +256,7 @@ def _parsed(path: Path, changed: int, size: int) -> Pages:
         kinds = {(each.shape, each.axes, str(each.dtype)) for each in series}
         if len(kinds) > 1:
             shapes = sorted("x".join(map(str, each.shape)) + f" {each.dtype}" for each in series)
-            raise UnreadableError(
+            raise UserError(
                 f"{path} holds pages of several shapes ({', '.join(dict.fromkeys(shapes))}): keep one shape in a file."
             )
         first = series[0]
@@ -282,26 +279,26 @@ def _prepare(page: Any) -> None:
     _ = int(page.photometric), tuple(map(int, page.extrasamples))  # of a damaged file these may be anything
 
 
-def _check_known(path: Path, known: Pages) -> None:
-    page = known.pages[0].keyframe
-    if known.dtype.name not in DTYPES or page.bitspersample not in (8, 16, 32, 64):
-        bits = f" of {page.bitspersample} bits" if known.dtype.name in DTYPES else ""
-        raise ValueError(f"{path} has dtype {known.dtype}{bits}: convert it to one of {', '.join(DTYPES)}.")
-    if known.axes.count("Y") != 1 or known.axes.count("X") != 1 or set(page.axes) - set("YXS"):
-        raise ValueError(f"{path} has the axes {known.axes}, of which pages are not rows and columns: write one page per image.")
+def _check_pages(path: Path, found: Pages) -> None:
+    page = found.pages[0].keyframe
+    dtypes.checked(found.dtype, path)
+    if page.bitspersample not in (8, 16, 32, 64):
+        raise UserError(f"{path} has dtype {found.dtype} of {page.bitspersample} bits: convert it to 8, 16, 32 or 64 bits.")
+    if found.axes.count("Y") != 1 or found.axes.count("X") != 1 or set(page.axes) - set("YXS"):
+        raise UserError(f"{path} has the axes {found.axes}, of which pages are not rows and columns: write one page per image.")
     strange = STRANGE.get(int(page.photometric))
     if page.photometric == 6 and page.compression not in JPEGS:
         strange = "YCbCr colours"
     if strange is not None:
-        raise ValueError(f"{path} stores {strange}, which are not values as they are seen: convert it to RGB or grey.")
-    if 0 in known.series:
-        raise ValueError(f"{path} is empty ({'x'.join(map(str, known.series))}): replace or delete it.")
-    if known.offset is not None:
-        needed = known.offset + math.prod(known.series) * known.dtype.itemsize
+        raise UserError(f"{path} stores {strange}, which are not values as they are seen: convert it to RGB or grey.")
+    if 0 in found.series:
+        raise UserError(f"{path} is empty ({'x'.join(map(str, found.series))}): replace or delete it.")
+    if found.offset is not None:
+        needed = found.offset + math.prod(found.series) * found.dtype.itemsize
         if path.stat().st_size < needed:
-            raise ValueError(f"{path} ends before its last pixel ({path.stat().st_size} of {needed} bytes): copy it again.")
+            raise UserError(f"{path} ends before its last pixel ({path.stat().st_size} of {needed} bytes): copy it again.")
         return
-    with _reading(path):  # says at once if the compression is not known
+    with reading(path, "", REMEDY):  # says at once if the compression is not known
         page.decode(None, 0)
         _compressed(page)
 
@@ -313,36 +310,36 @@ def _compressed(page: Any) -> None:
         tifffile.TIFF.DECOMPRESSORS[page.compression]
 
 
-def _places(known: Pages, index: int) -> tuple[int, list[tuple[int, ...]]]:
+def _places(found: Pages, index: int) -> tuple[int, list[tuple[int, ...]]]:
     """Which series an image is in, and the places of its channels along the series' axes but Y, X and S."""
-    outer = [axis for axis, letter in enumerate(known.axes) if letter not in "YXS"]
-    numbering = [axis for axis in outer if known.axes[axis] not in CHANNELS]
-    lengths = [known.series[axis] for axis in numbering]
+    outer = [axis for axis, letter in enumerate(found.axes) if letter not in "YXS"]
+    numbering = [axis for axis in outer if found.axes[axis] not in CHANNELS]
+    lengths = [found.series[axis] for axis in numbering]
     series, within = divmod(index, math.prod(lengths))
     place = dict(zip(numbering, map(int, np.unravel_index(within, lengths)) if lengths else (), strict=True))
-    choices = [[place[axis]] if axis in place else range(known.series[axis]) for axis in outer]
+    choices = [[place[axis]] if axis in place else range(found.series[axis]) for axis in outer]
     return series, list(itertools.product(*choices))
 
 
-def _mapped(path: Path, known: Pages, index: int, rows: slice, columns: slice) -> np.ndarray:
+def _mapped(path: Path, found: Pages, index: int, rows: slice, columns: slice) -> np.ndarray:
     """A window of an unpacked file, mapped for as long as it takes to copy it."""
-    values = np.memmap(path, known.stored, "r", known.offset or 0, known.series)
-    names = [f"{letter}{axis}" if letter not in "YXS" else letter for axis, letter in enumerate(known.axes)]
+    values = np.memmap(path, found.stored, "r", found.offset or 0, found.series)
+    names = [f"{letter}{axis}" if letter not in "YXS" else letter for axis, letter in enumerate(found.axes)]
     outer = [name for name in names if name not in ("Y", "X", "S")]
     order = [names.index(name) for name in (*outer, *(name for name in ("S", "Y", "X") if name in names))]
     ordered = values.transpose(order)
-    planes = [ordered[(*place, ..., rows, columns)] for place in _places(known, index)[1]]
+    planes = [ordered[(*place, ..., rows, columns)] for place in _places(found, index)[1]]
     return np.concatenate([plane if plane.ndim == 3 else plane[None] for plane in planes])
 
 
-def _unpacked(path: Path, known: Pages, index: int, rows: slice, columns: slice) -> np.ndarray:
+def _unpacked(path: Path, found: Pages, index: int, rows: slice, columns: slice) -> np.ndarray:
     """A window of packed pages, of which only the segments under it are read."""
-    series, places = _places(known, index)
-    lengths = [length for letter, length in zip(known.axes, known.series, strict=True) if letter not in "YXS"]
+    series, places = _places(found, index)
+    lengths = [length for letter, length in zip(found.axes, found.series, strict=True) if letter not in "YXS"]
     each = math.prod(lengths)
     numbers = [series * each + (int(np.ravel_multi_index(place, lengths)) if place else 0) for place in places]
     with path.open("rb") as file:
-        return np.concatenate([_window(file, known.pages[number], known.dtype, rows, columns) for number in numbers])
+        return np.concatenate([_window(file, found.pages[number], found.dtype, rows, columns) for number in numbers])
 
 
 def _window(file: Any, page: Any, dtype: np.dtype, rows: slice, columns: slice) -> np.ndarray:
@@ -378,18 +375,6 @@ def _bytes(file: Any, offset: int, count: int) -> bytes | None:
     if len(packed) < count:
         raise ValueError(f"it ends at byte {offset + len(packed)} of {offset + count}")
     return packed
-
-
-@contextmanager
-def _reading(path: Path, where: str = "") -> Iterator[None]:
-    try:
-        yield
-    except UnreadableError:
-        raise
-    except Exception as error:  # decoders raise nearly every kind of exception on damaged files
-        told = error.__cause__ or error  # rasterio's own error only points to GDAL's
-        reason = (str(told).replace(str(path), "the file").split("\n")[0] or type(told).__name__).rstrip(".")
-        raise ValueError(f"{f'{path} cannot be read {where}'.rstrip()} ({reason}): replace or delete it.") from error
 
 
 @contextmanager

@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixelpath.data.formats.stacks import needs
+from pixelpath.data.formats.reading import needs, reading
 from pixelpath.data.metadata import Format
+from pixelpath.errors import UserError
 
 HDF5 = (".h5", ".hdf5")
 NETCDF = (".nc", ".nc4", ".cdf")
@@ -146,23 +147,23 @@ Store = XarrayStore | Hdf5Store | ZarrStore
 
 
 def check_kind(path: Path) -> None:
-    """ValueError unless the file can be of the kind that its ending says and the packages that read it are there."""
+    """UserError unless the file can be of the kind that its ending says and the packages that read it are there."""
     name = path.name.lower()
     if not name.endswith((*HDF5, *NETCDF, *ZARR)):
         kinds = ", ".join((*HDF5, *NETCDF, *ZARR))
-        raise ValueError(f"{path} is no store that can be read: give a file or folder with one of the endings {kinds}.")
+        raise UserError(f"{path} is no store that can be read: give a file or folder with one of the endings {kinds}.")
     modules = ("h5py",) if name.endswith(HDF5) else ("xarray", "zarr") if name.endswith(ZARR) else ("xarray",)
     if name.endswith(NETCDF):
         begin = _begin(path)
         if begin[:3] != b"CDF" and begin != b"\x89HDF":
-            raise ValueError(f"{path} is neither NetCDF 3 nor NetCDF 4, by its first bytes: write or copy the file again.")
+            raise UserError(f"{path} is neither NetCDF 3 nor NetCDF 4, by its first bytes: write or copy the file again.")
         modules = modules if begin[:3] == b"CDF" else ("xarray", "h5netcdf")
     for module in modules:
         needs(module, "arrays", path)
 
 
 def _begin(path: Path) -> bytes:
-    with reading(path), path.open("rb") as file:
+    with reading_store(path), path.open("rb") as file:
         return file.read(4)
 
 
@@ -250,11 +251,6 @@ def _attributes(attributes: Mapping[str, Any]) -> tuple[str, Any]:
     return text_of(attributes.get("units", "")), next((attributes[key] for key in MISSING if key in attributes), None)
 
 
-@contextmanager
-def reading(path: Path, where: str = "") -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # the libraries raise nearly every kind of exception on damaged stores
-        reason = (str(error).replace(str(path), "the store").split("\n")[0] or type(error).__name__).rstrip(".")
-        what = f"{path} cannot be read {where}".rstrip()
-        raise ValueError(f"{what} ({reason}): write or copy the store again.") from error
+def reading_store(path: Path, what: str = "") -> AbstractContextManager[None]:
+    """`reading` with the remedy for stores."""
+    return reading(path, what, "write or copy the store again")

@@ -20,9 +20,12 @@ from jaxtyping import Shaped
 from PIL import Image, TiffImagePlugin
 
 from pixelpath.atomic import whole, whole_path
+from pixelpath.data import dtypes
 from pixelpath.data.alpha import unpremultiply
-from pixelpath.data.formats.stacks import needs
+from pixelpath.data.formats.pictures import GDAL_NODATA
+from pixelpath.data.formats.reading import needs
 from pixelpath.data.metadata import Format, Metadata
+from pixelpath.errors import UserError
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -50,9 +53,8 @@ PACKAGES: dict[Format, tuple[str, ...]] = {
 }
 EXTRAS: dict[Format, str] = {"geotiff": "geo", "nifti": "medical"}  # of the others: arrays
 WIDENED = ("geotiff", "netcdf", "nifti")  # these hold no float16
-DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
-DESCRIPTION_TAG, NODATA_TAG = 270, 42113  # the second is GDAL's and holds the value as text
-TEXT = 2  # the type of both
+DESCRIPTION_TAG = 270
+TEXT = 2  # the type of this tag and of GDAL_NODATA
 MOST_IN_NIFTI = 32767  # along any axis of the first version of the format
 
 
@@ -89,11 +91,11 @@ def write_samples(
     nodata are kept where a format has a place for them (.npy and PNG have none, NIfTI none for nodata); a nodata that no pixel
     could have is left out.
 
-    Each file is whole or absent. Raises ValueError for no samples, a format that cannot hold them or whose package is missing,
+    Each file is whole or absent. Raises UserError for no samples, a format that cannot hold them or whose package is missing,
     and rather than overwrite a file; then nothing is written.
     """
     if len(images) == 0:
-        raise ValueError("There are no images to save: ask for at least one.")
+        raise UserError("There are no images to save: ask for at least one.", "count")
     kind = written_as(metadata, images.dtype, images.shape[1], kind)
     if coordinates:
         _check_coordinates(kind, images, metadata)
@@ -104,7 +106,7 @@ def write_samples(
     paths = _paths(folder, kind, batch.seeds, images.shape[1])
     for path in paths:
         if path.exists():
-            raise ValueError(f"{path} exists already and is not overwritten: choose another folder, or another first seed.")
+            raise UserError(f"{path} exists already and is not overwritten: choose another folder, or another first seed.", "out")
     folder.mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(paths):
         WRITE[kind](path, batch, number)
@@ -115,18 +117,20 @@ def written_as(metadata: Metadata, dtype: np.dtype, channels: int, kind: Format 
     """The format in which samples of this dtype and so many channels are written: `kind`, else as the data, else TIFF.
 
     PNG holds uint8 of 1, 3 or 4 channels and uint16 of 1; picture files of any other kind (16-bit RGB, other numbers of channels,
-    floats) become TIFF. So do DICOM series, always: a generated picture must never be mistaken for a patient's. Raises ValueError
+    floats) become TIFF. So do DICOM series, always: a generated picture must never be mistaken for a patient's. Raises UserError
     for a `kind` that cannot hold the samples, a format whose package is missing, and dtypes that are not those of images.
     """
-    if dtype.name not in DTYPES:
-        raise ValueError(f"Samples of dtype {dtype} cannot be written: convert them to one of {', '.join(DTYPES)}.")
+    dtypes.checked(dtype, "The array of samples")
     if kind == "dicom":
-        raise ValueError("Samples are not written as DICOM, lest they be mistaken for a patient's: ask for tiff or nifti.")
+        raise UserError(
+            "Samples are not written as DICOM, lest they be mistaken for a patient's: ask for tiff or nifti.", "format"
+        )
     in_png = (dtype == np.uint8 and channels in (1, 3, 4)) or (dtype == np.uint16 and channels == 1)
     if kind == "png" and not in_png:
-        raise ValueError(
+        raise UserError(
             f"PNG files hold uint8 of 1, 3 or 4 channels and uint16 of 1, but the samples are {dtype} of {channels}: "
-            "ask for tiff or npy."
+            "ask for tiff or npy.",
+            "format",
         )
     chosen: Format = kind or metadata.format
     if chosen == "dicom" or (chosen == "png" and not in_png):
@@ -138,20 +142,9 @@ def written_as(metadata: Metadata, dtype: np.dtype, channels: int, kind: Format 
 
 
 def nodata_in(metadata: Metadata, dtype: np.dtype) -> int | float | None:
-    """The nodata of the facts as the dtype holds it; None if there is none, or none that a pixel could have."""
-    if metadata.nodata is None:
-        return None
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        held = (
-            math.isfinite(metadata.nodata)
-            and metadata.nodata == int(metadata.nodata)
-            and limits.min <= metadata.nodata <= limits.max
-        )
-        return int(metadata.nodata) if held else None
-    with np.errstate(over="ignore"):
-        value = float(dtype.type(metadata.nodata))
-    return None if math.isinf(value) and not math.isinf(metadata.nodata) else value
+    """The nodata of the metadata as the dtype holds it; None if there is none, or none that a pixel could have."""
+    held = None if metadata.nodata is None else dtypes.held(metadata.nodata, dtype)
+    return int(held) if held is not None and dtype.kind in "iu" else held
 
 
 def _paths(folder: Path, kind: Format, seeds: range, channels: int) -> list[Path]:
@@ -165,11 +158,15 @@ def _paths(folder: Path, kind: Format, seeds: range, channels: int) -> list[Path
 
 def _check_coordinates(kind: Format, images: Samples, metadata: Metadata) -> None:
     if kind not in ("netcdf", "zarr"):
-        raise ValueError(f"Coordinates can be kept in netcdf and zarr, not in {kind}: leave them out, or ask for netcdf.")
+        raise UserError(
+            f"Coordinates can be kept in netcdf and zarr, not in {kind}: leave them out, or ask for netcdf.", "coordinates"
+        )
     lengths = tuple(len(axis.values) for axis in metadata.axes)
     if lengths != images.shape[2:]:
         known, pixels = "x".join(map(str, lengths)) or "no", "x".join(map(str, images.shape[2:]))
-        raise ValueError(f"The data have {known} coordinates but the samples {pixels} pixels: leave coordinates out.")
+        raise UserError(
+            f"The data have {known} coordinates but the samples {pixels} pixels: leave coordinates out.", "coordinates"
+        )
 
 
 def _description(metadata: Metadata, seeds: Sequence[int], channels: Sequence[str]) -> str:
@@ -203,7 +200,7 @@ def _tiff(path: Path, batch: _Batch, number: int) -> None:
     image, metadata, dtype = batch.images[number], batch.metadata, batch.dtype
     texts = {DESCRIPTION_TAG: _description(metadata, batch.seeds[number : number + 1], metadata.channels)}
     if batch.nodata is not None:
-        texts[NODATA_TAG] = "nan" if math.isnan(batch.nodata) else repr(batch.nodata)
+        texts[GDAL_NODATA] = "nan" if math.isnan(batch.nodata) else repr(batch.nodata)
     with whole(path) as file:
         if not _is_plain(dtype, len(image), metadata):
             file.write(_page(image, texts, colour=_is_colour(dtype, len(image), metadata)))

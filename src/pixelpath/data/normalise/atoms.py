@@ -1,4 +1,4 @@
-"""Values that a large share of a channel has exactly, kept apart from all others.
+"""Values that a large share of a channel has exactly, kept apart from the others.
 
 An *atom* is such a value: rain's zero, or alpha's transparent and opaque. A *hurdle* is the gap between an atom and the values
 above it, a *ceiling* that between an atom and the values below.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from pixelpath.data.normalise.curves import Transform
+from pixelpath.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Hurdle:
     """The atom `value` lies `gap`, a distance in model range, below `above`, the smallest value of the data that is greater.
 
     An image whose value is in the lower half of the gap or lower has the atom exactly, one in its upper half has `above`: small
-    errors of a network do not make drizzle of dry pixels. Raises ValueError unless value < above and 0 < gap < 1.
+    errors of a network do not make drizzle of dry pixels. Raises UserError unless value < above and 0 < gap < 1.
     """
 
     value: float
@@ -34,9 +35,10 @@ class Hurdle:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.value) and self.value < self.above < math.inf and 0 < self.gap < 1):
-            raise ValueError(
+            raise UserError(
                 f"A hurdle needs a value below the next one and a gap between 0 and 1, got {self}: leave "
-                f"--data.normaliser.hurdle away to have it chosen."
+                f"`data.normaliser.hurdle` away to have it chosen.",
+                "data.normaliser.hurdle",
             )
 
 
@@ -44,7 +46,7 @@ class Hurdle:
 class Ceiling:
     """A hurdle at the other end: the atom `value` lies `gap` above `below`, the greatest value of the data that is smaller.
 
-    Raises ValueError unless below < value and 0 < gap < 1.
+    Raises UserError unless below < value and 0 < gap < 1.
     """
 
     value: float
@@ -58,9 +60,10 @@ class Ceiling:
 
     def __post_init__(self) -> None:
         if not (-math.inf < self.below < self.value < math.inf and 0 < self.gap < 1):
-            raise ValueError(
+            raise UserError(
                 f"A ceiling needs a value above the one before it and a gap between 0 and 1, got {self}: leave "
-                f"--data.normaliser.hurdle away to have it chosen."
+                f"`data.normaliser.hurdle` away to have it chosen.",
+                "data.normaliser.hurdle",
             )
 
 
@@ -68,14 +71,14 @@ End = Hurdle | Ceiling | None
 
 
 def places(
-    ends: Sequence[End], transforms: Sequence[Transform], means: Sequence[float], deviations: Sequence[float], side: int
+    ends: Sequence[End], transforms: Sequence[Transform], means: Sequence[float], stds: Sequence[float], side: int
 ) -> list[tuple[float, float, float, float]]:
     """For each channel its atom and the value next to it, native; the gap and its middle, in model range.
 
-    Without an atom on this `side` (-1 for the lower, 1 for the upper) they are what changes nothing.
+    Without an atom on this `side` (-1 for the lower, 1 for the upper) the four numbers have no effect.
     """
     rows: list[tuple[float, float, float, float]] = []
-    for end, transform, mean, std in zip(ends, transforms, means, deviations, strict=True):
+    for end, transform, mean, std in zip(ends, transforms, means, stds, strict=True):
         if end is None:
             rows.append((side * math.inf, side * math.inf, 0.0, side * math.inf))
             continue

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from pixelpath.errors import UserError
+
 Values = Float64[Tensor, "..."]
 Kind = Literal["affine", "window", "log1p", "signed-log", "asinh", "quantile", "auto"]
 
@@ -23,37 +25,48 @@ Kind = Literal["affine", "window", "log1p", "signed-log", "asinh", "quantile", "
 class Normalisation:
     """How native values come into model range: the curve they go through before they are centred and scaled.
 
-    Raises ValueError for a scale or window that does not go with the kind, or is not positive or rising.
+    Raises UserError for a scale or window that does not go with the kind, or is not positive or rising.
     """
 
     kind: Kind = "affine"
-    """Curve: affine (none), window (the logarithm outside it), log1p, signed-log, asinh, quantile (to a bell), or auto: as the
-    data propose.
+    """Curve that values go through first: affine (none), window (straight inside, a logarithm outside), log1p, signed-log,
+    asinh, quantile (to a normal distribution), or auto (chosen on the data).
     """
     scale: float | None = None
-    """Value below which log1p, signed-log and asinh are about straight; without it, the median of the data's sizes but 0."""
+    """Scale of log1p, signed-log and asinh, in the units of the data, above 0: they are about straight below it. Without it,
+    the median size of the values other than 0.
+    """
     window: tuple[float, float] | None = None
-    """Values between which a window is straight; without it, the 0.5 % and 99.5 % quantiles of the data."""
+    """Lowest and highest value, in the units of the data, between which the window is straight. Without it, the 0.5 % and
+    99.5 % quantiles of the data.
+    """
     per_channel: bool = True
-    """Whether every channel has constants of its own; if not, all share one curve, mean and deviation."""
+    """Give every channel its own curve, mean and std; if not, all channels share one."""
     hurdle: bool | None = None
-    """Whether the lowest value, if a twentieth of a channel or more has it, is kept apart by a gap, and of alpha the highest as
-    well; without it, with log1p and of alpha only.
+    """Keep the lowest value apart by a gap if at least 5 % of a channel have it (rain's zero), and the highest of alpha too.
+    Without it, this is done with log1p and for alpha only.
     """
 
     def __post_init__(self) -> None:
         if self.scale is not None and self.kind not in ("log1p", "signed-log", "asinh"):
-            raise ValueError(
-                f"A scale goes with log1p, signed-log and asinh, not with {self.kind}: leave --data.normaliser.scale away."
+            raise UserError(
+                f"A scale goes with log1p, signed-log and asinh, not with {self.kind}: leave `data.normaliser.scale` away.",
+                "data.normaliser.scale",
             )
         if self.scale is not None:
             _check_scale(self.scale)
         if self.window is not None and self.kind != "window":
-            raise ValueError(f"A window goes with --data.normaliser.kind window, not with {self.kind}: leave one of them away.")
+            raise UserError(
+                f"A window goes with `data.normaliser.kind` window, not with {self.kind}: leave `data.normaliser.window` away.",
+                "data.normaliser.window",
+            )
         if self.window is not None:
             Window(*self.window)
         if self.hurdle and self.kind == "window":
-            raise ValueError("A hurdle does not go with a window: leave --data.normaliser.hurdle away, or choose another kind.")
+            raise UserError(
+                "A hurdle does not go with a window: leave `data.normaliser.hurdle` away, or choose another kind.",
+                "data.normaliser.hurdle",
+            )
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ class Window:
     """u = (x - centre) / half from low to high, and sign(u) (1 + ln |u|) outside, where |u| > 1.
 
     The usual window of medical images clips, and what is clipped (metal, padding) can never come back; a logarithm keeps it in
-    order, with the same slope at the joints, and still leaves nearly all of the range to the window. Raises ValueError unless
+    order, with the same slope at the joints, and still leaves nearly all of the range to the window. Raises UserError unless
     low < high.
     """
 
@@ -82,7 +95,10 @@ class Window:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"A window must rise, got {self.low:g} to {self.high:g}: give --data.normaliser.window LOW HIGH.")
+            raise UserError(
+                f"A window must rise, got {self.low:g} to {self.high:g}: give `data.normaliser.window` a low and a high value.",
+                "data.normaliser.window",
+            )
 
     @property
     def _centre(self) -> float:
@@ -207,21 +223,24 @@ def to_json(transform: Transform) -> dict[str, Any]:
 
 def from_json(values: Mapping[str, Any]) -> Transform:
     """The transform of `to_json`; ValueError for an unknown kind, or constants of another."""
-    known = TRANSFORMS.get(values.get("kind", ""))
-    if known is None:
+    kind = TRANSFORMS.get(values.get("kind", ""))
+    if kind is None:
         raise ValueError(f"There is no transform {values.get('kind')!r}: it must be one of {', '.join(TRANSFORMS)}.")
     constants: dict[str, Any] = {
         name: tuple(each) if isinstance(each, list) else each for name, each in values.items() if name != "kind"
     }
-    if set(constants) != set(known.__dataclass_fields__):
-        needed = ", ".join(known.__dataclass_fields__) or "nothing"
+    if set(constants) != set(kind.__dataclass_fields__):
+        needed = ", ".join(kind.__dataclass_fields__) or "nothing"
         raise ValueError(f"The transform {values['kind']} is made of {needed}, got {', '.join(sorted(constants)) or 'nothing'}.")
-    return known(**constants)
+    return kind(**constants)
 
 
 def _check_scale(scale: float) -> None:
     if not 0 < scale < math.inf:
-        raise ValueError(f"The scale of a logarithm must be positive and finite, got {scale}: change --data.normaliser.scale.")
+        raise UserError(
+            f"The scale of a logarithm must be positive and finite, got {scale}: change `data.normaliser.scale`.",
+            "data.normaliser.scale",
+        )
 
 
 def _polyline(values: Values, here: tuple[float, ...], there: tuple[float, ...]) -> Values:

@@ -1,4 +1,4 @@
-"""The constants of a normaliser, chosen on what was measured of each channel: its transform, hurdle, mean and deviation."""
+"""The constants of a normaliser, chosen on what was measured of each channel: its transform, hurdle, mean and std."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from pixelpath.data import dtypes
 from pixelpath.data.normalise.atoms import Ceiling, Hurdle
 from pixelpath.data.normalise.curves import (
     Asinh,
@@ -20,12 +21,13 @@ from pixelpath.data.normalise.curves import (
     Window,
     lowest_of,
 )
-from pixelpath.data.normalise.statistics import Seen, Sums, added, below, measure, pooled, sums, transformed
+from pixelpath.data.normalise.statistics import ChannelStatistics, Sums, added, below, measure, pooled, sums, transformed
 from pixelpath.data.sources import Source
+from pixelpath.errors import UserError
 
 MANY = 0.05  # of a channel's values: so many equal ones are an atom
-GAP = 0.5  # between an atom and the next value in model range: one deviation of the data
-ALPHA_GAP = 0.25  # where both ends are atoms: their deviation alone must stay below that of the data
+GAP = 0.5  # between an atom and the next value in model range: one std of the data
+ALPHA_GAP = 0.25  # where both ends are atoms: the std of these alone must stay below that of the data
 SCORES = np.linspace(-4, 4, 65)  # of a quantile transform's knots: to 3 in 100 000; closer ones would be too steep for float32
 SHOWN = np.array([0.005, 0.995])  # quantiles between which a channel is shown, and is straight in a window
 
@@ -56,25 +58,26 @@ class Constants:
 
 def fitted(source: Source, workers: int | None, how: Normalisation, nodata: float | None) -> tuple[Constants, ...]:
     """The constants of every channel; raises as `Normaliser.fit`."""
-    known = _known(how)
-    each = measure(source, workers, nodata, (known or Identity(),))
+    given = _given(how)
+    each = measure(source, workers, nodata, (given or Identity(),))
     found = each if how.per_channel else (pooled(each),) * len(each)
     whole = source.dtype.kind in "iu" and found[-1].counted
     alpha = len(found) - 1 if source.metadata.alpha and how.per_channel and whole else None
     ends = tuple(_ends(how, seen, source.dtype if channel == alpha else None) for channel, seen in enumerate(found))
     hurdles = tuple(hurdle for hurdle, _ in ends)
     if how.hurdle and not any(hurdles):
-        raise ValueError(
+        raise UserError(
             f"In no channel do {MANY:.0%} of the values equal the lowest, of 0 or more, so there is nothing to keep apart by a "
-            f"hurdle: leave --data.normaliser.hurdle away."
+            f"hurdle: leave `data.normaliser.hurdle` away.",
+            "data.normaliser.hurdle",
         )
-    chosen = tuple(known or _chosen(how, seen, hurdle) for seen, hurdle in zip(found, hurdles, strict=True))
+    chosen = tuple(given or _chosen(how, seen, hurdle) for seen, hurdle in zip(found, hurdles, strict=True))
     for channel, (seen, transform) in enumerate(zip(each, chosen, strict=True)):
         _check_domain(source, workers, nodata, channel, seen, transform)
-    moments = _moments(source, workers, nodata, each, known, chosen)
+    found_sums = _sums(source, workers, nodata, each, given, chosen)
     if not how.per_channel:
-        moments = (added(moments),) * len(each)
-    rows = zip(moments, found, chosen, ends, strict=True)
+        found_sums = (added(found_sums),) * len(each)
+    rows = zip(found_sums, found, chosen, ends, strict=True)
     centred = [_centred(*row, integer=source.dtype.kind in "iu") for row in rows]
     for channel, (constants, seen, transform) in enumerate(zip(centred, each, chosen, strict=True)):
         _check_span(source.dtype, channel, seen, transform, *constants)
@@ -84,7 +87,7 @@ def fitted(source: Source, workers: int | None, how: Normalisation, nodata: floa
     )
 
 
-def _known(how: Normalisation) -> Transform | None:
+def _given(how: Normalisation) -> Transform | None:
     """The transform of all channels, if it does not depend on the data."""
     if how.kind == "affine":
         return Identity()
@@ -95,7 +98,7 @@ def _known(how: Normalisation) -> Transform | None:
     return None
 
 
-def _chosen(how: Normalisation, seen: Seen, hurdle: Hurdle | None) -> Transform:
+def _chosen(how: Normalisation, seen: ChannelStatistics, hurdle: Hurdle | None) -> Transform:
     """The transform of a channel, its constants chosen on the data: see `Normalisation`."""
     if how.kind == "window":
         low, high = seen.quantiles(SHOWN).tolist()
@@ -111,11 +114,11 @@ def _chosen(how: Normalisation, seen: Seen, hurdle: Hurdle | None) -> Transform:
     return SignedLog(scale) if how.kind == "signed-log" else Asinh(scale)
 
 
-def _median(seen: Seen) -> float:
+def _median(seen: ChannelStatistics) -> float:
     return float(seen.quantiles(np.array([0.5]))[0]) if len(seen.values) else 1.0  # of nothing but 0 any scale is right
 
 
-def _quantile(seen: Seen) -> Quantile:
+def _quantile(seen: ChannelStatistics) -> Quantile:
     """Knots at evenly spaced scores; where several fall on one value it takes their mean."""
     if len(seen.values) == 0:
         return Quantile((0.0, 1.0), (0.0, 1.0))
@@ -127,12 +130,12 @@ def _quantile(seen: Seen) -> Quantile:
     return Quantile(tuple(values.tolist()), tuple(scores.tolist()))
 
 
-def _ends(how: Normalisation, seen: Seen, alpha: np.dtype | None) -> tuple[Hurdle | None, Ceiling | None]:
+def _ends(how: Normalisation, seen: ChannelStatistics, alpha: np.dtype | None) -> tuple[Hurdle | None, Ceiling | None]:
     """The atoms of a channel: the lowest value, or of `alpha` of that integer dtype transparent and opaque."""
     if seen.lowest < 0 or seen.lowest == seen.highest or how.hurdle is False:
         return None, None
     if alpha is not None and how.kind != "window":
-        opaque = float(np.iinfo(alpha).max)
+        opaque = float((dtypes.limits(alpha) or (0, 0))[1])
         lower = Hurdle(0.0, 1.0, ALPHA_GAP) if seen.lowest == 0 and seen.least >= MANY * seen.count else None
         upper = Ceiling(opaque, opaque - 1, ALPHA_GAP) if seen.highest == opaque and seen.most >= MANY * seen.count else None
         return lower, upper
@@ -142,41 +145,43 @@ def _ends(how: Normalisation, seen: Seen, alpha: np.dtype | None) -> tuple[Hurdl
 
 
 def _check_domain(
-    source: Source, workers: int | None, nodata: float | None, channel: int, seen: Seen, transform: Transform
+    source: Source, workers: int | None, nodata: float | None, channel: int, seen: ChannelStatistics, transform: Transform
 ) -> None:
     bound = lowest_of(transform)
     if seen.lowest <= bound:
         name = below(source, workers, nodata, channel, bound)
-        raise ValueError(
+        raise UserError(
             f"Image {name} holds values of {bound:g} or less in channel {channel} (the first is 0; the lowest of all is "
             f"{seen.lowest:g}), of which log1p with a scale of {-bound:g} knows no logarithm: choose "
-            f"--data.normaliser.kind asinh or signed-log."
+            f"`data.normaliser.kind` asinh or signed-log.",
+            "data.normaliser.kind",
         )
 
 
-def _check_span(dtype: np.dtype, channel: int, seen: Seen, transform: Transform, mean: float, std: float) -> None:
-    """ValueError for floats whose distances from the mean, or their deviation, are beyond what they are worked out in."""
+def _check_span(dtype: np.dtype, channel: int, seen: ChannelStatistics, transform: Transform, mean: float, std: float) -> None:
+    """UserError for floats whose distances from the mean, or whose std, exceed the floats that they are computed in."""
     width = np.finfo(np.float32 if dtype.itemsize < 8 and isinstance(transform, Identity) else np.float64)
     ends = (seen.lowest, seen.highest) if isinstance(transform, Identity) else (mean, mean)
     farthest = max(2 * std, ends[1] - mean, mean - ends[0])
     if dtype.kind != "f" or (farthest <= float(width.max) and 2 * std >= float(width.tiny)):
         return
-    raise ValueError(
-        f"Channel {channel} (the first is 0) spans {seen.lowest:g} to {seen.highest:g} with a deviation of {std:g}, which "
-        f'{width.dtype} cannot work with: say what means "not measured" with --data.nodata, or bring the values nearer to 1.'
+    raise UserError(
+        f"Channel {channel} (the first is 0) spans {seen.lowest:g} to {seen.highest:g} with a std of {std:g}, which "
+        f'{width.dtype} cannot work with: say what means "not measured" with `data.nodata`, or bring the values nearer to 1.',
+        "data.nodata",
     )
 
 
-def _moments(
+def _sums(
     source: Source,
     workers: int | None,
     nodata: float | None,
-    each: tuple[Seen, ...],
-    known: Transform | None,
+    each: tuple[ChannelStatistics, ...],
+    given: Transform | None,
     chosen: tuple[Transform, ...],
 ) -> tuple[Sums, ...]:
     """The sums of the transformed values of every channel, by a second pass only if the first could not know the transform."""
-    if known is not None:
+    if given is not None:
         return tuple(seen.sums for seen in each)
     if all(seen.counted for seen in each):
         rows = zip(each, chosen, strict=True)
@@ -185,37 +190,39 @@ def _moments(
 
 
 def _centred(
-    moments: Sums, seen: Seen, transform: Transform, ends: tuple[Hurdle | None, Ceiling | None], integer: bool
+    total: Sums, seen: ChannelStatistics, transform: Transform, ends: tuple[Hurdle | None, Ceiling | None], integer: bool
 ) -> tuple[float, float]:
-    """The mean and deviation of the transformed values, with the gaps of hurdle and ceiling.
+    """The mean and std of the transformed values, with the gaps of hurdle and ceiling.
 
     A value lies at X + d Z: X is its own place, or the next value's for an atom, and Z is -2 gap for the lower atom, 2 gap for
     the upper and else 0. Then d solves d^2 (1 - var Z) - 2 d cov(X, Z) - var X = 0 and has one positive root, as var Z < 1.
     """
     if seen.lowest == seen.highest:
-        return moments.mean, 1.0
-    std, mean = math.sqrt(moments.squares / moments.count), moments.mean
+        return total.mean, 1.0
+    std, mean = total.std, total.mean
     if ends == (None, None):
         return mean, max(std, _step(transform, mean)) if integer else std
     atoms = _atoms(seen, transform, ends)
-    others = moments.count - sum(count for count, _, _, _ in atoms)
+    others = total.count - sum(count for count, _, _, _ in atoms)
     centre = mean + sum((mean - own) * count for count, own, _, _ in atoms) / max(others, 1)
-    squares = moments.squares - others * (centre - mean) ** 2 - sum(count * (own - mean) ** 2 for count, own, _, _ in atoms)
-    groups = [(others / moments.count, centre, 0.0), *((count / moments.count, near, away) for count, _, near, away in atoms)]
+    squares = total.squares - others * (centre - mean) ** 2 - sum(count * (own - mean) ** 2 for count, own, _, _ in atoms)
+    groups = [(others / total.count, centre, 0.0), *((count / total.count, near, away) for count, _, near, away in atoms)]
     middle, shift = (sum(group[0] * group[which] for group in groups) for which in (1, 2))
-    spread = sum(share * (near - middle) ** 2 for share, near, _ in groups) + max(squares, 0.0) / moments.count
+    spread = sum(share * (near - middle) ** 2 for share, near, _ in groups) + max(squares, 0.0) / total.count
     together = sum(share * (near - middle) * (away - shift) for share, near, away in groups)
     apart = 1 - sum(share * (away - shift) ** 2 for share, _, away in groups)
     std = (together + math.sqrt(together**2 + apart * spread)) / apart
     if integer:
         std = max(std, _step(transform, centre))
-    elif ends[0] is not None and ends[0].above == seen.highest:  # one value and the atom: the gap is all, whatever the deviation
+    elif ends[0] is not None and ends[0].above == seen.highest:  # one value and the atom: the gap is all, whatever the std
         std = max(std, max(abs(near - own) for _, own, near, _ in atoms) or 1.0)
     return middle + shift * std, std
 
 
-def _atoms(seen: Seen, transform: Transform, ends: tuple[Hurdle | None, Ceiling | None]) -> list[tuple[int, float, float, float]]:
-    """Of each atom how often it occurs, its place and the next value's, and how far from it it goes, in deviations."""
+def _atoms(
+    seen: ChannelStatistics, transform: Transform, ends: tuple[Hurdle | None, Ceiling | None]
+) -> list[tuple[int, float, float, float]]:
+    """Of each atom how often it occurs, its place and the next value's, and how far from it it goes, in units of the std."""
     hurdle, ceiling = ends
     lower = [] if hurdle is None else [(seen.least, hurdle.value, hurdle.above, -2 * hurdle.gap)]
     upper = [] if ceiling is None else [(seen.most, ceiling.value, ceiling.below, 2 * ceiling.gap)]
@@ -232,6 +239,6 @@ def _at(transform: Transform, value: float) -> float:
     return float(transform(torch.tensor(value, dtype=torch.float64)))
 
 
-def _range(seen: Seen) -> ChannelRange:
+def _range(seen: ChannelStatistics) -> ChannelRange:
     low, high = seen.quantiles(SHOWN).tolist()
     return ChannelRange(seen.lowest, seen.highest, low, high, seen.zeros / seen.count, seen.least / seen.count)

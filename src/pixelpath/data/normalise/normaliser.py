@@ -1,6 +1,6 @@
 """The one place that knows value ranges: between *native* values, as stored, and the *model range*.
 
-In model range every channel has about mean 0 and deviation 0.5, the data deviation that the noise levels are made for. *Unit
+In model range every channel has about mean 0 and std 0.5, the data std that the noise levels are made for. *Unit
 range* is [0, 1] from the lowest to the highest value that an integer dtype can hold; floats have none. *Nodata* is the native
 value that means "not measured".
 """
@@ -15,29 +15,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Shaped
+from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
+from pixelpath.data import dtypes
 from pixelpath.data.normalise import atoms, curves
 from pixelpath.data.normalise.atoms import Ceiling, Hurdle
 from pixelpath.data.normalise.curves import Identity, Normalisation, Transform, lowest_of
 from pixelpath.data.normalise.fitting import ChannelRange, Constants, fitted
 from pixelpath.data.normalise.propose import propose
 from pixelpath.data.sources import Source
+from pixelpath.errors import UserError
 from pixelpath.types import Images
-
-DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
-WIDE = ("uint32", "int32", "float64")  # what float32 does not hold exactly
 
 
 @dataclass(frozen=True, eq=False)
 class Normaliser:
-    """model = (T(native) - mean) / (2 deviation) per channel, and back; T is the channel's transform, `dtype` the native dtype.
+    """model = (T(native) - mean) / (2 std) per channel, and back; T is the channel's transform, `dtype` the native dtype.
 
-    The mean and deviation are those of the transformed values, the gaps of hurdles and ceilings included. Normalisers are equal
-    if they do the same, whatever was `seen`. Raises ValueError unless there is one positive deviation per mean, one transform
-    for all channels or one each, a hurdle (or None) for each channel or none at all, ceilings likewise, a dtype of at most 32
-    bits or float64, and a nodata value that the dtype can hold.
+    The mean and std are those of the transformed values, the gaps of hurdles and ceilings included. Normalisers are equal if
+    they do the same, whatever their `ranges`. Raises ValueError unless there is one positive std per mean, one transform
+    for all channels or one each, a hurdle (or None) for each channel or none at all, ceilings likewise, a dtype of
+    `dtypes.NAMES`, and a nodata value that the dtype can hold.
     """
 
     mean: tuple[float, ...]
@@ -47,16 +46,14 @@ class Normaliser:
     hurdles: tuple[Hurdle | None, ...] = ()
     ceilings: tuple[Ceiling | None, ...] = ()
     nodata: float | None = None
-    seen: tuple[ChannelRange, ...] = field(default=())
+    ranges: tuple[ChannelRange, ...] = field(default=())
+    """What was measured of every channel, to show images by."""
 
     def __post_init__(self) -> None:
         channels = len(self.mean)
         if channels != len(self.std) or not self.mean or not all(value > 0 for value in self.std):
-            raise ValueError(f"A normaliser needs one mean and one positive deviation per channel, got {self.mean}, {self.std}.")
-        if self.dtype not in DTYPES:
-            raise ValueError(
-                f"A normaliser cannot keep {self.dtype} exactly: convert the images to at most 16 bits or to float32."
-            )
+            raise ValueError(f"A normaliser needs one mean and one positive std per channel, got {self.mean}, {self.std}.")
+        dtypes.checked(np.dtype(self.dtype), "A normaliser")
         ends = len(self.hurdles), len(self.ceilings)
         if len(self.transforms) not in (1, channels) or not {0, channels} >= set(ends):
             raise ValueError(
@@ -79,7 +76,7 @@ class Normaliser:
 
     @property
     def affine(self) -> bool:
-        """Whether the mean and deviation are all there is to know: no transform, hurdle or ceiling."""
+        """Whether mean and std say everything: there is no transform, hurdle or ceiling."""
         return self.straight and not self.hurdles and not self.ceilings
 
     @property
@@ -95,22 +92,22 @@ class Normaliser:
     @property
     def wide(self) -> bool:
         """Whether it is worked out in float64, and so on the CPU where a device has none."""
-        return self.dtype in WIDE or not self.affine
+        return self.dtype in dtypes.BEYOND_FLOAT32 or not self.affine
 
     @property
     def lowest(self) -> int | None:
         """The lowest value that the native dtype can hold; None for floats."""
-        return int(np.iinfo(self.dtype).min) if self._integer else None
+        return self._limits[0] if self._limits else None
 
     @property
     def highest(self) -> int | None:
         """The highest value that the native dtype can hold; None for floats."""
-        return int(np.iinfo(self.dtype).max) if self._integer else None
+        return self._limits[1] if self._limits else None
 
     @property
     def shown(self) -> list[tuple[float, float]] | None:
         """Per channel the values to show images between, as measured on the data (0.5 % and 99.5 %); None if none were."""
-        return [(each.low, each.high) for each in self.seen] or None
+        return [(each.low, each.high) for each in self.ranges] or None
 
     def valid(self, native: Shaped[Tensor, "batch channel row column"]) -> Bool[Tensor, "batch channel row column"] | None:
         """Where native images were measured; None if nothing means that they were not."""
@@ -125,27 +122,27 @@ class Normaliser:
         A value between an atom and the next value is taken for the latter. Raises ValueError if the number of channels is
         another, or for values beyond an atom or outside the domain of a transform.
         """
-        self._check(native)
-        measured = self.valid(native)
+        self._check_channels(native)
+        valid = self.valid(native)
         if not self.wide:
             mean, std = _columns(torch.float32, native.device, self.mean, self.std)
             images = (native.to(torch.float32) - mean).div_(2 * std)
         else:
             values = _home(native).to(torch.float64)
-            if measured is not None:
-                values = torch.where(measured.to(values.device), values, _columns(values.dtype, values.device, self._fill())[0])
+            if valid is not None:
+                values = torch.where(valid.to(values.device), values, _columns(values.dtype, values.device, self._fill())[0])
             self._check_domain(values)
             images = self._forward(values).to(torch.float32).to(native.device)
-        return images if measured is None else torch.where(measured, images, torch.zeros((), device=images.device))
+        return images if valid is None else torch.where(valid, images, torch.zeros((), device=images.device))
 
     def decode(self, images: Images) -> Shaped[Tensor, "batch channel row column"]:
         """Model range to the native dtype: integers are rounded and held inside the dtype's own limits, floats left as they are.
 
         decode(encode(x)) is x for measured integers of the range that was fitted; for floats its error is below 1e-6 of the
-        larger of |x|, |mean| and deviation (behind a transform, of its scale). Nothing becomes nodata: a value that would takes
+        larger of |x|, |mean| and std (behind a transform, of its scale). Nothing becomes nodata: a value that would takes
         the next one nearer to 0. Where the device has no float64 and it is needed, the result lies on the CPU.
         """
-        self._check(images)
+        self._check_channels(images)
         native = self._restore(images)
         if self._integer:
             native = native.round_().clamp_(self.lowest, self.highest)
@@ -153,11 +150,11 @@ class Normaliser:
             largest = float(np.finfo(self.dtype).max)
             native = native.clamp(-largest, largest)
         if self._integer and self.nodata is not None:
-            native = torch.where(native == self.nodata, _cond_images(self.nodata, self.dtype), native)
-        native = native.to(_torch_dtype(self.dtype))
+            native = torch.where(native == self.nodata, _nearest(self.nodata, self.dtype), native)
+        native = native.to(dtypes.in_torch(self.dtype))
         if self._integer or self.nodata is None or math.isnan(self.nodata):
             return native
-        return torch.where(native == self.nodata, _cond_images(self.nodata, self.dtype), native)
+        return torch.where(native == self.nodata, _nearest(self.nodata, self.dtype), native)
 
     def unit(self, images: Images) -> Images:
         """Model range to unit range; ValueError for float data and behind a transform, where there is none."""
@@ -172,19 +169,6 @@ class Normaliser:
         mean, std = _columns(images.dtype, images.device, self.mean, self.std)
         return (images * (highest - lowest) + (lowest - mean)).div_(2 * std).to(images.dtype)
 
-    def limits(self) -> tuple[Float[Tensor, "channel"], Float[Tensor, "channel"]] | None:
-        """The (lowest, highest) values of each channel in model range that the native dtype can hold; None for floats.
-
-        They lie inside the domain of the channel's transform, and not beyond its atoms.
-        """
-        if self.lowest is None or self.highest is None:
-            return None
-        bottom = [max(self.lowest, inside) for inside in self._floors()]
-        top = [min(self.highest, inside) for inside in self._tops()]
-        ends = torch.tensor([bottom, top], dtype=torch.float64)
-        lowest, highest = self._forward(ends[:, :, None, None])[:, :, 0, 0].float()
-        return lowest, highest
-
     @classmethod
     def fit(
         cls,
@@ -196,17 +180,17 @@ class Normaliser:
         """Everything measured on the images, in float64 and constant memory: in one pass over them, or in two.
 
         Two are needed where constants are to be chosen on the data (see `Normalisation`) of more than 16 bits: the first pass
-        then chooses them on 65536 values per channel besides 0. A channel of one constant value takes deviation 1, and of
-        integers no channel takes less than one step at its mean, so that nothing is divided by zero or blown up. Raises
-        ValueError for an empty source, for an image with NaN or infinity, naming it, for a channel without a measured value,
-        for values outside the domain of a logarithm, and for integers that would not come back exactly.
+        then chooses them on 65536 values per channel besides 0. A channel of one constant value takes std 1, and of integers
+        no channel takes less than one step at its mean, so that nothing is divided by zero or blown up. Raises UserError
+        for an empty source, for an image with NaN or infinity, naming it, for a channel without a measured value, for values
+        outside the domain of a logarithm, and for integers that would not come back exactly.
         """
         nodata = _held(nodata, source.dtype.name)
         if how.kind == "auto":
             how = propose(source, workers, nodata).how
         constants = fitted(source, workers, how, nodata)
-        mean, std, through, hurdles, ceilings, seen = (tuple(row) for row in zip(*map(_row, constants), strict=True))
-        normaliser = cls(mean, std, source.dtype.name, through, hurdles, ceilings, nodata, seen)
+        mean, std, through, hurdles, ceilings, ranges = (tuple(row) for row in zip(*map(_row, constants), strict=True))
+        normaliser = cls(mean, std, source.dtype.name, through, hurdles, ceilings, nodata, ranges)
         if normaliser._integer:
             normaliser._check_exact(constants)
         return normaliser
@@ -222,8 +206,8 @@ class Normaliser:
             found["ceilings"] = [ceiling and asdict(ceiling) for ceiling in self.ceilings]
         if self.nodata is not None:
             found["nodata"] = "nan" if math.isnan(self.nodata) else self.nodata
-        if self.seen:
-            found["seen"] = [asdict(each) for each in self.seen]
+        if self.ranges:
+            found["ranges"] = [asdict(each) for each in self.ranges]
         return found
 
     @classmethod
@@ -231,7 +215,7 @@ class Normaliser:
         """The normaliser of `to_json`; ValueError for missing or unknown keys."""
         needed, known = {"mean", "std", "dtype"}, set(cls.__dataclass_fields__)
         if not needed <= set(values) <= known:
-            raise ValueError(f"A normaliser is made of mean, deviation and dtype, got {', '.join(sorted(values)) or 'nothing'}.")
+            raise ValueError(f"A normaliser is made of mean, std and dtype, got {', '.join(sorted(values)) or 'nothing'}.")
         return cls(
             tuple(map(float, values["mean"])),
             tuple(map(float, values["std"])),
@@ -240,20 +224,24 @@ class Normaliser:
             tuple(None if each is None else Hurdle(**each) for each in values.get("hurdles", [])),
             tuple(None if each is None else Ceiling(**each) for each in values.get("ceilings", [])),
             None if values.get("nodata") is None else float(values["nodata"]),
-            tuple(ChannelRange(**each) for each in values.get("seen", [])),
+            tuple(ChannelRange(**each) for each in values.get("ranges", [])),
         )
 
     @property
     def _integer(self) -> bool:
-        return np.dtype(self.dtype).kind in "iu"
+        return self._limits is not None
+
+    @property
+    def _limits(self) -> tuple[int, int] | None:
+        return dtypes.limits(self.dtype)
 
     def _values(self) -> tuple[Any, ...]:
         nodata = "nan" if self.nodata is not None and math.isnan(self.nodata) else self.nodata  # which is not equal to itself
         return self.mean, self.std, self.dtype, self.transforms, self.hurdles, self.ceilings, nodata
 
-    def _check(self, images: Tensor) -> None:
+    def _check_channels(self, images: Tensor) -> None:
         if images.shape[1] != len(self.mean):
-            raise ValueError(f"This normaliser knows {len(self.mean)} channels but the images have {images.shape[1]}.")
+            raise UserError(f"This normaliser knows {len(self.mean)} channels but the images have {images.shape[1]}.")
 
     def _range(self) -> tuple[int, int]:
         if self.lowest is None or self.highest is None:
@@ -294,9 +282,10 @@ class Normaliser:
                 found, least = most, f"at most {top:g}"
             else:
                 continue
-            raise ValueError(
+            raise UserError(
                 f"An image holds {found:g} in channel {channel} (the first is 0), where all training images are {least}: "
-                f"leave it out, or train with another --data.normaliser.kind, like asinh."
+                f"leave it out, or train with another `data.normaliser.kind`, like asinh.",
+                "data.normaliser.kind",
             )
 
     def _forward(self, values: Float64[Tensor, "batch channel row column"]) -> Float64[Tensor, "batch channel row column"]:
@@ -335,7 +324,7 @@ class Normaliser:
         return _columns(torch.float64, device, *zip(*rows, strict=True))
 
     def _check_exact(self, constants: tuple[Constants, ...]) -> None:
-        """ValueError if the extremes of some channel, its knots or their neighbours do not come back."""
+        """UserError if the extremes of some channel, its knots or their neighbours do not come back."""
         for channel, found in enumerate(constants):
             knots = found.transform.values if isinstance(found.transform, curves.Quantile) else ()
             points = {step + round(value) for value in (found.range.lowest, found.range.highest, *knots) for step in (-1, 0, 1)}
@@ -349,10 +338,11 @@ class Normaliser:
             again = self.decode(self._forward(values.expand(1, len(self.mean), 1, -1)).float())[0, channel, 0].double()
             if not torch.equal(again, values):
                 lost = float(values[again != values][0])
-                raise ValueError(
+                raise UserError(
                     f"Channel {channel} (the first is 0) spans {found.range.lowest:.0f} to {found.range.highest:.0f}, so many "
                     f"values that float32 model range cannot tell them apart ({lost:.0f} would not come back): choose another "
-                    f"--data.normaliser.kind, or convert the images to float32."
+                    f"`data.normaliser.kind`, or convert the images to float32.",
+                    "data.normaliser.kind",
                 )
 
 
@@ -361,25 +351,19 @@ def _row(found: Constants) -> tuple[float, float, Transform, Hurdle | None, Ceil
 
 
 def _held(nodata: float | None, dtype: str) -> float | None:
-    """Nodata as the dtype holds it; ValueError if it cannot."""
+    """Nodata as the dtype holds it; UserError if it cannot."""
     if nodata is None:
         return None
-    kind = np.dtype(dtype)
-    if kind.kind == "f":
-        with np.errstate(over="ignore"):
-            held = float(kind.type(nodata))
-        possible = not math.isinf(held)
-    else:
-        held = float(nodata)
-        possible = held.is_integer() and np.iinfo(dtype).min <= held <= np.iinfo(dtype).max
-    if not possible:
-        raise ValueError(
-            f"No {dtype} value is {nodata}, so it cannot mean that a pixel was not measured: give another --data.nodata, or none."
+    held = dtypes.held(nodata, dtype)
+    if held is None or math.isinf(held):
+        raise UserError(
+            f'No {dtype} value is {nodata}, so it cannot mean "not measured": give another `data.nodata`, or none.',
+            "data.nodata",
         )
     return held
 
 
-def _cond_images(nodata: float, dtype: str) -> float:
+def _nearest(nodata: float, dtype: str) -> float:
     """The dtype's value next to nodata, nearer to 0 (above it for 0)."""
     if np.dtype(dtype).kind in "iu":
         return nodata - math.copysign(1, nodata) if nodata else 1.0
@@ -397,11 +381,7 @@ def _columns(dtype: torch.dtype, device: torch.device, *rows: tuple[float, ...])
     return tuple(torch.tensor(row, dtype=dtype, device=device).reshape(1, -1, 1, 1) for row in rows)
 
 
-def _torch_dtype(name: str) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, name)).dtype
-
-
 IMAGENET = Normaliser((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255))
-"""The constants of the published ImageNet models: (rgb / 255 - mean) / (2 deviation) of 8-bit RGB (Lei et al. 2025, arXiv
+"""The constants of the published ImageNet models: (rgb / 255 - mean) / (2 std) of 8-bit RGB (Lei et al. 2025, arXiv
 2510.12586).
 """

@@ -13,7 +13,7 @@ import numpy as np
 
 from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.data.normalise.fitting import MANY
-from pixelpath.data.normalise.statistics import Seen, measure
+from pixelpath.data.normalise.statistics import ChannelStatistics, measure
 from pixelpath.data.sources import Source, evenly, subset
 
 IMAGES = 256  # are looked at, at most
@@ -21,7 +21,7 @@ VALUES = 2**26  # in all of them, at most
 TAIL = 0.01  # share of the values that the tail index is estimated from
 LEAST = 50  # values in a tail to judge by
 HEAVY = 4.0  # a tail index below it means that not even the kurtosis exists
-SKEWED = 2.0  # the skewness of an exponential law
+SKEWED = 2.0  # the skewness of an exponential distribution
 HOUNSFIELD = (-1000.0, 1000.0)  # air to dense bone
 
 
@@ -35,7 +35,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of a channel's law: is it negative anywhere, share of the lowest value, skewness, and tail index."""
+    """The shape of a channel's density: is it negative anywhere, share of the lowest value, skewness, and tail index."""
 
     negative: bool
     least: float
@@ -49,11 +49,11 @@ class Shape:
 
 
 def propose(source: Source, workers: int | None = 0, nodata: float | None = None) -> Proposal:
-    """The normalisation for these data, judged on at most 256 images spread evenly; `nodata` is that of the data's facts if None.
+    """The normalisation for these data, judged on at most 256 images spread evenly; `nodata` is that of the metadata if None.
 
     Photographs and 8-bit data: affine. HU: a window from air to bone. A heavy tail (index below 4) or a skewness beyond 2 in any
     channel: asinh where anything is negative, else (if to the right) log1p, with a hurdle where a twentieth of a channel has its
-    lowest value. All others: affine. Raises as `measure`.
+    lowest value. Otherwise: affine. Raises as `measure`.
     """
     nodata = source.metadata.nodata if nodata is None else nodata
     if source.metadata.photographs or source.dtype.itemsize == 1:
@@ -78,7 +78,7 @@ def _decide(shapes: list[Shape]) -> tuple[Normalisation, str]:
     usable = [shape for shape in shapes if negative or shape.skewness > 0]  # log1p would only lengthen a tail to the left
     heavy, skewed = any(shape.heavy for shape in usable), any(abs(shape.skewness) > SKEWED for shape in usable)
     if not heavy and not skewed:
-        return Normalisation(), "None of this asks for a curve, so values are only centred and scaled (affine)."
+        return Normalisation(), "None of this needs a curve, so values are only centred and scaled (affine)."
     cause = "Tails are heavy" if heavy else "Values are skewed"
     if negative:
         return Normalisation("asinh"), f"{cause} and some values negative, so values go through asinh(x / scale) (asinh)."
@@ -91,11 +91,11 @@ def _decide(shapes: list[Shape]) -> tuple[Normalisation, str]:
 
 def _sentence(channel: int, shape: Shape) -> str:
     sign = "some values are negative" if shape.negative else "no value is negative"
-    tail = "no tail to speak of" if math.isinf(shape.index) else f"tail index {shape.index:.1f}"
+    tail = "no heavy tail" if math.isinf(shape.index) else f"tail index {shape.index:.1f}"
     return f"Channel {channel}: {sign}, {shape.least:.0%} are exactly the lowest, skewness {shape.skewness:.1f}, {tail}."
 
 
-def _shape(seen: Seen) -> Shape:
+def _shape(seen: ChannelStatistics) -> Shape:
     values, weights = seen.values, seen.weights / seen.weights.sum()
     mean = float((values * weights).sum())
     std = math.sqrt(float(((values - mean) ** 2 * weights).sum()))
@@ -103,12 +103,12 @@ def _shape(seen: Seen) -> Shape:
     return Shape(seen.lowest < 0, seen.least / seen.count, skewness, _tail_index(seen))
 
 
-def _tail_index(seen: Seen) -> float:
+def _tail_index(seen: ChannelStatistics) -> float:
     """The tail index 1 / xi of |x - median| by the greatest hundredth of the values; infinity where there are too few of them.
 
-    xi = 2 - a0 / (a0 - 2 a1), a0 being the mean of the excesses y over the greatest value that is left, and a1 that of y (1 - F),
-    for excesses of a generalised Pareto law (Hosking and Wallis 1987, Technometrics 29). Unlike Hill's, it does not depend on
-    where 0 lies.
+    xi = 2 - a0 / (a0 - 2 a1), a0 being the mean of the excesses y over the greatest remaining value, and a1 that of y (1 - F),
+    for excesses that follow a generalised Pareto distribution (Hosking and Wallis 1987, Technometrics 29). Unlike Hill's, it
+    does not depend on where 0 lies.
     """
     far = np.abs(seen.values - seen.quantiles(np.array([0.5])))
     order = np.argsort(-far, kind="stable")

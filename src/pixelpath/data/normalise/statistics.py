@@ -1,27 +1,35 @@
-"""What the values of each channel of a source are like, measured in one pass and in constant memory.
+"""What the values of each channel of a source are like, found in one pass and in constant memory.
 
-Dtypes of up to 16 bits are *counted*: a histogram of every value that there can be, so all that follows is exact. Of others a
-*reservoir* keeps some values besides 0, drawn by their place alone, so that nothing depends on how the pass is cut up.
+A value is *missing* if it is the nodata of the data, *damaged* if it is NaN or infinite and not missing; all others are *valid*.
+Channels of dtypes up to 16 bits are *counted*: a histogram of every value there can be makes all that follows exact. Of other
+channels a *reservoir* keeps some values other than 0, drawn by their place alone, so that the result does not depend on chunks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Shaped, UInt
+from jaxtyping import Bool, Float64, Int, Shaped, UInt
 
-from pixelpath.data.formats.pictures import decoders
+from pixelpath.data import dtypes
 from pixelpath.data.normalise.curves import Identity, Transform, spread
-from pixelpath.data.sources import Source, gather
+from pixelpath.data.sources import Source, decoders, gather
+from pixelpath.errors import UserError
 
-CHUNK = 2**19  # values measured at once: enough for numpy, and little memory even as 64-bit numbers
+CHUNK = 2**19  # values looked at at once: enough for numpy, and little memory even as 64-bit numbers
 RESERVOIR = 2**16  # values kept of a channel at most
 COUNTED = 128  # channels of which histograms are kept at most: 64 MiB of 16-bit values
 GOLDEN = 0x9E3779B1  # 2^32 over the golden ratio: its multiples spread evenly, along rows and columns alike
+
+Native = Shaped[np.ndarray, "image channel row column"]
+Mask = Bool[np.ndarray, "image channel row column"]
+Numbers = Int[np.ndarray, "image"]
+Values = Float64[np.ndarray, "value"]
 
 
 @dataclass(frozen=True)
@@ -32,13 +40,16 @@ class Sums:
     mean: float = 0.0
     squares: float = 0.0
 
+    @property
+    def std(self) -> float:
+        """The standard deviation."""
+        return math.sqrt(self.squares / self.count)
+
     @classmethod
-    def of(
-        cls, values: Float64[np.ndarray, "value"], weights: Float64[np.ndarray, "value"] | None = None, count: int = 0
-    ) -> Sums:
+    def of(cls, values: Values, weights: Values | None = None, count: int = 0) -> Sums:
         """Those of values that occur as often as `weights` say (None: once), `count` in all."""
         if weights is None:
-            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is answered later
+            with np.errstate(over="ignore", invalid="ignore"):  # callers refuse what overflows
                 mean = float(values.mean())
                 return cls(len(values), mean, float(np.square(values - mean).sum()))
         mean = float((values * weights).sum() / weights.sum())
@@ -50,35 +61,34 @@ class Sums:
         if total == 0:
             return self
         step = other.mean - self.mean
-        # step * step may overflow to infinity, which is answered later; step**2 would raise
+        # step * step may overflow to infinity, which callers refuse; step**2 would raise
         squares = self.squares + other.squares + step * step * (self.count * other.count / total)
         return Sums(total, self.mean + step * (other.count / total), squares)
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What was found of one channel's measured values: `count` of them, of which `least` are exactly `lowest` and `zeros` are 0.
+class ChannelStatistics:
+    """The valid values of one channel: `count` of them, `least` exactly `lowest`, `most` exactly `highest`, and `zeros` 0.
 
-    `above` is the smallest value but the lowest (infinity if there is none); `values`, rising, stand for `weights` values each:
-    all of them if the channel was `counted`, else those of the reservoir. `sums` are those of the transformed values, if they
-    were asked for.
+    `above` is the smallest value other than the lowest (infinity if there is none). `values`, rising, stand for `weights` values
+    each: all of them if the channel was `counted`, else those of the reservoir. `sums` are those of the transformed values.
     """
 
-    count: int
     zeros: int
     lowest: float
     least: int
     above: float
     highest: float
-    values: Float64[np.ndarray, "value"]
-    weights: Float64[np.ndarray, "value"]
+    most: int
+    values: Values
+    weights: Values
     counted: bool
-    sums: Sums = Sums()
+    sums: Sums
 
     @property
-    def most(self) -> int:
-        """How many are exactly `highest`, of a counted channel."""
-        return int(self.weights[-1])
+    def count(self) -> int:
+        """How many values there are."""
+        return self.sums.count
 
     def quantiles(self, probabilities: Float64[np.ndarray, "probability"]) -> Float64[np.ndarray, "probability"]:
         """For each probability p the smallest value that p of all values do not exceed."""
@@ -86,72 +96,111 @@ class Seen:
         places = np.searchsorted(reached, probabilities * reached[-1] * (1 - 1e-12))
         return self.values[np.minimum(places, len(self.values) - 1)]
 
-    def where(self, kept: Shaped[np.ndarray, "value"]) -> Seen:
+    def where(self, kept: Shaped[np.ndarray, "value"]) -> ChannelStatistics:
         """The same with a part of the values and weights only."""
         return replace(self, values=self.values[kept], weights=self.weights[kept])
 
 
+class Marks(NamedTuple):
+    """Where native images have nodata, and where they are damaged; None where no such value is possible."""
+
+    missing: Mask | None
+    damaged: Mask | None
+
+    @classmethod
+    def of(cls, images: Native, nodata: float | None) -> Marks:
+        """The marks of images whose nodata is `nodata` (None: there is none)."""
+        missing = missing_in(images, nodata)
+        if images.dtype.kind != "f":
+            return cls(missing, None)
+        damaged = ~np.isfinite(images)
+        return cls(missing, damaged if missing is None else damaged & ~missing)
+
+    @property
+    def valid(self) -> Mask | None:
+        """Where values are valid; None if all are."""
+        if self.missing is None:
+            return None if self.damaged is None else ~self.damaged
+        return ~self.missing if self.damaged is None else ~(self.missing | self.damaged)
+
+
+class Tallies:
+    """The statistics of every channel while a pass goes on: `add` images, then ask what was `found`."""
+
+    def __init__(self, source: Source, transforms: tuple[Transform, ...] = (Identity(),)) -> None:
+        channels = source.shape[0]
+        kind = _Counts if source.dtype.itemsize <= 2 and channels <= COUNTED else _Reservoir
+        self._each = [kind(source.dtype, transform) for transform in spread(transforms, channels)]
+
+    def add(self, numbers: Numbers, images: Native, valid: Mask | None) -> None:
+        """The images with these numbers; only their `valid` values count (None: all)."""
+        places = _places(numbers, images)
+        for channel, tally in enumerate(self._each):
+            values, kept = images[:, channel].ravel(), slice(None) if valid is None else valid[:, channel].ravel()
+            tally.add(values[kept], places[kept])
+
+    def found(self) -> tuple[ChannelStatistics | None, ...]:
+        """The statistics of every channel; None of one without a valid value."""
+        return tuple(tally.found() for tally in self._each)
+
+
 def measure(
     source: Source, workers: int | None = 0, nodata: float | None = None, transforms: tuple[Transform, ...] = (Identity(),)
-) -> tuple[Seen, ...]:
-    """What the measured values of every channel are like, with the sums of the transformed values (one transform, or one each).
+) -> tuple[ChannelStatistics, ...]:
+    """The statistics of every channel, with the sums of the transformed values (one transform, or one each).
 
-    Raises ValueError for an empty source, an image with infinity or, unless `nodata` is NaN, with NaN, naming it, and for a
-    channel without a single measured value.
+    Raises UserError for an empty source, a damaged image, naming it, and a channel without a valid value.
     """
     if len(source) == 0:
-        raise ValueError("There are no images to measure the mean and deviation of: give at least one.")
-    channels = source.shape[0]
-    counted = source.dtype.itemsize <= 2 and channels <= COUNTED
-    tallies = [(_Counts if counted else _Reservoir)(source.dtype, nodata, each) for each in spread(transforms, channels)]
-    for first, images in _chunks(source, workers):
-        _check_finite(source, first, images, nodata)
-        places = _places(first, images)
-        for channel, tally in enumerate(tallies):
-            tally.add(images[:, channel].ravel(), places)
-    found = tuple(tally.seen() for tally in tallies)
-    for channel, seen in enumerate(found):
-        if seen is None:
-            raise ValueError(
-                f"Channel {channel} (the first is 0) holds no measured value in any image, only nodata ({nodata}): leave the "
-                f"channel out, or give another --data.nodata."
-            )
-    return tuple(seen for seen in found if seen is not None)
+        raise UserError("There are no images to measure the mean and std of: give at least one.")
+    tallies = Tallies(source, transforms)
+    for numbers, images in chunks(source, workers):
+        marks = Marks.of(images, nodata)
+        _check_undamaged(source, numbers, marks, nodata)
+        tallies.add(numbers, images, marks.missing if marks.missing is None else ~marks.missing)
+    found = tallies.found()
+    if None in found:
+        raise UserError(
+            f"Channel {found.index(None)} (the first is 0) holds no measured value in any image, only nodata ({nodata}): "
+            f"leave the channel out, or give another `data.nodata`.",
+            "data.nodata",
+        )
+    return tuple(each for each in found if each is not None)
 
 
 def sums(source: Source, workers: int | None, nodata: float | None, transforms: tuple[Transform, ...]) -> tuple[Sums, ...]:
     """The sums of every channel's transformed values, in one more pass."""
     each = spread(transforms, source.shape[0])
     found = [Sums()] * len(each)
-    for _, images in _chunks(source, workers):
+    for _, images in chunks(source, workers):
         for channel, transform in enumerate(each):
-            values = measured(images[:, channel].ravel(), nodata)
+            values = measured(images[:, channel], nodata)
             if len(values):
                 found[channel] += Sums.of(transformed(transform, values))
     return tuple(found)
 
 
-def pooled(found: tuple[Seen, ...]) -> Seen:
+def pooled(found: tuple[ChannelStatistics, ...]) -> ChannelStatistics:
     """All channels as one."""
-    lowest = min(seen.lowest for seen in found)
-    values = np.concatenate([seen.values for seen in found])
+    lowest, highest = min(each.lowest for each in found), max(each.highest for each in found)
+    values = np.concatenate([each.values for each in found])
     order = np.argsort(values, kind="stable")
-    candidates = [value for seen in found for value in (seen.lowest, seen.above) if value > lowest]
-    return Seen(
-        count=sum(seen.count for seen in found),
-        zeros=sum(seen.zeros for seen in found),
+    candidates = [value for each in found for value in (each.lowest, each.above) if value > lowest]
+    return ChannelStatistics(
+        zeros=sum(each.zeros for each in found),
         lowest=lowest,
-        least=sum(seen.least for seen in found if seen.lowest == lowest),
+        least=sum(each.least for each in found if each.lowest == lowest),
         above=min(candidates, default=math.inf),
-        highest=max(seen.highest for seen in found),
+        highest=highest,
+        most=sum(each.most for each in found if each.highest == highest),
         values=values[order],
-        weights=np.concatenate([seen.weights for seen in found])[order],
-        counted=all(seen.counted for seen in found),
-        sums=added(seen.sums for seen in found),
+        weights=np.concatenate([each.weights for each in found])[order],
+        counted=all(each.counted for each in found),
+        sums=added(each.sums for each in found),
     )
 
 
-def added(each: Iterator[Sums] | tuple[Sums, ...]) -> Sums:
+def added(each: Iterable[Sums]) -> Sums:
     """All sums as one."""
     total = Sums()
     for one in each:
@@ -161,55 +210,89 @@ def added(each: Iterator[Sums] | tuple[Sums, ...]) -> Sums:
 
 def below(source: Source, workers: int | None, nodata: float | None, channel: int, bound: float) -> str:
     """The name of the first image with a measured value of at most `bound` in this channel."""
-    for first, images in _chunks(source, workers):
-        for place, image in enumerate(images):
-            if (measured(image[channel].ravel(), nodata) <= bound).any():
-                return source.name(first + place)
+    for numbers, images in chunks(source, workers):
+        for number, image in zip(numbers, images, strict=True):
+            if (measured(image[channel], nodata) <= bound).any():
+                return source.name(int(number))
     raise AssertionError("some image has such a value")
 
 
-def transformed(transform: Transform, values: Float64[np.ndarray, "value"]) -> Float64[np.ndarray, "value"]:
+def transformed(transform: Transform, values: Values) -> Values:
     """The values after the transform."""
     return values if isinstance(transform, Identity) else transform(torch.from_numpy(values)).numpy()
 
 
-def measured(values: Shaped[np.ndarray, "value"], nodata: float | None) -> Float64[np.ndarray, "measured"]:
-    """The values but those that mean "not measured", in float64."""
-    wide = values.astype(np.float64)
-    if nodata is None:
-        return wide
-    return wide[~np.isnan(wide)] if math.isnan(nodata) else wide[wide != nodata]
+def missing_in(values: Shaped[np.ndarray, "..."], nodata: float | None) -> Bool[np.ndarray, "..."] | None:
+    """Where native values are nodata; None if none can be."""
+    held = None if nodata is None else dtypes.held(nodata, values.dtype)
+    if held is None:
+        return None
+    return np.isnan(values) if math.isnan(held) else values == values.dtype.type(held)
+
+
+def measured(values: Shaped[np.ndarray, "..."], nodata: float | None) -> Float64[np.ndarray, "measured"]:
+    """The values that are not nodata, in float64 and one row."""
+    missing = missing_in(values, nodata)
+    return (values.ravel() if missing is None else values[~missing]).astype(np.float64)
+
+
+def chunks(source: Source, workers: int | None, unreadable: dict[int, str] | None = None) -> Iterator[tuple[Numbers, Native]]:
+    """All images, some at once, with their numbers.
+
+    Images that cannot be decoded are left out, and noted in `unreadable` with the reason; without it, the error is raised.
+    """
+    size = max(1, CHUNK // math.prod(source.shape))
+    with decoders(workers) as pool:
+        for first in range(0, len(source), size):
+            numbers = np.arange(first, min(first + size, len(source)))
+            try:
+                images = gather(source, numbers, pool)
+            except ValueError:
+                if unreadable is None:
+                    raise
+                numbers, images = _readable(source, numbers, unreadable)
+            if len(numbers):
+                yield numbers, images
+
+
+def _readable(source: Source, numbers: Int[np.ndarray, "all"], unreadable: dict[int, str]) -> tuple[Numbers, Native]:
+    """The images that can be decoded, one by one."""
+    found: dict[int, np.ndarray] = {}
+    for number in numbers.tolist():
+        try:
+            found[number] = source[number]
+        except ValueError as error:
+            unreadable[number] = str(error)
+    return np.array(list(found), np.int64), np.stack([*found.values()]) if found else np.zeros((0, *source.shape), source.dtype)
 
 
 class _Counts:
     """How often one channel of a stream has each of the values of an 8- or 16-bit dtype."""
 
-    def __init__(self, dtype: np.dtype, nodata: float | None, transform: Transform) -> None:
+    def __init__(self, dtype: np.dtype, transform: Transform) -> None:
         self.bits = np.dtype(f"u{dtype.itemsize}")
         self.table = np.arange(256**dtype.itemsize).astype(self.bits).view(dtype).astype(np.float64)
         self.counts = np.zeros(len(self.table), np.int64)
-        self.nodata, self.transform = nodata, transform
+        self.transform = transform
 
     def add(self, values: Shaped[np.ndarray, "value"], places: UInt[np.ndarray, "value"]) -> None:
         del places
         self.counts += np.bincount(values.view(self.bits), minlength=len(self.counts))
 
-    def seen(self) -> Seen | None:
+    def found(self) -> ChannelStatistics | None:
         there = self.counts > 0
-        if self.nodata is not None:
-            there &= ~np.isnan(self.table) if math.isnan(self.nodata) else self.table != self.nodata
         if not there.any():
             return None
         values, which = np.unique(self.table[there], return_inverse=True)  # a float has two zeros
         weights = np.bincount(which, self.counts[there])
         count = int(self.counts[there].sum())
-        return Seen(
-            count,
+        return ChannelStatistics(
             zeros=int(weights[values == 0].sum()),
             lowest=float(values[0]),
             least=int(weights[0]),
             above=float(values[1]) if len(values) > 1 else math.inf,
             highest=float(values[-1]),
+            most=int(weights[-1]),
             values=values,
             weights=weights,
             counted=True,
@@ -218,40 +301,39 @@ class _Counts:
 
 
 class _Reservoir:
-    """One channel of a stream of any dtype: its extremes and sums, and at most RESERVOIR of its values but 0.
+    """One channel of a stream of any dtype: its extremes and sums, and at most RESERVOIR of its values other than 0.
 
-    Of level k are the values whose place, spread over 0 to 2^32, is below 2^(32 - k); the lowest level is kept that fits.
+    Level k holds the values whose place, spread over 0 to 2^32, is below 2^(32 - k). The lowest level that fits is kept.
     """
 
-    def __init__(self, dtype: np.dtype, nodata: float | None, transform: Transform) -> None:
+    def __init__(self, dtype: np.dtype, transform: Transform) -> None:
         del dtype
-        self.nodata, self.transform = nodata, transform
+        self.transform = transform
         self.sums = Sums()
-        self.zeros = self.least = self.level = 0
+        self.zeros = self.least = self.most = self.level = 0
         self.lowest = self.above = math.inf
         self.highest = -math.inf
         self.values, self.places = np.zeros(0), np.zeros(0, np.uint32)
 
     def add(self, values: Shaped[np.ndarray, "value"], places: UInt[np.ndarray, "value"]) -> None:
-        kept = measured(values, self.nodata)
-        if len(kept) < len(values):
-            valid = ~np.isnan(values) if math.isnan(self.nodata or 0) else values != self.nodata
-            places = places[valid]
-        if len(kept) == 0:
+        if len(values) == 0:
             return
-        self.sums += Sums.of(transformed(self.transform, kept))
-        self.zeros += int((kept == 0).sum())
-        self._extremes(kept)
-        self._keep(kept, places)
+        wide = values.astype(np.float64)
+        self.sums += Sums.of(transformed(self.transform, wide))
+        self.zeros += int((wide == 0).sum())
+        self._extremes(wide)
+        self._keep(wide, places)
 
-    def _extremes(self, values: Float64[np.ndarray, "value"]) -> None:
+    def _extremes(self, values: Values) -> None:
         before, lowest = self.lowest, min(self.lowest, float(values.min()))
         others = (float(values.min(where=values > lowest, initial=math.inf)), self.above, before)
         self.above = min((value for value in others if value > lowest), default=math.inf)
         self.least = int((values == lowest).sum()) + (self.least if before == lowest else 0)
-        self.lowest, self.highest = lowest, max(self.highest, float(values.max()))
+        highest = max(self.highest, float(values.max()))
+        self.most = int((values == highest).sum()) + (self.most if self.highest == highest else 0)
+        self.lowest, self.highest = lowest, highest
 
-    def _keep(self, values: Float64[np.ndarray, "value"], places: UInt[np.ndarray, "value"]) -> None:
+    def _keep(self, values: Values, places: UInt[np.ndarray, "value"]) -> None:
         chosen = (values != 0) & (places >> np.uint32(32 - self.level) == 0) if self.level else values != 0
         self.values = np.concatenate([self.values, values[chosen]])
         self.places = np.concatenate([self.places, places[chosen]])
@@ -260,7 +342,7 @@ class _Reservoir:
             chosen = self.places >> np.uint32(32 - self.level) == 0
             self.values, self.places = self.values[chosen], self.places[chosen]
 
-    def seen(self) -> Seen | None:
+    def found(self) -> ChannelStatistics | None:
         if self.sums.count == 0:
             return None
         values, weights = self.values, np.full(len(self.values), 1.0)
@@ -269,13 +351,13 @@ class _Reservoir:
         if self.zeros:
             values, weights = np.append(values, 0.0), np.append(weights, float(self.zeros))
         order = np.argsort(values, kind="stable")
-        return Seen(
-            self.sums.count,
+        return ChannelStatistics(
             self.zeros,
             self.lowest,
             self.least,
             self.above,
             self.highest,
+            self.most,
             values=values[order],
             weights=weights[order],
             counted=False,
@@ -283,27 +365,21 @@ class _Reservoir:
         )
 
 
-def _chunks(source: Source, workers: int | None) -> Iterator[tuple[int, np.ndarray]]:
-    size = max(1, CHUNK // int(np.prod(source.shape)))
-    with decoders(workers) as pool:
-        for first in range(0, len(source), size):
-            yield first, gather(source, range(first, min(first + size, len(source))), pool)
-
-
-def _places(first: int, images: Shaped[np.ndarray, "count channel row column"]) -> UInt[np.ndarray, "value"]:
+def _places(numbers: Numbers, images: Native) -> UInt[np.ndarray, "value"]:
     """A number below 2^32 for every pixel, spread evenly and given by its place in the source alone."""
     pixels = images.shape[2] * images.shape[3]
-    numbers = np.arange(first * pixels, (first + len(images)) * pixels, dtype=np.uint64)
-    return ((numbers * np.uint64(GOLDEN)) & np.uint64(2**32 - 1)).astype(np.uint32)
+    places = (numbers[:, None].astype(np.uint64) * np.uint64(pixels) + np.arange(pixels, dtype=np.uint64)).ravel()
+    return ((places * np.uint64(GOLDEN)) & np.uint64(2**32 - 1)).astype(np.uint32)
 
 
-def _check_finite(source: Source, first: int, images: np.ndarray, nodata: float | None) -> None:
-    if images.dtype.kind != "f":
+def _check_undamaged(source: Source, numbers: Numbers, marks: Marks, nodata: float | None) -> None:
+    if marks.damaged is None or not marks.damaged.any():
         return
-    gaps = nodata is not None and math.isnan(nodata)
-    odd = (np.isinf(images) if gaps else ~np.isfinite(images)).any((1, 2, 3))
-    if odd.any():
-        name = source.name(first + int(np.flatnonzero(odd)[0]))
-        what = "infinity" if gaps else "NaN or infinity"
-        hint = "" if gaps else '; if NaN means "not measured", say --data.nodata nan'
-        raise ValueError(f"Image {name} holds {what}: replace such values or leave the image out{hint}.")
+    name = source.name(int(numbers[marks.damaged.any((1, 2, 3)).argmax()]))
+    if nodata is not None and math.isnan(nodata):
+        raise UserError(f"Image {name} holds infinity: replace such values or leave the image out.")
+    raise UserError(
+        f"Image {name} holds NaN or infinity: replace such values or leave the image out; if NaN means "
+        f'"not measured", set `data.nodata` to nan.',
+        "data.nodata",
+    )
