@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 import tyro
 
+from benchmarks.training import train
 from pixelpath.evaluation.features import Pixels
 from pixelpath.models.preconditioning import EDMPreconditioning, XPrediction
 from pixelpath.noise import EDMWeight, FlatWeight, GridLogNormal, GridWeight, LogNormal, LogUniform
@@ -33,7 +34,6 @@ from pixelpath.runs.digits import write_digits
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data
 from pixelpath.runs.sample import sample
-from pixelpath.runs.train import train
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.training.journal import lines
 
@@ -106,7 +106,7 @@ def run(folder: Path, digits: Path, variant: Variant, seed: int) -> dict[str, fl
     many = range(len(data.training))
     plain = sample(opened, many, choose_labels(opened, many, ()), Sampling(guidance=1.0))
     spent = sum(seconds_of(run) for run in folder.iterdir() if run.is_dir())
-    pixels = evaluate.measure(opened, data, plain, [Pixels()], torch.device("cpu"))["distances"][0]
+    pixels = evaluate.measure(opened, data, plain, [Pixels()])["distances"][0]
     return {
         "frechet": pixels["frechet"],
         "frechet_of_few": pixels["frechet_of_few"],

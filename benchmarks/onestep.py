@@ -24,6 +24,7 @@ import torch
 import tyro
 
 from benchmarks.choices import seconds_of
+from benchmarks.training import train
 from pixelpath.data import sources
 from pixelpath.evaluation.distances import frechet_of_rows
 from pixelpath.models.preconditioning import EDMPreconditioning, XPrediction
@@ -42,7 +43,6 @@ from pixelpath.runs.folder import divergences
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data
 from pixelpath.runs.sample import sample
-from pixelpath.runs.train import train
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.training import checkpoint
 from pixelpath.training.loop import Diverged
@@ -174,7 +174,7 @@ def run(out: Path, base: Base, data: Path, name: str, variant: Variant, seed: in
         train(replace(base.diffusion, steps=variant.diffusion, seed=seed), start, data, encoder=encoder)
     recipe = replace(variant.recipe, seed=seed)
     try:
-        train(recipe, folder, data, encoder=None if start and not recipe.needs_encoder else encoder, start=start)
+        train(recipe, folder, data, encoder=None if start and not recipe.needs_encoder else encoder, init_from=start)
         found = measured(folder)
     except Diverged:
         found = {"one": math.nan, "two": math.nan, "recognised": math.nan, "near": 0.0, "falls": 2.0}

@@ -32,13 +32,14 @@ from benchmarks.measure import (
 from benchmarks.peer import peer
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.recipes.build import student_of
-from pixelpath.runs.generate import Plan, balanced, generate
+from pixelpath.runs.generate import Origin, balanced, generate
 from pixelpath.sampling.guidance import guide
+from pixelpath.sampling.sampler import Sampling
 from pixelpath.sampling.samplers import heun
 
 
 class Bench:
-    """A denoiser of random weights, its plan, and the peer."""
+    """A denoiser of random weights, its sampling, and the peer."""
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         recipe = closed_recipe(settings, "diffusion")
@@ -49,8 +50,8 @@ class Bench:
         swift = Denoiser(self.denoiser.backbone, self.denoiser.preconditioning).eval()
         swift.compile()  # in place, so that it still binds labels
         self.denoisers = {False: self.denoiser, True: swift}
-        chosen = recipe.sampling
-        self.plan = Plan(recipe.noise, settings.steps or chosen.steps, chosen.guidance, chosen.guidance_interval)
+        self.origin = Origin(recipe.noise)
+        self.sampling = Sampling(steps=settings.steps).over(recipe.usual_sampling)
         other = peer(recipe.size, settings.shape, settings.patch, True)
         self.peer = None if other is None else other.to(device).requires_grad_(False).eval()
         self.peers = {} if self.peer is None else {False: self.peer, True: compiled(self.peer)}
@@ -62,7 +63,7 @@ class Bench:
         def call(count: int) -> None:
             seeds = range(count)
             with mode.autocast(self.device):
-                for _ in generate(denoiser, self.shape, seeds, balanced(seeds, CLASSES), self.plan, count):
+                for _ in generate(denoiser, self.origin, self.sampling, seeds, balanced(seeds, CLASSES), count):
                     pass
 
         return call
@@ -85,9 +86,11 @@ class Bench:
 
     def rival(self, mode: Mode) -> Callable[[int], None]:
         """The peer under the same sampler, levels and guidance; its noise comes from one generator, not one per image."""
-        network, plan = self.peers[mode.compiled], self.plan
-        levels = plan.noise.sigmas(plan.steps)
-        low, high = (limit * plan.noise.shift for limit in plan.guidance_interval)
+        network, sampling, noise = self.peers[mode.compiled], self.sampling, self.origin.noise
+        assert sampling.guidance is not None
+        assert sampling.guidance_interval is not None
+        guidance, levels = sampling.guidance, self.origin.schedule(sampling)
+        low, high = (limit * noise.shift for limit in sampling.guidance_interval)
 
         def call(count: int) -> None:
             labels = balanced(range(count), CLASSES).to(self.device)
@@ -100,31 +103,31 @@ class Bench:
             )
             x = float(levels[0]) * torch.randn(count, *self.shape, device=self.device)
             with torch.no_grad(), mode.autocast(self.device):
-                heun(guide(conditional, reference, plan.guidance, (low, high)), x, levels).cpu()
+                heun(guide(conditional, reference, guidance, (low, high)), x, levels).cpu()
 
         return call
 
 
 def nfe(bench: Bench) -> int:
-    """How often one image of the plan asks the network."""
-    condition = []
-    handle = bench.denoiser.backbone.register_forward_hook(lambda *_: condition.append(1))
+    """How often one image asks the network."""
+    calls = []
+    handle = bench.denoiser.backbone.register_forward_hook(lambda *_: calls.append(1))
     bench.generate(Mode("float32", False))(1)
     handle.remove()
-    return len(condition)
+    return len(calls)
 
 
 def run(settings: Settings, device: torch.device) -> dict[str, Any]:
     """Every mode, under the one stage that can be sampled."""
     bench, chosen, count = Bench(settings, device), modes(settings, device), settings.batch
-    reference, condition, eager = chosen[0], nfe(bench), Mode("float32", False)
+    reference, evaluations, eager = chosen[0], nfe(bench), Mode("float32", False)
     own, held = operations(bench.generate(eager), count), _bytes(bench.denoiser)
-    sizes = {"parameters": _count(bench.denoiser), "weight_bytes": held, "steps": bench.plan.steps, "evaluations": condition}
+    sizes = {"parameters": _count(bench.denoiser), "weight_bytes": held, "steps": bench.sampling.count, "nfe": evaluations}
     works = [matmul(mode, device) for mode in chosen if not mode.compiled]
     pairs: list[tuple[str, str]] = []
     for mode in chosen:
         works.append(_work(f"{mode} generate", bench.generate(mode), mode, count, own, held))
-        works.append(_work(f"{mode} network", bench.network(mode, condition), mode, count, own, held))
+        works.append(_work(f"{mode} network", bench.network(mode, evaluations), mode, count, own, held))
         pairs.append((f"{mode} generate", f"{mode} network"))
         if mode != reference:
             pairs.append((f"{mode} generate", f"{reference} generate"))

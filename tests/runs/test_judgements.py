@@ -22,15 +22,15 @@ from pixelpath.runs.sample import Samples
 CPU = torch.device("cpu")
 
 
-def made_of(images: np.ndarray | Tensor) -> Samples:
+def made_of(run: OpenRun, images: np.ndarray | Tensor) -> Samples:
     settings: dict[str, Any] = {"seeds": [100, 99 + len(images)], "sampler": "heun", "steps": 2, "guidance": 1.0}
-    return Samples(torch.as_tensor(images), 1.0, 3.0, settings)
+    return Samples(torch.as_tensor(images), run, 1.0, 3.0, settings)
 
 
 def features_of(data: PreparedData, made: Samples) -> Features:
     extractor = Pixels()
-    _, training, held_out = known(extractor, Real(data), len(made.images), CPU)
-    return Features(extractor, training, held_out, extract(extractor, [made.images], CPU))
+    _, training, held_out = known(extractor, Real(data), len(made), CPU)
+    return Features(extractor, training, held_out, extract(extractor, [made.native], CPU))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def data(run: OpenRun) -> PreparedData:
 def test_planted_copies_are_found_named_and_shown(run: OpenRun, data: PreparedData) -> None:
     images = np.random.default_rng(0).integers(0, 255, (20, 3, 8, 8)).astype(np.uint8)
     images[[2, 5, 11]] = sources.gather(data.training, [7, 30, 0])
-    made = made_of(images)
+    made = made_of(run, images)
     found = copies(run, data, made, [features_of(data, made)], CPU)
     assert found["duplicates"] == 3
     assert found["held_out_duplicates"] == 0
@@ -61,7 +61,7 @@ def test_planted_copies_are_found_named_and_shown(run: OpenRun, data: PreparedDa
 
 
 def test_samples_that_are_training_images(run: OpenRun, data: PreparedData) -> None:
-    made = made_of(sources.gather(data.training, range(36)))
+    made = made_of(run, sources.gather(data.training, range(36)))
     found = copies(run, data, made, [features_of(data, made)], CPU)
     (row,) = found["closeness"]
     assert (row["closer"], row["below"], found["duplicates"]) == (1, 1, 36)
@@ -72,7 +72,7 @@ def test_samples_that_are_training_images(run: OpenRun, data: PreparedData) -> N
 
 
 def test_mirror_images_are_copies_where_training_saw_them(run: OpenRun, data: PreparedData) -> None:
-    made = made_of(sources.gather(data.training, range(20))[..., ::-1].copy())
+    made = made_of(run, sources.gather(data.training, range(20))[..., ::-1].copy())
     mirrored = replace(run, recipe=replace(run.recipe, flip=True))
     plain, flipped = (copies(each, data, made, [features_of(data, made)], CPU) for each in (run, mirrored))
     assert plain["duplicates"] == 0

@@ -259,7 +259,7 @@ def test_judgements_are_drawn_and_earlier_ones_only_told(run: Path) -> None:
     write(run / "evaluation.json", [judged, judged])
     page = page_of(run)
     assert len(page.pictures) == before + 2 + 1 + 1  # a plot of levels each time, then curves and pairs of the newest
-    for words in ("Duplicates 17".lower(), "Stop <here>.", "0.5156", "0.3125", "below each its nearest training image"):
+    for words in ("Duplicates 17".lower(), "Stop <here>.", "0.5156", "0.3125", "nearest training image, and below that"):
         assert words in page.words.lower() or words in page.words, words
 
 

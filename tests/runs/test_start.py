@@ -159,7 +159,7 @@ def test_the_quality_is_that_of_warm_and_cold_samples(run: Path, whole: Path) ->
     assert cold["name"] == "run (digits-diffusion)"
     assert warm["name"] == f"run (digits-diffusion) from start {search['chosen']} at sigma {search['sigma']:.3g}"
     for curve in (cold, warm):
-        assert [(point["steps"], point["evaluations"]) for point in curve["points"]] == [(2, 3), (4, 7)]
+        assert [(point["steps"], point["nfe"]) for point in curve["points"]] == [(2, 3), (4, 7)]
         assert curve["few"] == 40
     assert warm["points"][0]["frechet"] < cold["points"][0]["frechet"] / 10  # two steps do not lead down from noise alone
     near = search["neighbours"]
@@ -250,12 +250,12 @@ def test_the_samples_of_a_one_step_run_are_a_start(run: Path, onestep: Path, tmp
 
 
 MISTAKES = [
-    ("--density samples", "--density samples and --generator RUN belong together"),
-    ("--generator {onestep}", "--density samples and --generator RUN belong together"),
+    ("--density samples", "--density samples and --generator belong together"),
+    ("--generator {onestep}", "--density samples and --generator belong together"),
     ("--density", "--density needs the name of a family: auto, moment, "),
     ("--density auto moment", "--density auto compares the families that suit the data: name it alone"),
-    ("--density samples --generator {onestep}", "--density samples has no density, so no level can be chosen for it: give --sigma"),
-    ("--density softlog", "--density softlog has no density, so no level can be chosen for it: give --sigma"),
+    ("--density samples --generator {onestep}", "--density samples has no log-density"),
+    ("--density symlog", "--density symlog has no log-density"),
     ("--density samples --sigma 3 --generator {plain}", "was trained on other images or classes than {run}, so its samples cannot"),
     ("--quality.count -1", "--quality.count must be 0 or at least 2"),
     ("--quality.count 1", "--quality.count must be 0 or at least 2"),
@@ -271,7 +271,7 @@ MISTAKES = [
     ("--data {other}", "are 1x4x4 float64 but"),
     (
         "--data {unlabelled}",
-        "{run} makes images by class (0, 1), so its start needs images of the same classes, and these have none",
+        "{run} makes images by class (0, 1)",
     ),
     ("--checkpoint {run}/checkpoints/step-00000099", "There is no checkpoint"),
 ]
@@ -328,7 +328,7 @@ def test_images_that_are_not_finite_are_refused(
 def test_only_a_diffusion_run_has_a_start(
     onestep: Path, encoder_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "is a one-step model, whose estimates are images" in refused(capsys, "start", "fit", onestep)
+    assert "is a one-step model, which does not predict" in refused(capsys, "start", "fit", onestep)
     assert "is a run of stage one" in refused(capsys, "start", "fit", encoder_run)
     assert "holds no checkpoint of a run" in refused(capsys, "start", "fit", tmp_path)
 
@@ -482,10 +482,10 @@ def test_a_start_of_damaged_files_is_one_sentence(
         wrong = {name: torch.full_like(value, math.nan) for name, value in tensors.items() if value.is_floating_point()}
         save_file(tensors | wrong, folder / "start.safetensors")
 
-    assert "start.json cannot be used" in sentence("half", lambda sigmas: (sigmas / "start.json").write_text("{"))
-    assert "There is no start in" in sentence("none", lambda sigmas: (sigmas / "start.json").unlink())
-    assert "start.safetensors cannot be used" in sentence("cut", lambda sigmas: (sigmas / "start.safetensors").write_bytes(b"nothing"))
-    assert "start.safetensors cannot be used" in sentence("missing", lambda sigmas: (sigmas / "start.safetensors").unlink())
+    assert "start.json cannot be used" in sentence("half", lambda folder: (folder / "start.json").write_text("{"))
+    assert "There is no start in" in sentence("none", lambda folder: (folder / "start.json").unlink())
+    assert "start.safetensors cannot be used" in sentence("cut", lambda folder: (folder / "start.safetensors").write_bytes(b"nothing"))
+    assert "start.safetensors cannot be used" in sentence("missing", lambda folder: (folder / "start.safetensors").unlink())
     assert "is incomplete" in sentence("without", without)
     assert "holds other numbers than were fitted" in sentence("nan", not_numbers)
     said = refused(capsys, "sample", run, "--start", start / "start.json", "--out", tmp_path / "out")
@@ -519,7 +519,7 @@ def test_cold_and_warm_curves_are_kept_and_reported(run: Path, start: Path, tmp_
         "run (digits-diffusion)", f"run (digits-diffusion) from start moment-by-class at sigma {LEVEL:g}",
     ]  # fmt: skip
     for curve in (cold, warm):
-        assert [(point["steps"], point["evaluations"]) for point in curve["points"]] == [(2, 3), (4, 7)]
+        assert [(point["steps"], point["nfe"]) for point in curve["points"]] == [(2, 3), (4, 7)]
     assert warm["points"][0]["frechet"] < cold["points"][0]["frechet"] / 10
     assert warm["name"] in (copy / "report.html").read_text()
 

@@ -17,11 +17,12 @@ from jaxtyping import Bool, Int
 from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.normalise.propose import Proposal, propose
+from pixelpath.data.normalise.statistics import missing_in
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source, Subset, evenly, gather, labels, subset
 from pixelpath.evaluation import alike
 from pixelpath.evaluation.alike import Nearest, Order, Pair
-from pixelpath.evaluation.survey import Survey, missing_in, survey
+from pixelpath.evaluation.survey import Survey, survey
 
 SIGNED, SIGNED_HELD_OUT = 16_000, 4_000  # images among which near-duplicates are looked for, at most
 FAST, FAST_HELD_OUT = 2000, 500  # images that a fast inspection reads
@@ -76,7 +77,7 @@ class Part:
 
     def signed_image(self, place: int) -> np.ndarray:
         """The image of a signature, with NaN for nodata."""
-        image = self.source.get(int(self.found.signed[place]))
+        image = self.source[int(self.found.signed[place])]
         missing = missing_in(image[None], self.source.metadata.nodata)
         return image if missing is None else np.where(missing[0], np.nan, image.astype(np.float64))
 

@@ -19,6 +19,7 @@ from pixelpath.data.formats.pictures import BrokenImageError
 from pixelpath.data.opening import kind_of, open_place, open_split, parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source, describe
+from pixelpath.data.tiles import Stacked
 from pixelpath.errors import MissingError, UserError
 from pixelpath.evaluation.alike import NEAR, Pair
 from pixelpath.evaluation.inspection import Finding, Inspection, Part, inspect

@@ -155,7 +155,7 @@ def _unguided(run: OpenRun, data: PreparedData, how: Sampling, found: list[Featu
 def read(data: PreparedData, made: Samples, intended: np.ndarray) -> tuple[float, float]:
     """A classifier (support vectors) of real digits: its accuracy on held-out ones, the share of samples it reads as intended."""
     known = [_rows(sources.gather(side, range(len(side)))) for side in (data.training, data.held_out)]
-    classifier = SVC(gamma="guidance", C=10.0).fit(known[0], sources.labels(data.training))
+    classifier = SVC(gamma="scale", C=10.0).fit(known[0], sources.labels(data.training))
     accuracy = classifier.score(known[1], sources.labels(data.held_out))
     return float(accuracy), float((classifier.predict(_rows(made.images)) == intended).mean())
 

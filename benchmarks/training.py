@@ -1,0 +1,16 @@
+"""Training as the command line does it, on one CPU, for studies that train many runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pixelpath.recipes.recipe import Recipe
+from pixelpath.runs.prepare import with_data
+from pixelpath.runs.train import Beginning, Saving, begin
+
+
+def train(recipe: Recipe, out: Path, data: Path, encoder: Path | None = None, init_from: Path | None = None) -> None:
+    """Train a recipe to its end, or take it up where it stopped."""
+    begin(with_data(recipe, data), out, torch.device("cpu"), Beginning(encoder, init_from), Saving()).run()
