@@ -60,7 +60,7 @@ def check_sentence(said: str, where: Path) -> None:
     assert said.endswith("."), said
     assert "\n" not in said, said
     assert "came from inside" not in said, said
-    assert str(where) in said or re.search(r"--data|::|Image \d|image beside \d|/dev/", said), said
+    assert str(where) in said or re.search(r"`data\.|::|(Image|Channel|image) \d|/dev/|--data", said), said
     assert re.search(r": [a-z].*\w", said.replace(str(where), "")), said
     assert not re.search(r"Traceback| object at |_io\.", said), said
 
@@ -183,29 +183,27 @@ PICTURES: list[Case] = [
     ("text called PNG", folder({"b.png": b"not a picture"}, 6), "b.png cannot be decoded"),
     ("HTML called JPEG", folder({"b.jpg": b"<html>404</html>"}, 6), "b.jpg cannot be decoded"),
     ("all broken, all skipped", folder({"a.png": b"", "b.png": b"x"}, skip_broken=True), "None of the 2 image files"),
-    ("grey and RGB", folder({"b.png": encoded(RGB)}, 6), "--data.channels 3"),
+    ("grey and RGB", folder({"b.png": encoded(RGB)}, 6), "`data.channels`"),
     ("8 and 16 bits", folder({"b.png": encoded(GREY.astype(np.uint16))}, 6), "16-bit grey"),
     ("32-bit integers among PNGs", folder({"b.tif": encoded(GREY.astype(np.int32), "TIFF")}, 6), "pixels of mode I"),
     (
         "16 bits, channels asked for",
         folder({"b.png": encoded(GREY.astype(np.uint16))}, channels=3),
-        "leave out --data.channels 3",
+        "`data.channels`",
     ),
-    ("two sizes", folder({"b.png": encoded(GREY[:6])}, 6), "--data.resize 8 8"),
+    ("two sizes", folder({"b.png": encoded(GREY[:6])}, 6), "`data.resize`"),
     ("a bomb", folder({"b.png": header_png(60000, 60000)}, 6), "b.png cannot be decoded"),
     ("a bomb alone", folder({"b.png": header_png(14000, 14000)}, resize=(8, 8)), "b.png cannot be decoded"),
     ("0 rows", folder({"b.png": header_png(0, 8)}, 6), "b.png cannot be decoded"),
-    ("a patch that does not divide", folder({"b.png": encoded(BYTES[0, :, :6])}), "use --data.resize 8 8"),
-    ("alpha of grey", folder({}, 6, alpha="premultiplied"), "leave --data.alpha premultiplied away"),
+    ("a patch that does not divide", folder({"b.png": encoded(BYTES[0, :, :6])}), "`data.resize`"),
+    ("alpha of grey", folder({}, 6, alpha="premultiplied"), "`data.alpha`"),
     ("alpha of 4 float channels", npy(np.ones((6, 4, 8, 8), np.float32), alpha="premultiplied"), "not RGBA integers"),
     ("alpha of signed RGBA", npy(np.ones((6, 4, 8, 8), np.int8), alpha="premultiplied"), "not RGBA integers"),
-    ("nodata between 8-bit values", folder({}, 6, nodata=0.5), "give another --data.nodata"),
-    ("nodata below 8-bit values", folder({}, 6, nodata=-1), "give another --data.nodata"),
-    ("nodata NaN of integers", folder({}, 6, nodata=float("nan")), "give another --data.nodata"),
+    ("nodata between 8-bit values", folder({}, 6, nodata=0.5), "`data.nodata`"),
+    ("nodata below 8-bit values", folder({}, 6, nodata=-1), "`data.nodata`"),
+    ("nodata NaN of integers", folder({}, 6, nodata=float("nan")), "`data.nodata`"),
     ("nodata everywhere", npy(np.full((9, 8, 8), 7, np.uint8), nodata=7), "only nodata (7"),
-    ("resize with nodata", folder({}, 6, nodata=0, resize=(4, 4)), "--data.resize would mix"),
-    ("resize to nothing", folder({}, 6, resize=(0, 8)), "--data.resize"),
-    ("resize to less than nothing", folder({}, 6, resize=(-4, 8)), "--data.resize"),
+    ("resize with nodata", folder({}, 6, nodata=0, resize=(4, 4)), "`data.resize`"),
     ("a class as if by accident beside pictures", folder({"cats/0.png": PNG, "1.png": PNG}), "into class folders"),
     ("an empty class", folder({"cats/0.png": PNG, "dogs/readme.txt": b""}), "fill it or delete it"),
 ]
@@ -306,10 +304,10 @@ PLACES: list[Case] = [
         "cannot be decoded",
     ),
     ("a test part that is broken", folder({"train/0.png": PNG, "train/1.png": PNG, "test/0.png": b"x"}), "cannot be decoded"),
-    ("all held out", folder({}, 6, held_out_share=1.0), "change --data.held-out-share"),
-    ("less than none held out", folder({}, 6, held_out_share=-0.1), "change --data.held-out-share"),
-    ("NaN held out", folder({}, 6, held_out_share=float("nan")), "change --data.held-out-share"),
-    ("one image, some held out", folder({}, 1), "lower --data.held-out-share"),
+    ("all held out", folder({}, 6, held_out_share=1.0), "`data.held_out_share`"),
+    ("less than none held out", folder({}, 6, held_out_share=-0.1), "`data.held_out_share`"),
+    ("NaN held out", folder({}, 6, held_out_share=float("nan")), "`data.held_out_share`"),
+    ("one image, some held out", folder({}, 1), "`data.held_out_share`"),
 ]
 
 # Arrays
@@ -383,14 +381,14 @@ ARRAYS: list[Case] = [
     ("infinity", npy(spoilt(np.inf)), "Image 00000003 holds NaN or infinity"),
     ("infinity beside NaN as nodata", npy(spoilt(-np.inf), nodata=float("nan")), "Image 00000003 holds infinity"),
     ("NaN beside another nodata", npy(spoilt(np.nan), nodata=-9999.0), "Image 00000003 holds NaN"),
-    ("nothing but NaN", npy(FLOATS * np.nan), "say --data.nodata nan"),
+    ("nothing but NaN", npy(FLOATS * np.nan), "`data.nodata`"),
     ("nothing but nodata", npy(FLOATS * np.nan, nodata=float("nan")), "holds no measured value"),
-    ("values whose squares overflow", npy(np.full((6, 8, 8), 1e300) * np.resize([1, -1], (8, 8))), "--data.nodata"),
-    ("values of two sorts, both too large", npy(np.repeat([1e300, -1e300], 3)[:, None, None] * np.ones((8, 8))), "--data.nodata"),
+    ("values whose squares overflow", npy(np.full((6, 8, 8), 1e300) * np.resize([1, -1], (8, 8))), "`data.nodata`"),
+    ("values of two sorts, both too large", npy(np.repeat([1e300, -1e300], 3)[:, None, None] * np.ones((8, 8))), "`data.nodata`"),
     ("values too far apart for float32", npy(np.resize([3e38, -3e38], (6, 8, 8)).astype(np.float32)), "float32 cannot work with"),
     ("values too close for float32", npy(np.resize([1e-42, 0], (6, 8, 8)).astype(np.float32)), "float32 cannot work with"),
-    ("nodata beyond float16", npy(FLOATS.astype(np.float16), nodata=1e6), "give another --data.nodata"),
-    ("a resize of 32-bit integers", npy(BYTES.astype(np.int32), resize=(4, 4)), "--data.resize would round"),
+    ("nodata beyond float16", npy(FLOATS.astype(np.float16), nodata=1e6), "`data.nodata`"),
+    ("a resize of 32-bit integers", npy(BYTES.astype(np.int32), resize=(4, 4)), "`data.resize`"),
     ("32-bit integers too far apart", npy(np.where(BYTES > 99, np.int32(2**31 - 2), BYTES)), "convert the images to float32"),
     (".npz cut off", shortened(npz(images=BYTES)), "a.npz cannot be read as arrays"),
     (".npz of text", file("a.npz", b"no archive"), "a.npz cannot be read as arrays"),
@@ -423,14 +421,14 @@ ARRAYS: list[Case] = [
         file("a.npz", archive(("images.npy", lying((10**6, 8, 8))))),
         "a.npz cannot be read as arrays",
     ),
-    ("tiles larger than images", npy(BYTES, tile=(16,)), "use a smaller --data.tile"),
-    ("tiles that a patch does not divide", npy(BYTES, tile=(6,)), "use --data.tile 8 8"),
+    ("tiles larger than images", npy(BYTES, tile=(16,)), "`data.tile`"),
+    ("tiles that a patch does not divide", npy(BYTES, tile=(6,)), "`data.tile`"),
     (
         "tiles of arrays of two dtypes",
         folder({"a.npy": saved(GREY), "b.npy": saved(GREY.astype(np.float32))}),
         "keep one kind of image",
     ),
-    ("arrays of two sizes", folder({"a.npy": saved(GREY), "b.npy": saved(GREY[:4])}), "with --data.tile"),
+    ("arrays of two sizes", folder({"a.npy": saved(GREY), "b.npy": saved(GREY[:4])}), "`data.tile`"),
     ("a broken array among good ones", folder({"a.npy": saved(GREY), "b.npy": b"x"}), "b.npy cannot be read"),
     (
         "labels of one file of two",
@@ -446,14 +444,16 @@ WRONG_SETTINGS: list[tuple[str, Callable[[], object], str]] = [
     ("three sides", lambda: DataSettings(tile=(8, 8, 8)), "one or two numbers"),
     ("a stride of nothing", lambda: DataSettings(tile=(8,), stride=(0,)), "above 0"),
     ("tiles and a resize", lambda: DataSettings(tile=(8,), resize=(8, 8)), "give one of them"),
-    ("a scale of nothing", lambda: Normalisation("log1p", scale=0.0), "--data.normaliser.scale"),
-    ("a negative scale", lambda: Normalisation("asinh", scale=-1.0), "--data.normaliser.scale"),
-    ("a scale of NaN", lambda: Normalisation("asinh", scale=float("nan")), "--data.normaliser.scale"),
-    ("a scale without curve", lambda: Normalisation(scale=1.0), "--data.normaliser.scale"),
-    ("a window that falls", lambda: Normalisation("window", window=(5.0, 1.0)), "--data.normaliser.window LOW HIGH"),
-    ("a window of NaN", lambda: Normalisation("window", window=(float("nan"), 1.0)), "--data.normaliser.window LOW HIGH"),
-    ("a window without its kind", lambda: Normalisation("asinh", window=(0.0, 1.0)), "--data.normaliser.kind window"),
-    ("a hurdle in a window", lambda: Normalisation("window", hurdle=True), "--data.normaliser.hurdle"),
+    ("resize to nothing", lambda: DataSettings(resize=(0, 8)), "`data.resize`"),
+    ("resize to less than nothing", lambda: DataSettings(resize=(-4, 8)), "`data.resize`"),
+    ("a scale of nothing", lambda: Normalisation("log1p", scale=0.0), "`data.normaliser.scale`"),
+    ("a negative scale", lambda: Normalisation("asinh", scale=-1.0), "`data.normaliser.scale`"),
+    ("a scale of NaN", lambda: Normalisation("asinh", scale=float("nan")), "`data.normaliser.scale`"),
+    ("a scale without curve", lambda: Normalisation(scale=1.0), "`data.normaliser.scale`"),
+    ("a window that falls", lambda: Normalisation("window", window=(5.0, 1.0)), "`data.normaliser.window`"),
+    ("a window of NaN", lambda: Normalisation("window", window=(float("nan"), 1.0)), "`data.normaliser.window`"),
+    ("a window without its kind", lambda: Normalisation("asinh", window=(0.0, 1.0)), "`data.normaliser.kind`"),
+    ("a hurdle in a window", lambda: Normalisation("window", hurdle=True), "`data.normaliser.hurdle`"),
 ]
 
 
@@ -462,9 +462,9 @@ def normalised(values: np.ndarray, **how: Any) -> Make:
 
 
 NORMALISERS: list[Case] = [
-    ("a logarithm of negative values", normalised(FLOATS - 5, kind="log1p", scale=1.0), "--data.normaliser.kind asinh"),
-    ("a logarithm where its data choose", normalised(FLOATS - 5, kind="log1p"), "--data.normaliser.kind asinh"),
-    ("a hurdle without atom", normalised(FLOATS, kind="asinh", hurdle=True), "leave --data.normaliser.hurdle away"),
+    ("a logarithm of negative values", normalised(FLOATS - 5, kind="log1p", scale=1.0), "`data.normaliser.kind`"),
+    ("a logarithm where its data choose", normalised(FLOATS - 5, kind="log1p"), "`data.normaliser.kind`"),
+    ("a hurdle without atom", normalised(FLOATS, kind="asinh", hurdle=True), "`data.normaliser.hurdle`"),
     ("quantiles of NaN", normalised(FLOATS * np.nan, kind="quantile"), "holds NaN or infinity"),
     ("a guess from NaN", normalised(spoilt(np.nan), kind="auto"), "holds NaN or infinity"),
 ]
@@ -510,7 +510,7 @@ STORES: list[Case] = [
     ("HDF5 of text", file("a.h5", b"no HDF5"), "a.h5 cannot be read"),
     ("HDF5 of no bytes", file("a.h5", b""), "a.h5 cannot be read"),
     ("HDF5 without variables", of_hdf5(), "holds no variable that could be images"),
-    ("HDF5 with two variables", of_hdf5(x=FLOATS, y=FLOATS), "use --data.path FILE::NAME"),
+    ("HDF5 with two variables", of_hdf5(x=FLOATS, y=FLOATS), "`data.path`"),
     ("HDF5 without that variable", of_hdf5("z", x=FLOATS), "holds no variable z"),
     ("a group of HDF5", of_hdf5("g", **{"g/x": FLOATS}), "holds no variable g"),
     ("an empty variable", of_hdf5("x", x=FLOATS[:0]), "is empty"),
@@ -526,7 +526,7 @@ STORES: list[Case] = [
     ("variables of two shapes", of_hdf5("x,y", x=FLOATS, y=FLOATS[:3]), "name only variables of one shape"),
     ("variables of two dtypes", of_hdf5("x,y", x=FLOATS, y=FLOATS.astype(np.float64)), "name only variables of one shape"),
     ("a variable named twice", of_hdf5("x,x", x=FLOATS), "twice"),
-    ("a variable of nothing but NaN", of_hdf5("x", x=FLOATS * np.nan), "say --data.nodata nan"),
+    ("a variable of nothing but NaN", of_hdf5("x", x=FLOATS * np.nan), "`data.nodata`"),
     ("labels of another length are no labels", of_hdf5("x", x=FLOATS * np.inf, labels=np.arange(3)), "NaN or infinity"),
     ("labels with a gap in HDF5", of_hdf5("x", x=FLOATS, labels=np.resize([0, 2], 10)), "without gaps"),
     ("HDF5 called NetCDF", file("a.nc", b"not NetCDF"), "neither NetCDF 3 nor NetCDF 4"),
@@ -534,7 +534,7 @@ STORES: list[Case] = [
     ("NetCDF 3 cut off", shortened(file("a.nc", lambda path: netcdf(path, u=FLOATS)), 0.6), "a.nc"),
     ("NetCDF 3 cut in its header", shortened(file("a.nc", lambda path: netcdf(path, u=FLOATS)), 0.01), "a.nc cannot be read"),
     ("NetCDF 4 cut off", shortened(file("a.nc", lambda path: netcdf(path, "h5netcdf", u=FLOATS))), "a.nc cannot be read"),
-    ("NetCDF with two variables", file("a.nc", lambda path: netcdf(path, u=FLOATS, v=FLOATS)), "use --data.path FILE::NAME"),
+    ("NetCDF with two variables", file("a.nc", lambda path: netcdf(path, u=FLOATS, v=FLOATS)), "`data.path`"),
     ("NetCDF without that variable", file("a.nc", lambda path: netcdf(path, u=FLOATS), "q"), "holds no variable q"),
     ("NetCDF without that group", file("a.nc", lambda path: netcdf(path, "h5netcdf", u=FLOATS), "g/q"), "holds no variable g/q"),
     ("Zarr that is an empty folder", file("a.zarr", Path.mkdir), "a.zarr cannot be read"),
@@ -610,14 +610,14 @@ RASTERS: list[Case] = [
     ("TIFF of no bytes", file("a.tif", b""), "a.tif"),
     ("TIFF that points past its end", file("a.tif", b"II*\0\xff\xff\xff\x7f"), "a.tif"),
     ("TIFF that points at itself", file("a.tif", b"II*\0\x08\0\0\0\0\0\x08\0\0\0"), "a.tif"),
-    ("scans of two sizes", two(pages, ".tif", FLOATS[:, 0], FLOATS[:, 0, :4]), "--data.tile"),
+    ("scans of two sizes", two(pages, ".tif", FLOATS[:, 0], FLOATS[:, 0, :4]), "`data.tile`"),
     ("scans of two depths", two(pages, ".tif", FLOATS[:, 0], BYTES), "keep one kind"),
     ("nodata that bytes do not hold", of_tiff(GREY, **nodata("-9999")), "-9999"),
     ("nodata that is no number", of_tiff(FLOATS[0, 0], **nodata("none")), "'none', which is no number"),
     ("a map cut off", shortened(of_tiff(np.zeros((64, 64), np.float32), **nodata("0")), 0.5), "a.tif"),
     ("a map of complex values", of_tiff(np.zeros((8, 8), np.complex64), **nodata("0")), "complex64"),
-    ("a map and a resize", of_tiff(FLOATS[0, 0], settings={"resize": (4, 4)}, **nodata("0")), "use --data.tile instead"),
-    ("tiles larger than a map", of_tiff(FLOATS[0, 0], settings={"tile": (16,)}, **nodata("0")), "use a smaller --data.tile"),
+    ("a map and a resize", of_tiff(FLOATS[0, 0], settings={"resize": (4, 4)}, **nodata("0")), "`data.tile`"),
+    ("tiles larger than a map", of_tiff(FLOATS[0, 0], settings={"tile": (16,)}, **nodata("0")), "`data.tile`"),
     (
         "maps of two nodata",
         two(lambda path, text: tiff(path, FLOATS[0, 0], **nodata(text)), ".tif", "0", "1"),
@@ -726,12 +726,12 @@ MEDICAL: list[Case] = [
     ("NIfTI of one axis", volume(np.ones(8, np.float32)), "give a volume of 2 or 3 axes"),
     ("NIfTI of five axes", volume(np.ones((4, 4, 4, 2, 2), np.float32)), "give a volume of 2 or 3 axes"),
     ("NIfTI of colours", volume(COLOURS), "convert it to one of"),
-    ("NIfTI of complex values", volume(np.ones((8, 8, 8), np.complex64)), "stores complex64"),
+    ("NIfTI of complex values", volume(np.ones((8, 8, 8), np.complex64)), "dtype complex64"),
     ("NIfTI of NaN", volume(FLOATS[:, 0] * np.nan, axis=0), "NaN"),
     (
         "NIfTI volumes of two sizes",
         two(lambda path, values: volume(values, path.name)(path.parent), ".nii", FLOATS[:, 0], FLOATS[:, 0, :4]),
-        "--data.tile",
+        "`data.tile`",
     ),
 ]
 
@@ -902,14 +902,14 @@ GIVEN: list[Case] = [
     ("an array of objects", conditioned(saved(np.array([None] * 10)), "table.npy"), "without Python objects"),
     ("a .npz without numbers", conditioned(b"PK", "table.npz"), "table.npz cannot be read"),
     ("nothing beside", lambda tmp: replace(cond_image(BYTES)(tmp), cond_image=tmp / "gone"), "gone does not exist"),
-    ("too few beside", cond_image(BYTES[:9]), "holds nothing beside the image 00000009"),
+    ("too few beside", cond_image(BYTES[:9]), "no condition image for 00000009"),
     ("smaller ones beside", cond_image(BYTES[:, :4]), "give both one size"),
     ("NaN beside", cond_image(spoilt(np.nan)), "holds NaN or infinity"),
     ("int64 beside", cond_image(BYTES.astype(np.int64)), "dtype int64"),
     (
         "a class beside that only held-out images have",
         cond_image(MASKS, held_out_by="order"),
-        "beside 00000009 holds the class 7",
+        "condition image 00000009 holds the class 7",
     ),
 ]
 
@@ -935,7 +935,7 @@ def test_wrong_settings_are_one_sentence(make: Callable[[], object], words: str)
     said = str(caught.value)
     assert said.endswith(".")
     assert "\n" not in said
-    assert "--data." in said
+    assert "`data." in said
 
 
 def test_there_are_a_hundred_of_them() -> None:
@@ -989,7 +989,7 @@ COMMANDS: list[tuple[str, dict[str, bytes], str]] = [
     (TRAIN + "a.npy --data.tile 16", {"a.npy": saved(BYTES)}, "use a smaller --data.tile"),
     (TRAIN + "a.npy --data.normaliser.kind log1p", {"a.npy": saved(FLOATS - 9)}, "--data.normaliser.kind asinh"),
     (TRAIN + "a.npy --data.conditions {tmp}/t.csv", {"a.npy": saved(BYTES), "t.csv": b"name,x\n"}, "t.csv holds no table"),
-    (TRAIN + "a.npy --data.cond-image {tmp}/b.npy", {"a.npy": saved(BYTES), "b.npy": saved(BYTES[:3])}, "holds nothing beside"),
+    (TRAIN + "a.npy --data.cond-image {tmp}/b.npy", {"a.npy": saved(BYTES), "b.npy": saved(BYTES[:3])}, "holds no condition image for"),
     ("audit {tmp}/a.xyz --out {out}", {"a.xyz": b"?"}, "a.xyz is of no kind that can be read"),
     ("audit {tmp}/a.npy::x --out {out}", {"a.npy": saved(BYTES)}, "which only stores have"),
     (SAMPLE + "--conditions {tmp}/t.csv", {"t.csv": ASKED.encode()}, "give --cond-image too"),
@@ -997,7 +997,7 @@ COMMANDS: list[tuple[str, dict[str, bytes], str]] = [
     (BOTH + "--conditions {tmp}/t.csv", {"t.csv": b"rain\n1\n"}, "has no column kind"),
     (BOTH + "--conditions {tmp}/t.csv", {"t.csv": b"rain,kind\n\n1,snow\n"}, "t.csv, line 3, column kind: snow is not among"),
     (BOTH + "--conditions {tmp}/t.csv", {"t.csv": b"rain,kind\nmuch,wet\n"}, "much is no finite number"),
-    (BOTH + "--conditions {tmp}/t.csv", {"t.csv": b"rain,kind\n1e30,wet\n"}, "deviations from the mean of training"),
+    (BOTH + "--conditions {tmp}/t.csv", {"t.csv": b"rain,kind\n1e30,wet\n"}, "std from the mean of training"),
     (BOTH + "--cond-image {tmp}/b.npy", {"b.npy": saved(MASKS[:, :4])}, "b.npy are 1x4x8 but"),
     (BOTH + "--cond-image {tmp}/b.npy", {"b.npy": saved(MASKS[9:])}, "holds the class 7 but training saw those below 2"),
     (BOTH + "--cond-image {tmp}/b.npy", {"b.npy": saved(MASKS[:1].astype(np.float32) / 2)}, "are float32 but"),

@@ -150,7 +150,7 @@ from pixelpath.data import sources
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.opening import open_split
 from pixelpath.data.settings import DataSettings
-from pixelpath.data.batches import Stream
+from pixelpath.data.batches import Batches
 
 settings = DataSettings(Path(sys.argv[1]), tile=tuple(map(int, sys.argv[2].split())), cache_bytes=2**20)
 training, held_out = open_split(settings)
@@ -159,7 +159,7 @@ private = 1024 * int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").r
 room = size // 10
 resource.setrlimit(resource.RLIMIT_DATA, (private + room, private + room))
 normaliser = Normaliser.fit(training)
-stream = Stream(training, normaliser, 16, seed=0, cache_bytes=2**20)
+stream = Batches(training, normaliser, 16, seed=0, cache_bytes=2**20)
 for step in range(30):
     assert torch.isfinite(stream.batch(step).images).all()
 try:

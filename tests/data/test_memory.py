@@ -74,16 +74,17 @@ def test_colours_that_are_multiplied_and_images_that_are_resized_are_saved_as_th
         training, _ = from_arrays(rgba, settings=settings)
         save_arrays(tmp_path / "data.npz", training)
         np.testing.assert_array_equal(values(open_source(tmp_path / "data.npz")), rgba)
+    Image.fromarray(LAST[0]).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="not lie in memory"):
-        Image.fromarray(LAST[0]).save(tmp_path / "a.png")
         save_arrays(tmp_path / "other.npz", open_source(tmp_path / "a.png"))
 
 
 def test_arrays_stay_as_they_are() -> None:
-    side = everything(FIRST)
+    images = FIRST.copy()
+    side = everything(images)
     assert side[0].base is None  # a copy of its own, which nobody else changes
-    FIRST[7, 0, 0, 0] ^= 1
-    assert side[7][0, 0, 0] == FIRST[7, 0, 0, 0]
+    images[7, 0, 0, 0] ^= 1
+    assert side[7][0, 0, 0] == images[7, 0, 0, 0]
     for dtype in ("int8", "uint16", "int32", "uint32", "float16", "float64"):
         assert everything(FIRST.astype(dtype)).dtype == np.dtype(dtype)
     assert everything(torch.from_numpy(FIRST).float().requires_grad_()).dtype == np.float32
@@ -177,7 +178,6 @@ WRONG: list[tuple[Callable[[], object], str, list[Any]]] = [
     (lambda: from_arrays(torch.from_numpy(FIRST).bfloat16()), "images", ["bfloat16", "float32"]),
     (lambda: from_arrays(FIRST[0, 0]), "images", ["(8, 12)"]),
     (lambda: from_arrays([]), "images", ["(0,)"]),
-    (lambda: from_arrays(iter(FIRST)), "images", ["iterator"]),
     (lambda: from_arrays({"train": FIRST}), "images", ["dict"]),
     (lambda: from_arrays([*FIRST[:5], FIRST[5, :, :4], FIRST[6]]), "images", ["Image 5", "3x4x12", "3x8x12"]),
     (lambda: from_arrays([FIRST[0], FIRST[1].astype(np.float32)]), "images", ["Image 1", "float32", "uint8"]),

@@ -17,13 +17,16 @@ import torch
 from PIL import Image
 from tests.application import call, files
 
+from pixelpath.data import sources
+from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.data.settings import DataSettings
+from pixelpath.errors import UserError
+from pixelpath.evaluation.inspection import Finding
 from pixelpath.recipes.recipe import Recipe, to_json
 from pixelpath.recipes.rows import table
 from pixelpath.recipes.sizes import SIZES, Size, Stack
-from pixelpath.errors import UserError
-from pixelpath.evaluation.inspection import Finding
 from pixelpath.runs import audit
+from pixelpath.runs.audit import AuditOptions
 from pixelpath.runs.audit_findings import costs, status
 from pixelpath.runs.audit_recipes import proposed, train_commands
 from pixelpath.runs.cost import Cost, measured_apart
@@ -35,15 +38,15 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def tried() -> Iterator[list[Recipe]]:
-    """The rows whose cost was asked for; none is measured."""
-    condition: list[Recipe] = []
+    """The recipes whose cost was asked for; none is measured."""
+    recipes: list[Recipe] = []
 
     def measured(recipe: Recipe, device: str | None = None) -> Cost:
-        condition.append(recipe)
+        recipes.append(recipe)
         return COST
 
     with patch("pixelpath.runs.audit.measured_apart", measured):
-        yield condition
+        yield recipes
 
 
 def audited(out: Path) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def test_every_fault_is_found_and_named(tmp_path: Path, tried: list[Recipe], cap
     assert tried == []
     said = capsys.readouterr().err
     assert "problem: 1 training images hold 1 NaN and 0 infinite values (00000040)." in said
-    assert "--data.nodata nan" in said
+    assert "data.nodata" in said
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"nearest.png", "leaked.png", "damaged.png"} <= names
 
@@ -114,7 +117,7 @@ def test_images_of_unequal_sizes_are_a_problem_with_their_sizes(tmp_path: Path, 
     assert audited(tmp_path / "out")["sizes"] == {"20x30": 4, "24x30": 2}
     said = capsys.readouterr().err
     assert "20x30: 4, 24x30: 2" in said
-    assert "--data.resize" in said
+    assert "data.resize" in said
 
 
 def test_broken_files_are_named_and_the_rest_is_looked_at(tmp_path: Path, pictures: Path, tried: list[Recipe]) -> None:
@@ -163,7 +166,7 @@ def test_heavy_tails_ask_for_another_normaliser_until_it_is_given(tmp_path: Path
     assert call("audit", tmp_path / "rain.npy", "--out", tmp_path / "2", "--data.normaliser.kind", "log1p") == 0
 
 
-def test_the_patch_of_a_named_row_must_divide_the_images(tmp_path: Path, tried: list[Recipe]) -> None:
+def test_the_patch_of_a_named_recipe_must_divide_the_images(tmp_path: Path, tried: list[Recipe]) -> None:
     np.save(tmp_path / "odd.npy", noise(1100, 1, 18, 12))
     words = ("audit", tmp_path / "odd.npy", "--recipe", "digits-diffusion", "--out")
     assert call(*words, tmp_path / "1") == 3
@@ -172,7 +175,7 @@ def test_the_patch_of_a_named_row_must_divide_the_images(tmp_path: Path, tried: 
     assert {row.patch for row in tried} == {2}
 
 
-def test_the_proposed_row_follows_size_count_and_device() -> None:
+def test_the_proposed_recipe_follows_size_count_and_device() -> None:
     settings, gpu = DataSettings(), torch.device("cuda")
     for shape, count, device, row, side, size in (
         ((1, 8, 8), 1437, gpu, "digits-encoder", 4, "nano"),
@@ -189,6 +192,49 @@ def test_the_proposed_row_follows_size_count_and_device() -> None:
         (only,) = proposed(settings, shape, 60_000, CPU)
         assert (only.name, only.patch, only.size) == (name, side, SIZES["nano"])
     assert [row.name for row in proposed(settings, (1, 8, 8), 1437, CPU)] == ["digits-encoder", "digits-diffusion"]
+
+
+def test_an_audit_is_a_value_with_findings_text_and_html(tmp_path: Path, tried: list[Recipe]) -> None:
+    images = noise(300, 2, 8, 8)
+    images[7] = images[3]
+    np.save(tmp_path / "some.npy", images)
+    found = audit.audit(DataSettings(tmp_path / "some.npy"), AuditOptions(device="cpu"))
+    assert found.status == 0
+    assert {finding.about for finding in found.findings} == {"count", "duplicates"}
+    assert [cost.name for cost in found.costs] == ["row", "row"]
+    lines = str(found).splitlines()
+    assert lines[: len(found.findings)] == [str(finding) for finding in found.findings]
+    assert [line.strip() for line in lines[-2:]] == found.commands
+    html = found._repr_html_()
+    assert all(finding.what[1:] in html for finding in found.findings)
+    assert found.write(tmp_path / "out") == tmp_path / "out" / "report.html"
+    assert audited(tmp_path / "out")["duplicates"] == [["00000003", "00000007"]]
+
+
+def test_images_in_memory_are_audited_without_a_cost(tried: list[Recipe]) -> None:
+    training, held_out = (
+        sources.Arrays(part, np.zeros(len(part), np.int64), ()) for part in np.split(noise(1200, 1, 8, 8), [1100])
+    )
+    found = audit.audit_sources(training, held_out, DataSettings())
+    assert (found.status, found.training, found.held_out) == (0, 1100, 100)
+    assert (found.costs, found.commands, tried) == ((), [], [])
+
+
+def test_an_unknown_recipe_is_a_mistake_in_the_call(tmp_path: Path) -> None:
+    np.save(tmp_path / "some.npy", noise(30, 1, 8, 8))
+    with pytest.raises(UserError) as caught:
+        audit.audit(DataSettings(tmp_path / "some.npy"), AuditOptions(recipe="digit"))
+    assert caught.value.setting == "recipe"
+
+
+def test_commands_repeat_the_settings_that_were_given() -> None:
+    """Switches, numbers, tuples and choices as the command line takes them."""
+    how = Normalisation("window", window=(-5.0, 2.5), per_channel=False)
+    settings = DataSettings(Path("a.npy"), resize=(8, 12), skip_broken=True, held_out_share=0.25)
+    (recipe,) = (replace(table()["digits-encoder"], data=replace(settings, normaliser=how)),)
+    expected = "--data.held-out-share 0.25 --data.resize 8 12 --data.skip-broken --data.normaliser.kind window"
+    expected += " --data.normaliser.window -5 2.5 --data.normaliser.no-per-channel"
+    assert train_commands((recipe,), settings) == [f"pixelpath train {recipe.name} --data a.npy {expected} --out runs/encoder"]
 
 
 def test_status_is_that_of_the_worst_finding(tmp_path: Path) -> None:
@@ -212,9 +258,9 @@ def small(data: Path, name: str = "digits-diffusion", batch_size: int = 96, step
 
 def trained(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
     """The lines of a real run of this recipe, in a process of its own that did not inherit the peak of this one."""
-    script = "from pathlib import Path; import sys, torch; from pixelpath.runs.train import begin; "
-    script += "from pixelpath.recipes.recipe import from_json; import tyro; "
-    script += "s = begin(from_json(sys.stdin.read()), Path(sys.argv[1]), torch.device('cpu')); s.every = 3; s.run()"
+    script = "from pathlib import Path; import sys, torch; from pixelpath.runs.train import Beginning, Saving, begin; "
+    script += "from pixelpath.recipes.recipe import from_json; import tyro; recipe = from_json(sys.stdin.read()); "
+    script += "begin(recipe, Path(sys.argv[1]), torch.device('cpu'), Beginning(), Saving(every=3)).run()"
     # Linux counts to a new process what its parent had held: a shell stands between
     words = ["sh", "-c", '"$0" "$@"; exit $?', sys.executable, "-c", script, str(folder)]
     done = subprocess.run(words, input=to_json(recipe), capture_output=True, text=True, timeout=600, env=dict(os.environ))
@@ -244,9 +290,9 @@ def test_images_per_second_of_a_run_are_within_15_percent_of_the_estimate(name: 
     """Medians of runs and estimates taken in turn; on a machine that others use, time varies by more, and this may fail."""
     recipe = small(squares, name, batch_size=64, steps=40)
     estimates, speeds = [], []
-    for rot90 in range(3):
+    for turn in range(3):
         estimates.append(measured_apart(recipe, "cpu").images_per_second)
-        speeds += [line["images_per_second"] for line in trained(recipe, tmp_path / str(rot90))[2:]]
+        speeds += [line["images_per_second"] for line in trained(recipe, tmp_path / str(turn))[2:]]
     assert abs(statistics.median(estimates) / statistics.median(speeds) - 1) < 0.15
 
 
@@ -255,7 +301,7 @@ def test_images_per_second_of_a_run_are_within_15_percent_of_the_estimate(name: 
 def test_what_is_extrapolated_is_within_15_percent_of_what_is_measured(name: str, squares: Path) -> None:
     recipe = small(squares, name, batch_size=256)
     whole = measured_apart(recipe, "cpu")
-    script = "import sys; from pixelpath.commands import dry_run; dry_run.WORK = float(sys.argv[1]); dry_run._answer('cpu')"
+    script = "import sys; from pixelpath.runs import cost; cost.WORK = float(sys.argv[1]); cost._answer('cpu')"
     words = [sys.executable, "-c", script, str(3 * whole.multiply_adds * 70)]
     done = subprocess.run(words, input=to_json(recipe), capture_output=True, text=True, timeout=600)
     part = Cost(**json.loads(done.stdout.splitlines()[-1]))

@@ -1,4 +1,4 @@
-"""Curves of distance over network evaluations: each point what a single evaluation gives, kept for every run, older ones never lost."""
+"""Curves of distance over network evaluations: each point equals a single evaluation, every run keeps all curves."""
 
 import json
 import shutil
@@ -114,7 +114,7 @@ def test_mistakes_are_told_before_anything_is_measured(
     for words, named in (
         ((first, plain_run), (plain_run, first)),
         ((first, other), (other, first)),  # another split, another normaliser
-        ((first, second, twice), (twice,)),
+        ((first, second, twice), (first, "twice")),
         ((first, broken), (broken / "distance_over_nfe.json",)),
         ((first, second, "--checkpoint", checkpoint), ("checkpoint",)),
         ((first, "--steps", "1,2", "--sigmas", 3), ("steps", "sigmas")),

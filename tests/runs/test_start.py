@@ -183,7 +183,7 @@ def test_what_is_said_is_what_is_recorded(run: Path, tmp_path: Path, capsys: pyt
     assert "(budget 0.01)" in search["sentence"]
     assert search["quality"] == []
     assert search["neighbours"] == {}
-    assert not (out / "evaluations.png").exists()
+    assert not (out / "distance_over_nfe.png").exists()
 
 
 def test_the_same_words_fit_the_same_start(run: Path, start: Path, tmp_path: Path) -> None:
@@ -513,7 +513,7 @@ def test_cold_and_warm_curves_are_kept_and_reported(run: Path, start: Path, tmp_
     copy = shutil.copytree(run, tmp_path / "run")
     words = ("--start", start, "--steps", "2,4", "--count", 20, "--no-use-inception", "--guidance", 1)
     assert call("evaluate", copy, *words) == 0
-    (result,) = document(copy, "evaluations.json")
+    (result,) = document(copy, "distance_over_nfe.json")
     cold, warm = result["curves"]
     assert [cold["name"], warm["name"]] == [
         "run (digits-diffusion)", f"run (digits-diffusion) from start moment-by-class at sigma {LEVEL:g}",
@@ -530,7 +530,7 @@ def test_one_evaluation_is_of_warm_samples_alone(run: Path, start: Path, tmp_pat
     (result,) = document(copy, "evaluation.json")
     assert result["sampling"]["start_sigma"] == LEVEL
     assert result["sampling"]["nfe"] == 7  # of 4 steps
-    assert result["distances"][0]["protocol"]["evaluations"] == 7
+    assert result["distances"][0]["protocol"]["nfe"] == 7
 
 
 def test_a_start_belongs_to_one_run(run: Path, plain: Path, start: Path, capsys: pytest.CaptureFixture[str]) -> None:

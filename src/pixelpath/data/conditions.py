@@ -51,7 +51,7 @@ class Column:
         return 1 if self.kind == "number" else len(self.words)
 
     def encode(self, entries: Sequence[str], where: Sequence[str]) -> Float[np.ndarray, "image width"]:
-        """The entries, and where they stand, as rows of the vector; ValueError naming the first one that cannot be."""
+        """The entries, and where they stand, as rows of the vector; UserError naming the first one that cannot be."""
         rows = np.zeros((len(entries), self.width), np.float32)
         for place, entry in enumerate(entries):
             if self.kind == "number":

@@ -34,7 +34,7 @@ def visible(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a file, or a link that leads nowhere, which is told when it is read; not a pipe or a device."""
+    """Whether an entry is a file, or a link that leads nowhere (reading it says so); not a pipe or a device."""
     try:
         return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
     except OSError:
@@ -47,7 +47,7 @@ def scan(
     """Every file below `folder` with one of the `suffixes` (path relative to it), its label, and the classes: the subfolders.
 
     Files of other kinds are passed over. With `expected` classes the labels are numbered by them.
-    Raises ValueError for a folder without images, a class without images, images beside class folders, and an unexpected class.
+    Raises UserError for a folder without images, a class without images, images beside class folders, and an unexpected class.
     """
     entries = visible(folder)
     here = [entry.name for entry in entries if _has(entry.name, suffixes) and (is_file(entry) or _is_store(entry))]

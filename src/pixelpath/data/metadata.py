@@ -1,6 +1,6 @@
 """What is known of images besides their values: the kind of file they came from, names, units, and what means "not measured".
 
-A run keeps the facts of its data, so that its samples can be written as the data were.
+A run keeps the metadata of its data, so that its samples can be written as the data were.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Metadata:
-    """Everything about the images of a source but shape, dtype and classes."""
+    """What is known of the images of a source besides shape, dtype and classes."""
 
     format: Format = "npy"
     """The kind of file that the images came from."""
@@ -52,7 +52,7 @@ class Metadata:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Metadata:
-        """The facts of `to_json`."""
+        """The metadata of `to_json`."""
         nodata = None if values["nodata"] is None else float(values["nodata"])
         axes = tuple(Axis(axis["name"], tuple(axis["values"]), axis["units"]) for axis in values["axes"])
         return cls(**{**values, "channels": tuple(values["channels"]), "nodata": nodata, "axes": axes})

@@ -143,7 +143,7 @@ def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[Feature
         "run": str(run.path),
         "checkpoint": run.checkpoint.name,
         "step": run.step,
-        "sampling": {key: made.settings[key] for key in made.settings if key not in ("labels", "levels")},
+        "sampling": {key: made.settings[key] for key in made.settings if key not in ("labels", "sigmas")},
         "seconds_sampling": made.seconds,
         "distances": distances,
         "held_out_loss": [asdict(row) for row in rows],

@@ -172,13 +172,13 @@ def _certified(
     densities = {candidate.name: density for candidate in fitted if (density := _law_of(candidate.start)) is not None}
     if not densities:
         return list(fitted)
-    densities = {name: densities.pop(name) for name in list(densities) if isinstance(densities[name], Flow)}
+    flows = {name: densities.pop(name) for name in list(densities) if isinstance(densities[name], Flow)}
     chosen = evenly(len(known.held_out), points)
     images, labels = known.held_out[chosen], None if known.held_out_labels is None else known.held_out_labels[chosen]
     repeats = max(1, round(points / len(chosen)))
-    compared = {**densities, **({CONTROL: control} if densities else {})}
+    compared = {**densities, **({CONTROL: control} if flows else {})}
     found = certify(denoise, compared, images, labels, levels, seed_of(seed, 5), repeats, BEYOND * budget, device=device)
-    for name, density in densities.items():
+    for name, density in flows.items():
         assert isinstance(density, Flow)
         inside = tuple(row for row in found[CONTROL].rows if density.levels[0] <= row.sigma <= density.levels[1])
         found[name] = certify_density(Certificate(inside), control, density, images, labels, seed_of(seed, 10), repeats)

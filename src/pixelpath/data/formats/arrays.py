@@ -130,7 +130,7 @@ def _reading(path: Path) -> AbstractContextManager[None]:
 
 
 def _keys(path: Path) -> list[str]:
-    """The names of the arrays of a .npz file; ValueError if there are none, one is there twice, or one leads out of the file."""
+    """The names of the arrays of a .npz file; UserError if there are none, one is there twice, or one leads out of the file."""
     with _reading(path), zipfile.ZipFile(path) as archive:
         members = archive.namelist()
     for name in members:

@@ -107,11 +107,11 @@ def agree(folder: Path, names: Sequence[str], found: Sequence[Header], channels:
     return Header(mode, resize or size)
 
 
-def check_mode(where: Path | str, mode: str, channels: int | None) -> None:
+def check_mode(where: Path | str, mode: str, channels: int | None, setting: str | None = None) -> None:
     """UserError naming an image whose mode is not supported, or is not converted to so many channels."""
     if mode not in (*BYTES.values(), *DEPTHS):
         remedy = "convert it to 8 bits per channel, 16-bit grey or an array of a float dtype (.npy)"
-        raise UserError(f"{where} stores pixels of mode {mode}, which is not supported: {remedy}.")
+        raise UserError(f"{where} stores pixels of mode {mode}, which is not supported: {remedy}.", setting)
     if mode in DEPTHS and channels not in (None, channels_of(mode)):
         raise UserError(
             f"{where} is {_spoken(mode)}, which is not converted: leave out `data.channels` {channels}.", "data.channels"
@@ -187,9 +187,11 @@ def planes_of(
 ) -> Shaped[np.ndarray, "channel row column"]:
     """The native pixels of a picture in memory, by the rules for files; UserError for a mode that is not supported."""
     mode = _mode(image, channels)
-    check_mode(where, mode, channels)
+    check_mode(where, mode, channels, "images")
     if mode in DEEP:
-        raise UserError(f"{where} has 16 bits per colour, which Pillow cuts to 8: give an array, or open the folder by its path.")
+        raise UserError(
+            f"{where} has 16 bits per colour, which Pillow cuts to 8: give an array, or open the folder by its path.", "images"
+        )
     return _pixels(image.copy(), mode, resize)
 
 

@@ -25,7 +25,7 @@ from pixelpath.data.normalise.statistics import ChannelStatistics, Sums, added, 
 from pixelpath.data.sources import Source
 from pixelpath.errors import UserError
 
-MANY = 0.05  # of a channel's values: so many equal ones are an atom
+MANY = 0.05  # share of a channel's values: so many equal ones are an atom
 GAP = 0.5  # between an atom and the next value in model range: one std of the data
 ALPHA_GAP = 0.25  # where both ends are atoms: the std of these alone must stay below that of the data
 SCORES = np.linspace(-4, 4, 65)  # of a quantile transform's knots: to 3 in 100 000; closer ones would be too steep for float32

@@ -106,20 +106,20 @@ class Normaliser:
 
     @property
     def shown(self) -> list[tuple[float, float]] | None:
-        """Per channel the values to show images between, as measured on the data (0.5 % and 99.5 %); None if none were."""
+        """Per channel the values to show images between (0.5 % and 99.5 % of the data); None if they were not measured."""
         return [(each.low, each.high) for each in self.ranges] or None
 
     def valid(self, native: Shaped[Tensor, "batch channel row column"]) -> Bool[Tensor, "batch channel row column"] | None:
-        """Where native images were measured; None if nothing means that they were not."""
+        """Where native images are not nodata; None if there is no nodata value."""
         if self.nodata is None:
             return None
         values = native if native.is_floating_point() else native.to(torch.int64)
         return ~values.isnan() if math.isnan(self.nodata) else values != self.nodata
 
     def encode(self, native: Shaped[Tensor, "batch channel row column"]) -> Images:
-        """Native images to float32 model range, 0 (the channel's mean) where nothing was measured.
+        """Native images to float32 model range; nodata becomes 0, the channel's mean.
 
-        A value between an atom and the next value is taken for the latter. Raises ValueError if the number of channels is
+        A value between an atom and the next value is taken for the latter. Raises UserError if the number of channels is
         another, or for values beyond an atom or outside the domain of a transform.
         """
         self._check_channels(native)
@@ -266,7 +266,7 @@ class Normaliser:
         return tuple(math.inf if end is None else end.value for end in self.ceilings or (None,) * len(self.mean))
 
     def _fill(self) -> tuple[float, ...]:
-        """A value of each channel that all its functions take, to stand where nothing was measured."""
+        """A value of each channel that all its functions accept, to stand in for nodata."""
         return tuple(0.0 if hurdle is None else hurdle.value for hurdle in self.hurdles or (None,) * len(self.mean))
 
     def _check_domain(self, values: Float64[Tensor, "batch channel row column"]) -> None:

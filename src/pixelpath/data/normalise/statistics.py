@@ -209,7 +209,7 @@ def added(each: Iterable[Sums]) -> Sums:
 
 
 def below(source: Source, workers: int | None, nodata: float | None, channel: int, bound: float) -> str:
-    """The name of the first image with a measured value of at most `bound` in this channel."""
+    """The name of the first image with a valid value of at most `bound` in this channel."""
     for numbers, images in chunks(source, workers):
         for number, image in zip(numbers, images, strict=True):
             if (measured(image[channel], nodata) <= bound).any():

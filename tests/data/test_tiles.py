@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixelpath.data.formats.reading import needs
 from pixelpath.data.formats.stacks import ArrayStack
 from pixelpath.data.metadata import Axis, Metadata
 from pixelpath.data.sources import gather, labels, split
@@ -101,8 +100,3 @@ def test_facts_survive_json() -> None:
         again = Metadata.from_json(metadata.to_json())
         assert again.to_json() == metadata.to_json()
         assert again.axes == metadata.axes
-
-
-def test_a_missing_package_is_named_with_its_extra() -> None:
-    with pytest.raises(ValueError, match=r"a\.xyz needs the package nosuchpackage .* pip install 'pixelpath\[geo\]'"):
-        needs("nosuchpackage.part", "geo", Path("a.xyz"))
