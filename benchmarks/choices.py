@@ -35,7 +35,7 @@ from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data
 from pixelpath.runs.sample import sample
 from pixelpath.sampling.sampler import Sampling
-from pixelpath.training.journal import lines
+from pixelpath.trainer.journal import lines
 
 Study = Literal["weights", "stages"]
 Variant = tuple[Recipe, int]

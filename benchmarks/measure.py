@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pixelpath.recipes import rows, sizes
 from pixelpath.recipes.recipe import Recipe, for_data
 from pixelpath.runs.devices import choose_device
-from pixelpath.training.journal import peak_memory
+from pixelpath.trainer.journal import peak_memory
 
 SizeName = Literal["nano", "tiny", "small", "B", "L", "XL", "XXL", "G"]
 PrecisionName = Literal["float32", "bfloat16", "float16"]

@@ -44,9 +44,9 @@ from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data
 from pixelpath.runs.sample import sample
 from pixelpath.sampling.sampler import Sampling
-from pixelpath.training import checkpoint
-from pixelpath.training.loop import Diverged
-from pixelpath.training.optimizer import AdamW, Cosine
+from pixelpath.trainer import checkpoint
+from pixelpath.trainer.loop import Diverged
+from pixelpath.trainer.optimizer import AdamW, Cosine
 
 MOST = 2048
 CPU = torch.device("cpu")

@@ -33,9 +33,9 @@ from pixelpath.recipes.build import student_of
 from pixelpath.recipes.recipe import Recipe, for_data
 from pixelpath.recipes.sizes import Size, Stack
 from pixelpath.starts.student import fine_uniform
-from pixelpath.training.ema import twin
-from pixelpath.training.loop import train
-from pixelpath.training.optimizer import AdamW, Cosine
+from pixelpath.trainer.ema import twin
+from pixelpath.trainer.loop import train
+from pixelpath.trainer.optimizer import AdamW, Cosine
 from pixelpath.types import Batch, Images, Losses, Objective
 
 PIXELS = 16

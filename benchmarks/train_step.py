@@ -44,8 +44,8 @@ from pixelpath.objectives.representation import RepresentationLearning
 from pixelpath.randomness import generators, normal, uniform
 from pixelpath.recipes.build import student_of
 from pixelpath.recipes.recipe import Recipe
-from pixelpath.training.ema import twin, update
-from pixelpath.training.loop import Step, loss_scaler, split, train
+from pixelpath.trainer.ema import twin, update
+from pixelpath.trainer.loop import Step, loss_scaler, split, train
 from pixelpath.types import Batch, Objective, Views, classes_of
 
 Stage = Literal["encoder", "diffusion"]

@@ -17,7 +17,7 @@ import torch
 
 from pixelpath.runs import curves
 from pixelpath.runs.comparison import pixels
-from pixelpath.runs.curves import Curve
+from pixelpath.runs.curves import DistanceCurve
 from pixelpath.runs.families import FAMILIES, Family
 from pixelpath.runs.fit_start import fit_start
 from pixelpath.runs.opened import open_run
@@ -35,8 +35,8 @@ class Measured:
     """One run: its cold curve, those from starts by the name of each, and what was chosen."""
 
     run: str
-    cold: Curve
-    warm: dict[str, Curve]
+    cold: DistanceCurve
+    warm: dict[str, DistanceCurve]
     chosen: str
     sigma: float
     seconds: float
@@ -75,7 +75,7 @@ def measured(
     )
 
 
-def needed(curve: Curve, distance: float) -> float:
+def needed(curve: DistanceCurve, distance: float) -> float:
     """The fewest network evaluations from which on, by the curve, the distance is no greater; infinite if it never is."""
     points = sorted(curve.points, key=lambda point: point.nfe)
     for above, below in zip([None, *points], points, strict=False):

@@ -9,9 +9,9 @@ import pixelpath as pp
 
 out, steps = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1300
 
-digits = load_digits()
-images = np.round(digits.images * 255 / 16).astype(np.uint8)
-data = pp.from_arrays(images, digits.target, held_out=0.2)
+rows, labels = load_digits(return_X_y=True)
+images = np.round(rows.reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
+data = pp.from_arrays(images, labels, held_out=0.2)
 
 for step in pp.training(data, pp.recipes.digits_diffusion(steps=steps), out=f"{out}/digits"):
     if step.number % max(1, steps // 10) == 0:

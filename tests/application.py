@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pixelpath import cli
-from pixelpath.training import checkpoint
-from pixelpath.training.journal import Journal, lines
-from pixelpath.training.loop import Step
+from pixelpath.trainer import checkpoint
+from pixelpath.trainer.journal import Journal, lines
+from pixelpath.trainer.loop import Step
 
 SIZE = [
     "--size.encoder.depth",

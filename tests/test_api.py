@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.application import call
 
 import pixelpath as pp
 from pixelpath.runs.digits import write_digits
+from tests.application import call
 
 ROOT = Path(__file__).parents[1]
 PUBLIC = [getattr(pp, name) for name in pp.__all__ if name != "__version__"]
@@ -47,10 +47,14 @@ def documented(thing: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("thing", [each for thing in PUBLIC for each in documented(thing)], ids=lambda each: each.__qualname__)
-def test_the_example_of_a_docstring_runs(
-    thing: Any, data: pp.Data, run: pp.Run, digits_file: Path, tmp_path: Path
-) -> None:
-    names = {"data": data, "run": run, "digits_file": digits_file, "folder": tmp_path, **{name: getattr(pp, name) for name in pp.__all__}}
+def test_the_example_of_a_docstring_runs(thing: Any, data: pp.Data, run: pp.Run, digits_file: Path, tmp_path: Path) -> None:
+    names = {
+        "data": data,
+        "run": run,
+        "digits_file": digits_file,
+        "folder": tmp_path,
+        **{name: getattr(pp, name) for name in pp.__all__},
+    }
     example = doctest.DocTestParser().get_doctest(inspect.getdoc(thing) or "", names, thing.__qualname__, None, 0)
     failed, tried = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).run(example)
     assert tried > 0
@@ -107,8 +111,8 @@ def test_training_again_takes_the_run_up_and_a_loop_left_early_is_saved(data: pp
 
 def test_the_callers_random_state_threads_and_precision_stay(data: pp.Data, run: pp.Run, tmp_path: Path) -> None:
     def state() -> list[Any]:
-        generator = np.random.get_state()  # noqa: NPY002
-        return [torch.get_rng_state().tolist(), generator[1].tolist(), torch.get_num_threads(), torch.get_float32_matmul_precision()]
+        precision = torch.get_float32_matmul_precision()
+        return [torch.get_rng_state().tolist(), str(np.random.get_state()), torch.get_num_threads(), precision]
 
     before = state()
     for _ in pp.training(data, pp.recipes.digits_diffusion(steps=2), out=tmp_path / "run"):

@@ -989,7 +989,11 @@ COMMANDS: list[tuple[str, dict[str, bytes], str]] = [
     (TRAIN + "a.npy --data.tile 16", {"a.npy": saved(BYTES)}, "use a smaller --data.tile"),
     (TRAIN + "a.npy --data.normaliser.kind log1p", {"a.npy": saved(FLOATS - 9)}, "--data.normaliser.kind asinh"),
     (TRAIN + "a.npy --data.conditions {tmp}/t.csv", {"a.npy": saved(BYTES), "t.csv": b"name,x\n"}, "t.csv holds no table"),
-    (TRAIN + "a.npy --data.cond-image {tmp}/b.npy", {"a.npy": saved(BYTES), "b.npy": saved(BYTES[:3])}, "holds no condition image for"),
+    (
+        TRAIN + "a.npy --data.cond-image {tmp}/b.npy",
+        {"a.npy": saved(BYTES), "b.npy": saved(BYTES[:3])},
+        "holds no condition image for",
+    ),
     ("audit {tmp}/a.xyz --out {out}", {"a.xyz": b"?"}, "a.xyz is of no kind that can be read"),
     ("audit {tmp}/a.npy::x --out {out}", {"a.npy": saved(BYTES)}, "which only stores have"),
     (SAMPLE + "--conditions {tmp}/t.csv", {"t.csv": ASKED.encode()}, "give --cond-image too"),

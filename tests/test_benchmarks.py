@@ -19,7 +19,7 @@ from PIL import Image
 from pixelpath import randomness
 from pixelpath.networks.encoder import Encoder
 from pixelpath.recipes.sizes import NANO
-from pixelpath.runs.curves import Curve, Point
+from pixelpath.runs.curves import DistanceCurve, DistancePoint
 
 SMALLEST = Settings(batch=4, device="cpu", threads=1, repeats=1, calls=1, steps=2)
 
@@ -124,10 +124,10 @@ def test_radar_study_runs_and_goes_on_where_it_stopped(tmp_path: Path, monkeypat
         radar.main(data, out, seeds=(0,), steps=3, samples=32)
 
 
-def curve(*points: tuple[float, float]) -> Curve:
+def curve(*points: tuple[float, float]) -> DistanceCurve:
     """A curve of (evaluations, distance)."""
-    made = tuple(Point(1, nfe, distance, distance, 1.0) for nfe, distance in points)
-    return Curve("made", "run", "recipe", 1, "pixels", 0.1, 10, made, {})
+    made = tuple(DistancePoint(1, nfe, distance, distance, 1.0) for nfe, distance in points)
+    return DistanceCurve("made", "run", "recipe", 1, "pixels", 0.1, 10, made, {})
 
 
 def test_the_evaluations_needed_for_a_distance_lie_on_a_power_law_between_points() -> None:

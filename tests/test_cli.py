@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pixelpath import cli
+from pixelpath.commands import train as train_module
 from pixelpath.commands.settings import pick
 from pixelpath.data.augment import SMALL
 from pixelpath.models.preconditioning import EDMPreconditioning
@@ -21,8 +22,7 @@ from pixelpath.recipes import sizes
 from pixelpath.recipes.recipe import Precision, Recipe
 from pixelpath.recipes.rows import table
 from pixelpath.recipes.sizes import Stack
-from pixelpath.runs import train as train_module
-from pixelpath.training.optimizer import Constant, Steps
+from pixelpath.trainer.optimizer import Constant, Steps
 from tests.application import call
 
 

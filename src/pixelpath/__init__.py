@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pixelpath.errors import MissingError, UserError
     from pixelpath.noise import NoiseRange
     from pixelpath.runs.data import Data, from_arrays, open_data
-    from pixelpath.runs.fit_start import fit_start
+    from pixelpath.runs.own_start import fit_start
     from pixelpath.runs.run import Run, load, train, training
     from pixelpath.runs.sample import Samples
     from pixelpath.sampling.sampler import Sampling
@@ -75,7 +75,7 @@ _HOMES = {
     "Samples": "runs.sample",
     "Sampling": "sampling.sampler",
     "UserError": "errors",
-    "fit_start": "runs.fit_start",
+    "fit_start": "runs.own_start",
     "from_arrays": "runs.data",
     "load": "runs.run",
     "open_data": "runs.data",

@@ -7,8 +7,8 @@ imported, so that `pixelpath --help` answers at once.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def main() -> None:
     try:
         from pixelpath import log
 
-        with log.shown():
+        with log.shown(spelled):
             _call(arguments)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -57,8 +57,13 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get(TRACEBACK):
             raise
-        sys.stderr.write(f"pixelpath: {' '.join(_sentence(error).splitlines())}\n")
+        sys.stderr.write(f"pixelpath: {spelled(' '.join(_sentence(error).splitlines()))}\n")
         sys.exit(2)
+
+
+def spelled(sentence: str) -> str:
+    """The sentence with every setting in backticks as the option that sets it: `data.nodata` becomes --data.nodata."""
+    return re.sub(r"`([a-z][a-z0-9_.]*)`", lambda found: "--" + found[1].replace("_", "-"), sentence)
 
 
 def _call(arguments: list[str]) -> None:
@@ -113,8 +118,7 @@ def _sentence(error: Exception) -> str:
 
 def _load(name: str) -> Callable[..., Any]:
     name = name.replace("-", "_")
-    home = "commands" if importlib.util.find_spec(f"pixelpath.commands.{name}") else "runs"
-    return importlib.import_module(f"pixelpath.{home}.{name}").__dict__[name]
+    return importlib.import_module(f"pixelpath.commands.{name}").__dict__[name]
 
 
 def _overview() -> str:

@@ -1,7 +1,7 @@
 """Which noise levels exist, how often training visits each, and how much each counts.
 
-A *noise range* runs from `lowest` to `highest` sigma, both given for images of 64 pixels; `shift` = pixels / 64 scales every
-level for another resolution (Hoogeboom et al. 2023, "simple diffusion", arXiv 2301.11093). *Unshifted* sigmas come before it.
+A *noise range* runs from `sigma_min` to `sigma_max`, both given for images of 64 pixels. Its `shift` = pixels / 64 scales every
+sigma for another resolution (Hoogeboom et al. 2023, "simple diffusion", arXiv 2301.11093). *Unshifted* sigmas come before it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.randomness import normal, uniform
 from pixelpath.types import Images, Sigmas
 
@@ -26,30 +27,40 @@ def expand(sigma: Sigmas, images: Images) -> Tensor:
 
 @dataclass(frozen=True)
 class NoiseRange:
-    """The levels that exist: from `lowest` to `highest` (for 64 pixels), all times `shift`.
+    """The sigmas that exist: from `sigma_min` to `sigma_max` (for 64 pixels), all times `shift`.
 
-    Raises ValueError unless 0 < lowest < highest and shift > 0.
+    Raises UserError unless 0 < sigma_min < sigma_max < infinity and shift > 0.
+
+    Example:
+        >>> [round(sigma, 3) for sigma in NoiseRange(0.002, 80).sigmas(4).tolist()]
+        [80.0, 9.723, 0.47, 0.002, 0.0]
     """
 
     sigma_min: float = 0.002
+    """Lowest noise level, above 0, for images of 64 pixels."""
     sigma_max: float = 80.0
+    """Highest noise level, for images of 64 pixels. At it an image must be invisible: 80 for values of std 0.5."""
     shift: float = 1.0
+    """Factor of every sigma: pixels / 64. A recipe sets it from the size of the images."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max or not self.shift > 0:
-            raise ValueError(
-                f"A noise range needs 0 < lowest < highest and shift > 0, got lowest={self.sigma_min}, highest={self.sigma_max}, "
-                f"shift={self.shift}: choose a smaller lowest or a larger highest."
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise UserError(
+                f"`objective.noise.sigma_min` must be above 0 and below `objective.noise.sigma_max`, got {self.sigma_min} and "
+                f"{self.sigma_max}: change one of them.",
+                setting="objective.noise.sigma_min",
             )
+        if not 0 < self.shift < math.inf:
+            raise UserError(f"The shift of a noise range must be above 0 and finite, got {self.shift}.", setting="shift")
 
     def for_resolution(self, pixels: float) -> NoiseRange:
         """The same range for images `pixels` high (for images that are not square: the root of height x width)."""
         return replace(self, shift=pixels / 64)
 
     def grid(self, count: int, beyond: int = 0, dtype: torch.dtype = torch.float64) -> Float[Tensor, "levels"]:
-        """The `count` unshifted levels of Karras et al. 2022 (arXiv 2206.00364, eq. 5), highest to lowest, computed in `dtype`.
+        """The `count` unshifted sigmas of Karras et al. 2022 (arXiv 2206.00364, eq. 5), falling, computed in `dtype`.
 
-        `beyond` continues the formula by so many levels below the lowest. Raises ValueError if count < 2.
+        `beyond` continues the formula by that many sigmas below the lowest. Raises ValueError if count < 2.
         """
         if count < 2:
             raise ValueError(f"A grid needs at least 2 levels, got {count}.")
@@ -58,24 +69,22 @@ class NoiseRange:
         return (top + position * (bottom - top)) ** RHO
 
     def sigmas(self, count: int, start: float | None = None) -> Float[Tensor, "levels"]:
-        """The `count` + 1 shifted levels of a sampling run of `count` steps: falling from highest (or `start`), ending in 0.
+        """The `count` + 1 shifted sigmas of `count` sampling steps: they fall from sigma_max (or `start`) and end in 0.
 
-        `start` is a shifted sigma, at most the highest of the range: the grid is built anew between it and the lowest level.
-        Raises ValueError if count < 1 or `start` is outside the range.
+        `start` is a shifted sigma in the range. The grid is then built between it and sigma_min. Raises UserError if count < 1
+        or `start` is outside the range.
         """
-        if count < 1:
-            raise ValueError(f"A sampling run needs at least 1 step, got {count}.")
+        _check_count(count)
         below = self._below(start)
         levels = below.grid(count) if count > 1 else torch.tensor([below.sigma_max], dtype=torch.float64)
         return torch.cat([levels * self.shift, levels.new_zeros(1)])
 
     def consistency_sigmas(self, count: int, start: float | None = None) -> Float[Tensor, "levels"]:
-        """The shifted levels of `count` estimates under fresh noise: those of the grid of count + 1 but its lowest, then 0.
+        """The shifted sigmas of `count` steps of the consistency sampler: the grid of count + 1 without its lowest, then 0.
 
-        A last estimate at the lowest level itself, as in `steps`, would change nothing. `start` and errors are as in `steps`.
+        A last estimate at sigma_min would change nothing. `start` and errors are as in `sigmas`.
         """
-        if count < 1:
-            raise ValueError(f"A sampling run needs at least 1 step, got {count}.")
+        _check_count(count)
         levels = self._below(start).grid(count + 1) * self.shift
         return torch.cat([levels[:-1], levels.new_zeros(1)])
 
@@ -84,32 +93,41 @@ class NoiseRange:
         sigma_max = self.sigma_max if start is None else start / self.shift
         if not self.sigma_min < sigma_max <= self.sigma_max * (1 + 1e-9):
             low, high = self.sigma_min * self.shift, self.sigma_max * self.shift
-            raise ValueError(f"Sampling cannot start at sigma {start}: this range runs from {low:g} to {high:g}.")
+            raise UserError(f"Sampling cannot start at sigma {start}: this range runs from {low:g} to {high:g}.", "start")
         return replace(self, sigma_max=sigma_max)
 
     def nearest(self, sigma: Float[Tensor, "batch"], count: int) -> Int[Tensor, "batch"]:
-        """The index, on the grid of `count` levels, of the level closest to each unshifted sigma."""
+        """The index, on the grid of `count` sigmas, of the one closest to each unshifted sigma."""
         grid = self.grid(count).to(sigma)
         after = torch.searchsorted(-grid, -sigma).clamp(1, count - 1)
         closer_before = (grid[after - 1] - sigma) <= (sigma - grid[after])
         return torch.where(closer_before, after - 1, after)
 
 
+def _check_count(steps: int) -> None:
+    if steps < 1:
+        raise UserError(f"Sampling needs at least 1 step, got {steps}.", setting="steps")
+
+
 @dataclass(frozen=True)
 class LogNormal:
-    """Draws ln sigma ~ N(mean, deviation^2), unshifted (Karras et al. 2022, arXiv 2206.00364, table 1), held inside the range.
+    """Draws ln sigma ~ N(p_mean, p_std^2), unshifted, clamped to the range (Karras et al. 2022, arXiv 2206.00364, table 1).
 
-    Raises ValueError unless the mean is finite and the deviation positive.
+    Raises UserError unless p_mean is finite and p_std positive and finite.
     """
 
     p_mean: float = -1.2
+    """Mean of ln sigma (sigma for 64 pixels)."""
     p_std: float = 1.2
+    """Std of ln sigma, above 0."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.p_mean) and 0 < self.p_std < math.inf):
-            raise ValueError(
-                f"Logarithms of levels are drawn around a finite mean with a positive deviation, got {self.p_mean} and "
-                f"{self.p_std}: choose another --objective.draw.p-mean or --objective.draw.p-std."
+        if not math.isfinite(self.p_mean):
+            raise UserError(f"`objective.draw.p_mean` must be finite, got {self.p_mean}.", setting="objective.draw.p_mean")
+        if not 0 < self.p_std < math.inf:
+            raise UserError(
+                f"`objective.draw.p_std` must be above 0 and finite, got {self.p_std}: choose for example 1.2.",
+                setting="objective.draw.p_std",
             )
 
     def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
@@ -118,46 +136,53 @@ class LogNormal:
         return sigma.clamp(noise.sigma_min, noise.sigma_max)
 
     def below(self, sigma: float) -> float:
-        """The share of draws below an unshifted level inside the range."""
+        """The share of draws below an unshifted sigma inside the range."""
         return math.erfc((self.p_mean - math.log(sigma)) / (self.p_std * math.sqrt(2))) / 2
 
 
 @dataclass(frozen=True)
 class GridLogNormal:
-    """As LogNormal, then moved to the nearest of the `count` levels of the grid (Lei et al. 2025, EPG, arXiv 2510.12586)."""
+    """As LogNormal, then moved to the nearest of the `count` sigmas of the grid (Lei et al. 2025, EPG, arXiv 2510.12586)."""
 
     p_mean: float = -1.2
+    """Mean of ln sigma (sigma for 64 pixels)."""
     p_std: float = 1.6
+    """Std of ln sigma, above 0."""
     count: int = 1280
+    """Sigmas of the grid, at least 2."""
 
     def __post_init__(self) -> None:
         LogNormal(self.p_mean, self.p_std)
+        _check_grid(self.count, "objective.draw.count")
 
     def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
-        """Unshifted sigmas [batch], each a level of `noise.grid(count)`."""
+        """Unshifted sigmas [batch], each one of `noise.grid(count)`."""
         sigma = LogNormal(self.p_mean, self.p_std)(sources, noise)
         return noise.grid(self.count).to(sigma)[noise.nearest(sigma, self.count)]
 
     def below(self, sigma: float) -> float:
-        """The share of draws below an unshifted level inside the range, before they are moved."""
+        """The share of draws below an unshifted sigma inside the range, before they are moved."""
         return LogNormal(self.p_mean, self.p_std).below(sigma)
 
 
 @dataclass(frozen=True)
 class LogUniform:
-    """Draws ln sigma evenly between two unshifted levels: every octave of noise is visited equally often.
+    """Draws ln sigma evenly between two unshifted sigmas: every octave of noise is visited equally often.
 
-    Raises ValueError unless 0 < lowest < highest.
+    Raises UserError unless 0 < sigma_min < sigma_max < infinity.
     """
 
     sigma_min: float = 0.002
+    """Lowest sigma drawn, above 0, for 64 pixels."""
     sigma_max: float = 80.0
+    """Highest sigma drawn, for 64 pixels."""
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise ValueError(
-                f"Levels are drawn between a positive one and a higher one, got {self.sigma_min} and {self.sigma_max}: choose another "
-                f"--objective.draw.sigma-min or --objective.draw.sigma-max."
+            raise UserError(
+                f"`objective.draw.sigma_min` must be above 0 and below `objective.draw.sigma_max`, got {self.sigma_min} and "
+                f"{self.sigma_max}: change one of them.",
+                setting="objective.draw.sigma_min",
             )
 
     def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
@@ -166,21 +191,30 @@ class LogUniform:
         return torch.exp(low + (high - low) * uniform(sources, ())).clamp(noise.sigma_min, noise.sigma_max)
 
     def below(self, sigma: float) -> float:
-        """The share of draws below an unshifted level inside the range."""
+        """The share of draws below an unshifted sigma inside the range."""
         return min(1.0, max(0.0, math.log(sigma / self.sigma_min) / math.log(self.sigma_max / self.sigma_min)))
 
 
 Draw = LogNormal | GridLogNormal | LogUniform
 
 
+def _check_grid(count: int, setting: str) -> None:
+    if count < 2:
+        raise UserError(f"`{setting}` must be at least 2, got {count}.", setting=setting)
+
+
 @dataclass(frozen=True)
 class GridWeight:
-    """The reference's weight 1 / (sigma_i - sigma_(i+1)), of neighbours on the unshifted grid of `count` (EPG, arXiv 2510.12586).
+    """The published weight 1 / (sigma_i - sigma_(i+1)) of neighbours on the unshifted grid of `count` (EPG, arXiv 2510.12586).
 
-    The neighbour of the lowest level is the one that the grid would have next.
+    The neighbour of the lowest sigma is the next one by the formula of the grid.
     """
 
     count: int = 1280
+    """Sigmas of the grid, at least 2."""
+
+    def __post_init__(self) -> None:
+        _check_grid(self.count, "objective.weight.count")
 
     def __call__(self, sigma: Float[Tensor, "batch"], noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Weights [batch] of unshifted sigmas."""
@@ -193,11 +227,13 @@ class GridWeight:
 class EDMWeight:
     """(s^2 + sigma_data^2) / (s sigma_data)^2 of shifted sigma s, up to `limit` (Karras et al. 2022, arXiv 2206.00364, table 1).
 
-    It gives every level the same loss at the start of training; the limit spares the lowest levels their enormous weight.
+    Every sigma then has the same loss at the start of training. The limit bounds the weight of the lowest sigmas.
     """
 
     sigma_data: float = 0.5
+    """Std of the images in model range, above 0."""
     limit: float = math.inf
+    """Largest weight."""
 
     def __call__(self, sigma: Float[Tensor, "batch"], noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Weights [batch] of unshifted sigmas."""
@@ -207,7 +243,7 @@ class EDMWeight:
 
 @dataclass(frozen=True)
 class FlatWeight:
-    """Weight 1 at every level: with LogUniform draws the squared error counts equally in every octave of sigma."""
+    """Weight 1 at every sigma: with LogUniform draws the squared error counts equally in every octave of noise."""
 
     def __call__(self, sigma: Float[Tensor, "batch"], noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Ones [batch]."""

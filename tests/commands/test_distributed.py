@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from tests.application import TINY, call, losses, steps_kept, weights
 
-from pixelpath.training.journal import lines
+from pixelpath.trainer.journal import lines
 
 ROOT = Path(__file__).parents[2]
 STOPPED = """

@@ -28,8 +28,8 @@ from pixelpath.runs import monitor
 from pixelpath.runs.prepare import PreparedData, read_data
 from pixelpath.runs.students import frozen_encoder
 from pixelpath.runs.opened import open_run
-from pixelpath.training import checkpoint
-from pixelpath.training.journal import lines
+from pixelpath.trainer import checkpoint
+from pixelpath.trainer.journal import lines
 from pixelpath.types import Batch, Images, Losses, Objective, Views
 
 THROUGH = ("--objective.features", "contrastive")

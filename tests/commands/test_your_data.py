@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from tests.application import call, train
 
-from pixelpath.runs.prepare import read_data_of
 from pixelpath.runs.opened import open_run
+from pixelpath.runs.prepare import read_data_of
 
 RANDOM = np.random.default_rng(5)
 

@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 from pixelpath.data.memory import Layout, from_arrays, save_arrays
 from pixelpath.data.opening import open_source, open_split
 from pixelpath.data.settings import DataSettings
-from pixelpath.data.sources import Source, gather, labels
+from pixelpath.data.sources import Source, gather, labels, load
 
 RANDOM = np.random.default_rng(0)
 ALL = DataSettings(held_out_share=0.0)
@@ -75,8 +75,9 @@ def test_colours_that_are_multiplied_and_images_that_are_resized_are_saved_as_th
         save_arrays(tmp_path / "data.npz", training)
         np.testing.assert_array_equal(values(open_source(tmp_path / "data.npz")), rgba)
     Image.fromarray(LAST[0]).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="not lie in memory"):
-        save_arrays(tmp_path / "other.npz", open_source(tmp_path / "a.png"))
+    for other in (open_source(tmp_path / "a.png"), load(training)):  # of a loaded side the other one is not known
+        with pytest.raises(ValueError, match="no side of arrays"):
+            save_arrays(tmp_path / "other.npz", other)
 
 
 def test_arrays_stay_as_they_are() -> None:

@@ -1,6 +1,7 @@
 """The exported file makes the images of the run: any number at once, guided or not, in the dtype of the data."""
 
 import json
+import math
 import zipfile
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -22,7 +23,8 @@ from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
 from pixelpath.noise import NoiseRange
 from pixelpath.randomness import generators, normal, seed_of
-from pixelpath.runs.generate import SAMPLERS, Plan, generate
+from pixelpath.runs.generate import Origin, generate
+from pixelpath.sampling.sampler import Sampler, Sampling
 
 RANGE = NoiseRange().for_resolution(8)
 SHAPE = (2, 8, 12)
@@ -72,8 +74,8 @@ def noise_of(seeds: range) -> Tensor:
 
 def estimates(model: Denoiser, labels: Tensor, guidance: float) -> Tensor:
     """The images of seeds 0, 1, ... as `pixelpath sample --steps 1` makes them, in model range."""
-    plan = Plan(RANGE, 1, guidance, sampler=SAMPLERS["consistency"])
-    return torch.cat(list(generate(model, SHAPE, range(len(labels)), labels, plan)))
+    sampling = Sampling(1, guidance, (0.0, math.inf), sampler=Sampler.CONSISTENCY)
+    return torch.cat(list(generate(model, Origin(RANGE), sampling, range(len(labels)), labels)))
 
 
 @pytest.fixture(scope="module", params=CASES, ids=list(CASES))

@@ -19,7 +19,7 @@ from pixelpath.objectives.representation import Curriculum, InterpolatedTemperat
 from pixelpath.recipes.recipe import Precision, Recipe, Sampling, for_data, from_json, summary, to_json, unlearned
 from pixelpath.recipes.rows import table
 from pixelpath.recipes.sizes import NANO
-from pixelpath.training.optimizer import Constant, Cosine, Muon, Steps
+from pixelpath.trainer.optimizer import Constant, Cosine, Muon, Steps
 
 UNUSUAL = Recipe(
     "unusual",

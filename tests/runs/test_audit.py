@@ -30,7 +30,7 @@ from pixelpath.runs.audit import AuditOptions
 from pixelpath.runs.audit_findings import costs, status
 from pixelpath.runs.audit_recipes import proposed, train_commands
 from pixelpath.runs.cost import Cost, measured_apart
-from pixelpath.training.journal import lines
+from pixelpath.trainer.journal import lines
 
 COST = Cost("row", "cpu", 1000, 6, 1e6, 100, 8, 8, 0.5, 2**28, 2**20)
 CPU = torch.device("cpu")
@@ -103,7 +103,7 @@ def test_every_fault_is_found_and_named(tmp_path: Path, tried: list[Recipe], cap
     assert tried == []
     said = capsys.readouterr().err
     assert "problem: 1 training images hold 1 NaN and 0 infinite values (00000040)." in said
-    assert "data.nodata" in said
+    assert "--data.nodata nan" in said
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"nearest.png", "leaked.png", "damaged.png"} <= names
 
@@ -117,7 +117,7 @@ def test_images_of_unequal_sizes_are_a_problem_with_their_sizes(tmp_path: Path, 
     assert audited(tmp_path / "out")["sizes"] == {"20x30": 4, "24x30": 2}
     said = capsys.readouterr().err
     assert "20x30: 4, 24x30: 2" in said
-    assert "data.resize" in said
+    assert "--data.resize" in said
 
 
 def test_broken_files_are_named_and_the_rest_is_looked_at(tmp_path: Path, pictures: Path, tried: list[Recipe]) -> None:

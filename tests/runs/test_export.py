@@ -29,8 +29,8 @@ from pixelpath.recipes.recipe import ProjectorSize, Recipe, Sampling, for_data, 
 from pixelpath.recipes.sizes import Size, Stack
 from pixelpath.runs import export as command
 from pixelpath.runs.opened import open_run
-from pixelpath.training import checkpoint
-from pixelpath.training.checkpoint import State
+from pixelpath.trainer import checkpoint
+from pixelpath.trainer.checkpoint import State
 
 SIZE = Size(Stack(1, 32, 2), Stack(1, 32, 2))
 BYTES = Normaliser((120.0,), (60.0,))

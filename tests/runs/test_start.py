@@ -121,7 +121,7 @@ def edited(start: Path, out: Path, change: Callable[[dict[str, Any]], object]) -
 
 
 def test_the_folder_of_a_start_is_complete_and_agrees_with_itself(run: Path, whole: Path) -> None:
-    pictures = {f"{name}.png" for name in ("certificate", "tails", "cond_image", "evaluations", "neighbours")}
+    pictures = {f"{name}.png" for name in ("certificate", "tails", "side-by-side", "distance_over_nfe", "neighbours")}
     assert {path.name for path in whole.iterdir()} == pictures | {"start.json", "start.safetensors", "search.json", "report.html"}
     search, about = document(whole), document(whole, "start.json")["about"]
     chosen = next(each for each in search["candidates"] if each["name"] == search["chosen"])

@@ -16,7 +16,8 @@ from pixelpath.recipes.build import student_of
 from pixelpath.recipes.recipe import Recipe, for_data
 from pixelpath.recipes.rows import digits_diffusion, digits_onestep
 from pixelpath.recipes.sizes import Size, Stack
-from pixelpath.runs.generate import SAMPLERS, Plan, from_sources
+from pixelpath.runs.generate import Origin, from_sources
+from pixelpath.sampling.sampler import Sampling, usual
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.starts import ENERGIES, RunSamples, check_generator, fingerprint, open_start, save_start
 from pixelpath.starts.gaussian import fit_gaussian
@@ -141,14 +142,14 @@ def onestep(tmp_path: Path) -> OpenRun:
 def test_samples_of_a_run_are_its_images_and_noise(steps: int, onestep: OpenRun) -> None:
     """The image is that of the same generator, by its own sampler; the noise comes next from that generator."""
     start = RunSamples(onestep, steps)
-    plan = Plan(onestep.noise, steps, sampler=SAMPLERS["consistency"])
-    clean = from_sources(onestep.denoiser, SHAPE, generators(range(3)), LABELS, plan)
+    sampling, origin = Sampling(steps, 1.0).over(usual(one_step=True)), Origin(onestep.noise)
+    clean = from_sources(onestep.denoiser, origin, sampling, generators(range(3)), LABELS)
     torch.testing.assert_close(start.sample(generators(range(3)), 0.0, LABELS), clean, rtol=0, atol=1e-6)
     one, two = (start.sample(generators(range(3)), sigma, LABELS) - clean for sigma in (0.7, 1.4))
     torch.testing.assert_close(two, 2 * one, rtol=1e-4, atol=1e-5)
     whole = start.sample(generators(seed_of(place) for place in range(2000)), 3.0, torch.arange(2000) % 2)
     base = from_sources(
-        onestep.denoiser, SHAPE, generators(seed_of(place) for place in range(2000)), torch.arange(2000) % 2, plan
+        onestep.denoiser, origin, sampling, generators(seed_of(place) for place in range(2000)), torch.arange(2000) % 2
     )
     assert float((whole - base).std()) == pytest.approx(3.0, rel=0.02)
     parts = [start.sample(generators([place]), 0.7, LABELS[place : place + 1]) for place in range(3)]

@@ -15,8 +15,8 @@ from tests.application import TINY, assert_same, at_step, call, files, losses, s
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.recipes.build import student_of
 from pixelpath.runs.opened import open_run
-from pixelpath.training import checkpoint
-from pixelpath.training.journal import lines
+from pixelpath.trainer import checkpoint
+from pixelpath.trainer.journal import lines
 
 STAGES = ["digits-encoder", "digits-diffusion", "digits-onestep"]
 

@@ -16,7 +16,7 @@ from pixelpath.runs import sample as runs
 from pixelpath.runs.devices import choose_device
 from pixelpath.runs.opened import open_run
 from pixelpath.sampling.sampler import Sampling
-from pixelpath.training.journal import peak_memory
+from pixelpath.trainer.journal import peak_memory
 
 USUAL_COUNT = 36
 AS_TRAINED = Sampling()

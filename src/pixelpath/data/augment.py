@@ -1,8 +1,8 @@
 """Two strong random views of every image, for self-supervision.
 
 An *augmentation* says how strong they are. Every draw comes from the image's own seed, on the CPU, so a view depends neither on
-the images beside it nor on the device; the image operations work on the whole batch, on its device. *Colour* operations (jitter,
-gray, solarise) are for photographs: other data keep their values and are only cropped, mirrored, turned and blurred.
+the other images of the batch nor on the device. The image operations work on the whole batch, on its device. *Colour* operations
+(jitter, gray, solarise) are for photographs: other data keep their values and are only cropped, mirrored, turned and blurred.
 """
 
 from __future__ import annotations

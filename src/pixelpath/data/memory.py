@@ -107,17 +107,18 @@ def from_arrays(
 def save_arrays(path: Path, side: Source) -> None:
     """Write the data that a side of `from_arrays` is part of as a .npz file: all images, uncut, in their order, with labels.
 
-    Opened by its path with the same settings, the file gives the same sides. Raises ValueError for sources that are no arrays.
+    Opened by its path with the same settings, the file gives the same sides. Raises ValueError for other sources, also for a side
+    that was copied by `sources.load`.
     """
     match side:
         case Subset() | Premultiplied():
             save_arrays(path, side.source)
-        case Arrays():
+        case Arrays(names=()):  # those with names were loaded from files, or are one side alone
             arrays.write_arrays(path, side.images, ClassLabels(side.labels, side.classes))
         case Stacked(stacks=(ArrayStack() as stack,)):
             arrays.write_arrays(path, stack.images, ClassLabels(side.labels, side.classes))
         case _:
-            raise ValueError(f"{side} does not lie in memory, so it is not saved: name its files instead.")
+            raise ValueError(f"{side} is no side of arrays that lie in memory: name its files instead.")
 
 
 def _collected(images: object, settings: DataSettings) -> _Collected:

@@ -107,10 +107,10 @@ class Consistency(Comparing):
         seed = seed_of(batch.seeds[0], DROPOUT)
         high, low = pairs.sigma * self.noise.shift, pairs.lower * self.noise.shift
         noisier, cleaner = (batch.images + expand(level, pairs.noise) * pairs.noise for level in (high, low))
-        estimate = batch.known(alike(student, seed)(noisier, high, batch.labels, pairs.drop).float())
+        estimate = batch.where_valid(alike(student, seed)(noisier, high, batch.labels, pairs.drop).float())
         if teacher is None:
             return estimate, batch.images
         with torch.no_grad():
             target = alike(teacher, seed)(cleaner, low, batch.labels, pairs.drop).float()
         above = (pairs.lower > self.noise.sigma_min).reshape(-1, 1, 1, 1)
-        return estimate, batch.known(torch.where(above, target, cleaner))
+        return estimate, batch.where_valid(torch.where(above, target, cleaner))

@@ -40,4 +40,4 @@ class Denoising:
         """Mean squared error per image over measured values, float32, at unshifted sigma [batch], for given noise and drops."""
         shifted = sigma * self.noise.shift
         estimate = student(batch.images + expand(shifted, noise) * noise, shifted, batch.labels, drop)
-        return ((batch.known(estimate.float()) - batch.images) ** 2).mean((1, 2, 3)) / batch.share()
+        return ((batch.where_valid(estimate.float()) - batch.images) ** 2).mean((1, 2, 3)) / batch.valid_share()

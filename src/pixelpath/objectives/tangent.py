@@ -99,7 +99,7 @@ class Tangent(Comparing):
     ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch"]]:
         """Both terms per image, float32, at unshifted sigma [batch], for given standard normal noise and drops."""
         estimate, tangent = self.estimates(student, batch, noise, sigma, drop)
-        estimate = batch.known(estimate)
+        estimate = batch.where_valid(estimate)
         tangent = tangent if batch.valid is None else tangent * batch.valid
         residual = estimate.detach() - batch.images
         target = estimate.detach() - (1 - pull) * residual - pull * tangent

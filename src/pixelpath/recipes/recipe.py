@@ -29,9 +29,9 @@ from pixelpath.objectives.features import Comparing, FeatureLoss
 from pixelpath.objectives.pairs import Gap, PairWeight
 from pixelpath.objectives.representation import RepresentationLearning, Temperature
 from pixelpath.objectives.tangent import Tangent
-from pixelpath.sampling.sampler import Sampling, usual
 from pixelpath.recipes.sizes import NANO, Size
-from pixelpath.training.optimizer import AdamW, Cosine, Muon, Schedule
+from pixelpath.sampling.sampler import Sampling, usual
+from pixelpath.trainer.optimizer import AdamW, Cosine, Muon, Schedule
 
 
 class Precision(Enum):

@@ -159,7 +159,7 @@ def audit(settings: DataSettings, options: AuditOptions = DEFAULTS) -> Audit:
     """
     if settings.path is None:
         raise UserError("There are no data to look at: give a path.", setting="data.path")
-    place, test = parts(settings.path)
+    place, _ = parts(settings.path)
     kind_of(place)  # data that cannot be read at all are a mistake in the call, not a finding
     if options.recipe is not None:
         recipe_of(options.recipe)
@@ -170,25 +170,15 @@ def audit(settings: DataSettings, options: AuditOptions = DEFAULTS) -> Audit:
         raise
     except ValueError as error:
         return _unreadable(settings, str(error))
-    own = test is not None or settings.held_out is not None
-    return audit_sources(training, held_out, settings, options, own_split=own)
+    return audit_sources(training, held_out, settings, options)
 
 
-def audit_sources(
-    training: Source,
-    held_out: Source,
-    settings: DataSettings,
-    options: AuditOptions = DEFAULTS,
-    *,
-    own_split: bool = False,
-) -> Audit:
-    """Look at images that are open already; those that no path names have no cost estimate.
-
-    `own_split` says that the held-out images are a set of their own, not a share of the training images.
-    """
+def audit_sources(training: Source, held_out: Source, settings: DataSettings, options: AuditOptions = DEFAULTS) -> Audit:
+    """Look at images that are open already, as the settings say; those that no path names have no cost estimate."""
     device = choose_device(options.device)
     say(f"Looking at {describe(training)} Held out: {len(held_out)} images.")
-    seen = inspect(training, held_out, settings, own_split=own_split, fast=options.fast, turned=options.turned)
+    own = settings.held_out is not None or (settings.path is not None and parts(settings.path)[1] is not None)
+    seen = inspect(training, held_out, settings, own_split=own, fast=options.fast, turned=options.turned)
     recipes = recipes_for(seen, options.recipe, len(training), device)
     found = findings(seen)
     for recipe in recipes:

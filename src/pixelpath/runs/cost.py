@@ -37,11 +37,11 @@ from pixelpath.runs.generate import Origin, generate
 from pixelpath.runs.prepare import PreparedData, batches, close, read_data
 from pixelpath.runs.students import new_student
 from pixelpath.sampling.sampler import Sampler, Sampling
-from pixelpath.training import checkpoint
-from pixelpath.training.checkpoint import State
-from pixelpath.training.ema import twin
-from pixelpath.training.journal import peak_memory
-from pixelpath.training.loop import distribute, loss_scaler, train
+from pixelpath.trainer import checkpoint
+from pixelpath.trainer.checkpoint import State
+from pixelpath.trainer.ema import twin
+from pixelpath.trainer.journal import peak_memory
+from pixelpath.trainer.loop import distribute, loss_scaler, train
 from pixelpath.types import Objective
 
 MEASURED = 3  # steps at least

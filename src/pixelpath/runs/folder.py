@@ -23,7 +23,7 @@ from pixelpath.atomic import leaves, write_json
 from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
-from pixelpath.training import checkpoint
+from pixelpath.trainer import checkpoint
 
 Value = TypeVar("Value")
 DIVERGENCES = "divergences.json"

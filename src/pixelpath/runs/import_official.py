@@ -24,8 +24,8 @@ from pixelpath.recipes.recipe import ProjectorSize, Recipe, to_json
 from pixelpath.recipes.sizes import Size, Stack
 from pixelpath.runs.folder import claim
 from pixelpath.sampling.sampler import Sampling
-from pixelpath.training import checkpoint
-from pixelpath.training.checkpoint import State
+from pixelpath.trainer import checkpoint
+from pixelpath.trainer.checkpoint import State
 
 
 def import_official(path: Path, out: Path, encoder_heads: int | None = None, decoder_heads: int | None = None) -> Path:

@@ -28,8 +28,8 @@ from pixelpath.runs.comparison import BATCH, MOST, Native, Real, protocol
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import Samples
-from pixelpath.training import checkpoint
-from pixelpath.training.journal import lines
+from pixelpath.trainer import checkpoint
+from pixelpath.trainer.journal import lines
 
 SEARCHED = 10_000  # samples, at most, whose neighbours are looked for
 PAIRS = 12  # of these, how many are shown

@@ -32,7 +32,7 @@ from pixelpath.reports.pictures import save_png
 from pixelpath.runs.generate import Origin, generate
 from pixelpath.runs.prepare import PreparedData, for_objective
 from pixelpath.sampling.sampler import Sampling, usual
-from pixelpath.training.journal import lines
+from pixelpath.trainer.journal import lines
 from pixelpath.types import Images, Objective
 
 PREVIEWS = 36  # images of a preview, always of the seeds 0, 1, ...

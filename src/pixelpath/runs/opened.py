@@ -21,7 +21,7 @@ from pixelpath.models.representation import Representation
 from pixelpath.noise import NoiseRange
 from pixelpath.recipes.build import Shape, student_of
 from pixelpath.recipes.recipe import Recipe, from_json
-from pixelpath.training import checkpoint
+from pixelpath.trainer import checkpoint
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,7 +46,7 @@ from pixelpath.reports.pictures import (
     skipped_steps,
     training_curves,
 )
-from pixelpath.training.journal import lines
+from pixelpath.trainer.journal import lines
 
 SHOWN = 9  # previews in the strip, at most
 STRIP = 640  # pixels across, of a picture in the strip

@@ -14,6 +14,7 @@ from torch import nn
 
 from pixelpath import log, processes
 from pixelpath.data.conditions import Conditions
+from pixelpath.data.memory import save_arrays
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.sources import Source
 from pixelpath.errors import UserError
@@ -38,12 +39,12 @@ from pixelpath.runs.monitor import Reference
 from pixelpath.runs.prepare import PreparedData, Sources, batches, close, read_data
 from pixelpath.runs.report import write_report
 from pixelpath.runs.students import check_origin, freeze, frozen_encoder, new_student
-from pixelpath.training import checkpoint
-from pixelpath.training.checkpoint import Interruption, State
-from pixelpath.training.ema import twin
-from pixelpath.training.journal import Journal
-from pixelpath.training.loop import Diverged, Step, distribute, loss_scaler
-from pixelpath.training.loop import train as steps_of
+from pixelpath.trainer import checkpoint
+from pixelpath.trainer.checkpoint import Interruption, State
+from pixelpath.trainer.ema import twin
+from pixelpath.trainer.journal import Journal
+from pixelpath.trainer.loop import Diverged, Step, distribute, loss_scaler
+from pixelpath.trainer.loop import train as steps_of
 from pixelpath.types import Objective
 
 DATA = "data.npz"  # images of a run that was trained from memory
@@ -103,8 +104,8 @@ def begin(
         through = encoder_run(closed, beginning.encoder, beginning.init_from)
         objective_through(closed, frozen_encoder(through, data, device))  # a mistake is better said before the folder is claimed
         claim(out, closed, origin)
-        if in_memory:
-            save_arrays(out / DATA, data.training, data.held_out)
+        if in_memory and sources is not None:
+            save_arrays(out / DATA, sources[0])
         kept = None if through is None else keep_encoder(through, out)
     else:
         check_same(out, latest, closed, origin, data.known())

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pixelpath import processes
 from pixelpath.randomness import seed_of
-from pixelpath.training.ema import unwrapped, update
+from pixelpath.trainer.ema import unwrapped, update
 from pixelpath.types import Batch, Losses, Objective, Views
 
 PATIENCE = 10  # skipped steps in a row that end a run

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixelpath.training.journal import Journal, lines, peak_memory, set_aside
-from pixelpath.training.loop import Step
+from pixelpath.trainer.journal import Journal, lines, peak_memory, set_aside
+from pixelpath.trainer.loop import Step
 
 
 class Terminal(io.StringIO):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.projector import Projector
-from pixelpath.training.ema import unwrapped
-from pixelpath.training.muon import OrthogonalMomentum
+from pixelpath.trainer.ema import unwrapped
+from pixelpath.trainer.muon import OrthogonalMomentum
 
 
 def _warm(step: int, warmup: int) -> float:

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pixelpath import processes
-from pixelpath.training.ema import unwrapped
+from pixelpath.trainer.ema import unwrapped
 
 PARTIAL = ".partial"  # a folder being written or removed
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pixelpath.training.ema import twin, unwrapped, update
+from pixelpath.trainer.ema import twin, unwrapped, update
 
 
 def test_updates_follow_the_closed_form() -> None:

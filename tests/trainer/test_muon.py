@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pixelpath.training.muon import COEFFICIENTS, STEPS, OrthogonalMomentum, fast_dtype, orthogonalised
+from pixelpath.trainer.muon import COEFFICIENTS, STEPS, OrthogonalMomentum, fast_dtype, orthogonalised
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (8, 20), (20, 8)])

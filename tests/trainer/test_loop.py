@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from pixelpath import processes
 from pixelpath.randomness import generators, normal, seed_of
-from pixelpath.training.ema import twin
-from pixelpath.training.loop import Diverged, Step, distribute, loss_scaler, split, train
-from pixelpath.training.optimizer import AdamW, Constant
+from pixelpath.trainer.ema import twin
+from pixelpath.trainer.loop import Diverged, Step, distribute, loss_scaler, split, train
+from pixelpath.trainer.optimizer import AdamW, Constant
 from pixelpath.types import Batch, Losses, Objective, Views
 
 SIZE = 8

@@ -15,7 +15,7 @@ from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.projector import Projector
-from pixelpath.training.optimizer import AdamW, Constant, Cosine, Muon, Steps, hidden_matrices
+from pixelpath.trainer.optimizer import AdamW, Constant, Cosine, Muon, Steps, hidden_matrices
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from pixelpath.randomness import generators, normal, seed_of
-from pixelpath.training import checkpoint
-from pixelpath.training.checkpoint import (
+from pixelpath.trainer import checkpoint
+from pixelpath.trainer.checkpoint import (
     Corrupted,
     Interruption,
     State,
@@ -26,9 +26,9 @@ from pixelpath.training.checkpoint import (
     restore,
     save,
 )
-from pixelpath.training.ema import twin
-from pixelpath.training.loop import train
-from pixelpath.training.optimizer import AdamW, Cosine, Muon
+from pixelpath.trainer.ema import twin
+from pixelpath.trainer.loop import train
+from pixelpath.trainer.optimizer import AdamW, Cosine, Muon
 from pixelpath.types import Batch, Losses, Views
 
 

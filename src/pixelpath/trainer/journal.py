@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from pixelpath import processes
-from pixelpath.training.loop import Step
+from pixelpath.trainer.loop import Step
 
 Stream = TextIO | io.TextIOBase
 
