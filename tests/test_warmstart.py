@@ -56,7 +56,7 @@ class Scale:
 
 
 FAST, FULL = Scale(1, 0.3), Scale(3, 1.0)
-SCALES = pytest.mark.parametrize("guidance", [FAST, pytest.param(FULL, marks=pytest.mark.full)], ids=["fast", "full"])
+SCALES = pytest.mark.parametrize("scale", [FAST, pytest.param(FULL, marks=pytest.mark.full)], ids=["fast", "full"])
 TARGETS = [targets.modes, targets.sixteen, targets.digits, targets.student, targets.spiral]
 
 

@@ -274,7 +274,7 @@ def test_samples_are_compared_with_training_images(pictures: Path, size: tuple[i
     recipe = replace(digits_onestep(), data=DataSettings(path=pictures, resize=size))
     data = read_data(recipe)
     real = monitor.reference(data)
-    native = torch.stack([torch.from_numpy(data.training[place)] for place in range(len(data.training))])
+    native = torch.stack([torch.from_numpy(data.training[place])] for place in range(len(data.training))])
     images = data.normaliser.encode(native)
     tiny = Size(Stack(1, 16, 2), Stack(1, 16, 2))
     model = denoiser_of(replace(recipe, size=tiny), data.shape, 2)

@@ -27,7 +27,7 @@ def test_a_record_carries_everything_to_json() -> None:
             "extractor_hash": Pixels().hash,
             "sampler": "heun",
             "steps": 32,
-            "evaluations": 63,
+            "nfe": 63,
             "guidance": 1.5,
             "seeds": [0, 199],
         },

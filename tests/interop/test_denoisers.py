@@ -148,7 +148,7 @@ def test_sigma_outside_the_learned_range(adapt: Callable[..., ForeignDenoiser], 
     denoise = adapt(scale=2.0)
     end = denoise.noise.sigma_min if factor < 1 else denoise.noise.sigma_max
     levels = torch.tensor([1.0, end, end * factor], dtype=torch.float64)
-    with pytest.raises(ValueError, match=rf"Sigma {end * factor:g} lies outside .*noise\.steps"):
+    with pytest.raises(ValueError, match=rf"Sigma {end * factor:g} lies outside .*noise\.sigmas"):
         denoise(noisy_at(levels), levels)
     for wrong in (0.0, math.nan):
         with pytest.raises(ValueError, match="lies outside"):

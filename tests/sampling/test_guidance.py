@@ -33,7 +33,7 @@ def test_scale_one_is_the_identity() -> None:
     assert guide(estimate, forbidden, 1.0) is estimate
 
 
-@pytest.mark.parametrize("scale", [-0.5, 0.0, 0.3, 1.7, 2.5])
+@pytest.mark.parametrize("guidance", [-0.5, 0.0, 0.3, 1.7, 2.5])
 def test_the_estimate_moves_away_from_the_reference(guidance: float) -> None:
     guided = guide(estimate, reference, guidance)(NOISY, at(0.5))
     assert torch.allclose(guided, NOISY - 1 + guidance * 3)
@@ -51,7 +51,7 @@ def test_bounds_of_the_interval(sigma: float, inside: bool) -> None:
         guide(estimate, forbidden, 2.0, (0.19, 1.61))(NOISY, at(sigma))
 
 
-@pytest.mark.parametrize("between", [(1.0, 1.0), (2.0, 1.0)])
+@pytest.mark.parametrize("interval", [(1.0, 1.0), (2.0, 1.0)])
 def test_an_empty_interval(interval: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="is empty"):
         guide(estimate, reference, 2.0, interval)

@@ -91,7 +91,7 @@ churned = partial(heun_stochastic, amount=40.0, interval=(0.05, 50.0), inflation
 
 
 @pytest.mark.parametrize("sampler", [euler_ancestral, churned])
-@pytest.mark.parametrize("levels", SCHEDULES)
+@pytest.mark.parametrize("sigmas", SCHEDULES)
 def test_added_noise_makes_up_for_what_is_taken(sampler: Callable[..., Images], sigmas: Tensor) -> None:
     """On point data x is linear in the start and every draw: the squares of the coefficients sum to the last level's variance."""
     sigma, count = float(sigmas[0]), len(sigmas) - 1
@@ -151,7 +151,7 @@ def test_without_churn_it_is_heun() -> None:
     )
 
 
-@pytest.mark.parametrize(("sampler", "evaluations"), [(euler, 8), (heun, 15), (dpmpp_2m, 8)])
+@pytest.mark.parametrize(("sampler", "nfe"), [(euler, 8), (heun, 15), (dpmpp_2m, 8)])
 def test_evaluations(sampler: Sampler, nfe: int) -> None:
     seen: list[float] = []
 
@@ -165,7 +165,7 @@ def test_evaluations(sampler: Sampler, nfe: int) -> None:
     assert min(seen) > 0
 
 
-@pytest.mark.parametrize("levels", [[1.0], [1.0, 1.0, 0.0], [1.0, 2.0], [1.0, -0.1], [1.0, math.nan]])
+@pytest.mark.parametrize("sigmas", [[1.0], [1.0, 1.0, 0.0], [1.0, 2.0], [1.0, -0.1], [1.0, math.nan]])
 @pytest.mark.parametrize("sampler", PLAIN)
 def test_levels_that_do_not_fall(sampler: Sampler, sigmas: list[float]) -> None:
     with pytest.raises(ValueError, match="fall strictly"):
@@ -182,7 +182,7 @@ def test_one_step_of_renoising_is_the_denoiser() -> None:
     assert torch.equal(consistency(gaussian, x, torch.tensor([20.0, 0.0]), constant(9.0)), gaussian(x, torch.tensor(20.0)))
 
 
-@pytest.mark.parametrize("lowest", [0.0, 0.3])
+@pytest.mark.parametrize("sigma_min", [0.0, 0.3])
 def test_renoising_keeps_the_variance_of_every_level(sigma_min: float) -> None:
     """With the exact consistency function of a Gaussian, down to `lowest`, x at each level has the noised data's variance."""
     seen: dict[float, float] = {}

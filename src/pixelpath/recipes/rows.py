@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pixelpath.data.augment import DIGITS, PHOTOGRAPHS, SMALL
 from pixelpath.data.settings import DataSettings
@@ -32,6 +32,7 @@ from pixelpath.trainer.optimizer import AdamW, Cosine, Muon, Steps
 # the reference's, which came closest to the data in docs/results.md.
 
 
+@runtime_checkable
 class RecipeFunction(Protocol):
     """Makes a recipe; what is given goes before the recipe's own choice."""
 

@@ -1,0 +1,58 @@
+"""On what a run computes: its device, its processes and the dtype of its arithmetic."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import distributed as dist
+
+from pixelpath import processes
+from pixelpath.errors import UserError
+from pixelpath.recipes.recipe import Precision, Recipe
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device called `name`; without a name CUDA if there is one, else MPS, else the CPU. UserError if there is none.
+
+    Of several processes on one machine each takes the GPU of its own number.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"There is no `device` {name} here ({reason}): omit it, or use cpu.", setting="device") from error
+    return torch.device(name)
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Together with the processes that torchrun started, if it did: gloo for tensors on the CPU, NCCL for those on GPUs."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+        processes.barrier()
+    finally:
+        gc.collect()  # nothing may hold the group any more when it ends
+        dist.destroy_process_group()
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype:
+    """The dtype of the run's computation on this device."""
+    if recipe.precision is Precision.AUTO:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {
+        Precision.FLOAT32: torch.float32,
+        Precision.BFLOAT16: torch.bfloat16,
+        Precision.FLOAT16: torch.float16,
+    }[recipe.precision]

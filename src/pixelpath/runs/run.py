@@ -1,0 +1,308 @@
+"""A run as a Python object: train it, load it, and do with it what the command line does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from pixelpath import log
+from pixelpath.data.normalise.normaliser import Normaliser
+from pixelpath.errors import UserError
+from pixelpath.interop.generator import ONNX, TORCH
+from pixelpath.models.denoiser import Denoiser
+from pixelpath.models.representation import Representation
+from pixelpath.noise import NoiseRange
+from pixelpath.recipes.recipe import Recipe
+from pixelpath.reports.pictures import training_curves
+from pixelpath.runs import conditions as asking
+from pixelpath.runs.data import Data
+from pixelpath.runs.devices import choose_device
+from pixelpath.runs.evaluate import Judges, evaluate
+from pixelpath.runs.export import export
+from pixelpath.runs.opened import OpenRun, open_run
+from pixelpath.runs.prepare import PreparedData, read_data, read_data_of
+from pixelpath.runs.report import write_report
+from pixelpath.runs.sample import Samples, free_folder, sample
+from pixelpath.runs.start import Fit, fit_run_start
+from pixelpath.runs.train import Beginning, Saving, Session, begin
+from pixelpath.sampling.sampler import Sampler, Sampling
+from pixelpath.training.journal import lines
+from pixelpath.training.loop import Step
+
+
+class Run:
+    """A trained run, at its latest checkpoint; `load` and `train` return it.
+
+    `denoiser` (or `representation`, for stage one), `normaliser`, `noise` and `recipe` are there for those who want the parts.
+    """
+
+    def __init__(self, opened: OpenRun) -> None:
+        self._opened = opened
+
+    @property
+    def path(self) -> Path:
+        """The folder of the run."""
+        return self._opened.path
+
+    @property
+    def recipe(self) -> Recipe:
+        """Every choice of the run."""
+        return self._opened.recipe
+
+    @property
+    def noise(self) -> NoiseRange:
+        """The noise range the model was trained on."""
+        return self._opened.noise
+
+    @property
+    def normaliser(self) -> Normaliser:
+        """Native values to model range and back."""
+        return self._opened.normaliser
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The EMA model of a stage-two run; UserError for stage one."""
+        return self._opened.denoiser
+
+    @property
+    def representation(self) -> Representation:
+        """The EMA model of a stage-one run; UserError for stage two."""
+        return self._opened.representation
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes; empty for an unconditional run."""
+        return self._opened.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, rows, columns of an image."""
+        return self._opened.shape
+
+    @property
+    def step(self) -> int:
+        """Steps taken until the checkpoint."""
+        return self._opened.step
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        return f"<Run {self.path}: {self.recipe.name}, step {self.step} of {self.recipe.steps}, {shape}, {len(self.classes)} classes>"
+
+    def sample(
+        self,
+        count: int = 36,
+        *,
+        classes: Sequence[str | int] = (),
+        conditions: Path | None = None,
+        cond_image: Path | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        nfe: int | None = None,
+        sampler: str | Sampler | None = None,
+        sigmas: Sequence[float] | None = None,
+        guidance: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        guide_with: Path | Run | None = None,
+        start: Path | str | None = None,
+        batch_size: int = 64,
+        progress: bool = False,
+    ) -> Samples:
+        """Make images: number `count`, of the seeds `seed`, `seed` + 1, ..., the classes in turn.
+
+        An image is a function of its seed, its class and the settings. What is None is as the recipe says; see
+        `pixelpath.Sampling` for the choices and `docs/python.md` for `conditions` and `cond_image`. Raises UserError for what the
+        run does not know.
+
+        Example:
+            >>> samples = run.sample(8, classes=["3", "5"], nfe=9, guidance=1.5)
+            >>> samples.images.shape, samples.images.dtype
+            ((8, 1, 8, 8), dtype('uint8'))
+        """
+        if count < 1 or seed < 0:
+            raise UserError(f"`count` must be at least 1 and `seed` at least 0, got {count} and {seed}.", setting="count")
+        chosen = Sampling(
+            steps,
+            guidance,
+            guidance_interval,
+            nfe,
+            None if sampler is None else _sampler(sampler),
+            None if sigmas is None else tuple(sigmas),
+            guide_with.path if isinstance(guide_with, Run) else guide_with,
+            None if start is None else Path(start),
+        )
+        seeds = range(seed, seed + count)
+        with _progress(progress):
+            condition = asking.condition(self._opened, seeds, tuple(map(str, classes)), conditions, cond_image)
+            return sample(self._opened, seeds, condition, chosen, batch_size, progress=progress)
+
+    def evaluate(
+        self,
+        data: Data | Path | str | None = None,
+        *,
+        sampling: Sampling | None = None,
+        judges: Judges | None = None,
+        count: int | None = None,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> dict[str, Any]:
+        """Measure how close samples are to real images; every number comes with its protocol, and RUN/evaluation.json keeps it.
+
+        `data` of None are the run's own; `count` of None is as many samples as training images, at most 50,000.
+        """
+        with _progress(progress):
+            return evaluate(self._opened, self._data(data), sampling, judges, count, seed)
+
+    def report(self) -> Path:
+        """Write RUN/report.html, one self-contained page of all that the run's folder holds, and return its path."""
+        return write_report(self.path)
+
+    def curves(self) -> Figure:
+        """The curves of training (losses, learning rate, held-out loss) as a matplotlib figure."""
+        return training_curves(lines(self.path))
+
+    def fit_start(
+        self, data: Data | Path | str | None = None, fit: Fit | None = None, *, out: Path | None = None, progress: bool = False
+    ) -> Path:
+        """Fit where sampling may begin instead of at pure noise; the folder to give to `sample(start=...)`.
+
+        Writes RUN/starts/1, 2, ... with a report, unless `out` names a new folder.
+        """
+        with _progress(progress):
+            return fit_run_start(self._opened, self._data(data), free_folder(self.path / "starts", out), fit)
+
+    def export(self, path: Path | str | None = None, *, guidance: float | None = None, progress: bool = False) -> Path:
+        """Write the generator of a one-step run as one file, .onnx or .pt2 (torch.export); RUN/generator.onnx if not given."""
+        file = None if path is None else Path(path)
+        if file is not None and file.suffix not in (ONNX.suffix, TORCH.suffix):
+            raise UserError(f"{file} is neither {ONNX.suffix} nor {TORCH.suffix}: end `path` in one of them.", setting="path")
+        with _progress(progress):
+            return export(self._opened, TORCH if file is not None and file.suffix == TORCH.suffix else ONNX, guidance, file)
+
+    def _data(self, data: Data | Path | str | None) -> PreparedData:
+        if isinstance(data, Data):
+            sides = (data.training, data.held_out)
+            return read_data(self.recipe, sides, self.normaliser, self._opened.conditions)
+        return read_data_of(self._opened, None if data is None else Path(data))
+
+
+def load(path: Path | str, checkpoint: Path | None = None, device: str | None = None) -> Run:
+    """The run in a folder, at its latest checkpoint or at the folder `checkpoint` of RUN/checkpoints.
+
+    `device` of None is CUDA if there is one, else MPS, else the CPU. Raises MissingError if there is no run, UserError if it is
+    damaged.
+
+    Example:
+        >>> load(run.path)
+        <Run ...: digits-diffusion, step 20 of 20, 1x8x8, 10 classes>
+    """
+    return Run(open_run(path, checkpoint, choose_device(device)))
+
+
+def train(
+    data: Data,
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    encoder: Path | str | Run | None = None,
+    init_from: Path | str | Run | None = None,
+    device: str | None = None,
+    every: int | None = None,
+    keep: int = 3,
+    progress: bool = False,
+) -> Run:
+    """Train a recipe to its end and return the run; the same call takes up a run that was interrupted.
+
+    Args:
+        data: Images from `open_data` or `from_arrays`. Images from memory are kept as OUT/data.npz, so that the command line can
+            use the run too.
+        recipe: One of `pixelpath.recipes`, perhaps with changes: `recipes.small_32_diffusion(steps=5000)`.
+        out: Folder of the run; made if missing, never overwritten.
+        encoder: Run of stage one whose encoder stage two begins with.
+        init_from: Run of the same stage whose weights to begin with.
+        device: cpu, cuda, cuda:1, mps. Default: the best one here.
+        every: Steps between checkpoints, previews and held-out measurements. Default: a tenth of the run.
+        keep: How many of the latest checkpoints stay, beside the best.
+        progress: Print progress and remarks on standard error.
+
+    Raises UserError for settings or data that cannot be, Diverged if training fails, KeyboardInterrupt (once saved) on Ctrl-C.
+
+    Example:
+        >>> run = train(data, recipes.digits_diffusion(steps=2, size=recipes.sizes.NANO), out=folder / "run")
+        >>> run.step
+        2
+    """
+    with _progress(progress), torch.random.fork_rng():
+        finished = _session(data, recipe, Path(out), encoder, init_from, device, Saving(every, keep)).run()
+    if not finished:
+        raise KeyboardInterrupt
+    return load(out, device=device)
+
+
+def training(
+    data: Data,
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    encoder: Path | str | Run | None = None,
+    init_from: Path | str | Run | None = None,
+    device: str | None = None,
+    every: int | None = None,
+    keep: int = 3,
+    progress: bool = False,
+) -> Iterator[Step]:
+    """Train as `train` does, as a loop in your hands: yields every step once it was taken; leaving the loop saves the run.
+
+    Example:
+        >>> for step in training(data, recipes.digits_diffusion(steps=3), out=folder / "loop"):
+        ...     if step.number == 2:
+        ...         break
+        >>> load(folder / "loop").step
+        2
+    """
+    with _progress(progress):
+        steps = _session(data, recipe, Path(out), encoder, init_from, device, Saving(every, keep)).proceed()
+    try:
+        while True:
+            with _progress(progress), torch.random.fork_rng():
+                step = next(steps, None)
+            if step is None:
+                return
+            yield step
+    finally:
+        steps.close()
+
+
+def _session(
+    data: Data,
+    recipe: Recipe,
+    out: Path,
+    encoder: Path | str | Run | None,
+    init_from: Path | str | Run | None,
+    device: str | None,
+    saving: Saving,
+) -> Session:
+    """A session of the recipe on these data, whatever the recipe says of data."""
+    beginning = Beginning(_path(encoder), _path(init_from))
+    sides = (data.training, data.held_out)
+    return begin(replace(recipe, data=data.settings), out, choose_device(device), beginning, saving, sides)
+
+
+def _path(run: Path | str | Run | None) -> Path | None:
+    return run.path if isinstance(run, Run) else None if run is None else Path(run)
+
+
+def _sampler(name: str | Sampler) -> Sampler:
+    names = [each.value for each in Sampler]
+    if not isinstance(name, Sampler) and name not in names:
+        raise UserError(f"There is no `sampler` {name}: choose from {', '.join(names)}.", setting="sampler")
+    return Sampler(name)
+
+
+def _progress(on: bool) -> AbstractContextManager[None]:
+    return log.shown() if on else nullcontext()
