@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from pixelpath.runs import curves
 from pixelpath.runs.comparison import pixels
 from pixelpath.runs.curves import DistanceCurve
@@ -54,7 +52,7 @@ def measured(
 ) -> Measured:
     """The curves of one run, unguided, of `count` samples; with a generator also from its samples noised to each of `sigmas`."""
     run = open_run(path)
-    data, device = read_data_of(run, None), torch.device("cpu")
+    data = read_data_of(run, None)
     known = known_of(run, data)
     chosen: dict[str, Family] | None = {name: FAMILIES[name] for name in families} or None
     search = fit_start(run.denoiser, run.noise, known, chosen, points=points)

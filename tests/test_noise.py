@@ -62,7 +62,7 @@ def test_shift_of_a_resolution() -> None:
 
 @pytest.mark.parametrize(("lowest", "highest", "shift"), [(0.0, 80.0, 1.0), (2.0, 1.0, 1.0), (0.1, 1.0, 0.0), (1.0, 1.0, 1.0)])
 def test_impossible_ranges(lowest: float, highest: float, shift: float) -> None:
-    with pytest.raises(ValueError, match="noise range|sigma_min"):
+    with pytest.raises(ValueError, match=r"noise range|sigma_min"):
         NoiseRange(lowest, highest, shift)
 
 

@@ -124,5 +124,5 @@ class Losses:
     parts: dict[str, Tensor] = field(default_factory=dict)
 
 
-Objective = Callable[[nn.Module, nn.Module, Batch | Views, float], Losses]
-"""(student, ema, batch, progress) -> Losses; progress is the share of the run that lies behind, step / steps in [0, 1]."""
+Objective = Callable[[nn.Module, nn.Module, Batch | Views, int], Losses]
+"""(student, ema, batch, step) -> Losses."""

@@ -25,9 +25,9 @@ from pixelpath.recipes.recipe import Recipe
 from pixelpath.recipes.rows import digits_onestep
 from pixelpath.recipes.sizes import Size, Stack
 from pixelpath.runs import monitor
+from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import PreparedData, read_data
 from pixelpath.runs.students import frozen_encoder
-from pixelpath.runs.opened import open_run
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.journal import lines
 from pixelpath.types import Batch, Images, Losses, Objective, Views
@@ -274,7 +274,7 @@ def test_samples_are_compared_with_training_images(pictures: Path, size: tuple[i
     recipe = replace(digits_onestep(), data=DataSettings(path=pictures, resize=size))
     data = read_data(recipe)
     real = monitor.reference(data)
-    native = torch.stack([torch.from_numpy(data.training[place])] for place in range(len(data.training))])
+    native = torch.stack([torch.from_numpy(data.training[place]) for place in range(len(data.training))])
     images = data.normaliser.encode(native)
     tiny = Size(Stack(1, 16, 2), Stack(1, 16, 2))
     model = denoiser_of(replace(recipe, size=tiny), data.shape, 2)

@@ -15,7 +15,7 @@ from pixelpath.runs.opened import open_run
 from pixelpath.runs.sample import completed
 from pixelpath.sampling.sampler import Sampling
 
-EVALUATIONS = {"euler": 4, "heun": 7, "heun_stochastic": 7, "euler_ancestral": 4, "dpmpp_2m": 4, "consistency": 4}  # of 4 steps, the last one to 0
+NFE = {"euler": 4, "heun": 7, "heun_stochastic": 7, "euler_ancestral": 4, "dpmpp_2m": 4, "consistency": 4}  # of 4 steps
 
 
 def pixels(folder: Path) -> np.ndarray:
@@ -42,14 +42,14 @@ def test_an_image_is_a_function_of_its_seed_at_any_batch_size(diffusion_run: Pat
         assert np.array_equal(pixels(later), sizes[64][5:])
 
 
-@pytest.mark.parametrize("sampler", EVALUATIONS)
+@pytest.mark.parametrize("sampler", NFE)
 @pytest.mark.parametrize("guidance", [1, 2])
 def test_every_sampler_runs_and_its_evaluations_are_counted(
     sampler: str, guidance: int, diffusion_run: Path, tmp_path: Path
 ) -> None:
     words = ("--count", 5, "--batch-size", 2, "--steps", 4, "--sampler", sampler, "--guidance", guidance, "--out", tmp_path)
     assert call("sample", diffusion_run, *words) == 0
-    assert settings(tmp_path)["nfe"] == EVALUATIONS[sampler] * guidance  # guided: each with and without its label
+    assert settings(tmp_path)["nfe"] == NFE[sampler] * guidance  # guided: each with and without its label
 
 
 def test_guidance_inside_an_interval_costs_less(diffusion_run: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ TRAINED = [
 ]  # fmt: skip
 QUICK = ("--quality.count", 0, "--points", 128)
 LEVEL = 0.3  # where starts are put by hand
-EVALUATIONS = {"euler": 3, "heun": 5, "heun_stochastic": 5, "euler_ancestral": 3, "dpmpp_2m": 3, "consistency": 3}  # of 3 steps, the last one to 0
+NFE = {"euler": 3, "heun": 5, "heun_stochastic": 5, "euler_ancestral": 3, "dpmpp_2m": 3, "consistency": 3}  # of 3 steps
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,10 @@ MISTAKES = [
     ("--density auto moment", "--density auto compares the families that suit the data: name it alone"),
     ("--density samples --generator {onestep}", "--density samples has no log-density"),
     ("--density symlog", "--density symlog has no log-density"),
-    ("--density samples --sigma 3 --generator {plain}", "was trained on other images or classes than {run}, so its samples cannot"),
+    (
+        "--density samples --sigma 3 --generator {plain}",
+        "was trained on other images or classes than {run}, so its samples cannot",
+    ),
     ("--quality.count -1", "--quality.count must be 0 or at least 2"),
     ("--quality.count 1", "--quality.count must be 0 or at least 2"),
     ("--quality.steps 2 0", "steps at least 1, got 500 and (2, 0)"),
@@ -368,7 +371,7 @@ def sampled_cold(run: Path, out: Path) -> dict[str, Any]:
     return document(out, "samples.json")
 
 
-@pytest.mark.parametrize(("sampler", "guidance"), [*((sampler, 1) for sampler in EVALUATIONS), ("heun", 2), ("consistency", 2)])
+@pytest.mark.parametrize(("sampler", "guidance"), [*((sampler, 1) for sampler in NFE), ("heun", 2), ("consistency", 2)])
 def test_recorded_evaluations_are_calls_of_the_network(
     sampler: str, guidance: int, run: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -383,9 +386,9 @@ def test_recorded_evaluations_are_calls_of_the_network(
     made = sampled(run, tmp_path / "out", start, *words)[1]
     checked = check_count(16)
     assert calls[0] == checked == 625  # 4 / (16 x 0.02^2): the check of the start against the network, before anything is counted
-    assert sum(calls[1:]) == 5 * EVALUATIONS[sampler] * guidance
-    assert made["nfe"] == EVALUATIONS[sampler] * guidance
-    assert f"{EVALUATIONS[sampler] * guidance} network evaluations an image" in capsys.readouterr().err
+    assert sum(calls[1:]) == 5 * NFE[sampler] * guidance
+    assert made["nfe"] == NFE[sampler] * guidance
+    assert f"{NFE[sampler] * guidance} network evaluations an image" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("sampler", ["heun", "euler_ancestral"])
@@ -484,7 +487,9 @@ def test_a_start_of_damaged_files_is_one_sentence(
 
     assert "start.json cannot be used" in sentence("half", lambda folder: (folder / "start.json").write_text("{"))
     assert "There is no start in" in sentence("none", lambda folder: (folder / "start.json").unlink())
-    assert "start.safetensors cannot be used" in sentence("cut", lambda folder: (folder / "start.safetensors").write_bytes(b"nothing"))
+    assert "start.safetensors cannot be used" in sentence(
+        "cut", lambda folder: (folder / "start.safetensors").write_bytes(b"nothing")
+    )
     assert "start.safetensors cannot be used" in sentence("missing", lambda folder: (folder / "start.safetensors").unlink())
     assert "is incomplete" in sentence("without", without)
     assert "holds other numbers than were fitted" in sentence("nan", not_numbers)

@@ -17,9 +17,9 @@ from pixelpath.recipes.recipe import Recipe, for_data
 from pixelpath.recipes.rows import digits_diffusion, digits_onestep
 from pixelpath.recipes.sizes import Size, Stack
 from pixelpath.runs.generate import Origin, from_sources
-from pixelpath.sampling.sampler import Sampling, usual
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.starts import ENERGIES, RunSamples, check_generator, fingerprint, open_start, save_start
+from pixelpath.sampling.sampler import Sampling, usual
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.simple import FromSamples
 from pixelpath.starts.warm import WarmStart

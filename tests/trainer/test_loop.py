@@ -19,7 +19,7 @@ from pixelpath.randomness import generators, normal, seed_of
 from pixelpath.trainer.ema import twin
 from pixelpath.trainer.loop import Diverged, Step, distribute, loss_scaler, split, train
 from pixelpath.trainer.optimizer import AdamW, Constant
-from pixelpath.types import Batch, Losses, Objective, Views
+from pixelpath.types import Batch, Condition, Losses, Objective, Views
 
 SIZE = 8
 
@@ -312,3 +312,22 @@ def test_looking_for_the_scale_of_float16_is_no_failure() -> None:
 if __name__ == "__main__":
     _worker(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
     os._exit(0)  # the results are on the disk; torch's threads may abort an interpreter that takes itself down
+
+
+def test_a_micro_batch_keeps_its_own_masks_and_conditions() -> None:
+    """The fault was a split that forgot `valid`: parts then counted every pixel, or those of another image."""
+    valid = torch.rand(4, 1, 2, 2) > 0.5
+    labels = Condition(torch.arange(4), torch.randn(4, 3))
+    batch = Batch(torch.randn(4, 1, 2, 2), labels, (1, 2, 3, 4), 7, valid)
+    parts = split(batch, 2)
+    for number, part in enumerate(parts):
+        assert isinstance(part, Batch)
+        own = slice(2 * number, 2 * number + 2)
+        assert part.valid is not None
+        assert torch.equal(part.valid, valid[own])
+        assert torch.equal(part.images, batch.images[own])
+        assert isinstance(part.labels, Condition)
+        assert part.labels.vector is not None
+        assert labels.vector is not None
+        assert torch.equal(part.labels.vector, labels.vector[own])
+        assert (part.seeds, part.seed) == (batch.seeds[own], 7)

@@ -81,7 +81,7 @@ class ForeignDenoiser:
             value = float(sigma.reshape(-1)[~inside.reshape(-1)][0])
             raise ValueError(
                 f"Sigma {value:g} lies outside the levels {low:g} to {high:g} that this network learned: take levels from "
-                "`noise.sigmas(count, start=sigma)` of the adapter, or tell the adapter of the levels that the network really saw."
+                "`noise.sigmas(count, start=sigma)` of the adapter, or tell the adapter which levels the network saw."
             )
 
 

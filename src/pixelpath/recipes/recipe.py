@@ -167,8 +167,8 @@ def unlearned(recipe: Recipe) -> list[str]:
     if low < LEAST_DRAWN:
         better = 1.05 * min(drawn, default=noise.sigma_max)
         found.append(
-            f"Only {low:.1g} of the noise levels of training lie below {noise.sigma_min * math.e:.2g}, but every sample ends there, "
-            f"and what is not learned spoils it: raise --objective.noise.sigma_min to {better:.2g}, or "
+            f"Only {low:.1g} of the noise levels of training lie below {noise.sigma_min * math.e:.2g}, but every sample ends "
+            f"there, and what is not learned spoils it: raise `objective.noise.sigma_min` to {better:.2g}, or "
             f"lower --objective.draw.p-mean."
         )
     if high < LEAST_DRAWN:

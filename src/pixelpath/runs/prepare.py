@@ -112,8 +112,9 @@ Sources = tuple[Source, Source]
 def read_data(
     recipe: Recipe, sides: Sources | None = None, known: Normaliser | None = None, asks: Conditions | None = None
 ) -> PreparedData:
-    """The data that the recipe names, or `sides` if they are open already; what the normaliser and the conditions need is measured on the training images, unless
-    they are known already.
+    """The data that the recipe names, or `sides` if they are open already.
+
+    What the normaliser and the conditions need is measured on the training images, unless it is known.
     """
     if sides is None and recipe.data.path is None:
         raise UserError("No data given: name a folder of images or a file of arrays as `data`.", setting="data")

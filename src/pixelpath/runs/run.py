@@ -32,8 +32,8 @@ from pixelpath.runs.sample import Samples, free_folder, sample
 from pixelpath.runs.start import Fit, fit_run_start
 from pixelpath.runs.train import Beginning, Saving, Session, begin
 from pixelpath.sampling.sampler import Sampler, Sampling
-from pixelpath.training.journal import lines
-from pixelpath.training.loop import Step
+from pixelpath.trainer.journal import lines
+from pixelpath.trainer.loop import Step
 
 
 class Run:
@@ -91,8 +91,8 @@ class Run:
         return self._opened.step
 
     def __repr__(self) -> str:
-        shape = "x".join(map(str, self.shape))
-        return f"<Run {self.path}: {self.recipe.name}, step {self.step} of {self.recipe.steps}, {shape}, {len(self.classes)} classes>"
+        images = f"{'x'.join(map(str, self.shape))}, {len(self.classes)} classes"
+        return f"<Run {self.path}: {self.recipe.name}, step {self.step} of {self.recipe.steps}, {images}>"
 
     def sample(
         self,

@@ -82,7 +82,7 @@ def check_origin(recipe: Recipe, encoder: Path | None, init_from: Path | None) -
         )
     if recipe.freeze_encoder and encoder is None and init_from is None:
         raise UserError(
-            "`freeze_encoder` would freeze an encoder of random weights: give a trained one with `encoder` RUN or `init_from` RUN.",
+            "`freeze_encoder` would freeze an encoder of random weights: give a trained one as `encoder` or `init_from`.",
             setting="freeze_encoder",
         )
 

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -139,11 +139,7 @@ def split(batch: Batch | Views, parts: int) -> list[Batch] | list[Views]:
         )
     size = len(batch.images) // parts
     slices = [slice(start, start + size) for start in range(0, len(batch.images), size)]
-    if isinstance(batch, Batch):
-        return [replace(batch, images=batch.images[s], labels=batch.labels[s], seeds=batch.seeds[s]) for s in slices]
-    return [
-        replace(batch, images=batch.images[s], first=batch.first[s], second=batch.second[s], seeds=batch.seeds[s]) for s in slices
-    ]
+    return [batch[part] for part in slices] if isinstance(batch, Batch) else [batch[part] for part in slices]
 
 
 def _check(student: nn.Module, precision: torch.dtype, scaler: torch.amp.GradScaler | None) -> None:
