@@ -139,7 +139,9 @@ def split(batch: Batch | Views, parts: int) -> list[Batch] | list[Views]:
         )
     size = len(batch.images) // parts
     slices = [slice(start, start + size) for start in range(0, len(batch.images), size)]
-    return [batch[part] for part in slices] if isinstance(batch, Batch) else [batch[part] for part in slices]
+    if isinstance(batch, Batch):  # said twice, since a list is of one kind
+        return [batch[part] for part in slices]
+    return [batch[part] for part in slices]
 
 
 def _check(student: nn.Module, precision: torch.dtype, scaler: torch.amp.GradScaler | None) -> None:
