@@ -7,7 +7,7 @@ import pixelpath as pp
 
 def denoise(noisy: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """The mean of clean pixels ~ N(0, 0.5^2) given noisy ones."""
-    return noisy * 0.25 / (0.25 + sigma.reshape(-1, 1, 1, 1) ** 2)
+    return noisy * 0.25 / (0.25 + sigma.to(noisy).reshape(-1, 1, 1, 1) ** 2)
 
 
 noise = pp.NoiseRange(0.002, 80)

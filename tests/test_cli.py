@@ -110,7 +110,7 @@ def test_plain_settings(parsed: Any) -> None:
         steps=7,
         optimizer=replace(row.optimizer, clip=None),
         data=replace(row.data, resize=(16, 24)),
-        objective=replace(row.objective, noise=replace(row.objective.noise, highest=40.0)),
+        objective=replace(row.objective, noise=replace(row.objective.noise, sigma_max=40.0)),
         precision=Precision.BFLOAT16,
         conditional=False,
     )

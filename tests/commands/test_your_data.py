@@ -53,7 +53,7 @@ def test_rain_keeps_its_zeros_units_and_coordinates(tmp_path: Path) -> None:
     coords = {"y": np.arange(8) * 0.5, "x": np.arange(12) * 2.0}
     array = xarray.DataArray(rain, dims=("time", "y", "x"), coords=coords, attrs={"units": "mm/h"}, name="rate")
     array.encoding["_FillValue"] = None
-    array.to_netcdf(tmp_path / "a.nc", engine="h5netcdf", encoding={"lr": {"_FillValue": None}})
+    array.to_netcdf(tmp_path / "a.nc", engine="h5netcdf", encoding={"rate": {"_FillValue": None}})
     out = tmp_path / "run"
     assert train("digits-diffusion", tmp_path / "a.nc", out, "--data.normaliser.kind", "auto") == 0
     run = open_run(out)

@@ -133,7 +133,7 @@ def from_arrays(
         >>> import numpy as np
         >>> images = np.random.default_rng(0).integers(0, 4096, (100, 16, 16), dtype=np.uint16)
         >>> from_arrays(images, held_out=0.1)
-        <90 training and 10 held-out images, 1x16x16 uint16, 0 classes>
+        <... training and ... held-out images, 1x16x16 uint16, 0 classes>
     """
     chosen = replace(settings or DataSettings(), held_out_share=held_out, units=units)
     return Data(*memory.from_arrays(images, labels, class_names, settings=chosen, layout=layout), chosen)

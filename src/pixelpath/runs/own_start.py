@@ -41,7 +41,7 @@ def fit_start(
     Example:
         >>> import torch
         >>> noise, images = NoiseRange(0.002, 80), 0.5 * torch.randn(600, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-        >>> denoise = lambda noisy, sigma: noisy * 0.25 / (0.25 + sigma.reshape(-1, 1, 1, 1) ** 2)
+        >>> denoise = lambda noisy, sigma: noisy * 0.25 / (0.25 + sigma.to(noisy).reshape(-1, 1, 1, 1) ** 2)
         >>> start = fit_start(denoise, noise, images[:300], images[300:], points=256)
         >>> 0 < start.sigma < 80
         True
