@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -137,7 +138,7 @@ def _views(
     """The features of real images, and of their mirror images if the run was trained on these too."""
     if not run.recipe.flip:
         return features[None]
-    return torch.stack([features, extract(extractor, (images.flip(-1) for images in real.batches(side)), device)])
+    return torch.stack([features, extract(extractor, (_flipped(images) for images in real.batches(side)), device)])
 
 
 def _closeness(features: Features, found: _Searched, real: Real, made: Samples, run: OpenRun) -> dict[str, Any]:
@@ -192,7 +193,8 @@ def _duplicates(images: Native, side: Source, near: Neighbours) -> int:
 
 def _mirrored(images: Native, which: Bool[Tensor, "image"]) -> Native:
     """The images, some of them as their mirror images."""
-    return torch.where(which.reshape(-1, 1, 1, 1), images.flip(-1), images)
+    mirrored, plain = _flipped(images).numpy(), images.numpy()
+    return torch.from_numpy(np.where(which.reshape(-1, 1, 1, 1).numpy(), mirrored, plain))
 
 
 def _real_duplicates(data: PreparedData, near: Neighbours) -> int:
@@ -216,3 +218,8 @@ def _copies_sentence(found: dict[str, Any]) -> str:
         f"held-out ones (50 % without copying; in {worst['features']}), {worst['below']:.1%} nearer than the nearest "
         f"hundredth of held-out ones ({worst['below_expected']:.1%} without copying), {equal}."
     )
+
+
+def _flipped(images: Tensor) -> Tensor:
+    """Images turned left to right, by way of numpy: torch mirrors no 16- and 32-bit unsigned integers."""
+    return torch.from_numpy(np.flip(images.numpy(), -1).copy())
