@@ -16,6 +16,7 @@ from tests.application import assert_same, at_step, call, steps_kept, train, wei
 from tests.runs.test_train import interrupt
 from torch import Tensor, nn
 
+from pixelpath.cli import spelled
 from pixelpath.data.settings import DataSettings
 from pixelpath.evaluation.distances import frechet, frechet_of_rows
 from pixelpath.evaluation.statistics import of
@@ -122,7 +123,7 @@ def test_a_block_that_the_encoder_lacks_is_said_before_the_folder_is_claimed(
 def test_weights_of_other_scalings_are_named(
     pictures: Path, onestep_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for preconditioning, warned in (("preconditioned", True), ("anchored", False)):
+    for preconditioning, warned in (("edm", True), ("anchored", False)):
         words = ("--init-from", onestep_run, "--preconditioning", preconditioning, "--steps", 3)
         assert train("digits-onestep", pictures, tmp_path / preconditioning, *words) == 0
         assert ("its weights mean something else" in capsys.readouterr().err) == warned
@@ -236,7 +237,7 @@ def test_a_run_from_scratch_that_never_comes_near_is_called_so(
             assert train("digits-onestep", pictures, tmp_path / name, *words) == 0
         said = capsys.readouterr().err
         assert "have not come near the data" in said
-        assert (monitor.REMEDY in said) == (name == "scratch")
+        assert (spelled(monitor.REMEDY) in said) == (name == "scratch")
         assert [row["alarms"] for row in lines(tmp_path / name) if "sample_distance" in row] == [
             [f"{WRONG[0]} (not near the data yet)"]
         ] * 2

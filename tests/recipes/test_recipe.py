@@ -148,8 +148,8 @@ def test_a_gap_lost_in_rounding_is_refused(gap: StagedGap | SmoothGap) -> None:
     ("lowest", "highest", "draw", "ends"),
     [
         (0.002, 80.0, GridLogNormal(-1.2, 1.6), ()),
-        (0.002, 640.0, GridLogNormal(2.0, 1.6), ("lie below 0.0054, .* raise --objective.noise.sigma_min to 0.02,",)),
-        (0.002, 640.0, LogNormal(-1.2, 1.6), ("lie above 2.4e\\+02, .* lower --objective.noise.sigma_max",)),
+        (0.002, 640.0, GridLogNormal(2.0, 1.6), ("lie below 0.0054, .* raise `objective.noise.sigma_min` to 0.02,",)),
+        (0.002, 640.0, LogNormal(-1.2, 1.6), ("lie above 2.4e\\+02, .* lower `objective.noise.sigma_max`",)),
         (0.02, 640.0, GridLogNormal(2.0, 1.6), ()),
         (0.01, 7.0, LogUniform(0.1, 2.0), ("lie below 0.027", "lie above 2.6")),
     ],

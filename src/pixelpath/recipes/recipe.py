@@ -169,12 +169,12 @@ def unlearned(recipe: Recipe) -> list[str]:
         found.append(
             f"Only {low:.1g} of the noise levels of training lie below {noise.sigma_min * math.e:.2g}, but every sample ends "
             f"there, and what is not learned spoils it: raise `objective.noise.sigma_min` to {better:.2g}, or "
-            f"lower --objective.draw.p-mean."
+            "lower `objective.draw.p_mean`."
         )
     if high < LEAST_DRAWN:
         found.append(
             f"Only {high:.1g} of the noise levels of training lie above {noise.sigma_max / math.e:.2g}, but every sample begins "
-            f"there: lower --objective.noise.sigma_max, or raise --objective.draw.p-mean."
+            "there: lower `objective.noise.sigma_max`, or raise `objective.draw.p_mean`."
         )
     return found
 
