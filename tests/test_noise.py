@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixelpath import randomness
+from pixelpath.errors import UserError
 from pixelpath.models.preconditioning import EDMPreconditioning
 from pixelpath.noise import EDMWeight, FlatWeight, GridLogNormal, GridWeight, LogNormal, LogUniform, NoiseRange
 from pixelpath.objectives.pairs import Gap, InverseGap, RelativeGap, SmoothGap, StagedGap
@@ -243,15 +244,16 @@ def test_the_share_of_draws_below_a_level(draw: LogNormal | GridLogNormal | LogU
 
 
 @pytest.mark.parametrize(
-    ("wrong", "sentence"),
+    ("wrong", "setting", "sentence"),
     [
-        (lambda: LogNormal(math.nan), "must be finite, got nan"),
-        (lambda: LogNormal(0.0, 0.0), "got 0.0"),
-        (lambda: GridLogNormal(0.0, -1.0), "got -1.0"),
-        (lambda: LogUniform(0.0, 1.0), "got 0.0 and 1.0"),
-        (lambda: LogUniform(2.0, 1.0), "got 2.0 and 1.0"),
+        (lambda: LogNormal(math.nan), "p_mean", "must be finite, got nan"),
+        (lambda: LogNormal(0.0, 0.0), "p_std", "must be above 0 and finite, got 0.0"),
+        (lambda: GridLogNormal(0.0, -1.0), "p_std", "must be above 0 and finite, got -1.0"),
+        (lambda: LogUniform(0.0, 1.0), "sigma_min", "must be above 0 and below .*, got 0.0 and 1.0"),
+        (lambda: LogUniform(2.0, 1.0), "sigma_min", "must be above 0 and below .*, got 2.0 and 1.0"),
     ],
 )
-def test_draws_that_are_none(wrong: Callable[[], object], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
+def test_draws_that_are_none(wrong: Callable[[], object], setting: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as caught:
         wrong()
+    assert caught.value.setting == f"objective.draw.{setting}"

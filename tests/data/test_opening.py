@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.pictures import PIXELS, write
 from tests.refusal import refused
 
 from pixelpath.data.opening import open_source, open_split
@@ -22,18 +23,7 @@ from pixelpath.data.sources import (
     labels,
 )
 
-RANDOM = np.random.default_rng(0)
-PIXELS = {
-    "L": RANDOM.integers(0, 256, (8, 12), np.uint8),
-    "RGB": RANDOM.integers(0, 256, (8, 12, 3), np.uint8),
-    "RGBA": RANDOM.integers(0, 256, (8, 12, 4), np.uint8),
-}
-
-
-def write(path: Path, array: np.ndarray = PIXELS["RGB"], **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
-    return path
+RANDOM = np.random.default_rng(1)
 
 
 def write_deep_colour(path: Path) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from tests.arrays import array_source
+from tests.pictures import write
 from tests.refusal import refused
 
 from pixelpath.data.opening import open_source, open_split
@@ -23,19 +22,6 @@ from pixelpath.data.sources import (
     split,
     subset,
 )
-
-RANDOM = np.random.default_rng(0)
-PIXELS = {
-    "L": RANDOM.integers(0, 256, (8, 12), np.uint8),
-    "RGB": RANDOM.integers(0, 256, (8, 12, 3), np.uint8),
-    "RGBA": RANDOM.integers(0, 256, (8, 12, 4), np.uint8),
-}
-
-
-def write(path: Path, array: np.ndarray = PIXELS["RGB"], **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
-    return path
 
 
 def test_one_class_or_none_is_unconditional(tmp_path: Path) -> None:

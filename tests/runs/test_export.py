@@ -111,7 +111,7 @@ def test_torch_is_written_beside_the_run_and_never_overwritten(tmp_path: Path, c
     assert [module(torch.zeros(count, 1, 8, 8)).shape for count in (1, 3)] == [(1, 1, 8, 8), (3, 1, 8, 8)]
     before = files(run)
     assert call("export", run, "--format", "torch") == 2
-    assert "generator.pt2 is there already" in capsys.readouterr().err
+    assert "generator.pt2 is there already: choose another --out, nothing is overwritten." in capsys.readouterr().err
     assert files(run) == before
 
 
