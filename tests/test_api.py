@@ -177,3 +177,15 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             exec("".join(cell["source"]), names)
     assert len(names["samples"]) == 40
     assert (tmp_path / "samples" / "grid.png").exists()
+
+
+def test_data_that_do_not_fit_are_refused(run: pp.Run, tmp_path: Path) -> None:
+    """Images that are open already meet the checks of those that a path names: the patch in training, the run's kind later."""
+    odd = pp.from_arrays(np.zeros((30, 9, 9), np.uint8) + np.arange(30, dtype=np.uint8)[:, None, None])
+    with pytest.raises(pp.UserError) as caught:
+        pp.train(odd, pp.recipes.digits_diffusion(steps=2), out=tmp_path / "run")
+    assert caught.value.setting == "data.resize"
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(pp.UserError) as caught:
+        run.evaluate(pp.from_arrays(np.zeros((30, 8, 8), np.uint16)))
+    assert caught.value.setting == "data"

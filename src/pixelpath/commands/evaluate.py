@@ -9,10 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from pixelpath.commands.options import SamplingWithoutSteps
+from pixelpath.commands.options import SamplingWithoutSteps, device_named
 from pixelpath.errors import UserError
 from pixelpath.runs import evaluate as runs_evaluate
-from pixelpath.runs.devices import choose_device
 from pixelpath.runs.evaluate import Judges
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
@@ -59,11 +58,10 @@ def evaluate(
     ways = [replace(chosen, steps=number) for number in numbers] or [chosen]
     if several and how.start is not None:
         ways = [replace(way, start=None) for way in ways] + ways
-    opened = [open_run(run, checkpoint, choose_device(device)) for run in runs]
-    for run in opened:
-        run.denoiser  # noqa: B018 (a run of stage one cannot be sampled: better said before the data are read)
-        if how.start is not None:
-            open_start(how.start, run)  # as a start that does not fit
+    opened = [open_run(run, checkpoint, device_named(device)) for run in runs]
+    runs_evaluate.check_runs(opened, in_full=not several)
+    if how.start is not None:
+        open_start(how.start, opened[0])  # a start that does not fit is better said now, too
     content = read_data_of(opened[0], data)
     if several:
         runs_evaluate.evaluate_curves(opened, content, ways, judges, count, first_seed, batch_size)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
+from pixelpath.commands.options import device_named
 from pixelpath.runs import probe as runs
-from pixelpath.runs.devices import choose_device
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
 
@@ -29,5 +29,5 @@ def probe(
         checkpoint: A folder of RUN/checkpoints other than the latest.
         device: cpu, cuda, mps. Default: the best one here.
     """
-    opened = open_run(run, checkpoint, choose_device(device))
+    opened = open_run(run, checkpoint, device_named(device))
     runs.probe(opened, read_data_of(opened, data), limit)

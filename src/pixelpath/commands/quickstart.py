@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pixelpath.commands.options import device_named
 from pixelpath.runs import quickstart as runs
-from pixelpath.runs.devices import choose_device
 
 
 def quickstart(out: Path = Path("runs/quickstart"), device: str | None = None, speed_up: int = 1) -> None:
@@ -16,4 +16,4 @@ def quickstart(out: Path = Path("runs/quickstart"), device: str | None = None, s
         device: cpu, cuda, mps. Default: the best one here.
         speed_up: Divide the steps of all three runs by this, to see the machinery run rather than good digits.
     """
-    runs.quickstart(out, choose_device(device), speed_up)
+    runs.quickstart(out, device_named(device), speed_up)

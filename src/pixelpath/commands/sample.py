@@ -7,13 +7,13 @@ from typing import Annotated
 
 import tyro
 
+from pixelpath.commands.options import device_named
 from pixelpath.data.metadata import Format
 from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.reports.display import BY_RULE, Display
 from pixelpath.runs import conditions as asking
 from pixelpath.runs import sample as runs
-from pixelpath.runs.devices import choose_device
 from pixelpath.runs.opened import open_run
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer.journal import peak_memory
@@ -62,7 +62,7 @@ def sample(
         raise UserError(f"`count` must be at least 1, got {count}.", setting="count")
     if first_seed < 0:
         raise UserError(f"`first_seed` must be at least 0, got {first_seed}.", setting="first_seed")
-    chosen = choose_device(device)
+    chosen = device_named(device)
     opened = open_run(run, checkpoint, chosen)
     folder = runs.free_folder(run / "samples", out)
     runs.check_format(opened, format)  # better said before sampling, as what follows

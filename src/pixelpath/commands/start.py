@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from pixelpath.runs.devices import choose_device
+from pixelpath.commands.options import device_named
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
 from pixelpath.runs.sample import free_folder
@@ -38,7 +38,7 @@ def start(
         out: New or empty folder. Default: RUN/starts/1, 2, ...
         device: cpu, cuda, mps. Default: the best one here.
     """
-    opened = open_run(run, checkpoint, choose_device(device))
-    check_can_start(opened)
+    opened = open_run(run, checkpoint, device_named(device))
+    check_can_start(opened, fit)
     folder = free_folder(run / "starts", out)
     fit_run_start(opened, read_data_of(opened, data), folder, fit)

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import tyro
 
+from pixelpath.commands.options import device_named
 from pixelpath.recipes.recipe import summary
 from pixelpath.recipes.rows import table
 from pixelpath.runs.cost import tell_cost
-from pixelpath.runs.devices import choose_device, joined
+from pixelpath.runs.devices import joined
 from pixelpath.runs.prepare import close, read_data, with_data
 from pixelpath.runs.train import Beginning, Saving, begin
 
@@ -44,7 +45,7 @@ def train(
         dry_run: Only say what it would cost: size, compute, memory and speed of three real steps.
     """
     with joined():
-        chosen = choose_device(device)
+        chosen = device_named(device)
         recipe = with_data(recipe, data)
         if dry_run:
             content = read_data(recipe)

@@ -32,7 +32,7 @@ from pixelpath.models.representation import Representation
 from pixelpath.recipes.build import objective_through, representation_of
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.runs import monitor
-from pixelpath.runs.devices import choose_device, precision_of
+from pixelpath.runs.devices import choose_device, precision_of, use_tensor_cores
 from pixelpath.runs.generate import Origin, generate
 from pixelpath.runs.prepare import PreparedData, batches, close, read_data
 from pixelpath.runs.students import new_student
@@ -245,6 +245,7 @@ def _answer(device: str) -> None:
         importlib.import_module(module)
     try:
         recipe = from_json(sys.stdin.read())
+        use_tensor_cores()  # as the command line trains
         chosen = choose_device(device or None)
         data = _data(recipe)
         answer = asdict(cost(close(recipe, data), data, chosen))

@@ -32,6 +32,11 @@ def choose_device(name: str | None) -> torch.device:
     return torch.device(name)
 
 
+def use_tensor_cores() -> None:
+    """Multiply float32 matrices in TF32 where a GPU has it, from here on: a choice of the whole process."""
+    torch.set_float32_matmul_precision("high")
+
+
 @contextmanager
 def joined() -> Iterator[None]:
     """Together with the processes that torchrun started, if it did: gloo for tensors on the CPU, NCCL for those on GPUs."""

@@ -67,6 +67,14 @@ class Judges:
         return found
 
 
+def check_runs(runs: Sequence[OpenRun], *, in_full: bool) -> None:
+    """UserError for runs that cannot be evaluated, better said before their data are read: in full, or together as curves."""
+    for run in runs:
+        run.denoiser  # noqa: B018 (a run of stage one cannot be sampled)
+        kept(run.path / (RESULTS if in_full else curves.RESULTS))
+    curves.check_same_images(runs)
+
+
 def evaluate(
     run: OpenRun,
     data: PreparedData,
@@ -81,7 +89,6 @@ def evaluate(
     Distances, precision and recall in several features, the held-out loss per noise level, copies, memorising, spectra and
     histograms, each with its protocol. `count` of None: as many samples as training images, at most 50,000.
     """
-    kept(run.path / RESULTS)  # if nothing can be added to it, better said now
     found = (judges or Judges()).extractors(run, data, curves=False)
     seeds = range(first_seed, first_seed + (count or min(len(data.training), MOST)))
     made = sample(run, seeds, as_held_out(run, data, seeds), sampling, batch_size)
@@ -112,9 +119,6 @@ def evaluate_curves(
 
     `count` of None: as many samples as the floor has images.
     """
-    for run in runs:
-        kept(run.path / curves.RESULTS)  # if nothing can be added to it, better said now
-    curves.check_same_images(runs)
     found = (judges or Judges()).extractors(runs[0], data, curves=True)
     seeds = range(first_seed, first_seed + (count or Real(data).few))
     measured = curves.curves(runs, data, seeds, ways, found, batch_size)

@@ -18,7 +18,7 @@ from pixelpath.data.conditions import ConditionData, Conditions
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.normalise.propose import propose
-from pixelpath.data.opening import HELD_OUT, TRAIN, open_place, open_split, parts
+from pixelpath.data.opening import HELD_OUT, TRAIN, check_patch, open_place, open_split, parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source
 from pixelpath.errors import UserError
@@ -101,7 +101,7 @@ class PreparedData:
 
 
 def with_data(recipe: Recipe, path: Path | None) -> Recipe:
-    """The recipe with ``data` PATH`, which is the same as `data.path` PATH."""
+    """The recipe on the data at `path`; without a path as it is."""
     return recipe if path is None else replace(recipe, data=replace(recipe.data, path=path))
 
 
@@ -118,6 +118,8 @@ def read_data(
     """
     if sides is None and recipe.data.path is None:
         raise UserError("No data given: name a folder of images or a file of arrays as `data`.", setting="data")
+    if sides is not None:
+        check_patch(sides[0], recipe.patch, recipe.data)
     training, held_out = sides or open_split(recipe.data, recipe.patch)
     say(f"Training data: {sources.describe(training)} Held out: {len(held_out)} images.")
     if training.classes and not recipe.conditional:
@@ -196,24 +198,23 @@ def _cond_images(path: Path, sides: tuple[Source, Source], settings: DataSetting
     return [conditions.cond_images_of(side, other, path) for side, other in zip(sides, (first, second), strict=True)]
 
 
-def read_data_of(run: OpenRun, path: Path | None) -> PreparedData:
-    """The run's own data, or the images at `path` brought to the size of the run's; UserError for other channels or dtypes."""
+def read_data_of(run: OpenRun, path: Path | None, sides: Sources | None = None) -> PreparedData:
+    """The run's own data, or the images at `path` brought to the size of the run's, or `sides` that are open already.
+
+    Raises UserError for images of another shape or dtype than the run's.
+    """
     recipe = with_data(run.recipe, path)
     if path is not None and recipe.data.resize is None:
         recipe = replace(recipe, data=replace(recipe.data, resize=run.shape[1:]))
-    data = read_data(recipe, None, run.normaliser, run.conditions)
+    data = read_data(recipe, sides, run.normaliser, run.conditions)
     here, there = (data.shape, data.training.dtype.name), (run.shape, run.normaliser.dtype)
     if here != there:
         words = ["x".join(map(str, shape)) + f" {dtype}" for shape, dtype in (here, there)]
+        place = f"at {recipe.data.path}" if sides is None else "given"
         raise UserError(
-            f"The images at {data_place(run, path)} are {words[0]} but {run.path} was trained on {words[1]}: give such images."
+            f"The images {place} are {words[0]} but {run.path} was trained on {words[1]}: give such images.", setting="data"
         )
     return data
-
-
-def data_place(run: OpenRun, path: Path | None) -> Path | None:
-    """Where the images lie that `read_data_of` reads."""
-    return run.recipe.data.path if path is None else path
 
 
 def _held(source: Source, settings: DataSettings) -> Source:
@@ -275,7 +276,7 @@ def close(recipe: Recipe, data: PreparedData) -> Recipe:
         say("These are no 8-bit photographs, so views are cropped, mirrored and blurred but keep their values.")
     if (recipe.rot90 or (recipe.is_encoder and recipe.augmentation.rot90)) and data.shape[1] != data.shape[2]:
         size = "x".join(map(str, data.shape[1:]))
-        raise UserError(f"Images of {size} pixels are not square, so they cannot be turned: leave `rot90` away.")
+        raise UserError(f"Images of {size} pixels are not square, so they cannot be turned: omit `rot90`.", setting="rot90")
     for remark in unlearned(recipe):
         say(remark)
     warmup, shorter = recipe.schedule.warmup, recipe.steps // 10

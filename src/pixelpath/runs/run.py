@@ -23,10 +23,10 @@ from pixelpath.reports.pictures import training_curves
 from pixelpath.runs import conditions as asking
 from pixelpath.runs.data import Data
 from pixelpath.runs.devices import choose_device
-from pixelpath.runs.evaluate import Judges, evaluate
+from pixelpath.runs.evaluate import Judges, check_runs, evaluate
 from pixelpath.runs.export import export
 from pixelpath.runs.opened import OpenRun, open_run
-from pixelpath.runs.prepare import PreparedData, read_data, read_data_of
+from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import Samples, free_folder, sample
 from pixelpath.runs.start import Fit, fit_run_start
@@ -156,6 +156,7 @@ class Run:
         `data` of None are the run's own; `count` of None is as many samples as training images, at most 50,000.
         """
         with _progress(progress):
+            check_runs([self._opened], in_full=True)
             return evaluate(self._opened, self._data(data), sampling, judges, count, seed)
 
     def report(self) -> Path:
@@ -186,8 +187,7 @@ class Run:
 
     def _data(self, data: Data | Path | str | None) -> PreparedData:
         if isinstance(data, Data):
-            sides = (data.training, data.held_out)
-            return read_data(self.recipe, sides, self.normaliser, self._opened.conditions)
+            return read_data_of(self._opened, None, (data.training, data.held_out))
         return read_data_of(self._opened, None if data is None else Path(data))
 
 
@@ -237,9 +237,11 @@ def train(
         >>> run.step
         2
     """
-    with _progress(progress), torch.random.fork_rng():
-        finished = _session(data, recipe, Path(out), encoder, init_from, device, Saving(every, keep)).run()
-    if not finished:
+    with _progress(progress):
+        session = _session(data, recipe, Path(out), encoder, init_from, device, Saving(every, keep))
+        with _callers_randomness(session):
+            session.run()
+    if not session.finished:
         raise KeyboardInterrupt
     return load(out, device=device)
 
@@ -266,10 +268,11 @@ def training(
         2
     """
     with _progress(progress):
-        steps = _session(data, recipe, Path(out), encoder, init_from, device, Saving(every, keep)).proceed()
+        session = _session(data, recipe, Path(out), encoder, init_from, device, Saving(every, keep))
+    steps = session.proceed()
     try:
         while True:
-            with _progress(progress), torch.random.fork_rng():
+            with _progress(progress), _callers_randomness(session):
                 step = next(steps, None)
             if step is None:
                 return
@@ -291,6 +294,11 @@ def _session(
     beginning = Beginning(_path(encoder), _path(init_from))
     sides = (data.training, data.held_out)
     return begin(replace(recipe, data=data.settings), out, choose_device(device), beginning, saving, sides)
+
+
+def _callers_randomness(session: Session) -> AbstractContextManager[None]:
+    """Afterwards the generators that training draws from, the CPU's and that of its own device, are as they were."""
+    return torch.random.fork_rng(devices=[session.device] if session.device.type == "cuda" else [])
 
 
 def _path(run: Path | str | Run | None) -> Path | None:

@@ -88,8 +88,9 @@ class Fit:
             raise UserError(f"`points` must be at least 2, got {self.points}: 1000 and more tell densities apart.", "points")
 
 
-def check_can_start(run: OpenRun) -> None:
-    """UserError for a run that no start can be fitted to."""
+def check_can_start(run: OpenRun, fit: Fit) -> None:
+    """UserError for a run that no start can be fitted to, or choices that do not go together: before its data are read."""
+    _check_names(fit)
     run.denoiser  # noqa: B018 (a run of stage one cannot be sampled)
     if run.recipe.is_one_step:
         raise UserError(
@@ -106,7 +107,7 @@ def check_can_start(run: OpenRun) -> None:
 def fit_run_start(run: OpenRun, data: PreparedData, folder: Path, fit: Fit | None = None) -> Path:
     """Fit a start for a run into a new folder: the start, search.json, pictures and report.html; the folder."""
     fit = fit or Fit()
-    check_can_start(run)
+    check_can_start(run, fit)
     device = next(run.denoiser.parameters()).device
     families = _families(fit, run, device)
     known = known_of(run, data)
@@ -205,27 +206,31 @@ def _record(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _families(fit: Fit, run: OpenRun, device: torch.device) -> dict[str, Family] | None:
-    """The families named, None for the usual ones; UserError for names that do not go together."""
-    names, generator = fit.density, fit.generator
-    if ("samples" in names) != (generator is not None):
+def _check_names(fit: Fit) -> None:
+    """UserError for names of families that do not go together, or need what is not given."""
+    names = fit.density
+    if ("samples" in names) != (fit.generator is not None):
         raise UserError("`density` samples and `generator` belong together: give both, or neither.", setting="density")
     if not names:
         raise UserError(f"`density` needs the name of a family: auto, {', '.join(FAMILIES)} or samples.", setting="density")
     if "auto" in names and len(names) > 1:
         sentence = "`density` auto compares the families that suit the data: name it alone, or name the others alone."
         raise UserError(sentence, setting="density")
-    if "auto" in names:
-        return None
-    families = {name: FAMILIES[name] for name in names if name != "samples"}
-    if generator is not None:
-        other = open_run(generator, device=device)
-        check_generator(other, run)
-        families["samples"] = lambda known, noise, seed: RunSamples(other)
     without = [name for name in names if name in ("samples", "symlog")]
     if without and fit.sigma is None:
         sentence = f"`density` {without[0]} has no log-density, so no sigma can be chosen for it: give `sigma`, and try several."
         raise UserError(sentence, setting="sigma")
+
+
+def _families(fit: Fit, run: OpenRun, device: torch.device) -> dict[str, Family] | None:
+    """The families named, None for the usual ones; UserError for a generator of other images."""
+    if "auto" in fit.density:
+        return None
+    families = {name: FAMILIES[name] for name in fit.density if name != "samples"}
+    if fit.generator is not None:
+        other = open_run(fit.generator, device=device)
+        check_generator(other, run)
+        families["samples"] = lambda known, noise, seed: RunSamples(other)
     return families
 
 

@@ -93,8 +93,8 @@ def begin(
     `sources` are the images of a recipe whose data lie in memory; a new run keeps them as RUN/data.npz.
     """
     check_origin(recipe, beginning.encoder, beginning.init_from)
-    in_memory = sources is not None and recipe.data.path is None
-    if in_memory:
+    in_memory = sources[0] if sources is not None and recipe.data.path is None else None
+    if in_memory is not None:
         recipe = replace(recipe, data=replace(recipe.data, path=out / DATA))
     latest = look(out)
     data = read_data(recipe, sources) if latest is None else read_data(recipe, sources, *_kept(latest))
@@ -104,8 +104,8 @@ def begin(
         through = encoder_run(closed, beginning.encoder, beginning.init_from)
         objective_through(closed, frozen_encoder(through, data, device))  # a mistake is better said before the folder is claimed
         claim(out, closed, origin)
-        if in_memory and sources is not None:
-            save_arrays(out / DATA, sources[0])
+        if in_memory is not None:
+            save_arrays(out / DATA, in_memory)
         kept = None if through is None else keep_encoder(through, out)
     else:
         check_same(out, latest, closed, origin, data.known())
@@ -143,7 +143,6 @@ class Session:
     ) -> None:
         self.recipe, self.objective, self.data, self.out, self.device = recipe, objective, data, out, device
         self.scratch, self.saving, self.every = scratch, saving, saving.every or max(1, recipe.steps // 10)
-        self.finished = False
         self.precision = precision_of(recipe, device)
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -155,6 +154,11 @@ class Session:
         self.alarms: list[str] = []
         self.losses: deque[float] = deque(maxlen=REMEMBERED)
         self.falls, self.fell = sum(fall["back_to"] is not None for fall in divergences(out)), ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step is taken and saved."""
+        return self.state.step >= self.recipe.steps
 
     def take_up(self, folder: Path) -> None:
         """Go on from a checkpoint."""
@@ -177,9 +181,8 @@ class Session:
 
         Whoever leaves early finds the last step saved. A one-step run that diverges goes on from its last good checkpoint.
         """
-        if self.state.step >= self.recipe.steps:
+        if self.finished:
             say(f"{self.out} is finished: all {self.recipe.steps} steps are taken.")
-            self.finished = True
             return
         main = processes.rank() == 0
         if main and self.recipe.is_encoder and self.state.step == 0:
@@ -209,7 +212,6 @@ class Session:
             if due or stop:
                 # measured when due alone: what a measurement decides must not depend on when a run was interrupted
                 self.keep(step, journal, self.measure(step, images, journal, real) if due else None)
-            self.finished = last
             try:
                 yield step
             except GeneratorExit:
