@@ -26,8 +26,8 @@ from pixelpath.evaluation.features import Pixels
 from pixelpath.models.preconditioning import EDMPreconditioning, XPrediction
 from pixelpath.noise import EDMWeight, FlatWeight, GridLogNormal, GridWeight, LogNormal, LogUniform
 from pixelpath.objectives.denoising import Denoising
+from pixelpath.recipes.digits import digits_diffusion, digits_encoder
 from pixelpath.recipes.recipe import Recipe
-from pixelpath.recipes.rows import digits_diffusion, digits_encoder
 from pixelpath.runs import evaluate, quickstart
 from pixelpath.runs.conditions import choose_labels
 from pixelpath.runs.digits import write_digits

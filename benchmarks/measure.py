@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixelpath.recipes import rows, sizes
+from pixelpath import recipes
+from pixelpath.recipes import sizes
 from pixelpath.recipes.recipe import Recipe, for_data
 from pixelpath.runs.devices import choose_device
 from pixelpath.trainer.journal import peak_memory
@@ -140,13 +141,15 @@ def modes(settings: Settings, device: torch.device) -> list[Mode]:
 def closed_recipe(settings: Settings, stage: Literal["encoder", "diffusion"]) -> Recipe:
     """The recipe of this size and stage for these pixels: that of the digits for nano, of small-32 to small, else ImageNet's."""
     size = sizes.SIZES[settings.size]
-    small = {"nano": (rows.digits_encoder, rows.digits_diffusion), "tiny": (rows.small_32_encoder, rows.small_32_diffusion)}
+    small = {
+        "nano": (recipes.digits_encoder, recipes.digits_diffusion),
+        "tiny": (recipes.small_32_encoder, recipes.small_32_diffusion),
+    }
     small["small"] = small["tiny"]
     if settings.size in small:
         recipe = small[settings.size][stage == "diffusion"]()
     else:
-        large = rows.imagenet_encoder if stage == "encoder" else rows.imagenet_diffusion
-        recipe = large("benchmark", size, settings.pixels)
+        recipe = recipes.imagenet256_l_encoder() if stage == "encoder" else recipes.imagenet256_l_diffusion()
     still = replace(recipe.optimizer, lr=1e-6)  # thousands of steps on random images must not drive the weights to infinity
     recipe = replace(recipe, size=size, patch=settings.patch, batch_size=settings.batch, optimizer=still)
     return for_data(recipe, settings.pixels, settings.pixels)

@@ -25,15 +25,16 @@ import tyro
 
 from benchmarks.choices import seconds_of
 from benchmarks.training import train
+from pixelpath import recipes
 from pixelpath.data import sources
 from pixelpath.evaluation.distances import frechet_of_rows
 from pixelpath.models.preconditioning import EDMPreconditioning, XPrediction
 from pixelpath.noise import LogNormal
 from pixelpath.objectives.consistency import Consistency
-from pixelpath.objectives.features import ContrastiveFeatures, LayerFeatures
-from pixelpath.objectives.pairs import RelativeGap, SmoothGap, StagedGap
-from pixelpath.objectives.tangent import Tangent
-from pixelpath.recipes import rows, sizes
+from pixelpath.objectives.features import ContrastiveFeatures
+from pixelpath.objectives.pairs import StagedGap
+from pixelpath.recipes import sizes
+from pixelpath.recipes.changes import as_published
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.runs import quickstart
 from pixelpath.runs.comparison import extractors
@@ -78,18 +79,18 @@ class Base:
 
 def digits(steps: int) -> Base:
     """The rows of the digits."""
-    return Base(rows.digits_encoder(), rows.digits_diffusion(), replace(rows.digits_onestep(), steps=steps), steps)
+    return Base(recipes.digits_encoder(), recipes.digits_diffusion(), replace(recipes.digits_onestep(), steps=steps), steps)
 
 
 def small_32(steps: int) -> Base:
     """The rows for 32 x 32 pixels, in the nano size with 16 patches: minutes instead of hours on one core."""
     encoder, diffusion, onestep = (
         replace(row, size=sizes.NANO, patch=8, position_init=0.0, batch_size=128, schedule=Cosine(warmup=steps // 10))
-        for row in (rows.small_32_encoder(), rows.small_32_diffusion(), rows.small_32_onestep())
+        for row in (recipes.small_32_encoder(), recipes.small_32_diffusion(), recipes.small_32_onestep())
     )
     encoder = replace(encoder, optimizer=replace(encoder.optimizer, lr=1e-3), schedule=Cosine(warmup=steps // 20))
     diffusion = replace(diffusion, optimizer=replace(diffusion.optimizer, lr=2e-3), ema_decay=0.999)
-    onestep = replace(onestep, steps=steps, optimizer=rows.digits_onestep().optimizer, ema_decay=0.999)
+    onestep = replace(onestep, steps=steps, optimizer=recipes.digits_onestep().optimizer, ema_decay=0.999)
     return Base(encoder, diffusion, onestep, steps)
 
 
@@ -100,8 +101,7 @@ def variants(base: Base) -> dict[str, Variant]:
     assert isinstance(objective, Consistency)
     assert isinstance(objective.draw, LogNormal)
     steepness = objective.gap.steepness
-    paper = rows.as_published(row)
-    tangent = Tangent(objective.noise, objective.draw)
+    paper = as_published(row)
 
     def but(**changes: Any) -> Variant:
         return Variant(replace(row, objective=replace(objective, **changes)), before)
@@ -113,12 +113,8 @@ def variants(base: Base) -> dict[str, Variant]:
         "scalings: clean": Variant(replace(row, preconditioning=XPrediction()), before),
         "optimizer: AdamW": Variant(replace(row, optimizer=AdamW(min(lr, 2e-3), (0.9, 0.99), 0.01, clip=1.0)), before),
         "features: contrastive": but(features=ContrastiveFeatures()),
-        "features: layers": but(features=LayerFeatures(weight=10.0)),
-        "gap: smooth": but(gap=SmoothGap(steepness=steepness)),
         "gap: denoising first": but(gap=StagedGap(stages=8, first=0, steepness=steepness)),
-        "draws: higher levels": but(draw=replace(objective.draw, mean=objective.draw.p_mean + 0.5)),
-        "weight: relative": but(weight=RelativeGap()),
-        "tangent": Variant(replace(row, objective=tangent, preconditioning=EDMPreconditioning()), before),
+        "draws: higher levels": but(draw=replace(objective.draw, p_mean=objective.draw.p_mean + 0.5)),
         "from scratch": Variant(row, 0),
         "from scratch, as many seconds": Variant(replace(row, steps=base.steps * 4 // 3), 0),
         "from diffusion": Variant(replace(row, steps=base.steps // 2), before, base.steps // 2),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.measure import CLASSES
 from pixelpath.networks.encoder import EXTRA
 from pixelpath.networks.layers import unpatchify
-from pixelpath.recipes.sizes import Size, Stack
+from pixelpath.recipes.sizes import Blocks, Size
 
 
 class Peer(nn.Module):
@@ -48,7 +48,7 @@ class Peer(nn.Module):
         return unpatchify(tokens[:, EXTRA:], rows, columns, self.patch) if self.decodes else tokens[:, 0]
 
 
-def _blocks(stack: Stack) -> nn.ModuleList:
+def _blocks(stack: Blocks) -> nn.ModuleList:
     from diffusers.models.attention import BasicTransformerBlock
 
     return nn.ModuleList(

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pixelpath import recipes
 from pixelpath.data.batches import Batches
 from pixelpath.data.memory import from_arrays
 from pixelpath.data.normalise.normaliser import Normaliser
@@ -28,10 +29,9 @@ from pixelpath.models.preconditioning import EDMPreconditioning
 from pixelpath.noise import EDMWeight, LogNormal, NoiseRange
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.randomness import generators, normal
-from pixelpath.recipes import rows
 from pixelpath.recipes.build import student_of
 from pixelpath.recipes.recipe import Recipe, for_data
-from pixelpath.recipes.sizes import Size, Stack
+from pixelpath.recipes.sizes import Blocks, Size
 from pixelpath.starts.student import fine_uniform
 from pixelpath.trainer.ema import twin
 from pixelpath.trainer.loop import train
@@ -44,7 +44,7 @@ DRY = 0.1  # mm/h; the lowest rate in the data other than 0 is 0.105
 WET = (0.2, 0.6)  # share of wet pixels in the crops that are kept
 EVERY = 6  # of the times of training, the share held out for validation
 FREEDOM = 3.0  # of the Student noise: the tail index of the data, which Hill's estimator puts at 2.7 to 3.0
-SIZE = Size(Stack(2, 64, 4), Stack(2, 64, 4))
+SIZE = Size(Blocks(2, 64, 4), Blocks(2, 64, 4))
 QUANTILES = (0.99, 0.999)
 
 Rates = Float[Tensor, "crop 1 row column"]
@@ -146,7 +146,7 @@ def recipe_of(steps: int, seed: int) -> Recipe:
     ratio = 64 / PIXELS
     noise, draw = NoiseRange(0.002 * ratio, 80 * ratio), LogNormal(-1.2 + math.log(ratio), 1.6)
     row = replace(
-        rows.small_32_diffusion(),
+        recipes.small_32_diffusion(),
         objective=Denoising(noise, draw, EDMWeight()),
         preconditioning=EDMPreconditioning(),
         size=SIZE,

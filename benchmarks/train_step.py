@@ -139,7 +139,8 @@ def own_loss(recipe: Recipe, student: nn.Module, ema: nn.Module, ready: Batch | 
     """The loss of the recipe's objective at one middling level, nothing drawn."""
     if isinstance(recipe.objective, RepresentationLearning):
         assert isinstance(ready, Views)
-        consistency = recipe.objective.consistency(student, ready, noise, 21, 10, 0)
+        high, low = recipe.noise.grid(21)[10:12].tolist()
+        consistency = recipe.objective.consistency(student, ready, noise, (high, low), 0.1)
         return (recipe.objective.contrast(student, ema, ready, noise) + consistency).mean()
     assert isinstance(ready, Batch)
     assert isinstance(recipe.objective, Denoising)

@@ -36,13 +36,14 @@ def reference_frequencies(folder: Path) -> Tensor:
     """The frequencies of the reference's sinusoids of width 64, found from its waves.
 
     They were made by a float32 exp whose rounding differs between processors: an ulp of a frequency, times positions of up to
-    1100, is 6e-5 of a wave. Of every frequency and its eight neighbours on either side in float32 the one whose waves are
-    nearest is taken.
+    1100, is 6e-5 of a wave. The argument of exp, up to 9, was rounded too, which moves a frequency by up to 8 ulps. Of every
+    frequency and its neighbours so far away in float32 the one whose waves are nearest is taken.
     """
     scalars = vectors(folder, "scalars")
     position, waves = scalars["timestep_embedding_64.t"].double(), scalars["timestep_embedding_64.out"].double()
     exact = torch.exp(-math.log(10000.0) * torch.arange(32, dtype=torch.float64) / 32).float()
-    near = (exact.view(torch.int32) + torch.arange(-8, 9, dtype=torch.int32)[:, None]).view(torch.float32)
+    ulps = torch.arange(-8, 9, dtype=torch.int32)[:, None]
+    near = (exact.view(torch.int32) + ulps).view(torch.float32)
     angles = (position.float()[:, None, None] * near).double()
     errors = (angles.cos() - waves[:, None, :32]).abs().amax(0) + (angles.sin() - waves[:, None, 32:]).abs().amax(0)
     return near.gather(0, errors.argmin(0)[None])[0]

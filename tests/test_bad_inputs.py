@@ -30,12 +30,12 @@ from pixelpath import cli
 from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import gather
-from pixelpath.recipes.rows import table
+from pixelpath.recipes import RECIPES
 from pixelpath.runs.prepare import read_data
 from tests.application import call, files, train
 
 RANDOM = np.random.default_rng(0)
-RECIPE = table()["digits-diffusion"]
+RECIPE = RECIPES["digits-diffusion"]()
 GREY = RANDOM.integers(0, 256, (8, 8), np.uint8)
 RGB = np.stack([GREY] * 3, -1)
 BYTES = RANDOM.integers(0, 256, (10, 8, 8), np.uint8)

@@ -18,10 +18,9 @@ from pixelpath.models.preconditioning import EDMPreconditioning
 from pixelpath.noise import EDMWeight, FlatWeight, GridLogNormal, GridWeight, LogNormal
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.representation import InterpolatedTemperature, RepresentationLearning
-from pixelpath.recipes import sizes
+from pixelpath.recipes import RECIPES, sizes
 from pixelpath.recipes.recipe import Precision, Recipe
-from pixelpath.recipes.rows import table
-from pixelpath.recipes.sizes import Stack
+from pixelpath.recipes.sizes import Blocks
 from pixelpath.trainer.optimizer import Constant, Steps
 from tests.application import call
 
@@ -75,16 +74,16 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_completion_script_knows_commands_recipes_and_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--tyro-print-completion", "bash") == 0
     script = capsys.readouterr().out
-    words = [*cli.COMMANDS, *table(), "--objective.weight.limit", "grid-log-normal", "--size.encoder.depth", "--guide-with"]
+    words = [*cli.COMMANDS, *RECIPES, "--objective.weight.limit", "grid-log-normal", "--size.encoder.depth", "--guide-with"]
     assert [word for word in words if word not in script] == []
     (tmp_path / "script.sh").write_text(script)
     subprocess.run(["bash", "-n", tmp_path / "script.sh"], check=True)
 
 
-@pytest.mark.parametrize("name", table())
+@pytest.mark.parametrize("name", RECIPES)
 def test_without_options_a_recipe_stays_as_it_is(name: str, parsed: Any) -> None:
     found = parsed(name, "--out", "run")
-    assert (found["recipe"], found["out"]) == (table()[name], Path("run"))
+    assert (found["recipe"], found["out"]) == (RECIPES[name](), Path("run"))
 
 
 def test_options_may_stand_before_the_recipe(parsed: Any) -> None:
@@ -104,7 +103,7 @@ def test_plain_settings(parsed: Any) -> None:
     words = (
         "--steps 7 --optimizer.clip None --data.resize 16 24 --objective.noise.sigma_max 40 --precision bfloat16 --no-conditional"
     )
-    row, recipe = table()["digits-diffusion"], parsed("digits-diffusion", "--out", "x", *words.split())["recipe"]
+    row, recipe = RECIPES["digits-diffusion"](), parsed("digits-diffusion", "--out", "x", *words.split())["recipe"]
     expected = replace(
         row,
         steps=7,
@@ -123,9 +122,9 @@ def test_a_size_by_name_and_its_parts(parsed: Any) -> None:
 
     assert size("--size", "small") == sizes.SMALL
     nano = sizes.NANO.encoder
-    assert size("--size.encoder.depth", "2").encoder == Stack(2, nano.width, nano.heads)
+    assert size("--size.encoder.depth", "2").encoder == Blocks(2, nano.width, nano.heads)
     both = size("--size", "small", "--size.encoder.width", "60", "--size.encoder.heads", "5", "--size.encoder.depth", "3")
-    assert both == sizes.Size(Stack(3, 60, 5), sizes.SMALL.decoder)
+    assert both == sizes.Size(Blocks(3, 60, 5), sizes.SMALL.decoder)
 
 
 def test_settings_of_several_types(parsed: Any) -> None:
@@ -137,7 +136,7 @@ def test_settings_of_several_types(parsed: Any) -> None:
         assert isinstance(found, Denoising)
         return found
 
-    row = table()["digits-diffusion"]
+    row = RECIPES["digits-diffusion"]()
     assert isinstance(row.objective, Denoising)
     assert isinstance(row.objective.draw, GridLogNormal)
     assert objective("--objective.weight", "edm", "--objective.weight.limit", "7").weight == EDMWeight(limit=7.0)
@@ -146,8 +145,8 @@ def test_settings_of_several_types(parsed: Any) -> None:
     drawn = objective("--objective.draw", "log-normal", "--objective.draw.p-std", "2").draw
     assert drawn == LogNormal(row.objective.draw.p_mean, 2.0)  # the mean belongs to the recipe, whatever the type of draw
     assert chosen("--schedule", "constant").schedule == Constant(row.schedule.warmup)
-    steps = chosen("--schedule", "steps", "--schedule.borders", "10", ".5", "20", ".1").schedule
-    assert steps == Steps(row.schedule.warmup, ((10, 0.5), (20, 0.1)))
+    steps = chosen("--schedule", "steps", "--schedule.borders", "0.25", ".5", "0.5", ".1").schedule
+    assert steps == Steps(row.schedule.warmup, ((0.25, 0.5), (0.5, 0.1)))
     assert chosen("--preconditioning", "edm", "--preconditioning.boundary", ".1").preconditioning == EDMPreconditioning(0.5, 0.1)
 
 
@@ -164,7 +163,7 @@ def test_help_of_a_recipe_shows_its_values_and_only_what_its_stage_uses(capsys: 
     one = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert call("train", "digits-diffusion", "--help") == 0
     two = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert f"(default: {table()['digits-encoder'].steps})" in one
+    assert f"(default: {RECIPES['digits-encoder']().steps})" in one
     assert "--augmentation {photographs,small,single-channel,digits}" in one
     assert "--augmentation" not in two
     assert "--objective.weight {grid,edm,flat}" in two

@@ -60,7 +60,7 @@ def test_info_nce(parity: Path) -> None:
     queries, targets = tensors["f"], tensors["f_target"]
     assert each(info_nce(queries, targets, 0.1), tensors["nce_constant_tau0.1"]) < TOLERANCE
     assert each(info_nce(queries, targets, 0.2), tensors["nce_default_tau0.2"]) < TOLERANCE
-    temperature = InterpolatedTemperature(total=1, highest=0.3)
+    temperature = InterpolatedTemperature(highest=0.3)
     each_level = torch.tensor([temperature(sigma, NOISE, 0) for sigma in tensors["sigmas"].tolist()])
     assert each(info_nce(queries, targets, each_level), tensors["nce_interpolated_intended_B"]) < TOLERANCE
 
@@ -69,7 +69,7 @@ def test_info_nce(parity: Path) -> None:
     ("case", "temperature"),
     [
         ("const", ConstantTemperature(0.1)),
-        ("interp", InterpolatedTemperature(total=400_000, lowest=0.1, highest=0.3)),
+        ("interp", InterpolatedTemperature(lowest=0.1, highest=0.3)),
         ("last", ConstantTemperature(0.1)),
     ],
 )
@@ -78,11 +78,12 @@ def test_stage_one(parity: Path, results: dict[str, Any], case: str, temperature
     student = official.load(parity / "weights_rcm_online.safetensors", encoder_heads=4).train()
     teacher = official.load(parity / "weights_rcm_target.safetensors", encoder_heads=4)
     assert isinstance(student, Representation)
-    objective = RepresentationLearning(NOISE, Curriculum(total=600_000), temperature)
+    objective = RepresentationLearning(NOISE, Curriculum(), temperature)
     views = Views(tensors["x_start"], tensors["x_aug"], tensors["x_aug2"], SEEDS, 0)
 
     contrast = objective.contrast(student, teacher, views, tensors["noise"])
-    consistency = objective.consistency(student, views, tensors["noise"], result["N"], result["index"], 0)
+    high, low = NOISE.grid(result["N"])[result["index"] :][:2].tolist()
+    consistency = objective.consistency(student, views, tensors["noise"], (high, low), temperature(high, NOISE, 0.0))
     assert each(contrast, tensors[f"{case}.contrastive_loss"]) < TOLERANCE
     expected = tensors[f"{case}.consistency"]
     assert each(consistency, expected.mean(0) if expected.dim() == 2 else expected) < TOLERANCE  # a known quirk makes it square
@@ -118,20 +119,20 @@ def test_diffusion(parity: Path, results: dict[str, Any], case: str, preconditio
 
 
 @pytest.mark.parametrize(
-    ("case", "gap", "features"),
+    ("case", "gap", "steps", "features"),
     [
-        ("stage0", StagedGap(total=100_000, stages=2, first=0, base=4.0), NoFeatures()),
-        ("stage1", StagedGap(total=700_000, stages=7), NoFeatures()),
-        ("stage1_perc", StagedGap(total=700_000, stages=7), ContrastiveFeatures(0.1)),
-        ("stage4_perc", StagedGap(total=700_000, stages=7), ContrastiveFeatures(0.1)),
+        ("stage0", StagedGap(stages=2, first=0, base=4.0), 100_000, NoFeatures()),
+        ("stage1", StagedGap(), 700_000, NoFeatures()),
+        ("stage1_perc", StagedGap(), 700_000, ContrastiveFeatures(0.1)),
+        ("stage4_perc", StagedGap(), 700_000, ContrastiveFeatures(0.1)),
     ],
 )
 def test_consistency(
-    parity: Path, results: dict[str, Any], case: str, gap: StagedGap, features: NoFeatures | ContrastiveFeatures
+    parity: Path, results: dict[str, Any], case: str, gap: StagedGap, steps: int, features: NoFeatures | ContrastiveFeatures
 ) -> None:
     """The reference's targets come from a second network here; in stage 0 they are the clean images."""
     tensors, result = vectors(parity, "consis_step"), results[f"consis.{case}"]
-    step = result["step"]
+    progress = result["step"] / steps
     preconditioning = EDMPreconditioning(boundary=NOISE.sigma_min * NOISE.shift)
     student = official.load(
         parity / "weights_epg.safetensors", encoder_heads=4, decoder_heads=4, preconditioning=preconditioning
@@ -142,12 +143,12 @@ def test_consistency(
     frozen = official.load(parity / "weights_rcm_online.safetensors", encoder_heads=4).requires_grad_(False)
     assert isinstance(frozen, Representation)
     objective = Consistency(NOISE, gap, features=features)
-    lower = gap(tensors[f"{case}.t"], NOISE, step)
+    lower = gap(tensors[f"{case}.t"], NOISE, progress)
     assert each(lower, tensors[f"{case}.r"]) < 1e-6
 
     batch = Batch(tensors["x_start"], tensors["y"], SEEDS, 0)
     pairs = Pairs(tensors["noise"], tensors[f"{case}.t"], lower, torch.zeros(len(SEEDS), dtype=torch.bool))
-    consistency, alike = objective.terms(student, None if gap.denoises(step) else teacher, batch, pairs, frozen)
+    consistency, alike = objective.terms(student, None if gap.denoises(progress) else teacher, batch, pairs, frozen)
     if objective.needs_encoder:
         assert each(alike, tensors[f"{case}.perceptual_loss"]) < TOLERANCE
     losses = consistency + alike

@@ -1,4 +1,4 @@
-"""Grids, weights, scalings, curricula and sinusoids have the reference's values."""
+"""Grids, weights, preconditioning, curricula and sinusoids have the reference's values."""
 
 import json
 from pathlib import Path
@@ -73,19 +73,19 @@ def test_sinusoids(scalars: dict[str, Tensor], width: int) -> None:
 
 
 def test_curriculum(results: dict[str, dict[str, list[float]]]) -> None:
-    curriculum = Curriculum(total=600_000)
+    curriculum = Curriculum()
     expected = results["scales_tau.paper"]
-    assert {step: curriculum(int(step)) for step in expected} == {step: count for step, (count, _) in expected.items()}
+    assert {step: curriculum(int(step) / 600_000) for step in expected} == {step: count for step, (count, _) in expected.items()}
 
 
 def test_highest_temperature(results: dict[str, dict[str, list[float]]]) -> None:
-    temperature = InterpolatedTemperature(total=400_000)
+    temperature = InterpolatedTemperature()
     for step, (_, expected) in results["scales_tau.cosine"].items():
-        assert temperature.top(int(step)) == pytest.approx(expected, rel=1e-12)
+        assert temperature.top(int(step) / 400_000) == pytest.approx(expected, rel=1e-12)
 
 
 def test_temperature_of_a_level(scalars: dict[str, Tensor]) -> None:
-    temperature = InterpolatedTemperature(total=400_000, highest=0.3)
+    temperature = InterpolatedTemperature(highest=0.3)
     values = torch.tensor([temperature(sigma, NOISE, 0) for sigma in scalars["sigma_probe"].tolist()])
     assert each(values, scalars["tau_interpolated_tmax0.3"]) < 1e-6
 
@@ -93,12 +93,12 @@ def test_temperature_of_a_level(scalars: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(
     ("name", "gap"),
     [
-        ("cfg256", StagedGap(total=700_000, stages=7)),
-        ("ect", StagedGap(total=700_000, stages=14, first=0, base=4.0)),
-        ("intd", StagedGap(total=700_000, stages=700, first=0)),
+        ("cfg256", StagedGap(stages=7)),
+        ("ect", StagedGap(stages=14, first=0, base=4.0)),
+        ("intd", StagedGap(stages=700, first=0)),
     ],
 )
 @pytest.mark.parametrize("step", [0, 999, 1000, 50_000, 99_999, 100_000, 100_001, 199_999, 200_000, 350_000])
 def test_consistency_pairs(scalars: dict[str, Tensor], name: str, gap: StagedGap, step: int) -> None:
     expected = scalars[f"ect_r.{name}.step{step}"]
-    assert each(gap(scalars["sigma_probe"], NOISE, step), expected) < 1e-6
+    assert each(gap(scalars["sigma_probe"], NOISE, step / 700_000), expected) < 1e-6

@@ -328,7 +328,7 @@ def test_a_schedule_for_another_level_is_refused() -> None:
     for sigma, ratio in ((1.2, 1.52), (1.9, 0.63)):
         own, theirs = (residual_energy(target.denoise, each, sigma) for each in (start, noised(known, sigma, range(900, 1200))))
         assert float(own.mean() / theirs.mean()) == pytest.approx(ratio, abs=0.07)
-        with pytest.raises(ValueError, match="start and schedule do not match"):
+        with pytest.raises(ValueError, match="start and sigmas do not match"):
             check_residual(own, theirs, sigma)
     own, theirs = (residual_energy(target.denoise, each, 1.5) for each in (start, noised(known, 1.5, range(900, 1200))))
     assert check_residual(own, theirs, 1.5) == pytest.approx(1.0, abs=0.03)
@@ -374,7 +374,7 @@ class Constant:
 MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "samples that are not finite": (
         lambda: WarmStart(Constant(math.nan), 1.0).draw(generators(range(3))),
-        r"3 of 3 start samples are not finite, the first of them number 0: fit the law again",
+        r"3 of 3 start samples are not finite, the first of them number 0: fit the start again",
     ),
     "no level": (lambda: WarmStart(Constant(0.0), 0.0), r"needs a finite sigma above 0 .*: choose its level"),
     "expected energies not known": (
@@ -383,7 +383,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "energies of another level": (
         lambda: WarmStart(Constant(0.1), 1.0, torch.ones(100)).check(targets.modes().denoise, 100),
-        r"At sigma 1 the residual energy of start images is .* start and schedule do not match",
+        r"At sigma 1 the residual energy of start images is .* start and sigmas do not match",
     ),
 }
 

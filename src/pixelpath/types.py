@@ -25,7 +25,7 @@ Whole = TypeVar("Whole", "Condition", "Batch", "Views")
 
 
 def _part(whole: Whole, part: slice | Tensor) -> Whole:
-    """Every field of some images of a batch; `seed` belongs to the whole step. A new field is sliced without further ado."""
+    """Every field of some images of a batch; `seed` belongs to the whole step. New fields need no change here."""
     own: dict[str, Any] = {each.name: vars(whole)[each.name] for each in fields(whole) if each.name != "seed"}
     return replace(whole, **{name: None if value is None else value[part] for name, value in own.items()})
 
@@ -124,5 +124,5 @@ class Losses:
     parts: dict[str, Tensor] = field(default_factory=dict)
 
 
-Objective = Callable[[nn.Module, nn.Module, Batch | Views, int], Losses]
-"""(student, ema, batch, step) -> Losses."""
+Objective = Callable[[nn.Module, nn.Module, Batch | Views, float], Losses]
+"""(student, ema, batch, progress) -> Losses; progress is the share of the run that lies behind, step / steps in [0, 1]."""

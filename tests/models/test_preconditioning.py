@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pixelpath.errors import UserError
 from pixelpath.models.preconditioning import Anchored, EDMPreconditioning, XPrediction, noise_coordinate
 
 levels = st.floats(1e-4, 1e3)
@@ -56,8 +57,13 @@ def test_anchored_lies_between_the_noisy_image_and_the_prediction(level: float, 
 
 
 def test_anchored_needs_a_width() -> None:
-    with pytest.raises(ValueError, match="width above 0"):
+    with pytest.raises(UserError) as caught:
         Anchored(width=0.0)
+    assert caught.value.setting == "preconditioning.width"
+    for kind in (XPrediction, EDMPreconditioning, Anchored):
+        with pytest.raises(UserError) as caught:
+            kind(sigma_data=0.0)
+        assert caught.value.setting == "preconditioning.sigma_data"
 
 
 def test_noise_coordinate() -> None:

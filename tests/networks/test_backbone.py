@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pixelpath.errors import UserError
 from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
@@ -113,15 +114,17 @@ def test_checkpointing_changes_nothing() -> None:
 
 def test_unequal_depths() -> None:
     encoder = Encoder(3, 8, 8, patch=4, width=12, depth=3, heads=2)
-    with pytest.raises(ValueError, match="equal depths"):
+    with pytest.raises(UserError) as caught:
         Decoder(encoder, width=12, depth=2, heads=2)
+    assert caught.value.setting == "size.decoder.depth"
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
 def test_impossible_dropout(dropout: float) -> None:
     encoder = Encoder(1, 4, 4, patch=4, width=8, depth=1, heads=2)
-    with pytest.raises(ValueError, match="Dropout must be at least 0 and below 1"):
+    with pytest.raises(UserError) as caught:
         Decoder(encoder, 8, 1, 2, dropout)
+    assert caught.value.setting == "dropout"
 
 
 def test_dropout_is_in_every_block_of_the_decoder_alone() -> None:

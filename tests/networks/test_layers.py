@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pixelpath.errors import UserError
 from pixelpath.networks.layers import Attention, Block, Mlp, ModulatedBlock, grid_sinusoids, initialise, sinusoids, unpatchify
 
 
@@ -38,8 +39,9 @@ def test_attention_is_a_softmax_of_scaled_products() -> None:
 
 @pytest.mark.parametrize("heads", [0, 5])
 def test_heads_that_do_not_divide(heads: int) -> None:
-    with pytest.raises(ValueError, match=f"{heads} heads"):
+    with pytest.raises(UserError, match=f"{heads} heads") as caught:
         Attention(12, heads)
+    assert caught.value.setting == "size"
 
 
 def test_block_is_residual() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pixelpath.errors import UserError
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.preconditioning import EDMPreconditioning, XPrediction
 from pixelpath.models.representation import Representation
@@ -16,13 +17,13 @@ from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.projector import Projector
 from pixelpath.noise import LogNormal, NoiseRange, expand
 from pixelpath.objectives.consistency import Consistency, Pairs, alike
-from pixelpath.objectives.features import ContrastiveFeatures, LayerFeatures
-from pixelpath.objectives.pairs import InverseGap, RelativeGap, SmoothGap, StagedGap
+from pixelpath.objectives.features import ContrastiveFeatures
+from pixelpath.objectives.pairs import StagedGap
 from pixelpath.randomness import seed_of
 from pixelpath.types import Batch
 
 NOISE = NoiseRange(0.02, 20.0, shift=0.5)
-GAP = StagedGap(total=70)
+GAP = StagedGap()
 
 
 class Watched(nn.Module):
@@ -74,9 +75,9 @@ def test_loss_and_gradient_in_closed_form() -> None:
 
 def test_weight_and_default_softening() -> None:
     student = Watched(0.2)
-    loss, features = Consistency(NOISE, GAP, weight=RelativeGap()).terms(student, student, batch(0, 1), pairs([4.0], [1.0]))
+    loss, features = Consistency(NOISE, GAP).terms(student, student, batch(0, 1), pairs([4.0], [1.0]))
     error = 16 * 0.04 * 1.5**2
-    assert loss.item() == pytest.approx(4 / 3 * error / math.sqrt(error + 0.06**2), rel=1e-5)
+    assert loss.item() == pytest.approx(1 / 1.5 * error / math.sqrt(error + 0.06**2), rel=1e-5)
     assert features.item() == 0
 
 
@@ -96,25 +97,25 @@ def test_targets_at_the_lowest_level_and_without_a_teacher() -> None:
 
 def test_a_stage_zero_is_denoising_in_one_pass() -> None:
     student = Watched()
-    objective = Consistency(NOISE, StagedGap(total=20, stages=2, first=0))
-    losses = objective(student, student, batch(0, 5), 9)
+    objective = Consistency(NOISE, StagedGap(stages=2, first=0))
+    losses = objective(student, student, batch(0, 5), 9 / 20)
     assert len(student.calls) == 1
     sigma = student.calls[0][1]
     error = 16 * (0.2 * sigma.detach() - 0.3) ** 2
     assert losses.total.item() == pytest.approx(float((error / (error + 0.0036).sqrt() / (sigma - 0.01)).mean()), rel=1e-4)
-    objective(student, student, batch(0, 5), 10)
+    objective(student, student, batch(0, 5), 10 / 20)
     assert len(student.calls) == 3
 
 
 def test_one_noise_two_levels() -> None:
     student, data = Watched(), batch(0, 300)
-    objective = Consistency(NOISE, SmoothGap(total=70), LogNormal(-0.4, 0.5), label_dropout=0.25)
-    losses = objective(student, student, data, 35)
+    objective = Consistency(NOISE, GAP, LogNormal(-0.4, 0.5), label_dropout=0.25)
+    losses = objective(student, student, data, 0.5)
     (noisier, high, labels, drop), (cleaner, low, labels_below, drop_below) = student.calls
     first, second = ((noisy - data.images) / expand(sigma, noisy) for noisy, sigma in ((noisier, high), (cleaner, low)))
     torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
     assert float(first.std()) == pytest.approx(1, abs=3 / (2 * first.numel()) ** 0.5)
-    assert torch.equal(low / 0.5, objective.gap(high / 0.5, NOISE, 35))
+    assert torch.equal(low / 0.5, objective.gap(high / 0.5, NOISE, 0.5))
     assert torch.equal(labels, labels_below)
     assert torch.equal(drop, drop_below)
     assert float((high / 0.5).log().mean()) == pytest.approx(-0.4, abs=4 * 0.5 / 300**0.5)
@@ -126,8 +127,8 @@ def test_one_noise_two_levels() -> None:
 def test_an_image_is_treated_alike_in_any_batch() -> None:
     ten, three = Watched(), Watched()
     objective = Consistency(NOISE, GAP)
-    objective(ten, ten, batch(0, 10), 20)
-    objective(three, three, batch(6, 9), 20)
+    objective(ten, ten, batch(0, 10), 0.3)
+    objective(three, three, batch(6, 9), 0.3)
     for whole, part in zip(ten.calls, three.calls, strict=True):
         assert torch.equal(whole[0][7], part[0][1])
         assert torch.equal(whole[1][7], part[1][1])
@@ -136,10 +137,10 @@ def test_an_image_is_treated_alike_in_any_batch() -> None:
 def test_both_passes_have_one_mask_and_other_images_another() -> None:
     student = Watched(dropout=0.5).train()
     objective = Consistency(NOISE, GAP)
-    objective(student, student, batch(0, 5), 20)
+    objective(student, student, batch(0, 5), 0.3)
     torch.manual_seed(77)
-    objective(student, student, batch(0, 5), 20)
-    objective(student, student, batch(5, 10), 20)
+    objective(student, student, batch(0, 5), 0.3)
+    objective(student, student, batch(5, 10), 0.3)
     first, second, again, _, other, _ = student.masks
     assert 0.2 < float(first.float().mean()) < 0.8
     assert torch.equal(first, second)
@@ -180,7 +181,7 @@ def test_every_parameter_of_a_denoiser_learns(precision: torch.dtype) -> None:
     denoiser, guide = small(0.5).train(), frozen()
     objective = Consistency(NOISE, GAP, features=ContrastiveFeatures()).through(guide)
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-        losses = objective(denoiser, denoiser, replace(batch(0, 12), images=torch.randn(12, 1, 4, 4)), 30)
+        losses = objective(denoiser, denoiser, replace(batch(0, 12), images=torch.randn(12, 1, 4, 4)), 0.4)
     losses.total.backward()
     assert losses.total.dtype == torch.float32
     for name, parameter in denoiser.named_parameters():
@@ -190,7 +191,7 @@ def test_every_parameter_of_a_denoiser_learns(precision: torch.dtype) -> None:
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in guide.parameters())
 
 
-def test_the_target_of_the_boundary_scalings_is_the_noisy_image_anyway() -> None:
+def test_the_target_under_edm_preconditioning_is_the_noisy_image_anyway() -> None:
     denoiser, data = small(), batch(0, 3)
     drawn = replace(pairs([4.0] * 3, [0.02] * 3), noise=torch.randn(3, 1, 4, 4))
     _, target = Consistency(NOISE, GAP).estimates(denoiser, denoiser, data, drawn)
@@ -201,29 +202,31 @@ def test_the_target_of_the_boundary_scalings_is_the_noisy_image_anyway() -> None
 def test_features_are_seen_by_a_frozen_encoder_that_belongs_to_no_one() -> None:
     denoiser, guide = small(), frozen().train()
     keys = set(denoiser.state_dict())
-    objective = Consistency(NOISE, GAP, features=LayerFeatures(weight=2.0))
+    objective = Consistency(NOISE, GAP, features=ContrastiveFeatures(weight=2.0))
     assert objective.needs_encoder
     assert not Consistency(NOISE).needs_encoder
     bound = objective.through(guide)
     assert not guide.training
     buffers = {name: value.clone() for name, value in guide.named_buffers()}
-    losses = bound(denoiser, denoiser, batch(0, 4), 3)
+    losses = bound(denoiser, denoiser, batch(0, 4), 0.04)
     assert set(denoiser.state_dict()) == keys
     assert all(torch.equal(value, buffers[name]) for name, value in guide.named_buffers())
     both = losses.parts["consistency"] + losses.parts["features"]
     assert losses.total.item() == pytest.approx(both.item(), rel=1e-5)
     assert losses.parts["features"].item() > 0
-    with pytest.raises(ValueError, match="needs the encoder of a finished stage one"):
-        objective(denoiser, denoiser, batch(0, 4), 3)
+    with pytest.raises(ValueError, match="through"):
+        objective(denoiser, denoiser, batch(0, 4), 0.04)
 
 
-def test_impossible_softening() -> None:
-    with pytest.raises(ValueError, match="softening of the consistency loss must be above 0"):
-        Consistency(NOISE, softening=0.0)
+@pytest.mark.parametrize(("setting", "value"), [("softening", 0.0), ("softening", math.inf), ("label_dropout", 1.1)])
+def test_impossible_settings(setting: str, value: float) -> None:
+    with pytest.raises(UserError) as caught:
+        replace(Consistency(NOISE), **{setting: value})
+    assert caught.value.setting == f"objective.{setting}"
 
 
 def test_published_settings() -> None:
     objective = Consistency(NOISE)
-    assert (objective.draw, objective.weight, objective.softening) == (LogNormal(-0.4, 1.6), InverseGap(), 0.06)
-    assert objective.gap == StagedGap(0, 7, 1, 2.0, 8.0, 1.0)
+    assert (objective.draw, objective.softening) == (LogNormal(-0.4, 1.6), 0.06)
+    assert objective.gap == StagedGap(7, 1, 2.0, 8.0, 1.0)
     assert (objective.label_dropout, objective.needs_encoder) == (0.1, False)

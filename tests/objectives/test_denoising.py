@@ -1,4 +1,4 @@
-"""The loss of diffusion is the weighted squared error at the drawn levels; labels are dropped as often as asked."""
+"""The loss of diffusion is the weighted squared error at the drawn sigmas; conditions are dropped with their probability."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pixelpath.errors import UserError
 from pixelpath.noise import EDMWeight, FlatWeight, LogNormal, LogUniform, NoiseRange
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.randomness import seed_of
@@ -49,7 +50,7 @@ def test_loss_in_closed_form() -> None:
     assert student.value.grad.item() == pytest.approx(2 * (0.2 - 0.5) * float(weight), rel=1e-5)
 
 
-def test_noise_has_the_shifted_deviation() -> None:
+def test_noise_has_the_shifted_std() -> None:
     student = Watched()
     data = batch(0, 400, 0.5)
     Denoising(NOISE, LogNormal(-1.2, 1.2), FlatWeight())(
@@ -88,3 +89,9 @@ def test_step_and_run_change_the_draws() -> None:
         Denoising(NOISE)(student, student, data, 0)
         sigmas.append(student.sigma.item())
     assert len(set(sigmas)) == 3
+
+
+def test_an_impossible_probability() -> None:
+    with pytest.raises(UserError) as caught:
+        Denoising(NOISE, label_dropout=-0.1)
+    assert caught.value.setting == "objective.label_dropout"

@@ -1,12 +1,15 @@
 """Stage one: the curriculum, temperatures, and which parts of the two terms carry gradients."""
 
 import copy
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.models.preconditioning import XPrediction
 from pixelpath.models.representation import Representation
 from pixelpath.networks.encoder import Encoder
@@ -49,33 +52,51 @@ class Record(torch.nn.Module):
 
 
 def test_curriculum_doubles_until_the_last_grid() -> None:
-    curriculum = Curriculum(total=700, first=20, last=1280)  # log2(64 + 1) = 6.02, so 117 steps a stage
-    counts = {0: 21, 1: 41, 117: 41, 118: 81, 351: 161, 352: 321, 585: 641, 586: 1281, 699: 1281, 10_000: 1281}
-    assert {step: curriculum(step) for step in counts} == counts
-    assert Curriculum(total=9, first=16, last=16)(5) == 17
+    curriculum = Curriculum(first=20, last=1280)  # log2(64 + 1) = 6.02 stages
+    span = 1 / math.log2(65)
+    counts = {0: 21, 1e-6: 41, 0.99 * span: 41, 1.01 * span: 81, 2.99 * span: 161, 3.01 * span: 321, 4.99 * span: 641}
+    counts |= {5.01 * span: 1281, 1.0: 1281}
+    assert {progress: curriculum(progress) for progress in counts} == counts
+    assert Curriculum(first=16, last=16)(0.5) == 17
+    assert [Curriculum(first=10, last=20)(progress) for progress in (0.0, 0.62, 1.0)] == [11, 21, 21]
 
 
-@pytest.mark.parametrize(("total", "first", "last"), [(-1, 20, 1280), (10, 0, 5), (10, 6, 5)])
-def test_impossible_curricula(total: int, first: int, last: int) -> None:
-    with pytest.raises(ValueError, match="curriculum needs"):
-        Curriculum(total, first, last)
+@pytest.mark.parametrize(("first", "last"), [(0, 5), (6, 5)])
+def test_impossible_curricula(first: int, last: int) -> None:
+    with pytest.raises(UserError) as caught:
+        Curriculum(first, last)
+    assert caught.value.setting == "objective.curriculum.first"
 
 
 def test_temperatures() -> None:
-    assert ConstantTemperature(0.3)(5.0, NOISE, 7) == 0.3
-    temperature = InterpolatedTemperature(total=1000, lowest=0.1, highest=0.4)
-    assert temperature(NOISE.sigma_min, NOISE, 500) == pytest.approx(0.1)
+    assert ConstantTemperature(0.3)(5.0, NOISE, 0.7) == 0.3
+    temperature = InterpolatedTemperature(lowest=0.1, highest=0.4)
+    assert temperature(NOISE.sigma_min, NOISE, 0.5) == pytest.approx(0.1)
     assert temperature(NOISE.sigma_max, NOISE, 0) == pytest.approx(0.4)
     assert temperature((NOISE.sigma_min + NOISE.sigma_max) / 2, NOISE, 0) == pytest.approx(0.25)
-    assert temperature.top(500) == pytest.approx(0.1 + 0.3 * (1 - 0.5**0.5))
-    assert temperature.top(1000) == pytest.approx(0.1)
-    assert temperature.top(2000) == pytest.approx(0.1)
+    assert temperature.top(0.5) == pytest.approx(0.1 + 0.3 * (1 - 0.5**0.5))
+    assert temperature.top(1.0) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "setting"),
+    [
+        (lambda: ConstantTemperature(0.0), "temperature.value"),
+        (lambda: InterpolatedTemperature(lowest=-1.0), "temperature.lowest"),
+        (lambda: InterpolatedTemperature(highest=math.inf), "temperature.highest"),
+        (lambda: RepresentationLearning(NOISE, Curriculum(), view_temperature=0.0), "view_temperature"),
+    ],
+)
+def test_impossible_temperatures(wrong: Callable[[], object], setting: str) -> None:
+    with pytest.raises(UserError) as caught:
+        wrong()
+    assert caught.value.setting == f"objective.{setting}"
 
 
 def test_the_terms_add_up() -> None:
-    objective = RepresentationLearning(NOISE, Curriculum(total=100), ConstantTemperature(0.1))
+    objective = RepresentationLearning(NOISE, Curriculum(), ConstantTemperature(0.1))
     student, batch = build(), views()
-    losses = objective(student, copy.deepcopy(student).eval(), batch, 30)
+    losses = objective(student, copy.deepcopy(student).eval(), batch, 0.3)
     assert losses.total.item() == pytest.approx(sum(part.item() for part in losses.parts.values()))
     assert losses.parts.keys() == {"contrast", "consistency"}
     losses.total.backward()
@@ -86,7 +107,7 @@ def test_the_terms_add_up() -> None:
 
 def test_which_calls_are_made() -> None:
     """Teacher and consistency target without a graph; two neighbouring levels of the step's grid, shifted; one noise for all."""
-    objective = RepresentationLearning(NOISE, Curriculum(total=100, first=4, last=8))
+    objective = RepresentationLearning(NOISE, Curriculum(first=4, last=8))
     student, teacher, batch = Record(build()), Record(build().eval()), views()
     objective(student, teacher, batch, 0)
     noise = normal(generators(batch.seeds), (1, 8, 8))
@@ -109,10 +130,10 @@ def test_which_calls_are_made() -> None:
 
 def test_consistency_target_is_a_constant() -> None:
     """The gradient is that of InfoNCE against targets computed beforehand."""
-    objective = RepresentationLearning(NOISE, Curriculum(total=100), ConstantTemperature(0.15))
-    student, batch = build(), views()
+    objective, student, batch = RepresentationLearning(NOISE, Curriculum()), build(), views()
     noise = torch.randn(5, 1, 8, 8)
-    objective.consistency(student, batch, noise, 21, 9, 0).mean().backward()
+    pair = NOISE.grid(21)[9:11].tolist()
+    objective.consistency(student, batch, noise, (pair[0], pair[1]), 0.15).mean().backward()
     gradients = [parameter.grad.clone() for parameter in student.encoder.parameters() if parameter.grad is not None]
     student.zero_grad()
     high, low = (NOISE.grid(21)[9:11] * NOISE.shift).float()
@@ -124,7 +145,7 @@ def test_consistency_target_is_a_constant() -> None:
 
 
 def test_contrast_is_the_same_for_swapped_views() -> None:
-    objective = RepresentationLearning(NOISE, Curriculum(total=100))
+    objective = RepresentationLearning(NOISE, Curriculum())
     student, teacher, batch = build(), build().eval(), views()
     noise = torch.randn(5, 1, 8, 8)
     swapped = replace(batch, first=batch.second, second=batch.first)
@@ -134,7 +155,7 @@ def test_contrast_is_the_same_for_swapped_views() -> None:
 
 
 def test_view_temperature() -> None:
-    objective = RepresentationLearning(NOISE, Curriculum(total=100), view_temperature=0.4)
+    objective = RepresentationLearning(NOISE, Curriculum(), view_temperature=0.4)
     student, teacher, batch = build().eval(), build().eval(), views()
     noise, lowest = torch.zeros(5, 1, 8, 8), torch.tensor(NOISE.sigma_min * NOISE.shift)
     first, second = (student(images, lowest).projection for images in (batch.first, batch.second))
@@ -145,14 +166,14 @@ def test_view_temperature() -> None:
 
 def test_the_level_is_that_of_the_whole_step() -> None:
     """All processes draw it from the step's seed, whatever images they hold; over many steps every level comes up."""
-    objective = RepresentationLearning(NOISE, Curriculum(total=100, first=4, last=4))
+    objective = RepresentationLearning(NOISE, Curriculum(first=4, last=4))
     student, teacher = Record(build()), build().eval()
     levels = []
     for step in range(40):
         batch = replace(views(2), seed=seed_of(step), seeds=(seed_of(step, 1), seed_of(step, 2)))
         other = replace(batch, seeds=(seed_of(step, 3), seed_of(step, 4)))
         for share in (batch, other):
-            objective(student, teacher, share, step)
+            objective(student, teacher, share, step / 40)
         assert student.calls[2][1] == student.calls[6][1]
         levels.append(student.calls[2][1])
         student.calls.clear()

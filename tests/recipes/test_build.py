@@ -1,5 +1,6 @@
 """From recipes to networks: published sizes, seeded weights, strict hand-over."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from pixelpath.errors import UserError
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
 from pixelpath.objectives.consistency import Consistency
@@ -22,12 +24,12 @@ from pixelpath.recipes.build import (
     start_from,
     student_of,
 )
-from pixelpath.recipes.recipe import ProjectorSize, Recipe, for_data
-from pixelpath.recipes.rows import digits_diffusion, digits_encoder
-from pixelpath.recipes.sizes import SIZES, Size, Stack
+from pixelpath.recipes.digits import digits_diffusion, digits_encoder
+from pixelpath.recipes.recipe import ProjectorSize, Recipe
+from pixelpath.recipes.sizes import SIZES, Blocks, Size
 from pixelpath.types import Batch
 
-TINY = Size(Stack(2, 16, 2), Stack(2, 24, 2))
+TINY = Size(Blocks(2, 16, 2), Blocks(2, 24, 2))
 SHAPE = (1, 8, 8)
 
 
@@ -56,9 +58,6 @@ def test_the_amplitude_of_positions_is_the_recipe_s() -> None:
     plain, placed = (student_of(recipe(position_init=amplitude), SHAPE, 3).state_dict() for amplitude in (0.0, 3.0))
     largest = (placed["backbone.encoder.positions"] - plain["backbone.encoder.positions"]).abs().max()
     assert float(largest) == pytest.approx(3, abs=1e-5)
-    for wrong in (-1.0, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match="--position-init must be at least 0 and finite"):
-            recipe(position_init=wrong)
 
 
 def test_weights_are_a_function_of_the_seed() -> None:
@@ -89,18 +88,19 @@ def test_another_resolution_takes_the_interpolated_table_and_leaves_the_giver() 
 @pytest.mark.parametrize(
     ("shape", "changes", "misfit"),
     [
-        (SHAPE, {"size": Size(Stack(2, 32, 2), Stack(2, 24, 2))}, "cls is .1, 1, 16. instead of .1, 1, 32."),
-        (SHAPE, {"size": Size(Stack(3, 16, 2), Stack(3, 24, 2))}, "blocks.2.norm_attention.weight is missing"),
-        (SHAPE, {"size": Size(Stack(1, 16, 2), Stack(1, 24, 2))}, "blocks.1.norm_attention.weight is not known here"),
-        (SHAPE, {"patch": 2}, "positions is"),
-        ((3, 8, 8), {}, "patches.weight is .16, 1, 4, 4. instead of .16, 3, 4, 4."),
+        (SHAPE, {"size": Size(Blocks(2, 32, 2), Blocks(2, 24, 2))}, "cls (1, 1, 16) instead of (1, 1, 32)"),
+        (SHAPE, {"size": Size(Blocks(3, 16, 2), Blocks(3, 24, 2))}, "11 missing (blocks.2.norm_attention.weight"),
+        (SHAPE, {"size": Size(Blocks(1, 16, 2), Blocks(1, 24, 2))}, "11 unexpected (blocks.1.norm_attention.weight"),
+        (SHAPE, {"patch": 2}, "positions (1, 6, 16) instead of (1, 18, 16)"),
+        ((3, 8, 8), {}, "patches.weight (16, 1, 4, 4) instead of (16, 3, 4, 4)"),
     ],
 )
 def test_an_encoder_that_does_not_fit_is_named_and_changes_nothing(shape: tuple, changes: dict, misfit: str) -> None:
     two = denoiser_of(recipe(**changes), shape, 3)
     before = {name: value.clone() for name, value in two.state_dict().items()}
-    with pytest.raises(ValueError, match=f"The weights of the encoder of stage one do not fit: .*{misfit}"):
+    with pytest.raises(UserError, match=re.escape(misfit)) as caught:
         hand_over(representation_of(encoder_recipe(), SHAPE).encoder, two)
+    assert caught.value.setting == "encoder"
     assert all(torch.equal(before[name], value) for name, value in two.state_dict().items())
 
 
@@ -114,12 +114,15 @@ def test_a_start_gives_all_weights() -> None:
 
 def test_a_start_of_the_other_stage_or_other_classes_is_refused() -> None:
     one, two = representation_of(encoder_recipe(), SHAPE), denoiser_of(recipe(), SHAPE, 3)
-    with pytest.raises(ValueError, match=r"use --encoder origin\."):
-        start_from(one, two, Path("origin"))
-    with pytest.raises(ValueError, match="origin is a run of stage two"):
-        start_from(two, one, Path("origin"))
-    with pytest.raises(ValueError, match=r"backbone.classes.weight is .4, 16. instead of .11, 16."):
-        start_from(two, denoiser_of(recipe(), SHAPE, 10), Path("origin"))
+    for origin, target, fact in (
+        (one, two, "give it as `encoder`"),
+        (two, one, "must be a run of stage one"),
+        (two, denoiser_of(recipe(), SHAPE, 10), "backbone.classes.weight (4, 16) instead of (11, 16)"),
+    ):
+        with pytest.raises(UserError, match=re.escape(fact)) as caught:
+            start_from(origin, target, Path("origin"))
+        assert caught.value.setting == "init_from"
+        assert "origin" in str(caught.value)
 
 
 @pytest.mark.parametrize("stage", [recipe, encoder_recipe])
@@ -162,10 +165,11 @@ def test_every_parameter_of_stage_two_receives_a_finite_gradient(classes: int) -
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_a_stack_needs_blocks_and_heads_that_divide_its_width() -> None:
+def test_a_size_needs_blocks_and_heads_that_divide_its_width() -> None:
     for wrong in ((0, 16, 2), (1, 16, 3), (1, 16, 0), (1, 0, 1)):
-        with pytest.raises(ValueError, match="a width that its heads divide"):
-            Stack(*wrong)
+        with pytest.raises(UserError) as caught:
+            Blocks(*wrong)
+        assert caught.value.setting == "size"
 
 
 def test_students_of_both_stages_are_of_their_kind() -> None:
@@ -180,18 +184,16 @@ def test_an_objective_that_compares_features_is_bound_to_a_frozen_encoder() -> N
     )
     assert objective_through(plain, None) is plain.objective
     assert objective_through(recipe(), None) == recipe().objective
-    with pytest.raises(ValueError, match=r"frozen encoder of stage one: name a run of it with --encoder RUN"):
+    with pytest.raises(UserError) as caught:
         objective_through(comparing, None)
+    assert caught.value.setting == "encoder"
     frozen = representation_of(encoder_recipe(), SHAPE)
     bound = objective_through(comparing, frozen)
     assert not frozen.training
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
     student = denoiser_of(comparing, SHAPE, 0)
     batch = Batch(torch.randn(4, *SHAPE), torch.zeros(4, dtype=torch.long), (1, 2, 3, 4), 0)
-    losses = objective_through(for_data(comparing, *SHAPE[1:]), frozen)(student, student, batch, 0)
-    assert set(losses.parts) == {"consistency", "features"}
-    with pytest.raises(ValueError, match="does not know the length of its run"):
-        bound(student, student, batch, 0)
+    assert set(bound(student, student, batch, 0).parts) == {"consistency", "features"}
 
 
 def test_dropout_of_the_recipe_reaches_the_decoder() -> None:

@@ -22,9 +22,9 @@ from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import UserError
 from pixelpath.evaluation.inspection import Finding
+from pixelpath.recipes import RECIPES
 from pixelpath.recipes.recipe import Recipe, to_json
-from pixelpath.recipes.rows import table
-from pixelpath.recipes.sizes import SIZES, Size, Stack
+from pixelpath.recipes.sizes import SIZES, Blocks, Size
 from pixelpath.runs import audit
 from pixelpath.runs.audit import AuditOptions
 from pixelpath.runs.audit_findings import costs, status
@@ -231,7 +231,7 @@ def test_commands_repeat_the_settings_that_were_given() -> None:
     """Switches, numbers, tuples and choices as the command line takes them."""
     how = Normalisation("window", window=(-5.0, 2.5), per_channel=False)
     settings = DataSettings(Path("a.npy"), resize=(8, 12), skip_broken=True, held_out_share=0.25)
-    (recipe,) = (replace(table()["digits-encoder"], data=replace(settings, normaliser=how)),)
+    (recipe,) = (replace(RECIPES["digits-encoder"](), data=replace(settings, normaliser=how)),)
     expected = "--data.held-out-share 0.25 --data.resize 8 12 --data.skip-broken --data.normaliser.kind window"
     expected += " --data.normaliser.window -5 2.5 --data.normaliser.no-per-channel"
     assert train_commands((recipe,), settings) == [f"pixelpath train {recipe.name} --data a.npy {expected} --out runs/encoder"]
@@ -248,7 +248,7 @@ def test_status_is_that_of_the_worst_finding(tmp_path: Path) -> None:
 
 def small(data: Path, name: str = "digits-diffusion", batch_size: int = 96, steps: int = 6) -> Recipe:
     """A row whose activations need about as much memory as the libraries do."""
-    row, stack = table()[name], Stack(2, 64, 2)
+    row, stack = RECIPES[name](), Blocks(2, 64, 2)
     schedule = replace(row.schedule, warmup=2)
     settings = replace(row.data, path=data)
     return replace(

@@ -26,13 +26,13 @@ from pixelpath.objectives.representation import Curriculum, RepresentationLearni
 from pixelpath.randomness import generators, normal, seed_of
 from pixelpath.recipes.build import student_of
 from pixelpath.recipes.recipe import ProjectorSize, Recipe, Sampling, for_data, to_json
-from pixelpath.recipes.sizes import Size, Stack
+from pixelpath.recipes.sizes import Blocks, Size
 from pixelpath.runs import export as command
 from pixelpath.runs.opened import open_run
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.checkpoint import State
 
-SIZE = Size(Stack(1, 32, 2), Stack(1, 32, 2))
+SIZE = Size(Blocks(1, 32, 2), Blocks(1, 32, 2))
 BYTES = Normaliser((120.0,), (60.0,))
 ONE_STEP = Recipe(
     "tiny-onestep",
@@ -149,7 +149,7 @@ def test_guidance_is_as_the_recipe_says_unless_asked_for(run: Path, tmp_path: Pa
 def test_what_makes_no_image_in_one_step_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     size = replace(ONE_STEP, projector=ProjectorSize(16, 8))
     diffusion = save(tmp_path / "diffusion", replace(size, objective=Denoising(NoiseRange())))
-    encoder = save(tmp_path / "encoder", replace(size, objective=RepresentationLearning(NoiseRange(), Curriculum(total=1))))
+    encoder = save(tmp_path / "encoder", replace(size, objective=RepresentationLearning(NoiseRange(), Curriculum())))
     for run, words in ((diffusion, "is a diffusion run, and only a one-step run makes"), (encoder, f"--encoder {encoder}")):
         assert call("export", run) == 2
         said = capsys.readouterr().err

@@ -12,8 +12,8 @@ from pixelpath.noise import NoiseRange
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.randomness import seed_of
 from pixelpath.recipes.build import denoiser_of
-from pixelpath.recipes.rows import digits_diffusion
-from pixelpath.recipes.sizes import Size, Stack
+from pixelpath.recipes.digits import digits_diffusion
+from pixelpath.recipes.sizes import Blocks, Size
 from pixelpath.runs.generate import Origin, balanced, generate, steps_below
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.starts.gaussian import fit_gaussian
@@ -27,7 +27,7 @@ NOISE = NoiseRange(0.02, 10.0, 0.5)
 @pytest.fixture
 def denoiser() -> Denoiser:
     """A denoiser of three classes that has learned nothing but answers to everything."""
-    model = denoiser_of(replace(digits_diffusion(), size=Size(Stack(1, 16, 2), Stack(1, 16, 2))), SHAPE, 3)
+    model = denoiser_of(replace(digits_diffusion(), size=Size(Blocks(1, 16, 2), Blocks(1, 16, 2))), SHAPE, 3)
     torch.nn.init.normal_(model.backbone.decoder.out.weight, std=0.1)
     for block in model.backbone.decoder.blocks:
         torch.nn.init.normal_(block.get_parameter("modulation.1.weight"), std=0.3)
@@ -99,7 +99,7 @@ def test_the_interval_of_guidance_is_in_unshifted_levels(denoiser: Denoiser) -> 
 
 
 def test_a_weaker_model_is_the_reference_of_autoguidance(denoiser: Denoiser) -> None:
-    weaker = denoiser_of(replace(digits_diffusion(), size=Size(Stack(1, 16, 2), Stack(1, 16, 2))), SHAPE, 0).eval()
+    weaker = denoiser_of(replace(digits_diffusion(), size=Size(Blocks(1, 16, 2), Blocks(1, 16, 2))), SHAPE, 0).eval()
     torch.nn.init.normal_(weaker.backbone.decoder.out.weight, std=0.1)
     euler = Sampler("euler")
     guided = images(denoiser, [4], [2], plan(1, 3.0, sampler=euler, reference=weaker))

@@ -9,7 +9,7 @@ import torch
 
 from pixelpath.data.batches import Batches
 from pixelpath.recipes.build import objective_through
-from pixelpath.recipes.rows import digits_encoder
+from pixelpath.recipes.digits import digits_encoder
 from pixelpath.runs.monitor import alarms, held_out_loss, measured, watch_features
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of

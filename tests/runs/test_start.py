@@ -435,7 +435,7 @@ def test_a_start_at_another_level_than_its_energies_is_refused(
 ) -> None:
     low = fit(run, tmp_path / "low", "--density", "moment-by-class", "--sigma", 0.15)
     wrong = edited(low, tmp_path / "wrong", lambda saved: saved["about"].update(sigma=0.15 * 1.3))
-    assert "start and schedule do not match" in refused(capsys, "sample", run, "--start", wrong, "--out", tmp_path / "out")
+    assert "start and sigmas do not match" in refused(capsys, "sample", run, "--start", wrong, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

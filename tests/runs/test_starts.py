@@ -13,9 +13,9 @@ import torch
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.randomness import generators, seed_of
 from pixelpath.recipes.build import student_of
+from pixelpath.recipes.digits import digits_diffusion, digits_onestep
 from pixelpath.recipes.recipe import Recipe, for_data
-from pixelpath.recipes.rows import digits_diffusion, digits_onestep
-from pixelpath.recipes.sizes import Size, Stack
+from pixelpath.recipes.sizes import Blocks, Size
 from pixelpath.runs.generate import Origin, from_sources
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.starts import ENERGIES, RunSamples, check_generator, fingerprint, open_start, save_start
@@ -25,7 +25,7 @@ from pixelpath.starts.simple import FromSamples
 from pixelpath.starts.warm import WarmStart
 
 SHAPE = (1, 4, 4)
-SMALL = Size(Stack(1, 16, 2), Stack(1, 16, 2))
+SMALL = Size(Blocks(1, 16, 2), Blocks(1, 16, 2))
 CLASSES = ("across", "down")
 LABELS = torch.tensor([0, 1, 1])
 

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange
 from pixelpath.randomness import generators, normal
 from pixelpath.sampling.checks import (
@@ -63,7 +64,7 @@ def test_noise_is_a_function_of_the_seed_of_an_image() -> None:
     together = noised(clean, 0.7, range(5))
     assert torch.equal(together[3:4], noised(clean[3:4], 0.7, [3]))
     assert torch.allclose(noised(clean, 1.4, range(5)) - clean, 2 * (together - clean), atol=1e-12)
-    with pytest.raises(ValueError, match="got 5 images and 4 seeds"):
+    with pytest.raises(UserError, match="got 5 images and 4 seeds"):
         noised(clean, 0.7, range(4))
 
 
@@ -71,7 +72,7 @@ def test_noise_is_a_function_of_the_seed_of_an_image() -> None:
 def test_a_start_at_one_and_a_half_under_another_schedule(sigma: float, ratio: float) -> None:
     """(s^2 + 1.5^2) / (s^2 + sigma^2): 1.48 and 0.65."""
     start, held_out = energies(1.5, sigma), energies(sigma, sigma)  # of the same noise, so that the ratio is nearly exact
-    with pytest.raises(ValueError, match="start and schedule do not match") as error:
+    with pytest.raises(UserError, match=r"At sigma .* do not match") as error:
         check_residual(start, held_out, sigma)
     said = re.search(r"start images is (\d\.\d\d) of", str(error.value))
     assert said is not None
@@ -86,27 +87,27 @@ def test_band_of_the_residual_energy(ratio: float, agree: bool) -> None:
     if agree:
         assert check_residual(ratio * held_out, held_out, 1.0) == pytest.approx(ratio)
     else:
-        with pytest.raises(ValueError, match="do not match"):
+        with pytest.raises(UserError, match="do not match"):
             check_residual(ratio * held_out, held_out, 1.0)
 
 
 def test_too_few_images_do_not_pass() -> None:
     """Ten images with energies 0 and 2 each: the ratio 1 has the error sqrt(2 (10 / 9) / 10), which is 0.47."""
     few = torch.tensor([0.0, 2.0] * 5, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"1\.00 \+- 0\.47, does not tell .* about 200\.0 times as many"):
+    with pytest.raises(UserError, match=r"1\.00 \+- 0\.47, does not tell .* about 200\.0 times as many"):
         check_residual(few, few, 1.0)
-    with pytest.raises(ValueError, match="do not match"):
+    with pytest.raises(UserError, match="do not match"):
         check_residual(5 * few.repeat(10), few.repeat(100), 1.0)
-    with pytest.raises(ValueError, match="at least 2 images each"):
+    with pytest.raises(UserError, match="at least 2 images each"):
         check_residual(few[:1], few, 1.0)
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_energies_must_be_finite(wrong: float) -> None:
     start = torch.ones(10, dtype=torch.float64)
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(UserError, match="must be finite"):
         check_residual(torch.cat([start, 0 * start + wrong]), start, 1.0)
-    with pytest.raises(ValueError, match="above 0"):
+    with pytest.raises(UserError, match="above 0"):
         check_residual(start, 0 * start, 1.0)
 
 
@@ -124,7 +125,7 @@ def test_slope_of_images_over_estimates(scale: float, sigma: float) -> None:
         assert slope == pytest.approx(expected, rel=0.02)
         assert offset < 0.02
     else:
-        with pytest.raises(ValueError, match=r"times their estimates .* scale and shift") as error:
+        with pytest.raises(UserError, match="times their estimates") as error:
             check_scale(gaussian, clean, sigma, seeds)
         said = re.search(r"are (\d\.\d\d) times", str(error.value))
         assert said is not None
@@ -138,16 +139,16 @@ def test_offset_of_images_from_estimates(shift: float, inside: bool) -> None:
     if inside:
         assert check_scale(gaussian, clean, 1.0, other_seeds(3))[1] == pytest.approx(expected, abs=0.01)
     else:
-        with pytest.raises(ValueError, match=r"deviations off") as error:
+        with pytest.raises(UserError, match=r"stds off") as error:
             check_scale(gaussian, clean, 1.0, other_seeds(3))
-        said = re.search(r"and (\d\.\d\d) deviations", str(error.value))
+        said = re.search(r"and (\d\.\d\d) stds", str(error.value))
         assert said is not None
         assert float(said[1]) == pytest.approx(expected, abs=0.015)
 
 
 def test_a_denoiser_without_an_answer_is_out_of_scale() -> None:
     constant: Denoise = lambda noisy, sigma: torch.zeros_like(noisy)  # noqa: E731
-    with pytest.raises(ValueError, match="nan times"):
+    with pytest.raises(UserError, match="nan times"):
         check_scale(constant, images(20), 1.0, range(20))
 
 
@@ -168,21 +169,22 @@ def test_a_grid_built_anew_passes(count: int, sigma: float) -> None:
         ([1.5, 0.5, -0.1], 1.5, "end in 0 or above"),
         ([1.5], 1.5, "fall strictly"),
         ([1.5, math.nan, 0.0], 1.5, "fall strictly"),
-        ([40.0, 1.0, 0.0], 1.5, r"begin at 40 and the start is at sigma 1\.5"),
+        ([40.0, 1.0, 0.0], 1.5, r"begin at 40 and the start is at 1\.5"),
         ([1.5, 1.0, 0.0], 1.501, "begin at 1.5"),
         ([50.0, 1.0, 0.0], 50.0, r"run from 50 to 1, and the denoiser learned 0\.001 to 40"),
         ([1.5, 0.0005, 0.0], 1.5, r"to 0\.0005, and the denoiser learned 0\.001 to 40"),
     ],
 )
-def test_levels_that_do_not_fit_the_start(sigmas: list[float], sigma: float, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_sigmas_that_do_not_fit_the_start(sigmas: list[float], sigma: float, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         check_sigmas(torch.tensor(sigmas, dtype=torch.float64), sigma, RANGE)
+    assert caught.value.setting == "sigmas"
 
 
 def test_samples_must_be_finite() -> None:
     samples = images(6)
     check_finite(samples)
     samples[2, 0, 1, 1], samples[4, 1, 0, 0] = math.nan, -math.inf
-    with pytest.raises(ValueError, match="2 of 6 start samples are not finite, the first of them number 2"):
+    with pytest.raises(UserError, match="2 of 6 start samples are not finite, the first of them number 2"):
         check_finite(samples)
     assert int(torch.isfinite(samples).logical_not().sum()) == 2  # nothing was filled

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange
 from pixelpath.sampling.samplers import consistency, dpmpp_2m, euler, euler_ancestral, heun, heun_stochastic
 from pixelpath.types import Denoise, Images, Noise, Sigmas
@@ -167,9 +168,10 @@ def test_evaluations(sampler: Sampler, nfe: int) -> None:
 
 @pytest.mark.parametrize("sigmas", [[1.0], [1.0, 1.0, 0.0], [1.0, 2.0], [1.0, -0.1], [1.0, math.nan]])
 @pytest.mark.parametrize("sampler", PLAIN)
-def test_levels_that_do_not_fall(sampler: Sampler, sigmas: list[float]) -> None:
-    with pytest.raises(ValueError, match="fall strictly"):
+def test_sigmas_that_do_not_fall(sampler: Sampler, sigmas: list[float]) -> None:
+    with pytest.raises(UserError) as caught:
         sampler(point, torch.ones(1, 1, 1, 1), torch.tensor(sigmas))
+    assert caught.value.setting == "sigmas"
 
 
 @pytest.mark.parametrize("sampler", PLAIN)
@@ -209,7 +211,8 @@ def test_noise_of_renoising() -> None:
     consistency(watched, torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.tensor([5.0, 3.0, 1.0, 0.0]), constant(2.0), 0.5)
     assert seen == pytest.approx([1, MEAN + 2 * math.sqrt(9 - 0.25), MEAN + 2 * math.sqrt(1 - 0.25)])
     for wrong in (-0.1, 1.1):
-        with pytest.raises(ValueError, match="lowest sigma of renoising"):
+        with pytest.raises(UserError) as caught:
             consistency(watched, torch.ones(1, 1, 1, 1), torch.tensor([5.0, 1.0, 0.0]), constant(2.0), wrong)
-    with pytest.raises(ValueError, match="fall strictly"):
+        assert caught.value.setting == "sigma_min"
+    with pytest.raises(UserError, match="fall strictly"):
         consistency(watched, torch.ones(1, 1, 1, 1), torch.tensor([1.0, 2.0]), constant(2.0))

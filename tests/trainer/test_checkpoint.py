@@ -5,12 +5,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from pixelpath.errors import UserError
 from pixelpath.randomness import generators, normal, seed_of
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.checkpoint import (
@@ -55,7 +57,7 @@ def fresh(seed: int = 3, settings: AdamW | Muon = ADAMW) -> Run:
     return student, twin(student), settings.build(student)
 
 
-def objective(student: nn.Module, ema: nn.Module, batch: Batch | Views, step: int) -> Losses:
+def objective(student: nn.Module, ema: nn.Module, batch: Batch | Views, progress: float) -> Losses:
     return Losses((student(batch.images) - batch.images.flatten(1)).square().mean())
 
 
@@ -65,14 +67,15 @@ def stream(first: int) -> Iterator[Batch]:
         yield Batch(normal(generators(seeds), (1, 2, 2)), torch.zeros(6, dtype=torch.long), seeds, seed_of(5, index))
 
 
-def go(run: Run, first: int, steps: int) -> None:
+def go(run: Run, first: int, last: int) -> None:
+    """The steps of indices first, ..., last - 1 of a run of 20."""
     student, ema, optimizer = run
-    options = {"first": first, "steps": steps, "ema_decay": 0.9, "seed": 5, "clip": 1.0}
-    list(train(student, ema, objective, optimizer, Cosine(3, 20), stream(first), **options))
+    options = {"first": first, "steps": 20, "ema_decay": 0.9, "seed": 5, "clip": 1.0}
+    list(islice(train(student, ema, objective, optimizer, Cosine(3), stream(first), **options), last - first))
 
 
 def everything(run: Run) -> dict[str, Tensor]:
-    """All tensors of student, average and optimizer."""
+    """All tensors of student, EMA and optimizer."""
     student, ema, optimizer = run
     moments = {f"{key}/{name}": v for key, state in optimizer.state_dict()["state"].items() for name, v in state.items()}
     named = {"student": student.state_dict(), "ema": ema.state_dict(), "optimizer": moments}
@@ -130,8 +133,9 @@ def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
     assert best(tmp_path) is None
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         load(tmp_path / "checkpoints" / "step-00000001", *fresh())
-    with pytest.raises(ValueError, match="keep=0"):
+    with pytest.raises(UserError) as caught:
         save(tmp_path, State(1, seed=5), *fresh(), keep=0)
+    assert caught.value.setting == "keep"
 
 
 def test_the_same_step_again_replaces(tmp_path: Path) -> None:
@@ -233,12 +237,15 @@ def test_loads_are_strict(tmp_path: Path) -> None:
     go((student, ema, optimizer), 0, 1)
     folder = save(tmp_path, State(1, seed=5), student, ema, optimizer)
     other = nn.ModuleDict({"linear": nn.Linear(4, 5), "extra": nn.Linear(2, 2)})
-    with pytest.raises(ValueError, match="does not fit this model") as caught:
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(UserError, match=r"student\.safetensors") as caught:
         restore(other, folder / "student.safetensors")
     sentence = str(caught.value)
-    assert "2 missing (extra.bias, extra.weight)" in sentence
-    assert "5 unexpected (norm.bias, norm.num_batches_tracked, norm.running_mean, ...)" in sentence
-    assert "2 of other shape (linear.bias (4,) instead of (5,), linear.weight (4, 4) instead of (5, 4))" in sentence
+    assert "2 missing (extra.weight, extra.bias)" in sentence
+    assert "5 unexpected" in sentence
+    assert "linear.bias (4,) instead of (5,)" in sentence
+    assert "linear.weight (4, 4) instead of (5, 4)" in sentence
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
 
 def test_another_set_of_trained_parameters_is_refused(tmp_path: Path) -> None:
@@ -246,7 +253,7 @@ def test_another_set_of_trained_parameters_is_refused(tmp_path: Path) -> None:
     go(run, 0, 1)
     folder = save(tmp_path, State(1, seed=5), *run)
     student.get_submodule("linear").requires_grad_(False)
-    with pytest.raises(ValueError, match=r"2 unexpected \(linear.bias, linear.weight\)"):
+    with pytest.raises(ValueError, match=r"2 unexpected .linear"):
         load(folder, student, ema, AdamW(lr=0.05).build(student))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pixelpath.errors import UserError
 from pixelpath.trainer.journal import Journal, lines, peak_memory, set_aside
 from pixelpath.trainer.loop import Step
 
@@ -128,8 +129,9 @@ def test_tensorboard_is_written_if_asked(tmp_path: Path) -> None:
 
 def test_a_missing_tensorboard_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ValueError, match="pip install"):
+    with pytest.raises(UserError, match="pip install") as caught:
         Journal(tmp_path, total=2, tensorboard=True, stream=io.StringIO())
+    assert caught.value.setting == "tensorboard"
 
 
 def test_metrics_are_strict_json(tmp_path: Path) -> None:

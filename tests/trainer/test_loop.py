@@ -15,6 +15,7 @@ from torch import distributed as dist
 from torch.nn import functional
 
 from pixelpath import processes
+from pixelpath.errors import UserError
 from pixelpath.randomness import generators, normal, seed_of
 from pixelpath.trainer.ema import twin
 from pixelpath.trainer.loop import Diverged, Step, distribute, loss_scaler, split, train
@@ -47,14 +48,14 @@ class Net(nn.Module):
         return self.last(self.drop(functional.gelu(self.first(images.flatten(1)))))
 
 
-def regression(student: nn.Module, ema: nn.Module, batch: Batch | Views, step: int) -> Losses:
+def regression(student: nn.Module, ema: nn.Module, batch: Batch | Views, progress: float) -> Losses:
     """The mean square of what the student adds to the images."""
     error = (student(batch.images).float() - batch.images.flatten(1)).square()
     return Losses(error.mean(), {"largest": error.detach().max()})
 
 
-def contrast(student: nn.Module, ema: nn.Module, batch: Batch | Views, step: int) -> Losses:
-    """Every image must find its noisy self among those of all processes; the average adds a third, detached opinion."""
+def contrast(student: nn.Module, ema: nn.Module, batch: Batch | Views, progress: float) -> Losses:
+    """Every image must find its noisy self among those of all processes; the EMA adds a third, detached opinion."""
     noise = normal(generators(batch.seeds), (1, 2, 2))
     own, others = student(batch.images), processes.gather(student(batch.images + 0.3 * noise))
     with torch.no_grad():
@@ -84,7 +85,7 @@ def run(
 
 
 def test_three_steps_by_hand() -> None:
-    """Plain gradient descent with a schedule, a clipped norm and an average whose rate depends on the step."""
+    """Plain gradient descent with a schedule, a clipped norm and an EMA whose decay depends on the step."""
     student, ema = fresh()
     expected, kept = values(student), values(ema)
     copy, _ = fresh()
@@ -97,8 +98,8 @@ def test_three_steps_by_hand() -> None:
         gradient = gradient if largest is None else gradient * min(1.0, largest / norms[-1])
         expected = expected - 0.3 * min(1, number / 2) * gradient
         torch.nn.utils.vector_to_parameters(expected.clone(), copy.parameters())
-        lr = 1 - 1 / (number + 1)
-        kept = lr * kept + (1 - lr) * expected
+        decay = 1 - 1 / (number + 1)
+        kept = decay * kept + (1 - decay) * expected
     optimizer = torch.optim.SGD(student.parameters(), lr=0.3)
     taken = list(
         train(
@@ -134,8 +135,29 @@ def test_micro_batches_carry_their_own_seeds_and_labels() -> None:
     views = split(Views(whole.images, whole.images + 1, whole.images + 2, whole.seeds, whole.seed), 4)
     assert torch.equal(torch.cat([part.second for part in views if isinstance(part, Views)]), whole.images + 2)
     assert torch.equal(torch.cat([part.first for part in views if isinstance(part, Views)]), whole.images + 1)
-    with pytest.raises(ValueError, match="8 images cannot be split into 3"):
+    with pytest.raises(UserError) as caught:
         split(whole, 3)
+    assert caught.value.setting == "batch_size"
+
+
+def test_objective_and_schedule_get_the_share_of_the_run() -> None:
+    """Progress is index / steps, from 0; the schedule gets the number, from 1, and the length; also after a resume."""
+    seen: list[float] = []
+    asked: list[tuple[int, int]] = []
+
+    def objective(student: nn.Module, ema: nn.Module, batch: Batch | Views, progress: float) -> Losses:
+        seen.append(progress)
+        return regression(student, ema, batch, progress)
+
+    def schedule(number: int, steps: int) -> float:
+        asked.append((number, steps))
+        return 1.0
+
+    student, ema = fresh()
+    options = {"first": 2, "steps": 5, "ema_decay": 0.9, "seed": 5}
+    list(train(student, ema, objective, AdamW().build(student), schedule, stream(2), **options))
+    assert seen == [0.4, 0.6, 0.8]
+    assert asked == [(3, 5), (4, 5), (5, 5)]
 
 
 def test_dropout_is_a_function_of_the_step() -> None:
@@ -146,9 +168,9 @@ def test_dropout_is_a_function_of_the_step() -> None:
     assert torch.equal(first[0], again[0])
     masks: list[Tensor] = []
 
-    def masking(student: nn.Module, ema: nn.Module, batch: Batch | Views, step: int) -> Losses:
+    def masking(student: nn.Module, ema: nn.Module, batch: Batch | Views, progress: float) -> Losses:
         masks.append(torch.rand(4))
-        return regression(student, ema, batch, step)
+        return regression(student, ema, batch, progress)
 
     run(masking, 3)
     run(masking, 3, first=2)
@@ -157,7 +179,7 @@ def test_dropout_is_a_function_of_the_step() -> None:
 
 
 def test_a_step_that_is_not_finite_leaves_no_trace() -> None:
-    """Weights, average, moments and the running statistics of BatchNorm are those of a run without that step."""
+    """Weights, EMA, moments and the running statistics of BatchNorm are those of a run without that step."""
 
     class Normed(Net):
         def __init__(self) -> None:
@@ -185,10 +207,10 @@ def test_a_step_that_is_not_finite_leaves_no_trace() -> None:
         assert torch.equal(with_it[name], value), name
 
 
-def exploding(student: nn.Module, ema: nn.Module, batch: Batch | Views, step: int) -> Losses:
-    """A finite loss with an infinite gradient at every step but the fifth."""
-    losses = regression(student, ema, batch, step)
-    return losses if step == 4 else Losses(losses.total + (student(batch.images) * 0).abs().sum().sqrt())
+def exploding(student: nn.Module, ema: nn.Module, batch: Batch | Views, progress: float) -> Losses:
+    """A finite loss with an infinite gradient at every step but the fifth of 100."""
+    losses = regression(student, ema, batch, progress)
+    return losses if progress == 0.04 else Losses(losses.total + (student(batch.images) * 0).abs().sum().sqrt())
 
 
 def test_ten_skipped_steps_in_a_row_end_the_run() -> None:
@@ -300,8 +322,8 @@ def test_looking_for_the_scale_of_float16_is_no_failure() -> None:
     student, ema = fresh()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
 
-    def steep(student: nn.Module, ema: nn.Module, batch: Batch | Views, step: int) -> Losses:
-        return Losses(1e3 * regression(student, ema, batch, step).total)
+    def steep(student: nn.Module, ema: nn.Module, batch: Batch | Views, progress: float) -> Losses:
+        return Losses(1e3 * regression(student, ema, batch, progress).total)
 
     options = {"first": 0, "steps": 40, "ema_decay": 0.9, "seed": 5, "precision": torch.float16, "scaler": scaler}
     steps = list(train(student, ema, steep, AdamW(lr=1e-3).build(student), Constant(), stream(), **options))

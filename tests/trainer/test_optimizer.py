@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from pixelpath.errors import UserError
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.preconditioning import XPrediction
 from pixelpath.networks.backbone import Backbone
@@ -19,38 +21,49 @@ from pixelpath.trainer.optimizer import AdamW, Constant, Cosine, Muon, Steps, hi
 
 
 @pytest.mark.parametrize(
-    ("name", "schedule"),
+    ("name", "schedule", "steps"),
     [
-        ("lr.cos", Cosine(warmup=10_000, total=1_000_000)),
-        ("lr.cosmin", Cosine(warmup=10, total=100, floor=0.1)),
-        ("lr.step", Steps(warmup=10_000)),
+        ("lr.cos", Cosine(warmup=10_000), 1_000_000),
+        ("lr.cosmin", Cosine(warmup=10, floor=0.1), 100),
+        ("lr.step", Steps(warmup=10_000), 700_000),
     ],
 )
-def test_schedules_equal_the_reference(parity: Path, name: str, schedule: Cosine | Steps) -> None:
+def test_schedules_equal_the_reference(parity: Path, name: str, schedule: Cosine | Steps, steps: int) -> None:
     expected = json.loads((parity / "parity.json").read_text())["results"][name]
     for step, factor in expected.items():
-        if int(step) > 0:  # the reference begins with a rate of 0 at step 0; ours counts from 1
-            assert schedule(int(step)) == pytest.approx(factor, rel=1e-9, abs=1e-15), step
+        if int(step) > 0:  # the reference begins with a learning rate of 0 at step 0; ours counts from 1
+            assert schedule(int(step), steps) == pytest.approx(factor, rel=1e-9, abs=1e-15), step
 
 
-def test_no_schedule_begins_with_rate_zero() -> None:
-    for schedule in (Constant(), Constant(8), Cosine(0, 100), Cosine(8, 100), Steps(), Steps(8)):
-        assert schedule(1) == pytest.approx(1 / 8 if schedule.warmup else 1.0, rel=1e-3)
+def test_no_schedule_begins_with_a_learning_rate_of_zero() -> None:
+    for schedule in (Constant(), Constant(8), Cosine(), Cosine(8), Steps(), Steps(8)):
+        assert schedule(1, 100) == pytest.approx(1 / 8 if schedule.warmup else 1.0, rel=1e-3)
 
 
 def test_a_constant_schedule_stays() -> None:
-    assert [Constant(4)(step) for step in (1, 2, 3, 4, 5, 10**6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert [Constant(4)(step, 10**6) for step in (1, 2, 3, 4, 5, 10**6)] == [0.25, 0.5, 0.75, 1, 1, 1]
 
 
-def test_impossible_schedules_are_refused() -> None:
-    for wrong in (
-        lambda: Cosine(10, 10),
-        lambda: Cosine(0, 10, 1.5),
-        lambda: Steps(0, ((5, 0.1), (3, 0.2))),
-        lambda: Constant(-1),
-    ):
-        with pytest.raises(ValueError, match="schedule"):
-            wrong()
+def test_a_run_as_short_as_its_warm_up_only_rises() -> None:
+    assert [Cosine(4)(step, 4) for step in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "setting"),
+    [
+        (lambda: Cosine(floor=1.5), "floor"),
+        (lambda: Steps(0, ((0.5, 0.1), (0.3, 0.2))), "borders"),
+        (lambda: Steps(0, ((0.5, 0.1), (0.5, 0.2))), "borders"),
+        (lambda: Steps(0, ((400_000, 0.3),)), "borders"),
+        (lambda: Constant(-1), "warmup"),
+        (lambda: Cosine(-1), "warmup"),
+        (lambda: Steps(-1), "warmup"),
+    ],
+)
+def test_impossible_schedules_are_refused(wrong: Callable[[], object], setting: str) -> None:
+    with pytest.raises(UserError) as caught:
+        wrong()
+    assert caught.value.setting == f"schedule.{setting}"
 
 
 class Toy(nn.Module):
@@ -103,8 +116,17 @@ def test_frozen_parameters_are_left_out() -> None:
     toy.norm.requires_grad_(False)
     with pytest.raises(ValueError, match="nothing can be trained"):
         AdamW(lr=1e-3).build(toy)
-    with pytest.raises(ValueError, match="rate > 0"):
-        AdamW(lr=0.0)
+
+
+@pytest.mark.parametrize("optimizer", [AdamW(), Muon()])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("lr", 0.0), ("lr", math.inf), ("betas", (0.9, 1.0)), ("weight_decay", -0.1), ("clip", 0.0)],
+)
+def test_impossible_settings_are_named(optimizer: AdamW | Muon, field: str, value: object) -> None:
+    with pytest.raises(UserError) as caught:
+        replace(optimizer, **{field: value})
+    assert caught.value.setting == f"optimizer.{field}"
 
 
 def generator() -> Denoiser:
@@ -166,7 +188,7 @@ def test_muon_has_momentum() -> None:
     torch.testing.assert_close(student.linear.weight.detach() - before, other.linear.weight.detach() - start, rtol=0, atol=2e-4)
 
 
-def test_the_schedule_sets_the_rate_of_every_part() -> None:
+def test_the_schedule_sets_the_learning_rate_of_every_part() -> None:
     student = Two()
     optimizer = Muon(lr=0.01).build(student)
     assert len(optimizer.param_groups) == 2
@@ -187,15 +209,14 @@ def test_muon_of_frozen_parts() -> None:
     student.linear.bias.requires_grad_(False)
     with pytest.raises(ValueError, match="nothing can be trained"):
         Muon().build(student)
-    for wrong in ({"lr": 0.0}, {"momentum": 1.0}, {"clip": 0.0}):
-        with pytest.raises(ValueError, match="Muon needs rate > 0"):
-            replace(Muon(), **wrong)
+    with pytest.raises(UserError) as caught:
+        Muon(momentum=1.0)
+    assert caught.value.setting == "optimizer.momentum"
     assert [Muon(clip=0.5, clip_after=3).limit(step) for step in (3, 4)] == [None, 0.5]
 
 
 def test_borders_move_with_the_length_of_the_run() -> None:
-    """With a length they are shares of the run; stated for 700,000 steps, that of 400,000 is 4/7 of any run."""
-    published, short = Steps(length=700_000, total=700_000), Steps(length=700_000, total=70)
-    assert [published(step) for step in (400_000, 400_001, 500_000, 500_001)] == [1.0, 0.3, 0.3, 0.08]
-    assert [short(step) for step in (40, 41, 50, 51)] == [1.0, 0.3, 0.3, 0.08]
-    assert [Steps(borders=((40, 0.5),), total=7)(step) for step in (40, 41)] == [1.0, 0.5]
+    """They are shares of the run: 400,000 of 700,000 steps is 4/7 of any run."""
+    assert [Steps()(step, 700_000) for step in (400_000, 400_001, 500_000, 500_001)] == [1.0, 0.3, 0.3, 0.08]
+    assert [Steps()(step, 70) for step in (40, 41, 50, 51)] == [1.0, 0.3, 0.3, 0.08]
+    assert [Steps(borders=((0.4, 0.5),))(step, 10) for step in (4, 5)] == [1.0, 0.5]

@@ -28,8 +28,9 @@ from tyro.constructors import (
 )
 
 from pixelpath.data.augment import DIGITS, PHOTOGRAPHS, SINGLE_CHANNEL, SMALL, Augmentation
+from pixelpath.noise import NoiseRange
+from pixelpath.recipes import RECIPES
 from pixelpath.recipes.recipe import Recipe
-from pixelpath.recipes.rows import table
 from pixelpath.recipes.sizes import SIZES, Size
 
 AUGMENTATIONS = {"photographs": PHOTOGRAPHS, "small": SMALL, "single-channel": SINGLE_CHANNEL, "digits": DIGITS}
@@ -76,7 +77,7 @@ def pick(arguments: Sequence[str]) -> tuple[str, Recipe | None, list[str]]:
     A recipe's name that follows an option is taken for that option's value if there is another. Raises ValueError for a name that
     is nearly one.
     """
-    rows = table()
+    rows = {name: make() for name, make in RECIPES.items()}
     after_option = [place > 0 and arguments[place - 1].startswith("-") for place in range(len(arguments))]
     free = [place for place, word in enumerate(arguments) if not word.startswith("-") and not after_option[place]]
     exact = [place for place in (*free, *range(len(arguments))) if arguments[place] in rows]
@@ -122,6 +123,8 @@ def registry() -> ConstructorRegistry:
 
 
 def _unused(value: Any) -> set[str]:
+    if isinstance(value, NoiseRange):
+        return {"shift"}  # it follows from the size of the images
     if not isinstance(value, Recipe):
         return set()
     return STAGE_TWO if value.is_encoder else STAGE_ONE

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import tyro
 
+from pixelpath import recipes
 from pixelpath.commands.options import device_named
 from pixelpath.recipes.recipe import summary
-from pixelpath.recipes.rows import table
 from pixelpath.runs.cost import tell_cost
 from pixelpath.runs.devices import joined
 from pixelpath.runs.prepare import close, read_data, with_data
 from pixelpath.runs.train import Beginning, Saving, begin
 
-RECIPES = table()
+RECIPES = {name: make() for name, make in recipes.RECIPES.items()}
 AnyRecipe = tyro.extras.subcommand_type_from_defaults(RECIPES, {name: summary(each) for name, each in RECIPES.items()})
 RANDOM, USUAL = Beginning(), Saving()
 

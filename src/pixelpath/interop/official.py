@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import pickle
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -25,12 +24,12 @@ from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import EXTRA, Encoder
 from pixelpath.networks.projector import Projector
+from pixelpath.networks.weights import check_fit, shapes_of, some
 from pixelpath.noise import NoiseRange
 
 NORMALISER = IMAGENET  # of the images of every published checkpoint: (rgb in [0, 1] - mean) / (2 deviation)
 HEADS = {768: 12, 1024: 16, 1584: 22, 1920: 16, 2688: 21}  # of every published width, encoder or decoder
 FILES = ("nnet_ema.pth", "nnet.pth")  # in a published folder, the average first
-NAMED = 4  # keys an error message lists
 
 # Our names to the official ones: how a name begins (the first that fits), then what stands within it.
 BEGINNINGS = {
@@ -133,7 +132,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     strange = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if strange:
         raise ValueError(
-            f"{path} is no state dict, for these keys hold no tensors: {_some(strange)}: save the model's state dict alone."
+            f"{path} is no state dict, for these keys hold no tensors: {some(strange)}: save the model's state dict alone."
         )
     return state
 
@@ -142,16 +141,16 @@ def _without_prefix(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Wrappers (DistributedDataParallel, torch.compile) put one prefix before every key: the one that cls_token has."""
     prefix = next((key.removesuffix("cls_token") for key in state if key.endswith("cls_token")), None)
     if prefix is None:
-        raise ValueError(f"{path} has no key cls_token, so it is no EPG checkpoint; its keys are {_some(state)}.")
+        raise ValueError(f"{path} has no key cls_token, so it is no EPG checkpoint; its keys are {some(state)}.")
     strays = [key for key in state if not key.startswith(prefix)]
     if strays:
-        raise ValueError(f"{path}: keys without the prefix {prefix!r} of the others: {_some(strays)}. Remove them or the prefix.")
+        raise ValueError(f"{path}: keys without the prefix {prefix!r} of the others: {some(strays)}. Remove them or the prefix.")
     return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
 def _shape(state: dict[str, Tensor], key: str, dimensions: int, path: Path) -> tuple[int, ...]:
     if key not in state:
-        raise ValueError(f"{path} lacks the key {key}; it has {_some(state)}.")
+        raise ValueError(f"{path} lacks the key {key}; it has {some(state)}.")
     if state[key].dim() != dimensions:
         raise ValueError(f"{path}: {key} should have {dimensions} dimensions, its shape is {list(state[key].shape)}.")
     return tuple(state[key].shape)
@@ -198,7 +197,7 @@ def _model(
     if "projection_head.0.weight" not in state:
         raise ValueError(
             f"{path} has neither class_embed.weight (a denoiser) nor projection_head.0.weight (a representation), "
-            f"so it is no EPG checkpoint; its keys are {_some(state)}."
+            f"so it is no EPG checkpoint; its keys are {some(state)}."
         )
     if not isinstance(preconditioning, XPrediction):
         raise ValueError(f"{path} is an encoder with a projection head, which has Clean scalings: leave scalings out.")
@@ -208,18 +207,6 @@ def _model(
 
 def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     own = {official_name(name): (name, tensor) for name, tensor in model.state_dict().items()}
-    faults = {
-        "missing": [key for key in own if key not in state],
-        "unexpected": [key for key in state if key not in own],
-        "of another shape": [key for key in own if key in state and own[key][1].shape != state[key].shape],
-    }
-    said = [f"{fault}: {_some(keys)}" for fault, keys in faults.items() if keys]
-    if said:
-        raise ValueError(f"{path} is no EPG checkpoint that can be represented here; keys {'; keys '.join(said)}.")
+    shapes = shapes_of({key: tensor for key, (_, tensor) in own.items()})
+    check_fit(shapes, shapes_of(state), str(path), "this EPG checkpoint cannot be represented here")
     model.load_state_dict({name: state[key].to(like.dtype) for key, (name, like) in own.items()}, assign=True)
-
-
-def _some(keys: Iterable[str]) -> str:
-    keys = list(keys)
-    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-    return ", ".join(keys[:NAMED]) + more

@@ -1,4 +1,4 @@
-"""A denoiser estimates the clean image from a noisy one and its sigma: a backbone under scalings."""
+"""A denoiser estimates the clean image from a noisy one and its sigma: a backbone under a preconditioning."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class Denoiser(nn.Module):
         self.backbone, self.preconditioning = backbone, preconditioning
 
     def forward(self, noisy: Images, sigma: Sigmas, labels: Conditioning | None = None, drop: Drop | None = None) -> Images:
-        """`labels` [batch] are classes, num_classes where there is none, or a whole condition; None, or True in `drop` [batch],
-        means that nothing is asked for.
+        """`labels` are classes [batch], num_classes where there is none, or a whole condition.
+
+        None, or True in `drop` [batch], drops the condition.
         """
         sigma = sigma.to(device=noisy.device, dtype=noisy.dtype).expand(noisy.shape[0])
         if labels is None:
@@ -39,11 +40,11 @@ class Denoiser(nn.Module):
         return expand(factors.skip, noisy) * noisy + expand(factors.out, noisy) * raw.to(noisy.dtype)
 
     def features(self, noisy: Images, sigma: Sigmas) -> Float[Tensor, "batch width"]:
-        """The CLS features that the encoder gives to noisy images without a class."""
+        """The encoder's CLS features of noisy images, without a condition."""
         factors = self.preconditioning(sigma.to(device=noisy.device, dtype=noisy.dtype).expand(noisy.shape[0]))
         vector = self.backbone.classes.weight[self.backbone.no_label].expand(noisy.shape[0], 1, -1)
         return self.backbone.encoder.summary(expand(factors.input, noisy) * noisy, factors.noise, vector)
 
     def bind(self, labels: Conditioning | None) -> Denoise:
-        """This denoiser for what is asked (None: nothing), as samplers take it."""
+        """This denoiser under a condition (None: unconditional), as samplers take it."""
         return lambda noisy, sigma: self(noisy, sigma, labels)

@@ -15,7 +15,7 @@ from pixelpath.types import Images, Sigmas
 
 
 class Features(NamedTuple):
-    """CLS features of the encoder [batch, width] and their projection [batch, out] ([batch, 0] if it was not asked for)."""
+    """CLS features of the encoder [batch, width] and their projection [batch, out] ([batch, 0] without `project`)."""
 
     cls: Float[Tensor, "batch width"]
     projection: Float[Tensor, "batch out"]

@@ -1,6 +1,6 @@
-"""The backbone of a generator: encoder and decoder joined, with what it can be asked for.
+"""The backbone of a generator: encoder and decoder joined, and the networks that read a condition.
 
-Images can be asked for by class (a table of vectors), by numbers (a small network), and by images *beside* them (masks, maps).
+A condition is a class (a table of vectors), numbers (a small network) and images, *cond_image* (masks, maps).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pixelpath.types import Condition, Conditioning, Images
 class Backbone(nn.Module):
     """Images, a noise coordinate [batch] and a condition to images of the same shape.
 
-    The vector of the class is added to the CLS token and, with the noise token, is the decoder's condition. The last row of the
-    table, `no_label`, stands for "no class"; with num_classes = 0 it is the only one. Of `numbers` numbers a two-layer network
-    makes a vector that is added to that of the class. Images beside, of `beside` channels, have patches of their own, whose
-    tokens are added to those of the images: the same as more channels at the input, but the encoder stays that of stage one.
-    Before training they change nothing.
+    The vector of the class is added to the CLS token. With the noise token it is the decoder's condition. The last row of the
+    table, `no_label`, means "no class"; with num_classes = 0 it is the only row. A two-layer network turns `numbers` numbers into
+    a vector that is added to that of the class. Condition images of `cond_image` channels have patches of their own, whose tokens
+    are added to those of the images. That equals more input channels, but the encoder stays that of stage one. Before training
+    numbers and images change nothing.
     """
 
     def __init__(self, encoder: Encoder, decoder: Decoder, num_classes: int, numbers: int = 0, cond_image: int = 0) -> None:
@@ -42,18 +42,18 @@ class Backbone(nn.Module):
 
     @property
     def no_label(self) -> int:
-        """The label that says "no class"."""
+        """The label that means "no class"."""
         return self.num_classes
 
     @property
     def conditional(self) -> bool:
-        """Whether there is anything to ask for."""
+        """Whether there is a condition."""
         return self.num_classes > 0 or self.numbers is not None or self.cond_image is not None
 
     def forward(
         self, images: Images, noise: Float[Tensor, "batch"], condition: Conditioning, given: Bool[Tensor, "batch"] | None = None
     ) -> Images:
-        """`given` says of which images the numbers and images beside count; None: of all."""
+        """Where `given` is False, numbers and images of the condition are ignored; None: they count everywhere."""
         condition = condition if isinstance(condition, Condition) else Condition(condition)
         vector, cond_image = self.classes(condition.labels), None
         if self.numbers is not None and condition.vector is not None:
@@ -64,7 +64,7 @@ class Backbone(nn.Module):
         return self.decoder(encoding, encoding.noise + vector, *images.shape[2:])
 
     def checkpoint_activations(self, on: bool) -> None:
-        """Trade compute for memory: keep one activation per block and compute the rest again in the backward pass."""
+        """Trade compute for memory: keep one activation per block and recompute the others in the backward pass."""
         self.encoder.checkpointing = self.decoder.checkpointing = on
 
 

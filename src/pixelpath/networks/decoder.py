@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pixelpath.errors import UserError
 from pixelpath.networks.encoder import EXTRA, Encoder, Encoding
 from pixelpath.networks.layers import EPSILON, ModulatedBlock, initialise, unpatchify
 from pixelpath.types import Images
@@ -14,20 +15,21 @@ from pixelpath.types import Images
 class Decoder(nn.Module):
     """An encoding and a condition [batch, encoder width] to images [batch, channels, rows, columns], zero before training.
 
-    Block i takes the output of encoder block depth - 1 - i as its long skip. While training, `dropout` sets this share of the
-    outputs of attention, and of the inner and outer outputs of every MLP, to 0. Raises ValueError if the decoder is not as deep
-    as the encoder, or unless 0 <= dropout < 1.
+    Block i takes the output of encoder block depth - 1 - i as its long skip. `dropout` is the dropout probability of the outputs
+    of attention, and of the inner and outer outputs of every MLP. Raises UserError if the decoder is not as deep as the encoder,
+    or unless 0 <= dropout < 1.
     """
 
     def __init__(self, encoder: Encoder, width: int, depth: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if depth != len(encoder.blocks):
-            raise ValueError(
+            raise UserError(
                 f"A decoder of {depth} blocks cannot join an encoder of {len(encoder.blocks)}: every decoder block takes the "
-                "output of one encoder block, so choose equal depths."
+                "output of one encoder block, so choose equal depths.",
+                setting="size.decoder.depth",
             )
         if not 0 <= dropout < 1:
-            raise ValueError(f"Dropout must be at least 0 and below 1, got {dropout}: choose for example 0.5.")
+            raise UserError(f"`dropout` must be at least 0 and below 1, got {dropout}: choose for example 0.5.", "dropout")
         self.patch, self.checkpointing = encoder.patch, False
         self.enter = nn.Linear(encoder.width, width) if width != encoder.width else nn.Identity()
         blocks = [ModulatedBlock(width, heads, encoder.width, encoder.width, dropout) for _ in range(depth)]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from pixelpath.errors import UserError
 from pixelpath.networks.layers import EPSILON, Block, Tokens, grid_sinusoids, initialise, sinusoids
 from pixelpath.types import Images
 
@@ -21,7 +22,7 @@ EXTRA = 2  # tokens before the patches: CLS and noise
 
 
 class Encoding(NamedTuple):
-    """What the encoder says of a batch: normed tokens, the outputs of its blocks (first to last), and the noise token alone."""
+    """The encoder's output: normed tokens, the outputs of its blocks (first to last), and the noise token alone."""
 
     tokens: Tokens
     blocks: list[Tokens]
@@ -31,8 +32,8 @@ class Encoding(NamedTuple):
 class Encoder(nn.Module):
     """Images [batch, channels, rows, columns] and a noise coordinate [batch] to tokens [batch, 2 + patches, width].
 
-    The learned table of positions begins as noise of deviation 0.02 and `positions` times the sinusoids of `places`. Raises
-    ValueError if `patch` does not divide `rows` and `columns`, or images have another shape.
+    The learned table of positions begins as noise of std 0.02 plus `position_init` times `grid_sinusoids`. Raises UserError if
+    `patch` does not divide `rows` and `columns`, or images have another shape.
     """
 
     def __init__(
@@ -40,9 +41,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         if rows % patch or columns % patch:
-            raise ValueError(
-                f"A patch of {patch} does not divide images of {rows} x {columns} pixels: choose another patch or resize."
-            )
+            raise _undivided(patch, rows, columns)
         self.channels, self.rows, self.columns, self.patch, self.width = channels, rows, columns, patch, width
         self.checkpointing = False
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
@@ -60,7 +59,7 @@ class Encoder(nn.Module):
     def forward(
         self, images: Images, noise: Float[Tensor, "batch"], shift: Tokens | None = None, cond_image: Patches | None = None
     ) -> Encoding:
-        """`shift` [batch, 1, width], if given, is added to the CLS token, `beside` [batch, patches, width] to the patches."""
+        """`shift` [batch, 1, width], if given, is added to the CLS token, `cond_image` [batch, patches, width] to the patches."""
         tokens, wave = self._enter(images, noise, shift, cond_image)
         outputs: list[Tensor] = []
         for block in self.blocks:
@@ -82,9 +81,8 @@ class Encoder(nn.Module):
         """The tokens before the first block, and the noise token alone."""
         if images.shape[1:] != (self.channels, self.rows, self.columns):
             expected = f"{self.channels} x {self.rows} x {self.columns}"
-            raise ValueError(
-                f"This encoder takes images of {expected}, not {' x '.join(map(str, images.shape[1:]))}: resize them."
-            )
+            shape = " x ".join(map(str, images.shape[1:]))
+            raise UserError(f"This encoder takes images of {expected}, not {shape}: resize them.", setting="data.resize")
         patches = self.patches(images).flatten(2).transpose(1, 2)
         patches = patches if cond_image is None else patches + cond_image
         wave = sinusoids(noise, self.width).to(patches.dtype)
@@ -99,10 +97,14 @@ class Encoder(nn.Module):
     def resize(self, rows: int, columns: int) -> None:
         """Make this the encoder of images of `rows` x `columns`: the position table of the patches is interpolated (bicubic)."""
         if rows % self.patch or columns % self.patch:
-            raise ValueError(f"A patch of {self.patch} does not divide images of {rows} x {columns} pixels: choose another size.")
+            raise _undivided(self.patch, rows, columns)
         extra, table = self.positions.data[:, :EXTRA], self.positions.data[:, EXTRA:]
         grid = table.transpose(1, 2).unflatten(2, (self.rows // self.patch, self.columns // self.patch))
         size = (rows // self.patch, columns // self.patch)
         grown = functional.interpolate(grid, size, mode="bicubic", antialias=True)
         self.positions = nn.Parameter(torch.cat([extra, grown.flatten(2).transpose(1, 2)], dim=1))
         self.rows, self.columns = rows, columns
+
+
+def _undivided(patch: int, rows: int, columns: int) -> UserError:
+    return UserError(f"A patch of {patch} does not divide images of {rows} x {columns} pixels: choose another `patch`.", "patch")

@@ -13,30 +13,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pixelpath.errors import UserError
+
 Tokens = Float[Tensor, "batch token width"]
-First = Float[Tensor, "batch first width"]  # as many tokens as were asked for
+First = Float[Tensor, "batch first width"]  # the first tokens alone
 EPSILON = 1e-5  # of every LayerNorm
 
 
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017) without bias on query, key and value; [batch, token, width] to the same.
 
-    `dropout` acts on what it puts out. Raises ValueError if `heads` does not divide `width`.
+    `dropout` acts on the output. Raises UserError if `heads` does not divide `width`.
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if heads < 1 or width % heads:
-            raise ValueError(
-                f"Attention of width {width} cannot be split into {heads} heads: choose a number of heads that divides it."
-            )
+            raise UserError(f"A width of {width} cannot be split into {heads} heads: choose heads that divide it.", "size")
         self.heads = heads
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tokens, first: int | None = None) -> First:
-        """`first` asks for the outputs of so many first tokens only; they attend to all."""
+        """`first`: compute the outputs of so many first tokens only; they attend to all."""
         batch, length, width = tokens.shape
         parts = self.query_key_value(tokens).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
@@ -45,7 +45,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Sequential):
-    """Linear, GELU, linear, four times as wide within; `dropout` acts after the GELU and at the end (Dosovitskiy et al. 2021)."""
+    """Linear, GELU, linear, four times as wide inside; `dropout` acts after the GELU and at the end (Dosovitskiy et al. 2021)."""
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:
         within = nn.Sequential(nn.GELU(), nn.Dropout(dropout))
@@ -63,7 +63,7 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
 
     def forward(self, tokens: Tokens, first: int | None = None) -> First:
-        """`first` asks for the outputs of so many first tokens only, which saves the work on the others."""
+        """`first`: compute the outputs of so many first tokens only."""
         tokens = tokens[:, :first] + self.attention(self.norm_attention(tokens), first)
         return tokens + self.mlp(self.norm_mlp(tokens))
 
@@ -110,11 +110,11 @@ def sinusoids(position: Float[Tensor, "batch"], width: int, longest: float = 100
 
 
 def grid_sinusoids(rows: int, columns: int, width: int) -> Float[Tensor, "place width"]:
-    """Where each of rows x columns patches lies, row by row: half of the width says its row, half its column, in sinusoids.
+    """The position of each of rows x columns patches, row by row: half of the width encodes its row, half its column.
 
-    A half is [sin(2 pi n / l_0) .. sin(2 pi n / l_k), cos(2 pi n / l_0) .. cos(2 pi n / l_k)] for place n of N along its side,
-    the wavelengths from l_0 = 4 to l_k = 4 N patches evenly spaced in their logarithm: no two places are alike. What is left of
-    a width that 4 does not divide stays 0.
+    A half is [sin(2 pi n / l_0) .. sin(2 pi n / l_k), cos(2 pi n / l_0) .. cos(2 pi n / l_k)] for place n of N along its side.
+    The wavelengths, from l_0 = 4 to l_k = 4 N patches, are evenly spaced in their logarithm: no two places are alike. If 4 does
+    not divide the width, the last values stay 0.
     """
     quarter = width // 4
 

@@ -1,1 +1,1 @@
-"""Objectives: what a run minimises, called as objective(student, average, batch, step)."""
+"""Objectives: what a run minimises, called as objective(student, ema, batch, progress)."""

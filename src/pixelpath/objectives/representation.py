@@ -1,7 +1,7 @@
 """Stage one: an encoder learns, without labels, to tell images apart at every noise level (EPG, arXiv 2510.12586).
 
-Two terms: *contrast* between two augmented views at the lowest noise, against the average of the run as teacher; *consistency* of
-the features of one image at two neighbouring levels of a grid, which grows finer as training goes on.
+Two terms: *contrast* between two augmented views at sigma_min, with the EMA of the run as teacher; *consistency* of the features
+of one image at two neighbouring sigmas of a grid, which grows finer as training goes on.
 """
 
 from __future__ import annotations
@@ -13,69 +13,87 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange, expand
 from pixelpath.objectives.contrast import info_nce
 from pixelpath.randomness import generators, normal
 from pixelpath.types import Losses, Views
 
+PUBLISHED = 600_000  # steps of the published run, which rounds the length of a stage up to whole steps
+
 
 @dataclass(frozen=True)
 class Curriculum:
-    """The grid of a step: min(first 2^ceil(step / span), last) + 1 levels, span = ceil(total / log2(ceil(last / first) + 1)).
+    """The grid at a progress: min(first 2^ceil(progress / span), last) + 1 sigmas, span = 1 / log2(ceil(last / first) + 1).
 
-    A total of 0 stands for the length of the run, which a recipe fills in. Raises ValueError unless 1 <= first <= last.
+    From EPG (arXiv 2510.12586). Raises UserError unless 1 <= first <= last.
     """
 
-    total: int = 0
     first: int = 20
+    """Intervals between sigmas of the first grid, at least 1."""
     last: int = 1280
+    """Intervals of the last grid, at least as many as of the first."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.first <= self.last or self.total < 0:
-            raise ValueError(f"A curriculum needs 1 <= first <= last and total >= 0, got {self}.")
-
-    def __call__(self, step: int) -> int:
-        """How many levels the grid has at `step`."""
-        if self.total == 0:
-            raise ValueError(
-                "This curriculum does not know the length of its run: give it a total, or close its recipe with for_data."
+        if not 1 <= self.first <= self.last:
+            raise UserError(
+                f"`objective.curriculum.first` must be at least 1 and at most `objective.curriculum.last`, got {self.first} and "
+                f"{self.last}.",
+                setting="objective.curriculum.first",
             )
-        span = math.ceil(self.total / math.log2(math.ceil(self.last / self.first) + 1))
-        return min(self.first * 2 ** math.ceil(step / span), self.last) + 1
+
+    def __call__(self, progress: float) -> int:
+        """How many sigmas the grid has at `progress` in [0, 1]."""
+        span = math.ceil(PUBLISHED / math.log2(math.ceil(self.last / self.first) + 1)) / PUBLISHED
+        return min(self.first * 2 ** math.ceil(round(progress / span, 9)), self.last) + 1
 
 
 @dataclass(frozen=True)
 class ConstantTemperature:
-    """One temperature at every level and step."""
+    """One temperature at every sigma and step. Raises UserError unless it is positive."""
 
     value: float = 0.1
+    """Temperature of the consistency loss, above 0."""
 
-    def __call__(self, sigma: float, noise: NoiseRange, step: int) -> float:
+    def __post_init__(self) -> None:
+        check_temperature(self.value, "objective.temperature.value")
+
+    def __call__(self, sigma: float, noise: NoiseRange, progress: float) -> float:
         """The temperature at the unshifted sigma."""
         return self.value
 
 
 @dataclass(frozen=True)
 class InterpolatedTemperature:
-    """Linear in sigma from `lowest` (at the lowest level) to `highest`, which falls to `lowest` over `total` steps along a sine.
+    """Linear in sigma from `lowest` (at sigma_min) to a top that falls from `highest` to `lowest` in the run, along a sine.
 
-    highest(step) = lowest + (highest - lowest) (1 - sin(pi/2 step/total)) (EPG, arXiv 2510.12586). A total of 0 stands for the
-    length of the run, which a recipe fills in.
+    top(progress) = lowest + (highest - lowest) (1 - sin(pi/2 progress)) (EPG, arXiv 2510.12586). Raises UserError unless both are
+    positive.
     """
 
-    total: int = 0
     lowest: float = 0.1
+    """Temperature at sigma_min, above 0."""
     highest: float = 0.2
+    """Temperature at sigma_max when the run begins, above 0."""
 
-    def top(self, step: int) -> float:
-        """The temperature at the highest level."""
-        progress = min(step / self.total, 1.0)
-        return self.lowest + (self.highest - self.lowest) * (1 - math.sin(math.pi / 2 * progress))
+    def __post_init__(self) -> None:
+        check_temperature(self.lowest, "objective.temperature.lowest")
+        check_temperature(self.highest, "objective.temperature.highest")
 
-    def __call__(self, sigma: float, noise: NoiseRange, step: int) -> float:
+    def top(self, progress: float) -> float:
+        """The temperature at sigma_max."""
+        return self.lowest + (self.highest - self.lowest) * (1 - math.sin(math.pi / 2 * min(progress, 1.0)))
+
+    def __call__(self, sigma: float, noise: NoiseRange, progress: float) -> float:
         """The temperature at the unshifted sigma."""
         share = (sigma - noise.sigma_min) / (noise.sigma_max - noise.sigma_min)
-        return self.lowest + (self.top(step) - self.lowest) * share
+        return self.lowest + (self.top(progress) - self.lowest) * share
+
+
+def check_temperature(value: float, setting: str) -> None:
+    """UserError unless it is positive and finite."""
+    if not 0 < value < math.inf:
+        raise UserError(f"`{setting}` must be above 0 and finite, got {value}: choose for example 0.1.", setting=setting)
 
 
 Temperature = ConstantTemperature | InterpolatedTemperature
@@ -83,20 +101,28 @@ Temperature = ConstantTemperature | InterpolatedTemperature
 
 @dataclass(frozen=True)
 class RepresentationLearning:
-    """The objective of stage one: contrast of views plus consistency along the noise; student and average are Representations."""
+    """The objective of stage one: contrast of views plus consistency along the noise; student and EMA are Representations."""
 
     noise: NoiseRange
+    """Noise levels of the run."""
     curriculum: Curriculum
+    """Number of sigmas whose neighbours are compared, which doubles in stages."""
     temperature: Temperature = ConstantTemperature()
+    """Temperature of the consistency loss as a function of sigma and progress."""
     view_temperature: float = 0.2
+    """Temperature of the loss between two views of an image, above 0."""
 
-    def __call__(self, student: nn.Module, ema: nn.Module, batch: Views, step: int) -> Losses:
+    def __post_init__(self) -> None:
+        check_temperature(self.view_temperature, "objective.view_temperature")
+
+    def __call__(self, student: nn.Module, ema: nn.Module, batch: Views, progress: float) -> Losses:
         """The mean loss of this process's share; `batch` holds the clean images and two views of each."""
         noise = normal(generators(batch.seeds, batch.images.device), batch.images.shape[1:])
-        levels = self.curriculum(step)
-        index = int(torch.randint(levels - 1, (), generator=generators([batch.seed])[0]))
+        count = self.curriculum(progress)
+        index = int(torch.randint(count - 1, (), generator=generators([batch.seed])[0]))
+        high, low = self.noise.grid(count)[index : index + 2].tolist()
         contrast = self.contrast(student, ema, batch, noise)
-        consistency = self.consistency(student, batch, noise, levels, index, step)
+        consistency = self.consistency(student, batch, noise, (high, low), self.temperature(high, self.noise, progress))
         parts = {"contrast": contrast.mean().detach(), "consistency": consistency.mean().detach()}
         return Losses((contrast + consistency).mean(), parts)
 
@@ -110,13 +136,12 @@ class RepresentationLearning:
         return forth + info_nce(student(second, sigma).projection, first_target, self.view_temperature)
 
     def consistency(
-        self, student: nn.Module, batch: Views, noise: Tensor, levels: int, index: int, step: int
+        self, student: nn.Module, batch: Views, noise: Tensor, pair: tuple[float, float], temperature: float
     ) -> Float[Tensor, "batch"]:
-        """L_r per image: features at level `index` must find the same image's features at the next lower level."""
-        high, low = self.noise.grid(levels)[index : index + 2].tolist()
-        sigmas = noise.new_tensor([high, low]) * self.noise.shift
+        """L_r per image: features at the first unshifted sigma of `pair` must find the same image's features at the second."""
+        sigmas = noise.new_tensor(pair) * self.noise.shift
         noisier, cleaner = (batch.images + expand(sigma, noise) * noise for sigma in sigmas)
         queries = student(noisier, sigmas[0], project=False).cls
         with torch.no_grad():
             targets = student(cleaner, sigmas[1], project=False).cls
-        return info_nce(queries, targets, self.temperature(high, self.noise, step))
+        return info_nce(queries, targets, temperature)

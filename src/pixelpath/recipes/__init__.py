@@ -1,37 +1,112 @@
-"""Recipes: complete runs as values; one function per run, sizes as a table."""
+"""The recipes: one function per run, whose keywords change its most frequent settings; sizes as a table.
+
+A recipe for stage one is called NAME-encoder, those for stage two NAME-diffusion and NAME-onestep. NAME-onestep-paper has the
+published objective where NAME-onestep has a better one. Each runs as `pixelpath train NAME --data PATH --out RUN`. Stage two
+begins with a finished stage one (`encoder`), a one-step recipe also with a finished diffusion run (`init_from`), or from scratch.
+"""
 
 from pixelpath.recipes import sizes
-from pixelpath.recipes.rows import (
-    cifar10_diffusion,
-    cifar10_encoder,
-    cifar10_onestep,
-    cpu_32_diffusion,
-    cpu_64_diffusion,
+from pixelpath.recipes.changes import RecipeFunction
+from pixelpath.recipes.digits import (
     digits_diffusion,
     digits_encoder,
     digits_onestep,
+    digits_onestep_paper,
+)
+from pixelpath.recipes.imagenet import (
+    imagenet256_b_encoder,
+    imagenet256_g_diffusion,
+    imagenet256_l_diffusion,
+    imagenet256_l_encoder,
+    imagenet256_l_onestep,
+    imagenet256_xl_diffusion,
+    imagenet256_xxl_diffusion,
+    imagenet512_b_encoder,
+    imagenet512_l_diffusion,
+    imagenet512_l_encoder,
+)
+from pixelpath.recipes.small import (
+    cifar10_diffusion,
+    cifar10_encoder,
+    cifar10_onestep,
+    cifar10_onestep_paper,
+    cpu_32_diffusion,
+    cpu_64_diffusion,
     small_32_diffusion,
     small_32_encoder,
     small_32_onestep,
+    small_32_onestep_paper,
     small_64_diffusion,
     small_64_encoder,
     small_64_onestep,
+    small_64_onestep_paper,
 )
 
+RECIPES: dict[str, RecipeFunction] = {
+    make().name: make
+    for make in (
+        digits_encoder,
+        digits_diffusion,
+        digits_onestep,
+        small_32_encoder,
+        small_32_diffusion,
+        small_32_onestep,
+        small_64_encoder,
+        small_64_diffusion,
+        small_64_onestep,
+        cifar10_encoder,
+        cifar10_diffusion,
+        cifar10_onestep,
+        cpu_32_diffusion,
+        cpu_64_diffusion,
+        digits_onestep_paper,
+        small_32_onestep_paper,
+        small_64_onestep_paper,
+        cifar10_onestep_paper,
+        imagenet256_b_encoder,
+        imagenet256_l_encoder,
+        imagenet512_b_encoder,
+        imagenet512_l_encoder,
+        imagenet256_l_diffusion,
+        imagenet256_xl_diffusion,
+        imagenet256_xxl_diffusion,
+        imagenet256_g_diffusion,
+        imagenet512_l_diffusion,
+        imagenet256_l_onestep,
+    )
+}
+"""Every recipe function by the name of its recipe."""
+
 __all__ = [
+    "RECIPES",
+    "RecipeFunction",
     "cifar10_diffusion",
     "cifar10_encoder",
     "cifar10_onestep",
+    "cifar10_onestep_paper",
     "cpu_32_diffusion",
     "cpu_64_diffusion",
     "digits_diffusion",
     "digits_encoder",
     "digits_onestep",
+    "digits_onestep_paper",
+    "imagenet256_b_encoder",
+    "imagenet256_g_diffusion",
+    "imagenet256_l_diffusion",
+    "imagenet256_l_encoder",
+    "imagenet256_l_onestep",
+    "imagenet256_xl_diffusion",
+    "imagenet256_xxl_diffusion",
+    "imagenet512_b_encoder",
+    "imagenet512_l_diffusion",
+    "imagenet512_l_encoder",
     "sizes",
     "small_32_diffusion",
     "small_32_encoder",
     "small_32_onestep",
+    "small_32_onestep_paper",
     "small_64_diffusion",
     "small_64_encoder",
     "small_64_onestep",
+    "small_64_onestep_paper",
 ]

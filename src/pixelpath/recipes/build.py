@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import nn
 
+from pixelpath.errors import UserError
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.preconditioning import XPrediction
 from pixelpath.models.representation import Representation
@@ -16,7 +16,8 @@ from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.projector import Projector
-from pixelpath.objectives.features import Comparing
+from pixelpath.networks.weights import load_strictly
+from pixelpath.objectives.consistency import Consistency
 from pixelpath.randomness import seed_of
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.types import Objective
@@ -25,7 +26,7 @@ Shape = tuple[int, int, int]  # channels, rows, columns
 
 
 def encoder_of(recipe: Recipe, shape: Shape) -> Encoder:
-    """A new encoder for images of `shape`; ValueError if the recipe's patch does not divide them."""
+    """A new encoder for images of `shape`; UserError if the recipe's patch does not divide them."""
     stack = recipe.size.encoder
     return Encoder(*shape, recipe.patch, stack.width, stack.depth, stack.heads, recipe.position_init)
 
@@ -33,7 +34,7 @@ def encoder_of(recipe: Recipe, shape: Shape) -> Encoder:
 def denoiser_of(recipe: Recipe, shape: Shape, num_classes: int, numbers: int = 0, cond_image: int = 0) -> Denoiser:
     """A new denoiser for images of `shape` in `num_classes` classes (0: unconditional).
 
-    It can be asked by so many `numbers`, and by images of so many channels `beside`.
+    Its condition has this count of `numbers`, and images of `cond_image` channels.
     """
     encoder, stack = encoder_of(recipe, shape), recipe.size.decoder
     decoder = Decoder(encoder, stack.width, stack.depth, stack.heads, recipe.dropout)
@@ -64,21 +65,22 @@ def student_of(
 def objective_through(recipe: Recipe, frozen: Representation | None) -> Objective:
     """The recipe's objective, ready to be called; `frozen` is the stage one through which a consistency model compares features.
 
-    It must lie on the device of the run, and is frozen here. Raises ValueError if it is needed and not given.
+    It must lie on the device of the run, and is frozen here. Raises UserError if it is needed and not given.
     """
     objective = recipe.objective
-    if not isinstance(objective, Comparing) or not objective.needs_encoder:
+    if not isinstance(objective, Consistency) or not objective.needs_encoder:
         return cast(Objective, objective)
     if frozen is None:
-        raise ValueError(
-            f"{recipe.name} compares features through the frozen encoder of stage one: name a run of it with --encoder RUN, "
-            "or choose --objective.features no."
+        raise UserError(
+            f"{recipe.name} compares features through the frozen encoder of stage one: name a run of it as `encoder`, or choose "
+            "no features (`objective.features`).",
+            setting="encoder",
         )
     return objective.through(frozen)
 
 
 def checkpoint_activations(student: Representation | Denoiser, on: bool) -> None:
-    """Keep one activation per block and compute the rest again in the backward pass, or not."""
+    """Keep one activation per block and recompute the others in the backward pass, or keep all."""
     if isinstance(student, Denoiser):
         student.backbone.checkpoint_activations(on)
     else:
@@ -88,26 +90,27 @@ def checkpoint_activations(student: Representation | Denoiser, on: bool) -> None
 def hand_over(encoder: Encoder, target: Denoiser) -> None:
     """Give stage two the encoder of stage one: one strict load, the position table interpolated if the resolution differs.
 
-    Raises ValueError naming the first weights that do not fit.
+    Raises UserError naming the first weights that do not fit.
     """
     state = fitted(encoder, target.backbone.encoder).state_dict()
-    remedy = "give stage two the same --size, --patch and channels as stage one"
-    strict_load(target.backbone.encoder, state, "the encoder of stage one", remedy)
+    remedy = "give stage two the same `size`, `patch` and channels as stage one"
+    load_strictly(target.backbone.encoder, state, "the encoder of stage one", remedy, "encoder")
 
 
 def start_from(origin: Representation | Denoiser, target: Representation | Denoiser, name: Path) -> None:
     """Give a new student all weights of a run called `name`, its position table interpolated if the resolution differs.
 
-    Raises ValueError if the two are of unequal stages, or naming the first weights that do not fit.
+    Raises UserError if the two are of different stages, or naming the first weights that do not fit.
     """
     if isinstance(target, Denoiser) and isinstance(origin, Representation):
-        raise ValueError(f"{name} is a run of stage one, so it has only an encoder to give: use --encoder {name}.")
+        raise UserError(f"{name} is a run of stage one, which has only an encoder: give it as `encoder` instead.", "init_from")
     if isinstance(target, Representation) and isinstance(origin, Denoiser):
-        raise ValueError(f"{name} is a run of stage two, and stage one has another network: give --start a run of stage one.")
+        raise UserError(f"{name} is a run of stage two, but `init_from` must be a run of stage one here.", "init_from")
     encoder = fitted(encoder_in(origin), encoder_in(target))
     prefix = "backbone.encoder." if isinstance(origin, Denoiser) else "encoder."
     state = origin.state_dict() | {f"{prefix}{key}": value for key, value in encoder.state_dict().items()}
-    strict_load(target, state, f"the run {name}", "start from a run of the same --size, --patch, channels and classes")
+    remedy = "begin with a run of the same `size`, `patch`, channels and classes"
+    load_strictly(target, state, f"the run {name}", remedy, "init_from")
 
 
 def fitted(encoder: Encoder, target: Encoder) -> Encoder:
@@ -122,19 +125,3 @@ def fitted(encoder: Encoder, target: Encoder) -> Encoder:
 def encoder_in(model: Representation | Denoiser) -> Encoder:
     """The encoder of a model of either stage."""
     return model.backbone.encoder if isinstance(model, Denoiser) else model.encoder
-
-
-def strict_load(module: nn.Module, state: dict[str, torch.Tensor], what: str, remedy: str) -> None:
-    """Load every weight of `state` into `module`; ValueError with up to three misfits if keys or shapes differ in any way."""
-    own = module.state_dict()
-    misfits = [f"{key} is missing" for key in own if key not in state]
-    misfits += [f"{key} is not known here" for key in state if key not in own]
-    misfits += [
-        f"{key} is {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if key in state and own[key].shape != state[key].shape
-    ]
-    if misfits:
-        more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
-        raise ValueError(f"The weights of {what} do not fit: {', '.join(misfits[:3])}{more}; {remedy}.")
-    module.load_state_dict(state)

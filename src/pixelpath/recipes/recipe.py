@@ -1,7 +1,7 @@
 """A recipe says everything a run chose: its networks, objective, optimizer, data settings and length, as the working values.
 
-An *open* recipe has not seen data yet; `for_data` *closes* it: the noise range takes the resolution, curricula and schedules the
-run's length. Recipes go to JSON and back unchanged; a value of several possible types carries the name of its type under "type".
+An *open* recipe has not seen data yet; `for_data` *closes* it: the noise range takes the resolution. Recipes go to JSON and back
+unchanged; a value of several possible types carries the name of its type under "type".
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import cattrs
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
@@ -21,14 +20,13 @@ from cattrs.strategies import configure_tagged_union
 
 from pixelpath.data.augment import PHOTOGRAPHS, Augmentation
 from pixelpath.data.settings import DataSettings
+from pixelpath.errors import UserError
 from pixelpath.models.preconditioning import Anchored, EDMPreconditioning, Preconditioning, XPrediction
 from pixelpath.noise import Draw, NoiseRange, Weight
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
-from pixelpath.objectives.features import Comparing, FeatureLoss
-from pixelpath.objectives.pairs import Gap, PairWeight
+from pixelpath.objectives.features import FeatureLoss
 from pixelpath.objectives.representation import RepresentationLearning, Temperature
-from pixelpath.objectives.tangent import Tangent
 from pixelpath.recipes.sizes import NANO, Size
 from pixelpath.sampling.sampler import Sampling, usual
 from pixelpath.trainer.optimizer import AdamW, Cosine, Muon, Schedule
@@ -43,16 +41,23 @@ class Precision(Enum):
     FLOAT16 = "float16"
 
 
-SMALLEST_GAP = 1e-7  # of a level: float32 tells no narrower one from none
-LEAST_DRAWN = 1e-3  # of the noise levels of training, within a factor e of an end of the range: with fewer it is hardly learned
+NARROWEST_GAP = 1e-7  # share of a sigma: float32 does not tell a narrower gap from none
+LEAST_DRAWN = 1e-3  # share of training's draws within a factor e of an end of the noise range: with fewer it is hardly learned
 
 
 @dataclass(frozen=True)
 class ProjectorSize:
-    """Hidden and output width of the projector of stage one."""
+    """Hidden and output width of the projector of stage one. Raises UserError unless both are at least 1."""
 
     hidden: int = 4096
+    """Width of its two hidden layers, at least 1."""
     out: int = 256
+    """Width of its output, at least 1."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise UserError(f"`projector.{name}` must be at least 1, got {value}.", setting=f"projector.{name}")
 
 
 @dataclass(frozen=True)
@@ -60,72 +65,70 @@ class Recipe:
     """One run of training."""
 
     name: str
-    """What the recipe is called."""
-    objective: RepresentationLearning | Denoising | Consistency | Tangent
+    """Name of the recipe."""
+    objective: RepresentationLearning | Denoising | Consistency
     """What training minimises: representation learning (stage one), denoising or consistency (stage two)."""
     size: Size = NANO
     """Depth, width and heads of encoder and decoder."""
     patch: int = 4
     """Side of a patch in pixels; divides rows and columns."""
     projector: ProjectorSize = field(default_factory=ProjectorSize)
-    """The projector of stage one."""
+    """Projector of stage one."""
     preconditioning: Preconditioning = field(default_factory=XPrediction)
     """What the network's output means in stage two."""
     dropout: float = 0.0
-    """Share of the decoder's activations that stage two sets to 0 while training."""
+    """Decoder dropout probability, in [0, 1)."""
     position_init: float = 0.0
-    """Amplitude of the sinusoids that the encoder's learned positions begin with, beside noise; 0, as published: noise alone."""
+    """Amplitude of the sinusoids in the encoder's initial position table, at least 0. Default: random values alone."""
     augmentation: Augmentation = PHOTOGRAPHS
-    """The views of stage one."""
+    """Augmentations of the two views of stage one."""
     flip: bool = False
-    """Mirror every other image left to right in stage two."""
+    """Mirror half of the images left to right in stage two."""
     rot90: bool = False
-    """Turn images by 0 to 3 right angles in stage two; they must be square."""
+    """Rotate images by 0 to 3 quarter turns in stage two; they must be square."""
     conditional: bool = True
     """Use the classes of the data, where there are any."""
     freeze_encoder: bool = False
-    """Stage two leaves the encoder as stage one made it."""
+    """Keep the encoder's weights fixed in stage two."""
     steps: int = 1000
     """Optimizer steps of the whole run."""
     batch_size: int = 128
     """Images per step, over all processes."""
     accumulate: int = 1
-    """Parts into which every process splits its share of the batch, one after the other."""
+    """Micro-batches per step into which every process splits its share of the batch."""
     optimizer: AdamW | Muon = field(default_factory=AdamW)
-    """The optimizer."""
+    """Optimizer."""
     schedule: Schedule = field(default_factory=Cosine)
-    """The learning rate's factor as a function of the step."""
+    """Factor of the learning rate as a function of the step."""
     ema_decay: float = 0.999
-    """The share of its past that the average keeps at every step; lower at the very start: (1 + step) / (10 + step)."""
+    """EMA decay per step, in [0, 1). The first steps use less: step / (9 + step)."""
     seed: int = 0
-    """All randomness of the run is a function of this."""
+    """Seed of all randomness of the run."""
     precision: Precision = Precision.AUTO
     """Precision of the computation; auto: bfloat16 on CUDA, float32 elsewhere."""
     compile: bool | None = None
-    """torch.compile; none given: on CUDA only."""
+    """Compile the networks with torch.compile. Default: on CUDA only."""
     activation_checkpointing: bool = False
-    """Keep one activation per block and compute the rest again: less memory, a third more compute."""
+    """Keep one activation per block and recompute the others: less memory, a third more compute."""
     sampling: Sampling = field(default_factory=Sampling)
     """How previews and evaluations are sampled."""
     data: DataSettings = field(default_factory=DataSettings)
     """How the data are read."""
 
     def __post_init__(self) -> None:
-        counts = {"steps": self.steps, "batch-size": self.batch_size, "accumulate": self.accumulate, "patch": self.patch}
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"--{name} must be at least 1, got {value}.")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"--ema-decay must be at least 0 and below 1, got {self.ema_decay}: choose for example 0.999.")
-        if isinstance(self.objective, Tangent) and self.dropout > 0 and self.compile is not False:
-            raise ValueError(
-                "Tangents need the same dropout masks in both of their passes, which compiled code does not draw: choose "
-                "--dropout 0, or --compile False."
-            )
+        for name in ("steps", "batch_size", "accumulate", "patch"):
+            if vars(self)[name] < 1:
+                raise UserError(f"`{name}` must be at least 1, got {vars(self)[name]}.", setting=name)
+        for name, example in {"ema_decay": 0.999, "dropout": 0.5}.items():
+            if not 0 <= vars(self)[name] < 1:
+                raise UserError(
+                    f"`{name}` must be at least 0 and below 1, got {vars(self)[name]}: choose for example {example}.",
+                    setting=name,
+                )
         if not 0 <= self.position_init < math.inf:
-            raise ValueError(f"--position-init must be at least 0 and finite, got {self.position_init}: choose for example 2.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"--dropout must be at least 0 and below 1, got {self.dropout}: choose for example 0.5.")
+            raise UserError(
+                f"`position_init` must be at least 0 and finite, got {self.position_init}: choose for example 2.", "position_init"
+            )
 
     @property
     def noise(self) -> NoiseRange:
@@ -134,7 +137,7 @@ class Recipe:
 
     @property
     def usual_sampling(self) -> Sampling:
-        """How samples are made unless told otherwise: as the recipe says, and as is usual where it says nothing."""
+        """How samples are made unless told otherwise: as the recipe says, and as usual where it chooses nothing."""
         return self.sampling.over(usual(self.is_one_step))
 
     @property
@@ -144,67 +147,62 @@ class Recipe:
 
     @property
     def is_one_step(self) -> bool:
-        """Whether this trains a consistency model, which makes an image in one evaluation."""
-        return isinstance(self.objective, Consistency | Tangent)
+        """Whether this trains a consistency model, which makes an image in one network evaluation."""
+        return isinstance(self.objective, Consistency)
 
     @property
     def needs_encoder(self) -> bool:
         """Whether the loss compares features through the frozen encoder of a stage one."""
-        return isinstance(self.objective, Comparing) and self.objective.needs_encoder
+        return isinstance(self.objective, Consistency) and self.objective.needs_encoder
 
 
 def unlearned(recipe: Recipe) -> list[str]:
-    """A sentence for each end of the noise range that training hardly ever draws a level near, though samples pass it.
+    """A sentence for each end of the noise range near which training hardly draws a sigma, though every sample passes it.
 
-    Near the lower end a sampler divides the error of an estimate by sigma, so that what was not learned there grows.
+    Near sigma_min a sampler divides the error of an estimate by sigma, so an unlearned end spoils the sample.
     """
     if not isinstance(recipe.objective, Denoising):
         return []
     draw, noise = recipe.objective.draw, recipe.noise
     low, high = draw.below(noise.sigma_min * math.e), 1 - draw.below(noise.sigma_max / math.e)
-    drawn = [level for level in noise.grid(1280).tolist() if LEAST_DRAWN <= draw.below(level * math.e) <= 1 - LEAST_DRAWN]
     found: list[str] = []
     if low < LEAST_DRAWN:
+        drawn = [sigma for sigma in noise.grid(1280).tolist() if LEAST_DRAWN <= draw.below(sigma * math.e) <= 1 - LEAST_DRAWN]
         better = 1.05 * min(drawn, default=noise.sigma_max)
         found.append(
             f"Only {low:.1g} of the noise levels of training lie below {noise.sigma_min * math.e:.2g}, but every sample ends "
-            f"there, and what is not learned spoils it: raise `objective.noise.sigma_min` to {better:.2g}, or "
-            "lower `objective.draw.p_mean`."
+            f"there: raise `objective.noise.sigma_min` to {better:.2g}, or lower `objective.draw.p_mean`."
         )
     if high < LEAST_DRAWN:
         found.append(
             f"Only {high:.1g} of the noise levels of training lie above {noise.sigma_max / math.e:.2g}, but every sample begins "
-            "there: lower `objective.noise.sigma_max`, or raise `objective.draw.p_mean`."
+            f"there: lower `objective.noise.sigma_max`, or raise `objective.draw.p_mean`."
         )
     return found
 
 
 def for_data(recipe: Recipe, rows: int, columns: int) -> Recipe:
-    """The closed recipe for images of `rows` x `columns`: levels shifted, totals of schedule and curricula set to the steps.
+    """The closed recipe for images of `rows` x `columns`: its noise range has their shift.
 
-    Scalings of a one-step model that have a boundary take the lowest shifted level for it, unless it is set. Raises ValueError if
-    the recipe sets a shift other than 1 by hand, trains tangents under scalings without a boundary, or ends with a gap that is
-    none.
+    The preconditioning of a one-step model takes the shifted sigma_min for its boundary, unless one is set. Raises UserError if
+    the noise range has a shift already, or if the last gap is none in float32.
     """
     if recipe.noise.shift != 1:
-        raise ValueError("The shift of the noise range follows from the size of the images: leave --objective.noise.shift alone.")
-    if isinstance(recipe.objective, Consistency) and recipe.objective.gap.narrowest < SMALLEST_GAP:
-        raise ValueError(
-            f"The gap ends at {recipe.objective.gap.narrowest:.1g} of its level, which is none in float32, so nothing would be "
-            "learned: choose fewer --objective.gap.stages, a lower first or last, or a smaller base."
+        raise UserError(
+            f"The shift of the noise range follows from the size of the images, but this recipe sets {recipe.noise.shift}: "
+            "leave it at 1.",
+            setting="objective.noise.shift",
+        )
+    if isinstance(recipe.objective, Consistency) and recipe.objective.gap.narrowest < NARROWEST_GAP:
+        raise UserError(
+            f"The last gap is {recipe.objective.gap.narrowest:.1g} of its sigma, which is none in float32: choose fewer "
+            "`objective.gap.stages`, a lower `objective.gap.first` or a smaller `objective.gap.base`.",
+            setting="objective.gap.stages",
         )
     noise, preconditioning = recipe.noise.for_resolution(math.sqrt(rows * columns)), recipe.preconditioning
     if recipe.is_one_step and isinstance(preconditioning, EDMPreconditioning | Anchored) and preconditioning.boundary == 0:
         preconditioning = replace(preconditioning, boundary=noise.sigma_min * noise.shift)
-    if isinstance(recipe.objective, Tangent) and (
-        isinstance(preconditioning, XPrediction) or preconditioning.boundary != noise.sigma_min * noise.shift
-    ):
-        raise ValueError(
-            f"{recipe.name} trains on tangents, which do not say what an estimate is anywhere: choose scalings that are the "
-            "identity at the lowest level, preconditioned or anchored, and leave their boundary at 0."
-        )
-    closed = replace(recipe, objective=replace(recipe.objective, noise=noise), preconditioning=preconditioning)
-    return _with_totals(closed, recipe.steps)
+    return replace(recipe, objective=replace(recipe.objective, noise=noise), preconditioning=preconditioning)
 
 
 def summary(recipe: Recipe) -> str:
@@ -217,26 +215,14 @@ def summary(recipe: Recipe) -> str:
     return f"Stage {stage}: {networks}, patch {recipe.patch}, {length}."
 
 
-def _with_totals(value: Any, steps: int) -> Any:
-    """A copy of a tree of dataclasses in which every field `total` that is 0 is `steps`."""
-    changes = {}
-    for part in fields(value):
-        inner = value.__dict__[part.name]
-        if part.name == "total" and inner == 0:
-            changes["total"] = steps
-        elif is_dataclass(inner):
-            changes[part.name] = _with_totals(inner, steps)
-    return replace(value, **changes)
-
-
 @cache
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, prefer_attrib_converters=False)
     converter.register_unstructure_hook(float, lambda value: str(value) if math.isinf(value) else value)
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook(Path, lambda value, _: Path(value))
-    parts = (Draw, Weight, Gap, PairWeight, FeatureLoss, Preconditioning, Temperature, Schedule, AdamW | Muon)
-    for union in (*parts, RepresentationLearning | Denoising | Consistency | Tangent):
+    parts = (Draw, Weight, FeatureLoss, Preconditioning, Temperature, Schedule, AdamW | Muon)
+    for union in (*parts, RepresentationLearning | Denoising | Consistency):
         configure_tagged_union(union, converter, tag_name="type")
     return converter
 
@@ -247,30 +233,27 @@ def to_json(recipe: Recipe) -> str:
 
 
 def from_json(text: str) -> Recipe:
-    """The recipe that `to_json` wrote; ValueError naming a setting that is unknown (with the near ones) or has a wrong value.
-
-    An optimizer without a type is AdamW, which was the only one when it was written.
-    """
+    """The recipe that `to_json` wrote; UserError naming a setting that is unknown (with the near ones) or has a wrong value."""
     try:
-        document = json.loads(text)
-        if isinstance(document, dict) and isinstance(document.get("optimizer"), dict):
-            document["optimizer"].setdefault("type", "AdamW")
-        return _converter().structure(document, Recipe)
+        return _converter().structure(json.loads(text), Recipe)
     except json.JSONDecodeError as error:
-        raise ValueError(f"This recipe is not JSON ({error}): write it with pixelpath.recipes.recipe.to_json.") from error
+        raise UserError(f"This recipe is not JSON ({error}): write it with pixelpath.recipes.recipe.to_json.") from error
     except BaseValidationError as error:
-        raise ValueError(_sentence(error)) from error
+        raise _error(error) from error
 
 
-def _sentence(error: BaseException) -> str:
+def _error(error: BaseException) -> UserError:
     """What is wrong with a recipe: the innermost cause of a tree of validation errors, and where it stands."""
     if isinstance(error, ForbiddenExtraKeysError):
         unknown = sorted(error.extra_fields)
         known = [part.name for part in fields(error.cl)]
         near = [name for key in unknown for name in difflib.get_close_matches(key, known, 3, 0.4)] or known
-        return f"Unknown setting {', '.join(unknown)} in {error.cl.__name__}: did you mean {', '.join(near)}?"
+        kind = error.cl.__name__
+        return UserError(f"Unknown setting {', '.join(unknown)} in {kind}: did you mean {', '.join(near)}?", unknown[0])
     if isinstance(error, BaseExceptionGroup):
-        return _sentence(error.exceptions[0])
+        return _error(error.exceptions[0])
+    if isinstance(error, UserError):
+        return error
     notes = error.__dict__.get("__notes__", [])
     where = "; ".join(map(str, notes)) or type(error).__name__
-    return f"A setting of this recipe is wrong or missing ({where}: {error}): compare with a fresh recipe.json."
+    return UserError(f"A setting of this recipe is wrong or missing ({where}: {error}): compare with a fresh recipe.json.")

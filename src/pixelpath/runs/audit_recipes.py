@@ -13,8 +13,8 @@ from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import UserError
 from pixelpath.evaluation.inspection import Inspection
+from pixelpath.recipes import RECIPES
 from pixelpath.recipes.recipe import Recipe, from_json
-from pixelpath.recipes.rows import table
 from pixelpath.recipes.sizes import SIZES
 
 TOKENS, FEWEST, MOST, COARSEST = 64, 4, 256, 32  # tokens of an image that are aimed at, and accepted; the largest patch
@@ -30,20 +30,19 @@ def recipes_for(seen: Inspection, name: str | None, count: int, device: torch.de
         return proposed(replace(settings, normaliser=how), seen.training.source.shape, count, device)
     recipe = recipe_of(name)
     encoder = f"{recipe.name.split('-diffusion')[0].split('-onestep')[0]}-encoder"
-    first = table().get(encoder) if name in table() else None
+    first = RECIPES[encoder]() if name in RECIPES and encoder in RECIPES else None
     both = (recipe,) if recipe.is_encoder or first is None else (first, recipe)
     return tuple(replace(each, data=_merged(each.data, settings)) for each in both)
 
 
 def recipe_of(name: str) -> Recipe:
     """The recipe of a name, or of a run's recipe.json; UserError for an unknown name."""
-    recipes = table()
     if name.endswith(".json"):
         return from_json(Path(name).read_text(encoding="utf-8"))
-    if name not in recipes:
-        sentence = f"There is no recipe {name}: choose from {', '.join(recipes)}, or give the recipe.json of a run."
+    if name not in RECIPES:
+        sentence = f"There is no recipe {name}: choose from {', '.join(RECIPES)}, or give the recipe.json of a run."
         raise UserError(sentence, setting="recipe")
-    return recipes[name]
+    return RECIPES[name]()
 
 
 def proposed(settings: DataSettings, shape: tuple[int, int, int], count: int, device: torch.device) -> tuple[Recipe, ...]:
@@ -59,7 +58,7 @@ def proposed(settings: DataSettings, shape: tuple[int, int, int], count: int, de
     names = [f"{family}-encoder", f"{family}-diffusion"]
     if device.type == "cpu" and family != "digits":
         names = [f"cpu-{family.removeprefix('small-')}-diffusion"]
-    found = [table()[name] for name in names]
+    found = [RECIPES[name]() for name in names]
     patch, size = _patch(rows, columns, found[0].patch), found[0].size
     if device.type == "cpu" or count <= NANO:
         size = SIZES["nano"]
@@ -70,11 +69,10 @@ def proposed(settings: DataSettings, shape: tuple[int, int, int], count: int, de
 
 def train_commands(recipes: tuple[Recipe, ...], settings: DataSettings) -> list[str]:
     """The commands that train the recipes."""
-    own = table()
     found = []
     for number, recipe in enumerate(recipes):
         words = ["pixelpath train", recipe.name, "--data", str(settings.path)]
-        known = own.get(recipe.name)
+        known = RECIPES[recipe.name]() if recipe.name in RECIPES else None
         if known is not None and known.patch != recipe.patch:
             words += ["--patch", str(recipe.patch)]
         name = next((name for name, size in SIZES.items() if size == recipe.size), None)

@@ -212,6 +212,6 @@ def _differences(before: Any, now: Any) -> str:
     words = [
         f"{key} was {old.get(key, 'not set')} and is {new.get(key, 'not set')}"
         for key in sorted(old | new)
-        if old.get(key) != new.get(key) and not key.endswith(".total")  # totals follow from the steps
+        if old.get(key) != new.get(key)
     ]
     return "; ".join(words[:3]) + (f"; and {len(words) - 3} more" if len(words) > 3 else "")

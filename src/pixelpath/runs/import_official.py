@@ -21,7 +21,7 @@ from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.representation import Curriculum, RepresentationLearning
 from pixelpath.recipes.build import encoder_in
 from pixelpath.recipes.recipe import ProjectorSize, Recipe, to_json
-from pixelpath.recipes.sizes import Size, Stack
+from pixelpath.recipes.sizes import Blocks, Size
 from pixelpath.runs.folder import claim
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer import checkpoint
@@ -60,14 +60,14 @@ def import_official(path: Path, out: Path, encoder_heads: int | None = None, dec
 def recipe_of(model: Denoiser | Representation, name: str) -> Recipe:
     """The closed recipe whose networks are those of the model."""
     encoder, noise = encoder_in(model), official.noise_range(model)
-    stack = Stack(len(encoder.blocks), encoder.width, heads_of(encoder))
+    stack = Blocks(len(encoder.blocks), encoder.width, heads_of(encoder))
     if isinstance(model, Representation):
         weights = [layer.weight for layer in model.projector.modules() if isinstance(layer, nn.Linear)]
         projector = ProjectorSize(len(weights[0]), len(weights[-1]))
-        objective = RepresentationLearning(noise, Curriculum(total=1))
+        objective = RepresentationLearning(noise, Curriculum())
         return Recipe(name, objective, Size(stack, stack), encoder.patch, projector, steps=1)
     decoder = model.backbone.decoder
-    size = Size(stack, Stack(len(decoder.blocks), int(decoder.norm.normalized_shape[0]), heads_of(decoder)))
+    size = Size(stack, Blocks(len(decoder.blocks), int(decoder.norm.normalized_shape[0]), heads_of(decoder)))
     sampling = Sampling(steps=32, guidance=2.5, guidance_interval=(0.19, 1.61))
     return Recipe(name, Denoising(noise), size, encoder.patch, preconditioning=model.preconditioning, steps=1, sampling=sampling)
 

@@ -69,7 +69,7 @@ def held_out_loss(
     given = None if data.given_held_out is None else data.given_held_out.first(len(images))
     stream = Batches(images, data.normaliser, size, recipe.seed, device, processes.rank(), count, given=given)
     found = [for_objective(stream.batch(step), recipe, data) for step in range(len(images) // size)]
-    losses = [objective(ema, ema, batch, recipe.steps).total for batch in found]
+    losses = [objective(ema, ema, batch, 1.0).total for batch in found]  # as at the end of the run
     return float(processes.mean(torch.stack(losses).mean()))
 
 

@@ -25,7 +25,6 @@ from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
-from pixelpath.objectives.features import Comparing, ContrastiveFeatures
 from pixelpath.recipes.build import Shape, student_of
 from pixelpath.recipes.recipe import Recipe, for_data, unlearned
 from pixelpath.runs.generate import balanced
@@ -267,8 +266,7 @@ def close(recipe: Recipe, data: PreparedData) -> Recipe:
         raise UserError(
             "Stage one tells the images of a batch apart, so it needs at least 2 at a time: raise `batch_size`.", "batch_size"
         )
-    contrasts = isinstance(recipe.objective, Comparing) and isinstance(recipe.objective.features, ContrastiveFeatures)
-    if contrasts and recipe.batch_size // recipe.accumulate < 2:
+    if recipe.needs_encoder and recipe.batch_size // recipe.accumulate < 2:
         raise UserError(
             "Contrastive features tell the images of a batch apart, so they need at least 2: raise `batch_size`.", "batch_size"
         )

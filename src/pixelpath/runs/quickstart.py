@@ -19,8 +19,8 @@ from pixelpath.atomic import write_json
 from pixelpath.data import sources
 from pixelpath.evaluation.features import FeatureExtractor, Pixels
 from pixelpath.log import say
+from pixelpath.recipes.digits import digits_diffusion, digits_encoder, digits_onestep
 from pixelpath.recipes.recipe import Recipe
-from pixelpath.recipes.rows import digits_diffusion, digits_encoder, digits_onestep
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
 from pixelpath.runs.conditions import choose_labels

@@ -295,7 +295,7 @@ class Session:
             teacher,
             self.objective,
             self.optimizer,
-            lambda number: recipe.schedule(number) * 0.5**self.falls,
+            lambda number, steps: recipe.schedule(number, steps) * 0.5**self.falls,
             batches(recipe, self.data, self.device, first),
             first=first,
             steps=recipe.steps,

@@ -1,7 +1,7 @@
-"""What must hold before a sampler may go down from a start: that start, levels and denoiser speak of the same noise.
+"""Checks before a sampler goes down from a start: start, sigmas and denoiser must agree about the noise.
 
-The *residual energy* of a noisy image x at sigma is |x - D(x, sigma)|^2 / (d sigma^2), d its number of values: how much of the
-noise that sigma announces the denoiser finds. Start images and *held-out* images noised to the same sigma must have the same.
+The *residual energy* of a noisy image x at sigma is |x - D(x, sigma)|^2 / (d sigma^2), d its number of values: the share of the
+noise of that sigma which the denoiser finds. Start images and *held-out* images noised to the same sigma must have the same.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pixelpath import randomness
+from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange
 from pixelpath.types import Denoise, Images
 
 BAND = 0.1  # how far the ratio of two mean residual energies may be from 1; a sigma 25 % off gives 1.52 or 0.63
 SLOPES = (0.75, 1.33)  # of clean images over estimates; twice the range that the denoiser knows gives 1.6 and more
-OFFSET = 0.35  # of clean images from estimates, in deviations of the images
+OFFSET = 0.35  # of clean images from estimates, in stds of the images
 
 Energies = Float[Tensor, "_"]
 """Residual energies, one for each image."""
 
 
 def noised(images: Images, sigma: float, seeds: Sequence[int]) -> Images:
-    """images + sigma e, e standard normal from the seed of each image; ValueError unless there is a seed for each."""
+    """images + sigma e, e standard normal from the seed of each image; UserError unless there is a seed for each."""
     if len(seeds) != len(images):
-        raise ValueError(f"Noise needs a seed for each image, got {len(images)} images and {len(seeds)} seeds.")
+        raise UserError(f"Noise needs a seed for each image, got {len(images)} images and {len(seeds)} seeds.", "seeds")
     return images + sigma * randomness.normal(randomness.generators(seeds), images.shape[1:]).to(images)
 
 
@@ -35,7 +36,7 @@ def noised(images: Images, sigma: float, seeds: Sequence[int]) -> Images:
 def residual_energy(denoise: Denoise, noisy: Images, sigma: float) -> Energies:
     """|x - D(x, sigma)|^2 / (d sigma^2) of every noisy image x (float64, CPU; pieces of a large set may be concatenated).
 
-    For Gaussian data of deviation s and noise of deviation a in x its mean is sigma^2 (s^2 + a^2) / (s^2 + sigma^2)^2.
+    For Gaussian data of std s and noise of std a in x its mean is sigma^2 (s^2 + a^2) / (s^2 + sigma^2)^2.
     """
     estimate = denoise(noisy, torch.tensor(sigma, dtype=torch.float64))
     return (noisy - estimate).double().square().flatten(1).mean(1).cpu() / sigma**2
@@ -44,20 +45,20 @@ def residual_energy(denoise: Denoise, noisy: Images, sigma: float) -> Energies:
 def check_residual(start: Energies, held_out: Energies, sigma: float) -> float:
     """mean(start) / mean(held_out), residual energies of start images and of held-out images noised to sigma: 1 if they agree.
 
-    Raises ValueError if the ratio leaves [0.9, 1.1], since the start was then made for another sigma than the schedule begins at;
-    if energies are not finite; or if so few images were given that three standard errors do not fit into that band.
+    Raises UserError if the ratio leaves [0.9, 1.1]: the start was then made for another sigma than sampling begins at. Raises it
+    too if energies are not finite, or if three standard errors of so few images do not fit into that band.
     """
     ratio, error = _ratio(start, held_out)
     if 3 * error > BAND and abs(ratio - 1) < BAND + 3 * error:
         more = (3 * error / BAND) ** 2
-        raise ValueError(
+        raise UserError(
             f"The residual energy of {len(start)} start images over that of {len(held_out)} held-out ones, {ratio:.2f} +- "
-            f"{error:.2f}, does not tell whether start and schedule agree: give about {more:.1f} times as many."
+            f"{error:.2f}, does not tell whether start and sigmas agree: give about {more:.1f} times as many."
         )
     if abs(ratio - 1) > BAND:
-        raise ValueError(
+        raise UserError(
             f"At sigma {sigma:g} the residual energy of start images is {ratio:.2f} of that of held-out images noised to it: "
-            "start and schedule do not match, so sample the start at the very sigma, in model range, where the levels begin."
+            "start and sigmas do not match. Sample the start in model range, at exactly the first sigma."
         )
     return ratio
 
@@ -66,54 +67,55 @@ def check_residual(start: Energies, held_out: Energies, sigma: float) -> float:
 def check_scale(denoise: Denoise, images: Images, sigma: float, seeds: Sequence[int]) -> tuple[float, float]:
     """The slope of held-out images x over their estimates D at sigma, and the offset: (1, 0) for the exact denoiser.
 
-    slope = <x, D - m> / |D - m|^2 with m the mean of D over images; offset = |mean(x - D)| over the deviation of x, of the
-    channel where it is largest. Gaussian images c times as wide as the denoiser's, of deviation s, have the slope
-    c^2 (s^2 + sigma^2) / (c^2 s^2 + sigma^2): choose sigma at one to three times the deviation of the data, since far above it
-    estimates hold too little of the image. Give some dozen images or more, and seeds that did not make them. Raises ValueError if
-    the slope leaves [0.75, 1.33] or the offset exceeds 0.35.
+    slope = <x, D - m> / |D - m|^2 with m the mean of D over images; offset = |mean(x - D)| over the std of x, of the channel
+    where it is largest. Gaussian images c times as wide as the denoiser's, of std s, have the slope
+    c^2 (s^2 + sigma^2) / (c^2 s^2 + sigma^2). Choose sigma at one to three times the std of the data: far above it estimates hold
+    too little of the image. Give some dozen images or more, and seeds that did not make them. Raises UserError if the slope
+    leaves [0.75, 1.33] or the offset exceeds 0.35.
     """
     estimate = denoise(noised(images, sigma, seeds), torch.tensor(sigma, dtype=torch.float64)).double()
     centred, clean = estimate - estimate.mean(0), images.double()
     slope = float((centred * clean).sum() / centred.square().sum())
     offset = float((clean - estimate).mean((0, 2, 3)).abs().max() / clean.std())
     if not (SLOPES[0] <= slope <= SLOPES[1] and offset <= OFFSET):
-        raise ValueError(
-            f"At sigma {sigma:g} held-out images are {slope:.2f} times their estimates and {offset:.2f} deviations off: they are "
-            "not in the range that the denoiser knows, so give images in its range, its adapter the right scale and shift, or a "
-            "denoiser that was trained for longer."
+        raise UserError(
+            f"At sigma {sigma:g} held-out images are {slope:.2f} times their estimates and {offset:.2f} stds off: they are "
+            "not in the range that the denoiser knows. Give images in its range, its adapter the right scale and shift, or train "
+            "it for longer."
         )
     return slope, offset
 
 
-def check_sigmas(sigmas: Float[Tensor, "levels"], sigma: float, learned: NoiseRange) -> None:
-    """ValueError unless levels fall strictly, begin at `sigma` (shifted) and lie in the range that was learned, a last 0 apart.
+def check_sigmas(sigmas: Float[Tensor, "sigmas"], sigma: float, learned: NoiseRange) -> None:
+    """UserError unless `sigmas` fall strictly, begin at `sigma` (shifted) and lie in the learned range, except for a last 0.
 
-    `learned.sigmas(count, start=sigma)`, which is `NoiseRange(lowest, sigma / shift, shift).steps(count)`, is such a grid, built
-    anew between sigma and the lowest level; a piece of the grid from the highest level would spend its steps elsewhere.
+    `learned.sigmas(count, start=sigma)` is such a grid, built between sigma and sigma_min. The tail of the grid from sigma_max
+    would spend its steps elsewhere.
     """
     values = sigmas.double().cpu()
     shown = [round(value, 4) for value in values.tolist()]
-    rebuild = f"build them anew with noise.sigmas(count, start={sigma:g})"
+    rebuild = f"build them with noise.sigmas(count, start={sigma:g})"
     if len(values) < 2 or not bool((values.diff() < 0).all()) or values[-1] < 0:
-        raise ValueError(f"Levels must fall strictly and end in 0 or above, got {shown}: {rebuild}.")
+        raise UserError(f"Sigmas must fall strictly and end in 0 or above, got {shown}: {rebuild}.", "sigmas")
     if abs(float(values[0]) - sigma) > 1e-6 * sigma:
-        raise ValueError(f"Levels begin at {float(values[0]):g} and the start is at sigma {sigma:g}: {rebuild}.")
+        raise UserError(f"Sigmas begin at {float(values[0]):g} and the start is at {sigma:g}: {rebuild}.", "sigmas")
     low, high = learned.sigma_min * learned.shift, learned.sigma_max * learned.shift
     last = float(values[-1] if values[-1] > 0 else values[-2])
     if sigma > high * (1 + 1e-6) or last < low * (1 - 1e-6):
-        raise ValueError(
-            f"Levels run from {sigma:g} to {last:g}, and the denoiser learned {low:g} to {high:g}: choose a start inside that "
-            "range, and levels by its noise.steps."
+        raise UserError(
+            f"Sigmas run from {sigma:g} to {last:g}, and the denoiser learned {low:g} to {high:g}: choose a start inside that "
+            "range, and its own noise.sigmas.",
+            setting="sigmas",
         )
 
 
 def check_finite(samples: Images) -> None:
-    """ValueError if a value of the start samples is not finite: such samples are never dropped or filled with zeros."""
+    """UserError if a value of the start samples is not finite: such samples are never dropped or filled with zeros."""
     rows = (~torch.isfinite(samples)).flatten(1).any(1)
     if bool(rows.any()):
         first = int(rows.nonzero()[0, 0])
-        raise ValueError(
-            f"{int(rows.sum())} of {len(samples)} start samples are not finite, the first of them number {first}: fit the law "
+        raise UserError(
+            f"{int(rows.sum())} of {len(samples)} start samples are not finite, the first of them number {first}: fit the start "
             "again on finite images, in float64 or with more regularisation, or choose another family."
         )
 
@@ -121,11 +123,11 @@ def check_finite(samples: Images) -> None:
 def _ratio(start: Energies, held_out: Energies) -> tuple[float, float]:
     """The ratio of the means and its standard error, to first order in that of each."""
     if min(len(start), len(held_out)) < 2:
-        raise ValueError(f"Residual energies need at least 2 images each, got {len(start)} and {len(held_out)}: give more.")
+        raise UserError(f"Residual energies need at least 2 images each, got {len(start)} and {len(held_out)}: give more.")
     if not bool(torch.isfinite(torch.cat([start, held_out])).all()) or not held_out.mean() > 0:
-        raise ValueError(
+        raise UserError(
             "Residual energies must be finite, and above 0 for held-out images: check the start samples with check_finite, and "
-            "that the denoiser removes noise and answers with finite values."
+            "that the denoiser removes noise and returns finite values."
         )
     ratio = float(start.mean() / held_out.mean())
     relative = [float(each.var() / len(each) / held_out.mean() ** 2) for each in (start, held_out)]

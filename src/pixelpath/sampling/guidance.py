@@ -1,4 +1,4 @@
-"""Guidance: push an estimate away from that of a reference which knows less."""
+"""Guidance: push an estimate away from that of a weaker or unconditional reference."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import math
 import torch
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.types import Denoise, Images
 
 
 def guide(denoise: Denoise, reference: Denoise, guidance: float, interval: tuple[float, float] = (0.0, math.inf)) -> Denoise:
-    """reference + scale (estimate - reference) where between[0] < sigma <= between[1], the plain estimate elsewhere.
+    """reference + guidance (estimate - reference) where interval[0] < sigma <= interval[1], the plain estimate elsewhere.
 
-    A reference without label gives classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), a weaker model autoguidance
-    (Karras et al. 2024, arXiv 2406.02507), limits the interval guidance of Kynkaanniemi et al. 2024 (arXiv 2404.07724). Scale 1
-    changes nothing and costs nothing. Sigma must be one number for the batch ([]), as samplers give it. Raises ValueError if
-    between[0] < between[1] does not hold.
+    A reference without a condition gives classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), a weaker model gives
+    autoguidance (Karras et al. 2024, arXiv 2406.02507); the interval is that of Kynkaanniemi et al. 2024 (arXiv 2404.07724).
+    Guidance 1 changes nothing and costs nothing. Sigma must be one number for the batch ([]), as samplers give it. Raises
+    UserError unless interval[0] < interval[1].
     """
     if not interval[0] < interval[1]:
-        raise ValueError(f"Guidance between sigma {interval[0]:g} and {interval[1]:g} is empty: give the lower level first.")
+        low, high = interval
+        raise UserError(f"`guidance_interval` takes the lower sigma first, got {low:g} and {high:g}.", "guidance_interval")
     if guidance == 1:
         return denoise
 
@@ -30,13 +32,3 @@ def guide(denoise: Denoise, reference: Denoise, guidance: float, interval: tuple
         return torch.lerp(reference(noisy, sigma), estimate, guidance)
 
     return guided
-
-
-def clip(denoise: Denoise, lowest: Tensor | float, highest: Tensor | float) -> Denoise:
-    """The estimate held inside [lowest, highest] (numbers, or tensors that broadcast over images, such as one per channel)."""
-
-    def clipped(noisy: Images, sigma: Tensor) -> Images:
-        estimate = denoise(noisy, sigma)
-        return estimate.clamp(torch.as_tensor(lowest).to(estimate), torch.as_tensor(highest).to(estimate))
-
-    return clipped

@@ -1,8 +1,9 @@
-"""Samplers walk a noisy image down falling levels to a clean one.
+"""Samplers take a noisy image down falling sigmas to a clean one.
 
-All solve dx/dsigma = (x - D(x, sigma)) / sigma (Karras et al. 2022, arXiv 2206.00364, eq. 1 with sigma(t) = t), some adding noise
-on the way. `x` is the image at levels[0]; levels [count + 1] fall strictly and end in 0, or in any sigma at which to stop. They
-stay on the CPU, so that a step never waits for the device; a denoiser is called with one of them as sigma [].
+All solve dx/dsigma = (x - D(x, sigma)) / sigma (Karras et al. 2022, arXiv 2206.00364, eq. 1 with sigma(t) = t); some add noise on
+the way. `x` is the image at sigmas[0]. `sigmas` [count + 1] must fall strictly and end in 0, or in any sigma at which to stop;
+otherwise samplers raise UserError. They stay on the CPU, so that a step never waits for the device. A denoiser gets one of them
+as sigma [].
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.types import Denoise, Images, Noise
 
-SigmaSchedule = Float[Tensor, "levels"]
+SigmaSchedule = Float[Tensor, "sigmas"]
 
 
 def _checked(sigmas: SigmaSchedule) -> SigmaSchedule:
     values = sigmas.double().cpu()
     if len(values) < 2 or not bool((values[:-1] > values[1:]).all()) or values[-1] < 0:
-        raise ValueError(f"Levels must fall strictly and end in 0 or above, got {[round(v, 4) for v in values.tolist()]}.")
+        shown = [round(value, 4) for value in values.tolist()]
+        raise UserError(f"Sigmas must fall strictly and end in 0 or above, got {shown}.", setting="sigmas")
     return values
 
 
 def euler(denoise: Denoise, x: Images, sigmas: SigmaSchedule) -> Images:
-    """First order, one evaluation a step: x <- D + (next / sigma) (x - D). Over [highest, 0] it is one-step generation."""
+    """First order, one evaluation a step: x <- D + (next / sigma) (x - D). Over [sigma_max, 0] it is one-step generation."""
     for sigma, below in pairwise(_checked(sigmas)):
         x = torch.lerp(denoise(x, sigma), x, float(below / sigma))
     return x
@@ -59,9 +62,9 @@ def heun_stochastic(
     interval: tuple[float, float] = (0.05, 50.0),
     inflation: float = 1.003,
 ) -> Images:
-    """Heun after raising the noise a little at every step inside `between` (Karras et al. 2022, arXiv 2206.00364, algorithm 2).
+    """Heun after raising the noise a little at every step inside `interval` (Karras et al. 2022, arXiv 2206.00364, algorithm 2).
 
-    `amount` is S_churn, shared out over the steps; `inflation` is S_noise, the deviation of the added noise.
+    `amount` is S_churn, split evenly over the steps. `inflation` is S_noise, the std of the added noise.
     """
     sigmas = _checked(sigmas)
     raise_by = min(amount / (len(sigmas) - 1), math.sqrt(2) - 1)
@@ -75,9 +78,9 @@ def heun_stochastic(
 
 
 def euler_ancestral(denoise: Denoise, x: Images, sigmas: SigmaSchedule, noise: Noise) -> Images:
-    """Euler steps that go below the next level and come back with fresh noise (Song et al. 2021, arXiv 2011.13456, eq. 47).
+    """Euler steps that go below the next sigma and come back with fresh noise (Song et al. 2021, arXiv 2011.13456, eq. 47).
 
-    From sigma to s, the level left is s^2/sigma and the noise added has variance s^2 (sigma^2 - s^2) / sigma^2.
+    A step from sigma to s goes down to s^2 / sigma, then adds noise of variance s^2 (sigma^2 - s^2) / sigma^2.
     """
     for sigma, below in pairwise(_checked(sigmas)):
         x = torch.lerp(denoise(x, sigma), x, float((below / sigma) ** 2))
@@ -89,8 +92,8 @@ def euler_ancestral(denoise: Denoise, x: Images, sigmas: SigmaSchedule, noise: N
 def dpmpp_2m(denoise: Denoise, x: Images, sigmas: SigmaSchedule) -> Images:
     """Second order, one evaluation a step, from two estimates (DPM-Solver++(2M): Lu et al. 2022, arXiv 2211.01095, alg. 2).
 
-    In h = ln(sigma / next): x <- (next / sigma) x + (1 - next / sigma) ((1 + h / 2h') D - h / 2h' D'), ' being the step before;
-    first order in the first step and in a step to 0.
+    With h = ln(sigma / next): x <- (next / sigma) x + (1 - next / sigma) ((1 + h / 2h') D - h / 2h' D'), where ' marks the step
+    before. The first step and a step to 0 are of first order.
     """
     previous: tuple[Images, float] | None = None
     for sigma, below in pairwise(_checked(sigmas)):
@@ -106,14 +109,14 @@ def dpmpp_2m(denoise: Denoise, x: Images, sigmas: SigmaSchedule) -> Images:
 
 
 def consistency(denoise: Denoise, x: Images, sigmas: SigmaSchedule, noise: Noise, sigma_min: float = 0.0) -> Images:
-    """One estimate per level, each of the one before under fresh noise (Song et al. 2023, arXiv 2303.01469, algorithm 1).
+    """One estimate per sigma, each of the one before under fresh noise (Song et al. 2023, arXiv 2303.01469, algorithm 1).
 
-    For consistency models: x <- D(x, sigma), then + sqrt(next^2 - lowest^2) e, `lowest` (at most any level but a last 0) being
-    the sigma at which the estimates still are.
+    For consistency models: x <- D(x, sigma), then + sqrt(next^2 - sigma_min^2) e. `sigma_min` is the noise that estimates still
+    hold. Raises UserError unless it lies between 0 and the lowest of the sigmas above 0.
     """
     sigmas = _checked(sigmas)
     if sigma_min < 0 or any(0 < below < sigma_min for below in sigmas[1:].tolist()):
-        raise ValueError(f"The lowest sigma of renoising must lie between 0 and the lowest level, got {sigma_min}.")
+        raise UserError(f"`sigma_min` must lie between 0 and the lowest sigma above 0, got {sigma_min}.", setting="sigma_min")
     for sigma, below in pairwise(sigmas):
         x = denoise(x, sigma)
         if below > 0:

@@ -1,8 +1,8 @@
-"""Checkpoints: all that changes in a run, written whole or not at all, and given back exactly.
+"""Checkpoints: everything that changes in a run, written whole or not at all, and restored exactly.
 
-A checkpoint is a folder RUN/checkpoints/step-00001000 of student, average and optimizer (safetensors), state.json and the JSON
-documents the caller adds. It is *complete* once it has that name, and *good* if every file has the checksum that state.json says.
-Its *value* is what the caller measured, lower being better; a run has one writer, the main process.
+A checkpoint is a folder RUN/checkpoints/step-00001000 of student, EMA and optimizer (safetensors), state.json and the JSON
+documents that the caller adds. It is *complete* once it has that name, and *good* if every file has the checksum in state.json.
+Its *value* is what the caller measured, lower being better. A run has one writer, the main process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -28,21 +28,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pixelpath import processes
+from pixelpath.errors import MissingError, UserError
+from pixelpath.networks.weights import check_fit, load_strictly
 from pixelpath.trainer.ema import unwrapped
 
 PARTIAL = ".partial"  # a folder being written or removed
+REMEDY = "use the settings it was trained with"
 
 
-class Corrupted(ValueError):  # noqa: N818 (a state of the file)
+class Corrupted(UserError):  # noqa: N818 (a state of the file)
     """A checkpoint that cannot be read back as it was written."""
 
 
 @dataclass(frozen=True)
 class State:
-    """The numbers of a run after step `step`; no random state, for random numbers are functions of (seed, step).
+    """The numbers of a run after step `step`. There is no random state: random numbers are functions of (seed, step).
 
-    `seconds` of training and `skipped` steps count from the run's beginning; `value` is this checkpoint's; `scaler` is the state
-    of the loss scaler (empty without one); `near`: the samples of a one-step run have once been near the data.
+    `seconds` of training and `skipped` steps count from the run's beginning. `value` is this checkpoint's. `scaler` is the state
+    of the loss scaler (empty without one). `near`: the samples of a one-step run have once been near the data.
     """
 
     step: int
@@ -55,14 +58,14 @@ class State:
 
 
 class Interruption:
-    """While open, the first SIGTERM or Ctrl-C only asks the run to save and leave; a second Ctrl-C interrupts at once."""
+    """While open, the first SIGTERM or Ctrl-C asks the run to save and stop; a second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
         self._signalled = False
         self._before: dict[int, Any] = {}
 
     def asked(self) -> bool:
-        """Whether any process of the run has been asked to leave; every process must call it at the same step."""
+        """Whether any process of the run has been asked to stop; every process must call it at the same step."""
         if processes.count() == 1:
             return self._signalled
         return bool(processes.add(torch.tensor(float(self._signalled))))
@@ -93,11 +96,11 @@ def save(
 ) -> Path:
     """Write RUN/checkpoints/step-<step> whole or not at all, then remove all but the last `keep`, the best and the last measured.
 
-    `extras` become <name>.json. Every process may call it, only the main one writes. OSError (a full disk) leaves the older ones
-    in place.
+    `extras` become <name>.json. Every process may call it, only the main one writes. Raises UserError unless keep >= 1. OSError
+    (a full disk) leaves the older ones in place.
     """
     if keep < 1:
-        raise ValueError(f"A run keeps at least its last checkpoint, got keep={keep}: choose 1 or more.")
+        raise UserError(f"A run keeps at least its last checkpoint, got `keep` {keep}: choose 1 or more.", setting="keep")
     folder = run / "checkpoints" / f"step-{state.step:08d}"
     if processes.rank() != 0:
         return folder
@@ -117,9 +120,9 @@ def save(
 
 
 def load(folder: Path, student: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Give student, average and optimizer the values of the checkpoint, strictly and bit for bit.
+    """Give student, EMA and optimizer the values of the checkpoint, strictly and bit for bit.
 
-    Raises Corrupted for a damaged file, ValueError if keys or shapes differ, FileNotFoundError if there is no such checkpoint.
+    Raises Corrupted for a damaged file, UserError if keys or shapes differ, MissingError if there is no such checkpoint.
     """
     state = read_state(folder)
     restore(student, folder / "student.safetensors")
@@ -130,23 +133,20 @@ def load(folder: Path, student: nn.Module, ema: nn.Module, optimizer: torch.opti
 
 def restore(module: nn.Module, file: Path) -> None:
     """Give one module the values of one file of a checkpoint, strictly; raises as `load`."""
-    tensors, module = _tensors(file), unwrapped(module)
-    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    _compare(file, shapes, {name: tuple(value.shape) for name, value in tensors.items()})
-    module.load_state_dict(tensors)
+    load_strictly(unwrapped(module), _tensors(file), str(file), REMEDY)
 
 
 def read_state(folder: Path) -> State:
     """The numbers of a complete checkpoint; raises as `load`."""
     document = _document(folder, "state")
     try:
-        return State(**{name: document[name] for name in State.__dataclass_fields__ if name != "near" or name in document})
+        return State(**{part.name: document[part.name] for part in fields(State)})
     except KeyError as error:
         raise _corrupted(folder / "state.json", f"it has no {error}") from error
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
-    """The JSON document the caller saved under `name`; raises as `load`."""
+    """The JSON document that the caller saved under `name`; raises as `load`."""
     file = folder / f"{name}.json"
     _check(file)
     return _document(folder, name)
@@ -176,15 +176,15 @@ def best_value(run: Path) -> float:
 
 
 def measured(run: Path) -> Path:
-    """The newest complete checkpoint that has a value, or without one the first; ValueError if there is none at all."""
+    """The newest complete checkpoint that has a value, or without one the first; MissingError if there is no checkpoint."""
     found = complete(run)
     if not found:
-        raise ValueError(f"{run} holds no checkpoint to go back to: begin the run again, in a new folder.")
+        raise MissingError(f"{run} holds no checkpoint to go back to: begin the run again, in a new folder.", setting="out")
     return next((folder for folder in reversed(found) if _value(folder) is not None), found[0])
 
 
 def good(folder: Path, names: Sequence[str] | None = None) -> bool:
-    """Whether every file of the checkpoint, or those named alone, is as it was written."""
+    """Whether every file of the checkpoint (or every named one) is as it was written."""
     try:
         for name in _document(folder, "state")["files"] if names is None else names:
             _check(folder / name)
@@ -204,7 +204,7 @@ def _aside(folder: Path) -> Path:
 
 
 def _clean(parent: Path) -> None:
-    """Remove what a crash left half written, and give a checkpoint that was about to be replaced its name back."""
+    """Remove what a crash left half written, and rename a checkpoint that was about to be replaced back."""
     for path in parent.glob(f".step-*{PARTIAL}"):
         folder = parent / path.name[1:].split(".")[0]
         if ".old" in path.name and not folder.exists():
@@ -265,7 +265,7 @@ def _checksum(file: Path) -> int:
 def _document(folder: Path, name: str) -> dict[str, Any]:
     file = folder / f"{name}.json"
     if not folder.is_dir():
-        raise FileNotFoundError(f"There is no checkpoint {folder}: name a folder RUN/checkpoints/step-<number>.")
+        raise MissingError(f"There is no checkpoint {folder}: name a folder RUN/checkpoints/step-<number>.")
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -293,22 +293,8 @@ def _corrupted(file: Path, reason: str) -> Corrupted:
     found = complete(file.parents[2]) if len(file.parents) > 2 else []
     earlier = found[: found.index(file.parent)] if file.parent in found else []
     usable = next((folder for folder in reversed(earlier) if good(folder)), None)
-    remedy = f"remove {file.parent} to go on from {usable}" if usable else "no earlier good one is left, so start a new run"
+    remedy = f"remove {file.parent} to go on from {usable}" if usable else "there is no earlier good one, so start a new run"
     return Corrupted(f"{file} cannot be used ({reason}): {remedy}.")
-
-
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-def _compare(file: Path, ours: Shapes, theirs: Shapes) -> None:
-    """Raise ValueError, naming a few keys, unless both have the same keys and shapes."""
-    both = ours.keys() & theirs.keys()
-    other = [f"{name} {theirs[name]} instead of {ours[name]}" for name in both if ours[name] != theirs[name]]
-    groups = {"missing": ours.keys() - theirs.keys(), "unexpected": theirs.keys() - ours.keys(), "of other shape": other}
-    few = {kind: ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "") for kind, names in groups.items()}
-    faults = [f"{len(names)} {kind} ({few[kind]})" for kind, names in groups.items() if names]
-    if faults:
-        raise ValueError(f"{file} does not fit this model: {'; '.join(faults)}: use the settings it was trained with.")
 
 
 def _store(tensors: Mapping[str, Tensor], file: Path, texts: dict[str, str] | None = None) -> None:
@@ -336,12 +322,12 @@ def _restore_optimizer(student: nn.Module, optimizer: torch.optim.Optimizer, fil
     with safe_open(file, "pt") as opened:
         known = json.loads((opened.metadata() or {}).get("parameters", "[]"))
     shapes = {name: tuple(parameter.shape) for parameter, name in names.items()}
-    _compare(file, dict.fromkeys(names.values(), ()), dict.fromkeys(known, ()))
+    check_fit(dict.fromkeys(names.values(), ()), dict.fromkeys(known, ()), str(file), REMEDY)
     state: dict[int, dict[str, Tensor]] = {}
     places = {name: place for place, name in enumerate(names.values())}
     for key, value in tensors.items():
         name, part = key.rsplit("/", 1)
         if value.ndim and tuple(value.shape) != shapes[name]:
-            _compare(file, {name: shapes[name]}, {name: tuple(value.shape)})
+            check_fit({name: shapes[name]}, {name: tuple(value.shape)}, str(file), REMEDY)
         state.setdefault(places[name], {})[part] = value.clone()  # torch keeps it, so it must not depend on the file
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,4 +1,4 @@
-"""The average of a run: a twin of the student that follows it as an exponential moving average.
+"""The EMA of a run: a twin of the student whose weights are an exponential moving average of the student's.
 
 The twin is kept in float32 whatever the student's precision. It is the teacher of stage one and the model to sample from in stage
 two.
@@ -11,6 +11,8 @@ import copy
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from pixelpath.errors import UserError
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -25,26 +27,24 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def twin(student: nn.Module) -> nn.Module:
-    """A copy of the bare student in float32 and evaluation mode that collects no gradients: where every average begins."""
+    """A copy of the bare student in float32 and evaluation mode that collects no gradients: the EMA before step 1."""
     return copy.deepcopy(unwrapped(student)).float().requires_grad_(False).eval()
 
 
 @torch.no_grad()
 def update(ema: nn.Module, student: nn.Module, decay: float) -> None:
-    """average <- rate average + (1 - rate) student, for every parameter in the average's precision; buffers are copied.
+    """ema <- decay ema + (1 - decay) student, for every parameter in the EMA's precision; buffers are copied.
 
-    After k updates with a constant rate r: r^k average_0 + (1 - r) sum_i r^(k - i) student_i. Buffers (running statistics,
-    counters) have no meaningful average and take the student's values. Raises ValueError unless 0 <= rate <= 1 and both have the
-    same parameters.
+    After k updates with a constant decay r: r^k ema_0 + (1 - r) sum_i r^(k - i) student_i. Buffers (running statistics, counters)
+    have no meaningful average and take the student's values. Raises UserError unless 0 <= decay <= 1, and ValueError unless both
+    have the same parameters.
     """
     if not 0 <= decay <= 1:
-        raise ValueError(f"The rate of the average must lie between 0 and 1, got {decay}: choose for example 0.9999.")
+        raise UserError(f"`ema_decay` must lie in [0, 1], got {decay}: choose for example 0.9999.", setting="ema_decay")
     kept, new = dict(unwrapped(ema).named_parameters()), dict(unwrapped(student).named_parameters())
     if kept.keys() != new.keys():
         some = sorted(kept.keys() ^ new.keys())[:3]
-        raise ValueError(
-            f"The average and the student differ in their parameters ({', '.join(some)}): build it with twin(student)."
-        )
+        raise ValueError(f"The EMA and the student differ in their parameters ({', '.join(some)}): make it with twin(student).")
     olds: list[Tensor] = list(kept.values())
     news = [new[name].to(old.dtype) for name, old in kept.items()]
     torch._foreach_lerp_(olds, news, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]

@@ -1,4 +1,4 @@
-"""What a run says of itself: metrics.jsonl for programs, one line of progress for people, TensorBoard if asked.
+"""What a run records: metrics.jsonl for programs, one line of progress for people, TensorBoard if chosen.
 
 A *line* of metrics.jsonl is a JSON object with the number of a step; numbers that are not finite are null. An *alarm* is a
 sentence about training that goes wrong without failing.
@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from pixelpath import processes
+from pixelpath.errors import UserError
 from pixelpath.trainer.loop import Step
 
 Stream = TextIO | io.TextIOBase
@@ -29,12 +30,12 @@ METRICS = "metrics.jsonl"
 
 
 class Journal:
-    """The journal of one run, to be used as a context; on every process but the main one it only counts.
+    """The journal of one run, to be used as a context; on processes other than the main one it only counts.
 
-    `first` is the number of the step the run goes on from (0 for a new run): later lines in metrics.jsonl are moved aside into
-    metrics.<n>.jsonl. `total` is the number of the last step, `seconds` and `skipped` are what earlier parts of the run needed.
-    Lines are written every `every` steps, with mean losses since the last line. On a terminal `stream` shows a progress bar,
-    elsewhere a plain line every `pause` seconds. Raises ValueError if `tensorboard` is asked for and not installed.
+    `first` is the number of the step from which the run goes on (0 for a new run): later lines in metrics.jsonl are moved aside
+    into metrics.<n>.jsonl. `total` is the number of the last step; `seconds` and `skipped` count earlier parts of the run. A line
+    is written every `every` steps, with mean losses since the last line. On a terminal `stream` shows a progress bar, elsewhere a
+    plain line every `pause` seconds. Raises UserError if `tensorboard` is True and not installed.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Journal:
         self._progress.show(step, speed, memory, self.skipped, alarms)
 
     def note(self, number: int, values: Mapping[str, Any]) -> None:
-        """Write a line of other values about step `number`, such as {"held_out_loss": 0.12}."""
+        """Write a line of other values of step `number`, such as {"held_out_loss": 0.12}."""
         if not self._main:
             return
         odd = {name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)}
@@ -118,9 +119,9 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 
 def set_aside(run: Path, last: int) -> Path | None:
-    """Move lines about steps after `last`, and broken ones, from metrics.jsonl to a new metrics.<n>.jsonl; returns that, or None.
+    """Move broken lines and those of steps after `last` from metrics.jsonl to a new metrics.<n>.jsonl; returns that, or None.
 
-    The moved lines are on the disk before metrics.jsonl is replaced, so that a crash loses none.
+    The moved lines are on the disk before metrics.jsonl is replaced, so a crash loses none.
     """
     file = run / METRICS
     if not file.exists():
@@ -141,7 +142,7 @@ def set_aside(run: Path, last: int) -> Path | None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes this process has held on the device (on a CPU: in memory); 0 where the system does not say."""
+    """The peak of bytes this process has held on the device (on a CPU: in memory); 0 where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
@@ -168,7 +169,7 @@ class _Progress:
         self._said, self._alarms, self._first, self._began = time.monotonic(), (), first, time.monotonic()
 
     def show(self, step: Step, speed: float, memory: int, skipped: int, alarms: Sequence[str]) -> None:
-        """Tell of a step, at once if its alarms are new."""
+        """Show a step, at once if its alarms are new."""
         words = [f"loss {step.losses['loss']:.4g}", f"{speed:.0f} images/s", f"{memory / 2**30:.1f} GiB"]
         words += [f"{skipped} skipped"] if skipped else []
         text = ", ".join([*words, *(f"ALARM: {alarm}" for alarm in alarms)])
@@ -192,7 +193,7 @@ class _Progress:
 
 
 def _means(steps: Sequence[Step]) -> dict[str, float]:
-    """Each loss's mean over the steps that were not skipped (over all if there is no other)."""
+    """Each loss's mean over the steps that were not skipped (over all if all were)."""
     counted = [step.losses for step in steps if not step.skipped] or [step.losses for step in steps]
     return {name: math.fsum(losses[name] for losses in counted) / len(counted) for name in counted[0]}
 
@@ -216,7 +217,8 @@ def _tensorboard(folder: Path, first: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ValueError(
-            "TensorBoard is asked for but not installed: pip install 'pixelpath[track]', or leave the setting out."
+        raise UserError(
+            "`tensorboard` is on, but TensorBoard is not installed: pip install 'pixelpath[track]', or turn it off.",
+            setting="tensorboard",
         ) from error
     return SummaryWriter(str(folder), purge_step=first + 1)

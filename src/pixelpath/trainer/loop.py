@@ -1,7 +1,7 @@
 """How a run proceeds: a generator that takes one step of training after another and knows no files.
 
-A step's *index* counts from 0 (the objective and the batches speak of it), its *number* from 1 (the schedules do). A step whose
-loss or gradient is not finite is *skipped*: it leaves student, average and optimizer as they were.
+A step's *index* counts from 0 (batches), its *number* from 1 (schedules). Its *progress*, index / steps, is what objectives get.
+A step whose loss or gradient is not finite is *skipped*: it leaves student, EMA and optimizer as they were.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pixelpath import processes
+from pixelpath.errors import UserError
 from pixelpath.randomness import seed_of
 from pixelpath.trainer.ema import unwrapped, update
 from pixelpath.types import Batch, Losses, Objective, Views
 
 PATIENCE = 10  # skipped steps in a row that end a run
-ADVICE = "Lower the learning rate, limit the gradient's norm, or use float32 or bfloat16."
+ADVICE = "Lower `optimizer.lr`, limit the gradient's norm (`optimizer.clip`), or choose float32 or bfloat16 as `precision`."
 _GLOBAL = 1  # keeps the seeds of torch's global generators apart from those of images, seed_of(run seed, index, position)
 
 
@@ -31,8 +32,8 @@ _GLOBAL = 1  # keeps the seeds of torch's global generators apart from those of 
 class Step:
     """What one step was.
 
-    `losses` are means over processes and micro-batches, "loss" is the total; `gradient_norm` is that before clipping; `images`
-    are those of all processes; `seconds` run from asking for the batch to the update.
+    `losses` are means over processes and micro-batches; "loss" is the total. `gradient_norm` is that before clipping, `images`
+    counts those of all processes, and `seconds` run from asking for the batch to the update.
     """
 
     number: int
@@ -45,7 +46,7 @@ class Step:
 
 
 class Diverged(RuntimeError):  # noqa: N818 (the word for it)
-    """Training went wrong at `step`, and `why`. Whoever knows the run's files sets `checkpoint`, and the sentence names it."""
+    """Training went wrong at `step`, and `why`. Code that knows the run's files sets `checkpoint`, which the sentence names."""
 
     def __init__(self, step: Step, why: str, checkpoint: Path | None = None, advice: str = ADVICE) -> None:
         super().__init__(step, why, checkpoint, advice)
@@ -59,7 +60,7 @@ class Diverged(RuntimeError):  # noqa: N818 (the word for it)
 def distribute(student: nn.Module) -> nn.Module:
     """The student, its gradients averaged over the run's processes (wrapped in DistributedDataParallel if there are several).
 
-    Every process then holds the weights and buffers of the main one, so build the average afterwards.
+    Every process then holds the weights and buffers of the main one, so make the EMA afterwards.
     """
     if processes.count() == 1:
         return student
@@ -77,7 +78,7 @@ def train(
     ema: nn.Module,
     objective: Objective,
     optimizer: torch.optim.Optimizer,
-    schedule: Callable[[int], float],
+    schedule: Callable[[int, int], float],
     batches: Iterator[Batch] | Iterator[Views],
     *,
     first: int,
@@ -91,23 +92,23 @@ def train(
 ) -> Iterator[Step]:
     """Take the steps of indices first, ..., steps - 1, and yield each one after its update.
 
-    `batches` begin with the batch of index `first`. `schedule`, `ema_decay` and `clip` (largest norm of the gradient) may
-    depend on the step's number. Each process's batch is split into `accumulate` equal micro-batches whose gradients are averaged
-    (a contrastive loss then finds its negatives within a micro-batch). The forward pass is autocast to `precision`; float16 needs
-    a `scaler`. torch's global generators are seeded by (seed, index, process), so that dropout is a function of the step. The
-    device is waited for once per step.
+    `batches` begin with the batch of index `first`. `schedule(number, steps)` is the factor of the learning rate; `ema_decay` and
+    `clip` (largest norm of the gradient) may be functions of the step's number. Each process's batch is split into `accumulate`
+    equal micro-batches, whose gradients are averaged; a contrastive loss then finds its negatives within a micro-batch. The
+    forward pass is autocast to `precision`; float16 needs a `scaler`. torch's global generators are seeded by (seed, index,
+    process), so that dropout is a function of the step. A step waits for the device once.
 
-    Raises Diverged after ten skipped steps in a row, and ValueError for settings that do not go together or if the batches end.
+    Raises Diverged after ten skipped steps in a row, and ValueError for arguments that do not go together or if the batches end.
     """
     _check(student, precision, scaler)
     failures = 0
     for index in range(first, steps):
         started = time.perf_counter()
         number, batch = index + 1, _next(batches, index)
-        lr = _set_rate(optimizer, schedule(number))
+        lr = _set_lr(optimizer, schedule(number, steps))
         before = [buffer.clone() for buffer in student.buffers()]
         torch.manual_seed(seed_of(seed, index, processes.rank(), _GLOBAL))
-        losses = _backward(student, ema, objective, split(batch, accumulate), index, precision, scaler)
+        losses = _backward(student, ema, objective, split(batch, accumulate), index / steps, precision, scaler)
         norm = _norm(student, optimizer, scaler)
         means, gradient_norm = _measure(losses, norm)
         skipped = not math.isfinite(means["loss"] + gradient_norm)
@@ -130,18 +131,16 @@ def train(
             raise Diverged(step, f"{PATIENCE} steps in a row had a loss or gradient that was not finite ({what})")
 
 
-def split(batch: Batch | Views, parts: int) -> list[Batch] | list[Views]:
-    """`parts` equal micro-batches in order, with the whole batch's own seed. ValueError unless `parts` divides the batch."""
+def split(batch: Batch | Views, parts: int) -> list[Batch | Views]:
+    """`parts` equal micro-batches in order, with the whole batch's own seed. UserError unless `parts` divides the batch."""
     if parts < 1 or len(batch.images) % parts:
-        raise ValueError(
-            f"A process's batch of {len(batch.images)} images cannot be split into {parts} equal micro-batches: choose a batch "
-            "size that the number of processes times the number of micro-batches divides."
+        raise UserError(
+            f"A process's batch of {len(batch.images)} images cannot be split into {parts} equal micro-batches: choose a "
+            "`batch_size` that is a multiple of processes times `accumulate`.",
+            setting="batch_size",
         )
     size = len(batch.images) // parts
-    slices = [slice(start, start + size) for start in range(0, len(batch.images), size)]
-    if isinstance(batch, Batch):  # said twice, since a list is of one kind
-        return [batch[part] for part in slices]
-    return [batch[part] for part in slices]
+    return [batch[start : start + size] for start in range(0, len(batch.images), size)]
 
 
 def _check(student: nn.Module, precision: torch.dtype, scaler: torch.amp.GradScaler | None) -> None:
@@ -158,9 +157,9 @@ def _next(batches: Iterator[Batch] | Iterator[Views], index: int) -> Batch | Vie
     return batch
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
+def _set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
     for group in optimizer.param_groups:
-        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor  # torch's own name for the rate before any schedule
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor  # initial_lr: torch's name for lr before a schedule
     return optimizer.param_groups[0]["lr"]
 
 
@@ -176,12 +175,12 @@ def _backward(
     student: nn.Module,
     ema: nn.Module,
     objective: Objective,
-    parts: list[Batch] | list[Views],
-    index: int,
+    parts: list[Batch | Views],
+    progress: float,
     precision: torch.dtype,
     scaler: torch.amp.GradScaler | None,
 ) -> list[Losses]:
-    """Leave the mean gradient of all parts in the student; processes exchange it once, with the last part."""
+    """Leave the mean gradient of all parts in the student. Processes exchange it once, with the last part."""
     if not student.training:
         student.train()
     student.zero_grad()
@@ -189,7 +188,7 @@ def _backward(
     for position, part in enumerate(parts):
         with _exchange(student, position == len(parts) - 1):
             with _autocast(part.images.device, precision):
-                losses.append(objective(student, ema, part, index))
+                losses.append(objective(student, ema, part, progress))
             total = losses[-1].total / len(parts)
             (total if scaler is None else scaler.scale(total)).backward()
     return losses
@@ -217,6 +216,6 @@ def _clip(student: nn.Module, norm: Tensor, largest: float | None) -> None:
 
 
 def _restore(student: nn.Module, buffers: list[Tensor]) -> None:
-    """Forward passes change running statistics: a skipped step must leave none of its own there."""
+    """Undo what the forward passes of a skipped step changed in running statistics."""
     for buffer, before in zip(unwrapped(student).buffers(), buffers, strict=True):
         buffer.copy_(before)

@@ -1,4 +1,4 @@
-"""Momentum made orthogonal: the optimizer of hidden matrices, and the iteration that it needs.
+"""Orthogonal momentum: the optimizer of hidden matrices, and the iteration it needs.
 
 The *polar factor* of a matrix U S V^T is U V^T, the orthogonal matrix nearest to it.
 """
@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from pixelpath import processes
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of s -> a s + b s^3 + c s^5, which takes singular values from (0, 1] near 1 in five steps (Jordan et al. 2024, "Muon")."""
+"""a, b, c of s -> a s + b s^3 + c s^5: five steps bring singular values in (0, 1] near 1 (Jordan et al. 2024, "Muon")."""
 STEPS = 5
-EPSILON = 1e-7  # below this norm a matrix stays near 0 instead of being blown up
+EPSILON = 1e-7  # a matrix of a smaller norm stays near 0 instead of being scaled up
 
 
 def orthogonalised(matrices: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """About the polar factor of every matrix [rows, columns], in its own dtype; singular values end between about 0.7 and 1.2.
+    """An approximation of the polar factor of every matrix [rows, columns], in its own dtype.
 
-    Five Newton-Schulz steps X <- a X + (b X X^T + c (X X^T)^2) X, after division by the Frobenius norm, computed in `dtype`;
-    matrices of equal shape go through them as one batch.
+    Five Newton-Schulz steps X <- a X + (b X X^T + c (X X^T)^2) X after division by the Frobenius norm, computed in `dtype`. The
+    singular values end between about 0.7 and 1.2. Matrices of equal shape are computed as one batch.
     """
     alike: dict[torch.Size, list[int]] = defaultdict(list)
     for index, matrix in enumerate(matrices):
@@ -41,7 +41,7 @@ def orthogonalised(matrices: Sequence[Tensor], dtype: torch.dtype = torch.float3
 
 
 def _iterate(x: Tensor) -> Tensor:
-    """The steps on a batch [matrix, rows, columns] with rows <= columns, so that the products X X^T are the small ones."""
+    """The steps on a batch [matrix, rows, columns] with rows <= columns, where X X^T is the smaller product."""
     a, b, c = COEFFICIENTS
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(EPSILON)
     for _ in range(STEPS):
@@ -54,7 +54,7 @@ def _iterate(x: Tensor) -> Tensor:
 def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device multiplies matrices at least twice as fast in it as in float32, else float32.
 
-    The better of three products of 256 x 256 matrices counts. The main process decides for all, so that their weights stay equal.
+    The fastest of three products of 256 x 256 matrices counts. The main process decides for all, so that weights stay equal.
     """
     seconds = {dtype: min(_seconds(dtype, device) for _ in range(3)) for dtype in (torch.float32, torch.bfloat16)}
     fast = torch.tensor(float(2 * seconds[torch.bfloat16] < seconds[torch.float32] and processes.rank() == 0), device=device)
@@ -70,11 +70,11 @@ def _seconds(dtype: torch.dtype, device: torch.device) -> float:
 
 
 class OrthogonalMomentum(torch.optim.Optimizer):
-    """W <- (1 - rate decay) W - rate 0.2 sqrt(longer side) O, O orthogonal to the Nesterov momentum of the gradient.
+    """W <- (1 - lr weight_decay) W - lr 0.2 sqrt(longer side) O, O the polar factor of the Nesterov momentum of the gradient g.
 
-    With m <- momentum m + (1 - momentum) g, O is `orthogonalised` (momentum m + (1 - momentum) g) (Jordan et al. 2024). The
+    With m <- momentum m + (1 - momentum) g, O is `orthogonalised` of momentum m + (1 - momentum) g (Jordan et al. 2024). The
     factor 0.2 sqrt(longer side) makes the update as large as AdamW's (Liu et al. 2025, arXiv 2502.16982, eq. 4). All parameters
-    are matrices. `dtype` of None: `fast_dtype` of the device.
+    must be matrices. `dtype` None: `fast_dtype` of the device.
     """
 
     def __init__(

@@ -1,17 +1,20 @@
 """How a run's weights move: the optimizer, and its schedule.
 
-A *schedule* maps the number of a step, counted from 1, to a factor of the learning *rate*; *warm-up* is its linear rise from 0.
+A *schedule* maps (step, steps), the number of a step counted from 1 and the length of the run, to a factor of the learning rate.
+*Warm-up* is its linear rise from 0, counted in steps; all else depends on the share of the run that is done, step / steps.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pixelpath.errors import UserError
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.projector import Projector
 from pixelpath.trainer.ema import unwrapped
@@ -22,95 +25,106 @@ def _warm(step: int, warmup: int) -> float:
     return min(1.0, step / warmup) if warmup else 1.0
 
 
+def _check_warmup(warmup: int) -> None:
+    if warmup < 0:
+        raise UserError(f"`schedule.warmup` must be at least 0 steps, got {warmup}.", setting="schedule.warmup")
+
+
 @dataclass(frozen=True)
 class Constant:
-    """min(1, step / warmup)."""
+    """min(1, step / warmup). Raises UserError unless warmup >= 0."""
 
     warmup: int = 0
+    """Steps in which the learning rate rises from 0, at least 0."""
 
     def __post_init__(self) -> None:
-        if self.warmup < 0:
-            raise ValueError(f"A schedule needs warmup >= 0, got {self.warmup}.")
+        _check_warmup(self.warmup)
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: int, steps: int) -> float:
         """The factor of step `step`, counted from 1."""
         return _warm(step, self.warmup)
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """step / warmup, then max(floor, (1 + cos(pi (step - warmup) / (total - warmup))) / 2).
+    """step / warmup, then max(floor, (1 + cos(pi (step - warmup) / (steps - warmup))) / 2).
 
-    The falling half wave is that of Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5, without restarts. A total of 0
-    stands for the length of the run, which a recipe fills in. Raises ValueError unless 0 <= warmup < total and 0 <= floor <= 1.
+    The falling half wave is that of Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5, without restarts. Raises UserError unless
+    warmup >= 0 and 0 <= floor <= 1.
     """
 
     warmup: int = 0
-    total: int = 0
+    """Steps in which the learning rate rises from 0, at least 0."""
     floor: float = 0.0
+    """Lowest factor at the end of the run, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        if self.warmup < 0 or self.total < 0 or (self.total and self.warmup >= self.total) or not 0 <= self.floor <= 1:
-            raise ValueError(
-                f"A cosine schedule needs 0 <= warmup < total and a floor in [0, 1], got warmup={self.warmup}, "
-                f"total={self.total}, floor={self.floor}: choose fewer warm-up steps or a longer run."
-            )
+        _check_warmup(self.warmup)
+        if not 0 <= self.floor <= 1:
+            raise UserError(f"`schedule.floor` must lie in [0, 1], got {self.floor}.", setting="schedule.floor")
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: int, steps: int) -> float:
         """The factor of step `step`, counted from 1."""
         if step < self.warmup:
             return _warm(step, self.warmup)
-        progress = min(1.0, (step - self.warmup) / (self.total - self.warmup))
+        progress = min(1.0, (step - self.warmup) / max(1, steps - self.warmup))
         return max(self.floor, (1 + math.cos(math.pi * progress)) / 2)
 
 
 @dataclass(frozen=True)
 class Steps:
-    """step / warmup, then the factor of the last border that lies below the step (1 before the first).
+    """step / warmup, times the factor of the last border below step / steps (1 before the first).
 
-    Borders are steps, or, with a `length`, steps of a run that long: they move with the `total` of the run, which a recipe fills
-    in. Raises ValueError unless warmup >= 0 and the borders rise.
+    The borders are EPG's, 400,000 and 500,000 of 700,000 steps (arXiv 2510.12586). Raises UserError unless warmup >= 0 and the
+    borders rise within [0, 1].
     """
 
     warmup: int = 0
-    borders: tuple[tuple[int, float], ...] = ((400_000, 0.3), (500_000, 0.08))
-    length: int = 0
-    total: int = 0
+    """Steps in which the learning rate rises from 0, at least 0."""
+    borders: tuple[tuple[float, float], ...] = ((400_000 / 700_000, 0.3), (500_000 / 700_000, 0.08))
+    """Pairs of a share of the run, in [0, 1], and the factor of the learning rate from there on; shares rise."""
 
     def __post_init__(self) -> None:
-        places = [border for border, _ in self.borders]
-        if self.warmup < 0 or self.length < 0 or self.total < 0 or places != sorted(set(places)):
-            raise ValueError(f"A schedule in steps needs warmup, length and total >= 0, and rising borders, got {self}.")
+        _check_warmup(self.warmup)
+        shares = [share for share, _ in self.borders]
+        if not all(0 <= share <= 1 for share in shares) or any(after <= before for before, after in pairwise(shares)):
+            raise UserError(
+                f"`schedule.borders` must be shares of the run that rise within [0, 1], got {shares}.", setting="schedule.borders"
+            )
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: int, steps: int) -> float:
         """The factor of step `step`, counted from 1."""
-        length, total = (self.length, self.total) if self.length and self.total else (1, 1)
-        factors = [factor for border, factor in self.borders if step * length > border * total]
+        factors = [factor for share, factor in self.borders if step / steps > share]
         return _warm(step, self.warmup) * (factors[-1] if factors else 1.0)
 
 
 Schedule = Constant | Cosine | Steps
-"""Step number, counted from 1 -> factor of the learning rate."""
+"""(step counted from 1, steps of the run) -> factor of the learning rate."""
 
 
 @dataclass(frozen=True)
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), and the limit of the gradient's norm.
 
-    Parameters of one dimension (biases, norms) do not decay unless `decay_all`. The gradient's norm over all parameters is
-    limited to `clip` from step `clip_after` + 1 on, counted from 1; None never limits it.
+    Parameters of one dimension (biases, norms) do not decay unless `decay_all`. From step `clip_after` + 1 on, counted from 1,
+    the gradient's norm over all parameters is limited to `clip`. Raises UserError for values out of range.
     """
 
     lr: float = 1e-4
+    """Learning rate before the schedule, above 0."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the running mean of the gradient and of its square per step, in [0, 1)."""
     weight_decay: float = 0.01
+    """Decay of the weights, at least 0: a step multiplies them by 1 - lr weight_decay."""
     clip: float | None = None
+    """Largest norm of the gradient, above 0. Default: no limit."""
     clip_after: int = 0
+    """Steps before the gradient's norm is limited."""
     decay_all: bool = False
+    """Decay biases and norms too."""
 
     def __post_init__(self) -> None:
-        if not self.lr > 0 or (self.clip is not None and not self.clip > 0):
-            raise ValueError(f"AdamW needs rate > 0 and clip > 0 (or None), got rate={self.lr}, clip={self.clip}.")
+        _check(self)
 
     def limit(self, step: int) -> float | None:
         """The largest norm of the gradient at step `step`, counted from 1, or None."""
@@ -119,6 +133,22 @@ class AdamW:
     def build(self, student: nn.Module) -> torch.optim.AdamW:
         """The optimizer of all parameters that require gradients (ValueError if none does), fused."""
         return _adamw(_free(student), self.lr, self.betas, self.weight_decay, self.decay_all)
+
+
+def _check(chosen: AdamW | Muon) -> None:
+    """UserError for values out of the range that both optimizers share."""
+    if not 0 < chosen.lr < math.inf:
+        raise _wrong("lr", f"must be above 0 and finite, got {chosen.lr}: choose for example 1e-4")
+    if not all(0 <= beta < 1 for beta in chosen.betas):
+        raise _wrong("betas", f"must lie in [0, 1), got {chosen.betas}")
+    if not 0 <= chosen.weight_decay < math.inf:
+        raise _wrong("weight_decay", f"must be at least 0 and finite, got {chosen.weight_decay}")
+    if chosen.clip is not None and not chosen.clip > 0:
+        raise _wrong("clip", f"must be above 0, got {chosen.clip}: choose for example 1, or None for no limit")
+
+
+def _wrong(field: str, what: str) -> UserError:
+    return UserError(f"`optimizer.{field}` {what}.", setting=f"optimizer.{field}")
 
 
 def _free(student: nn.Module) -> list[nn.Parameter]:
@@ -141,24 +171,31 @@ def _adamw(
 
 @dataclass(frozen=True)
 class Muon:
-    """Momentum made orthogonal (Jordan et al. 2024, "Muon") for hidden matrices, AdamW for all other parameters, at one rate.
+    """Orthogonal momentum for hidden matrices (Jordan et al. 2024, "Muon"), AdamW for all other parameters, at one learning rate.
 
-    A matrix's update is 0.2 sqrt(its longer side) times the orthogonal one, so that it is as large as AdamW's and takes its
-    rate and decay (Liu et al. 2025, arXiv 2502.16982). Hidden matrices are the weights of linear layers other than the
-    decoder's last and the projector's last: not embeddings, positions, patches, biases or norms. What AdamW moves decays as in
-    AdamW; `clip` as there.
+    A matrix's update is 0.2 sqrt(its longer side) times the orthogonal one. That makes it as large as AdamW's, so it takes the
+    same learning rate and weight decay (Liu et al. 2025, arXiv 2502.16982). Hidden matrices are the weights of linear layers
+    other than the last of decoder and projector: not embeddings, positions, patches, biases or norms. The rest decays and is
+    clipped as in AdamW. Raises UserError for values out of range.
     """
 
     lr: float = 1e-3
+    """Learning rate before the schedule, above 0."""
     momentum: float = 0.95
+    """Decay of the momentum of hidden matrices per step, in [0, 1)."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Betas of AdamW for the other parameters, in [0, 1)."""
     weight_decay: float = 0.01
+    """Decay of the weights, at least 0: a step multiplies them by 1 - lr weight_decay."""
     clip: float | None = None
+    """Largest norm of the gradient, above 0. Default: no limit."""
     clip_after: int = 0
+    """Steps before the gradient's norm is limited."""
 
     def __post_init__(self) -> None:
-        if not self.lr > 0 or not 0 <= self.momentum < 1 or (self.clip is not None and not self.clip > 0):
-            raise ValueError(f"Muon needs rate > 0, 0 <= momentum < 1 and clip > 0 (or None), got {self}.")
+        _check(self)
+        if not 0 <= self.momentum < 1:
+            raise _wrong("momentum", f"must lie in [0, 1), got {self.momentum}: choose for example 0.95")
 
     def limit(self, step: int) -> float | None:
         """The largest norm of the gradient at step `step`, counted from 1, or None."""
@@ -178,14 +215,14 @@ class Muon:
 
 
 def hidden_matrices(student: nn.Module) -> set[Tensor]:
-    """The weights of linear layers, but for the last ones, which put out images or projections."""
+    """The weights of all linear layers except the last ones, whose outputs are images or projections."""
     last = [module.out for module in student.modules() if isinstance(module, Decoder)]
     last += [module[-1] for module in student.modules() if isinstance(module, Projector)]
     return {module.weight for module in student.modules() if isinstance(module, nn.Linear) and module not in last}
 
 
 class Together(torch.optim.Optimizer):
-    """Several optimizers as one: it has the groups and the state of all, and each part steps its own groups."""
+    """Several optimizers as one: it holds the groups and the state of all, and each part steps its own groups."""
 
     def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
         self.parts = parts
@@ -206,6 +243,6 @@ class Together(torch.optim.Optimizer):
             part.step()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore what `state_dict` gave."""
         super().load_state_dict(state_dict)
         self._share()
