@@ -1,24 +1,27 @@
-"""The command line: parses, calls commands, nothing else.
+"""The command line: parses, calls commands, tells mistakes from bugs, and nothing else.
 
 A command is a function of pixelpath.commands; its parameters are its options. Only the module of the command asked for is
-imported, so that `pixelpath --help` answers at once.
+imported, and only after its arguments were compared with what is known without torch, so that help and mistakes come at once.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
+
+from pixelpath.commands import RefusedError, names
+from pixelpath.commands.names import spelled
+from pixelpath.errors import UserError
 
 COMMANDS = {
     "quickstart": "Train on small handwritten digits in both stages, sample, evaluate, and say where to look.",
     "train": "Train a recipe on your images, or take up a run where it stopped.",
+    "recipes": "List the recipes: what can be trained.",
     "sample": "Make images with a trained run.",
     "audit": "Look at data before training: what they hold, what is wrong, what a run costs here.",
     "start": "Fit where sampling of a run may begin, for fewer steps: `start fit RUN`.",
@@ -28,13 +31,19 @@ COMMANDS = {
     "export": "Write the generator of a one-step run as one file that runs without pixelpath.",
     "import-official": "Turn a published EPG checkpoint into a run that can be sampled.",
 }
-
-
-TRACEBACK = "PIXELPATH_TRACEBACK"  # environment variable: show where an error came from
+USER_ERRORS = (UserError, ValueError)
+MISTAKE, BUG = 2, 70  # exit statuses
+ISSUES = "https://github.com/pixelpath/pixelpath/issues"
+REPORT = f"This is a bug of pixelpath or a library that it uses: please report it, with the output above, at {ISSUES}."
+TRACEBACK = "PIXELPATH_TRACEBACK"  # environment variable: show where a mistake was noticed
 
 
 def main() -> None:
-    """Run the command that the arguments name; a user's mistake is one sentence on standard error and exit status 2."""
+    """Run the command that the arguments name.
+
+    A user's mistake, or a fault of the machine, is one sentence on standard error and exit status 2. Anything else is a bug: its
+    traceback, where to report it, and exit status 70.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not spin on cores that others need
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -46,79 +55,114 @@ def main() -> None:
         sys.stdout.write(f"pixelpath {version('pixelpath')}\n")
         return
     try:
-        from pixelpath import log
-
-        with log.shown(spelled):
-            _call(arguments)
+        _call(arguments[0], arguments[1:])
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        if os.environ.get(TRACEBACK):
-            raise
-        sys.stderr.write(f"pixelpath: {spelled(' '.join(_sentence(error).splitlines()))}\n")
-        sys.exit(2)
+    except Exception as caught:
+        error = caught.__cause__ if isinstance(caught, RefusedError) else caught
+        sentence = _sentence(error)
+        if sentence is None or os.environ.get(TRACEBACK):
+            traceback.print_exception(error)
+        sys.stderr.write(f"pixelpath: {spelled(' '.join((sentence or REPORT).split()))}\n")
+        sys.exit(BUG if sentence is None else MISTAKE)
 
 
-def spelled(sentence: str) -> str:
-    """The sentence with every setting in backticks as the option that sets it: `data.nodata` becomes --data.nodata."""
-    return re.sub(r"`([a-z][a-z0-9_.]*)`", lambda found: "--" + found[1].replace("_", "-"), sentence)
-
-
-def _call(arguments: list[str]) -> None:
-    import tyro
-
-    name = arguments[0]
-    if name not in COMMANDS and not name.startswith("--tyro-"):
+def _call(name: str, arguments: list[str]) -> None:
+    if name.startswith("--tyro-"):
+        _complete([name, *arguments])
+        return
+    if name not in COMMANDS:
         import difflib
 
         near = difflib.get_close_matches(name, COMMANDS, 3, 0.4) or list(COMMANDS)
-        raise ValueError(f"Unknown command {name}: did you mean {', '.join(near)}? (`pixelpath --help` lists all.)")
-    config = (tyro.conf.CascadeSubcommandArgs, tyro.conf.EnumChoicesFromValues)
+        raise UserError(f"Unknown command {name}: did you mean {', '.join(near)}? (pixelpath --help lists all.)")
+    recipe = ""
     if name == "train":
-        _train(arguments[1:], config)
-    elif name in COMMANDS:
-        tyro.cli(_load(name), prog=f"pixelpath {name}", args=arguments[1:], config=config)
-    else:  # a completion script knows every command
-        commands, rules = {name: _load(name) for name in COMMANDS}, _settings().registry()
-        tyro.extras.subcommand_cli_from_dict(commands, prog="pixelpath", args=arguments, config=config, registry=rules)
+        if arguments and names.HELP.issuperset(arguments):
+            sys.stdout.write(_load("recipes", "overview")())
+            return
+        recipe, arguments = names.find_recipe(arguments)
+    names.check(name, recipe, arguments)
+    if name == "recipes":
+        _run(_load(name), name, arguments)
+        return
+    from pixelpath import log
+
+    with log.shown(spelled):
+        if name == "train":
+            _train(recipe, arguments)
+        else:
+            _run(_load(name), name, arguments, _load("settings", "registry")())
 
 
-def _train(arguments: list[str], config: tuple[Any, ...]) -> None:
-    """With a recipe named, its settings alone are options, with its values as defaults; without one tyro lists the recipes."""
+def _train(recipe: str, arguments: list[str]) -> None:
+    """The settings of the recipe are options, with its values as defaults; a short help names the usual ones."""
+    command, recipes = _load("train"), _load("train", "RECIPES")
+    brief = "--help-all" not in arguments and not {"-h", "--help"}.isdisjoint(arguments)
+    first = (command.__doc__ or "").partition("\n")[0]
+    about = f"{first}\n\nThese are the usual options: `pixelpath train {recipe} --help-all` lists every option."
+    command, rules = partial(command, recipe=recipes[recipe]), _load("settings", "registry")(brief=brief)
+    _run(command, f"train {recipe}", arguments, rules, about if brief else None, whole=True)
+
+
+def _run(
+    command: Callable[..., Any],
+    name: str,
+    arguments: Sequence[str],
+    rules: Any = None,
+    about: str | None = None,
+    *,
+    whole: bool = False,
+) -> None:
+    """Call the command with what tyro reads from the arguments; of a `whole` recipe the type is not asked for."""
     import tyro
 
-    settings, command = _settings(), _load("train")
-    name, recipe, rest = settings.pick(arguments)
-    if recipe is not None:
-        config = (*config, tyro.conf.AvoidSubcommands)
-        command = partial(command, recipe=recipe)
-    tyro.cli(command, prog=f"pixelpath train {name}".rstrip(), args=rest, config=config, registry=settings.registry())
+    config = (*_config(), tyro.conf.AvoidSubcommands) if whole else _config()
+    words = ["--help" if word == "--help-all" else word for word in arguments]
+    tyro.cli(command, prog=f"pixelpath {name}", description=about, args=words, config=config, registry=rules)
 
 
-def _settings() -> Any:
-    return importlib.import_module("pixelpath.commands.settings")
+def _complete(arguments: list[str]) -> None:
+    """Print or write a completion script, which knows every command."""
+    import tyro
+
+    commands, rules = {name: _load(name) for name in COMMANDS}, _load("settings", "registry")()
+    tyro.extras.subcommand_cli_from_dict(commands, prog="pixelpath", args=arguments, config=_config(), registry=rules)
 
 
-def _sentence(error: Exception) -> str:
-    """What to tell the user: our own sentences as they are; errors of the system and of other libraries made readable."""
-    if isinstance(error, MemoryError):
-        return f"Memory ran out ({error}): use smaller images (--data.resize, --data.tile) or a smaller --batch-size."
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
-    if type(error).__name__ == "OutOfMemoryError":
-        first = str(error).split(".")[0]
-        return f"{first}: use a smaller --batch-size, more parts (--accumulate), or --activation-checkpointing."
-    trace = traceback.extract_tb(error.__traceback__)
-    if trace and Path(trace[-1].filename).is_relative_to(Path(__file__).parent):
+def _config() -> tuple[Any, ...]:
+    import tyro
+
+    return tyro.conf.CascadeSubcommandArgs, tyro.conf.EnumChoicesFromValues
+
+
+def _sentence(error: BaseException | None) -> str | None:
+    """What to tell the user: our own sentences as they are, errors of the system made readable; None for a bug."""
+    if isinstance(error, USER_ERRORS):
         return str(error)
-    return f"{error} (This came from inside; {TRACEBACK}=1 shows where.)"
+    if isinstance(error, MemoryError):
+        return f"Memory ran out ({error}): use smaller images (`data.resize`, `data.tile`) or a smaller `batch_size`."
+    if isinstance(error, OSError):
+        what = f"{error.strerror}." if error.strerror else str(error)
+        return f"{error.filename}: {what}" if error.filename else what
+    if isinstance(error, RuntimeError) and _is_out_of_memory(error):
+        first = str(error).split(".")[0]
+        return f"{first}: use a smaller `batch_size`, more parts (`accumulate`), or `activation_checkpointing`."
+    return None
 
 
-def _load(name: str) -> Callable[..., Any]:
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def _load(name: str, thing: str = "") -> Any:
+    """The function of a command, or another thing of its module."""
     name = name.replace("-", "_")
-    return importlib.import_module(f"pixelpath.commands.{name}").__dict__[name]
+    return importlib.import_module(f"pixelpath.commands.{name}").__dict__[thing or name]
 
 
 def _overview() -> str:

@@ -41,7 +41,10 @@ def explained(kind: type) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("kind", sorted(set(settings_of(Recipe)), key=lambda kind: kind.__name__), ids=lambda kind: kind.__name__)
+KINDS = sorted(set(settings_of(Recipe)), key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=[kind.__name__ for kind in KINDS])
 def test_every_setting_has_a_help_text(kind: type) -> None:
     assert {field.name for field in fields(kind)} - explained(kind) == set()
 

@@ -176,7 +176,7 @@ def test_guidance_of_one_step_is_the_line_through_two_estimates(onestep_run: Pat
 
 
 def test_steps_and_levels_are_a_contradiction(diffusion_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in (("sample", "--out", tmp_path / "new"), ("evaluate",), ("evaluate", diffusion_run.parent / "other")):
+    for command in (("sample", "--out", tmp_path / "new"), ("evaluate",), ("evaluate", diffusion_run)):
         assert call(command[0], diffusion_run, *command[1:], "--steps", 4, "--sigmas", 3) == 2
         assert "--steps and --sigmas both say how many steps to take" in capsys.readouterr().err
     for sigmas in ((3, 9), (1e9,), (-1,)):

@@ -276,7 +276,7 @@ MISTAKES = [
         "--data {unlabelled}",
         "{run} makes images by class (0, 1)",
     ),
-    ("--checkpoint {run}/checkpoints/step-00000099", "There is no checkpoint"),
+    ("--checkpoint {run}/checkpoints/step-00000099", "{run}/checkpoints/step-00000099"),
 ]
 
 

@@ -31,8 +31,8 @@ def train(
 ) -> None:
     """Train a recipe on your images; the same command again takes up the run where it stopped, exactly.
 
-    Every setting of a recipe is an option: `pixelpath train RECIPE --help` lists them, with the recipe's own values. Some are
-    choices with settings of their own: `--size small --size.encoder.depth 4`, `--schedule constant --schedule.warmup 100`.
+    Every setting of a recipe is an option, with the recipe's own value as its default. Some are choices with settings of their
+    own: `--size small --size.encoder.depth 4`, `--schedule constant --schedule.warmup 100`.
     On several GPUs: `torchrun --nproc-per-node 8 -m pixelpath.cli train RECIPE ...`.
 
     Args:

@@ -45,11 +45,12 @@ class Step:
     seconds: float
 
 
-class Diverged(RuntimeError):  # noqa: N818 (the word for it)
+class Diverged(UserError):  # noqa: N818 (the word for it)
     """Training went wrong at `step`, and `why`. Code that knows the run's files sets `checkpoint`, which the sentence names."""
 
     def __init__(self, step: Step, why: str, checkpoint: Path | None = None, advice: str = ADVICE) -> None:
-        super().__init__(step, why, checkpoint, advice)
+        super().__init__(why, setting="optimizer.lr")
+        self.args = step, why, checkpoint, advice
         self.step, self.why, self.checkpoint, self.advice = step, why, checkpoint, advice
 
     def __str__(self) -> str:
