@@ -157,7 +157,7 @@ def test_what_makes_no_image_in_one_step_is_said(tmp_path: Path, capsys: pytest.
         assert "(NAME-onestep)" in said
         assert not list(run.glob("generator*"))
     assert call("export", tmp_path / "nowhere") == 2
-    assert "holds no checkpoint of a run" in capsys.readouterr().err
+    assert "nowhere does not exist" in capsys.readouterr().err
 
 
 def test_missing_packages_are_said(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ def held(value: float, dtype: np.dtype | str) -> float | None:
     return None if math.isinf(found) and not math.isinf(value) else found
 
 
+@cache  # torch.compile calls it once, not in its graph
 def in_torch(dtype: str) -> torch.dtype:
     """The dtype of PyTorch that has this name in numpy."""
     return torch.from_numpy(np.empty(0, dtype)).dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -42,7 +43,7 @@ class Decoder(nn.Module):
     def forward(self, encoding: Encoding, condition: Float[Tensor, "batch width"], rows: int, columns: int) -> Images:
         tokens = self.enter(encoding.tokens)
         for block, skip in zip(self.blocks, reversed(encoding.blocks), strict=True):
-            if self.checkpointing and self.training:
+            if self.checkpointing and self.training and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, skip, condition, use_reentrant=False)
             else:
                 tokens = block(tokens, skip, condition)

@@ -90,7 +90,7 @@ class Encoder(nn.Module):
         return torch.cat([cls.to(patches.dtype), wave[:, None], patches], dim=1) + self.positions, wave
 
     def _through(self, block: nn.Module, tokens: Tensor, first: int | None = None) -> Tensor:
-        if self.checkpointing and self.training:
+        if self.checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(block, tokens, first, use_reentrant=False)
         return block(tokens, first)
 
