@@ -187,7 +187,8 @@ def _duplicates(images: Native, side: Source, near: Neighbours) -> int:
     chosen, count = sources.evenly(len(side), MOST), 0
     for part in places.split(BATCH):
         others = torch.from_numpy(sources.gather(side, chosen[near.index[part].numpy()]))
-        count += int((_mirrored(others, near.view[part].bool()) == images[part]).flatten(1).all(1).sum())
+        ours = images.numpy()[part.numpy()]  # torch before 2.10 indexes no 16- and 32-bit unsigned integers
+        count += int((_mirrored(others, near.view[part].bool()).numpy() == ours).all((1, 2, 3)).sum())
     return count
 
 
