@@ -103,7 +103,7 @@ def save_pictures(folder: Path, data: PreparedData, made: Samples, result: Mappi
 
 def nearest_images(data: PreparedData, made: Samples, pairs: Sequence[Mapping[str, Any]]) -> list[Native]:
     """The samples of the pairs, their nearest training images, and their nearest held-out images if there are such."""
-    rows = [made.native[[pair["sample"] for pair in pairs]]]
+    rows = [torch.from_numpy(made.images[[pair["sample"] for pair in pairs]])]
     for name, side in (("training", data.training), ("held_out", data.held_out)):
         if name in pairs[0]:
             images = torch.from_numpy(sources.gather(side, [pair[name] for pair in pairs]))
@@ -187,7 +187,7 @@ def _duplicates(images: Native, side: Source, near: Neighbours) -> int:
     chosen, count = sources.evenly(len(side), MOST), 0
     for part in places.split(BATCH):
         others = torch.from_numpy(sources.gather(side, chosen[near.index[part].numpy()]))
-        ours = images.numpy()[part.numpy()]  # torch before 2.10 indexes no 16- and 32-bit unsigned integers
+        ours = images.numpy()[part.numpy()]  # torch 2.9 indexes no 16- and 32-bit unsigned integers
         count += int((_mirrored(others, near.view[part].bool()).numpy() == ours).all((1, 2, 3)).sum())
     return count
 
