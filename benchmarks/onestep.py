@@ -38,12 +38,12 @@ from pixelpath.recipes.changes import as_published
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.runs import quickstart
 from pixelpath.runs.comparison import extractors
-from pixelpath.runs.conditions import choose_labels
 from pixelpath.runs.digits import write_digits
 from pixelpath.runs.folder import divergences
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data
 from pixelpath.runs.sample import sample
+from pixelpath.runs.sample_conditions import choose_labels
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.loop import Diverged

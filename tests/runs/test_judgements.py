@@ -13,6 +13,7 @@ from pixelpath.data import sources
 from pixelpath.evaluation.features import Pixels, extract
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.reports.evaluation import loss_gap_plot, nearest_picture
+from pixelpath.reports.pictures import rendered
 from pixelpath.runs.comparison import Real, known
 from pixelpath.runs.judgements import Features, copies, loss_gap, nearest_images, sentences, trained_on
 from pixelpath.runs.opened import OpenRun, open_run
@@ -93,4 +94,4 @@ def test_the_loss_gap_of_a_run(run: OpenRun) -> None:
     assert found["images"] == 100
     assert "more steps at this size will memorise" in found["advice"]
     assert sentences({"loss_gap": found})[0].startswith(found["advice"])
-    assert loss_gap_plot(found["noise_levels"]).width == 1440
+    assert rendered(loss_gap_plot(found["noise_levels"])).width == 1440

@@ -10,7 +10,7 @@ from typing import Any
 from pixelpath.evaluation.alike import NEAR
 from pixelpath.evaluation.inspection import Finding, Inspection
 from pixelpath.reports.audit_plots import CAPTIONS, EXTREMES
-from pixelpath.reports.page import figure, header, pairs, sentence, table, text, write_page
+from pixelpath.reports.page import figure, header, note, pairs, sentence, table, text, write_page
 
 ACROSS = 6  # channels up to which each has a column of the table, instead of a row
 LISTED = 200  # rows of a table, at most
@@ -37,14 +37,14 @@ def write_audit(folder: Path, page: AuditPage, pictures: Sequence[str] = ()) -> 
     sections = {"Findings": _findings(page.findings)}
     if seen is None:
         rows = [{"rows x columns": size, "images": count} for size, count in page.sizes[:LISTED]]
-        sections |= {"Sizes": table(rows) if rows else ""}
+        sections |= {"Sizes": table(rows)}
     else:
         sections |= {
             "Images": drawn.get("typical.png", ""),
             "Channels": _channels(seen) + drawn.get("histograms.png", ""),
             "Extremes": "".join(drawn.get(name, "") for name in EXTREMES),
             "Duplicates": _alike(seen) + drawn.get("nearest.png", "") + drawn.get("leaked.png", ""),
-            "Classes": _classes(seen),
+            "Classes": table([{"class": name, **counts} for name, counts in seen.class_counts.items()][:LISTED]),
             "Proposal": _proposal(seen, page.commands),
             "Cost": _costs(page.costs),
         }
@@ -86,19 +86,19 @@ def _channels(seen: Inspection) -> str:
         row |= {"nodata, %": 100 * channel.missing} if channel.missing else {}
         row |= {"NaN": channel.nan, "infinite": channel.infinite} if channel.nan or channel.infinite else {}
         rows.append(row | {"skewness": channel.skewness, "tail index": channel.tail_index})
-    note = (
+    about = (
         "Training images, native values. Quantiles, most frequent value, skewness and tail index are estimated on evenly chosen "
         "values, the other numbers on all values. A tail index (of the distance from the median) below 4 is heavy."
     )
     if len(rows) <= ACROSS:
         name, keys = "channel" if len(rows) > 1 else "value", list(dict.fromkeys(key for row in rows for key in row))[1:]
         rows = [{"of": key} | {f"{name} {row['channel']}": row.get(key) for row in rows} for key in keys]
-    return f"<p class='soft'>{note}</p>{table(rows)}"
+    return note(about) + table(rows)
 
 
 def _alike(seen: Inspection) -> str:
     inside, outside = seen.median_differences
-    note = (
+    about = (
         "The difference of two images, each less its mean, is in units of their own standard deviation: 0 for copies, 1.4 for "
         f"images that have nothing in common. Images below {NEAR:g} are nearly the same, by means of 8 x 8 blocks and by pixels."
     )
@@ -112,12 +112,7 @@ def _alike(seen: Inspection) -> str:
         f"nearest within {seen.order.width} places in order": seen.order.share,
         "the same by chance": seen.order.chance,
     }
-    return f"<p class='soft'>{note}</p>{pairs({name: value for name, value in counts.items() if value is not None})}"
-
-
-def _classes(seen: Inspection) -> str:
-    rows = [{"class": name, **counts} for name, counts in seen.class_counts.items()]
-    return table(rows[:LISTED]) if rows else ""
+    return note(about) + pairs({name: value for name, value in counts.items() if value is not None})
 
 
 def _proposal(seen: Inspection, commands: Sequence[str]) -> str:
@@ -128,8 +123,8 @@ def _proposal(seen: Inspection, commands: Sequence[str]) -> str:
 
 
 def _costs(rows: Sequence[Mapping[str, Any]]) -> str:
-    note = (
+    about = (
         "Measured here in some real steps. Times are those of all steps of each stage, without previews, held-out measurements "
         "and checkpoints. Where fewer images than a batch were measured, the numbers are extrapolated linearly."
     )
-    return f"<p class='soft'>{note}</p>{table(rows)}" if rows else ""
+    return note(about) + table(rows) if rows else ""

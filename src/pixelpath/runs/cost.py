@@ -241,7 +241,7 @@ def _data(recipe: Recipe) -> PreparedData:
 
 def _answer(device: str) -> None:
     """Measure the recipe on standard input, and write its cost, or why there is none, to standard output."""
-    for module in ("tyro", "pixelpath.runs.train"):  # a run holds these in memory too
+    for module in ("tyro", "pixelpath.runs.session"):  # a run holds these in memory too
         importlib.import_module(module)
     try:
         recipe = from_json(sys.stdin.read())

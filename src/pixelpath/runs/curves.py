@@ -18,11 +18,11 @@ from pixelpath.evaluation.features import FeatureExtractor, extract
 from pixelpath.log import say
 from pixelpath.reports.pictures import distance_over_nfe, save_png
 from pixelpath.runs.comparison import BATCH, Known, Real, keep, known, protocol
-from pixelpath.runs.conditions import as_held_out
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import Samples, sample
+from pixelpath.runs.sample_conditions import as_held_out
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts import files
 

@@ -33,12 +33,12 @@ from pixelpath.runs.comparison import (
     own_network,
     protocol,
 )
-from pixelpath.runs.conditions import as_held_out
 from pixelpath.runs.judgements import Features, save_pictures
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.pixel_values import pixel_values
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import Samples, sample
+from pixelpath.runs.sample_conditions import as_held_out
 from pixelpath.sampling.sampler import Sampling
 
 LEVELS = 10  # noise levels of the held-out loss

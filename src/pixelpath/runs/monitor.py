@@ -80,7 +80,6 @@ def preview(recipe: Recipe, data: PreparedData, ema: nn.Module, path: Path) -> N
     labels = data.condition(seeds)
     made = generate(ema, Origin(recipe.noise), recipe.usual_sampling, seeds, labels)
     images = torch.cat([data.normaliser.decode(part) for part in made])
-    path.parent.mkdir(parents=True, exist_ok=True)
     save_png(path, grid(images, columns=12, metadata=data.metadata, seen=data.normaliser.shown))
 
 
@@ -133,7 +132,6 @@ def show_views(recipe: Recipe, data: PreparedData, path: Path) -> None:
     """A grid of training images (first row), and of two views of each (the rows below): what stage one is asked to recognise."""
     stream = Batches(data.training, data.normaliser, 12, recipe.seed, cache_bytes=0)
     views = augment(stream.batch(0), recipe.augmentation, data.normaliser, data.colours)
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = torch.cat([views.images, views.first, views.second])
     save_png(path, grid(data.normaliser.decode(rows), columns=12, metadata=data.metadata, seen=data.normaliser.shown))
 

@@ -24,9 +24,14 @@ from pixelpath.recipes.recipe import Recipe, from_json
 from pixelpath.trainer import checkpoint
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class OpenRun:
-    """A finished or unfinished run: `model` is the EMA, in evaluation mode; `classes` are names (empty: unconditional)."""
+    """A finished or unfinished run.
+
+    `checkpoint` is the folder it was read from, after `step` steps. `model` is the EMA, in evaluation mode. `shape` is channels,
+    rows and columns of an image; `classes` are names, empty for an unconditional run. `normaliser` brings native values to model
+    range and back.
+    """
 
     path: Path
     checkpoint: Path
@@ -38,6 +43,11 @@ class OpenRun:
     step: int
     metadata: Metadata = field(default_factory=Metadata)
     conditions: Conditions = field(default_factory=Conditions)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
 
     @property
     def noise(self) -> NoiseRange:

@@ -23,15 +23,15 @@ from pixelpath.recipes.digits import digits_diffusion, digits_encoder, digits_on
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
-from pixelpath.runs.conditions import choose_labels
 from pixelpath.runs.digits import write_digits
 from pixelpath.runs.evaluate import append, extractors, measure, summary
+from pixelpath.runs.fit_start import Fit, fit_run_start
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, read_data, with_data
 from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import Samples, free_folder, sample
-from pixelpath.runs.start import Fit, fit_run_start
-from pixelpath.runs.train import Beginning, Saving, begin
+from pixelpath.runs.sample_conditions import choose_labels
+from pixelpath.runs.session import Beginning, Saving, begin
 from pixelpath.sampling.sampler import Sampling
 
 JUDGED = 200  # guided samples that the classifier must recognise

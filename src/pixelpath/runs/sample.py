@@ -29,7 +29,7 @@ from pixelpath.reports.display import BY_RULE, Display, grid
 from pixelpath.reports.pictures import save_png
 from pixelpath.runs.generate import Origin, generate, steps_below
 from pixelpath.runs.opened import OpenRun, open_run
-from pixelpath.runs.starts import open_start
+from pixelpath.runs.start_files import open_start
 from pixelpath.sampling.sampler import LENGTHS, Sampling
 from pixelpath.starts.warm import WarmStart, check_count
 from pixelpath.types import Conditioning, classes_of

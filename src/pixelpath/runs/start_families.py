@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -64,11 +65,15 @@ class Known:
         """Values of an image."""
         return self.training[0].numel()
 
+    def held(self, chosen: slice | Tensor | np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """The chosen held-out images and their labels, None without classes."""
+        return self.held_out[chosen], None if self.held_out_labels is None else self.held_out_labels[chosen]
+
     def shuffled(self, seed: int) -> Known:
         """The same with held-out images in an order that is a function of `seed`: any first few of them stand for all."""
         order = torch.randperm(len(self.held_out), generator=torch.Generator().manual_seed(seed))
-        labels = None if self.held_out_labels is None else self.held_out_labels[order]
-        return replace(self, held_out=self.held_out[order], held_out_labels=labels)
+        images, labels = self.held(order)
+        return replace(self, held_out=images, held_out_labels=labels)
 
     @cached_property
     def index(self) -> Index | None:
