@@ -181,7 +181,7 @@ def measured(folder: Path) -> dict[str, float]:
     """The distances of a run, and how its training went; a diffusion model is sampled in 32 steps of Heun's method instead."""
     opened = open_run(folder)
     data = read_data(opened.recipe, None, opened.normaliser)
-    pixels = extractors(opened, data, None, CPU)[0]
+    pixels = extractors(opened, data, None)[0]
     count = min(MOST, len(data.training))
     native = sources.gather(data.training, [index * len(data.training) // count for index in range(count)])
     real = pixels(torch.from_numpy(native))

@@ -23,8 +23,9 @@ from pixelpath.recipes.digits import digits_diffusion, digits_encoder, digits_on
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
+from pixelpath.runs.comparison import extractors, keep
 from pixelpath.runs.digits import write_digits
-from pixelpath.runs.evaluate import append, extractors, measure, summary
+from pixelpath.runs.evaluate import RESULTS, measure, summary
 from pixelpath.runs.fit_start import Fit, fit_run_start
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, read_data, with_data
@@ -75,13 +76,12 @@ def quickstart(out: Path, device: torch.device, speed_up: int = 1) -> None:
 
 def judge(run: OpenRun, data: PreparedData, out: Path) -> dict[str, Any]:
     """Sample, let a classifier of real digits read the samples, and measure distances with guidance and without."""
-    device = next(run.denoiser.parameters()).device
     seeds = range(JUDGED)
     labels = choose_labels(run, seeds, ())
     guided = sample(run, seeds, labels)
     save_png(out / "samples.png", grid(guided.images[:120], columns=20))
     accuracy, recognised = read(data, guided, labels.numpy())
-    plain, measured = _unguided(run, data, Sampling(guidance=1.0), extractors(run, data, None, device))
+    plain, measured = _unguided(run, data, Sampling(guidance=1.0), extractors(run, data, None))
     say(summary(measured))
     pixels = measured["distances"][0]
     return {
@@ -148,7 +148,7 @@ def _unguided(run: OpenRun, data: PreparedData, how: Sampling, found: list[Featu
     seeds = range(len(data.training))
     made = sample(run, seeds, choose_labels(run, seeds, ()), how)
     measured = measure(run, data, made, found)
-    append(run.path, measured)
+    keep(run.path / RESULTS, measured)
     return made, measured
 
 
