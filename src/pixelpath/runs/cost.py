@@ -90,7 +90,7 @@ def tell_cost(recipe: Recipe, data: PreparedData, device: torch.device) -> None:
     say(f"{recipe.name}: {found.parameters / 1e6:.2f} M parameters, {found.tokens} tokens an image.")
     say(f"One evaluation of one image: {found.multiply_adds / 1e9:.3g} G multiply-adds (matrix products and convolutions).")
     own = 20 * found.parameters / 2**30
-    say(f"Weights, gradients, average and the optimizer's moments: {own:.2g} GiB in float32, without activations.")
+    say(f"Weights, their EMA, gradients and the optimizer's moments: {own:.2g} GiB in float32, without activations.")
     place = "of the device" if device.type == "cuda" else "of the process"
     say(f"Real steps of {found.measured} images on {device}: {1 / found.seconds:.3g} steps/s,")
     say(f"{found.images_per_second:.0f} images/s, peak memory {place} {found.memory / 2**30:.2f} GiB,")

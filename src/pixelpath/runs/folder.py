@@ -111,7 +111,7 @@ def claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
 
 @by_main
 def keep_encoder(run: Path, out: Path) -> Path:
-    """Copy the stage one `run`, its average alone, into the run in `out`, which needs it to go on; its new place."""
+    """Copy the EMA of the stage-one `run` into the run in `out`, which needs it to go on; its new folder."""
     latest = checkpoint.latest(run)
     assert latest is not None  # it has been opened
     kept, partial = out / ENCODER, out / f".{ENCODER}.partial"

@@ -1,4 +1,4 @@
-"""A run on disk, opened for use: its recipe, normaliser and averaged weights.
+"""A run on disk, opened for use: its recipe, normaliser and the EMA of its weights.
 
 The folder of a run holds recipe.json, metrics.jsonl, checkpoints/step-*/ and what later commands add; every checkpoint is
 complete in itself.

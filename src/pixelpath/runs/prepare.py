@@ -177,7 +177,7 @@ def _given(
         columns = () if tables[0] is None or lines[0] is None else conditions.fit_columns(tables[0], lines[0])
         asks = Conditions(columns, None if cond_image[0] is None else conditions.fit_cond_image(cond_image[0]))
         for column in columns:
-            words = f": {', '.join(column.words[:10])}" if column.words else f", mean {column.mean:g}, deviation {column.std:g}"
+            words = f": {', '.join(column.words[:10])}" if column.words else f", mean {column.mean:g}, std {column.std:g}"
             say(f"Condition {column.name}: {column.kind}{words}.")
     vectors = [
         None if table is None or line is None else asks.vectors(table, line) for table, line in zip(tables, lines, strict=True)
@@ -189,7 +189,7 @@ def _given(
 
 
 def _cond_images(path: Path, sides: tuple[Source, Source], settings: DataSettings) -> list[Source]:
-    """The images beside those of both sides."""
+    """The images that are conditions of those of both sides."""
     plain = replace(settings, alpha="straight", nodata=None, channels=None, skip_broken=False)
     training, held_out = parts(path)
     first = open_place(training, plain, None)

@@ -26,7 +26,7 @@ from pixelpath.starts.student import fit_student
 from pixelpath.starts.tails import SymLog, fit_pareto_tail, symlog
 
 RATIO = 1.15  # of neighbouring levels of a certificate
-LOWEST = 0.02  # of the data's deviation: no start is looked for below
+LOWEST = 0.02  # of the data's standard deviation: no start is looked for below
 MIXED = 20_000  # images to which mixtures are fitted at most, evenly chosen
 FEWEST = 20  # images of each side, below which no choice is worth making
 TINY = 64  # values up to which an image is a point of low dimension
@@ -112,12 +112,12 @@ def mixture_by_class(known: Known, noise: NoiseRange, seed: int) -> Start:
 
 
 def student(known: Known, noise: NoiseRange, seed: int) -> Start:
-    """A mixture of Student laws, of three components or fewer where images are few, diagonal above 64 values."""
+    """A mixture of Student densities, of three components or fewer where images are few, diagonal above 64 values."""
     components = max(1, min(3, len(known.training) // (4 * known.values + 100)))
     return fit_student(known.training, components=components, diagonal=known.values > TINY, seed=seed)
 
 
-def spliced(known: Known, noise: NoiseRange, seed: int) -> Start:
+def pareto_tail(known: Known, noise: NoiseRange, seed: int) -> Start:
     """A generalised Pareto tail on a mixture of Gaussians, which is fitted to all but the outermost hundredth of the images.
 
     Far images would draw a component each; the tail is there for them.
@@ -136,7 +136,7 @@ def logarithmic(known: Known, noise: NoiseRange, seed: int) -> Start:
 
 
 def flow(known: Known, noise: NoiseRange, seed: int) -> Start:
-    """A normalising flow, given the level and the class, for levels from a tenth of the data's deviation to 20 times it.
+    """A normalising flow, given sigma and the class, for sigmas from a tenth of the data's standard deviation to 20 times it.
 
     Needs the package zuko (`pip install 'pixelpath[flows]'`).
     """
@@ -151,7 +151,7 @@ FAMILIES: dict[str, Family] = {
     "mixture": mixture,
     "mixture-by-class": mixture_by_class,
     "student": student,
-    "pareto-tail": spliced,
+    "pareto-tail": pareto_tail,
     "symlog": logarithmic,
     "flow": flow,
 }

@@ -65,7 +65,7 @@ class RunSamples:
 
 
 def fingerprint(run: OpenRun) -> str:
-    """The hash of the averaged weights that a run is sampled with."""
+    """The hash of the EMA weights that a run is sampled with."""
     return hash_of(run.model.state_dict())
 
 
