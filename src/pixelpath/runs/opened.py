@@ -84,12 +84,17 @@ def open_run(path: Path | str, which: Path | None = None, device: torch.device |
         raise MissingError(f"{path} holds no checkpoint of a run: name the folder that training wrote as `out`.", setting="run")
     recipe = from_json(json.dumps(checkpoint.read(found, "recipe")))
     about = checkpoint.read(found, "data")
+    normaliser, asks = read_encoding(found)
     channels, rows, columns = about["shape"]
     shape, classes = (channels, rows, columns), tuple(about["classes"])
-    normaliser = Normaliser.from_json(checkpoint.read(found, "normaliser"))
     metadata = Metadata.from_json(about["metadata"])
-    asks = Conditions.from_json(about["conditions"])
     model = student_of(recipe, shape, len(classes), asks.numbers, asks.other)
     checkpoint.restore(model, found / "ema.safetensors")
     model = model.to(device).requires_grad_(False).eval()
     return OpenRun(path, found, recipe, shape, classes, normaliser, model, checkpoint.read_state(found).step, metadata, asks)
+
+
+def read_encoding(checkpoint_folder: Path) -> tuple[Normaliser, Conditions]:
+    """How the images and conditions of a checkpoint are encoded; raises as `open_run`."""
+    asks = Conditions.from_json(checkpoint.read(checkpoint_folder, "data")["conditions"])
+    return Normaliser.from_json(checkpoint.read(checkpoint_folder, "normaliser")), asks

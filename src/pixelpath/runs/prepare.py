@@ -262,14 +262,9 @@ def close(recipe: Recipe, data: PreparedData) -> Recipe:
             f"{recipe.accumulate} equal parts each: choose a `batch_size` that is a multiple of {parts}.",
             setting="batch_size",
         )
-    if recipe.is_encoder and recipe.batch_size // recipe.accumulate < 2:
-        raise UserError(
-            "Stage one tells the images of a batch apart, so it needs at least 2 at a time: raise `batch_size`.", "batch_size"
-        )
-    if recipe.needs_encoder and recipe.batch_size // recipe.accumulate < 2:
-        raise UserError(
-            "Contrastive features tell the images of a batch apart, so they need at least 2: raise `batch_size`.", "batch_size"
-        )
+    if (recipe.is_encoder or recipe.needs_encoder) and recipe.batch_size // recipe.accumulate < 2:
+        sentence = "A contrastive loss tells the images of a batch apart, so it needs at least 2 at a time: raise `batch_size`."
+        raise UserError(sentence, setting="batch_size")
     if recipe.is_encoder and not data.colours:
         say("These are no 8-bit photographs, so views are cropped, mirrored and blurred but keep their values.")
     if (recipe.rot90 or (recipe.is_encoder and recipe.augmentation.rot90)) and data.shape[1] != data.shape[2]:

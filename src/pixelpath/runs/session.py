@@ -14,9 +14,7 @@ import torch
 from torch import nn
 
 from pixelpath import log, processes
-from pixelpath.data.conditions import Conditions
 from pixelpath.data.memory import save_arrays
-from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.sources import Source
 from pixelpath.errors import UserError
 from pixelpath.evaluation.divergence import spiked
@@ -37,6 +35,7 @@ from pixelpath.runs.folder import (
     note_divergence,
 )
 from pixelpath.runs.monitor import Reference
+from pixelpath.runs.opened import read_encoding
 from pixelpath.runs.prepare import PreparedData, Sources, batches, close, read_data
 from pixelpath.runs.report import write_report
 from pixelpath.runs.students import check_origin, freeze, frozen_encoder, new_student
@@ -98,7 +97,7 @@ def begin(
     if in_memory is not None:
         recipe = replace(recipe, data=replace(recipe.data, path=out / DATA))
     latest = by_main(look)(out)
-    data = read_data(recipe, sources) if latest is None else read_data(recipe, sources, *_kept(latest))
+    data = read_data(recipe, sources) if latest is None else read_data(recipe, sources, *read_encoding(latest))
     closed, origin = close(recipe, data), beginning.to_json()
     if latest is None:
         student = new_student(closed, data, beginning.encoder, beginning.init_from)
@@ -119,12 +118,6 @@ def begin(
         session.take_up(latest)
         session.alarms = monitor.standing_alarms(out, session.state.step)
     return session
-
-
-def _kept(latest: Path) -> tuple[Normaliser, Conditions]:
-    """What a checkpoint keeps of how its data are encoded."""
-    asks = Conditions.from_json(checkpoint.read(latest, "data")["conditions"])
-    return Normaliser.from_json(checkpoint.read(latest, "normaliser")), asks
 
 
 class Session:
