@@ -160,7 +160,7 @@ def side_by_side(
         return _places([*kinds[:2], *(torch.as_tensor(each) for each in estimates)])
     visible = 3 if noised.shape[1] in (3, 4) else 1
     end = max(abs(value) for value in _percentiles(kinds[0][:, :visible])) or 1.0
-    noisy = grid(torch.cat(kinds[:2])[:, :visible], count, -end, end)
+    noisy = grid(torch.cat(kinds[:2])[:, :visible], count, (-end, end))
     clean = grid(torch.cat([torch.as_tensor(each) for each in estimates]), count)
     return _labelled([*_rows(noisy, count), *_rows(clean, count)])
 
