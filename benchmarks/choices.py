@@ -29,11 +29,11 @@ from pixelpath.objectives.denoising import Denoising
 from pixelpath.recipes.digits import digits_diffusion, digits_encoder
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.runs import evaluate, quickstart
-from pixelpath.runs.conditions import choose_labels
 from pixelpath.runs.digits import write_digits
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data
 from pixelpath.runs.sample import sample
+from pixelpath.runs.sample_conditions import choose_labels
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer.journal import lines
 

@@ -38,12 +38,12 @@ from pixelpath.recipes.changes import as_published
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.runs import quickstart
 from pixelpath.runs.comparison import extractors
-from pixelpath.runs.conditions import choose_labels
 from pixelpath.runs.digits import write_digits
 from pixelpath.runs.folder import divergences
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data
 from pixelpath.runs.sample import sample
+from pixelpath.runs.sample_conditions import choose_labels
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.loop import Diverged
@@ -181,7 +181,7 @@ def measured(folder: Path) -> dict[str, float]:
     """The distances of a run, and how its training went; a diffusion model is sampled in 32 steps of Heun's method instead."""
     opened = open_run(folder)
     data = read_data(opened.recipe, None, opened.normaliser)
-    pixels = extractors(opened, data, None, CPU)[0]
+    pixels = extractors(opened, data, None)[0]
     count = min(MOST, len(data.training))
     native = sources.gather(data.training, [index * len(data.training) // count for index in range(count)])
     real = pixels(torch.from_numpy(native))

@@ -8,7 +8,7 @@ import torch
 
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.runs.prepare import with_data
-from pixelpath.runs.train import Beginning, Saving, begin
+from pixelpath.runs.session import Beginning, Saving, begin
 
 
 def train(recipe: Recipe, out: Path, data: Path, encoder: Path | None = None, init_from: Path | None = None) -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 from pixelpath.runs import curves
 from pixelpath.runs.comparison import pixels
 from pixelpath.runs.curves import DistanceCurve
-from pixelpath.runs.families import FAMILIES, Family
-from pixelpath.runs.fit_start import fit_start
+from pixelpath.runs.fit_start import known_of
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
-from pixelpath.runs.start import known_of
-from pixelpath.runs.starts import RunSamples, check_generator, save_start
+from pixelpath.runs.start_families import FAMILIES, Family
+from pixelpath.runs.start_files import RunSamples, check_generator, save_start
+from pixelpath.runs.start_search import find_start
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts.warm import WarmStart
 
@@ -55,7 +55,7 @@ def measured(
     data = read_data_of(run, None)
     known = known_of(run, data)
     chosen: dict[str, Family] | None = {name: FAMILIES[name] for name in families} or None
-    search = fit_start(run.denoiser, run.noise, known, chosen, points=points)
+    search = find_start(run.denoiser, run.noise, known, chosen, points=points)
     starts = {f"{search.chosen.name} at {search.warm.sigma:.2f}": search.warm}
     if generator is not None:
         other = open_run(generator)

@@ -27,8 +27,8 @@ from torch.nn.functional import mse_loss
 from pixelpath.evaluation.distances import frechet_of_rows, real_floor
 from pixelpath.interop.denoisers import ForeignDenoiser, from_diffusers
 from pixelpath.randomness import generators, normal
-from pixelpath.runs.families import Known
-from pixelpath.runs.fit_start import fit_start
+from pixelpath.runs.start_families import Known
+from pixelpath.runs.start_search import find_start
 from pixelpath.sampling.samplers import heun
 from pixelpath.starts.warm import WarmStart
 from pixelpath.types import Images
@@ -142,7 +142,7 @@ def main(saved: Path | None = None, training_steps: int = 800, steps: int = 18, 
     known = digits()
     network, scheduler = opened(saved) if saved else trained(known.training, training_steps)
     denoiser = from_diffusers(network, scheduler)
-    found = fit_start(denoiser, denoiser.noise, known)
+    found = find_start(denoiser, denoiser.noise, known)
     lines = [found.sentence(), *comparison(denoiser, found.warm, known, steps, sets)]
     sys.stdout.write("\n".join(lines) + "\n")
     if save:

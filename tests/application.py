@@ -44,7 +44,7 @@ MEASURED = ("images_per_second", "seconds", "memory_bytes")  # what a line of th
 
 def call(*words: object, report: bool = False) -> int:
     """The exit status of `pixelpath WORDS`; the report at the end of training, most of a tiny run's time, only if asked for."""
-    stand_in = contextlib.nullcontext() if report else patch("pixelpath.runs.train.write_report", lambda run: run)
+    stand_in = contextlib.nullcontext() if report else patch("pixelpath.runs.session.write_report", lambda run: run)
     with patch.object(sys, "argv", ["pixelpath", *map(str, words)]), stand_in:
         try:
             cli.main()

@@ -77,7 +77,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
 
 
 def test_names_survive_the_import_of_modules_below() -> None:
-    script = "import pixelpath as pp, pixelpath.runs.run; assert callable(pp.training) and callable(pp.train), pp.training"
+    script = "import pixelpath as pp, pixelpath.runs.api; assert callable(pp.training) and callable(pp.train), pp.training"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 

@@ -18,8 +18,8 @@ pytest.importorskip("diffusers", reason="the example is about its networks: pip 
 from examples import foreign_model
 
 from pixelpath.interop.denoisers import from_diffusers
-from pixelpath.runs.families import FAMILIES, Known
-from pixelpath.runs.fit_start import fit_start
+from pixelpath.runs.start_families import FAMILIES, Known
+from pixelpath.runs.start_search import find_start
 from pixelpath.starts.gaussian import MomentGaussian, fit_gaussian
 from pixelpath.types import Images
 
@@ -81,7 +81,7 @@ def test_printed_evaluations_are_those_of_the_network_and_its_warm_samples_are_n
     known = Known(whole.training, whole.held_out[:200])
     network = Exact(fit_gaussian(known.training), scheduler.alphas_cumprod)
     denoiser = from_diffusers(network, scheduler)
-    found = fit_start(denoiser, denoiser.noise, known, {"moment": FAMILIES["moment"]}, sigma=2.0, points=64)
+    found = find_start(denoiser, denoiser.noise, known, {"moment": FAMILIES["moment"]}, sigma=2.0, points=64)
     network.calls = 0
     lines = foreign_model.comparison(denoiser, found.warm, known, steps=8, sets=1)
     assert network.calls == 15 + 15 + 7 + 7

@@ -26,9 +26,9 @@ from torch import Tensor
 from pixelpath.evaluation.certificate import Certificate, certify
 from pixelpath.evaluation.tails import tail_gate
 from pixelpath.randomness import generators, seed_of
-from pixelpath.runs import families
-from pixelpath.runs.families import Known
-from pixelpath.runs.fit_start import fit_start
+from pixelpath.runs import start_families as families
+from pixelpath.runs.start_families import Known
+from pixelpath.runs.start_search import find_start
 from pixelpath.sampling.checks import check_residual, noised, residual_energy
 from pixelpath.sampling.samplers import euler_ancestral, heun
 from pixelpath.starts.gaussian import fit_gaussian
@@ -292,7 +292,7 @@ def test_the_start_chosen_by_itself_keeps_to_its_budget() -> None:
     target = targets.modes()
     known = Known(target.sample(5000, seed=1).float(), target.sample(5000, seed=2).float())
     for budget in (0.1, 0.02):
-        search = fit_start(target.denoise, USUAL, known, budget=budget)
+        search = find_start(target.denoise, USUAL, known, budget=budget)
         assert search.chosen.name == "mixture"
         assert isinstance(search.warm.start, Density)
         truth, error = divergence(target, search.warm.start, search.warm.sigma, 100_000)

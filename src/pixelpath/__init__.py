@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from pixelpath.data.settings import DataSettings
     from pixelpath.errors import MissingError, UserError
     from pixelpath.noise import NoiseRange
+    from pixelpath.runs.api import Run, load, train, training
     from pixelpath.runs.data import Data, from_arrays, open_data
-    from pixelpath.runs.own_start import fit_start
-    from pixelpath.runs.run import Run, load, train, training
+    from pixelpath.runs.fit_start import fit_start
     from pixelpath.runs.sample import Samples
     from pixelpath.sampling.sampler import Sampling
 
@@ -71,16 +71,16 @@ _HOMES = {
     "DataSettings": "data.settings",
     "MissingError": "errors",
     "NoiseRange": "noise",
-    "Run": "runs.run",
+    "Run": "runs.api",
     "Samples": "runs.sample",
     "Sampling": "sampling.sampler",
     "UserError": "errors",
-    "fit_start": "runs.own_start",
+    "fit_start": "runs.fit_start",
     "from_arrays": "runs.data",
-    "load": "runs.run",
+    "load": "runs.api",
     "open_data": "runs.data",
-    "train": "runs.run",
-    "training": "runs.run",
+    "train": "runs.api",
+    "training": "runs.api",
 }
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pixelpath.errors import UserError
@@ -99,16 +101,20 @@ def test_training_curves_need_a_step_and_no_global_state() -> None:
     subprocess.run([sys.executable, "-c", f"{script} assert 'matplotlib.pyplot' not in sys.modules"], check=True)
 
 
+def drawn(plot: Callable[[Any], Figure], rows: Any) -> Image.Image:
+    return rendered(plot(rows))
+
+
 def test_plots_take_rows_and_their_json() -> None:
     held_out = [HeldOutRow(sigma, 0.1 * sigma, 0.001, 10) for sigma in (2.0, 0.5, 0.1)]
-    assert noise_levels_plot(held_out) == noise_levels_plot([row.__dict__ for row in reversed(held_out)])
-    assert noise_levels_plot(held_out) != noise_levels_plot(held_out[:2])
+    assert drawn(noise_levels_plot, held_out) == drawn(noise_levels_plot, [row.__dict__ for row in reversed(held_out)])
+    assert drawn(noise_levels_plot, held_out) != drawn(noise_levels_plot, held_out[:2])
     rows = [ProbeRow(name, sigma, 0.9, 0.8, 10, 5) for name in ("encoder", "pixels") for sigma in (0.1, 1.0)]
-    picture = probe_plot(rows)
-    assert picture == probe_plot([row.__dict__ for row in rows])
+    picture = drawn(probe_plot, rows)
+    assert picture == drawn(probe_plot, [row.__dict__ for row in rows])
     assert has_colour(picture, "#0b6fb8")
     assert has_colour(picture, "#d9822b")
-    assert not has_colour(probe_plot(rows[:2]), "#d9822b")
+    assert not has_colour(drawn(probe_plot, rows[:2]), "#d9822b")
 
 
 def curve(name: str, factor: float = 1.0, features: str = "pixels", counts: tuple[int, ...] = (1, 2, 4, 16)) -> dict:
@@ -119,7 +125,7 @@ def curve(name: str, factor: float = 1.0, features: str = "pixels", counts: tupl
 
 def test_a_power_of_the_nfe_is_a_straight_line() -> None:
     """Both axes are logarithmic: the blue line keeps one slope from end to end, and the samples count as many as the floor's."""
-    rows, columns = np.nonzero((np.asarray(distance_over_nfe([curve("a")]))[120:] == [0x0B, 0x6F, 0xB8]).all(-1))
+    rows, columns = np.nonzero((np.asarray(drawn(distance_over_nfe, [curve("a")]))[120:] == [0x0B, 0x6F, 0xB8]).all(-1))
     fit = np.polyfit(columns, rows, 1)
     assert np.abs(np.polyval(fit, columns) - rows).max() < 8  # half a mark
     assert columns.max() - columns.min() > 1000
@@ -129,13 +135,13 @@ def test_a_power_of_the_nfe_is_a_straight_line() -> None:
 def test_distances_over_nfe_take_any_number_of_runs_and_any_order() -> None:
     names = "abcdefgh"
     many = [curve(name, 1 + place, kind) for place, name in enumerate(names) for kind in ("pixels", "encoder")]
-    picture = distance_over_nfe(many)
-    assert picture.height > 1.7 * distance_over_nfe([curve("a")]).height  # a panel per kind of features
+    picture = drawn(distance_over_nfe, many)
+    assert picture.height > 1.7 * drawn(distance_over_nfe, [curve("a")]).height  # a panel per kind of features
     for colour in ("#0b6fb8", "#d9822b", "#12936f", "#8e5bb5", "#6b7280"):
         assert has_colour(picture, colour)
-    assert distance_over_nfe([curve("a", counts=(16, 1, 4, 2))]) == distance_over_nfe([curve("a")])
-    assert distance_over_nfe(many[:-2]) != picture
+    assert drawn(distance_over_nfe, [curve("a", counts=(16, 1, 4, 2))]) == drawn(distance_over_nfe, [curve("a")])
+    assert drawn(distance_over_nfe, many[:-2]) != picture
 
 
 def test_one_point_is_a_plot() -> None:
-    assert has_colour(distance_over_nfe([curve("a", counts=(1,))]), "#0b6fb8")
+    assert has_colour(drawn(distance_over_nfe, [curve("a", counts=(1,))]), "#0b6fb8")

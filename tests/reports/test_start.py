@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.runs.test_report import Page
 
-from pixelpath.errors import MissingError, UserError
+from pixelpath.errors import UserError
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
 from pixelpath.reports.start import write_start_report
@@ -42,7 +42,7 @@ MIXTURE = {
     "tails": [TAIL, TAIL | {"probability": 0.999, "error": 0.5, "certified": False}],
     "certificate": [ROW],
 }
-STUDENT = {"name": "student", "sigma": None, "divergence": None, "error": None, "against": "its tails <are> wrong", "tails": None}
+STUDENT = dict.fromkeys(MIXTURE) | {"name": "student", "against": "its tails <are> wrong", "remark": ""}
 SEARCH = {
     "sentence": "Start mixture at sigma 1.23: 0.0499 nats & less.",
     "savings": "As fine a grid as the recipe's 32 steps takes 17 of them from there on.",
@@ -63,7 +63,6 @@ SEARCH = {
     ],
     "neighbours": {"held-out images": {"median": 3.25, "q05": 1.125, "least": 0.5}},
     "remarks": ["Sampling was <not> tried."],
-    "protocol": {"held_out": 360, "points": 2048},
     "seconds": 200.0,
 }
 SAVED = {
@@ -154,29 +153,15 @@ def test_a_missing_picture_is_left_out(tmp_path: Path, missing: str) -> None:
     assert len(page.headings) == 10
 
 
-@pytest.mark.parametrize("key", SEARCH)
-def test_a_missing_key_is_left_out(tmp_path: Path, key: str) -> None:
-    """Nor does one that is null stop the report."""
-    without = {name: value for name, value in SEARCH.items() if name != key}
-    first = page_of(write(tmp_path / "1", without, pictures=()))
-    assert page_of(write(tmp_path / "2", without | {key: None}, pictures=())).headings == first.headings
-    assert "Settings" in first.headings
+def test_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
+    bare = {"index": None, "quality": [], "neighbours": {}, "left_out": {}, "candidates": [MIXTURE | {"tails": None}]}
+    page = page_of(write(tmp_path / "1", SEARCH | bare, pictures=()))
+    assert page.headings == ["Candidates", "Settings"]
+    assert "tail index" not in page.words
 
 
-def test_missing_parts_of_candidates(tmp_path: Path) -> None:
-    bare = {"chosen": "a", "candidates": [{"name": "a", "tails": [{"what": "radius"}], "certificate": [{}]}, {}]}
-    bare |= {"quality": [{"points": [{}]}, {}], "neighbours": {"cold samples": None}}
-    page = page_of(write(tmp_path / "1", bare, None, ()))
-    assert page.headings == ["Candidates", "Tail quantiles", "Distances", "Nearest training images"]
-    assert "a (chosen)" in page.words
-
-
-def test_an_empty_folder_and_none(tmp_path: Path) -> None:
-    page = page_of(write(tmp_path / "1", None, None, ()))
-    assert page.headings == []
-    assert page.words.endswith("Start: 1")
-    with pytest.raises(MissingError, match="absent"):
-        write_start_report(tmp_path / "absent")
-    (tmp_path / "1" / "search.json").write_text("{", encoding="utf-8")
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "1")
+    (folder / "search.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"search\.json"):
-        write_start_report(tmp_path / "1")
+        write_start_report(folder)

@@ -6,20 +6,17 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pixelpath.evaluation.certificate import Certificate, Divergence
 from pixelpath.evaluation.tails import compare_tails
-from pixelpath.reports.pictures import BLUE, GREEN, ORANGE, blank
+from pixelpath.reports.pictures import BLUE, GREEN, ORANGE, rendered
 from pixelpath.reports.start_plots import (
     LETTERS,
     ROOM,
-    Certificates,
     between,
     certificate_plot,
-    draw_certificates,
-    draw_neighbours,
-    draw_tails,
     neighbours_plot,
     shown,
     side_by_side,
@@ -29,8 +26,9 @@ from pixelpath.reports.start_plots import (
 LEVELS = [80 * 0.8**place for place in range(30)]  # down to 0.12
 
 
-def axes_of() -> Axes:
-    return blank(4).add_subplot()
+def axes_of(plot: Figure) -> Axes:
+    (axes,) = plot.axes
+    return axes
 
 
 def divergence(sigma: float, value: float, top: float = 0.1) -> Divergence:
@@ -42,10 +40,10 @@ def certificate(factor: float) -> Certificate:
     return Certificate(tuple(divergence(sigma, factor * sigma**-6) for sigma in LEVELS))
 
 
-def compared(**found: Certificate) -> Certificates:
+def compared(**found: Certificate) -> Figure:
     """The first is chosen, at the sigma where it keeps to the budget."""
     chosen = next(iter(found))
-    return Certificates(found, chosen, found[chosen].sigma_for(0.05) or 1.0, 0.05)
+    return certificate_plot(found, chosen, found[chosen].sigma_for(0.05) or 1.0, 0.05)
 
 
 def lines(axes: Axes) -> dict[str, np.ndarray]:
@@ -59,15 +57,13 @@ def straight(axes: Axes) -> list[list[float]]:
 
 
 def test_certificate_shows_cross_estimates_budget_and_level() -> None:
-    found = compared(mixture=certificate(0.3), moment=certificate(2.0))
-    axes = axes_of()
-    draw_certificates(axes, found)
+    axes = axes_of(compared(mixture=certificate(0.3), moment=certificate(2.0)))
     drawn = lines(axes)
     assert np.allclose(drawn["mixture (chosen)"], np.stack([LEVELS, 0.3 * np.array(LEVELS) ** -6.0]), rtol=1e-12)
     assert np.allclose(drawn["moment"][1], 2.0 * np.array(LEVELS) ** -6.0, rtol=1e-12)
     (budget,), (sigma,) = straight(axes)
     assert budget == 0.05
-    assert sigma == found.sigma == pytest.approx((0.3 / 0.05) ** (1 / 6), rel=1e-9)
+    assert sigma == pytest.approx((0.3 / 0.05) ** (1 / 6), rel=1e-9)
     assert {text.get_text() for text in axes.texts} == {"budget 0.05 nats", f"start at sigma {sigma:.3g}"}
     low, high = axes.get_ylim()
     assert low == pytest.approx(0.0005)
@@ -76,8 +72,7 @@ def test_certificate_shows_cross_estimates_budget_and_level() -> None:
 
 
 def test_bands_hold_the_errors_and_the_other_estimates() -> None:
-    axes = axes_of()
-    draw_certificates(axes, compared(a=certificate(0.3)))
+    axes = axes_of(compared(a=certificate(0.3)))
     faint, strong = (np.asarray(band.get_paths()[0].vertices) for band in axes.collections)
     for vertices, (lowest, highest) in ((faint, (0.7, 1.2)), (strong, (0.95, 1.05))):
         at_last = vertices[np.isclose(vertices[:, 0], LEVELS[-1])][:, 1] / (0.3 * LEVELS[-1] ** -6)
@@ -89,11 +84,10 @@ def test_noise_and_few_images() -> None:
     rows = list(certificate(0.3).rows)
     rows[3], rows[4], rows[25] = divergence(LEVELS[3], -1e-5), divergence(LEVELS[4], 0.0, 0.9), divergence(LEVELS[25], 3.0, 0.9)
     found = compared(a=Certificate(tuple(rows)))
-    axes = axes_of()
-    draw_certificates(axes, found)
+    axes = axes_of(found)
     assert np.flatnonzero(np.isnan(lines(axes)["a (chosen)"][1])).tolist() == [3, 4]
     assert lines(axes)["decided by a few images"].tolist() == [[LEVELS[25]], [3.0]]
-    assert certificate_plot(found).size == (1440, 736)
+    assert rendered(found).size == (1440, 736)
 
 
 @pytest.mark.parametrize("sigma", [80.0, 5.0, LEVELS[-1]])
@@ -101,9 +95,7 @@ def test_noise_and_few_images() -> None:
 def test_certificates_without_anything_to_draw(sigma: float, value: float | None) -> None:
     """No density, only noise, and laws far beyond the budget: budget and level are there, inside the axes."""
     certificate = None if value is None else Certificate(tuple(divergence(level, value) for level in LEVELS))
-    found = Certificates({"samples": certificate}, "samples", sigma, 0.05)
-    axes = axes_of()
-    draw_certificates(axes, found)
+    axes = axes_of(certificate_plot({"samples": certificate}, "samples", sigma, 0.05))
     assert axes.get_xlim()[0] < sigma < axes.get_xlim()[1]
     assert axes.get_ylim()[0] < 0.05 < axes.get_ylim()[1]
     assert any("no candidate" in text.get_text() for text in axes.texts) == (value is None or value < 0)
@@ -140,8 +132,7 @@ def test_tails_are_quantiles_of_both(density: str) -> None:
     truth, drawn = (torch.randn(250, 1, 1, 2, generator=source) for _ in range(2))
     if density == "cauchy":
         truth, drawn = truth / truth[..., :1].abs(), drawn / drawn[..., :1].abs()
-    axes = axes_of()
-    draw_tails(axes, drawn + 0.3, truth, "moment")
+    axes = axes_of(tails_plot(drawn + 0.3, truth, "moment"))
     across, up = lines(axes)["start moment"]
     centre = truth.double().flatten(1).median(0).values
     expected = [(each.double().flatten(1) - centre).norm(dim=1).sort().values.numpy() for each in (truth, drawn + 0.3)]
@@ -155,8 +146,7 @@ def test_tails_are_quantiles_of_both(density: str) -> None:
 def test_marked_quantiles_are_those_that_the_gate_judges() -> None:
     source = torch.Generator().manual_seed(3)
     truth, drawn = (torch.randn(count, 1, 1, 2, generator=source) for count in (2100, 900))
-    axes = axes_of()
-    draw_tails(axes, drawn, truth, "moment")
+    axes = axes_of(tails_plot(drawn, truth, "moment"))
     judged = [each for each in compare_tails(drawn, truth).quantiles if each.certified and each.what == "radius"]
     assert [each.probability for each in judged] == [0.99]
     assert np.allclose(lines(axes)["certified quantile"].ravel(), [judged[0].held_out, judged[0].samples], rtol=1e-9)
@@ -165,8 +155,8 @@ def test_marked_quantiles_are_those_that_the_gate_judges() -> None:
 
 def test_few_images_have_tails_too() -> None:
     """Two images, and images all alike: nothing is certified and nothing fails."""
-    assert tails_plot(torch.randn(3, 1, 2, 2), torch.randn(2, 1, 2, 2), "a").size == (1440, 832)
-    assert tails_plot(torch.zeros(3, 1, 2, 2), torch.zeros(9, 1, 2, 2), "a").size == (1440, 832)
+    assert rendered(tails_plot(torch.randn(3, 1, 2, 2), torch.randn(2, 1, 2, 2), "a")).size == (1440, 832)
+    assert rendered(tails_plot(torch.zeros(3, 1, 2, 2), torch.zeros(9, 1, 2, 2), "a")).size == (1440, 832)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 6, 4), (3, 4, 6), (4, 8, 8), (7, 5, 9), (3, 130, 140), (1, 1, 1), (1, 4, 1)])
@@ -223,8 +213,7 @@ def test_neighbours_are_distribution_functions() -> None:
         "warm samples": torch.tensor([2.0]),
         "cold samples": torch.zeros(0),
     }
-    axes = axes_of()
-    draw_neighbours(axes, sets)
+    axes = axes_of(neighbours_plot(sets))
     drawn = lines(axes)
     assert list(drawn) == ["held-out images", "warm samples"]
     assert drawn["held-out images"].tolist() == [[1, 1, 2, 3, 4], [0, 25, 50, 75, 100]]
@@ -233,12 +222,11 @@ def test_neighbours_are_distribution_functions() -> None:
 
 
 def test_neighbours_of_heavy_tails_and_of_nothing() -> None:
-    axes = axes_of()
-    draw_neighbours(axes, {"a": torch.logspace(-1, 3, 50)})
+    axes = axes_of(neighbours_plot({"a": torch.logspace(-1, 3, 50)}))
     assert axes.get_xscale() == "log"
-    picture = neighbours_plot({name: torch.rand(9) for name in "abc"})
+    picture = rendered(neighbours_plot({name: torch.rand(9) for name in "abc"}))
     assert all(has_colour(picture, colour) for colour in (BLUE, ORANGE, GREEN))
-    assert neighbours_plot({}).size == picture.size
+    assert rendered(neighbours_plot({})).size == picture.size
 
 
 def has_colour(picture: Image.Image, colour: str) -> bool:

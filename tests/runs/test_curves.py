@@ -77,8 +77,8 @@ def test_every_run_keeps_all_curves_and_shows_them(runs: tuple[Path, Path]) -> N
 
 def test_real_images_are_looked_at_once(runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
-    known = module.known
-    monkeypatch.setattr(module, "known", lambda *words: looked.append(words[0].name) or known(*words))
+    real_statistics = module.real_statistics
+    monkeypatch.setattr(module, "real_statistics", lambda *words: looked.append(words[0].name) or real_statistics(*words))
     monkeypatch.setattr(module, "write", lambda *words: None)
     assert call("evaluate", *runs, "--steps", "1,2,3", "--count", 3) == 0
     assert looked == ["pixels", "encoder"]

@@ -79,7 +79,7 @@ def test_real_images_are_at_distance_0_from_themselves(evaluated: Path) -> None:
 def test_the_held_out_loss_of_a_level_is_the_mean_squared_error(evaluated: Path) -> None:
     run = open_run(evaluated)
     data = read_data_of(run, None)
-    rows = loss_by_level(run, data, torch.device("cpu"))
+    rows = loss_by_level(run, data)
     assert [row.sigma for row in rows] == pytest.approx(np.geomspace(rows[0].sigma, rows[-1].sigma, 10).tolist())
     assert rows[0].sigma == pytest.approx(run.noise.sigma_min / 8)
     assert rows[-1].sigma == pytest.approx(run.noise.sigma_max / 8)

@@ -13,7 +13,8 @@ from pixelpath.data import sources
 from pixelpath.evaluation.features import Pixels, extract
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.reports.evaluation import loss_gap_plot, nearest_picture
-from pixelpath.runs.comparison import Real, known
+from pixelpath.reports.pictures import rendered
+from pixelpath.runs.comparison import Real, real_statistics
 from pixelpath.runs.judgements import Features, copies, loss_gap, nearest_images, sentences, trained_on
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, read_data_of
@@ -29,7 +30,7 @@ def made_of(run: OpenRun, images: np.ndarray | Tensor) -> Samples:
 
 def features_of(data: PreparedData, made: Samples) -> Features:
     extractor = Pixels()
-    _, training, held_out = known(extractor, Real(data), len(made), CPU)
+    _, training, held_out = real_statistics(extractor, Real(data), len(made), CPU)
     return Features(extractor, training, held_out, extract(extractor, [made.native], CPU))
 
 
@@ -47,7 +48,7 @@ def test_planted_copies_are_found_named_and_shown(run: OpenRun, data: PreparedDa
     images = np.random.default_rng(0).integers(0, 255, (20, 3, 8, 8)).astype(np.uint8)
     images[[2, 5, 11]] = sources.gather(data.training, [7, 30, 0])
     made = made_of(run, images)
-    found = copies(run, data, made, [features_of(data, made)], CPU)
+    found = copies(run, data, made, [features_of(data, made)])
     assert found["duplicates"] == 3
     assert found["held_out_duplicates"] == 0
     for pair, (place, index) in zip(found["pairs"], ((2, 7), (5, 30), (11, 0)), strict=False):
@@ -62,7 +63,7 @@ def test_planted_copies_are_found_named_and_shown(run: OpenRun, data: PreparedDa
 
 def test_samples_that_are_training_images(run: OpenRun, data: PreparedData) -> None:
     made = made_of(run, sources.gather(data.training, range(36)))
-    found = copies(run, data, made, [features_of(data, made)], CPU)
+    found = copies(run, data, made, [features_of(data, made)])
     (row,) = found["closeness"]
     assert (row["closer"], row["below"], found["duplicates"]) == (1, 1, 36)
     assert (row["samples"], row["training"], row["held_out"]) == (36, 36, 4)
@@ -74,7 +75,7 @@ def test_samples_that_are_training_images(run: OpenRun, data: PreparedData) -> N
 def test_mirror_images_are_copies_where_training_saw_them(run: OpenRun, data: PreparedData) -> None:
     made = made_of(run, sources.gather(data.training, range(20))[..., ::-1].copy())
     mirrored = replace(run, recipe=replace(run.recipe, flip=True))
-    plain, flipped = (copies(each, data, made, [features_of(data, made)], CPU) for each in (run, mirrored))
+    plain, flipped = (copies(each, data, made, [features_of(data, made)]) for each in (run, mirrored))
     assert plain["duplicates"] == 0
     assert (flipped["duplicates"], flipped["mirrored"]) == (20, True)
     assert flipped["closeness"][0]["closer"] == 1
@@ -93,4 +94,4 @@ def test_the_loss_gap_of_a_run(run: OpenRun) -> None:
     assert found["images"] == 100
     assert "more steps at this size will memorise" in found["advice"]
     assert sentences({"loss_gap": found})[0].startswith(found["advice"])
-    assert loss_gap_plot(found["noise_levels"]).width == 1440
+    assert rendered(loss_gap_plot(found["noise_levels"])).width == 1440

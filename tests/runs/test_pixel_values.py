@@ -10,6 +10,7 @@ from pixelpath.data import sources
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.reports.evaluation import histograms_plot, spectrum_plot
+from pixelpath.reports.pictures import rendered
 from pixelpath.runs.comparison import Real
 from pixelpath.runs.pixel_values import pixel_values, sentence
 from pixelpath.runs.prepare import PreparedData
@@ -53,7 +54,7 @@ def test_without_held_out_images_there_is_no_floor() -> None:
     found = pixel_values(data, torch.from_numpy(images[:20]))
     assert (found["images"]["few"], found["images"]["held_out"]) == (0, 0)
     assert {row["held_out"] for key in ("spectra", "histograms", "quantiles") for row in found[key]} == {None}
-    assert spectrum_plot(found["spectra"]).width == histograms_plot(found["histograms"]).width == 1440
+    assert rendered(spectrum_plot(found["spectra"])).width == rendered(histograms_plot(found["histograms"])).width == 1440
     assert sentence(found).startswith("Values, channel ")
 
 
@@ -70,7 +71,7 @@ def test_zeros_and_half_transparent_pixels_are_counted() -> None:
     assert (row["value"], row["share_training"], row["share_samples"], row["zeros_held_out"]) == (0, 0.75, 0.75, 0.75)
     assert found["channels"][0]["spectrum"] is None  # black, all of it
     assert found["images"]["drawn"][0] == row["channel"] == "alpha"
-    assert spectrum_plot(found["spectra"]).width == histograms_plot(found["histograms"]).width == 1440
+    assert rendered(spectrum_plot(found["spectra"])).width == rendered(histograms_plot(found["histograms"])).width == 1440
 
 
 def test_what_was_not_measured_counts_for_nothing() -> None:

@@ -12,8 +12,8 @@ from pixelpath.data.metadata import Format
 from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.reports.display import BY_RULE, Display
-from pixelpath.runs import conditions as asking
 from pixelpath.runs import sample as runs
+from pixelpath.runs import sample_conditions as asking
 from pixelpath.runs.opened import open_run
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer.journal import peak_memory

@@ -34,8 +34,10 @@ class RecipeFunction(Protocol):
         ...
 
 
-def adjustable(make: Callable[[], Recipe]) -> RecipeFunction:
-    """The recipe function with the most frequent settings as keywords."""
+def adjustable(make: Callable[[], Recipe], about: str = "") -> RecipeFunction:
+    """The recipe function with the most frequent settings as keywords; what it is `about` is its docstring if it has none."""
+    if about:
+        make.__doc__, make.__name__ = about, make().name.replace("-", "_").lower()
 
     @wraps(make)
     def adjusted(
@@ -66,8 +68,7 @@ def adjustable(make: Callable[[], Recipe]) -> RecipeFunction:
 def as_published(recipe: Recipe) -> Recipe:
     """A one-step recipe with the published choices (EPG, arXiv 2510.12586) but its own size and lowest sigma.
 
-    EDM preconditioning, AdamW, contrastive features and dropout. It needs a finished stage one (`encoder`). Results:
-    docs/results.md (digits only).
+    EDM preconditioning, AdamW, contrastive features and dropout. It needs a finished stage one (`encoder`).
     """
     assert isinstance(recipe.objective, Consistency)
     sigma_max = recipe.noise.sigma_min * 40_000  # 80 for a lowest sigma of 0.002
@@ -81,3 +82,10 @@ def as_published(recipe: Recipe) -> Recipe:
         optimizer=AdamW(1e-4, (0.9, 0.99), 0.03),
         schedule=Steps(),
     )
+
+
+def paper(make: RecipeFunction, result: str) -> RecipeFunction:
+    """The published variant of a one-step recipe function; `result` says what to expect of it."""
+    name = make().name
+    command = f"pixelpath train {name}-paper --data PATH --encoder runs/encoder --out runs/onestep"
+    return adjustable(lambda: as_published(make()), f"{name} with the published objective.\n\nCommand: {command}. {result}")

@@ -11,7 +11,7 @@ from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.pairs import StagedGap
 from pixelpath.objectives.representation import Curriculum, RepresentationLearning
 from pixelpath.recipes import sizes
-from pixelpath.recipes.changes import adjustable, as_published
+from pixelpath.recipes.changes import adjustable, paper
 from pixelpath.recipes.recipe import ProjectorSize, Recipe
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer.optimizer import AdamW, Cosine, Muon
@@ -90,10 +90,4 @@ def digits_onestep() -> Recipe:
     )
 
 
-@adjustable
-def digits_onestep_paper() -> Recipe:
-    """The same with the published objective.
-
-    Command: pixelpath train digits-onestep-paper --data PATH --encoder runs/encoder --out runs/onestep. Result: docs/results.md.
-    """
-    return as_published(digits_onestep())
+digits_onestep_paper = paper(digits_onestep, "Result: docs/results.md.")

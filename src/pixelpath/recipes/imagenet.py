@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pixelpath.data.augment import PHOTOGRAPHS
 from pixelpath.data.settings import DataSettings
 from pixelpath.models.preconditioning import EDMPreconditioning
@@ -11,19 +13,19 @@ from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.features import ContrastiveFeatures
 from pixelpath.objectives.pairs import StagedGap
 from pixelpath.objectives.representation import Curriculum, RepresentationLearning
-from pixelpath.recipes import sizes
-from pixelpath.recipes.changes import adjustable
+from pixelpath.recipes.changes import RecipeFunction, adjustable
 from pixelpath.recipes.recipe import Recipe
+from pixelpath.recipes.sizes import SIZES
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer.optimizer import AdamW, Cosine, Steps
 
 
-def _encoder(name: str, size: sizes.Size, pixels: int) -> Recipe:
+def _encoder(letter: str, pixels: int) -> Recipe:
     """Stage one of any size."""
     return Recipe(
-        name=name,
+        name=f"imagenet{pixels}-{letter}-encoder",
         objective=RepresentationLearning(NoiseRange(), Curriculum()),
-        size=size,
+        size=SIZES[letter],
         patch=pixels // 16,
         augmentation=PHOTOGRAPHS,
         steps=600_000,
@@ -35,15 +37,15 @@ def _encoder(name: str, size: sizes.Size, pixels: int) -> Recipe:
     )
 
 
-def _diffusion(name: str, size: sizes.Size, pixels: int, steps: int = 1_000_000) -> Recipe:
+def _diffusion(letter: str, pixels: int) -> Recipe:
     """Stage two, diffusion, of any size."""
     return Recipe(
-        name=name,
+        name=f"imagenet{pixels}-{letter}-diffusion",
         objective=Denoising(NoiseRange()),
-        size=size,
+        size=SIZES[letter],
         patch=pixels // 16,
         flip=True,
-        steps=steps,
+        steps=2_000_000 if letter == "G" else 1_000_000,
         batch_size=1024,
         optimizer=AdamW(1e-4, (0.9, 0.999), 0.01, clip=0.5, clip_after=10_000, decay_all=True),
         schedule=Cosine(warmup=10_000),
@@ -53,12 +55,12 @@ def _diffusion(name: str, size: sizes.Size, pixels: int, steps: int = 1_000_000)
     )
 
 
-def _onestep(name: str, size: sizes.Size, pixels: int) -> Recipe:
+def _onestep(letter: str, pixels: int) -> Recipe:
     """Stage two, one step, of any size."""
     return Recipe(
-        name=name,
+        name=f"imagenet{pixels}-{letter}-onestep",
         objective=Consistency(NoiseRange(), StagedGap(), features=ContrastiveFeatures()),
-        size=size,
+        size=SIZES[letter],
         patch=pixels // 16,
         preconditioning=EDMPreconditioning(),
         dropout=0.5,
@@ -73,102 +75,31 @@ def _onestep(name: str, size: sizes.Size, pixels: int) -> Recipe:
     )
 
 
-@adjustable
-def imagenet256_b_encoder() -> Recipe:
-    """Stage one, size B, on ImageNet at 256 x 256 pixels, as published.
+def _published(make: Callable[[str, int], Recipe], letter: str, pixels: int, result: str = "") -> RecipeFunction:
+    """The recipe function of a published size; `result` is what the paper says of it."""
+    name, stage, options = make(letter, pixels).name, "two, diffusion", "--encoder runs/encoder --out runs/diffusion"
+    if make is _encoder:
+        stage, options = "one", "--out runs/encoder"
+    elif make is _onestep:
+        stage, options = "two, one step", "--encoder runs/encoder --out runs/onestep"
+    about = f"""Stage {stage}, size {letter}, on ImageNet at {pixels} x {pixels} pixels, as published.
 
-    Command: pixelpath train imagenet256-B-encoder --data IMAGENET --data.channels 3 --out runs/encoder, by torchrun on several
-    GPUs. Cost by the paper: 57 hours on 8 H200. Not run here.
+    Command: pixelpath train {name} --data IMAGENET --data.channels 3 {options}, by torchrun on several GPUs.
+    {result}Not run here.
     """
-    return _encoder("imagenet256-B-encoder", sizes.B, 256)
+    return adjustable(lambda: make(letter, pixels), about)
 
 
-@adjustable
-def imagenet256_l_encoder() -> Recipe:
-    """Stage one, size L, on ImageNet at 256 x 256 pixels, as published.
-
-    Command: pixelpath train imagenet256-L-encoder --data IMAGENET --data.channels 3 --out runs/encoder, by torchrun on several
-    GPUs. Cost by the paper: 57 hours on 8 H200. Not run here.
-    """
-    return _encoder("imagenet256-L-encoder", sizes.L, 256)
-
-
-@adjustable
-def imagenet512_b_encoder() -> Recipe:
-    """Stage one, size B, on ImageNet at 512 x 512 pixels, as published.
-
-    Command: pixelpath train imagenet512-B-encoder --data IMAGENET --data.channels 3 --out runs/encoder, by torchrun on several
-    GPUs. Cost by the paper: 57 hours on 8 H200. Not run here.
-    """
-    return _encoder("imagenet512-B-encoder", sizes.B, 512)
-
-
-@adjustable
-def imagenet512_l_encoder() -> Recipe:
-    """Stage one, size L, on ImageNet at 512 x 512 pixels, as published.
-
-    Command: pixelpath train imagenet512-L-encoder --data IMAGENET --data.channels 3 --out runs/encoder, by torchrun on several
-    GPUs. Cost by the paper: 57 hours on 8 H200. Not run here.
-    """
-    return _encoder("imagenet512-L-encoder", sizes.L, 512)
-
-
-@adjustable
-def imagenet256_l_diffusion() -> Recipe:
-    """Stage two, diffusion, size L, on ImageNet at 256 x 256 pixels, as published.
-
-    Command: pixelpath train imagenet256-L-diffusion --data IMAGENET --data.channels 3 --encoder runs/encoder --out
-    runs/diffusion, by torchrun on several GPUs. Not run here.
-    """
-    return _diffusion("imagenet256-L-diffusion", sizes.L, 256)
-
-
-@adjustable
-def imagenet256_xl_diffusion() -> Recipe:
-    """Stage two, diffusion, size XL, on ImageNet at 256 x 256 pixels, as published.
-
-    Command: pixelpath train imagenet256-XL-diffusion --data IMAGENET --data.channels 3 --encoder runs/encoder --out
-    runs/diffusion, by torchrun on several GPUs. By the paper: 139 hours on 8 H200,
-    FID 2.04 at 75 network evaluations (NFE). Not run here.
-    """
-    return _diffusion("imagenet256-XL-diffusion", sizes.XL, 256)
-
-
-@adjustable
-def imagenet256_xxl_diffusion() -> Recipe:
-    """Stage two, diffusion, size XXL, on ImageNet at 256 x 256 pixels, as published.
-
-    Command: pixelpath train imagenet256-XXL-diffusion --data IMAGENET --data.channels 3 --encoder runs/encoder --out
-    runs/diffusion, by torchrun on several GPUs. Not run here.
-    """
-    return _diffusion("imagenet256-XXL-diffusion", sizes.XXL, 256)
-
-
-@adjustable
-def imagenet256_g_diffusion() -> Recipe:
-    """Stage two, diffusion, size G, on ImageNet at 256 x 256 pixels, as published.
-
-    Command: pixelpath train imagenet256-G-diffusion --data IMAGENET --data.channels 3 --encoder runs/encoder --out
-    runs/diffusion, by torchrun on several GPUs. Not run here.
-    """
-    return _diffusion("imagenet256-G-diffusion", sizes.G, 256, 2_000_000)
-
-
-@adjustable
-def imagenet512_l_diffusion() -> Recipe:
-    """Stage two, diffusion, size L, on ImageNet at 512 x 512 pixels, as published.
-
-    Command: pixelpath train imagenet512-L-diffusion --data IMAGENET --data.channels 3 --encoder runs/encoder --out
-    runs/diffusion, by torchrun on several GPUs. Not run here.
-    """
-    return _diffusion("imagenet512-L-diffusion", sizes.L, 512)
-
-
-@adjustable
-def imagenet256_l_onestep() -> Recipe:
-    """Stage two, one step, size L, on ImageNet at 256 x 256 pixels, as published.
-
-    Command: pixelpath train imagenet256-L-onestep --data IMAGENET --data.channels 3 --encoder runs/encoder --out runs/onestep,
-    by torchrun on several GPUs. By the paper: FID 8.82 in one step. Not run here.
-    """
-    return _onestep("imagenet256-L-onestep", sizes.L, 256)
+HOURS = "Cost by the paper: 57 hours on 8 H200. "
+imagenet256_b_encoder = _published(_encoder, "B", 256, HOURS)
+imagenet256_l_encoder = _published(_encoder, "L", 256, HOURS)
+imagenet512_b_encoder = _published(_encoder, "B", 512, HOURS)
+imagenet512_l_encoder = _published(_encoder, "L", 512, HOURS)
+imagenet256_l_diffusion = _published(_diffusion, "L", 256)
+imagenet256_xl_diffusion = _published(
+    _diffusion, "XL", 256, "By the paper: 139 hours on 8 H200, FID 2.04 at 75 network evaluations (NFE). "
+)
+imagenet256_xxl_diffusion = _published(_diffusion, "XXL", 256)
+imagenet256_g_diffusion = _published(_diffusion, "G", 256)
+imagenet512_l_diffusion = _published(_diffusion, "L", 512)
+imagenet256_l_onestep = _published(_onestep, "L", 256, "By the paper: FID 8.82 in one step. ")

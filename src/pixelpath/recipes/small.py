@@ -12,7 +12,7 @@ from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.pairs import StagedGap
 from pixelpath.objectives.representation import Curriculum, RepresentationLearning
 from pixelpath.recipes import sizes
-from pixelpath.recipes.changes import adjustable, as_published
+from pixelpath.recipes.changes import adjustable, paper
 from pixelpath.recipes.digits import digits_onestep
 from pixelpath.recipes.recipe import ProjectorSize, Recipe
 from pixelpath.sampling.sampler import Sampling
@@ -89,13 +89,7 @@ def small_32_onestep() -> Recipe:
     )
 
 
-@adjustable
-def small_32_onestep_paper() -> Recipe:
-    """The same with the published objective.
-
-    Command: pixelpath train small-32-onestep-paper --data PATH --encoder runs/encoder --out runs/onestep. Not run here.
-    """
-    return as_published(small_32_onestep())
+small_32_onestep_paper = paper(small_32_onestep, "Not run here.")
 
 
 @adjustable
@@ -139,13 +133,7 @@ def small_64_onestep() -> Recipe:
     return replace(small_32_onestep(), name="small-64-onestep", objective=objective, patch=8)
 
 
-@adjustable
-def small_64_onestep_paper() -> Recipe:
-    """The same with the published objective.
-
-    Command: pixelpath train small-64-onestep-paper --data PATH --encoder runs/encoder --out runs/onestep. Not run here.
-    """
-    return as_published(small_64_onestep())
+small_64_onestep_paper = paper(small_64_onestep, "Not run here.")
 
 
 @adjustable
@@ -215,10 +203,4 @@ def cifar10_onestep() -> Recipe:
     return replace(small_32_onestep(), name="cifar10-onestep", patch=2, steps=200_000)
 
 
-@adjustable
-def cifar10_onestep_paper() -> Recipe:
-    """The same with the published objective.
-
-    Command: pixelpath train cifar10-onestep-paper --data PATH --encoder runs/encoder --out runs/onestep. Not run here.
-    """
-    return as_published(cifar10_onestep())
+cifar10_onestep_paper = paper(cifar10_onestep, "Not run here.")

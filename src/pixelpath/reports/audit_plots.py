@@ -19,10 +19,11 @@ from pixelpath.data.sources import evenly, gather
 from pixelpath.evaluation.histograms import drawn_edges, shares
 from pixelpath.evaluation.inspection import Inspection, Part
 from pixelpath.reports.display import grid
-from pixelpath.reports.pictures import BLUE, HEAVY, ORANGE, blank, logarithmic, rendered, save_png
+from pixelpath.reports.pictures import BLUE, HEAVY, ORANGE, blank, logarithmic, save_png, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TYPICAL, EXTREME, SHOWN_PAIRS = 32, 8, 8
 WIDE = 1000  # pixels across, that the images of a row should not exceed
@@ -46,7 +47,9 @@ EXTREMES = tuple(CAPTIONS)[1:7]
 def save_pictures(folder: Path, seen: Inspection) -> list[str]:
     """Draw what there is to draw into the folder; the names of the files."""
     part = seen.training
-    pictures = {name: _grid(part, numbers) for name, numbers in _chosen(seen).items() if len(numbers)}
+    pictures: dict[str, Image.Image | Figure] = {
+        name: _grid(part, numbers) for name, numbers in _chosen(seen).items() if len(numbers)
+    }
     couples = [(group[0], group[1]) for group in seen.duplicates]
     couples += [(pair.first, pair.second) for pair in seen.near_duplicates]
     across = [*seen.leaked, *((pair.first, pair.second) for pair in seen.near_leaked)]
@@ -61,7 +64,7 @@ def save_pictures(folder: Path, seen: Inspection) -> list[str]:
     return [name for name in CAPTIONS if name in pictures]
 
 
-def histograms_plot(training: Part, held_out: Part | None) -> Image.Image | None:
+def histograms_plot(training: Part, held_out: Part | None) -> Figure | None:
     """Shares of values of the first channels, on a logarithmic axis where one value has nearly all; None without any."""
     known = [number for number, channel in enumerate(training.found.channels) if channel.count][:DRAWN]
     if not known:
@@ -71,7 +74,7 @@ def histograms_plot(training: Part, held_out: Part | None) -> Image.Image | None
     plot = blank(2.4 * down + 0.4)
     for place, number in enumerate(known):
         _histogram(plot.add_subplot(down, columns, place + 1), number, training, held_out)
-    return rendered(plot)
+    return styled(plot)
 
 
 def _histogram(axes: Axes, number: int, training: Part, held_out: Part | None) -> None:

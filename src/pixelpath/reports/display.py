@@ -98,8 +98,7 @@ class Shown:
 def grid(
     images: Native,
     columns: int,
-    lowest: int | float | None = None,
-    highest: int | float | None = None,
+    ends: tuple[float, float] | None = None,
     *,
     metadata: Metadata | None = None,
     display: Display = BY_RULE,
@@ -109,16 +108,16 @@ def grid(
 
     With `metadata` (or a display other than by rule) as `show` draws them, above a colour bar if colours stand for values.
     Otherwise one channel is grey, three are RGB, four are RGBA over a checkerboard, and of any other number the first is shown in
-    grey. The display range is `lowest` to `highest` if given; else it reaches from the 0.5th to the 99.5th percentile of finite
-    floats, or spans the dtype of integers. Raises ValueError without images or columns, or for an empty range.
+    grey. Their display range is `ends` if given; else it reaches from the 0.5th to the 99.5th percentile of finite floats, or
+    spans the dtype of integers. Raises ValueError without images or columns, or for an empty range.
     """
     if len(images) == 0 or columns < 1:
         raise ValueError(f"A grid needs at least one image and one column, got {len(images)} images and {columns} columns.")
     values = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
     if metadata is None and display == BY_RULE and seen is None:
-        shown = Shown(_plain(values, lowest, highest))
+        shown = Shown(_plain(values, ends))
     else:
-        shown = show(values, metadata or Metadata(), _narrowed(display, lowest, highest), seen)
+        shown = show(values, metadata or Metadata(), display, seen)
     canvas = _laid_out(shown.pictures, columns)
     return canvas if shown.bar is None else _above_bar(canvas, shown.bar)
 
@@ -139,7 +138,7 @@ def show(
     photographs = _are_photographs(values, metadata)
     if photographs and not display.channels and display.colours == "auto":
         whole = unpremultiply(values) if metadata.alpha == "premultiplied" and values.shape[1] == 4 else values
-        return Shown(_plain(whole, *(display.range or (None, None))))
+        return Shown(_plain(whole, display.range))
     chosen = _chosen(values.shape[1], metadata, display)
     measured = _measured(values[:, chosen], metadata)
     ranges = [
@@ -162,14 +161,6 @@ def show(
     beyond = bool((known < lowest).any()), bool((known > highest).any())
     title = _title(chosen[0], values.shape[1], metadata, bool(measured.all()))
     return Shown(pictures, Bar(table, lowest, highest, title, beyond))
-
-
-def _narrowed(display: Display, lowest: float | None, highest: float | None) -> Display:
-    if lowest is None and highest is None:
-        return display
-    if lowest is None or highest is None:
-        raise ValueError("A display range needs both its ends: give the lowest and the highest value.")
-    return Display(display.channels, display.percentiles, (lowest, highest), display.colours)
 
 
 def _are_photographs(values: Shaped[np.ndarray, "image channel row column"], metadata: Metadata) -> bool:
@@ -267,11 +258,10 @@ def _bytes(values: np.ndarray, lowest: float, highest: float) -> np.ndarray:
     return np.floor(shown * 255 + 0.5).astype(np.uint8)
 
 
-def _plain(values: np.ndarray, lowest: int | float | None, highest: int | float | None) -> Pictures:
+def _plain(values: np.ndarray, ends: tuple[float, float] | None) -> Pictures:
     """Photographs, and images without metadata."""
     values = values if values.shape[1] in (1, 3, 4) else values[:, :1]
-    first, last = _range(values)
-    lowest, highest = first if lowest is None else lowest, last if highest is None else highest
+    lowest, highest = ends or _range(values)
     if not lowest < highest:
         raise ValueError(f"A display range needs a lowest value below its highest, got {lowest} and {highest}.")
     return _bytes(values, lowest, highest).transpose(0, 2, 3, 1)

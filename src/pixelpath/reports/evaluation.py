@@ -28,12 +28,13 @@ from pixelpath.reports.pictures import (
     logarithmic,
     noise_levels_plot,
     plain_numbers,
-    rendered,
     save_png,
+    styled,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SIDES = (
     ("training", "training images", GREY, "-"),
@@ -57,7 +58,7 @@ def nearest_picture(rows: Sequence[Tensor], metadata: Metadata, ranges: Sequence
     return grid(torch.cat([*rows]), len(rows[0]), metadata=metadata, seen=ranges)
 
 
-def loss_gap_plot(rows: JSONRows) -> Image.Image:
+def loss_gap_plot(rows: JSONRows) -> Figure:
     """Denoising error of training and of held-out images by noise level, with bars of two standard errors to either side."""
     figure = blank(3.4)
     axes = figure.add_subplot()
@@ -70,10 +71,10 @@ def loss_gap_plot(rows: JSONRows) -> Image.Image:
     axes.set_ylabel("mean squared error (model range)")
     by_level(axes)
     logarithmic(axes, np.array([row[key] for row in rows for key in ("training", "held_out")]))
-    return rendered(figure)
+    return styled(figure)
 
 
-def spectrum_plot(rows: JSONRows) -> Image.Image:
+def spectrum_plot(rows: JSONRows) -> Figure:
     """Power per mode against frequency, both logarithmic, a panel per channel."""
 
     def draw(axes: Axes, chosen: JSONRows, key: str, **look: Any) -> None:
@@ -88,7 +89,7 @@ def spectrum_plot(rows: JSONRows) -> Image.Image:
     return _panels(rows, draw, finish)
 
 
-def histograms_plot(rows: JSONRows) -> Image.Image:
+def histograms_plot(rows: JSONRows) -> Figure:
     """The share of values in bins of equal width, a panel per channel; logarithmic where few bins hold most of the values."""
 
     def draw(axes: Axes, chosen: JSONRows, key: str, **look: Any) -> None:
@@ -107,7 +108,7 @@ def histograms_plot(rows: JSONRows) -> Image.Image:
     return _panels(rows, draw, finish)
 
 
-def _panels(rows: JSONRows, draw: Any, finish: Any) -> Image.Image:
+def _panels(rows: JSONRows, draw: Any, finish: Any) -> Figure:
     """A panel per channel, two side by side, the sets over one another in each."""
     channels = list(dict.fromkeys(row["channel"] for row in rows))
     columns = min(2, len(channels))
@@ -122,4 +123,4 @@ def _panels(rows: JSONRows, draw: Any, finish: Any) -> Image.Image:
         finish(axes, np.array([row[key] for row in chosen for key, *_ in sides], np.float64))
         if len(channels) > 1:
             axes.annotate(f"channel {channel}", (0.98, 0.95), xycoords="axes fraction", ha="right", va="top", fontsize=9)
-    return rendered(figure)
+    return styled(figure)

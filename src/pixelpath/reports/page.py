@@ -15,31 +15,30 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from pixelpath.atomic import leaves, whole
 from pixelpath.errors import UserError
+from pixelpath.reports.pictures import rendered
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WIDEST = 1440  # pixels across, of a picture
 
 
 def write_page(path: Path, title: str, top: str, sections: Mapping[str, str]) -> Path:
     """Write a page: its title (text), its top and its sections (HTML, empty ones left out). Returns the file."""
-    with whole(path) as file:
-        file.write(page(title, top, sections).encode("utf-8"))
-    return path
-
-
-def page(title: str, top: str, sections: Mapping[str, str]) -> str:
-    """The HTML of a page."""
     present = {name: content for name, content in sections.items() if content}
     places = {name: name.lower().replace(" ", "-") for name in present}
     links = "".join(f'<a href="#{place}">{name}</a>' for name, place in places.items())
     parts = [f'<section id="{places[name]}"><h2>{name}</h2>\n{content}</section>' for name, content in present.items()]
     template = Template((resources.files("pixelpath.reports") / "report.html").read_text(encoding="utf-8"))
-    return template.substitute(title=text(title), body="\n".join([top, f"<nav>{links}</nav>", *parts]))
+    with whole(path) as file:
+        file.write(template.substitute(title=text(title), body="\n".join([top, f"<nav>{links}</nav>", *parts])).encode("utf-8"))
+    return path
 
 
 def header(title: str, below: str, metadata: Mapping[str, str]) -> str:
@@ -49,7 +48,9 @@ def header(title: str, below: str, metadata: Mapping[str, str]) -> str:
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Records as a table, one a line, each with its protocol below."""
+    """Records as a table, one a line, each with its protocol below; empty without records."""
+    if not records:
+        return ""
     keys = [key for key in dict.fromkeys(key for record in records for key in record) if key != "protocol"]
     head = "".join(f"<th{_align(records[0].get(key))}>{words(key)}</th>" for key in keys)
     body = []
@@ -71,6 +72,29 @@ def figure(path: Path, caption: str, kind: str = "", widest: int = WIDEST) -> st
     """A picture file with a caption, which is HTML."""
     with Image.open(path) as picture:
         return f"<figure>{embedded(picture, kind, widest, path.stem)}<figcaption>{caption}</figcaption></figure>"
+
+
+def plot(drawn: Figure, numbers: Sequence[Mapping[str, Any]], *, shown: bool = False) -> str:
+    """A plot, and the records that it shows as a table below it, folded away unless they are `shown`."""
+    return embedded(rendered(drawn), "plot", WIDEST, "plot of the numbers below") + folded(
+        "The numbers", table(numbers), shown=shown
+    )
+
+
+def folded(title: str, content: str, *, shown: bool = False) -> str:
+    """Content that a click on its title shows or hides; both are HTML."""
+    return f"<details{' open' if shown else ''}><summary>{title}</summary>{content}</details>"
+
+
+def note(content: str) -> str:
+    """A paragraph of HTML that explains what stands beside it."""
+    return f"<p class='soft'>{content}</p>"
+
+
+def groups(values: Mapping[str, Mapping[str, Any]]) -> str:
+    """Groups of names and values under their titles, side by side; empty ones are left out."""
+    parts = [f"<section><h3>{text(name)}</h3>{pairs(group)}</section>" for name, group in values.items() if group]
+    return f"<div class='groups'>{''.join(parts)}</div>" if parts else ""
 
 
 def embedded(picture: Image.Image, kind: str, widest: int, name: str) -> str:

@@ -43,10 +43,11 @@ PANELS = (
 )
 
 
-def save_png(path: Path, picture: Image.Image) -> None:
-    """Write the picture, whole or not at all; an older file of that name is replaced."""
+def save_png(path: Path, picture: Image.Image | Figure) -> None:
+    """Write the picture or plot, whole or not at all, into a folder made if missing; an older file of that name is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as file:
-        picture.save(file, "PNG")
+        rendered(picture).save(file, "PNG")
 
 
 def training_curves(rows: Metrics) -> Figure:
@@ -75,7 +76,7 @@ def training_curves(rows: Metrics) -> Figure:
     return styled(figure)
 
 
-def probe_plot(rows: Sequence[ProbeRow] | JSONRows) -> Image.Image:
+def probe_plot(rows: Sequence[ProbeRow] | JSONRows) -> Figure:
     """Accuracy against noise level: a colour per kind of features, solid for nearest neighbours, dashed for linear probes."""
     figure = blank(3.4)
     axes = figure.add_subplot()
@@ -83,21 +84,15 @@ def probe_plot(rows: Sequence[ProbeRow] | JSONRows) -> Image.Image:
     for name, colour in zip(dict.fromkeys(row["name"] for row in table), colours(), strict=False):
         chosen = [row for row in table if row["name"] == name]
         sigmas = [row["sigma"] for row in chosen]
-        axes.plot(
-            sigmas,
-            [100 * row["nearest"] for row in chosen],
-            "o-",
-            color=colour,
-            markersize=4,
-            label=f"{name}, nearest neighbours",
-        )
-        axes.plot(sigmas, [100 * row["linear"] for row in chosen], "s--", color=colour, markersize=4, label=f"{name}, linear")
+        for key, mark, label in (("nearest", "o-", "nearest neighbours"), ("linear", "s--", "linear")):
+            shares = [100 * row[key] for row in chosen]
+            axes.plot(sigmas, shares, mark, color=colour, markersize=4, label=f"{name}, {label}")
     axes.set(ylim=(0, 102), ylabel="test images recognised, %")
     by_level(axes)
-    return rendered(figure)
+    return styled(figure)
 
 
-def noise_levels_plot(rows: Sequence[HeldOutRow] | JSONRows) -> Image.Image:
+def noise_levels_plot(rows: Sequence[HeldOutRow] | JSONRows) -> Figure:
     """Held-out denoising error against noise level, both logarithmic, with bars of two standard errors to either side."""
     figure = blank(3.4)
     axes = figure.add_subplot()
@@ -107,10 +102,10 @@ def noise_levels_plot(rows: Sequence[HeldOutRow] | JSONRows) -> Image.Image:
     axes.set_ylabel("mean squared error (model range)")
     by_level(axes)
     logarithmic(axes, np.array(losses))
-    return rendered(figure)
+    return styled(figure)
 
 
-def distance_over_nfe(curves: JSONRows) -> Image.Image:
+def distance_over_nfe(curves: JSONRows) -> Figure:
     """Frechet distance against network evaluations (NFE) per image, both logarithmic: a panel per kind of features.
 
     A curve has the colour of its name. Its distances are those of as many samples as the floor, dashed, has real images: others
@@ -129,7 +124,7 @@ def distance_over_nfe(curves: JSONRows) -> Image.Image:
         counts = " or ".join(f"{few:,}" for few in dict.fromkeys(curve["few"] for curve in chosen))
         axes.set(xlabel="network evaluations (NFE) per image", ylabel=f"{kind}\nFrechet distance of {counts} samples")
         logarithmic(axes, np.array([*itertools.chain(*drawn), *(curve["floor"] for curve in chosen)]))
-    return rendered(figure, columns=max(1, min(6, 110 // max(30, *map(len, names)))))
+    return styled(figure, columns=max(1, min(6, 110 // max(30, *map(len, names)))))
 
 
 def series(rows: Metrics, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -181,11 +176,13 @@ def styled(figure: Figure, columns: int = 6) -> Figure:
     return figure
 
 
-def rendered(figure: Figure, columns: int = 6) -> Image.Image:
-    """The styled figure as a picture."""
+def rendered(plot: Image.Image | Figure) -> Image.Image:
+    """The plot as a picture; a picture as it is."""
+    if isinstance(plot, Image.Image):
+        return plot
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    canvas = FigureCanvasAgg(styled(figure, columns))
+    canvas = FigureCanvasAgg(plot)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 

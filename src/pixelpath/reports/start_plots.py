@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,11 +32,13 @@ from pixelpath.reports.pictures import (
     logarithmic,
     plain_numbers,
     rendered,
+    styled,
 )
 from pixelpath.types import Images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DEPTH = 100  # a certificate is drawn down to the budget by this
 SIDE_BY_SIDE, PLACES = 12, 600  # images and points that are shown of each kind
@@ -53,61 +55,51 @@ KINDS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Certificates:
-    """The certificates of candidates by name (None: without density), which one was chosen, its sigma, and the budget (nats)."""
+def certificate_plot(certificates: Mapping[str, Certificate | None], chosen: str, sigma: float, budget: float) -> Figure:
+    """The divergence of every candidate that has one against sigma, both logarithmic, with the budget and the chosen sigma.
 
-    of: Mapping[str, Certificate | None]
-    chosen: str
-    sigma: float
-    budget: float
-
-
-def certificate_plot(found: Certificates) -> Image.Image:
-    """The divergence of every candidate that has one against sigma, both logarithmic, with the budget and the chosen sigma."""
+    `certificates` are those of the candidates by name, None without a density; `budget` is in nats. A line of cross estimates
+    lies inside a band of their standard error and one from excess to direct. Estimates of 0 or less are noise and leave a gap.
+    Red crosses are those that a few images decide.
+    """
     figure = blank(4.6)
     axes = figure.add_subplot()
-    draw_certificates(axes, found)
-    return rendered(figure, columns=4)
-
-
-def draw_certificates(axes: Axes, found: Certificates) -> None:
-    """A line of cross estimates for every candidate, inside a band of their standard error and one from excess to direct.
-
-    Estimates of 0 or less are noise and leave a gap. Red crosses are those that a few images decide.
-    """
-    positive = [row for each in found.of.values() if each is not None for row in each.rows if row.cross > 0]
-    sigma, least = found.sigma, found.budget / DEPTH
-    for number, (name, certificate) in enumerate(found.of.items()):
+    positive = [row for each in certificates.values() if each is not None for row in each.rows if row.cross > 0]
+    least = budget / DEPTH
+    for number, (name, certificate) in enumerate(certificates.items()):
         if certificate is not None:
-            look = _Line(number, f"{name} (chosen)" if name == found.chosen else name, strong=name == found.chosen)
-            _draw_certificate(axes, certificate, look, least)
+            _draw_certificate(axes, certificate, number, name, least, strong=name == chosen)
     few = [row for row in positive if row.dominated and row.cross >= least]
     if few:
         sigmas, numbers = [row.sigma for row in few], [row.cross for row in few]
         axes.plot(sigmas, numbers, "x", color=RED, markersize=5, zorder=4, label="decided by a few images")
     drawn = [row.sigma for row in positive if row.cross >= least]
     left, right = min([*drawn, sigma / 1.3]) / 1.15, max([*drawn, sigma * 1.3]) * 1.15
-    greatest = max([row.cross + row.cross_error for row in positive] + [10 * found.budget]) * 1.3
+    greatest = max([row.cross + row.cross_error for row in positive] + [10 * budget]) * 1.3
     by_level(axes)
     logarithmic(axes, np.array([least, greatest]))
     plain_numbers(axes.xaxis, right / left)
     axes.set(xlim=(left, right), ylim=(least, greatest), ylabel="divergence from the noised data, nats")
-    _draw_choice(axes, found, near=math.log(sigma / left) < 0.3 * math.log(right / left))
+    axes.axhline(budget, color="black", linestyle=":", linewidth=1.1)
+    axes.axvline(sigma, color="black", linestyle="--", linewidth=1.1)
+    named: dict[str, Any] = {"textcoords": "offset points", "fontsize": 9}
+    axes.annotate(f"budget {budget:g} nats", (1, budget), (-2, 4), xycoords=axes.get_yaxis_transform(), ha="right", **named)
+    near = math.log(sigma / left) < 0.3 * math.log(right / left)  # there is no room for a name at the left of the line
+    offset, side = ((4, -12), "left") if near else ((-4, 6), "right")
+    words, across = f"start at sigma {sigma:.3g}", axes.get_xaxis_transform()
+    axes.annotate(words, (sigma, 1 if near else 0), offset, xycoords=across, ha=side, **named)
     if not positive:
         axes.text(0.5, 0.6, "no candidate has a divergence", transform=axes.transAxes, ha="center", fontsize=9)
+    return styled(figure, columns=4)
 
 
-def tails_plot(drawn: Images, held_out_noised: HeldOut, name: str) -> Image.Image:
-    """Radii of start samples against those of held-out images noised to the same sigma, quantile by quantile."""
+def tails_plot(drawn: Images, held_out_noised: HeldOut, name: str) -> Figure:
+    """Radii of start samples against those of held-out images noised to the same sigma, quantile by quantile.
+
+    Radii are about the held-out median image. Axes are logarithmic if the greatest is far from the median.
+    """
     figure = blank(5.2)
     axes = figure.add_subplot()
-    draw_tails(axes, drawn, held_out_noised, name)
-    return rendered(figure)
-
-
-def draw_tails(axes: Axes, drawn: Images, held_out_noised: HeldOut, name: str) -> None:
-    """Quantiles of both about the held-out median image; logarithmic axes if the greatest is far from the median."""
     rows = [each.detach().cpu().double().flatten(1) for each in (held_out_noised, drawn)]
     centre = rows[0].median(0).values
     truth, samples = (np.sort((each - centre).norm(dim=1).numpy()) for each in rows)
@@ -126,6 +118,26 @@ def draw_tails(axes: Axes, drawn: Images, held_out_noised: HeldOut, name: str) -
             plain_numbers(axis, high / low)
     axes.set(xlabel="radius of held-out images, noised (model range)", ylabel="radius of start samples")
     _mark_certified(axes, truth, samples)
+    return styled(figure)
+
+
+def neighbours_plot(distances: Mapping[str, Float[Tensor, "_"]]) -> Figure:
+    """For every name, the share of images whose nearest training image is no further away.
+
+    The axis of distances is logarithmic if the greatest is far from the median.
+    """
+    figure = blank(3.4)
+    axes = figure.add_subplot()
+    sets = {name: np.sort(each.detach().cpu().double().numpy()) for name, each in distances.items() if len(each)}
+    for number, (name, values) in enumerate(sets.items()):
+        shares, colour = 100 * np.arange(len(values) + 1) / len(values), colours()[number % len(colours())]
+        axes.step(np.concatenate([values[:1], values]), shares, where="post", color=colour, linewidth=1.5, label=name)
+    every = np.concatenate([*sets.values(), np.zeros(0)])
+    if every.size and every.max() > WIDE * np.median(every) and every.min() > 0:
+        axes.set_xscale("log")
+        plain_numbers(axes.xaxis, every.max() / every.min())
+    axes.set(ylim=(0, 101), xlabel="distance to the nearest training image (model range)", ylabel="images, %")
+    return styled(figure, columns=4)
 
 
 def side_by_side(
@@ -148,7 +160,7 @@ def side_by_side(
         return _places([*kinds[:2], *(torch.as_tensor(each) for each in estimates)])
     visible = 3 if noised.shape[1] in (3, 4) else 1
     end = max(abs(value) for value in _percentiles(kinds[0][:, :visible])) or 1.0
-    noisy = grid(torch.cat(kinds[:2])[:, :visible], count, -end, end)
+    noisy = grid(torch.cat(kinds[:2])[:, :visible], count, (-end, end))
     clean = grid(torch.cat([torch.as_tensor(each) for each in estimates]), count)
     return _labelled([*_rows(noisy, count), *_rows(clean, count)])
 
@@ -161,80 +173,18 @@ def shown(shape: tuple[int, ...]) -> int:
     return max(3, min(SIDE_BY_SIDE, RAW // (4 * height * width * min(channels, 3)), WIDEST // (width + GAP)))
 
 
-def neighbours_plot(distances: Mapping[str, Float[Tensor, "_"]]) -> Image.Image:
-    """For every name, the share of images whose nearest training image is no further away."""
-    figure = blank(3.4)
-    axes = figure.add_subplot()
-    draw_neighbours(axes, distances)
-    return rendered(figure, columns=4)
-
-
-def draw_neighbours(axes: Axes, distances: Mapping[str, Float[Tensor, "_"]]) -> None:
-    """Empirical distribution functions; a logarithmic axis if the greatest distance is far from the median."""
-    sets = {name: np.sort(each.detach().cpu().double().numpy()) for name, each in distances.items() if len(each)}
-    for number, (name, values) in enumerate(sets.items()):
-        axes.step(
-            np.concatenate([values[:1], values]),
-            100 * np.arange(len(values) + 1) / len(values),
-            where="post",
-            color=colours()[number % len(colours())],
-            linewidth=1.5,
-            label=name,
-        )
-    every = np.concatenate([*sets.values(), np.zeros(0)])
-    if every.size and every.max() > WIDE * np.median(every) and every.min() > 0:
-        axes.set_xscale("log")
-        plain_numbers(axes.xaxis, every.max() / every.min())
-    axes.set(ylim=(0, 101), xlabel="distance to the nearest training image (model range)", ylabel="images, %")
-
-
-@dataclass(frozen=True)
-class _Line:
-    """The look of a line: its number decides on colour and mark."""
-
-    number: int
-    label: str
-    strong: bool
-
-
-def _draw_certificate(axes: Axes, certificate: Certificate, look: _Line, least: float) -> None:
-    """The line of a certificate and its bands."""
+def _draw_certificate(axes: Axes, certificate: Certificate, number: int, name: str, least: float, *, strong: bool) -> None:
+    """The line of a certificate, of the colour and mark of this number, and its bands; strong for the chosen candidate."""
     rows = [asdict(row) for row in certificate.rows]
     keys = ("sigma", "cross", "cross_error", "excess", "direct")
     sigma, cross, error, excess, direct = (np.array([row[key] for row in rows], np.float64) for key in keys)
     cross = np.where(cross > 0, cross, np.nan)
-    colour, floor, alpha = colours()[look.number % len(colours())], least / 10, 0.14 if look.strong else 0.06
+    colour, floor, alpha = colours()[number % len(colours())], least / 10, 0.14 if strong else 0.06
     axes.fill_between(sigma, np.maximum(excess, floor), np.maximum(direct, floor), color=colour, alpha=alpha, linewidth=0)
     axes.fill_between(sigma, np.maximum(cross - error, floor), cross + error, color=colour, alpha=0.3, linewidth=0)
-    axes.plot(
-        sigma,
-        cross,
-        f"{MARKS[look.number % len(MARKS)]}-",
-        color=colour,
-        markersize=4.5,
-        markevery=(look.number % 4, 4),
-        linewidth=2.2 if look.strong else 1.2,
-        zorder=3 if look.strong else 2,
-        label=look.label,
-    )
-
-
-def _draw_choice(axes: Axes, found: Certificates, *, near: bool) -> None:
-    """Budget and chosen sigma, named where no line falls: at the left, below the budget, unless that is too `near` the edge."""
-    sigma, budget = found.sigma, found.budget
-    axes.axhline(budget, color="black", linestyle=":", linewidth=1.1)
-    axes.axvline(sigma, color="black", linestyle="--", linewidth=1.1)
-    for words, place, offset, transform, side in (
-        (f"budget {budget:g} nats", (1, budget), (-2, 4), axes.get_yaxis_transform(), "right"),
-        (
-            f"start at sigma {sigma:.3g}",
-            (sigma, 1 if near else 0),
-            (4, -12) if near else (-4, 6),
-            axes.get_xaxis_transform(),
-            "left" if near else "right",
-        ),
-    ):
-        axes.annotate(words, place, offset, xycoords=transform, textcoords="offset points", ha=side, fontsize=9)
+    (line,) = axes.plot(sigma, cross, f"{MARKS[number % len(MARKS)]}-", color=colour, markersize=4.5)
+    line.set(markevery=(number % 4, 4), linewidth=2.2 if strong else 1.2, zorder=3 if strong else 2)
+    line.set_label(f"{name} (chosen)" if strong else name)
 
 
 def _ends(truth: np.ndarray, samples: np.ndarray) -> tuple[float, float, bool]:
@@ -336,7 +286,7 @@ def _places(kinds: Sequence[Tensor]) -> Image.Image:
         axes.plot(first, second, "o", color=(BLUE, ORANGE)[number % 2], markersize=2.5, alpha=0.5, markeredgewidth=0)
         axes.set(xlim=limits[0], ylim=limits[1], xlabel="first value", ylabel="second value")
         axes.set_title(name + beyond, loc="left", fontsize=9)
-    return rendered(figure)
+    return rendered(styled(figure))
 
 
 def _around(values: Tensor) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from pixelpath.evaluation.alike import NEAR, Pair
 from pixelpath.evaluation.inspection import Finding, Inspection, Part, inspect
 from pixelpath.log import say
 from pixelpath.recipes.recipe import Recipe
-from pixelpath.reports.audit import AuditPage, summary, write_audit
+from pixelpath.reports.audit import summary, write_audit
 from pixelpath.reports.audit_plots import save_pictures
 from pixelpath.reports.page import duration
 from pixelpath.runs.audit_findings import costs, device_memory, findings, ordered, status, unfit
@@ -88,15 +88,15 @@ class Audit:
         return str(self)
 
     def _repr_html_(self) -> str:
-        return summary(self._page())
+        return summary(self.document())
 
     def write(self, folder: Path | str) -> Path:
         """Write audit.json, pictures and report.html into the folder; the page."""
-        folder = Path(folder)
+        folder, document = Path(folder), self.document()
         folder.mkdir(parents=True, exist_ok=True)
         pictures = [] if self.inspection is None else save_pictures(folder, self.inspection)
-        write_json(folder / "audit.json", _plain(self.document() | {"pictures": pictures}))
-        return write_audit(folder, self._page(), pictures)
+        write_json(folder / "audit.json", _plain(document | {"pictures": pictures}))
+        return write_audit(folder, document, pictures)
 
     def document(self) -> dict[str, Any]:
         """All numbers, as audit.json keeps them."""
@@ -108,47 +108,18 @@ class Audit:
         }
         if self.inspection is None:
             return document | {"sizes": dict(self.sizes)}
-        recipes = [{"name": recipe.name, "patch": recipe.patch, "size": asdict(recipe.size)} for recipe in self.recipes]
         return {
             **document,
             "training": self.training,
             "held_out": self.held_out,
             **_measurements(self.inspection),
-            "recipes": recipes,
+            "recipes": [{"name": each.name, "patch": each.patch, "size": asdict(each.size)} for each in self.recipes],
             "commands": self.commands,
             "costs": [
                 asdict(cost) | {"images_per_second": cost.images_per_second, "whole_seconds": cost.whole, "disk": cost.disk}
                 for cost in self.costs
             ],
         }
-
-    def _page(self) -> AuditPage:
-        return AuditPage(
-            title=f"Audit: {self.settings.path or 'images in memory'}",
-            settings=_plain(asdict(self.settings)),
-            findings=self.findings,
-            inspection=self.inspection,
-            metadata=self._boxes(),
-            commands=self.commands,
-            costs=[_cost_row(cost) for cost in self.costs],
-            sizes=self.sizes,
-        )
-
-    def _boxes(self) -> dict[str, str]:
-        """The main numbers."""
-        if self.inspection is None:
-            return {}
-        source = self.inspection.training.source
-        found = {
-            "training images": f"{self.training:,}",
-            "held out": f"{self.held_out:,}",
-            "shape": "x".join(map(str, source.shape)),
-            "dtype": source.dtype.name,
-        }
-        if self.costs:
-            found["training time here"] = duration(sum(cost.whole for cost in self.costs))
-            found["peak memory"] = f"{max(cost.memory for cost in self.costs) / 2**30:.2f} GiB"
-        return found
 
 
 def audit(settings: DataSettings, options: AuditOptions = DEFAULTS) -> Audit:
@@ -257,7 +228,7 @@ def _measurements(seen: Inspection) -> dict[str, Any]:
         "median_difference": {"training": inside[0], "held_out": inside[1]},
         "order": asdict(seen.order) | {"matters": seen.order.matters},
         "classes": seen.class_counts,
-        "normaliser": None if trial.proposal is None else asdict(trial.proposal) | {"integers_exact": trial.exact},
+        "normaliser": {"why": (), **(asdict(trial.proposal) if trial.proposal else {}), "integers_exact": trial.exact},
     }
 
 
@@ -272,22 +243,6 @@ def _cost_line(cost: Cost) -> str:
         f"{cost.images_per_second:.0f} images/s, all {cost.steps:,} steps {duration(cost.whole)}, peak memory "
         f"{cost.memory / 2**30:.2f} GiB, checkpoints {cost.disk / 2**30:.2g} GiB."
     )
-
-
-def _cost_row(cost: Cost) -> dict[str, Any]:
-    return {
-        "recipe": cost.name,
-        "device": cost.device,
-        "parameters": f"{cost.parameters / 1e6:.2f} M",
-        "tokens": cost.tokens,
-        "batch": cost.batch_size,
-        "measured on": cost.measured,
-        "images/s": cost.images_per_second,
-        "steps": f"{cost.steps:,}",
-        "time": duration(cost.whole),
-        "peak memory": f"{cost.memory / 2**30:.2f} GiB",
-        "checkpoints": f"{cost.disk / 2**30:.2g} GiB",
-    }
 
 
 def _plain(value: Any) -> Any:

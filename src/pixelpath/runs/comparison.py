@@ -69,7 +69,7 @@ def filled(images: Native, data: PreparedData) -> Native:
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class RealStatistics:
     """Statistics of `count` training images in one kind of features, and the floor: the distance of `few` other real ones."""
 
     extractor: FeatureExtractor
@@ -79,9 +79,9 @@ class Known:
     few: int
 
 
-def known(
+def real_statistics(
     extractor: FeatureExtractor, real: Real, samples: int, device: torch.device
-) -> tuple[Known, Float[Tensor, "training feature"], Float[Tensor, "held_out feature"] | None]:
+) -> tuple[RealStatistics, Float[Tensor, "training feature"], Float[Tensor, "held_out feature"] | None]:
     """What is known of the real images, its floor of as many images as there are samples or can be had.
 
     And the features of training and held-out images, None for fewer than two of the latter.
@@ -95,17 +95,17 @@ def known(
         )
     few = min(real.few, samples)
     floor = real_floor(training, few, held_out).distance
-    return Known(extractor, len(training), statistics.of(training), floor, few), training, held_out
+    return RealStatistics(extractor, len(training), statistics.of(training), floor, few), training, held_out
 
 
-def extractors(run: OpenRun, data: PreparedData, encoder: Path | None, device: torch.device) -> list[FeatureExtractor]:
+def extractors(run: OpenRun, data: PreparedData, encoder: Path | None) -> list[FeatureExtractor]:
     """Pixels, and the features of a stage-one encoder if there is one to be had."""
     found: list[FeatureExtractor] = [pixels(data)]
     origin = encoder or own_encoder(run.path)
     if origin is None:
         say("No encoder of stage one: give one with `encoder` RUN to measure in its features too.")
         return found
-    stage_one = open_run(origin, device=device)
+    stage_one = open_run(origin, device=run.device)
     representation = stage_one.representation
     if stage_one.shape != run.shape:
         shapes = ["x".join(map(str, shape)) for shape in (stage_one.shape, run.shape)]
@@ -132,7 +132,7 @@ def own_network(run: OpenRun, found: Sequence[FeatureExtractor]) -> list[Feature
     return [EncoderFeatures(denoiser.features, run.normaliser.encode, sigma, weights, "own network")]
 
 
-def inception_features(run: OpenRun, weights: Path | None, device: torch.device) -> list[FeatureExtractor]:
+def inception_features(run: OpenRun, weights: Path | None) -> list[FeatureExtractor]:
     """The features of Inception if images and machine allow them; else none, and it says why.
 
     Raises UserError or FileNotFoundError if `weights` were given and cannot be used.
@@ -141,7 +141,7 @@ def inception_features(run: OpenRun, weights: Path | None, device: torch.device)
         say("Inception features need 8-bit images of 1 or 3 channels: left out.")
         return []
     try:
-        return [inception(weights, device)]
+        return [inception(weights, run.device)]
     except (ValueError, OSError) as error:
         if weights is not None:
             raise

@@ -17,14 +17,13 @@ from math import prod
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.opening import open_split
-from pixelpath.data.sources import evenly, subset
+from pixelpath.data.sources import Source, evenly, subset
 from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.models.denoiser import Denoiser
@@ -32,17 +31,13 @@ from pixelpath.models.representation import Representation
 from pixelpath.recipes.build import objective_through, representation_of
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.runs import monitor
-from pixelpath.runs.devices import choose_device, precision_of, use_tensor_cores
+from pixelpath.runs.devices import choose_device, use_tensor_cores
 from pixelpath.runs.generate import Origin, generate
-from pixelpath.runs.prepare import PreparedData, batches, close, read_data
+from pixelpath.runs.prepare import PreparedData, close, read_data
+from pixelpath.runs.session import Saving, Session
 from pixelpath.runs.students import new_student
 from pixelpath.sampling.sampler import Sampler, Sampling
-from pixelpath.trainer import checkpoint
-from pixelpath.trainer.checkpoint import State
-from pixelpath.trainer.ema import twin
 from pixelpath.trainer.journal import peak_memory
-from pixelpath.trainer.loop import distribute, loss_scaler, train
-from pixelpath.types import Objective
 
 MEASURED = 3  # steps at least
 SPAN, MOST = 3.0, 30  # seconds that short steps are measured for, and how many at most: a first few say little of a long run
@@ -95,7 +90,7 @@ def tell_cost(recipe: Recipe, data: PreparedData, device: torch.device) -> None:
     say(f"{recipe.name}: {found.parameters / 1e6:.2f} M parameters, {found.tokens} tokens an image.")
     say(f"One evaluation of one image: {found.multiply_adds / 1e9:.3g} G multiply-adds (matrix products and convolutions).")
     own = 20 * found.parameters / 2**30
-    say(f"Weights, gradients, average and the optimizer's moments: {own:.2g} GiB in float32, without activations.")
+    say(f"Weights, their EMA, gradients and the optimizer's moments: {own:.2g} GiB in float32, without activations.")
     place = "of the device" if device.type == "cuda" else "of the process"
     say(f"Real steps of {found.measured} images on {device}: {1 / found.seconds:.3g} steps/s,")
     say(f"{found.images_per_second:.0f} images/s, peak memory {place} {found.memory / 2**30:.2f} GiB,")
@@ -112,19 +107,23 @@ def cost(recipe: Recipe, data: PreparedData, device: torch.device) -> Cost:
     """
     student = new_student(recipe, data, None, None)
     work = multiply_adds(student, data.shape)
-    session = _Session(recipe, data, student, device)
+    stand_in = representation_of(recipe, data.shape).to(device) if recipe.needs_encoder else None
     size = recipe.batch_size
     while device.type == "cpu" and size >= 4 and 3 * work * size > WORK:
         size //= 2
-    if size == recipe.batch_size:
-        seconds, memory = _seconds(session, recipe), session.finish()
-    else:
-        session.steps(replace(recipe, batch_size=size // 2, accumulate=1), 1)
-        before = session.finish()
-        seconds = _seconds(session, replace(recipe, batch_size=size, accumulate=1)) * recipe.batch_size / size
-        part = recipe.batch_size // recipe.accumulate
-        memory = max(before, peak_memory(device))
-        memory += round((memory - before) / (size - size // 2) * max(0, part - size))
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(recipe, objective_through(recipe, stand_in), data, Path(folder), device, student, Saving())
+        images = monitor.measured(data)
+        if size == recipe.batch_size:
+            seconds, memory = _seconds(session, recipe), _finish(session, recipe, images)
+        else:
+            _steps(session, replace(recipe, batch_size=size // 2, accumulate=1), 1)
+            before = _finish(session, recipe, images)
+            seconds = _seconds(session, replace(recipe, batch_size=size, accumulate=1)) * recipe.batch_size / size
+            part = recipe.batch_size // recipe.accumulate
+            memory = max(before, peak_memory(device))
+            memory += round((memory - before) / (size - size // 2) * max(0, part - size))
+        bytes_written = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
     return Cost(
         name=recipe.name,
         device=str(device),
@@ -136,7 +135,7 @@ def cost(recipe: Recipe, data: PreparedData, device: torch.device) -> Cost:
         measured=size,
         seconds=seconds,
         memory=memory,
-        checkpoint=session.checkpoint,
+        checkpoint=bytes_written,
     )
 
 
@@ -168,66 +167,34 @@ def multiply_adds(student: Representation | Denoiser, shape: tuple[int, int, int
     return counter.get_total_flops() / 2
 
 
-def _seconds(session: _Session, recipe: Recipe) -> float:
+def _seconds(session: Session, recipe: Recipe) -> float:
     """The median time of a step; of short ones after as many others."""
-    found = statistics.median(session.steps(recipe))
+    found = statistics.median(_steps(session, recipe))
     count = min(MOST, round(SPAN / found))
-    return statistics.median(session.steps(recipe, count)) if count > MEASURED else found
+    return statistics.median(_steps(session, recipe, count)) if count > MEASURED else found
 
 
-class _Session:
-    """What a session of a run does, in short."""
+def _steps(session: Session, recipe: Recipe, count: int = MEASURED) -> list[float]:
+    """Seconds of so many real steps of the recipe, after some to warm up."""
+    warm = WARM_COMPILED if session.compiles else WARM
+    session.recipe = replace(recipe, steps=warm + count)
+    return [step.seconds for step in session.steps()][warm:]
 
-    def __init__(self, recipe: Recipe, data: PreparedData, student: Representation | Denoiser, device: torch.device) -> None:
-        self.recipe, self.data, self.device, self.checkpoint = recipe, data, device, 0
-        self.bare: nn.Module = student.to(device)
-        self.ema = twin(self.bare)
-        self.optimizer = recipe.optimizer.build(self.bare)
-        stand_in = representation_of(recipe, data.shape).to(device) if recipe.needs_encoder else None
-        self.objective: Objective = objective_through(recipe, stand_in)
-        self.compiles = device.type == "cuda" if recipe.compile is None else recipe.compile
-        self.images = monitor.measured(data)
 
-    def steps(self, recipe: Recipe, count: int = MEASURED) -> list[float]:
-        """Seconds of so many real steps, after some to warm up."""
-        pair = (torch.compile(each) if self.compiles else each for each in (self.bare, self.ema))
-        student, teacher = pair
-        assert isinstance(student, nn.Module)
-        assert isinstance(teacher, nn.Module)
-        precision, warm = precision_of(recipe, self.device), WARM_COMPILED if self.compiles else WARM
-        found = train(
-            distribute(student),
-            teacher,
-            self.objective,
-            self.optimizer,
-            recipe.schedule,
-            batches(recipe, self.data, self.device, 0),
-            first=0,
-            steps=warm + count,
-            ema_decay=recipe.ema_decay,
-            seed=recipe.seed,
-            precision=precision,
-            accumulate=recipe.accumulate,
-            scaler=loss_scaler(precision, self.device),
-        )
-        return [step.seconds for step in found][warm:]
-
-    def finish(self) -> int:
-        """The peak after what a run does at every `every` steps, with fewer images and fewer steps of sampling."""
-        recipe, data = self.recipe, self.data
-        few = subset(self.images, range(min(len(self.images), recipe.batch_size)))
-        monitor.held_out_loss(recipe, self.objective, data, few, self.ema, self.device)
-        if recipe.is_encoder:
-            monitor.watch_features(recipe, data, self.images, self.ema, self.device)
-        elif isinstance(self.ema, Denoiser):
-            chosen = Sampling(steps=2, sampler=Sampler.HEUN).over(recipe.usual_sampling)
-            seeds = range(monitor.PREVIEWS)
-            for _ in generate(self.ema, Origin(recipe.noise), chosen, seeds, data.condition(seeds)):
-                pass
-        with tempfile.TemporaryDirectory() as folder:
-            saved = checkpoint.save(Path(folder), State(1, recipe.seed), self.bare, self.ema, self.optimizer, {}, 1)
-            self.checkpoint = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
-        return peak_memory(self.device)
+def _finish(session: Session, recipe: Recipe, images: Source) -> int:
+    """The peak after what a run does every so many steps, with fewer images and fewer steps of sampling."""
+    data = session.data
+    few = subset(images, range(min(len(images), recipe.batch_size)))
+    monitor.held_out_loss(recipe, session.objective, data, few, session.ema, session.device)
+    if recipe.is_encoder:
+        monitor.watch_features(recipe, data, images, session.ema, session.device)
+    elif isinstance(session.ema, Denoiser):
+        chosen = Sampling(steps=2, sampler=Sampler.HEUN).over(recipe.usual_sampling)
+        seeds = range(monitor.PREVIEWS)
+        for _ in generate(session.ema, Origin(recipe.noise), chosen, seeds, data.condition(seeds)):
+            pass
+    session.save()
+    return peak_memory(session.device)
 
 
 def _data(recipe: Recipe) -> PreparedData:
@@ -241,8 +208,7 @@ def _data(recipe: Recipe) -> PreparedData:
 
 def _answer(device: str) -> None:
     """Measure the recipe on standard input, and write its cost, or why there is none, to standard output."""
-    for module in ("tyro", "pixelpath.runs.train"):  # a run holds these in memory too
-        importlib.import_module(module)
+    importlib.import_module("tyro")  # a run holds it in memory too
     try:
         recipe = from_json(sys.stdin.read())
         use_tensor_cores()  # as the command line trains

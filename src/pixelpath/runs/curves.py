@@ -17,12 +17,12 @@ from pixelpath.evaluation.distances import frechet
 from pixelpath.evaluation.features import FeatureExtractor, extract
 from pixelpath.log import say
 from pixelpath.reports.pictures import distance_over_nfe, save_png
-from pixelpath.runs.comparison import BATCH, Known, Real, keep, known, protocol
-from pixelpath.runs.conditions import as_held_out
+from pixelpath.runs.comparison import BATCH, Real, RealStatistics, keep, protocol, real_statistics
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import Samples, sample
+from pixelpath.runs.sample_conditions import as_held_out
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts import files
 
@@ -81,8 +81,8 @@ def curves(
     if len(seeds) < 2:
         sentence = f"A Frechet distance needs at least 2 samples, got {len(seeds)}: raise `count`."
         raise UserError(sentence, setting="count")
-    real, device = Real(data), next(runs[0].denoiser.parameters()).device
-    features = [known(extractor, real, len(seeds), device)[0] for extractor in found]
+    real = Real(data)
+    features = [real_statistics(extractor, real, len(seeds), runs[0].device)[0] for extractor in found]
     measured: list[DistanceCurve] = []
     for run, name in zip(runs, names([run.path for run in runs]), strict=True):
         condition = as_held_out(run, data, seeds)
@@ -116,7 +116,9 @@ def write(runs: Sequence[OpenRun], found: Sequence[DistanceCurve]) -> None:
         say(f"Distance over network evaluations: {run.path / RESULTS}, {write_report(run.path)}.")
 
 
-def _curves_of(run: OpenRun, name: str, samples: Iterable[Samples], features: Sequence[Known], look: str) -> list[DistanceCurve]:
+def _curves_of(
+    run: OpenRun, name: str, samples: Iterable[Samples], features: Sequence[RealStatistics], look: str
+) -> list[DistanceCurve]:
     """The run's curves, one per kind of features; says every point as soon as it is measured."""
     points: list[list[DistancePoint]] = []
     about: list[dict[str, Any]] = []
@@ -132,15 +134,14 @@ def _curves_of(run: OpenRun, name: str, samples: Iterable[Samples], features: Se
     ]
 
 
-def _point(known: Known, made: Samples) -> DistancePoint:
-    device = next(made.run.denoiser.parameters()).device
-    generated = extract(known.extractor, made.native.split(BATCH), device)
+def _point(known: RealStatistics, made: Samples) -> DistancePoint:
+    generated = extract(known.extractor, made.native.split(BATCH), made.run.device)
     every = frechet(known.statistics, statistics.of(generated))
     few = every if known.few == len(generated) else frechet(known.statistics, statistics.of(generated[: known.few]))
     return DistancePoint(made.settings["steps"], made.nfe, every, few, made.seconds)
 
 
-def _about(known: Known, look: str, made: Samples, run: OpenRun) -> dict[str, Any]:
+def _about(known: RealStatistics, look: str, made: Samples, run: OpenRun) -> dict[str, Any]:
     """What the protocols of all points share: steps and network evaluations stand in the points."""
     alike = replace(protocol(known.extractor, known.count, look, made, run), steps=None, nfe=None)
     return asdict(alike)

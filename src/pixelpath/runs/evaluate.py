@@ -23,22 +23,22 @@ from pixelpath.runs import curves, judgements
 from pixelpath.runs.comparison import (
     BATCH,
     MOST,
-    Known,
     Real,
+    RealStatistics,
     extractors,
     inception_features,
     keep,
     kept,
-    known,
     own_network,
     protocol,
+    real_statistics,
 )
-from pixelpath.runs.conditions import as_held_out
 from pixelpath.runs.judgements import Features, save_pictures
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.pixel_values import pixel_values
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import Samples, sample
+from pixelpath.runs.sample_conditions import as_held_out
 from pixelpath.sampling.sampler import Sampling
 
 LEVELS = 10  # noise levels of the held-out loss
@@ -59,11 +59,10 @@ class Judges:
 
     def extractors(self, run: OpenRun, data: PreparedData, curves: bool) -> list[FeatureExtractor]:
         """The features that these images have; a network's own only if there are no others and one run is measured in full."""
-        device = next(run.denoiser.parameters()).device
-        found = extractors(run, data, self.encoder, device)
+        found = extractors(run, data, self.encoder)
         found += [] if curves else own_network(run, found)
         if self.use_inception and (self.inception is not None or not curves):
-            found += inception_features(run, self.inception, device)
+            found += inception_features(run, self.inception)
         return found
 
 
@@ -93,7 +92,7 @@ def evaluate(
     seeds = range(first_seed, first_seed + (count or min(len(data.training), MOST)))
     made = sample(run, seeds, as_held_out(run, data, seeds), sampling, batch_size)
     result = measure(run, data, made, found)
-    append(run.path, result)
+    keep(run.path / RESULTS, result)
     say(summary(result))
     values = math.prod(run.shape)
     if values > len(made):
@@ -131,18 +130,17 @@ def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[Feature
 
     Copies are looked for in pixels and in encoders' features, and only among the images that the run was trained on.
     """
-    device = next(run.denoiser.parameters()).device
     real, own = Real(data), judgements.trained_on(run, data)
     distances, compared = [], []
     for extractor in found:
-        about, training, held_out = known(extractor, real, len(made), device)
-        features = Features(extractor, training, held_out, extract(extractor, made.native.split(BATCH), device))
+        about, training, held_out = real_statistics(extractor, real, len(made), run.device)
+        features = Features(extractor, training, held_out, extract(extractor, made.native.split(BATCH), run.device))
         distances.append(_distances(features, about, real, made, run))
         compared += [features] if own and isinstance(extractor, Pixels | EncoderFeatures) else []
     if not own:
         say("These are not the images that the run was trained on, so neither copies nor memorising are looked for.")
-    rows = loss_by_level(run, data, device)
-    seen = loss_by_level(run, data, device, rows[0].count, data.training) if own and rows else []
+    rows = loss_by_level(run, data)
+    seen = loss_by_level(run, data, rows[0].count, data.training) if own and rows else []
     return {
         "run": str(run.path),
         "checkpoint": run.checkpoint.name,
@@ -151,13 +149,13 @@ def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[Feature
         "seconds_sampling": made.seconds,
         "distances": distances,
         "held_out_loss": [asdict(row) for row in rows],
-        "copies": judgements.copies(run, data, made, compared, device) if compared else None,
+        "copies": judgements.copies(run, data, made, compared) if compared else None,
         "loss_gap": judgements.loss_gap(run, seen, rows) if seen else None,
         "pixel_values": pixel_values(data, made.native),
     }
 
 
-def _distances(features: Features, about: Known, real: Real, made: Samples, run: OpenRun) -> dict[str, Any]:
+def _distances(features: Features, about: RealStatistics, real: Real, made: Samples, run: OpenRun) -> dict[str, Any]:
     training, generated = features.training, features.samples
     spread, quality = kernel(training, generated), precision_recall(training[:JUDGED], generated[:JUDGED])
     values = {
@@ -174,9 +172,7 @@ def _distances(features: Features, about: Known, real: Real, made: Samples, run:
     return {"features": extractor.name, **protocol(extractor, len(training), real.look, made, run).record(**values)}
 
 
-def loss_by_level(
-    run: OpenRun, data: PreparedData, device: torch.device, limit: int = 1024, side: Source | None = None
-) -> list[HeldOutRow]:
+def loss_by_level(run: OpenRun, data: PreparedData, limit: int = 1024, side: Source | None = None) -> list[HeldOutRow]:
     """The mean squared error on held-out images (or those of `side`, evenly chosen) at ten levels from the lowest to the highest.
 
     Empty without two images. The noise of the n-th image is the same on every side.
@@ -200,12 +196,7 @@ def loss_by_level(
     low, high = run.noise.sigma_min * run.noise.shift, run.noise.sigma_max * run.noise.shift
     levels = np.geomspace(low, high, LEVELS).tolist()
     seeds = [seed_of(index) for index in range(count)]
-    return held_out_loss(run.denoiser, images, labels, levels, seeds, device=device, valid=valid)
-
-
-def append(run: Path, result: dict[str, Any]) -> None:
-    """Add a result to RUN/evaluation.json, which keeps all of them."""
-    keep(run / RESULTS, result)
+    return held_out_loss(run.denoiser, images, labels, levels, seeds, device=run.device, valid=valid)
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -1,328 +1,320 @@
-"""Which start, and at which level: laws of several families fitted to the training images, compared on held-out ones.
+"""Fitting where sampling may begin instead of at pure noise: for a run, or for a denoiser of your own.
 
-A *candidate* is a fitted start with its level: the smallest sigma at which its divergence
-keeps to the *budget* (nats) and its tails pass the gate. A start without a density, such as another model's samples, cannot be
-given a divergence: its level is the user's choice. Method: Fassina et al. 2026 (arXiv 2603.00772); the choice of level is ours.
+*Warm* samples begin at the start, *cold* ones at noise alone, as the control. The folder of a run's start holds the start,
+search.json with everything that was compared, pictures and a report.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import repeat
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from pixelpath.data.sources import evenly
-from pixelpath.evaluation.certificate import Certificate, Divergence, certify, certify_density
-from pixelpath.evaluation.fits import compare_fit
-from pixelpath.evaluation.tails import Index, TailReport, tail_gate, within_reach
+from pixelpath.atomic import write_json
+from pixelpath.data import sources
+from pixelpath.errors import UserError
+from pixelpath.evaluation.distances import nearest
+from pixelpath.log import say
 from pixelpath.noise import NoiseRange
-from pixelpath.randomness import seed_of
-from pixelpath.runs.families import TINY, Family, Known, levels_of, usual
-from pixelpath.sampling.checks import check_scale, noised, residual_energy
-from pixelpath.starts.flow import Flow
-from pixelpath.starts.gaussian import fit_gaussian
-from pixelpath.starts.start import Density, Saved, Start
-from pixelpath.starts.tails import ParetoTail
-from pixelpath.starts.warm import WarmStart, check_count
-from pixelpath.types import LabelledDenoise
+from pixelpath.randomness import generators, seed_of
+from pixelpath.reports.pictures import distance_over_nfe, save_png
+from pixelpath.reports.start import write_start_report
+from pixelpath.reports.start_plots import certificate_plot, neighbours_plot, shown, side_by_side, tails_plot
+from pixelpath.runs import curves
+from pixelpath.runs.comparison import Real, pixels
+from pixelpath.runs.generate import steps_below
+from pixelpath.runs.opened import OpenRun, open_run
+from pixelpath.runs.prepare import PreparedData
+from pixelpath.runs.sample import sample
+from pixelpath.runs.sample_conditions import choose_labels
+from pixelpath.runs.start_families import FAMILIES, Family, Known
+from pixelpath.runs.start_files import RunSamples, check_generator, save_start
+from pixelpath.runs.start_search import POINTS, Candidate, Search, find_start
+from pixelpath.sampling.checks import noised
+from pixelpath.sampling.sampler import Sampling
+from pixelpath.starts.warm import WarmStart
+from pixelpath.types import Denoise
 
-POINTS = 2048  # noisy held-out images at each level of a certificate
-BEYOND = 20.0  # a certificate ends where every law is so many times beyond the budget
-TIE = 1.02  # ratio of levels that count as equal; the earlier family then has it
-CONTROL = ""  # a law compared beside the candidates
-BUDGETS = (0.02, 0.05)  # nats, up to TINY values and above
+DensityName = Literal[
+    "auto", "moment", "moment-by-class", "mixture", "mixture-by-class", "student", "pareto-tail", "symlog", "flow", "samples"
+]
+assert set(get_args(DensityName)) - {"auto", "samples"} == set(FAMILIES)
+MEMORY = 2**28  # bytes of training images, in model range, that a start is fitted to
+NEIGHBOURS = 500  # images of each kind whose nearest training image is looked for
 
 
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A fitted start: its certificate (None without a density), its level (None: no level will do) and the tails there.
+@dataclass(frozen=True)
+class Quality:
+    """How warm and cold samples are compared: `count` samples at each of some numbers of steps."""
 
-    `numbers` is how many the start holds. `against` says why it is not to be used, empty if nothing is against it. A splice has
-    the certificate of its bulk law, and the `remark` says so.
-    """
+    count: int = 500
+    """Samples at every number of steps; 0 leaves the comparison out."""
+    steps: tuple[int, ...] = ()
+    """Numbers of steps; an eighth, a fourth, half and all of the recipe's if not given."""
 
-    name: str
-    start: Start
-    seconds: float
-    numbers: int
-    certificate: Certificate | None = None
+    def __post_init__(self) -> None:
+        if self.count < 0 or self.count == 1 or min(self.steps, default=1) < 1:
+            raise UserError(f"`quality.count` must be 0 or at least 2 and steps at least 1, got {self.count} and {self.steps}.")
+
+
+USUAL = Quality()
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a start is chosen from and by."""
+
+    density: tuple[DensityName, ...] = ("auto",)
+    """Families to compare. auto takes those that suit the data; samples are those of another run (`generator`)."""
+    budget: float | None = None
+    """How many nats the start may be from the noised data. Default: 0.02 up to 64 values an image, else 0.05."""
     sigma: float | None = None
-    tails: TailReport | None = None
-    against: str = ""
-    remark: str = ""
+    """Begin at this sigma, whatever the budget (in model range, where data have a standard deviation of about 0.5)."""
+    generator: Path | None = None
+    """A one-step run on the same data whose samples, noised to `sigma`, are the start."""
+    points: int = POINTS
+    """Noisy held-out images at each noise level by which densities are compared."""
+    quality: Quality = USUAL
+    """How warm and cold samples are compared."""
+    seed: int = 0
+    """All randomness of the fit is a function of it."""
 
-    def error(self) -> float | None:
-        """The standard error of the cross estimate at the level of the certificate nearest to its own."""
-        if self.certificate is None or self.sigma is None:
-            return None
-        sigma = self.sigma
-        return min(self.certificate.rows, key=lambda row: abs(math.log(row.sigma / sigma))).cross_error
-
-    def divergence(self) -> float | None:
-        """The cross estimate at its level, ln KL being linear in ln sigma between levels."""
-        if self.certificate is None or self.sigma is None:
-            return None
-        rows = self.certificate.rows
-        above = min((row for row in rows if row.sigma >= self.sigma * (1 - 1e-9)), key=lambda row: row.sigma)
-        below = max((row for row in rows if row.sigma < self.sigma), key=lambda row: row.sigma, default=above)
-        if above is below or min(above.cross, below.cross) <= 0:
-            return above.cross
-        share = math.log(above.sigma / self.sigma) / math.log(above.sigma / below.sigma)
-        return above.cross * (below.cross / above.cross) ** share
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"`seed` must be at least 0, got {self.seed}.", setting="seed")
+        if self.points < 2:
+            raise UserError(f"`points` must be at least 2, got {self.points}: 1000 and more tell densities apart.", "points")
 
 
-@dataclass(frozen=True, eq=False)
-class Search:
-    """What was compared and what was chosen, one of `candidates`; `left_out` says which families could not be fitted, and why."""
-
-    candidates: tuple[Candidate, ...]
-    left_out: dict[str, str]
-    budget: float
-    chosen: Candidate
-    warm: WarmStart
-    index: Index | None
-    seconds: float
-    remarks: tuple[str, ...] = field(default=())
-
-    def sentence(self) -> str:
-        """The choice in words."""
-        found = self.chosen.divergence()
-        kept = f"{found:.3g} nats from the noised data (budget {self.budget:g})" if found is not None else "level chosen by hand"
-        return f"Start {self.chosen.name} at sigma {self.warm.sigma:.3g}: {kept}."
+def check_can_start(run: OpenRun, fit: Fit) -> None:
+    """UserError for a run that no start can be fitted to, or choices that do not go together: before its data are read."""
+    _check_names(fit)
+    run.denoiser  # noqa: B018 (a run of stage one cannot be sampled)
+    if run.recipe.is_one_step:
+        raise UserError(
+            f"{run.path} is a one-step model, which does not predict posterior means: fit the start on a diffusion run, perhaps "
+            "with this one as its `generator`."
+        )
+    if run.conditions.numbers or run.conditions.other:
+        raise UserError(
+            f"{run.path} takes numbers or images as conditions, and a start is a density of images alone: fit starts to runs "
+            "without such conditions."
+        )
 
 
 def fit_start(
-    denoise: LabelledDenoise,
+    denoise: Denoise,
     noise: NoiseRange,
-    known: Known,
-    families: Mapping[str, Family] | None = None,
+    train_images: Float[Tensor, "training channel row column"],
+    held_out_images: Float[Tensor, "held_out _ _ _"],
+    *,
     budget: float | None = None,
     sigma: float | None = None,
     seed: int = 0,
     points: int = POINTS,
-    device: torch.device | str = "cpu",
-) -> Search:
-    """The start that lets sampling begin at the smallest sigma, of all `families` (None: the usual ones), and how they compare.
+) -> WarmStart:
+    """Fit where sampling with `denoise` may begin instead of at pure noise; draw from it with `start.draw(generators)`.
 
-    `denoise(noisy, sigma, labels)` works on `device` in the range of `known` and learned the levels of `noise`. A level will do
-    if from there up the divergence, by the cross estimate on held-out images, keeps to `budget` nats (None: 0.02 up to 64 values,
-    else 0.05) and is not decided by a few images, and if there start samples have the tails of held-out noised images, and the
-    residual energy. `sigma` (shifted, in model range) sets the level instead, for starts without a density too; then the residual
-    energy alone is asked. Raises ValueError if images are not in the denoiser's range, or if no start will do: it says which
-    sigma and family would reach which budget.
+    Args:
+        denoise: (noisy, sigma) to the estimate of the clean images, in the range of the images.
+        noise: The noise levels that the denoiser has learned.
+        train_images: Clean images in model range (about mean 0 and standard deviation 0.5) that densities are fitted to.
+        held_out_images: Clean images by which densities and sigma are chosen.
+        budget: How many nats the start may be from the noised data. Default: 0.02 up to 64 values an image, else 0.05.
+        sigma: Begin at this sigma, whatever the budget.
+        seed: All randomness of the fit is a function of it.
+        points: Noisy held-out images at each level by which densities are compared.
+
+    Raises UserError if images are not in the denoiser's range, or if no start will do. `start.sigma` is where the sigmas of a
+    sampler begin: `noise.sigmas(steps, start.sigma)`.
+
+    Example:
+        >>> import torch
+        >>> noise, images = NoiseRange(0.002, 80), 0.5 * torch.randn(600, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+        >>> denoise = lambda noisy, sigma: noisy * 0.25 / (0.25 + sigma.to(noisy).reshape(-1, 1, 1, 1) ** 2)
+        >>> start = fit_start(denoise, noise, images[:300], images[300:], points=256)
+        >>> 0 < start.sigma < 80
+        True
     """
-    began = time.perf_counter()
-    budget = BUDGETS[known.values > TINY] if budget is None else budget
-    if not 0 < budget < math.inf:
-        raise ValueError(f"A budget is a number of nats above 0, got {budget}: 0.02 to 0.1 are usual.")
-    levels = levels_of(known, noise)
-    if sigma is not None and not levels[-1] <= sigma <= levels[0]:
-        raise ValueError(f"A start at sigma {sigma:g} lies outside {levels[-1]:.3g} to {levels[0]:.3g}: choose a level inside.")
-    known, whole = known.shuffled(seed_of(seed, 12)), _in_batches(denoise, device)
-    std = float(known.training.std())
-    seeds = [seed_of(seed, 4, place) for place in range(min(512, len(known.held_out)))]
-    chosen = None if known.held_out_labels is None else known.held_out_labels[: len(seeds)]
-    check_scale(lambda x, s: whole(x, s, chosen), known.held_out[: len(seeds)], _inside(2 * std, levels), seeds)
-    fitted, left_out = _fit(usual(known) if families is None else families, known, noise, seed)
-    control = fit_gaussian(known.training)
-    fitted = _certified(fitted, control, denoise, known, levels, budget, seed, points, device)
-    trial = _Trial(whole, control, known, levels, budget, seed)
-    judged = tuple(trial.placed(candidate) if sigma is None else trial.at(candidate, sigma) for candidate in fitted)
-    best = _best(judged, left_out, budget, sigma)
-    assert best.sigma is not None
-    warm = trial.warm(best.start, best.sigma)
-    return Search(judged, left_out, budget, best, warm, known.index, time.perf_counter() - began, _remarks(known))
+    known = Known(train_images, held_out_images)
+    return find_start(lambda noisy, sigma, labels: denoise(noisy, sigma), noise, known, None, budget, sigma, seed, points).warm
 
 
-def numbers_of(start: Start) -> int:
-    """How many numbers the start holds; 0 if it cannot be saved, as another model's samples."""
-    return sum(tensor.numel() for tensor in start.state()[1].values()) if isinstance(start, Saved) else 0
+def fit_run_start(run: OpenRun, data: PreparedData, folder: Path, fit: Fit | None = None) -> Path:
+    """Fit a start for a run into a new folder: the start, search.json, pictures and report.html; the folder."""
+    fit = fit or Fit()
+    check_can_start(run, fit)
+    families, known = _families(fit, run), known_of(run, data)
+    say(f"Fitting to {len(known.training)} training images, comparing on {len(known.held_out)} held-out ones.")
+    search = find_start(run.denoiser, run.noise, known, families, fit.budget, fit.sigma, fit.seed, fit.points, run.device)
+    usual = run.recipe.usual_sampling.count
+    fewer = steps_below(run.noise, usual, search.warm.sigma)
+    savings = f"As fine a grid as the recipe's {usual} steps takes {fewer} of them from there on."
+    about = {"name": search.chosen.name, "divergence": search.chosen.divergence(), "budget": search.budget, "steps": fewer}
+    save_start(folder, search.warm, run, about)
+    write_json(folder / "search.json", _record(search, savings))  # now, so that a start is never without its record
+    say(f"{search.sentence()} {savings}")
+    left_out = [f"  {name}: left out. {why}" for name, why in search.left_out.items()]
+    for sentence in (*(f"  {_line(candidate)}" for candidate in search.candidates), *search.remarks, *left_out):
+        say(sentence)
+    _pictures(folder, run, known, search)
+    quality = {
+        "quality": _quality(folder, run, data, fit.quality),
+        "neighbours": _neighbours(folder, run, known, fit.quality, fewer),
+    }
+    write_json(folder / "search.json", _record(search, savings) | quality)
+    say(f"Start: {folder}; report: {write_start_report(folder)}.")
+    say(f"Use it: pixelpath sample {run.path} --start {folder} --steps {fewer}")
+    return folder
 
 
-def _fit(families: Mapping[str, Family], known: Known, noise: NoiseRange, seed: int) -> tuple[list[Candidate], dict[str, str]]:
-    found, left_out = [], {}
-    for name, family in families.items():
-        began = time.perf_counter()
-        try:
-            start = family(known, noise, seed)
-        except ValueError as error:
-            left_out[name] = str(error)
-            continue
-        found.append(Candidate(name, start, time.perf_counter() - began, numbers_of(start)))
-    return found, left_out
+def known_of(run: OpenRun, data: PreparedData) -> Known:
+    """Training and held-out images in model range, evenly chosen where they would take too much memory.
 
-
-def _certified(
-    fitted: Sequence[Candidate],
-    control: Density,
-    denoise: LabelledDenoise,
-    known: Known,
-    levels: Sequence[float],
-    budget: float,
-    seed: int,
-    points: int,
-    device: torch.device | str,
-) -> list[Candidate]:
-    """The candidates with the certificate of each that has a density, or whose bulk law has."""
-    densities = {candidate.name: density for candidate in fitted if (density := _law_of(candidate.start)) is not None}
-    if not densities:
-        return list(fitted)
-    flows = {name: densities.pop(name) for name in list(densities) if isinstance(densities[name], Flow)}
-    chosen = evenly(len(known.held_out), points)
-    images, labels = known.held_out[chosen], None if known.held_out_labels is None else known.held_out_labels[chosen]
-    repeats = max(1, round(points / len(chosen)))
-    compared = {**densities, **({CONTROL: control} if flows else {})}
-    found = certify(denoise, compared, images, labels, levels, seed_of(seed, 5), repeats, BEYOND * budget, device=device)
-    for name, density in flows.items():
-        assert isinstance(density, Flow)
-        inside = tuple(row for row in found[CONTROL].rows if density.levels[0] <= row.sigma <= density.levels[1])
-        found[name] = certify_density(Certificate(inside), control, density, images, labels, seed_of(seed, 10), repeats)
-    return [
-        replace(
-            candidate,
-            certificate=found.get(candidate.name),
-            remark="certificate of its bulk law" if isinstance(candidate.start, ParetoTail) else "",
+    Where the recipe flips images, its denoiser has learned the flipped ones too: every second image is flipped, and small
+    training sets hold each both ways. Raises UserError for images of other classes than the run's.
+    """
+    most = max(2, MEMORY // (4 * math.prod(run.shape)))
+    (training, own), (held_out, other) = (_encoded(run, side, most) for side in (data.training, data.held_out))
+    if run.classes and data.training.classes != run.classes:
+        raise UserError(
+            f"{run.path} makes images by class ({', '.join(run.classes[:10])}), so its start needs images of the same classes, "
+            f"and these have {', '.join(data.training.classes[:10]) or 'none'}: give images with those."
         )
-        for candidate in fitted
-    ]
+    classes = len(run.classes)
+    if run.recipe.flip and 2 * len(training) <= most:
+        training, own = torch.cat([training, training.flip(3)]), own.repeat(2)
+    elif run.recipe.flip:
+        training = _every_second_flipped(training)
+    held_out = _every_second_flipped(held_out) if run.recipe.flip else held_out
+    return Known(training, held_out, own if classes else None, other if classes else None, classes).shuffled(0)
 
 
-@dataclass(frozen=True, eq=False)
-class _Trial:
-    """What candidates are put to the test with."""
-
-    whole: LabelledDenoise
-    control: Density
-    known: Known
-    levels: Sequence[float]
-    budget: float
-    seed: int
-
-    def placed(self, candidate: Candidate) -> Candidate:
-        """The candidate at the smallest level that keeps to the budget and passes, or with why none does."""
-        if candidate.certificate is None:
-            return replace(candidate, against="it has no density, so no level can be chosen for it: give one (sigma)")
-        sigma = candidate.certificate.sigma_for(self.budget)
-        if sigma is None:
-            return replace(candidate, against=_unreached(candidate.certificate, self.budget))
-        against = self._fit_against(candidate.start, sigma)
-        if against:
-            return replace(candidate, against=against)
-        tried = candidate
-        for level in [sigma, *(level for level in reversed(self.levels) if level > sigma)]:
-            tried = self.at(candidate, level)
-            if not tried.against and (tried.tails is None or tried.tails.passes):
-                return tried
-        wrong = [each for each in tried.tails.quantiles if each.wrong(tried.tails.tolerance)] if tried.tails else []
-        worst = max(wrong, key=lambda each: abs(each.error)).sentence() if wrong else tried.against
-        return replace(tried, sigma=None, against=f"it does not pass at any level ({worst})")
-
-    def at(self, candidate: Candidate, sigma: float) -> Candidate:
-        """The candidate at sigma, with its tails, and with what the denoiser has against its samples there."""
-        warm, count = self.warm(candidate.start, sigma), check_count(self.known.values)
-        against = ""
-        try:
-            warm.check(self.whole, count)
-        except ValueError as error:
-            against = str(error).rstrip(".")
-        return replace(candidate, sigma=sigma, tails=self._tails(candidate.start, sigma), against=against)
-
-    def warm(self, start: Start, sigma: float) -> WarmStart:
-        """The start at sigma, with the residual energies of held-out images there."""
-        known, count = self.known, check_count(self.known.values) * 2
-        places = torch.arange(max(count, min(1024, len(known.held_out)))) % len(known.held_out)
-        labels = None if known.held_out_labels is None else known.held_out_labels[places]
-        noisy = noised(known.held_out[places], sigma, [seed_of(self.seed, 7, place) for place in range(len(places))])
-        energies = residual_energy(lambda x, s: self.whole(x, s, labels), noisy, sigma).float()
-        return WarmStart(start, sigma, energies, labels)
-
-    def _fit_against(self, start: Start, sigma: float) -> str:
-        """What held-out images say against the fit at sigma; empty if nothing, or where it has no density."""
-        if not isinstance(start, Density):
-            return ""
-        known = self.known
-        training, held_out = (evenly(len(side), POINTS) for side in (known.training, known.held_out))
-        sides = (known.training_labels, training), (known.held_out_labels, held_out)
-        labels = [None if own is None else own[places] for own, places in sides]
-        images, others = known.training[training], known.held_out[held_out]
-        seed = seed_of(self.seed, 11)
-        return compare_fit(start, self.control, images, others, sigma, labels[0], labels[1], seed).against
-
-    def _tails(self, start: Start, sigma: float) -> TailReport | None:
-        """The tails of start samples at sigma, as far as held-out images can tell; None if they are too few for any."""
-        known, probabilities = self.known, within_reach(len(self.known.held_out))
-        if not probabilities:
-            return None
-        seed = seed_of(self.seed, 6)
-        return tail_gate(start, known.held_out, sigma, known.held_out_labels, seed=seed, probabilities=probabilities)
+def _encoded(run: OpenRun, side: sources.Source, most: int) -> tuple[Tensor, Tensor]:
+    places = sources.evenly(len(side), most)
+    return run.normaliser.encode(torch.from_numpy(sources.gather(side, places))), torch.from_numpy(sources.labels(side)[places])
 
 
-def _remarks(known: Known) -> tuple[str, ...]:
-    """What the choice could not look at."""
-    if within_reach(len(known.held_out)):
-        return ()
-    return (f"{len(known.held_out)} held-out images are too few to compare tails with: hold out 100 or more, better 2,000.",)
+def _every_second_flipped(images: Tensor) -> Tensor:
+    return torch.where(torch.arange(len(images))[:, None, None, None] % 2 == 1, images.flip(3), images)
 
 
-def _best(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: float, wanted: float | None) -> Candidate:
-    """The candidate of the smallest level, the first of equals; ValueError with what would help if there is none."""
-    usable = [candidate for candidate in judged if not candidate.against and candidate.sigma is not None]
-    if usable:
-        least = min(candidate.sigma or math.inf for candidate in usable)
-        return next(candidate for candidate in usable if (candidate.sigma or math.inf) <= least * TIE)
-    reasons = [f"{candidate.name}: {candidate.against}" for candidate in judged]
-    reasons += [f"{name}: {why}" for name, why in left_out.items()]
-    against = "; ".join(reason.rstrip(".") for reason in reasons)
-    if wanted is not None:
-        raise ValueError(f"No start will do at sigma {wanted:g}: begin at a higher one, or choose another family. {against}.")
-    lowest: list[tuple[float, float, str]] = [
-        (row.cross, row.sigma, candidate.name)
-        for candidate in judged
-        if candidate.certificate is not None
-        for row in candidate.certificate.rows
-        if not row.dominated and row.cross > 0
-    ]
-    hint = "give more training images, or a family for heavy tails (student, splice)"
-    if lowest:
-        cross, sigma, name = min(lowest)
-        hint = f"{name} at sigma {sigma:.3g} would take a budget of {cross:.2g} nats"
-    raise ValueError(f"No start keeps to a budget of {budget:g} nats with the tails of the data: {hint}. {against}.")
+def _line(candidate: Candidate) -> str:
+    """One candidate in words."""
+    if candidate.against:
+        return f"{candidate.name}: not used, {candidate.against}."
+    found = candidate.divergence()
+    nats = "no density" if found is None else f"{found:.3g} nats"
+    remark = f", {candidate.remark}" if candidate.remark else ""
+    tails = "tails not judged" if candidate.tails is None else f"tails judged to the {candidate.tails.certified_to:g} quantile"
+    return f"{candidate.name}: sigma {candidate.sigma:.3g}, {nats}, {tails}, fitted in {candidate.seconds:.1f} s{remark}."
 
 
-def _unreached(certificate: Certificate, budget: float) -> str:
-    top: Divergence = certificate.rows[0]
-    if top.dominated:
-        return f"it has other tails than the data: even at the highest level it is {top.sentence()}"
-    return f"it is {top.sentence()} even at the highest level, beyond {budget:g}"
-
-
-def _in_batches(denoise: LabelledDenoise, device: torch.device | str) -> LabelledDenoise:
-    """`denoise` for any number of images on the CPU, 256 at a time on its device."""
-
-    def estimate(noisy: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        parts = zip(noisy.split(256), repeat(None) if labels is None else labels.split(256), strict=False)
-        return torch.cat(
-            [
-                denoise(
-                    part.to(device), sigma.to(device).expand(len(part)).float(), None if own is None else own.to(device)
-                ).cpu()
-                for part, own in parts
-            ]
+def _record(search: Search, savings: str) -> dict[str, Any]:
+    """Everything that was compared, JSON-ready."""
+    candidates = []
+    for each in search.candidates:
+        tails, certificate, divergence = each.tails, each.certificate, each.divergence()
+        plain = {name: vars(each)[name] for name in ("name", "sigma", "seconds", "numbers", "against", "remark")}
+        candidates.append(
+            {
+                **plain,
+                "divergence": divergence,
+                "error": None if divergence is None else each.error(),
+                "tails": None if tails is None else [asdict(row) | {"certified": row.certified} for row in tails.quantiles],
+                "certificate": None if certificate is None else [asdict(row) for row in certificate.rows],
+            }
         )
+    return {
+        "sentence": search.sentence(),
+        "savings": savings,
+        "budget": search.budget,
+        "sigma": search.warm.sigma,
+        "chosen": search.chosen.name,
+        "index": None if search.index is None else asdict(search.index),
+        "candidates": candidates,
+        "left_out": search.left_out,
+        "remarks": list(search.remarks),
+        "seconds": search.seconds,
+    }
 
-    return estimate
+
+def _check_names(fit: Fit) -> None:
+    """UserError for names of families that do not go together, or need what is not given."""
+    names = fit.density
+    if ("samples" in names) != (fit.generator is not None):
+        raise UserError("`density` samples and `generator` belong together: give both, or neither.", setting="density")
+    if not names:
+        raise UserError(f"`density` needs the name of a family: auto, {', '.join(FAMILIES)} or samples.", setting="density")
+    if "auto" in names and len(names) > 1:
+        sentence = "`density` auto compares the families that suit the data: name it alone, or name the others alone."
+        raise UserError(sentence, setting="density")
+    without = [name for name in names if name in ("samples", "symlog")]
+    if without and fit.sigma is None:
+        sentence = f"`density` {without[0]} has no log-density, so no sigma can be chosen for it: give `sigma`, and try several."
+        raise UserError(sentence, setting="sigma")
 
 
-def _inside(sigma: float, levels: Sequence[float]) -> float:
-    return min(max(sigma, levels[-1]), levels[0])
+def _families(fit: Fit, run: OpenRun) -> dict[str, Family] | None:
+    """The families named, None for the usual ones; UserError for a generator of other images."""
+    if "auto" in fit.density:
+        return None
+    families = {name: FAMILIES[name] for name in fit.density if name != "samples"}
+    if fit.generator is not None:
+        other = open_run(fit.generator, device=run.device)
+        check_generator(other, run)
+        families["samples"] = lambda known, noise, seed: RunSamples(other)
+    return families
 
 
-def _law_of(start: Start) -> Density | None:
-    """The start if it has density and denoiser, the bulk law of a splice, else None."""
-    bulk = start.bulk if isinstance(start, ParetoTail) else start
-    return bulk if isinstance(bulk, Density) else None
+def _pictures(folder: Path, run: OpenRun, known: Known, search: Search) -> None:
+    """The certificates; start samples and noised held-out images, their tails, some of them side by side."""
+    certificates = {candidate.name: candidate.certificate for candidate in search.candidates}
+    plot = certificate_plot(certificates, search.chosen.name, search.warm.sigma, search.budget)
+    save_png(folder / "certificate.png", plot)
+    count, sigma = min(4096, len(known.held_out)), search.warm.sigma
+    images, labels = known.held(slice(count))
+    true = noised(images, sigma, [seed_of(place, 8) for place in range(count)])
+    drawn = search.warm.draw(generators(seed_of(place, 9) for place in range(count)), run.shape, labels)
+    save_png(folder / "tails.png", tails_plot(drawn, true, search.chosen.name))
+    few = min(shown(run.shape), count)
+    own = None if labels is None else labels[:few].to(run.device)
+    level = torch.full((few,), sigma, device=run.device)
+    with torch.no_grad():
+        first, second = (run.denoiser(side[:few].to(run.device), level, own).cpu() for side in (true, drawn))
+    save_png(folder / "side-by-side.png", side_by_side(true[:few], drawn[:few], first, second, run.normaliser.decode))
+
+
+def _quality(folder: Path, run: OpenRun, data: PreparedData, quality: Quality) -> list[dict[str, Any]]:
+    """Distance in pixels over evaluations, cold and warm, unguided; drawn and returned."""
+    if quality.count == 0:
+        return []
+    usual = run.recipe.usual_sampling.count
+    steps = sorted(set(quality.steps or (max(1, usual // part) for part in (8, 4, 2, 1))))
+    ways = [Sampling(steps=number, guidance=1.0, start=where) for where in (None, folder) for number in steps]
+    seeds = range(min(quality.count, max(2, Real(data).few)))
+    found = [asdict(curve) for curve in curves.curves([run], data, seeds, ways, [pixels(data)])]
+    save_png(folder / "distance_over_nfe.png", distance_over_nfe(found))
+    return found
+
+
+def _neighbours(folder: Path, run: OpenRun, known: Known, quality: Quality, steps: int) -> dict[str, dict[str, float]]:
+    """Distances of held-out images, warm and cold samples to the nearest training image: drawn, and their quantiles."""
+    count = min(quality.count, NEIGHBOURS, len(known.held_out))
+    if count == 0:
+        return {}
+    seeds, found = range(count), {"held-out images": known.held_out[:count]}
+    warm, cold = Sampling(steps=steps, guidance=1.0, start=folder), Sampling(guidance=1.0)
+    for name, how in (("warm samples", warm), ("cold samples", cold)):
+        found[name] = run.normaliser.encode(sample(run, seeds, choose_labels(run, seeds, ()), how).native)
+    distances = {name: nearest(images.flatten(1), known.training.flatten(1)) for name, images in found.items()}
+    save_png(folder / "neighbours.png", neighbours_plot(distances))
+    return {
+        name: {"median": float(each.median()), "q05": float(each.double().quantile(0.05)), "least": float(each.min())}
+        for name, each in distances.items()
+    }

@@ -11,9 +11,10 @@ import os
 import platform
 import shutil
 from collections.abc import Callable
+from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import distributed as dist
@@ -25,18 +26,52 @@ from pixelpath.log import say
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.trainer import checkpoint
 
+Given = ParamSpec("Given")
 Value = TypeVar("Value")
 DIVERGENCES = "divergences.json"
 ENCODER = "encoder"  # the folder within a run of the stage one that its loss needs
 ELSEWHERE = ("path", "workers", "cache_bytes")  # where the data lie and how they are read may change between sessions
 
 
+def by_main(decide: Callable[Given, Value]) -> Callable[Given, Value]:
+    """The function as decided by the main process, on all processes; if it raises, the others leave quietly."""
+
+    @wraps(decide)
+    def decided(*given: Given.args, **named: Given.kwargs) -> Value:
+        if processes.count() == 1:
+            return decide(*given, **named)
+        box: list[Any] = [None]
+        try:
+            box = [(decide(*given, **named),)] if processes.rank() == 0 else box
+        finally:
+            dist.broadcast_object_list(box, src=0)
+        if box[0] is None:
+            raise SystemExit(2)
+        return box[0][0]
+
+    return decided
+
+
 def look(out: Path) -> Path | None:
     """The newest good checkpoint of the run in `out`, None if none has begun there; says which damaged ones it passes over.
 
-    Raises UserError if the folder holds anything but a run, or a run whose checkpoints are all damaged.
+    Of several processes the main one decides (`by_main`). Raises UserError if the folder holds anything but a run, or one whose
+    checkpoints are all damaged.
     """
-    return decided(lambda: _look(out))
+    if not (out / "recipe.json").exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(
+                f"{out} is there already and holds no run: choose another `out`, nothing is overwritten.", setting="out"
+            )
+        return None
+    found = checkpoint.complete(out)
+    for folder in reversed(found):
+        if checkpoint.good(folder):
+            return folder
+        say(f"{folder} is damaged and passed over.")
+    if found:
+        raise UserError(f"All checkpoints of {out} are damaged: bring one back from a copy, or choose another `out`.")
+    return None
 
 
 def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], data: dict[str, Any]) -> None:
@@ -61,14 +96,31 @@ def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], 
         )
 
 
+@by_main
 def claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
     """Make `out` the folder of a new run; UserError if it holds one that has begun, or anything else."""
-    decided(lambda: _claim(out, recipe, origin))
+    if look(out) is not None:
+        raise UserError(f"{out} holds a run that has begun already: choose another `out`, nothing is overwritten.", setting="out")
+    if (out / "recipe.json").exists():
+        say(f"The run in {out} had saved nothing yet, so it begins anew.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "recipe.json", json.loads(to_json(recipe)))
+    write_json(out / "origin.json", origin)
+    write_json(out / "environment.json", environment())
 
 
+@by_main
 def keep_encoder(run: Path, out: Path) -> Path:
-    """Copy the stage one `run`, its average alone, into the run in `out`, which needs it to go on; its new place."""
-    return decided(lambda: _keep_encoder(run, out))
+    """Copy the EMA of the stage-one `run` into the run in `out`, which needs it to go on; its new folder."""
+    latest = checkpoint.latest(run)
+    assert latest is not None  # it has been opened
+    kept, partial = out / ENCODER, out / f".{ENCODER}.partial"
+    for left in (kept, partial):  # by a run that had saved nothing yet
+        shutil.rmtree(left, ignore_errors=True)
+    others = shutil.ignore_patterns("student.*", "optimizer.*")
+    shutil.copytree(latest, partial / "checkpoints" / latest.name, ignore=others)
+    os.replace(partial, kept)
+    return kept
 
 
 def kept_encoder(out: Path) -> Path:
@@ -114,6 +166,7 @@ def divergences(out: Path) -> list[dict[str, Any]]:
     return found
 
 
+@by_main
 def note_divergence(out: Path, step: int, why: str, back_to: Path | None) -> list[dict[str, Any]]:
     """Write down one time more, and set checkpoints after `back_to` (None: stopped for good) aside as diverged-*; all times."""
     found = [*divergences(out), {"step": step, "why": why, "back_to": None if back_to is None else back_to.name}]
@@ -127,20 +180,6 @@ def note_divergence(out: Path, step: int, why: str, back_to: Path | None) -> lis
     return found
 
 
-def decided(decide: Callable[[], Value]) -> Value:
-    """What the main process decides, on all processes; if it raises, the others leave quietly."""
-    if processes.count() == 1:
-        return decide()
-    box: list[Any] = [None]
-    try:
-        box = [(decide(),)] if processes.rank() == 0 else box
-    finally:
-        dist.broadcast_object_list(box, src=0)
-    if box[0] is None:
-        raise SystemExit(2)
-    return box[0][0]
-
-
 def environment() -> dict[str, Any]:
     """What the run runs on: versions, device names, processes and threads."""
     return {
@@ -152,46 +191,6 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "processes": processes.count(),
     }
-
-
-def _look(out: Path) -> Path | None:
-    if not (out / "recipe.json").exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(
-                f"{out} is there already and holds no run: choose another `out`, nothing is overwritten.", setting="out"
-            )
-        return None
-    found = checkpoint.complete(out)
-    for folder in reversed(found):
-        if checkpoint.good(folder):
-            return folder
-        say(f"{folder} is damaged and passed over.")
-    if found:
-        raise UserError(f"All checkpoints of {out} are damaged: bring one back from a copy, or choose another `out`.")
-    return None
-
-
-def _claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
-    if _look(out) is not None:
-        raise UserError(f"{out} holds a run that has begun already: choose another `out`, nothing is overwritten.", setting="out")
-    if (out / "recipe.json").exists():
-        say(f"The run in {out} had saved nothing yet, so it begins anew.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "recipe.json", json.loads(to_json(recipe)))
-    write_json(out / "origin.json", origin)
-    write_json(out / "environment.json", environment())
-
-
-def _keep_encoder(run: Path, out: Path) -> Path:
-    latest = checkpoint.latest(run)
-    assert latest is not None  # it has been opened
-    kept, partial = out / ENCODER, out / f".{ENCODER}.partial"
-    for left in (kept, partial):  # by a run that had saved nothing yet
-        shutil.rmtree(left, ignore_errors=True)
-    others = shutil.ignore_patterns("student.*", "optimizer.*")
-    shutil.copytree(latest, partial / "checkpoints" / latest.name, ignore=others)
-    os.replace(partial, kept)
-    return kept
 
 
 def _document(path: Path) -> Any:

@@ -52,10 +52,10 @@ def trained_on(run: OpenRun, data: PreparedData) -> bool:
     return (about["training"], about["held_out"]) == (len(data.training), len(data.held_out))
 
 
-def copies(run: OpenRun, data: PreparedData, made: Samples, found: Sequence[Features], device: torch.device) -> dict[str, Any]:
+def copies(run: OpenRun, data: PreparedData, made: Samples, found: Sequence[Features]) -> dict[str, Any]:
     """Neighbours of samples among training and held-out images in each kind of features; pairs and duplicates by the first."""
     real = Real(data)
-    searched = [_searched(features, real, run, device) for features in found]
+    searched = [_searched(features, real, run) for features in found]
     rows = [_closeness(features, each, real, made, run) for features, each in zip(found, searched, strict=True)]
     first = searched[0]
     return {
@@ -121,33 +121,32 @@ class _Searched:
     hits: Tensor
 
 
-def _searched(features: Features, real: Real, run: OpenRun, device: torch.device) -> _Searched:
-    training = _views(features.extractor, features.training, real, real.data.training, run, device)
+def _searched(features: Features, real: Real, run: OpenRun) -> _Searched:
+    training = _views(features.extractor, features.training, real, real.data.training, run)
     samples = features.samples[:SEARCHED]
     if features.held_out is None:
         (near,), hits = search(samples, [training])
         return _Searched(near, None, None, hits)
-    held_out = _views(features.extractor, features.held_out, real, real.data.held_out, run, device)
+    held_out = _views(features.extractor, features.held_out, real, real.data.held_out, run)
     (near, other), hits = search(samples, [training, held_out])
     return _Searched(near, other, search(features.held_out, [training])[0][0], hits)
 
 
 def _views(
-    extractor: FeatureExtractor, features: Tensor, real: Real, side: Source, run: OpenRun, device: torch.device
+    extractor: FeatureExtractor, features: Tensor, real: Real, side: Source, run: OpenRun
 ) -> Float[Tensor, "view image feature"]:
     """The features of real images, and of their mirror images if the run was trained on these too."""
     if not run.recipe.flip:
         return features[None]
-    return torch.stack([features, extract(extractor, (_flipped(images) for images in real.batches(side)), device)])
+    return torch.stack([features, extract(extractor, (_flipped(images) for images in real.batches(side)), run.device)])
 
 
 def _closeness(features: Features, found: _Searched, real: Real, made: Samples, run: OpenRun) -> dict[str, Any]:
     """How many samples are suspiciously near to training images; without held-out images this cannot be told."""
-    values: dict[str, Any] = (
-        {} if found.real is None else asdict(closeness(found.to_training.distance, found.real.distance, found.hits))
-    )
+    near = found.to_training.distance
+    values: dict[str, Any] = {} if found.real is None else asdict(closeness(near, found.real.distance, found.hits))
     held_out = 0 if features.held_out is None else len(features.held_out)
-    counts = {"samples": len(found.to_training.distance), "training": len(features.training), "held_out": held_out}
+    counts = {"samples": len(near), "training": len(features.training), "held_out": held_out}
     about = protocol(features.extractor, len(features.training), real.look, made, run)
     return {"features": features.extractor.name, **about.record(**counts, **values)}
 

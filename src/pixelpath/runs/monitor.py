@@ -58,7 +58,7 @@ def measured(data: PreparedData) -> Source:
 def held_out_loss(
     recipe: Recipe, objective: Objective, data: PreparedData, images: Source, ema: nn.Module, device: torch.device
 ) -> float | None:
-    """The objective's mean loss of the average on measured images, with the same noise every time; None without images.
+    """The EMA's mean loss on measured images, with the same noise every time; None without images.
 
     All processes must call it together, each computes its share.
     """
@@ -80,7 +80,6 @@ def preview(recipe: Recipe, data: PreparedData, ema: nn.Module, path: Path) -> N
     labels = data.condition(seeds)
     made = generate(ema, Origin(recipe.noise), recipe.usual_sampling, seeds, labels)
     images = torch.cat([data.normaliser.decode(part) for part in made])
-    path.parent.mkdir(parents=True, exist_ok=True)
     save_png(path, grid(images, columns=12, metadata=data.metadata, seen=data.normaliser.shown))
 
 
@@ -133,14 +132,13 @@ def show_views(recipe: Recipe, data: PreparedData, path: Path) -> None:
     """A grid of training images (first row), and of two views of each (the rows below): what stage one is asked to recognise."""
     stream = Batches(data.training, data.normaliser, 12, recipe.seed, cache_bytes=0)
     views = augment(stream.batch(0), recipe.augmentation, data.normaliser, data.colours)
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = torch.cat([views.images, views.first, views.second])
     save_png(path, grid(data.normaliser.decode(rows), columns=12, metadata=data.metadata, seen=data.normaliser.shown))
 
 
 @torch.no_grad()
 def watch_features(recipe: Recipe, data: PreparedData, images: Source, ema: nn.Module, device: torch.device) -> dict[str, float]:
-    """The deviation and effective rank of stage one's features of measured images at the lowest level; empty for too few."""
+    """Standard deviation and effective rank of stage one's features of measured images at sigma_min; empty for too few."""
     assert isinstance(ema, Representation)
     if len(images) < FEW:
         return {}
@@ -161,7 +159,7 @@ def alarms(recipe: Recipe, health: dict[str, float], contrast: float, step: int)
     found = []
     spread, rank = health.get("feature_std", math.inf), health.get("effective_rank", math.inf)
     if spread < SPREAD or rank < RANK:
-        found.append(f"features have collapsed (deviation {spread:.3f} of 1, effective rank {rank:.1f})")
+        found.append(f"features have collapsed (standard deviation {spread:.3f} of 1, effective rank {rank:.1f})")
     chance = 2 * chance_level(recipe.batch_size // recipe.accumulate)
     if step >= min(SETTLED, recipe.steps) and contrast > 0.98 * chance:
         found.append(f"contrastive loss {contrast:.2f} is at chance level {chance:.2f}")

@@ -1,4 +1,4 @@
-"""A run on disk, opened for use: its recipe, normaliser and averaged weights.
+"""A run on disk, opened for use: its recipe, normaliser and the EMA of its weights.
 
 The folder of a run holds recipe.json, metrics.jsonl, checkpoints/step-*/ and what later commands add; every checkpoint is
 complete in itself.
@@ -24,9 +24,14 @@ from pixelpath.recipes.recipe import Recipe, from_json
 from pixelpath.trainer import checkpoint
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class OpenRun:
-    """A finished or unfinished run: `model` is the EMA, in evaluation mode; `classes` are names (empty: unconditional)."""
+    """A finished or unfinished run.
+
+    `checkpoint` is the folder it was read from, after `step` steps. `model` is the EMA, in evaluation mode. `shape` is channels,
+    rows and columns of an image; `classes` are names, empty for an unconditional run. `normaliser` brings native values to model
+    range and back.
+    """
 
     path: Path
     checkpoint: Path
@@ -38,6 +43,11 @@ class OpenRun:
     step: int
     metadata: Metadata = field(default_factory=Metadata)
     conditions: Conditions = field(default_factory=Conditions)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
 
     @property
     def noise(self) -> NoiseRange:
@@ -74,12 +84,17 @@ def open_run(path: Path | str, which: Path | None = None, device: torch.device |
         raise MissingError(f"{path} holds no checkpoint of a run: name the folder that training wrote as `out`.", setting="run")
     recipe = from_json(json.dumps(checkpoint.read(found, "recipe")))
     about = checkpoint.read(found, "data")
+    normaliser, asks = read_encoding(found)
     channels, rows, columns = about["shape"]
     shape, classes = (channels, rows, columns), tuple(about["classes"])
-    normaliser = Normaliser.from_json(checkpoint.read(found, "normaliser"))
     metadata = Metadata.from_json(about["metadata"])
-    asks = Conditions.from_json(about["conditions"])
     model = student_of(recipe, shape, len(classes), asks.numbers, asks.other)
     checkpoint.restore(model, found / "ema.safetensors")
     model = model.to(device).requires_grad_(False).eval()
     return OpenRun(path, found, recipe, shape, classes, normaliser, model, checkpoint.read_state(found).step, metadata, asks)
+
+
+def read_encoding(checkpoint_folder: Path) -> tuple[Normaliser, Conditions]:
+    """How the images and conditions of a checkpoint are encoded; raises as `open_run`."""
+    asks = Conditions.from_json(checkpoint.read(checkpoint_folder, "data")["conditions"])
+    return Normaliser.from_json(checkpoint.read(checkpoint_folder, "normaliser")), asks

@@ -177,7 +177,7 @@ def _given(
         columns = () if tables[0] is None or lines[0] is None else conditions.fit_columns(tables[0], lines[0])
         asks = Conditions(columns, None if cond_image[0] is None else conditions.fit_cond_image(cond_image[0]))
         for column in columns:
-            words = f": {', '.join(column.words[:10])}" if column.words else f", mean {column.mean:g}, deviation {column.std:g}"
+            words = f": {', '.join(column.words[:10])}" if column.words else f", mean {column.mean:g}, std {column.std:g}"
             say(f"Condition {column.name}: {column.kind}{words}.")
     vectors = [
         None if table is None or line is None else asks.vectors(table, line) for table, line in zip(tables, lines, strict=True)
@@ -189,7 +189,7 @@ def _given(
 
 
 def _cond_images(path: Path, sides: tuple[Source, Source], settings: DataSettings) -> list[Source]:
-    """The images beside those of both sides."""
+    """The images that are conditions of those of both sides."""
     plain = replace(settings, alpha="straight", nodata=None, channels=None, skip_broken=False)
     training, held_out = parts(path)
     first = open_place(training, plain, None)
@@ -262,14 +262,9 @@ def close(recipe: Recipe, data: PreparedData) -> Recipe:
             f"{recipe.accumulate} equal parts each: choose a `batch_size` that is a multiple of {parts}.",
             setting="batch_size",
         )
-    if recipe.is_encoder and recipe.batch_size // recipe.accumulate < 2:
-        raise UserError(
-            "Stage one tells the images of a batch apart, so it needs at least 2 at a time: raise `batch_size`.", "batch_size"
-        )
-    if recipe.needs_encoder and recipe.batch_size // recipe.accumulate < 2:
-        raise UserError(
-            "Contrastive features tell the images of a batch apart, so they need at least 2: raise `batch_size`.", "batch_size"
-        )
+    if (recipe.is_encoder or recipe.needs_encoder) and recipe.batch_size // recipe.accumulate < 2:
+        sentence = "A contrastive loss tells the images of a batch apart, so it needs at least 2 at a time: raise `batch_size`."
+        raise UserError(sentence, setting="batch_size")
     if recipe.is_encoder and not data.colours:
         say("These are no 8-bit photographs, so views are cropped, mirrored and blurred but keep their values.")
     if (recipe.rot90 or (recipe.is_encoder and recipe.augmentation.rot90)) and data.shape[1] != data.shape[2]:

@@ -36,7 +36,7 @@ def probe(run: OpenRun, data: PreparedData, limit: int = 10_000) -> list[ProbeRo
         raise UserError("A probe needs images of 2 or more classes: give labelled images as `data`.", setting="data")
     if len(data.held_out) == 0:
         raise UserError("A probe needs held-out images: give `data` with parts train and test.", setting="data")
-    rows = probe_run(run, data, limit, next(run.model.parameters()).device)
+    rows = probe_run(run, data, limit)
     say(table(rows))
     write_json(run.path / "probe.json", [asdict(row) for row in rows])
     save_png(run.path / "probe.png", probe_plot(rows))
@@ -44,14 +44,14 @@ def probe(run: OpenRun, data: PreparedData, limit: int = 10_000) -> list[ProbeRo
     return rows
 
 
-def probe_run(run: OpenRun, data: PreparedData, limit: int, device: torch.device) -> list[ProbeRow]:
+def probe_run(run: OpenRun, data: PreparedData, limit: int) -> list[ProbeRow]:
     """Rows for the encoder's CLS features and, as a control, for the pixels of the same noisy images."""
     (train, train_labels), (test, test_labels) = (_images(side, data, limit) for side in (data.training, data.held_out))
     levels = probe_levels(run.noise)
 
     def split(features: Features, sigma: float) -> Split:
         found = [
-            noisy_features(features, images, sigma, [seed_of(number, index) for index in range(len(images))], device=device)
+            noisy_features(features, images, sigma, [seed_of(number, index) for index in range(len(images))], device=run.device)
             for number, images in enumerate((train, test))
         ]
         return found[0], train_labels, found[1], test_labels

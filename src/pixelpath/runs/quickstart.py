@@ -20,18 +20,18 @@ from pixelpath.data import sources
 from pixelpath.evaluation.features import FeatureExtractor, Pixels
 from pixelpath.log import say
 from pixelpath.recipes.digits import digits_diffusion, digits_encoder, digits_onestep
-from pixelpath.recipes.recipe import Recipe
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
-from pixelpath.runs.conditions import choose_labels
+from pixelpath.runs.comparison import extractors, keep
 from pixelpath.runs.digits import write_digits
-from pixelpath.runs.evaluate import append, extractors, measure, summary
+from pixelpath.runs.evaluate import RESULTS, measure, summary
+from pixelpath.runs.fit_start import Fit, fit_run_start
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, read_data, with_data
 from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import Samples, free_folder, sample
-from pixelpath.runs.start import Fit, fit_run_start
-from pixelpath.runs.train import Beginning, Saving, begin
+from pixelpath.runs.sample_conditions import choose_labels
+from pixelpath.runs.session import Beginning, Saving, begin
 from pixelpath.sampling.sampler import Sampling
 
 JUDGED = 200  # guided samples that the classifier must recognise
@@ -52,8 +52,8 @@ def quickstart(out: Path, device: torch.device, speed_up: int = 1) -> None:
     )
     for sentence, recipe, origin in stages:
         say(sentence)
-        run, name = with_data(_short(recipe, speed_up), digits), recipe.name.removeprefix("digits-")
-        if not begin(run, out / name, device, Beginning(origin), Saving()).run():
+        name, steps = recipe.name.removeprefix("digits-"), max(2, recipe.steps // speed_up)
+        if not begin(with_data(replace(recipe, steps=steps), digits), out / name, device, Beginning(origin), Saving()).run():
             say("The quickstart was interrupted; the same command again goes on from there.")
             return
     run, one = (open_run(out / name, device=device) for name in ("diffusion", "onestep"))
@@ -61,7 +61,7 @@ def quickstart(out: Path, device: torch.device, speed_up: int = 1) -> None:
     result = judge(run, data, out) | {"one_step": judge_steps(one, data, out)}
     say("A start: how many of the diffusion model's steps a simple density saves.")
     try:
-        result["warm"] = judge_start(run, data, fitted_start(run, data))
+        result["warm"] = judge_start(run, data)
     except ValueError as error:
         if speed_up == 1:
             raise
@@ -75,81 +75,68 @@ def quickstart(out: Path, device: torch.device, speed_up: int = 1) -> None:
 
 def judge(run: OpenRun, data: PreparedData, out: Path) -> dict[str, Any]:
     """Sample, let a classifier of real digits read the samples, and measure distances with guidance and without."""
-    device = next(run.denoiser.parameters()).device
-    seeds = range(JUDGED)
-    labels = choose_labels(run, seeds, ())
-    guided = sample(run, seeds, labels)
-    save_png(out / "samples.png", grid(guided.images[:120], columns=20))
-    accuracy, recognised = read(data, guided, labels.numpy())
-    plain, measured = _unguided(run, data, Sampling(guidance=1.0), extractors(run, data, None, device))
+    usual, features = run.recipe.usual_sampling, extractors(run, data, None)
+    found, measured = _judged(run, data, usual, Sampling(guidance=1.0), features, out / "samples.png")
     say(summary(measured))
     pixels = measured["distances"][0]
-    return {
-        "classifier_held_out_accuracy": accuracy,
-        "recognised": recognised,
+    return found | {
         "judged": JUDGED,
-        "guidance": guided.settings["guidance"],
-        "nfe": guided.nfe,
-        "evaluations_unguided": plain.nfe,
-        "frechet": pixels["frechet_of_few"],
+        "guidance": usual.guidance,
         "floor": pixels["frechet_floor_of_few"],
         "few": pixels["few"],
-        "frechet_of_all": pixels["frechet"],
-        "samples": len(plain.images),
+        "samples": len(data.training),
     }
 
 
 def judge_steps(run: OpenRun, data: PreparedData, out: Path) -> dict[str, Any]:
     """Samples of the one-step model in one evaluation and in two: pictures, readings, distances as of the diffusion model."""
-    found = {}
-    for steps, name in ((1, "one"), (2, "two")):
-        seeds = range(JUDGED)
-        labels = choose_labels(run, seeds, ())
-        made = sample(run, seeds, labels, Sampling(steps=steps))
-        save_png(out / f"samples-{name}-step.png", grid(made.images[:120], columns=20))
-        pixels = _unguided(run, data, Sampling(steps=steps), [Pixels()])[1]["distances"][0]
-        found[name] = {
-            "recognised": read(data, made, labels.numpy())[1],
-            "nfe": made.nfe,
-            "frechet": pixels["frechet_of_few"],
-            "frechet_of_all": pixels["frechet"],
-        }
-    return found
+    ways = {"one": Sampling(steps=1), "two": Sampling(steps=2)}
+    pictures = {name: out / f"samples-{name}-step.png" for name in ways}
+    return {name: _judged(run, data, how, how, [Pixels()], pictures[name])[0] for name, how in ways.items()}
 
 
-def fitted_start(run: OpenRun, data: PreparedData) -> Path:
-    """The newest start of the run that is complete, fitted now if there is none."""
+def judge_start(run: OpenRun, data: PreparedData) -> dict[str, Any]:
+    """Samples from the newest complete start (fitted now if there is none) in half the steps, judged as the others."""
     complete = [path.parent for path in run.path.glob("starts/*/search.json")]
-    if not complete:
-        return fit_run_start(run, data, free_folder(run.path / "starts", None), Fit(points=POINTS))
-    return max(complete, key=lambda path: int(path.name))
+    if complete:
+        folder = max(complete, key=lambda path: int(path.name))
+    else:
+        folder = fit_run_start(run, data, free_folder(run.path / "starts", None), Fit(points=POINTS))
+    how = Sampling(steps=run.recipe.usual_sampling.count // 2, start=folder)
+    found, measured = _judged(run, data, how, replace(how, guidance=1.0), [Pixels()])
+    return found | {"start": str(folder), "sigma": measured["sampling"]["start_sigma"], "steps": how.steps}
 
 
-def judge_start(run: OpenRun, data: PreparedData, folder: Path) -> dict[str, Any]:
-    """Samples from the start in half the steps: what the classifier reads of guided ones, the distance of unguided ones."""
-    steps, seeds = run.recipe.usual_sampling.count // 2, range(JUDGED)
-    labels = choose_labels(run, seeds, ())
-    guided = sample(run, seeds, labels, Sampling(steps=steps, start=folder))
-    plain, measured = _unguided(run, data, Sampling(steps=steps, guidance=1.0, start=folder), [Pixels()])
+def _judged(
+    run: OpenRun,
+    data: PreparedData,
+    guided: Sampling,
+    plain: Sampling,
+    found: list[FeatureExtractor],
+    picture: Path | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a classifier reads of some guided samples, and the distances of as many plain ones as there are training images.
+
+    And everything that was measured of these, which the run keeps.
+    """
+    labels = choose_labels(run, range(JUDGED), ())
+    read_of = sample(run, range(JUDGED), labels, guided)
+    if picture is not None:
+        save_png(picture, grid(read_of.images[:120], columns=20))
+    accuracy, recognised = read(data, read_of, labels.numpy())
+    seeds = range(len(data.training))
+    made = sample(run, seeds, choose_labels(run, seeds, ()), plain)
+    measured = measure(run, data, made, found)
+    keep(run.path / RESULTS, measured)
     pixels = measured["distances"][0]
     return {
-        "start": str(folder),
-        "sigma": plain.settings["start_sigma"],
-        "steps": steps,
-        "recognised": read(data, guided, labels.numpy())[1],
-        "evaluations_unguided": plain.nfe,
+        "classifier_held_out_accuracy": accuracy,
+        "recognised": recognised,
+        "nfe": read_of.nfe,
+        "evaluations_unguided": made.nfe,
         "frechet": pixels["frechet_of_few"],
         "frechet_of_all": pixels["frechet"],
-    }
-
-
-def _unguided(run: OpenRun, data: PreparedData, how: Sampling, found: list[FeatureExtractor]) -> tuple[Samples, dict[str, Any]]:
-    """As many samples as there are training images, and what was measured of them, which the run keeps."""
-    seeds = range(len(data.training))
-    made = sample(run, seeds, choose_labels(run, seeds, ()), how)
-    measured = measure(run, data, made, found)
-    append(run.path, measured)
-    return made, measured
+    }, measured
 
 
 def read(data: PreparedData, made: Samples, intended: np.ndarray) -> tuple[float, float]:
@@ -162,10 +149,6 @@ def read(data: PreparedData, made: Samples, intended: np.ndarray) -> tuple[float
 
 def _rows(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1) / 255.0
-
-
-def _short(recipe: Recipe, speed_up: int) -> Recipe:
-    return replace(recipe, steps=max(2, recipe.steps // speed_up))
 
 
 def _ending(out: Path, result: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pixelpath.atomic import leaves
 from pixelpath.errors import MissingError
 from pixelpath.evaluation.features import Inception
 from pixelpath.evaluation.held_out import HeldOutRow
@@ -22,14 +21,16 @@ from pixelpath.evaluation.probe import ProbeRow
 from pixelpath.evaluation.spectrum import SpectrumRow
 from pixelpath.reports.evaluation import histograms_plot, loss_gap_plot, spectrum_plot
 from pixelpath.reports.page import (
-    WIDEST,
     boxes,
     document_of,
     duration,
-    embedded,
     figure,
+    folded,
+    groups,
     header,
+    note,
     pairs,
+    plot,
     protocol_line,
     table,
     text,
@@ -40,7 +41,6 @@ from pixelpath.reports.pictures import (
     distance_over_nfe,
     noise_levels_plot,
     probe_plot,
-    rendered,
     save_png,
     series,
     skipped_steps,
@@ -123,10 +123,8 @@ def _header(run: Path) -> str:
     rows = lines(run)
     metadata: dict[str, str] = {}
     if rows:
-        total = recipe.get("steps")
-        metadata["steps"] = f"{rows[-1]['step']:,}" + (
-            f" of {total:,}" if isinstance(total, int) and total > rows[-1]["step"] else ""
-        )
+        last, total = rows[-1]["step"], recipe.get("steps")
+        metadata["steps"] = f"{last:,}" + (f" of {total:,}" if isinstance(total, int) and total > last else "")
     for key, name, spelled in (
         ("seconds", "training time", duration),
         ("images_per_second", "images per second", lambda value: f"{value:,.0f}"),
@@ -137,7 +135,7 @@ def _header(run: Path) -> str:
         values = series(rows, key)[1]
         if len(values):
             metadata[name] = spelled(float(values[-1]))
-    return header(_name(run), f"<p class='soft'>{stage}</p>", metadata)
+    return header(_name(run), note(stage), metadata)
 
 
 def _samples(run: Path) -> str:
@@ -160,13 +158,8 @@ def _samples(run: Path) -> str:
 
 def _views(run: Path) -> str:
     views = run / "previews" / "views.png"
-    return (
-        figure(
-            views, "Training images, and below them two views of each. The encoder learns to tell which views belong together."
-        )
-        if views.exists()
-        else ""
-    )
+    caption = "Training images, and below them two views of each. The encoder learns to tell which views belong together."
+    return figure(views, caption) if views.exists() else ""
 
 
 def _results(run: Path) -> str:
@@ -175,15 +168,14 @@ def _results(run: Path) -> str:
     parts = [f"<h3>Quickstart</h3>{_tree(quick)}"] if quick else []
     drawn = [_over_nfe(result["curves"]) for result in reversed(document_of(run / "distance_over_nfe.json") or [])]
     parts += [f"<h3>Distance over network evaluations (NFE)</h3>{content}" for content in drawn[:1]]
-    parts += [f"<details><summary>Earlier curves</summary>{content}</details>" for content in drawn[1:]]
+    parts += [folded("Earlier curves", content) for content in drawn[1:]]
     evaluations = measured if isinstance(measured, list) else [measured] if measured else []
     for place, evaluation in enumerate(reversed(evaluations)):
         step = f" of step {text(evaluation['step'])}" if isinstance(evaluation, Mapping) and "step" in evaluation else ""
         if place == 0:
             parts.append(f"<h3>Evaluation{step}</h3>{_tree(in_short(evaluation))}{_nearest(run)}")
         else:
-            content = _tree(in_short(evaluation, curves=False))
-            parts.append(f"<details><summary>Earlier evaluation{step}</summary>{content}</details>")
+            parts.append(folded(f"Earlier evaluation{step}", _tree(in_short(evaluation, curves=False))))
     return "\n".join(parts)
 
 
@@ -219,35 +211,34 @@ def _nearest(run: Path) -> str:
 
 def _over_nfe(found: Sequence[Mapping[str, Any]]) -> str:
     """Curves measured together: their plot, and a table of their points with the protocol of each curve."""
-    note = "Each point is the same seeds sampled with another number of steps. The dashed line is what other real images reach."
+    words = "Each point is the same seeds sampled with another number of steps. The dashed line is what other real images reach."
     rows = [
         {"curve": curve["name"], "features": curve["features"], **point, "floor": curve["floor"]}
         | ({"protocol": curve["protocol"]} if point is curve["points"][-1] else {})
         for curve in found
         for point in curve["points"]
     ]
-    plot = embedded(distance_over_nfe(found), "plot", WIDEST, "plot of the numbers below")
-    return f"<p class='soft'>{note}</p>{plot}<details><summary>The numbers</summary>{table(rows)}</details>"
+    return note(words) + plot(distance_over_nfe(found), rows)
 
 
 def _features(run: Path) -> str:
     document = document_of(run / "probe.json")
-    note = "<p class='soft'>Accuracy of classes predicted from frozen features of noisy held-out images.</p>"
-    return note + _tree(document) if document else ""
+    words = "Accuracy of classes predicted from frozen features of noisy held-out images."
+    return note(words) + _tree(document) if document else ""
 
 
 def _training(run: Path) -> str:
     rows = lines(run)
     if not rows:
         return ""
-    note = "Faint: as measured. Strong: smoothed. The held-out loss is that of the EMA of the weights."
+    caption = "Faint: as measured. Strong: smoothed. The held-out loss is that of the EMA of the weights."
     odd = [(step, "skipped: its loss or gradient was not finite") for step in skipped_steps(rows)] + _alarms(rows)
     listed = "".join(
         f"<tr><td class='number'>{step:,}</td><td class='bad'>{text(what)}</td></tr>" for step, what in sorted(odd)[:200]
     )
     head = "<h3>Alarms and skipped steps</h3><table><thead><tr><th class='number'>step</th><th>what</th></tr></thead>"
-    save_png(run / "curves.png", rendered(training_curves(rows)))
-    return figure(run / "curves.png", note, "plot") + (f"{head}<tbody>{listed}</tbody></table>" if odd else "")
+    save_png(run / "curves.png", training_curves(rows))
+    return figure(run / "curves.png", caption, "plot") + (f"{head}<tbody>{listed}</tbody></table>" if odd else "")
 
 
 def _alarms(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
@@ -269,18 +260,16 @@ def _previews(run: Path) -> str:
     count = min(SHOWN, len(found))
     chosen = [found[round(place * (len(found) - 1) / (count - 1))] for place in range(count)]
     strip = "".join(figure(path, f"step {_step(path):,}", widest=STRIP) for path in chosen)
-    return f"<p class='soft'>The same seeds at every step.</p><div class='strip'>{strip}</div>"
+    return note("The same seeds at every step.") + f"<div class='strip'>{strip}</div>"
 
 
 def _settings(run: Path) -> str:
     recipe = document_of(run / "recipe.json")
     if not recipe:
         return ""
-    groups = {"run": {key: value for key, value in recipe.items() if not isinstance(value, Mapping)}}
-    groups |= {key: dict(leaves(value)) for key, value in recipe.items() if isinstance(value, Mapping)}
-    groups |= {"origin": dict(leaves(document_of(run / "origin.json") or {}))}
-    parts = [f"<section><h3>{text(key)}</h3>{pairs(group)}</section>" for key, group in groups.items() if group]
-    return f"<div class='groups'>{''.join(parts)}</div>"
+    plain = {key: value for key, value in recipe.items() if not isinstance(value, Mapping)}
+    nested = {key: value for key, value in recipe.items() if isinstance(value, Mapping)}
+    return groups({"run": plain, **nested, "origin": document_of(run / "origin.json") or {}})
 
 
 def _files(run: Path) -> str:
@@ -305,13 +294,9 @@ def _tree(document: Any) -> str:
         parts += [f"<h3>{words(key)}</h3>{_tree(value)}" for key, value in ordered if value]
         return "\n".join(parts)
     if isinstance(document, list) and all(isinstance(row, Mapping) for row in document):
-        for kind, plot in PLOTS.items():
+        for kind, drawn in PLOTS.items():
             if document and all({part.name for part in fields(kind)} <= set(row) for row in document):
-                shown = " open" if len(document) <= OPEN else ""
-                return (
-                    embedded(plot(document), "plot", WIDEST, "plot of the numbers below")
-                    + f"<details{shown}><summary>The numbers</summary>{table(document)}</details>"
-                )
+                return plot(drawn(document), document, shown=len(document) <= OPEN)
         flat = all(not _is_nested(value) or key == "protocol" for row in document for key, value in row.items())
         return table(document) if flat else "\n".join(_tree(row) for row in document)
     return f"<p>{text(document)}</p>"

@@ -29,9 +29,9 @@ from pixelpath.reports.display import BY_RULE, Display, grid
 from pixelpath.reports.pictures import save_png
 from pixelpath.runs.generate import Origin, generate, steps_below
 from pixelpath.runs.opened import OpenRun, open_run
-from pixelpath.runs.starts import open_start
+from pixelpath.runs.start_files import open_start
 from pixelpath.sampling.sampler import LENGTHS, Sampling
-from pixelpath.starts.warm import WarmStart, check_count
+from pixelpath.starts.warm import check_count
 from pixelpath.types import Conditioning, classes_of
 
 SHOWN = 144  # images of a grid, at most
@@ -111,8 +111,9 @@ def sample(
 ) -> Samples:
     """One image per seed and condition; what `sampling` leaves open is as the run's recipe says."""
     complete, origin = completed(run, sampling or Sampling())
-    device, warm = next(run.denoiser.parameters()).device, origin.warm
-    ratio = None if warm is None or warm.expected is None else _residual_ratio(run, warm, device)
+    warm, ratio = origin.warm, None
+    if warm is not None and warm.expected is not None:  # UserError if start and denoiser disagree
+        ratio = warm.check(run.denoiser, check_count(math.prod(run.shape)), run.device)
     images = []
     with counted(run.denoiser, *([origin.reference] if origin.reference else [])) as calls:
         began = time.perf_counter()
@@ -128,7 +129,7 @@ def sample(
         "start_residual_ratio": ratio,
         "nfe": nfe,
         "batch_size": batch_size,
-        "device": str(device),
+        "device": str(run.device),
     }
     return Samples(torch.cat(images), run, seconds, nfe, settings)
 
@@ -139,8 +140,7 @@ def completed(run: OpenRun, chosen: Sampling) -> tuple[Sampling, Origin]:
     Below a start as fine a grid as the recipe's is walked, unless the number of steps is chosen.
     """
     sampling = chosen.over(run.recipe.usual_sampling)
-    device = next(run.denoiser.parameters()).device
-    reference = None if sampling.guide_with is None else reference_of(run, sampling.guide_with, device)
+    reference = None if sampling.guide_with is None else _reference(run, sampling.guide_with)
     if reference is None and not run.denoiser.backbone.conditional:
         if chosen.guidance not in (None, 1.0):
             sentence = f"{run.path} is unconditional, so `guidance` needs a weaker run to guide with: give `guide_with`."
@@ -203,14 +203,9 @@ def unmeasured(run: OpenRun, path: Path) -> Bool[np.ndarray, "row column"]:
     return np.asarray(mask[0].any(0))
 
 
-def _residual_ratio(run: OpenRun, warm: WarmStart, device: torch.device) -> float:
-    """The residual energy of start samples over the expected one; UserError if they disagree."""
-    return warm.check(run.denoiser, check_count(math.prod(run.shape)), device)
-
-
-def reference_of(run: OpenRun, path: Path, device: torch.device) -> Denoiser:
+def _reference(run: OpenRun, path: Path) -> Denoiser:
     """The denoiser of another run as the reference of guidance; UserError unless it knows the same kind of images."""
-    other = open_run(path, device=device)
+    other = open_run(path, device=run.device)
     if (other.shape, other.normaliser) != (run.shape, run.normaliser):
         raise UserError(f"{path} was trained on other images than {run.path}: give a run on the same data.", "guide_with")
     if other.classes and other.classes != run.classes:

@@ -1,7 +1,8 @@
 """How a run's weights move: the optimizer, and its schedule.
 
 A *schedule* maps (step, steps), the number of a step counted from 1 and the length of the run, to a factor of the learning rate.
-*Warm-up* is its linear rise from 0, counted in steps; all else depends on the share of the run that is done, step / steps.
+*Warm-up* is its linear rise from 0, counted in steps. The rest depends on the share of the run
+that is done, step / steps.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class RunSamples:
 
 
 def fingerprint(run: OpenRun) -> str:
-    """The hash of the averaged weights that a run is sampled with."""
+    """The hash of the EMA weights that a run is sampled with."""
     return hash_of(run.model.state_dict())
 
 
@@ -120,7 +120,7 @@ def _hash(start: Start) -> str:
 def _loader(run: OpenRun) -> Load:
     def load(metadata: dict[str, Any], tensors: dict[str, torch.Tensor]) -> RunSamples:
         path = Path(metadata["run"])
-        generator = open_run(path, path / "checkpoints" / metadata["checkpoint"], next(run.model.parameters()).device)
+        generator = open_run(path, path / "checkpoints" / metadata["checkpoint"], run.device)
         check_generator(generator, run)
         if fingerprint(generator) != metadata["weights"]:
             raise ValueError(f"{path} has other weights than when the start was made of its samples: make the start again.")

@@ -8,14 +8,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
 
 from pixelpath import log, processes
-from pixelpath.data.conditions import Conditions
 from pixelpath.data.memory import save_arrays
-from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.sources import Source
 from pixelpath.errors import UserError
 from pixelpath.evaluation.divergence import spiked
@@ -25,9 +24,9 @@ from pixelpath.recipes.recipe import Recipe, to_json
 from pixelpath.runs import monitor
 from pixelpath.runs.devices import precision_of
 from pixelpath.runs.folder import (
+    by_main,
     check_same,
     claim,
-    decided,
     divergences,
     encoder_run,
     keep_encoder,
@@ -36,6 +35,7 @@ from pixelpath.runs.folder import (
     note_divergence,
 )
 from pixelpath.runs.monitor import Reference
+from pixelpath.runs.opened import read_encoding
 from pixelpath.runs.prepare import PreparedData, Sources, batches, close, read_data
 from pixelpath.runs.report import write_report
 from pixelpath.runs.students import check_origin, freeze, frozen_encoder, new_student
@@ -96,8 +96,8 @@ def begin(
     in_memory = sources[0] if sources is not None and recipe.data.path is None else None
     if in_memory is not None:
         recipe = replace(recipe, data=replace(recipe.data, path=out / DATA))
-    latest = look(out)
-    data = read_data(recipe, sources) if latest is None else read_data(recipe, sources, *_kept(latest))
+    latest = by_main(look)(out)
+    data = read_data(recipe, sources) if latest is None else read_data(recipe, sources, *read_encoding(latest))
     closed, origin = close(recipe, data), beginning.to_json()
     if latest is None:
         student = new_student(closed, data, beginning.encoder, beginning.init_from)
@@ -118,12 +118,6 @@ def begin(
         session.take_up(latest)
         session.alarms = monitor.standing_alarms(out, session.state.step)
     return session
-
-
-def _kept(latest: Path) -> tuple[Normaliser, Conditions]:
-    """What a checkpoint keeps of how its data are encoded."""
-    asks = Conditions.from_json(checkpoint.read(latest, "data")["conditions"])
-    return Normaliser.from_json(checkpoint.read(latest, "normaliser")), asks
 
 
 class Session:
@@ -242,9 +236,9 @@ class Session:
         if not self.recipe.is_one_step:
             error.checkpoint = checkpoint.latest(self.out)
             raise error
-        error.checkpoint = back_to = decided(lambda: checkpoint.measured(self.out))
+        error.checkpoint = back_to = by_main(checkpoint.measured)(self.out)
         if self.falls == FALLS:
-            decided(lambda: note_divergence(self.out, error.step.number, error.why, None))
+            note_divergence(self.out, error.step.number, error.why, None)
             if processes.rank() == 0:
                 write_report(self.out)
             error.why += f", after falling back {FALLS} times with half the learning rate each time"
@@ -253,7 +247,7 @@ class Session:
             )
             raise error
         self.falls += 1
-        decided(lambda: note_divergence(self.out, error.step.number, error.why, back_to))
+        note_divergence(self.out, error.step.number, error.why, back_to)
         self.alarms = []
         self.losses.clear()
         rate = f"with {0.5**self.falls:g} of the learning rate from here on"
@@ -320,7 +314,7 @@ class Session:
         value = monitor.held_out_loss(self.recipe, self.objective, self.data, images, self.ema, self.device)
         values: dict[str, float | list[str]] = {} if value is None else {"held_out_loss": value}
         if self.recipe.is_one_step:
-            value, wrong = decided(lambda: self.watch(real))
+            value, wrong = by_main(monitor.watch_samples)(self.recipe, self.data, self.ema, cast(Reference, real))
             values["sample_distance"] = value
             self.judge(step, value, wrong, journal, values)
         if processes.rank() != 0:
@@ -337,11 +331,6 @@ class Session:
             journal.note(step.number, values)
         return value
 
-    def watch(self, real: Reference | None) -> tuple[float, list[str]]:
-        """The distance of one-step samples and what is wrong with them; the main process alone has the references."""
-        assert real is not None
-        return monitor.watch_samples(self.recipe, self.data, self.ema, real)
-
     def judge(
         self, step: Step, distance: float, wrong: list[str], journal: Journal, values: dict[str, float | list[str]]
     ) -> None:
@@ -349,7 +338,7 @@ class Session:
 
         Moments alone are no proof: early in training they pass through their band on the way.
         """
-        if wrong and self.state.near and distance > FARTHER * decided(lambda: checkpoint.best_value(self.out)):
+        if wrong and self.state.near and distance > FARTHER * by_main(checkpoint.best_value)(self.out):
             journal.note(step.number, values | {"alarms": wrong})
             raise Diverged(step, "; ".join(wrong))
         if not wrong:

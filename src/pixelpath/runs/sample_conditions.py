@@ -1,6 +1,6 @@
-"""What samples are asked for: classes by name, numbers, categories and tags from a table, images beside from files.
+"""The conditions of samples: classes by name, numbers, categories and tags from a table, images from files.
 
-What is not named is taken from real images: classes in turn, all else as it is known of held-out images.
+Conditions that are not named are taken from real images: classes in turn, the others from held-out images.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pixelpath.types import Condition, Conditioning, Labels
 def condition(
     run: OpenRun, seeds: Sequence[int], classes: tuple[str, ...] = (), table: Path | None = None, cond_image: Path | None = None
 ) -> Conditioning:
-    """What to ask of the samples of these seeds: lines of a table, and images beside, in turn.
+    """The conditions of the samples of these seeds: lines of a table, and images at `cond_image`, in turn.
 
     Raises UserError for what the run was not trained with, and for files that do not fit it.
     """
@@ -42,7 +42,7 @@ def condition(
     if (asks.numbers and table is None) or (asks.other and cond_image is None):
         if table is not None or cond_image is not None:
             missing = "`conditions`" if table is None else "`cond_image`"
-            raise UserError(f"{run.path} was trained with numbers and with images beside: give {missing} too.")
+            raise UserError(f"{run.path} was trained with numbers and with images as conditions: give {missing} too.")
         say("What to ask for is taken from held-out images: give files of your own with `conditions` or `cond_image`.")
         drawn = read_data_of(run, None).condition(seeds)
         return replace(drawn, labels=labels) if classes and isinstance(drawn, Condition) else drawn
@@ -55,12 +55,12 @@ def condition(
 
 
 def as_held_out(run: OpenRun, data: PreparedData, seeds: Sequence[int]) -> Conditioning:
-    """What samples are asked for that are to be compared with real images: classes in turn, all else as of held-out images."""
+    """The conditions of samples that are compared with real images: classes in turn, the others from held-out images."""
     return data.condition(seeds) if run.conditions.numbers or run.conditions.other else balanced(seeds, len(run.classes))
 
 
 def lines_in(table: Path | None, cond_image: Path | None) -> int | None:
-    """How many samples a table, or images beside, ask for; None without either."""
+    """How many samples a table, or the images at `cond_image`, ask for; None without either."""
     if table is not None:
         return conditions.read_table(table, columns=None).count
     return None if cond_image is None else len(open_place(parts(cond_image)[0], DataSettings(cond_image), None))
@@ -77,19 +77,21 @@ def choose_labels(run: OpenRun, seeds: Sequence[int], classes: tuple[str, ...]) 
 
 
 def _cond_images(run: OpenRun, path: Path, count: int) -> Source:
-    """So many images beside, those at `path` in turn."""
+    """So many images as conditions, those at `path` in turn."""
     source = open_place(parts(path)[0], DataSettings(path), None)
     assert run.conditions.cond_image is not None
     wanted = (run.conditions.cond_image.channels, *run.shape[1:])
     if source.shape != wanted:
         words = ["x".join(map(str, shape)) for shape in (source.shape, wanted)]
         raise UserError(
-            f"The images beside in {path} are {words[0]} but {run.path} was trained with {words[1]}: give such images."
+            f"The condition images in {path} are {words[0]} but {run.path} was trained with {words[1]}: give such images."
         )
     asks = run.conditions.cond_image
     kind = asks.normaliser.dtype if asks.normaliser else "whole numbers, the classes of a mask"
     if source.dtype.kind not in "iu" if asks.normaliser is None else source.dtype.name != asks.normaliser.dtype:
-        raise UserError(f"The images beside in {path} are {source.dtype} but {run.path} was trained with {kind}: convert them.")
+        raise UserError(
+            f"The condition images in {path} are {source.dtype} but {run.path} was trained with {kind}: convert them."
+        )
     return sources.subset(source, [index % len(source) for index in range(count)])
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -25,7 +26,7 @@ from pixelpath.starts.student import fit_student
 from pixelpath.starts.tails import SymLog, fit_pareto_tail, symlog
 
 RATIO = 1.15  # of neighbouring levels of a certificate
-LOWEST = 0.02  # of the data's deviation: no start is looked for below
+LOWEST = 0.02  # of the data's standard deviation: no start is looked for below
 MIXED = 20_000  # images to which mixtures are fitted at most, evenly chosen
 FEWEST = 20  # images of each side, below which no choice is worth making
 TINY = 64  # values up to which an image is a point of low dimension
@@ -64,11 +65,15 @@ class Known:
         """Values of an image."""
         return self.training[0].numel()
 
+    def held(self, chosen: slice | Tensor | np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """The chosen held-out images and their labels, None without classes."""
+        return self.held_out[chosen], None if self.held_out_labels is None else self.held_out_labels[chosen]
+
     def shuffled(self, seed: int) -> Known:
         """The same with held-out images in an order that is a function of `seed`: any first few of them stand for all."""
         order = torch.randperm(len(self.held_out), generator=torch.Generator().manual_seed(seed))
-        labels = None if self.held_out_labels is None else self.held_out_labels[order]
-        return replace(self, held_out=self.held_out[order], held_out_labels=labels)
+        images, labels = self.held(order)
+        return replace(self, held_out=images, held_out_labels=labels)
 
     @cached_property
     def index(self) -> Index | None:
@@ -80,39 +85,28 @@ Family = Callable[[Known, NoiseRange, int], Start]
 """(images, the levels the denoiser learned, seed) -> a start fitted to the training images."""
 
 
-def moment(known: Known, noise: NoiseRange, seed: int) -> Start:
-    """A Gaussian of the images' moments; ValueError for tails so heavy that these do not exist."""
-    _require(known)
-    return fit_gaussian(known.training)
+def moment(known: Known, noise: NoiseRange, seed: int, *, by_class: bool = False) -> Start:
+    """A Gaussian of the images' moments, or one for each class; ValueError for tails so heavy that these do not exist."""
+    _require(known, by_class=by_class)
+    return fit_gaussian(known.training, known.training_labels, known.num_classes) if by_class else fit_gaussian(known.training)
 
 
-def moment_by_class(known: Known, noise: NoiseRange, seed: int) -> Start:
-    """A Gaussian for each class; ValueError where there are none."""
-    _require(known)
-    _require_classes(known)
-    return fit_gaussian(known.training, known.training_labels, known.num_classes)
-
-
-def mixture(known: Known, noise: NoiseRange, seed: int) -> Start:
-    """A mixture of Gaussians: a component for every 40 images, at most 40."""
-    return _mixed(known, by_class=False, components=max(1, min(40, len(known.training) // 40)), seed=seed)
-
-
-def mixture_by_class(known: Known, noise: NoiseRange, seed: int) -> Start:
-    """A mixture of Gaussians for each class: a component for every 100 images, at most 10; ValueError for no classes."""
-    _require_classes(known)
-    assert known.training_labels is not None
-    fewest = int(known.training_labels.bincount(minlength=known.num_classes).min())
-    return _mixed(known, by_class=True, components=max(1, min(10, fewest // 100)), seed=seed)
+def mixture(known: Known, noise: NoiseRange, seed: int, *, by_class: bool = False) -> Start:
+    """A mixture of Gaussians: a component for every 40 images, at most 40; or of each class one for every 100, at most 10."""
+    _require(known, by_class=by_class)
+    components = max(1, min(40, len(known.training) // 40))
+    if by_class and known.training_labels is not None:
+        components = max(1, min(10, int(known.training_labels.bincount(minlength=known.num_classes).min()) // 100))
+    return _mixed(known, by_class=by_class, components=components, seed=seed)
 
 
 def student(known: Known, noise: NoiseRange, seed: int) -> Start:
-    """A mixture of Student laws, of three components or fewer where images are few, diagonal above 64 values."""
+    """A mixture of Student densities, of three components or fewer where images are few, diagonal above 64 values."""
     components = max(1, min(3, len(known.training) // (4 * known.values + 100)))
     return fit_student(known.training, components=components, diagonal=known.values > TINY, seed=seed)
 
 
-def spliced(known: Known, noise: NoiseRange, seed: int) -> Start:
+def pareto_tail(known: Known, noise: NoiseRange, seed: int) -> Start:
     """A generalised Pareto tail on a mixture of Gaussians, which is fitted to all but the outermost hundredth of the images.
 
     Far images would draw a component each; the tail is there for them.
@@ -121,7 +115,7 @@ def spliced(known: Known, noise: NoiseRange, seed: int) -> Start:
     inner = replace(
         known, training=known.training[away <= away.quantile(0.99)], training_labels=None, held_out_labels=None, num_classes=0
     )
-    bulk = _mixed(inner, by_class=False, components=max(1, min(10, len(inner.training) // 100)), seed=seed, heavy=True)
+    bulk = _mixed(inner, by_class=False, components=max(1, min(10, len(inner.training) // 100)), seed=seed)
     return fit_pareto_tail(known.training, bulk, seed=seed)
 
 
@@ -131,7 +125,7 @@ def logarithmic(known: Known, noise: NoiseRange, seed: int) -> Start:
 
 
 def flow(known: Known, noise: NoiseRange, seed: int) -> Start:
-    """A normalising flow, given the level and the class, for levels from a tenth of the data's deviation to 20 times it.
+    """A normalising flow, given sigma and the class, for sigmas from a tenth of the data's standard deviation to 20 times it.
 
     Needs the package zuko (`pip install 'pixelpath[flows]'`).
     """
@@ -142,11 +136,11 @@ def flow(known: Known, noise: NoiseRange, seed: int) -> Start:
 
 FAMILIES: dict[str, Family] = {
     "moment": moment,
-    "moment-by-class": moment_by_class,
+    "moment-by-class": partial(moment, by_class=True),
     "mixture": mixture,
-    "mixture-by-class": mixture_by_class,
+    "mixture-by-class": partial(mixture, by_class=True),
     "student": student,
-    "pareto-tail": spliced,
+    "pareto-tail": pareto_tail,
     "symlog": logarithmic,
     "flow": flow,
 }
@@ -168,10 +162,8 @@ def levels_of(known: Known, noise: NoiseRange) -> list[float]:
     return [high * (low / high) ** (place / (count - 1)) for place in range(count)]
 
 
-def _mixed(known: Known, *, by_class: bool, components: int, seed: int, heavy: bool = False) -> Start:
-    """A mixture of so many components, of each class if `by_class`; ValueError for heavy tails unless these are expected."""
-    if not heavy:
-        _require(known)
+def _mixed(known: Known, *, by_class: bool, components: int, seed: int) -> Start:
+    """A mixture of so many components, of each class if `by_class`."""
     places = evenly(len(known.training), MIXED)
     images, labels = known.training[places], known.training_labels[places] if known.training_labels is not None else None
     coordinates = min(32, known.values, max(1, len(images) // 4))
@@ -180,11 +172,9 @@ def _mixed(known: Known, *, by_class: bool, components: int, seed: int, heavy: b
     )
 
 
-def _require(known: Known) -> None:
+def _require(known: Known, *, by_class: bool) -> None:
+    """ValueError for heavy tails, whose moments do not exist, and for no classes where a start is to be fitted by class."""
     if known.index is not None:
         require_moments(known.index)
-
-
-def _require_classes(known: Known) -> None:
-    if not known.num_classes:
+    if by_class and not known.num_classes:
         raise ValueError("There are no classes to fit by: leave -by-class away.")

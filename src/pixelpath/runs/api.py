@@ -1,4 +1,4 @@
-"""A run as a Python object: train it, load it, and do with it what the command line does."""
+"""What Python users call: `train` and `training`, `load`, and the `Run` with all that the command line does."""
 
 from __future__ import annotations
 
@@ -12,83 +12,31 @@ import torch
 from matplotlib.figure import Figure
 
 from pixelpath import log
-from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.errors import UserError
 from pixelpath.interop.generator import ONNX, TORCH
-from pixelpath.models.denoiser import Denoiser
-from pixelpath.models.representation import Representation
-from pixelpath.noise import NoiseRange
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.reports.pictures import training_curves
-from pixelpath.runs import conditions as asking
+from pixelpath.runs import sample_conditions as asking
 from pixelpath.runs.data import Data
 from pixelpath.runs.devices import choose_device
 from pixelpath.runs.evaluate import Judges, check_runs, evaluate
 from pixelpath.runs.export import export
+from pixelpath.runs.fit_start import Fit, fit_run_start
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import Samples, free_folder, sample
-from pixelpath.runs.start import Fit, fit_run_start
-from pixelpath.runs.train import Beginning, Saving, Session, begin
+from pixelpath.runs.session import Beginning, Saving, Session, begin
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.trainer.journal import lines
 from pixelpath.trainer.loop import Step
 
 
-class Run:
+class Run(OpenRun):
     """A trained run, at its latest checkpoint; `load` and `train` return it.
 
     `denoiser` (or `representation`, for stage one), `normaliser`, `noise` and `recipe` are there for those who want the parts.
     """
-
-    def __init__(self, opened: OpenRun) -> None:
-        self._opened = opened
-
-    @property
-    def path(self) -> Path:
-        """The folder of the run."""
-        return self._opened.path
-
-    @property
-    def recipe(self) -> Recipe:
-        """Every choice of the run."""
-        return self._opened.recipe
-
-    @property
-    def noise(self) -> NoiseRange:
-        """The noise range the model was trained on."""
-        return self._opened.noise
-
-    @property
-    def normaliser(self) -> Normaliser:
-        """Native values to model range and back."""
-        return self._opened.normaliser
-
-    @property
-    def denoiser(self) -> Denoiser:
-        """The EMA model of a stage-two run; UserError for stage one."""
-        return self._opened.denoiser
-
-    @property
-    def representation(self) -> Representation:
-        """The EMA model of a stage-one run; UserError for stage two."""
-        return self._opened.representation
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the classes; empty for an unconditional run."""
-        return self._opened.classes
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, rows, columns of an image."""
-        return self._opened.shape
-
-    @property
-    def step(self) -> int:
-        """Steps taken until the checkpoint."""
-        return self._opened.step
 
     def __repr__(self) -> str:
         images = f"{'x'.join(map(str, self.shape))}, {len(self.classes)} classes"
@@ -138,8 +86,8 @@ class Run:
         )
         seeds = range(seed, seed + count)
         with _progress(progress):
-            condition = asking.condition(self._opened, seeds, tuple(map(str, classes)), conditions, cond_image)
-            return sample(self._opened, seeds, condition, chosen, batch_size, progress=progress)
+            condition = asking.condition(self, seeds, tuple(map(str, classes)), conditions, cond_image)
+            return sample(self, seeds, condition, chosen, batch_size, progress=progress)
 
     def evaluate(
         self,
@@ -156,8 +104,8 @@ class Run:
         `data` of None are the run's own; `count` of None is as many samples as training images, at most 50,000.
         """
         with _progress(progress):
-            check_runs([self._opened], in_full=True)
-            return evaluate(self._opened, self._data(data), sampling, judges, count, seed)
+            check_runs([self], in_full=True)
+            return evaluate(self, self._data(data), sampling, judges, count, seed)
 
     def report(self) -> Path:
         """Write RUN/report.html, one self-contained page of all that the run's folder holds, and return its path."""
@@ -175,7 +123,7 @@ class Run:
         Writes RUN/starts/1, 2, ... with a report, unless `out` names a new folder.
         """
         with _progress(progress):
-            return fit_run_start(self._opened, self._data(data), free_folder(self.path / "starts", out), fit)
+            return fit_run_start(self, self._data(data), free_folder(self.path / "starts", out), fit)
 
     def export(self, path: Path | str | None = None, *, guidance: float | None = None, progress: bool = False) -> Path:
         """Write the generator of a one-step run as one file, .onnx or .pt2 (torch.export); RUN/generator.onnx if not given."""
@@ -183,12 +131,12 @@ class Run:
         if file is not None and file.suffix not in (ONNX.suffix, TORCH.suffix):
             raise UserError(f"{file} is neither {ONNX.suffix} nor {TORCH.suffix}: end `path` in one of them.", setting="path")
         with _progress(progress):
-            return export(self._opened, TORCH if file is not None and file.suffix == TORCH.suffix else ONNX, guidance, file)
+            return export(self, TORCH if file is not None and file.suffix == TORCH.suffix else ONNX, guidance, file)
 
     def _data(self, data: Data | Path | str | None) -> PreparedData:
         if isinstance(data, Data):
-            return read_data_of(self._opened, None, (data.training, data.held_out))
-        return read_data_of(self._opened, None if data is None else Path(data))
+            return read_data_of(self, None, (data.training, data.held_out))
+        return read_data_of(self, None if data is None else Path(data))
 
 
 def load(path: Path | str, checkpoint: Path | None = None, device: str | None = None) -> Run:
@@ -201,7 +149,7 @@ def load(path: Path | str, checkpoint: Path | None = None, device: str | None = 
         >>> load(run.path)
         <Run ...: digits-diffusion, step 20 of 20, 1x8x8, 10 classes>
     """
-    return Run(open_run(path, checkpoint, choose_device(device)))
+    return Run(**vars(open_run(path, checkpoint, choose_device(device))))
 
 
 def train(
