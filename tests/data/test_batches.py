@@ -43,7 +43,11 @@ def test_every_epoch_holds_every_image_once() -> None:
 
 
 def test_a_batch_may_be_larger_than_the_set() -> None:
-    assert sorted(numbers(Batches(numbered(), NORMALISER, 2 * COUNT, seed=0), 1)) == sorted([*range(COUNT)] * 2)
+    stream = Batches(numbered(), NORMALISER, 2 * COUNT, seed=0)
+    assert sorted(numbers(stream, 1)) == sorted([*range(COUNT)] * 2)
+    index = stream.batch(1).index
+    assert index is not None
+    assert index.tolist() == numbers(stream, 1)
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:

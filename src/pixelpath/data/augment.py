@@ -137,7 +137,7 @@ def augment(batch: Batch, augmentation: Augmentation, normaliser: Normaliser, co
     elif augmentation.jitters or augmentation.gray or max(*augmentation.blur, *augmentation.solarise):
         images = normaliser.from_unit(_recolour(normaliser.unit(images), augmentation, draws))
     first, second = images.chunk(2)
-    return Views(batch.images, first, second, batch.seeds, batch.seed)
+    return Views(batch.images, first, second, batch.seeds, batch.seed, batch.index)
 
 
 def _draw(seeds: tuple[int, ...]) -> Draws:

@@ -119,7 +119,7 @@ class Consistency:
         distance = error / (error.detach() + self.softening**2).sqrt()
         lowest = estimate.new_tensor(self.noise.sigma_min * self.noise.shift)
         weight = inverse_gap(pairs.sigma, pairs.lower, self.noise)
-        return weight * distance, self.features(frozen, estimate, batch.images, lowest)
+        return weight * distance, self.features(frozen, estimate, batch, lowest)
 
     def estimates(self, student: nn.Module, teacher: nn.Module | None, batch: Batch, pairs: Pairs) -> tuple[Images, Images]:
         """The student's estimate at the upper sigma, and its target, float32; both are x where pixels are not valid."""

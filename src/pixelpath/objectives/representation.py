@@ -132,8 +132,8 @@ class RepresentationLearning:
         first, second = batch.first + sigma * noise, batch.second + sigma * noise
         with torch.no_grad():  # the teacher is in evaluation mode, so one pass over both views is the same as two
             first_target, second_target = ema(torch.cat([first, second]), sigma).projection.chunk(2)
-        forth = info_nce(student(first, sigma).projection, second_target, self.view_temperature)
-        return forth + info_nce(student(second, sigma).projection, first_target, self.view_temperature)
+        forth = info_nce(student(first, sigma).projection, second_target, self.view_temperature, batch.index)
+        return forth + info_nce(student(second, sigma).projection, first_target, self.view_temperature, batch.index)
 
     def consistency(
         self, student: nn.Module, batch: Views, noise: Tensor, pair: tuple[float, float], temperature: float
@@ -144,4 +144,4 @@ class RepresentationLearning:
         queries = student(noisier, sigmas[0], project=False).cls
         with torch.no_grad():
             targets = student(cleaner, sigmas[1], project=False).cls
-        return info_nce(queries, targets, temperature)
+        return info_nce(queries, targets, temperature, batch.index)
