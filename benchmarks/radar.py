@@ -42,7 +42,7 @@ from benchmarks.rain import (
 )
 from pixelpath.evaluation.certificate import certify
 from pixelpath.evaluation.tails import hill, radii, tail_gate
-from pixelpath.randomness import generators, seed_of
+from pixelpath.randomness import Streams, seed_of
 from pixelpath.sampling.checks import check_finite
 from pixelpath.sampling.samplers import heun
 from pixelpath.starts import files
@@ -74,9 +74,9 @@ class Cold:
 
     model: Model
 
-    def sample(self, sources: list[torch.Generator], sigma: float, labels: Labels | None = None) -> Images:
+    def sample(self, streams: Streams, sigma: float, labels: Labels | None = None) -> Images:
         """Sigma times the model's noise."""
-        return sigma * self.model.noise(sources)
+        return sigma * self.model.noise(streams)
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,8 @@ def draw(run: Trained, start: Start, sigma: float, steps: int, count: int) -> tu
     started = time.process_time()
     for first in range(0, count, BATCH):
         places = range(first, min(first + BATCH, count))
-        noisy = start.sample(generators(seed_of(run.recipe.seed, SAMPLED, place) for place in places), sigma)
-        check_finite(noisy)
+        noisy = start.sample(Streams(seed_of(run.recipe.seed, SAMPLED, place) for place in places), sigma)
+        check_finite(noisy, "start samples", "fit the start again")
         made.append(heun(denoise, noisy, levels))
     rates = run.model.rates(run.normaliser.decode(torch.cat(made)))
     return rates, calls // count, time.process_time() - started

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from pixelpath.evaluation.certificate import Certificate, certify
 from pixelpath.evaluation.tails import tail_gate
-from pixelpath.randomness import generators, seed_of
+from pixelpath.randomness import Streams, seed_of
 from pixelpath.runs import families
 from pixelpath.runs.families import Known
 from pixelpath.runs.fit_start import fit_start
@@ -201,7 +201,7 @@ def certificates(target: Target, densities: dict[str, Density], known: Tensor, l
 def divergence(target: Target, density: Density, sigma: float, count: int, seed: int = 77) -> tuple[float, float]:
     """KL(p || q) at sigma by Monte Carlo, E[ln p - ln q] over true noised points, and its standard error."""
     clean = target.sample(count, seed)
-    (source,) = generators([seed + 1])
+    source = torch.Generator().manual_seed(seed + 1)
     noisy = clean + sigma * torch.randn(clean.shape, generator=source, dtype=torch.float64)
     gaps = target.log_prob(noisy, sigma) - density.log_prob(noisy, sigma)
     return float(gaps.mean()), float(gaps.std()) / count**0.5
@@ -229,7 +229,7 @@ def test_a_denoiser_in_error_leaves_the_cross_estimate_where_it_was(share: float
     """An error of `share` of the noise that the oracle leaves, in waves over the points: direct rises as excess falls."""
     target, count = targets.sixteen(), 3000 if scale is FULL else 1000
     density, sigma = fit_gaussian(target.sample(4000, seed=1)), 0.4
-    (source,) = generators([5])
+    source = torch.Generator().manual_seed(5)
     waves, phase = torch.randn(16, 16, generator=source), 6.28 * torch.rand(16, generator=source)
 
     def wrong(noisy: Images, sigma: Sigmas, labels: Labels | None) -> Images:
@@ -324,7 +324,7 @@ def test_a_schedule_for_another_level_is_refused() -> None:
     """Digits at sigma 1.5: under a schedule for 1.2 the ratio is about 1.52, for 1.9 about 0.63, as was measured before."""
     target = targets.digits()
     density, known = fit_mixture(target.sample(4000, seed=1), components=10), target.sample(300, seed=2).float()
-    start = density.sample(generators(range(300)), 1.5)
+    start = density.sample(Streams(range(300)), 1.5)
     for sigma, ratio in ((1.2, 1.52), (1.9, 0.63)):
         own, theirs = (residual_energy(target.denoise, each, sigma) for each in (start, noised(known, sigma, range(900, 1200))))
         assert float(own.mean() / theirs.mean()) == pytest.approx(ratio, abs=0.07)
@@ -367,13 +367,13 @@ class Constant:
 
     value: float
 
-    def sample(self, sources: list[torch.Generator], sigma: float, labels: Labels | None = None) -> Images:
-        return torch.full((len(sources), 1, 1, 2), self.value)
+    def sample(self, streams: Streams, sigma: float, labels: Labels | None = None) -> Images:
+        return torch.full((len(streams), 1, 1, 2), self.value)
 
 
 MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "samples that are not finite": (
-        lambda: WarmStart(Constant(math.nan), 1.0).draw(generators(range(3))),
+        lambda: WarmStart(Constant(math.nan), 1.0).draw(Streams(range(3))),
         r"3 of 3 start samples are not finite, the first of them number 0: fit the start again",
     ),
     "no level": (lambda: WarmStart(Constant(0.0), 0.0), r"needs a finite sigma above 0 .*: choose its level"),

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pixelpath.errors import UserError
-from pixelpath.randomness import normal, uniform
+from pixelpath.randomness import Streams, normal, uniform
 from pixelpath.types import Images, Sigmas
 
 RHO = 7.0  # curvature of the Karras grid
@@ -130,9 +130,9 @@ class LogNormal:
                 setting="objective.draw.p_std",
             )
 
-    def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
+    def __call__(self, streams: Streams, noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Unshifted sigmas [batch]."""
-        sigma = torch.exp(self.p_mean + self.p_std * normal(sources, ()))
+        sigma = torch.exp(self.p_mean + self.p_std * normal(streams, ()))
         return sigma.clamp(noise.sigma_min, noise.sigma_max)
 
     def below(self, sigma: float) -> float:
@@ -155,9 +155,9 @@ class GridLogNormal:
         LogNormal(self.p_mean, self.p_std)
         _check_grid(self.count, "objective.draw.count")
 
-    def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
+    def __call__(self, streams: Streams, noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Unshifted sigmas [batch], each one of `noise.grid(count)`."""
-        sigma = LogNormal(self.p_mean, self.p_std)(sources, noise)
+        sigma = LogNormal(self.p_mean, self.p_std)(streams, noise)
         return noise.grid(self.count).to(sigma)[noise.nearest(sigma, self.count)]
 
     def below(self, sigma: float) -> float:
@@ -185,10 +185,10 @@ class LogUniform:
                 setting="objective.draw.sigma_min",
             )
 
-    def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
+    def __call__(self, streams: Streams, noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Unshifted sigmas [batch]."""
         low, high = math.log(self.sigma_min), math.log(self.sigma_max)
-        return torch.exp(low + (high - low) * uniform(sources, ())).clamp(noise.sigma_min, noise.sigma_max)
+        return torch.exp(low + (high - low) * uniform(streams, ())).clamp(noise.sigma_min, noise.sigma_max)
 
     def below(self, sigma: float) -> float:
         """The share of draws below an unshifted sigma inside the range."""

@@ -91,7 +91,7 @@ def test_half_of_the_images_are_mirrored_whatever_their_noise() -> None:
     expected = torch.where(mirrored[:, None, None, None], before.images.flip(-1), before.images)
     assert torch.equal(after.images, expected)
     assert abs(mirrored.float().mean() - 0.5) < 4 * 0.5 / 2000**0.5
-    draws = randomness.normal(randomness.generators(after.seeds), ())
+    draws = randomness.normal(randomness.Streams(after.seeds), ())
     correlation = torch.corrcoef(torch.stack([mirrored.float(), draws]))[0, 1]
     assert correlation.abs() < 4 / 2000**0.5
 

@@ -22,7 +22,7 @@ from pixelpath.objectives.representation import (
     InterpolatedTemperature,
     RepresentationLearning,
 )
-from pixelpath.randomness import generators, normal, seed_of
+from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.types import Views
 
 NOISE = NoiseRange(shift=0.125)
@@ -127,7 +127,7 @@ def test_which_calls_are_made() -> None:
     objective = RepresentationLearning(NOISE, Curriculum(first=4, last=8))
     student, teacher, batch = Record(build()), Record(build().eval()), views()
     objective(student, teacher, batch, 0)
-    noise = normal(generators(batch.seeds), (1, 8, 8))
+    noise = normal(Streams(batch.seeds), (1, 8, 8))
     lowest = NOISE.sigma_min * NOISE.shift
     ((both, teacher_sigma, teacher_grad),) = teacher.calls
     assert not teacher_grad

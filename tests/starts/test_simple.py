@@ -13,7 +13,7 @@ from tests.starts.densities import (
 )
 from torch import Tensor
 
-from pixelpath.randomness import generators, normal
+from pixelpath.randomness import Streams, normal
 from pixelpath.starts.simple import Empirical, FromSamples, Naive
 from pixelpath.starts.start import Density, Start
 from pixelpath.types import Images, Labels
@@ -28,8 +28,8 @@ def empirical(*shape: int) -> Empirical:
 
 
 def test_the_naive_start_is_the_cold_start() -> None:
-    cold = 80.0 * normal(generators([3, 4]), (3, 8, 8))
-    assert torch.equal(Naive((3, 8, 8)).sample(generators([3, 4]), 80.0), cold)
+    cold = 80.0 * normal(Streams([3, 4]), (3, 8, 8))
+    assert torch.equal(Naive((3, 8, 8)).sample(Streams([3, 4]), 80.0), cold)
     assert isinstance(Naive((3, 8, 8)), Density)
 
 
@@ -47,7 +47,7 @@ def test_the_naive_law_is_noise_alone() -> None:
 
 
 def test_an_empirical_start_needs_its_flag() -> None:
-    with pytest.raises(ValueError, match=r"allow_memorising=True for diagnostics, or fit a law"):
+    with pytest.raises(ValueError, match=r"allow_memorising=True for diagnostics, or fit a density"):
         Empirical(images(5, 1, 2, 2))
     with pytest.raises(ValueError, match="2 classes need one label for each of 5 images"):
         Empirical(images(5, 1, 2, 2), None, 2, allow_memorising=True)
@@ -75,7 +75,7 @@ def test_the_empirical_law_keeps_the_laws(labels: Tensor | None) -> None:
 
 def test_empirical_samples_are_images_with_noise() -> None:
     density, labels = empirical(1, 1, 2), torch.tensor([0, 2, 3] * 2)
-    clean = density.sample(generators(range(6)), 0.0, labels)
+    clean = density.sample(Streams(range(6)), 0.0, labels)
     own = density.images.float()
     assert all(any(torch.equal(image, each) for each in own[:2]) for image in clean[[0, 3]])
     assert all(any(torch.equal(image, each) for each in own[2:]) for image in clean[[1, 4]])
@@ -85,32 +85,32 @@ def test_empirical_samples_are_images_with_noise() -> None:
     torch.testing.assert_close(covariance, expected, rtol=0.04, atol=0.03)
     assert is_a_function_of_its_seed(density, 0.7, labels)
     with pytest.raises(ValueError, match="class 1"):
-        density.sample(generators([0]), 0.5, torch.tensor([1]))
+        density.sample(Streams([0]), 0.5, torch.tensor([1]))
     with pytest.raises(ValueError, match="no density at sigma 0"):
         density.log_prob(own, 0.0)
 
 
-def shifted(sources: list[torch.Generator], labels: Labels | None) -> Images:
+def shifted(streams: Streams, labels: Labels | None) -> Images:
     """Stands for a one-step model: its own draw, plus the label."""
-    made = 0.5 * normal(sources, (1, 2, 2))
+    made = 0.5 * normal(streams, (1, 2, 2))
     return made if labels is None else made + labels.view(-1, 1, 1, 1)
 
 
 def test_images_of_another_generator_are_noised() -> None:
     start, labels = FromSamples(shifted), torch.tensor([0, 7])
-    sources = generators([5, 6])
-    expected = 0.5 * normal(sources, (1, 2, 2)) + labels.view(-1, 1, 1, 1) + 3.0 * normal(sources, (1, 2, 2))
-    assert torch.equal(start.sample(generators([5, 6]), 3.0, labels), expected)
-    assert torch.equal(start.sample(generators([5, 6]), 0.0), shifted(generators([5, 6]), None))
+    streams = Streams([5, 6])
+    expected = 0.5 * normal(streams, (1, 2, 2)) + labels.view(-1, 1, 1, 1) + 3.0 * normal(streams, (1, 2, 2))
+    assert torch.equal(start.sample(Streams([5, 6]), 3.0, labels), expected)
+    assert torch.equal(start.sample(Streams([5, 6]), 0.0), shifted(Streams([5, 6]), None))
     assert isinstance(start, Start)
     assert not isinstance(start, Density)
     assert is_a_function_of_its_seed(start, 1.0, torch.arange(6))
 
 
 def test_images_of_a_generator_that_cannot_be_used() -> None:
-    with pytest.raises(ValueError, match="not finite: check its weights"):
-        FromSamples(lambda sources, labels: shifted(sources, labels) / 0).sample(generators([0]), 1.0)
+    with pytest.raises(ValueError, match="not finite"):
+        FromSamples(lambda streams, labels: shifted(streams, labels) / 0).sample(Streams([0]), 1.0)
     with pytest.raises(ValueError, match="made 1 images for 2 seeds"):
-        FromSamples(lambda sources, labels: shifted(sources[:1], labels)).sample(generators([0, 1]), 1.0)
+        FromSamples(lambda streams, labels: shifted(streams[:1], labels)).sample(Streams([0, 1]), 1.0)
     with pytest.raises(ValueError, match="finite number of at least 0"):
-        FromSamples(shifted).sample(generators([0]), -1.0)
+        FromSamples(shifted).sample(Streams([0]), -1.0)

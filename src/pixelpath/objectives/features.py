@@ -38,7 +38,7 @@ class ContrastiveFeatures:
     temperature: float = 0.1
     """Temperature of the contrastive loss, above 0."""
     weight: float = 1.0
-    """Weight of this loss beside the consistency loss."""
+    """Weight of this loss relative to the consistency loss."""
 
     def __call__(
         self, frozen: Representation | None, estimate: Images, batch: Batch, sigma: Float[Tensor, ""]

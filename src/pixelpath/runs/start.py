@@ -19,7 +19,7 @@ from pixelpath.data import sources
 from pixelpath.errors import UserError
 from pixelpath.evaluation.distances import nearest
 from pixelpath.log import say
-from pixelpath.randomness import generators, seed_of
+from pixelpath.randomness import Streams, seed_of
 from pixelpath.reports.pictures import distance_over_nfe, save_png
 from pixelpath.reports.start import write_start_report
 from pixelpath.reports.start_plots import Certificates, certificate_plot, neighbours_plot, shown, side_by_side, tails_plot
@@ -252,7 +252,7 @@ def _pictures(folder: Path, run: OpenRun, known: Known, search: Search, device: 
     count, sigma = min(4096, len(known.held_out)), search.warm.sigma
     labels = None if known.held_out_labels is None else known.held_out_labels[:count]
     true = noised(known.held_out[:count], sigma, [seed_of(place, 8) for place in range(count)])
-    drawn = search.warm.draw(generators(seed_of(place, 9) for place in range(count)), run.shape, labels)
+    drawn = search.warm.draw(Streams(seed_of(place, 9) for place in range(count)), run.shape, labels)
     save_png(folder / "tails.png", tails_plot(drawn, true, search.chosen.name))
     few = min(shown(run.shape), count)
     own = None if labels is None else labels[:few].to(device)

@@ -29,7 +29,7 @@ def noised(images: Images, sigma: float, seeds: Sequence[int]) -> Images:
     """images + sigma e, e standard normal from the seed of each image; UserError unless there is a seed for each."""
     if len(seeds) != len(images):
         raise UserError(f"Noise needs a seed for each image, got {len(images)} images and {len(seeds)} seeds.", "seeds")
-    return images + sigma * randomness.normal(randomness.generators(seeds), images.shape[1:]).to(images)
+    return images + sigma * randomness.normal(randomness.Streams(seeds), images.shape[1:]).to(images)
 
 
 @torch.no_grad()
@@ -109,15 +109,12 @@ def check_sigmas(sigmas: Float[Tensor, "sigmas"], sigma: float, learned: NoiseRa
         )
 
 
-def check_finite(samples: Images) -> None:
-    """UserError if a value of the start samples is not finite: such samples are never dropped or filled with zeros."""
-    rows = (~torch.isfinite(samples)).flatten(1).any(1)
+def check_finite(values: Float[Tensor, "..."], what: str, remedy: str) -> None:
+    """UserError if a value of these rows is not finite: such rows are never dropped or filled with zeros."""
+    rows = (~torch.isfinite(values)).flatten(1).any(1)
     if bool(rows.any()):
         first = int(rows.nonzero()[0, 0])
-        raise UserError(
-            f"{int(rows.sum())} of {len(samples)} start samples are not finite, the first of them number {first}: fit the start "
-            "again on finite images, in float64 or with more regularisation, or choose another family."
-        )
+        raise UserError(f"{int(rows.sum())} of {len(values)} {what} are not finite, the first of them number {first}: {remedy}.")
 
 
 def _ratio(start: Energies, held_out: Energies) -> tuple[float, float]:
