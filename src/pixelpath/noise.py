@@ -44,12 +44,7 @@ class NoiseRange:
     """Factor of every sigma: pixels / 64. A recipe sets it from the size of the images."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise UserError(
-                f"`objective.noise.sigma_min` must be above 0 and below `objective.noise.sigma_max`, got {self.sigma_min} and "
-                f"{self.sigma_max}: change one of them.",
-                setting="objective.noise.sigma_min",
-            )
+        _check_range(self.sigma_min, self.sigma_max, "objective.noise")
         if not 0 < self.shift < math.inf:
             raise UserError(f"The shift of a noise range must be above 0 and finite, got {self.shift}.", setting="shift")
 
@@ -102,6 +97,14 @@ class NoiseRange:
         after = torch.searchsorted(-grid, -sigma).clamp(1, count - 1)
         closer_before = (grid[after - 1] - sigma) <= (sigma - grid[after])
         return torch.where(closer_before, after - 1, after)
+
+
+def _check_range(low: float, high: float, of: str) -> None:
+    if not 0 < low < high < math.inf:
+        raise UserError(
+            f"`{of}.sigma_min` must be above 0 and below `{of}.sigma_max`, got {low} and {high}: change one of them.",
+            setting=f"{of}.sigma_min",
+        )
 
 
 def _check_count(steps: int) -> None:
@@ -178,12 +181,7 @@ class LogUniform:
     """Highest sigma drawn, for 64 pixels."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise UserError(
-                f"`objective.draw.sigma_min` must be above 0 and below `objective.draw.sigma_max`, got {self.sigma_min} and "
-                f"{self.sigma_max}: change one of them.",
-                setting="objective.draw.sigma_min",
-            )
+        _check_range(self.sigma_min, self.sigma_max, "objective.draw")
 
     def __call__(self, streams: Streams, noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Unshifted sigmas [batch]."""

@@ -164,7 +164,7 @@ def test_a_grid_built_anew_passes(count: int, sigma: float) -> None:
 @pytest.mark.parametrize(
     ("sigmas", "sigma", "message"),
     [
-        ([1.5, 1.5, 0.0], 1.5, r"fall strictly .* noise\.sigmas\(count, start=1\.5\)"),
+        ([1.5, 1.5, 0.0], 1.5, "fall strictly"),
         ([1.5, 0.5, 0.7, 0.0], 1.5, "fall strictly"),
         ([1.5, 0.5, -0.1], 1.5, "end in 0 or above"),
         ([1.5], 1.5, "fall strictly"),

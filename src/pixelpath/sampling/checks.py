@@ -15,6 +15,7 @@ from torch import Tensor
 from pixelpath import randomness
 from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange
+from pixelpath.sampling.samplers import checked
 from pixelpath.types import Denoise, Images
 
 BAND = 0.1  # how far the ratio of two mean residual energies may be from 1; a sigma 25 % off gives 1.52 or 0.63
@@ -92,11 +93,8 @@ def check_sigmas(sigmas: Float[Tensor, "sigmas"], sigma: float, learned: NoiseRa
     `learned.sigmas(count, start=sigma)` is such a grid, built between sigma and sigma_min. The tail of the grid from sigma_max
     would spend its steps elsewhere.
     """
-    values = sigmas.double().cpu()
-    shown = [round(value, 4) for value in values.tolist()]
+    values = checked(sigmas)
     rebuild = f"build them with noise.sigmas(count, start={sigma:g})"
-    if len(values) < 2 or not bool((values.diff() < 0).all()) or values[-1] < 0:
-        raise UserError(f"Sigmas must fall strictly and end in 0 or above, got {shown}: {rebuild}.", "sigmas")
     if abs(float(values[0]) - sigma) > 1e-6 * sigma:
         raise UserError(f"Sigmas begin at {float(values[0]):g} and the start is at {sigma:g}: {rebuild}.", "sigmas")
     low, high = learned.sigma_min * learned.shift, learned.sigma_max * learned.shift
@@ -123,8 +121,8 @@ def _ratio(start: Energies, held_out: Energies) -> tuple[float, float]:
         raise UserError(f"Residual energies need at least 2 images each, got {len(start)} and {len(held_out)}: give more.")
     if not bool(torch.isfinite(torch.cat([start, held_out])).all()) or not held_out.mean() > 0:
         raise UserError(
-            "Residual energies must be finite, and above 0 for held-out images: check the start samples with check_finite, and "
-            "that the denoiser removes noise and returns finite values."
+            "Residual energies must be finite, and above 0 for held-out images: check that start samples are "
+            "finite, and that the denoiser removes noise and returns finite values."
         )
     ratio = float(start.mean() / held_out.mean())
     relative = [float(each.var() / len(each) / held_out.mean() ** 2) for each in (start, held_out)]
