@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import tyro
 
+from benchmarks.controls import Empirical, Naive
 from benchmarks.rain import (
     DRY,
     MODELS,
@@ -48,7 +49,6 @@ from pixelpath.sampling.samplers import heun
 from pixelpath.starts import files
 from pixelpath.starts.gaussian import LowRank, fit_gaussian
 from pixelpath.starts.mixture import ConvolvedMixture, fit_mixture
-from pixelpath.starts.simple import Empirical, Naive
 from pixelpath.starts.start import Density, Saved, Start
 from pixelpath.starts.student import fit_student
 from pixelpath.starts.tails import SymLog, fit_pareto_tail, symlog

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import targets
+from benchmarks.controls import Naive
 from benchmarks.targets import Target
 from pixelpath.evaluation import statistics as moments
 from pixelpath.evaluation.distances import frechet
@@ -28,7 +29,6 @@ from pixelpath.randomness import Streams, seed_of
 from pixelpath.sampling.samplers import heun
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
-from pixelpath.starts.simple import Naive
 from pixelpath.starts.start import Saved, Start
 from pixelpath.starts.student import fit_student
 from pixelpath.starts.tails import fit_pareto_tail

@@ -19,6 +19,7 @@ from typing import Any, cast
 import pytest
 import torch
 from benchmarks import targets, warmstart_targets
+from benchmarks.controls import Naive
 from benchmarks.targets import Target
 from benchmarks.warmstart_targets import COLD, USUAL, Problem, measured, sampled
 from torch import Tensor
@@ -33,7 +34,6 @@ from pixelpath.sampling.checks import check_residual, noised, residual_energy
 from pixelpath.sampling.samplers import euler_ancestral, heun
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
-from pixelpath.starts.simple import Naive
 from pixelpath.starts.start import Density
 from pixelpath.starts.student import fit_student
 from pixelpath.starts.warm import WarmStart

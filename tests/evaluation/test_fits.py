@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from benchmarks.controls import Empirical, Naive
 from sklearn.datasets import load_digits
 from torch import Tensor
 
@@ -12,7 +13,6 @@ from pixelpath.evaluation.fits import Fit, compare_fit
 from pixelpath.starts.flow import fit_flow
 from pixelpath.starts.gaussian import Full, LowRank, MomentGaussian, fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
-from pixelpath.starts.simple import Empirical, Naive
 from pixelpath.starts.start import Density
 
 

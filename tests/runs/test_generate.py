@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from benchmarks.controls import Naive
 from torch import Tensor
 
 from pixelpath.models.denoiser import Denoiser
@@ -17,7 +18,6 @@ from pixelpath.recipes.sizes import Blocks, Size
 from pixelpath.runs.generate import Origin, balanced, generate, steps_below
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.starts.gaussian import fit_gaussian
-from pixelpath.starts.simple import Naive
 from pixelpath.starts.warm import WarmStart
 
 SHAPE = (1, 8, 8)

@@ -17,7 +17,6 @@ from torch import Tensor
 from pixelpath.starts.flow import Flow
 from pixelpath.starts.gaussian import MomentGaussian
 from pixelpath.starts.mixture import ConvolvedMixture
-from pixelpath.starts.simple import Empirical, Naive
 from pixelpath.starts.start import Load, Saved, Start, Stored
 from pixelpath.starts.student import ConvolvedStudentMixture
 from pixelpath.starts.tails import ParetoTail, SymLog
@@ -31,8 +30,6 @@ KINDS: tuple[type[Stored], ...] = (
     Flow,
     ParetoTail,
     SymLog,
-    Naive,
-    Empirical,
 )
 FAMILIES = {kind.family: kind for kind in KINDS}
 
