@@ -63,8 +63,8 @@ def test_an_image_belongs_to_its_seed_at_any_batch_size(sampler: Sampler, denois
     seeds, labels = [7, 3, 7, 11, 0], [0, 1, 0, 2, 2]
     whole = images(denoiser, seeds, labels, chosen)
     for size in (1, 2, 3):
-        torch.testing.assert_close(images(denoiser, seeds, labels, chosen, size), whole, rtol=0, atol=1e-5)
-    torch.testing.assert_close(whole[0], whole[2], rtol=0, atol=1e-5)
+        torch.testing.assert_close(images(denoiser, seeds, labels, chosen, size), whole, rtol=0, atol=3e-5)
+    torch.testing.assert_close(whole[0], whole[2], rtol=0, atol=3e-5)
     assert (whole[0] - whole[1]).abs().max() > 0.01
     torch.testing.assert_close(images(denoiser, [11], [2], chosen)[0], whole[3], rtol=0, atol=1e-5)
 

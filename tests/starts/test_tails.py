@@ -48,8 +48,8 @@ def test_the_interval_of_the_heaviness_holds_it_in_95_of_100_cases() -> None:
     assert fits[0].interval[1] - fits[0].interval[0] == pytest.approx(2 * 1.96 * (1 + fits[0].heaviness) / 20)
 
 
-def test_a_gaussian_with_a_spliced_tail_has_the_radii_of_the_data() -> None:
-    """A Gaussian of the same moments loses a third of the 0.999 radius of Student data; spliced, it has it."""
+def test_a_gaussian_with_a_pareto_tail_has_the_radii_of_the_data() -> None:
+    """A Gaussian of the same moments loses a third of the 0.999 radius of Student data; with the tail it has it."""
     data = student(20000, 2, 3.0, seed=1)
     pareto_tail = fit_pareto_tail(data, fit_gaussian(data))
     assert isinstance(pareto_tail, Start)
@@ -69,7 +69,7 @@ def test_a_gaussian_with_a_spliced_tail_has_the_radii_of_the_data() -> None:
     )
 
 
-def test_inside_the_threshold_the_splice_is_the_bulk_law() -> None:
+def test_inside_the_threshold_the_tail_is_the_bulk() -> None:
     data = student(4000, 2, 3.0, seed=2)
     pareto_tail = fit_pareto_tail(data, fit_student(data))
     assert isinstance(pareto_tail.bulk, ConvolvedStudentMixture)

@@ -70,8 +70,7 @@ def stream(extractor: FeatureExtractor, batches: Batches, device: torch.device |
 
 
 def extract(extractor: FeatureExtractor, batches: Batches, device: torch.device | str = "cpu") -> Float[Tensor, "images feature"]:
-    """The features of all batches as one float32 tensor [images, feature] on the CPU; raises ValueError if there is no
-    batch."""
+    """The features of all batches as one float32 tensor [images, feature] on the CPU; ValueError for no batch."""
     parts = list(stream(extractor, batches, device))
     if not parts:
         raise ValueError(f"There are no images to extract the features '{extractor.name}' from: give at least one batch.")
@@ -193,8 +192,7 @@ def inception(weights: Path | None = None, device: torch.device | str = "cpu") -
 
 
 def _inception_module() -> Any:
-    """torch-fidelity's Inception module alone: the package itself also imports torchvision, which its Inception does not
-    need."""
+    """torch-fidelity's Inception module alone: the package also imports torchvision, which Inception does not need."""
     spec = importlib.util.find_spec("torch_fidelity")
     if spec is None:
         raise ValueError(f"Inception features need the extra 'metrics': run {INSTALL}, or evaluate in other features.")

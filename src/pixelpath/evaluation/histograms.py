@@ -90,8 +90,7 @@ def difference(training: Sorted, other: Sorted) -> Difference:
 
 
 def wasserstein(first: Sorted, second: Sorted) -> float:
-    """The 1-Wasserstein distance of two sets of sorted values: the integral of |F_1 - F_2| over their distribution
-    functions."""
+    """The 1-Wasserstein distance of two sets of sorted values: the integral of |F_1 - F_2|, their distribution functions."""
     both = np.sort(np.concatenate([first, second]))
     apart = np.searchsorted(first, both[:-1], "right") / len(first) - np.searchsorted(second, both[:-1], "right") / len(second)
     return float(np.abs(apart) @ np.diff(both))
@@ -126,8 +125,7 @@ def drawn_edges(training: Sorted, *, whole: bool) -> Float[np.ndarray, "edge"]:
 
 
 def histogram(channel: str, training: Sorted, held_out: Sorted | None, samples: Sorted, *, whole: bool) -> list[HistogramRow]:
-    """Bins of equal width of one channel in all sets, for a picture; the outer ones include all values beyond the training
-    values."""
+    """Bins of equal width of one channel in all sets, for a picture; the outer ones include all values beyond."""
     edges = drawn_edges(training, whole=whole)
     real, made = shares(training, edges), shares(samples, edges)
     floor = None if held_out is None else shares(held_out, edges)

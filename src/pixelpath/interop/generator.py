@@ -110,8 +110,7 @@ def write_onnx(generator: Generator, file: IO[bytes], about: Mapping[str, str]) 
 
 
 def read_onnx(path: Path) -> Make:
-    """The generator of an ONNX file, run by onnxruntime on the CPU with as many threads as torch; raises as
-    `check_packages`."""
+    """The generator of an ONNX file, run by onnxruntime on the CPU with as many threads as torch; ValueError without packages."""
     check_packages()
     import onnxruntime
 

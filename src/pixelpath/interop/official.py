@@ -94,8 +94,7 @@ def write(model: Denoiser | Representation, path: Path | str) -> None:
 
 
 def noise_range(model: Denoiser | Representation) -> NoiseRange:
-    """The range of the published models: 0.002 to 80, times height / 64 (root of height x width where images are not
-    square)."""
+    """The range of the published models: 0.002 to 80, times height / 64 (or the root of height x width)."""
     encoder = model.backbone.encoder if isinstance(model, Denoiser) else model.encoder
     return NoiseRange().for_resolution(math.sqrt(encoder.rows * encoder.columns))
 

@@ -120,8 +120,7 @@ class Whitening:
         return (self.variance[part] + sigma[:, None] ** 2).sqrt()
 
     def whiten(self, rows: Rows, part: int, sigma: Float[Tensor, "batch"]) -> Rows:
-        """Q ((Q^T (rows - mean)) / scale): of mean 0 and covariance I, and nearest to the values themselves of all such
-        maps."""
+        """Q ((Q^T (rows - mean)) / scale): of mean 0 and covariance I, and of all such maps the nearest to the identity."""
         return ((rows - self.mean[part]) @ self.basis[part] / self.scale(part, sigma)) @ self.basis[part].T
 
     def colour(self, rows: Rows, part: int, sigma: Float[Tensor, "batch"]) -> Rows:

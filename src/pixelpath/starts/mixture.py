@@ -105,8 +105,7 @@ class ConvolvedMixture(ByClass):
         return found.to(images)
 
     def denoise(self, noisy: Images, sigma: Tensor, labels: Labels | None = None) -> Images:
-        """E[clean | noisy]: the components' estimates by their posterior share, and rest / (rest + sigma^2) of the
-        remainder."""
+        """E[clean | noisy]: the components' estimates by their posterior share, and rest / (rest + sigma^2) of the rest."""
         weights = self.weights(labels, len(noisy))
 
         def estimate(rows: Rows, value: float, places: Int[Tensor, "chosen"]) -> Rows:

@@ -8,7 +8,7 @@ density and its exact denoiser at every sigma. It is fitted once to clean images
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
@@ -145,7 +145,7 @@ class ByClass(Stored):
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture(ByClass):
+class Mixture(ByClass, ABC):
     """A density that is the sum of share times density over its parts."""
 
     @abstractmethod
