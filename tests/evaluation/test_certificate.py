@@ -184,3 +184,10 @@ def test_what_cannot_be_certified(images: Tensor, labels: Tensor | None, levels:
 def test_a_denoiser_that_fails_is_named() -> None:
     with pytest.raises(ValueError, match="at sigma 20 are not finite"):
         certify(lambda noisy, sigma, labels: noisy / 0, {"law": normals(2.0)}, torch.zeros(3, 1, 1, 1), None, LEVELS)
+
+
+@pytest.mark.parametrize("cross", [-0.01, 0.015])
+def test_a_level_that_fails_by_its_error_alone_is_not_interpolated(cross: float) -> None:
+    above = Divergence(2.0, 0.01, 0.01, 0.01, 0.001, 0.001, 0.001, 0.1)
+    below = Divergence(1.0, cross, cross, cross, 0.1, 0.1, 0.1, 0.1)
+    assert Certificate((above, below)).sigma_for(0.02) == 2.0

@@ -90,7 +90,7 @@ class Certificate:
         if place + 1 == len(self.rows):
             return above.sigma
         below = self.rows[place + 1]
-        if below.dominated or not 0 < above.cross < budget:
+        if below.dominated or not 0 < above.cross < budget < below.cross:  # below may fail by its error alone
             return above.sigma
         share = math.log(budget / above.cross) / math.log(below.cross / above.cross)
         return above.sigma * (below.sigma / above.sigma) ** share

@@ -35,4 +35,4 @@ def guide(denoise: Denoise, reference: Denoise, guidance: float, interval: tuple
 def check_interval(low: float, high: float) -> None:
     """UserError unless low < high."""
     if not low < high:
-        raise UserError(f"`guidance_interval` takes the lower sigma first, got {low:g} and {high:g}.", "guidance_interval")
+        raise UserError(f"`guidance_interval` takes the lower sigma first, got {low} and {high}.", "guidance_interval")
