@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import tyro
 
+from benchmarks.controls import Empirical, Naive
 from benchmarks.rain import (
     DRY,
     MODELS,
@@ -42,13 +43,12 @@ from benchmarks.rain import (
 )
 from pixelpath.evaluation.certificate import certify
 from pixelpath.evaluation.tails import hill, radii, tail_gate
-from pixelpath.randomness import generators, seed_of
+from pixelpath.randomness import Streams, seed_of
 from pixelpath.sampling.checks import check_finite
 from pixelpath.sampling.samplers import heun
 from pixelpath.starts import files
 from pixelpath.starts.gaussian import LowRank, fit_gaussian
 from pixelpath.starts.mixture import ConvolvedMixture, fit_mixture
-from pixelpath.starts.simple import Empirical, Naive
 from pixelpath.starts.start import Density, Saved, Start
 from pixelpath.starts.student import fit_student
 from pixelpath.starts.tails import SymLog, fit_pareto_tail, symlog
@@ -74,9 +74,9 @@ class Cold:
 
     model: Model
 
-    def sample(self, sources: list[torch.Generator], sigma: float, labels: Labels | None = None) -> Images:
+    def sample(self, streams: Streams, sigma: float, labels: Labels | None = None) -> Images:
         """Sigma times the model's noise."""
-        return sigma * self.model.noise(sources)
+        return sigma * self.model.noise(streams)
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,8 @@ def draw(run: Trained, start: Start, sigma: float, steps: int, count: int) -> tu
     started = time.process_time()
     for first in range(0, count, BATCH):
         places = range(first, min(first + BATCH, count))
-        noisy = start.sample(generators(seed_of(run.recipe.seed, SAMPLED, place) for place in places), sigma)
-        check_finite(noisy)
+        noisy = start.sample(Streams(seed_of(run.recipe.seed, SAMPLED, place) for place in places), sigma)
+        check_finite(noisy, "start samples", "fit the start again")
         made.append(heun(denoise, noisy, levels))
     rates = run.model.rates(run.normaliser.decode(torch.cat(made)))
     return rates, calls // count, time.process_time() - started

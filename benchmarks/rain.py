@@ -28,11 +28,10 @@ from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.preconditioning import EDMPreconditioning
 from pixelpath.noise import EDMWeight, LogNormal, NoiseRange
 from pixelpath.objectives.denoising import Denoising
-from pixelpath.randomness import generators, normal
+from pixelpath.randomness import Streams, normal, uniform
 from pixelpath.recipes.build import student_of
 from pixelpath.recipes.recipe import Recipe, for_data
 from pixelpath.recipes.sizes import Blocks, Size
-from pixelpath.starts.student import fine_uniform
 from pixelpath.trainer.ema import twin
 from pixelpath.trainer.loop import train
 from pixelpath.trainer.optimizer import AdamW, Cosine
@@ -102,18 +101,18 @@ class Model:
         """Back to rates, none below 0."""
         return (values.expm1() if self.logarithm else values).clamp(min=0)
 
-    def noise(self, sources: list[torch.Generator]) -> Images:
+    def noise(self, streams: Streams) -> Images:
         """Noise of unit deviation: normal, or Student, whose images are normal ones over the root of a chi-square over freedom.
 
         Every image has one chi-square draw for all of its pixels; sqrt((nu - 2) / nu) makes the deviation 1.
         """
-        drawn = normal(sources, SHAPE)
+        drawn = normal(streams, SHAPE)
         if math.isinf(self.freedom):
             return drawn
         from scipy.special import gammaincinv
 
         half = self.freedom / 2
-        precision = torch.from_numpy(gammaincinv(half, fine_uniform(sources).numpy()) / half)
+        precision = torch.from_numpy(gammaincinv(half, uniform(streams, (), torch.float64).numpy()) / half)
         return drawn * ((1 - 1 / half) / precision).sqrt().float()[:, None, None, None]
 
 
@@ -135,9 +134,9 @@ class HeavyDenoising:
 
     def __call__(self, student: nn.Module, ema: nn.Module, batch: Batch, step: int) -> Losses:
         """The mean loss of the batch, and the unweighted squared error."""
-        sources = generators(batch.seeds)
-        sigma = self.plain.draw(sources, self.plain.noise)
-        errors = self.plain.errors(student, batch, self.model.noise(sources), sigma, torch.zeros(len(sigma), dtype=torch.bool))
+        streams = Streams(batch.seeds)
+        sigma = self.plain.draw(streams, self.plain.noise)
+        errors = self.plain.errors(student, batch, self.model.noise(streams), sigma, torch.zeros(len(sigma), dtype=torch.bool))
         return Losses((self.plain.weight(sigma, self.plain.noise) * errors).mean(), {"squared_error": errors.detach().mean()})
 
 

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelpath import noise, randomness
+from pixelpath import noise
 from pixelpath.randomness import seed_of
-from pixelpath.starts.start import by_level
+from pixelpath.starts.start import by_sigma
 from pixelpath.types import Images, Labels, Sigmas
 
 CHUNK = 2048  # images held against all parts at a time
@@ -55,7 +55,7 @@ class Target:
 
     def sample(self, count: int, seed: int) -> Images:
         """Clean images [count, 1, 1, d], float64."""
-        (source,) = randomness.generators([seed])
+        source = torch.Generator().manual_seed(seed)
         rows = self._rows(count, source) if self.drawn is None else self.drawn(count, source)
         return rows.reshape(count, *self.shape)
 
@@ -72,7 +72,7 @@ class Target:
             blames = ((part, self._joint(part, level).softmax(1)) for part in rows.split(CHUNK))
             return torch.cat([blame @ rest + (blame @ kept) * part for part, blame in blames])
 
-        return by_level(noisy.flatten(1), sigma, estimate).reshape(noisy.shape)
+        return by_sigma(noisy.flatten(1), sigma, estimate).reshape(noisy.shape)
 
     def _joint(self, rows: Tensor, sigma: float) -> Float[Tensor, "batch part"]:
         """ln of share times Gaussian, the square of a difference written out so that products of matrices do the work."""
@@ -186,7 +186,7 @@ def train_small(target: Target, seed: int, steps: int = 12000, batch: int = 512,
 
     Levels are drawn as by Karras et al. 2022 (ln sigma ~ N(-1.2, 1.2^2)) and weighted as there: the usual training of images.
     """
-    (source,) = randomness.generators([seed_of(seed, 1)])
+    source = torch.Generator().manual_seed(seed_of(seed, 1))
     data = target.sample(count, seed_of(seed, 2)).float()
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(seed, 3))

@@ -41,7 +41,7 @@ from pixelpath.noise import expand
 from pixelpath.objectives.contrast import info_nce
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.representation import RepresentationLearning
-from pixelpath.randomness import generators, normal, uniform
+from pixelpath.randomness import Streams, normal, uniform
 from pixelpath.recipes.build import student_of
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.trainer.ema import twin, update
@@ -62,7 +62,7 @@ class Bench:
         self.ema, self.optimizer = twin(self.student), self.recipe.optimizer.build(self.student)
         self.batch = self.stream.batch(0)
         self.ready = self.views(self.batch) if self.recipe.is_encoder else self.batch
-        self.noise = normal(generators(self.batch.seeds, device), settings.shape)
+        self.noise = normal(Streams(self.batch.seeds, device), settings.shape)
         self.peer = peer(self.recipe.size, settings.shape, settings.patch, not self.recipe.is_encoder)
         self.peers = {} if self.peer is None else {False: self.peer, True: compiled(self.peer)}
         self.peer_optimizer = None if self.peer is None else self.recipe.optimizer.build(self.peer.to(device))
@@ -179,11 +179,11 @@ def parts(bench: Bench) -> list[Work]:
     shape, recipe = bench.batch.images.shape[1:], bench.recipe
 
     def draw() -> None:
-        sources = generators(bench.batch.seeds, bench.device)
+        streams = Streams(bench.batch.seeds, bench.device)
         if isinstance(recipe.objective, Denoising):
-            recipe.objective.draw(sources, recipe.noise)
-            uniform(sources, ())
-        normal(sources, shape)
+            recipe.objective.draw(streams, recipe.noise)
+            uniform(streams, ())
+        normal(streams, shape)
 
     found = [
         Work("batch", lambda: bench.stream.batch(1)),

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 from benchmarks import targets
+from benchmarks.controls import Naive
 from benchmarks.targets import Target
 from pixelpath.evaluation import statistics as moments
 from pixelpath.evaluation.distances import frechet
 from pixelpath.noise import NoiseRange
-from pixelpath.randomness import generators, seed_of
+from pixelpath.randomness import Streams, seed_of
 from pixelpath.sampling.samplers import heun
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
-from pixelpath.starts.simple import Naive
 from pixelpath.starts.start import Saved, Start
 from pixelpath.starts.student import fit_student
 from pixelpath.starts.tails import fit_pareto_tail
@@ -96,13 +96,13 @@ class Counted:
 def sampled(denoise: Denoise, start: Start, sigma: float, steps: int, seeds: Sequence[int]) -> Run:
     """A point for each seed: drawn from the start at sigma, then down the grid built anew from there, in float32."""
     began, counted = time.perf_counter(), Counted(denoise)
-    images = heun(counted, start.sample(generators(seeds), sigma), USUAL.sigmas(steps, start=sigma))
+    images = heun(counted, start.sample(Streams(seeds), sigma), USUAL.sigmas(steps, start=sigma))
     return Run(images, counted.calls, time.perf_counter() - began)
 
 
 def sliced(first: Tensor, second: Tensor, bulk: float = math.inf) -> float:
     """The mean over 64 fixed directions of the Wasserstein-1 distance of equal numbers of points, coordinates held in +-bulk."""
-    (source,) = generators([1])
+    source = torch.Generator().manual_seed(1)
     directions = torch.randn(first[0].numel(), 64, generator=source, dtype=torch.float64)
     directions = directions / directions.norm(dim=0)
     along = [(each.double().flatten(1) @ directions).clamp(-bulk, bulk).sort(0).values for each in (first, second)]

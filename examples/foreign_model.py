@@ -26,7 +26,7 @@ from torch.nn.functional import mse_loss
 
 from pixelpath.evaluation.distances import frechet_of_rows, real_floor
 from pixelpath.interop.denoisers import ForeignDenoiser, from_diffusers
-from pixelpath.randomness import generators, normal
+from pixelpath.randomness import Streams, normal
 from pixelpath.runs.start_families import Known
 from pixelpath.runs.start_search import find_start
 from pixelpath.sampling.samplers import heun
@@ -87,7 +87,7 @@ def warm(denoiser: ForeignDenoiser, start: WarmStart) -> Sample:
 
     def sample(seeds: Sequence[int], steps: int) -> Images:
         levels = denoiser.noise.sigmas(steps, start=start.sigma)
-        return heun(denoiser, start.draw(generators(seeds)), levels)
+        return heun(denoiser, start.draw(Streams(seeds)), levels)
 
     return sample
 
@@ -97,7 +97,7 @@ def cold(denoiser: ForeignDenoiser, sigma: float) -> Sample:
 
     def sample(seeds: Sequence[int], steps: int) -> Images:
         levels = denoiser.noise.sigmas(steps, start=sigma)
-        return heun(denoiser, sigma * normal(generators(seeds), (1, 8, 8)), levels)
+        return heun(denoiser, sigma * normal(Streams(seeds), (1, 8, 8)), levels)
 
     return sample
 

@@ -3,6 +3,7 @@
 import torch
 
 import pixelpath as pp
+from pixelpath.randomness import Streams
 
 
 def denoise(noisy: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -17,5 +18,5 @@ print(f"from pure noise, 9 evaluations: standard deviation {images.std():.3f} (0
 
 start = pp.fit_start(denoise, noise, 0.5 * torch.randn(500, 1, 4, 4), 0.5 * torch.randn(500, 1, 4, 4))
 sigmas = noise.sigmas(3, start.sigma)
-images = pp.sampling.dpmpp_2m(denoise, start.draw([torch.Generator().manual_seed(n) for n in range(1000)]), sigmas)
+images = pp.sampling.dpmpp_2m(denoise, start.draw(Streams(range(1000))), sigmas)
 print(f"from a start at sigma {start.sigma:.3g}, 3 evaluations: standard deviation {images.std():.3f}")

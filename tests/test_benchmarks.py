@@ -98,7 +98,7 @@ def test_rain_is_measured_cut_and_noised_as_its_definitions_say() -> None:
     assert [found[f"{what} {part}"] for what in ("pixel", "maximum") for part in rain.QUANTILES] == pytest.approx([1.0] * 4)
     assert found["spectrum"] == pytest.approx(math.log(4))
     assert found["beyond pixel 0.99"] == pytest.approx(float((2 * rates > rates.flatten().kthvalue(50688).values).sum()) / 512)
-    drawn = rain.Model("heavy", False, freedom=8.0).noise(randomness.generators(range(4000)))
+    drawn = rain.Model("heavy", False, freedom=8.0).noise(randomness.Streams(range(4000)))
     assert float(drawn.square().mean()) == pytest.approx(1, rel=0.03)
     energy = drawn.square().flatten(1).mean(1) * 8 / 6
     assert float(energy.quantile(0.9)) == pytest.approx(scipy.stats.f(256, 8).ppf(0.9), rel=0.05)

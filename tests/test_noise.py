@@ -127,18 +127,18 @@ def furthest(draws: torch.Tensor, quantiles: torch.Tensor) -> float:
 
 
 def test_log_normal_draws() -> None:
-    sigma = LogNormal(-0.4, 1.1)(randomness.generators(SOURCES), NoiseRange(1e-9, 1e9)).double()
+    sigma = LogNormal(-0.4, 1.1)(randomness.Streams(SOURCES), NoiseRange(1e-9, 1e9)).double()
     law = NormalDist(-0.4, 1.1)
     assert furthest(torch.tensor([law.cdf(math.log(value)) for value in sigma]), EVEN) < 1.63 / COUNT**0.5
-    standard = randomness.normal(randomness.generators(SOURCES), ()).double()
+    standard = randomness.normal(randomness.Streams(SOURCES), ()).double()
     assert torch.allclose((sigma.log() + 0.4) / 1.1, standard, atol=1e-5)
-    narrow = LogNormal(-0.4, 1.1)(randomness.generators(SOURCES[:200]), NoiseRange(0.5, 2.0))
+    narrow = LogNormal(-0.4, 1.1)(randomness.Streams(SOURCES[:200]), NoiseRange(0.5, 2.0))
     assert float(narrow.min()) == 0.5
     assert float(narrow.max()) == 2.0
 
 
 def test_log_uniform_draws() -> None:
-    sigma = LogUniform(0.01, 10.0)(randomness.generators(SOURCES), NoiseRange()).double()
+    sigma = LogUniform(0.01, 10.0)(randomness.Streams(SOURCES), NoiseRange()).double()
     assert furthest(sigma.log10() / 3 + 2 / 3, EVEN) < 1.63 / COUNT**0.5
     assert 0.01 <= float(sigma.min()) < 0.0101 < 9.9 < float(sigma.max()) <= 10.0
 
@@ -146,8 +146,8 @@ def test_log_uniform_draws() -> None:
 def test_grid_log_normal_draws_are_levels() -> None:
     levels = NoiseRange()
     sources = SOURCES[:500]
-    sigma = GridLogNormal(-1.2, 1.6, 40)(randomness.generators(sources), levels)
-    plain = LogNormal(-1.2, 1.6)(randomness.generators(sources), levels)
+    sigma = GridLogNormal(-1.2, 1.6, 40)(randomness.Streams(sources), levels)
+    plain = LogNormal(-1.2, 1.6)(randomness.Streams(sources), levels)
     grid = levels.grid(40).float()
     assert torch.equal(sigma, grid[(grid[None] - plain[:, None]).abs().argmin(1)])
 
@@ -155,8 +155,8 @@ def test_grid_log_normal_draws_are_levels() -> None:
 @pytest.mark.parametrize("draw", [randomness.normal, randomness.uniform])
 def test_what_an_image_draws_does_not_depend_on_its_neighbours(draw) -> None:
     seeds = [randomness.seed_of(5, 3, position) for position in range(10)]
-    ten = draw(randomness.generators(seeds), (1, 4, 4))
-    three = draw(randomness.generators(seeds[6:9]), (1, 4, 4))
+    ten = draw(randomness.Streams(seeds), (1, 4, 4))
+    three = draw(randomness.Streams(seeds[6:9]), (1, 4, 4))
     assert torch.equal(ten[7], three[1])
     assert len({row.sum().item() for row in ten}) == 10
 
@@ -181,7 +181,7 @@ def test_levels_to_visit() -> None:
 @pytest.mark.parametrize("draw", [LogNormal(-1.2, 1.6), GridLogNormal(0.3, 1.2, 4000), LogUniform(0.01, 10.0)])
 def test_the_share_of_draws_below_a_level(draw: LogNormal | GridLogNormal | LogUniform) -> None:
     """That of 20,000 draws, to four deviations of a share."""
-    sigma = draw(randomness.generators(range(20_000)), NoiseRange(1e-4, 1e4))
+    sigma = draw(randomness.Streams(range(20_000)), NoiseRange(1e-4, 1e4))
     for level in (0.02, 0.3, 1.0, 5.0):
         share = draw.below(level)
         assert float((sigma < level).double().mean()) == pytest.approx(

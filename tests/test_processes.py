@@ -31,7 +31,7 @@ def test_info_nce_and_its_gradients(both: list[Results]) -> None:
 
 
 def test_batch_normalisation(both: list[Results]) -> None:
-    features, _, weights = two_processes.inputs()
+    features, _, weights, _ = two_processes.inputs()
     alone = two_processes.normalise(nn.BatchNorm1d(two_processes.WIDTH), features, weights)
     for name in ("normed", "features"):
         assert difference(both, name, alone[name]) < 1e-6

@@ -15,18 +15,18 @@ EACH = 4
 WIDTH = 6
 
 
-def inputs() -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, targets and weights of the losses of the whole batch."""
+def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Queries, targets, weights of the losses and numbers of the images of the whole batch; two images are there twice."""
     source = torch.Generator().manual_seed(3)
     rows = COUNT * EACH
     queries, targets = (torch.randn(rows, WIDTH, generator=source) for _ in range(2))
-    return 2 * queries + 1, targets, torch.rand(rows, generator=source)
+    return 2 * queries + 1, targets, torch.rand(rows, generator=source), torch.arange(rows) % (rows - 2)
 
 
-def contrast(queries: Tensor, targets: Tensor, weights: Tensor) -> dict[str, Tensor]:
+def contrast(queries: Tensor, targets: Tensor, weights: Tensor, index: Tensor) -> dict[str, Tensor]:
     """Both sides of InfoNCE carry gradients; rows are weighted, so that no symmetry hides a wrong one."""
     queries, targets = queries.clone().requires_grad_(), targets.clone().requires_grad_()
-    losses = info_nce(queries, targets, 0.2)
+    losses = info_nce(queries, targets, 0.2, index)
     (losses * weights).sum().backward()
     assert queries.grad is not None
     assert targets.grad is not None
@@ -52,8 +52,8 @@ def work(rank: int, folder: str) -> None:
     """Save to `folder` what the process of this rank computes on its half of the batch."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=COUNT)
-    queries, targets, weights = (tensor[rank * EACH :][:EACH] for tensor in inputs())
-    results = contrast(queries, targets, weights) | normalise(SynchronisedNorm(WIDTH), queries, weights)
+    queries, targets, weights, index = (tensor[rank * EACH :][:EACH] for tensor in inputs())
+    results = contrast(queries, targets, weights, index) | normalise(SynchronisedNorm(WIDTH), queries, weights)
     results["mean"] = processes.mean(weights.mean())
     processes.barrier()
     assert (processes.rank(), processes.count()) == (rank, COUNT)

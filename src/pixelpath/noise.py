@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pixelpath.errors import UserError
-from pixelpath.randomness import normal, uniform
+from pixelpath.randomness import Streams, normal, uniform
 from pixelpath.types import Images, Sigmas
 
 RHO = 7.0  # curvature of the Karras grid
@@ -44,12 +44,7 @@ class NoiseRange:
     """Factor of every sigma: pixels / 64. A recipe sets it from the size of the images."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise UserError(
-                f"`objective.noise.sigma_min` must be above 0 and below `objective.noise.sigma_max`, got {self.sigma_min} and "
-                f"{self.sigma_max}: change one of them.",
-                setting="objective.noise.sigma_min",
-            )
+        _check_range(self.sigma_min, self.sigma_max, "objective.noise")
         if not 0 < self.shift < math.inf:
             raise UserError(f"The shift of a noise range must be above 0 and finite, got {self.shift}.", setting="shift")
 
@@ -104,6 +99,14 @@ class NoiseRange:
         return torch.where(closer_before, after - 1, after)
 
 
+def _check_range(low: float, high: float, of: str) -> None:
+    if not 0 < low < high < math.inf:
+        raise UserError(
+            f"`{of}.sigma_min` must be above 0 and below `{of}.sigma_max`, got {low} and {high}: change one of them.",
+            setting=f"{of}.sigma_min",
+        )
+
+
 def _check_count(steps: int) -> None:
     if steps < 1:
         raise UserError(f"Sampling needs at least 1 step, got {steps}.", setting="steps")
@@ -130,9 +133,9 @@ class LogNormal:
                 setting="objective.draw.p_std",
             )
 
-    def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
+    def __call__(self, streams: Streams, noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Unshifted sigmas [batch]."""
-        sigma = torch.exp(self.p_mean + self.p_std * normal(sources, ()))
+        sigma = torch.exp(self.p_mean + self.p_std * normal(streams, ()))
         return sigma.clamp(noise.sigma_min, noise.sigma_max)
 
     def below(self, sigma: float) -> float:
@@ -155,9 +158,9 @@ class GridLogNormal:
         LogNormal(self.p_mean, self.p_std)
         _check_grid(self.count, "objective.draw.count")
 
-    def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
+    def __call__(self, streams: Streams, noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Unshifted sigmas [batch], each one of `noise.grid(count)`."""
-        sigma = LogNormal(self.p_mean, self.p_std)(sources, noise)
+        sigma = LogNormal(self.p_mean, self.p_std)(streams, noise)
         return noise.grid(self.count).to(sigma)[noise.nearest(sigma, self.count)]
 
     def below(self, sigma: float) -> float:
@@ -178,17 +181,12 @@ class LogUniform:
     """Highest sigma drawn, for 64 pixels."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise UserError(
-                f"`objective.draw.sigma_min` must be above 0 and below `objective.draw.sigma_max`, got {self.sigma_min} and "
-                f"{self.sigma_max}: change one of them.",
-                setting="objective.draw.sigma_min",
-            )
+        _check_range(self.sigma_min, self.sigma_max, "objective.draw")
 
-    def __call__(self, sources: list[torch.Generator], noise: NoiseRange) -> Float[Tensor, "batch"]:
+    def __call__(self, streams: Streams, noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Unshifted sigmas [batch]."""
         low, high = math.log(self.sigma_min), math.log(self.sigma_max)
-        return torch.exp(low + (high - low) * uniform(sources, ())).clamp(noise.sigma_min, noise.sigma_max)
+        return torch.exp(low + (high - low) * uniform(streams, ())).clamp(noise.sigma_min, noise.sigma_max)
 
     def below(self, sigma: float) -> float:
         """The share of draws below an unshifted sigma inside the range."""

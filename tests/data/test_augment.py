@@ -235,7 +235,7 @@ def test_a_view_depends_on_its_own_seed_alone() -> None:
 def test_views_know_nothing_of_each_other_or_of_the_noise() -> None:
     images = torch.full((COUNT, 3, 1, 1), 0.5)
     first, second = (view[:, 0, 0, 0] for view in both(images, only(brightness=0.4)))
-    draws = randomness.normal(randomness.generators(batch(images).seeds), ())
+    draws = randomness.normal(randomness.Streams(batch(images).seeds), ())
     correlations = torch.corrcoef(torch.stack([first, second, draws])) - torch.eye(3)
     assert correlations.abs().max() < 4 / COUNT**0.5
 

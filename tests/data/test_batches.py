@@ -43,7 +43,11 @@ def test_every_epoch_holds_every_image_once() -> None:
 
 
 def test_a_batch_may_be_larger_than_the_set() -> None:
-    assert sorted(numbers(Batches(numbered(), NORMALISER, 2 * COUNT, seed=0), 1)) == sorted([*range(COUNT)] * 2)
+    stream = Batches(numbered(), NORMALISER, 2 * COUNT, seed=0)
+    assert sorted(numbers(stream, 1)) == sorted([*range(COUNT)] * 2)
+    index = stream.batch(1).index
+    assert index is not None
+    assert index.tolist() == numbers(stream, 1)
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
@@ -87,7 +91,7 @@ def test_half_of_the_images_are_mirrored_whatever_their_noise() -> None:
     expected = torch.where(mirrored[:, None, None, None], before.images.flip(-1), before.images)
     assert torch.equal(after.images, expected)
     assert abs(mirrored.float().mean() - 0.5) < 4 * 0.5 / 2000**0.5
-    draws = randomness.normal(randomness.generators(after.seeds), ())
+    draws = randomness.normal(randomness.Streams(after.seeds), ())
     correlation = torch.corrcoef(torch.stack([mirrored.float(), draws]))[0, 1]
     assert correlation.abs() < 4 / 2000**0.5
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pixelpath.evaluation.certificate import Certificate, Divergence, certify, certify_density, weights
-from pixelpath.randomness import generators
+from pixelpath.randomness import Streams
 from pixelpath.starts.gaussian import Full, MomentGaussian, fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
 from pixelpath.starts.start import Density
@@ -42,7 +42,7 @@ def divergence_of_normals(own: float, other: float, apart: float, sigma: float) 
 
 def test_the_certificate_of_one_gaussian_for_another_is_their_divergence() -> None:
     true, other = normals(1.0), normals(2.25)
-    images = true.sample(generators(range(1500)), 0.0)
+    images = true.sample(Streams(range(1500)), 0.0)
     found = certify(exact(true), {"other": other}, images, None, LEVELS)["other"]
     for row in found.rows:
         expected = divergence_of_normals(1.0, 2.25, 0.0, row.sigma)
@@ -54,7 +54,7 @@ def test_the_certificate_of_one_gaussian_for_another_is_their_divergence() -> No
 def test_a_difference_of_means_reaches_beyond_the_highest_level() -> None:
     """The tail above the highest level is counted as falling like sigma^-4, and that of a shift falls like sigma^-2."""
     true, other = normals(1.0), normals(1.0, mean=0.5)
-    images = true.sample(generators(range(500)), 0.0)
+    images = true.sample(Streams(range(500)), 0.0)
     top, *_, last = certify(exact(true), {"other": other}, images, None, LEVELS)["other"].rows
     assert top.direct == pytest.approx(divergence_of_normals(1.0, 1.0, 0.5, 20.0) / 2, rel=0.02)
     assert last.direct == pytest.approx(divergence_of_normals(1.0, 1.0, 0.5, last.sigma), rel=0.01)
@@ -70,11 +70,11 @@ def test_the_weights_integrate_powers_of_sigma() -> None:
 
 def test_the_certificate_of_a_gaussian_for_a_mixture_agrees_with_sampling_both_densities() -> None:
     true = fit_mixture(clusters(4000), components=4, coordinates=2)
-    images = true.sample(generators(range(2000)), 0.0)
+    images = true.sample(Streams(range(2000)), 0.0)
     density = fit_gaussian(clusters(4000, seed=1))
     found = certify(exact(true), {"law": density}, images, None, LEVELS)["law"]
     for row in found.rows[9::3]:
-        noisy = true.sample(generators(range(10_000, 16_000)), row.sigma).double()
+        noisy = true.sample(Streams(range(10_000, 16_000)), row.sigma).double()
         apart = true.log_prob(noisy, row.sigma) - density.log_prob(noisy, row.sigma)
         error = float(apart.std()) / len(apart) ** 0.5
         assert abs(row.cross - float(apart.mean())) < max(0.1 * row.cross, 0.003, 3 * math.hypot(error, row.cross_error))
@@ -84,7 +84,7 @@ def test_the_certificate_of_a_gaussian_for_a_mixture_agrees_with_sampling_both_d
 def test_an_imperfect_denoiser_is_bracketed_and_cancels_in_the_cross_estimate(corruption: float) -> None:
     """D's errors, in a direction of their own, add to direct, take from excess, and leave cross as it was."""
     true = fit_mixture(clusters(4000), components=4, coordinates=2)
-    images, density = true.sample(generators(range(2000)), 0.0), fit_gaussian(clusters(4000, seed=1))
+    images, density = true.sample(Streams(range(2000)), 0.0), fit_gaussian(clusters(4000, seed=1))
 
     def wrong(noisy: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         estimate = true.denoise(noisy, sigma)
@@ -113,7 +113,7 @@ def test_labels_make_the_mean_divergence_over_classes() -> None:
 def test_a_law_with_a_density_alone_is_certified_through_another() -> None:
     true, density = normals(1.0), normals(2.25)
     other = normals(4.0)
-    images = true.sample(generators(range(1500)), 0.0)
+    images = true.sample(Streams(range(1500)), 0.0)
     base = certify(exact(true), {"law": density}, images, None, LEVELS)["law"]
     for row in certify_density(base, density, other, images, None).rows[6:]:
         assert row.cross == pytest.approx(divergence_of_normals(1.0, 4.0, 0.0, row.sigma), abs=4 * row.cross_error, rel=0.02)
@@ -121,7 +121,7 @@ def test_a_law_with_a_density_alone_is_certified_through_another() -> None:
 
 def test_repeats_are_fresh_noise_on_the_same_images_and_seeds_repeat() -> None:
     true, density = normals(1.0), normals(2.25)
-    images = true.sample(generators(range(50)), 0.0)
+    images = true.sample(Streams(range(50)), 0.0)
     once, again, more = (
         certify(exact(true), {"law": density}, images, None, LEVELS, seed=4, repeats=repeats)["law"] for repeats in (1, 1, 8)
     )
@@ -130,7 +130,7 @@ def test_repeats_are_fresh_noise_on_the_same_images_and_seeds_repeat() -> None:
 
 
 def test_levels_end_where_every_law_is_far_beyond() -> None:
-    true, images = normals(1.0), normals(1.0).sample(generators(range(500)), 0.0)
+    true, images = normals(1.0), normals(1.0).sample(Streams(range(500)), 0.0)
     densities = {"near": normals(1.2), "far": normals(9.0)}
     assert len(certify(exact(true), densities, images, None, LEVELS, enough=1e-3)["near"].rows) < len(LEVELS)
     assert len(certify(exact(true), densities, images, None, LEVELS, enough=10.0)["near"].rows) == len(LEVELS)
@@ -182,5 +182,12 @@ def test_what_cannot_be_certified(images: Tensor, labels: Tensor | None, levels:
 
 
 def test_a_denoiser_that_fails_is_named() -> None:
-    with pytest.raises(ValueError, match="not finite at sigma 20"):
+    with pytest.raises(ValueError, match="at sigma 20 are not finite"):
         certify(lambda noisy, sigma, labels: noisy / 0, {"law": normals(2.0)}, torch.zeros(3, 1, 1, 1), None, LEVELS)
+
+
+@pytest.mark.parametrize("cross", [-0.01, 0.015])
+def test_a_level_that_fails_by_its_error_alone_is_not_interpolated(cross: float) -> None:
+    above = Divergence(2.0, 0.01, 0.01, 0.01, 0.001, 0.001, 0.001, 0.1)
+    below = Divergence(1.0, cross, cross, cross, 0.1, 0.1, 0.1, 0.1)
+    assert Certificate((above, below)).sigma_for(0.02) == 2.0

@@ -13,6 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import Floor, frechet, kernel, precision_recall, real_floor
 from pixelpath.evaluation.statistics import Statistics
+from pixelpath.randomness import Streams, permutation
 
 
 def gaussian(mean: list[float], covariance: list[list[float]]) -> Statistics:
@@ -142,7 +143,7 @@ def test_the_floor_compares_disjoint_parts_of_the_asked_counts() -> None:
     rows = torch.arange(30.0).unsqueeze(1)
     floor = real_floor(rows, count=10, seed=3)
     assert (floor.first_count, floor.second_count) == (10, 20)
-    order = torch.randperm(30, generator=torch.Generator().manual_seed(3))
+    order = permutation(Streams([3]), 30)
     assert floor.distance == frechet(statistics.of(rows[order[:10]]), statistics.of(rows[order[10:]]))
     assert real_floor(rows, count=25).first_count == 15  # half of the images, and it says so
     held_out = real_floor(rows, 8, held_out=rows + 100)

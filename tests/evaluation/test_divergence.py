@@ -40,8 +40,8 @@ def test_samples_of_the_same_kind_raise_no_alarm() -> None:
     [
         (kind(64, mean=0.45), ["mean of channel 0"]),
         (kind(64, spread=0.1, structure=0.3), ["spread of channel 0"]),
-        (kind(64, spread=1.3), ["deviation of channel 0", "spread of channel 0"]),
-        (torch.full((8, 2, 8, 8), 0.1), ["deviation of channel 0", "spread of channel 0"]),
+        (kind(64, spread=1.3), ["std of channel 0", "spread of channel 0"]),
+        (torch.full((8, 2, 8, 8), 0.1), ["std of channel 0", "spread of channel 0"]),
         (kind(1).expand(9, 2, 8, 8), ["spread of channel 0"]),
         (torch.full((8, 2, 8, 8), math.nan), ["not finite"]),
     ],
@@ -70,10 +70,10 @@ def test_borders_of_the_band() -> None:
     ):
         assert len(outside(pair(size, mean), data, band)) == count, (size, mean)
     assert outside(pair(3.0), data) == [
-        "the deviation of samples is 3.00 times the data's",
+        "the std of samples is 3.00 times the data's",
         "the spread of samples is 3.00 times the data's",
     ]
-    assert outside(pair(1.0, 0.75), data) == ["the mean of samples is 0.75 deviations from the data's"]
+    assert outside(pair(1.0, 0.75), data) == ["the mean of samples is 0.75 stds from the data's"]
     with pytest.raises(ValueError, match="1 channels and the data 2"):
         outside(pair(1.0), Moments((0.0,) * 2, (1.0,) * 2, (1.0,) * 2))
 
@@ -104,5 +104,5 @@ def test_a_channel_that_hardly_varies_is_no_measure_of_itself() -> None:
     noise = torch.randn(300, 2, 4, 4, generator=torch.Generator().manual_seed(1))
     assert outside(images + 0.01 * noise, moments(images)) == []
     far = outside(images + 0.5 * noise * torch.tensor([0.0, 1.0])[:, None, None], moments(images))
-    assert [sentence.split(" of samples")[0] for sentence in far] == ["the deviation of channel 1", "the spread of channel 1"]
+    assert [sentence.split(" of samples")[0] for sentence in far] == ["the std of channel 1", "the spread of channel 1"]
     assert len(outside(images + torch.tensor([0.0, 0.04])[:, None, None], moments(images))) == 1

@@ -31,7 +31,7 @@ def test_one_fixed_noise_for_each_image_at_any_batch_size() -> None:
     def identity(noisy: torch.Tensor, sigma: torch.Tensor, labels: Conditioning | None) -> torch.Tensor:
         return noisy
 
-    drawn = randomness.normal(randomness.generators(seeds), (2, 4, 4)).double()
+    drawn = randomness.normal(randomness.Streams(seeds), (2, 4, 4)).double()
     errors = (0.3 * drawn).square().flatten(1).mean(1)
     for size in (1, 3, 7):
         (row,) = held_out_loss(identity, images, labels, [0.3], seeds, batch_size=size)

@@ -26,7 +26,7 @@ def test_the_error_of_a_gap_is_its_deviation_over_draws() -> None:
 
 
 def test_levels_must_be_the_same() -> None:
-    with pytest.raises(ValueError, match="different levels"):
+    with pytest.raises(ValueError, match="different sigmas"):
         gaps(rows([1.0, 2.0]), rows([1.0]))
 
 

@@ -115,6 +115,6 @@ def test_noise_of_an_image_is_its_seeds_alone() -> None:
     images, seeds = torch.randn(7, 1, 4, 4), list(range(7))
     whole, parts = (noisy_features(lambda noisy, _: noisy.flatten(1), images, 2.0, seeds, batch_size=size) for size in (7, 3))
     assert torch.equal(whole, parts)
-    drawn = randomness.normal(randomness.generators([4]), (1, 4, 4))[0]
+    drawn = randomness.normal(randomness.Streams([4]), (1, 4, 4))[0]
     torch.testing.assert_close(whole[4], (images[4] + 2.0 * drawn).flatten())
     assert noisy_features(lambda noisy, sigma: sigma.unsqueeze(1), images, 2.0, seeds).tolist() == [[2.0]] * 7

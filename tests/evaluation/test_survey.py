@@ -118,5 +118,5 @@ def test_an_image_that_cannot_be_decoded_is_noted_and_passed_over() -> None:
     rest = np.delete(images, 4, axis=0)
     assert found.channels[0].mean == pytest.approx(rest.mean(), rel=1e-12)
     assert np.isnan(found.mean[4]).all()
-    with pytest.raises(ValueError, match="No image can be decoded; of the first it is said: image 0 is torn"):
+    with pytest.raises(ValueError, match="No image can be decoded; the first error: image 0 is torn"):
         survey(Torn(array_source(images[:2]), (0, 1)))

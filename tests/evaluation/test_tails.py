@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pixelpath.evaluation.tails import compare_tails, hill, kurtosis, radii, require_moments, tail_gate, within_reach
+from pixelpath.evaluation.tails import compare_tails, hill, radii, require_moments, tail_gate, within_reach
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
 from pixelpath.starts.student import fit_student
@@ -52,18 +52,8 @@ def test_a_law_of_moments_is_refused_where_there_are_no_moments() -> None:
     for seed in range(5):
         with pytest.raises(ValueError, match="cannot give a covariance"):
             require_moments(hill(radii(student(10000, 2, 1.5, seed))))
-        index = hill(radii(student(10000, 2, 3.0, seed)))
-        require_moments(index)
-        with pytest.raises(ValueError, match="cannot give the tails that were asked for"):
-            require_moments(index, tails=True)
-    require_moments(hill(radii(student(10000, 2, 1e6, 0))), tails=True)
-
-
-def test_kurtosis_where_it_exists_and_not() -> None:
-    uniform = torch.rand(100_000, dtype=torch.float64)
-    assert kurtosis(uniform) == pytest.approx(-1.2, abs=0.01)
-    with pytest.raises(ValueError, match="does not exist, for their tail index"):
-        kurtosis(student(10000, 1, 1.2, 0).flatten())
+        require_moments(hill(radii(student(10000, 2, 3.0, seed))))
+    require_moments(hill(radii(student(10000, 2, 1e6, 0))))
 
 
 def test_the_errors_of_quantiles_are_those_of_the_law() -> None:
@@ -149,7 +139,7 @@ def test_mistakes_are_named() -> None:
     enough = student(2000, 2, 3.0, 1)
     with pytest.raises(ValueError, match="images of one shape"):
         compare_tails(student(2000, 3, 3.0, 1), enough)
-    with pytest.raises(ValueError, match="Some samples are not finite"):
+    with pytest.raises(ValueError, match="samples are not finite"):
         compare_tails(enough / 0, enough)
     with pytest.raises(ValueError, match="between 0 and 1"):
         compare_tails(enough, enough, (0.99, 1.0))

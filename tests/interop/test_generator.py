@@ -22,7 +22,7 @@ from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
 from pixelpath.noise import NoiseRange
-from pixelpath.randomness import generators, normal, seed_of
+from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.runs.generate import Origin, generate
 from pixelpath.sampling.sampler import Sampler, Sampling
 
@@ -69,7 +69,7 @@ def denoiser(classes: int) -> Denoiser:
 
 def noise_of(seeds: range) -> Tensor:
     """What `generate` begins with."""
-    return normal(generators([seed_of(seed) for seed in seeds]), SHAPE)
+    return normal(Streams([seed_of(seed) for seed in seeds]), SHAPE)
 
 
 def estimates(model: Denoiser, labels: Tensor, guidance: float) -> Tensor:

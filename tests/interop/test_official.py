@@ -117,7 +117,7 @@ def test_scalings_of_one_step_models(generator: State, pretrained: State, tmp_pa
     model = official.load(saved(generator, tmp_path), 4, 4, preconditioning=EDMPreconditioning(boundary=0.001))
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(model(images, torch.tensor(0.001)), images)
-    with pytest.raises(ValueError, match="Clean"):
+    with pytest.raises(ValueError, match="XPrediction"):
         official.load(saved(pretrained, tmp_path), 4, preconditioning=EDMPreconditioning())
 
 

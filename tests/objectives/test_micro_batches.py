@@ -46,7 +46,7 @@ def batch() -> Batch:
     valid[0], valid[1] = False, True
     condition = Condition(torch.arange(COUNT) % 4, torch.randn(COUNT, 2).double(), torch.randn(COUNT, 1, 4, 4).double())
     seeds = tuple(seed_of(1, position) for position in range(COUNT))
-    return Batch(torch.where(valid, images, 0.0), condition, seeds, seed_of(1), valid)
+    return Batch(torch.where(valid, images, 0.0), condition, seeds, seed_of(1), valid, torch.arange(COUNT) % 4)
 
 
 def loss_and_gradient(objective: Objective, student: Denoiser, parts: list[Batch | Views]) -> tuple[Tensor, Tensor]:
@@ -98,7 +98,7 @@ def test_every_field_is_sliced_but_the_seed_of_the_step(kind: type) -> None:
     """A field that is added to a batch is part of its micro-batches without a change elsewhere."""
     whole = batch()
     if kind is Views:
-        whole = Views(whole.images, whole.images + 1, whole.images + 2, whole.seeds, whole.seed)
+        whole = Views(whole.images, whole.images + 1, whole.images + 2, whole.seeds, whole.seed, whole.index)
     part = whole[2:5]
     assert isinstance(part, kind)
     for field in fields(part):

@@ -22,7 +22,7 @@ from pixelpath.objectives.representation import (
     InterpolatedTemperature,
     RepresentationLearning,
 )
-from pixelpath.randomness import generators, normal, seed_of
+from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.types import Views
 
 NOISE = NoiseRange(shift=0.125)
@@ -105,12 +105,29 @@ def test_the_terms_add_up() -> None:
         assert torch.isfinite(parameter.grad).all(), name
 
 
+def test_an_image_that_occurs_twice_is_not_its_own_negative() -> None:
+    """In both terms the first of five images, which is the last again, has the loss of a batch without the last."""
+    objective, student = RepresentationLearning(NOISE, Curriculum()), build().eval()
+    index = torch.tensor([0, 1, 2, 3, 0])
+    clean = views()
+    batch = Views(clean.images[index], clean.first, clean.second, clean.seeds, clean.seed, index)
+    noise, pair = torch.randn(5, 1, 8, 8), (1.0, 0.8)
+    contrast = objective.contrast(student, student, batch, noise), objective.contrast(student, student, batch[:4], noise[:4])
+    features = (
+        objective.consistency(student, batch, noise, pair, 0.1),
+        objective.consistency(student, batch[:4], noise[:4], pair, 0.1),
+    )
+    for whole, without in (contrast, features):
+        assert whole[0].item() == pytest.approx(without[0].item(), rel=1e-5)
+        assert whole[1].item() != pytest.approx(without[1].item(), rel=1e-5)
+
+
 def test_which_calls_are_made() -> None:
     """Teacher and consistency target without a graph; two neighbouring levels of the step's grid, shifted; one noise for all."""
     objective = RepresentationLearning(NOISE, Curriculum(first=4, last=8))
     student, teacher, batch = Record(build()), Record(build().eval()), views()
     objective(student, teacher, batch, 0)
-    noise = normal(generators(batch.seeds), (1, 8, 8))
+    noise = normal(Streams(batch.seeds), (1, 8, 8))
     lowest = NOISE.sigma_min * NOISE.shift
     ((both, teacher_sigma, teacher_grad),) = teacher.calls
     assert not teacher_grad

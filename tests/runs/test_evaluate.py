@@ -16,7 +16,7 @@ from pixelpath.data import sources
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet
 from pixelpath.evaluation.features import WIDEST, Pixels, extract, fewer
-from pixelpath.randomness import seed_of
+from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.runs.comparison import Real
 from pixelpath.runs.evaluate import loss_by_level, summary
 from pixelpath.runs.opened import open_run
@@ -85,7 +85,7 @@ def test_the_held_out_loss_of_a_level_is_the_mean_squared_error(evaluated: Path)
     assert rows[-1].sigma == pytest.approx(run.noise.sigma_max / 8)
     images = run.normaliser.encode(torch.from_numpy(sources.gather(data.held_out, range(4))))
     labels = torch.from_numpy(sources.labels(data.held_out))
-    draws = [torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(seed_of(index))) for index in range(4)]
+    draws = list(normal(Streams(seed_of(index) for index in range(4)), (3, 8, 8)))
     sigma = torch.tensor(rows[4].sigma)
     estimate = run.denoiser(images + sigma * torch.stack(draws), sigma, labels)
     assert rows[4].loss == pytest.approx(float(((estimate - images) ** 2).mean()), rel=1e-5)

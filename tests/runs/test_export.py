@@ -23,7 +23,7 @@ from pixelpath.noise import NoiseRange
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.representation import Curriculum, RepresentationLearning
-from pixelpath.randomness import generators, normal, seed_of
+from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.recipes.build import student_of
 from pixelpath.recipes.recipe import ProjectorSize, Recipe, Sampling, for_data, to_json
 from pixelpath.recipes.sizes import Blocks, Size
@@ -96,7 +96,7 @@ def test_onnx_makes_what_sample_makes(run: Path, tmp_path: Path, capsys: pytest.
     words = ("--count", 5, "--steps", 1, "--sampler", "euler", "--guidance", 1, "--format", "npy", "--out", tmp_path / "samples")
     assert call("sample", run, *words) == 0
     sampled = np.load(tmp_path / "samples" / "000000-000004.npy")
-    noise = normal(generators([seed_of(seed) for seed in range(5)]), (1, 8, 8)).numpy()
+    noise = normal(Streams([seed_of(seed) for seed in range(5)]), (1, 8, 8)).numpy()
     made = np.asarray(session.run(["image"], {"noise": noise, "label": np.arange(5) % 2})[0])
     assert made.dtype == np.uint8
     assert made.std() > 5

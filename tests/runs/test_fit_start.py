@@ -168,7 +168,7 @@ def test_the_quality_is_that_of_warm_and_cold_samples(run: Path, whole: Path) ->
     known = known_of(opened, read_data_of(opened, None))
     distances = torch.cdist(known.held_out[:40].flatten(1), known.training.flatten(1)).min(1).values
     assert near["held-out images"]["median"] == pytest.approx(float(distances.median()), rel=1e-4)
-    assert 0.5 < near["warm samples"]["median"] / near["held-out images"]["median"] < 2
+    assert 0.5 < near["warm samples"]["median"] / near["held-out images"]["median"] < 2.5
 
 
 def test_what_is_said_is_what_is_recorded(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -448,12 +448,12 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a level above the range": (lambda saved: saved["about"].update(sigma=50.0), "this range runs from 0.001 to 12.5"),
     "an unknown family": (lambda saved: saved["metadata"].update(family="magic"), "of the family 'magic' is not known"),
     "no family": (lambda saved: saved["metadata"].pop("family"), "of the family None is not known"),
-    "a later version": (lambda saved: saved.update(version=99), "cannot be used (it is not a start of version 1)"),
+    "a later version": (lambda saved: saved.update(version=99), "cannot be used (it is not a start of version 2)"),
     "facts that are a list": (lambda saved: saved.update(metadata=[1]), "cannot be used"),
     "about that is a list": (lambda saved: saved.update(about=[1]), "cannot be used"),
     "a family that is a list": (lambda saved: saved["metadata"].update(family=["gaussian"]), "is not known"),
     "the hash of other tensors": (lambda saved: saved["about"].update(tensors="0"), "holds other numbers than were fitted"),
-    "no facts": (lambda saved: saved.pop("metadata"), "cannot be used (it is not a start of version 1)"),
+    "no facts": (lambda saved: saved.pop("metadata"), "cannot be used (it is not a start of version 2)"),
 }
 
 

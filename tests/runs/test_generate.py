@@ -5,19 +5,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from benchmarks.controls import Naive
 from torch import Tensor
 
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.noise import NoiseRange
 from pixelpath.objectives.consistency import Consistency
-from pixelpath.randomness import seed_of
+from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.recipes.build import denoiser_of
 from pixelpath.recipes.digits import digits_diffusion
 from pixelpath.recipes.sizes import Blocks, Size
 from pixelpath.runs.generate import Origin, balanced, generate, steps_below
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.starts.gaussian import fit_gaussian
-from pixelpath.starts.simple import Naive
 from pixelpath.starts.warm import WarmStart
 
 SHAPE = (1, 8, 8)
@@ -63,15 +63,15 @@ def test_an_image_belongs_to_its_seed_at_any_batch_size(sampler: Sampler, denois
     seeds, labels = [7, 3, 7, 11, 0], [0, 1, 0, 2, 2]
     whole = images(denoiser, seeds, labels, chosen)
     for size in (1, 2, 3):
-        torch.testing.assert_close(images(denoiser, seeds, labels, chosen, size), whole, rtol=0, atol=1e-5)
-    torch.testing.assert_close(whole[0], whole[2], rtol=0, atol=1e-5)
+        torch.testing.assert_close(images(denoiser, seeds, labels, chosen, size), whole, rtol=0, atol=3e-5)
+    torch.testing.assert_close(whole[0], whole[2], rtol=0, atol=3e-5)
     assert (whole[0] - whole[1]).abs().max() > 0.01
     torch.testing.assert_close(images(denoiser, [11], [2], chosen)[0], whole[3], rtol=0, atol=1e-5)
 
 
 def test_one_step_is_the_estimate_at_the_highest_level(denoiser: Denoiser) -> None:
     made = images(denoiser, [5], [1], plan(1, sampler=Sampler("euler")))
-    noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed_of(5)))[None]
+    noise = normal(Streams([seed_of(5)]), SHAPE)
     expected = denoiser(5.0 * noise, torch.tensor(5.0), torch.tensor([1]))  # 10 times the shift
     torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-6)
 
@@ -201,15 +201,15 @@ def test_a_warm_image_belongs_to_its_seed_and_label_at_any_batch_size(sampler: S
     for size in (1, 2, 3):
         torch.testing.assert_close(images(denoiser, seeds, labels, chosen, size), whole, rtol=0, atol=1e-5)
     torch.testing.assert_close(whole[0], whole[2], rtol=0, atol=1e-5)
-    first = chosen[0].first([torch.Generator().manual_seed(seed_of(7))], SHAPE, 1.0, torch.tensor([0]))
-    drawn = density.sample([torch.Generator().manual_seed(seed_of(7))], 1.0, torch.tensor([0]))
+    first = chosen[0].first(Streams([seed_of(7)]), SHAPE, 1.0, torch.tensor([0]))
+    drawn = density.sample(Streams([seed_of(7)]), 1.0, torch.tensor([0]))
     assert torch.equal(first, drawn)
 
 
 def test_one_step_from_a_start_is_the_estimate_of_its_draw(denoiser: Denoiser) -> None:
     density = fit_gaussian(torch.randn(50, *SHAPE, generator=torch.Generator().manual_seed(4)))
     made = images(denoiser, [5], [1], plan(1, sampler=Sampler("euler"), warm=WarmStart(density, 0.8)))
-    drawn = density.sample([torch.Generator().manual_seed(seed_of(5))], 0.8)
+    drawn = density.sample(Streams([seed_of(5)]), 0.8)
     torch.testing.assert_close(made, denoiser(drawn, torch.tensor(0.8), torch.tensor([1])), rtol=1e-5, atol=1e-6)
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tests.application import call, files, train
 
-from pixelpath.randomness import seed_of
+from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.runs.generate import generate
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.sample import completed
@@ -170,7 +170,7 @@ def test_guidance_of_one_step_is_the_line_through_two_estimates(onestep_run: Pat
     sampling, origin = completed(run, Sampling(guidance=3.0))
     (made,) = generate(run.denoiser, origin, sampling, [0, 1], labels)
     highest = run.noise.sigma_max * run.noise.shift
-    draws = torch.stack([torch.randn(run.shape, generator=torch.Generator().manual_seed(seed_of(seed))) for seed in (0, 1)])
+    draws = normal(Streams(seed_of(seed) for seed in (0, 1)), run.shape)
     known, unknown = (run.denoiser(highest * draws, torch.tensor(highest), given) for given in (labels, torch.tensor([2, 2])))
     torch.testing.assert_close(made, unknown + 3 * (known - unknown), rtol=1e-4, atol=1e-4)
 

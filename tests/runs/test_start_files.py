@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pixelpath.data.normalise.normaliser import Normaliser
-from pixelpath.randomness import generators, seed_of
+from pixelpath.randomness import Streams, seed_of
 from pixelpath.recipes.build import student_of
 from pixelpath.recipes.digits import digits_diffusion, digits_onestep
 from pixelpath.recipes.recipe import Recipe, for_data
@@ -61,7 +61,7 @@ def test_a_start_comes_back_as_it_was(run: OpenRun, warm: WarmStart, tmp_path: P
     assert warm.expected is not None
     assert again.expected is not None
     assert torch.equal(again.expected, warm.expected[:ENERGIES])
-    drawn = [each.draw(generators(range(3)), SHAPE, LABELS) for each in (warm, again)]
+    drawn = [each.draw(Streams(range(3)), SHAPE, LABELS) for each in (warm, again)]
     assert torch.equal(*drawn)
     about = json.loads((tmp_path / "start" / "start.json").read_text())["about"]
     metadata = {"name": "moment", "steps": 7, "sigma": 1.5, "denoiser": fingerprint(run), "run": str(run.path)}
@@ -143,22 +143,22 @@ def test_samples_of_a_run_are_its_images_and_noise(steps: int, onestep: OpenRun)
     """The image is that of the same generator, by its own sampler; the noise comes next from that generator."""
     start = RunSamples(onestep, steps)
     sampling, origin = Sampling(steps, 1.0).over(usual(one_step=True)), Origin(onestep.noise)
-    clean = from_sources(onestep.denoiser, origin, sampling, generators(range(3)), LABELS)
-    torch.testing.assert_close(start.sample(generators(range(3)), 0.0, LABELS), clean, rtol=0, atol=1e-6)
-    one, two = (start.sample(generators(range(3)), sigma, LABELS) - clean for sigma in (0.7, 1.4))
+    clean = from_sources(onestep.denoiser, origin, sampling, Streams(range(3)), LABELS)
+    torch.testing.assert_close(start.sample(Streams(range(3)), 0.0, LABELS), clean, rtol=0, atol=1e-6)
+    one, two = (start.sample(Streams(range(3)), sigma, LABELS) - clean for sigma in (0.7, 1.4))
     torch.testing.assert_close(two, 2 * one, rtol=1e-4, atol=1e-5)
-    whole = start.sample(generators(seed_of(place) for place in range(2000)), 3.0, torch.arange(2000) % 2)
+    whole = start.sample(Streams(seed_of(place) for place in range(2000)), 3.0, torch.arange(2000) % 2)
     base = from_sources(
-        onestep.denoiser, origin, sampling, generators(seed_of(place) for place in range(2000)), torch.arange(2000) % 2
+        onestep.denoiser, origin, sampling, Streams(seed_of(place) for place in range(2000)), torch.arange(2000) % 2
     )
     assert float((whole - base).std()) == pytest.approx(3.0, rel=0.02)
-    parts = [start.sample(generators([place]), 0.7, LABELS[place : place + 1]) for place in range(3)]
-    torch.testing.assert_close(torch.cat(parts), start.sample(generators(range(3)), 0.7, LABELS), rtol=0, atol=1e-5)
+    parts = [start.sample(Streams([place]), 0.7, LABELS[place : place + 1]) for place in range(3)]
+    torch.testing.assert_close(torch.cat(parts), start.sample(Streams(range(3)), 0.7, LABELS), rtol=0, atol=1e-5)
 
 
 def test_samples_of_a_run_depend_on_the_class(onestep: OpenRun) -> None:
     start = RunSamples(onestep)
-    zero, one = (start.sample(generators([5]), 0.5, torch.tensor([label])) for label in (0, 1))
+    zero, one = (start.sample(Streams([5]), 0.5, torch.tensor([label])) for label in (0, 1))
     assert (zero - one).abs().max() > 0.01
 
 
@@ -184,8 +184,8 @@ def test_samples_are_saved_as_where_they_come_from(
     save_start(tmp_path / "start", WarmStart(RunSamples(onestep, 2), 2.0, torch.ones(3)), run, {})
     again = open_start(tmp_path / "start", run)
     assert condition == [(onestep.path.resolve(), onestep.path.resolve() / "checkpoints" / "step-00000003")]
-    expected = RunSamples(onestep, 2).sample(generators(range(3)), 2.0, LABELS)
-    assert torch.equal(again.draw(generators(range(3)), SHAPE, LABELS), expected)
+    expected = RunSamples(onestep, 2).sample(Streams(range(3)), 2.0, LABELS)
+    assert torch.equal(again.draw(Streams(range(3)), SHAPE, LABELS), expected)
     onestep = run_of(digits_onestep(), onestep.path, seed=3)
     with pytest.raises(ValueError, match="has other weights than when the start was made of its samples"):
         open_start(tmp_path / "start", run)

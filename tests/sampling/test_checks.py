@@ -8,7 +8,7 @@ import torch
 
 from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange
-from pixelpath.randomness import generators, normal
+from pixelpath.randomness import Streams, normal
 from pixelpath.sampling.checks import (
     check_finite,
     check_residual,
@@ -28,7 +28,7 @@ def gaussian(noisy: Images, sigma: Sigmas) -> Images:
 
 
 def images(count: int) -> Images:
-    return MEAN + DEVIATION * normal(generators(range(count)), (2, 4, 4)).double()
+    return MEAN + DEVIATION * normal(Streams(range(count)), (2, 4, 4)).double()
 
 
 def other_seeds(times: int) -> range:
@@ -164,7 +164,7 @@ def test_a_grid_built_anew_passes(count: int, sigma: float) -> None:
 @pytest.mark.parametrize(
     ("sigmas", "sigma", "message"),
     [
-        ([1.5, 1.5, 0.0], 1.5, r"fall strictly .* noise\.sigmas\(count, start=1\.5\)"),
+        ([1.5, 1.5, 0.0], 1.5, "fall strictly"),
         ([1.5, 0.5, 0.7, 0.0], 1.5, "fall strictly"),
         ([1.5, 0.5, -0.1], 1.5, "end in 0 or above"),
         ([1.5], 1.5, "fall strictly"),
@@ -183,8 +183,8 @@ def test_sigmas_that_do_not_fit_the_start(sigmas: list[float], sigma: float, mes
 
 def test_samples_must_be_finite() -> None:
     samples = images(6)
-    check_finite(samples)
+    check_finite(samples, "start samples", "fit it again")
     samples[2, 0, 1, 1], samples[4, 1, 0, 0] = math.nan, -math.inf
     with pytest.raises(UserError, match="2 of 6 start samples are not finite, the first of them number 2"):
-        check_finite(samples)
+        check_finite(samples, "start samples", "fit it again")
     assert int(torch.isfinite(samples).logical_not().sum()) == 2  # nothing was filled

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import multivariate_normal
 from torch import Tensor
 
-from pixelpath.randomness import generators
+from pixelpath.randomness import Streams
 from pixelpath.starts.start import Density, Start
 from pixelpath.types import Labels
 
@@ -29,7 +29,7 @@ def integral(density: Density, sigma: float, reach: float, labels: int | None = 
 
 
 def _small(density: Start) -> tuple[int, ...]:
-    shape = tuple(density.sample(generators([0]), 1.0).shape[1:])
+    shape = tuple(density.sample(Streams([0]), 1.0).shape[1:])
     assert sum(size > 1 for size in shape) <= 1
     return shape
 
@@ -64,7 +64,7 @@ def noised_density(density: Density, at: Tensor, clean: float, sigma: float, lab
 
 def mean_and_covariance(start: Start, sigma: float, count: int, labels: Labels | None = None) -> tuple[Tensor, Tensor]:
     """Of `count` samples, in float64."""
-    rows = start.sample(generators(range(count)), sigma, labels).flatten(1).double()
+    rows = start.sample(Streams(range(count)), sigma, labels).flatten(1).double()
     return rows.mean(0), torch.cov(rows.T).reshape(rows.shape[1], rows.shape[1])
 
 
@@ -73,7 +73,7 @@ def squared_distance(density: Density, mean: Tensor, sigma: float, count: int) -
 
     `values` are those of all samples together. The distance is twice what the log density loses from the mean to the sample.
     """
-    samples = density.sample(generators(range(count)), sigma).double()
+    samples = density.sample(Streams(range(count)), sigma).double()
     lost = density.log_prob(mean.reshape(1, *samples.shape[1:]), sigma) - density.log_prob(samples, sigma).mean()
     return 2 * float(lost) / mean.numel()
 
@@ -81,9 +81,9 @@ def squared_distance(density: Density, mean: Tensor, sigma: float, count: int) -
 def is_a_function_of_its_seed(start: Start, sigma: float, labels: Labels | None = None) -> bool:
     """Whether one batch of 6, and batches of 1, 2 and 3 of the same seeds, hold the same images."""
     seeds = torch.arange(6)
-    whole = start.sample(generators(seeds.tolist()), sigma, labels)
+    whole = start.sample(Streams(seeds.tolist()), sigma, labels)
     parts = [
-        start.sample(generators(seeds[low:high].tolist()), sigma, None if labels is None else labels[low:high])
+        start.sample(Streams(seeds[low:high].tolist()), sigma, None if labels is None else labels[low:high])
         for low, high in itertools.pairwise([0, 1, 3, 6])
     ]
     return whole.dtype == torch.float32 and bool((torch.cat(parts) == whole).all())

@@ -10,9 +10,9 @@ from scipy.special import logsumexp
 from tests.starts.densities import gaussian_log_density, integral, is_a_function_of_its_seed, mean_and_covariance, score_gap
 from torch import Tensor
 
-from pixelpath.randomness import generators
-from pixelpath.starts.files import load, save
-from pixelpath.starts.flow import Flow, Layers, Moments, fit_flow
+from pixelpath.randomness import Streams
+from pixelpath.starts.files import load, restore, save
+from pixelpath.starts.flow import Flow, Layers, Whitening, fit_flow
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.start import Density, Saved
 
@@ -82,7 +82,7 @@ def test_samples_have_the_moments_and_the_entropy_of_the_density(plane: Flow) ->
     found_mean, found_covariance = mean_and_covariance(plane, sigma, count)
     assert found_mean.tolist() == pytest.approx(mean.tolist(), abs=0.03)
     assert found_covariance.flatten().tolist() == pytest.approx(covariance.flatten().tolist(), abs=0.015)
-    own = plane.log_prob(plane.sample(generators(range(count)), sigma).double(), sigma)
+    own = plane.log_prob(plane.sample(Streams(range(count)), sigma).double(), sigma)
     assert abs(float(own.mean() - weight @ logs)) < 4 * float(own.std()) / count**0.5
 
 
@@ -106,14 +106,14 @@ def test_layers_invert_and_count_their_jacobian(bins: tuple[int, ...]) -> None:
 def test_whitening_is_undone_by_colour_and_gives_unit_covariance() -> None:
     rot90, _ = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))
     variance = torch.tensor([[0.0, 0.1, 1.0, 4.0]], dtype=torch.float64)
-    moments = Moments(torch.randn(1, 4, dtype=torch.float64), rot90[None], variance)
+    moments = Whitening(torch.randn(1, 4, dtype=torch.float64), rot90[None], variance)
     sigma = torch.full((4,), 0.3, dtype=torch.float64)
     roots = moments.mean + rot90.T * (variance + 0.09).sqrt().T  # rows whose scatter is the noised covariance
     white = moments.whiten(roots, 0, sigma)
     torch.testing.assert_close(white.T @ white, torch.eye(4, dtype=torch.float64))
     torch.testing.assert_close(moments.colour(white, 0, sigma), roots)
-    isotropic = Moments(moments.mean, rot90[None], torch.full_like(variance, 0.09))
-    assert isotropic.say(0, sigma).flatten().tolist() == pytest.approx([0.5**1.5] * 16)
+    isotropic = Whitening(moments.mean, rot90[None], torch.full_like(variance, 0.09))
+    assert isotropic.gain(0, sigma).flatten().tolist() == pytest.approx([0.5**1.5] * 16)
 
 
 @pytest.mark.parametrize("count", [400, 20])
@@ -161,10 +161,10 @@ def test_without_a_class_the_law_is_that_of_the_classes_by_their_shares(by_class
     assert torch.equal(by_class.log_prob(points, 0.3, torch.full((6,), 3)), mixed)
     assert integral(by_class, 0.3, 3.0, labels=2, points=201) == pytest.approx(1, abs=1e-3)
     for label, side in ((0, -0.5), (2, 0.5)):
-        drawn = by_class.sample(generators(range(500)), 0.2, torch.full((500,), label))
+        drawn = by_class.sample(Streams(range(500)), 0.2, torch.full((500,), label))
         assert float(drawn[..., 0].mean()) == pytest.approx(side, abs=0.1)
     with pytest.raises(ValueError, match="not fitted to images of class 1"):
-        by_class.sample(generators([0]), 0.3, torch.tensor([1]))
+        by_class.sample(Streams([0]), 0.3, torch.tensor([1]))
 
 
 def test_a_sample_depends_on_its_own_generator_and_label_alone(plane: Flow, by_class: Flow) -> None:
@@ -183,11 +183,11 @@ def test_a_flow_comes_back_from_its_folder_bit_for_bit(by_class: Flow, tmp_path:
     assert facts_again == metadata
     assert all(torch.equal(tensors_again[name], value) for name, value in tensors.items())
     points = modes(5, 4)[0]
-    assert torch.equal(again.sample(generators(range(9)), 0.5), by_class.sample(generators(range(9)), 0.5))
+    assert torch.equal(again.sample(Streams(range(9)), 0.5), by_class.sample(Streams(range(9)), 0.5))
     assert torch.equal(again.log_prob(points, 0.5), by_class.log_prob(points, 0.5))
     assert torch.equal(again.denoise(points, torch.tensor(0.5)), by_class.denoise(points, torch.tensor(0.5)))
     with pytest.raises(ValueError, match="weights of this flow are not those of its layers"):
-        Flow.from_state(metadata | {"hidden": 32}, tensors)
+        restore(metadata | {"hidden": 32}, tensors)
 
 
 def test_a_fit_is_a_function_of_its_seed_and_leaves_the_global_random_state() -> None:
@@ -208,7 +208,7 @@ def test_a_fit_is_a_function_of_its_seed_and_leaves_the_global_random_state() ->
 def test_one_value_and_many_values_can_be_fitted() -> None:
     for count, values in ((50, 1), (40, 256)):
         flow = fit_flow(torch.randn(count, 1, 1, values), levels=(0.5, 1.0), steps=2)
-        drawn = flow.sample(generators(range(2)), 0.5)
+        drawn = flow.sample(Streams(range(2)), 0.5)
         assert drawn.shape == (2, 1, 1, values)
         assert bool(flow.log_prob(drawn, 0.5).isfinite().all())
 
@@ -219,18 +219,18 @@ def test_what_a_flow_refuses(plane: Flow, monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(ValueError, match=r"fitted to levels from 0\.1 to 2, got sigma .*: ask for a level between"):
             plane.log_prob(images, sigma)
     with pytest.raises(ValueError, match=r"fitted to levels from 0\.1 to 2"):
-        plane.sample(generators([0]), 3.0)
+        plane.sample(Streams([0]), 3.0)
     plane.log_prob(images, float(torch.tensor(0.1) * (1 - 2e-7)))
-    with pytest.raises(ValueError, match="at most 256 values, got 257: fit the low-rank moment law"):
+    with pytest.raises(ValueError, match="at most 256 values, got 257: fit the low-rank Gaussian"):
         fit_flow(torch.randn(30, 1, 1, 257), levels=(0.1, 1.0))
     with pytest.raises(ValueError, match=r"needs levels 0 < lowest < highest, .* got levels 1\.0 and 0\.5"):
         fit_flow(images, levels=(1.0, 0.5))
     with pytest.raises(ValueError, match="all alike"):
         fit_flow(torch.ones(30, 1, 1, 2), levels=(0.1, 1.0))
-    with pytest.raises(ValueError, match=r"diverged at step \d+ of 50 .*: lower the rate"):
+    with pytest.raises(ValueError, match=r"diverged at step \d+ of 50 .*: lower lr"):
         fit_flow(images, levels=(0.1, 1.0), steps=50, lr=1e30)
     monkeypatch.setitem(sys.modules, "zuko.nn", None)
     with pytest.raises(ValueError, match=r"needs the package zuko, .* pip install 'pixelpath\[flows\]'"):
         fit_flow(images, levels=(0.1, 1.0))
     with pytest.raises(ValueError, match="needs the package zuko"):
-        Flow.from_state(*plane.state())
+        restore(*plane.state())

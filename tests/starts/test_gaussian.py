@@ -14,7 +14,7 @@ from tests.starts.densities import (
 )
 from torch import Tensor
 
-from pixelpath.randomness import generators
+from pixelpath.randomness import Streams
 from pixelpath.starts.gaussian import Diagonal, Form, Full, LowRank, MomentGaussian, fit_gaussian, form_for
 from pixelpath.starts.start import Density
 
@@ -165,7 +165,7 @@ def test_an_image_is_a_function_of_its_seed_and_label(form: Form) -> None:
     density = fit_gaussian(*two_classes(60, 3, 4, 4), 3, form=Diagonal() if form == Full() else form)
     assert is_a_function_of_its_seed(density, 1.5)
     assert is_a_function_of_its_seed(density, 1.5, torch.tensor([0, 2, 3, 0, 2, 3]))
-    assert not torch.equal(density.sample(generators([1]), 1.5), density.sample(generators([2]), 1.5))
+    assert not torch.equal(density.sample(Streams([1]), 1.5), density.sample(Streams([2]), 1.5))
 
 
 def test_the_search_for_directions_is_a_function_of_its_seed() -> None:
@@ -235,17 +235,17 @@ def conditional() -> MomentGaussian:
 def test_requests_that_do_not_fit() -> None:
     density, images = conditional(), data(4, 1, 2, 2)
     with pytest.raises(ValueError, match=r"not fitted to images of class 1 \(its classes: \[0, 2\]\).* no class with label 3"):
-        density.sample(generators([0]), 1.0, torch.tensor([1]))
+        density.sample(Streams([0]), 1.0, torch.tensor([1]))
     with pytest.raises(ValueError, match="class 4"):
         density.log_prob(images, 1.0, torch.tensor([0, 2, 3, 4]))
     with pytest.raises(ValueError, match="one label for each of 4 images, got 1"):
-        density.sample(generators(range(4)), 1.0, torch.tensor([2]))
+        density.sample(Streams(range(4)), 1.0, torch.tensor([2]))
     with pytest.raises(ValueError, match=r"shape \[1, 2, 2\], got \[1, 2, 3\]"):
         density.log_prob(data(4, 1, 2, 3), 1.0)
     with pytest.raises(ValueError, match="or one for each of 4 images, got 3"):
         density.denoise(images, torch.ones(3))
     for sigma in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="finite number of at least 0"):
-            density.sample(generators([0]), sigma)
+            density.sample(Streams([0]), sigma)
         with pytest.raises(ValueError, match="finite number of at least 0"):
             density.denoise(images, torch.tensor(sigma))

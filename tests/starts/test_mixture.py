@@ -15,7 +15,7 @@ from tests.starts.densities import (
 )
 from torch import Tensor
 
-from pixelpath.randomness import generators
+from pixelpath.randomness import Streams
 from pixelpath.starts.gaussian import Diagonal, Full, fit_gaussian
 from pixelpath.starts.mixture import ConvolvedMixture, fit_mixture
 from pixelpath.starts.start import Density
@@ -223,7 +223,7 @@ def test_fits_that_cannot_be() -> None:
 
 def test_requests_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"not fitted to images of class -1 \(its classes: \[0, 1\]\)"):
-        by_hand().sample(generators([0]), 1.0, torch.tensor([-1]))
+        by_hand().sample(Streams([0]), 1.0, torch.tensor([-1]))
     with pytest.raises(ValueError, match=r"shape \[1, 1, 2\], got \[1, 2, 2\]"):
         by_hand().denoise(clusters(3, 1, 2, 2)[0], torch.tensor(1.0))
     flat = clusters(60, 1, 1, 2)[0]

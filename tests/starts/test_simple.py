@@ -1,116 +1,36 @@
-"""The starts that need no fit: exactly the cold start, the images themselves, and somebody else's images."""
+"""The images of another generator as a start."""
 
-import numpy as np
 import pytest
 import torch
-from tests.starts.densities import (
-    gaussian_log_density,
-    integral,
-    is_a_function_of_its_seed,
-    mean_and_covariance,
-    noised_density,
-    score_gap,
-)
-from torch import Tensor
+from tests.starts.densities import is_a_function_of_its_seed
 
-from pixelpath.randomness import generators, normal
-from pixelpath.starts.simple import Empirical, FromSamples, Naive
+from pixelpath.randomness import Streams, normal
+from pixelpath.starts.simple import FromSamples
 from pixelpath.starts.start import Density, Start
 from pixelpath.types import Images, Labels
 
 
-def images(count: int, *shape: int) -> Tensor:
-    return torch.randn(count, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(count))
-
-
-def empirical(*shape: int) -> Empirical:
-    return Empirical(images(5, *shape), torch.tensor([0, 0, 2, 2, 2]), 3, allow_memorising=True)
-
-
-def test_the_naive_start_is_the_cold_start() -> None:
-    cold = 80.0 * normal(generators([3, 4]), (3, 8, 8))
-    assert torch.equal(Naive((3, 8, 8)).sample(generators([3, 4]), 80.0), cold)
-    assert isinstance(Naive((3, 8, 8)), Density)
-
-
-def test_the_naive_law_is_noise_alone() -> None:
-    density, noisy = Naive((1, 1, 2)), images(6, 1, 1, 2)
-    expected = gaussian_log_density(noisy.flatten(1).numpy(), np.zeros(2), 0.49 * np.eye(2))
-    np.testing.assert_allclose(density.log_prob(noisy, 0.7).numpy(), expected, rtol=1e-13)
-    assert integral(density, 0.7, 9.0) == pytest.approx(1, abs=1e-10)
-    assert score_gap(density, noisy, torch.tensor(0.7, dtype=torch.float64)) < 1e-14
-    assert is_a_function_of_its_seed(density, 2.0)
-    with pytest.raises(ValueError, match="no density at sigma 0"):
-        density.log_prob(noisy, 0.0)
-    with pytest.raises(ValueError, match=r"shape \[1, 1, 2\]"):
-        density.denoise(images(6, 1, 2, 2), torch.tensor(1.0))
-
-
-def test_an_empirical_start_needs_its_flag() -> None:
-    with pytest.raises(ValueError, match=r"allow_memorising=True for diagnostics, or fit a law"):
-        Empirical(images(5, 1, 2, 2))
-    with pytest.raises(ValueError, match="2 classes need one label for each of 5 images"):
-        Empirical(images(5, 1, 2, 2), None, 2, allow_memorising=True)
-
-
-@pytest.mark.parametrize(("label", "chosen"), [(None, slice(None)), (0, slice(0, 2)), (2, slice(2, 5)), (3, slice(None))])
-def test_the_empirical_law_is_the_mean_of_gaussians_at_the_images(label: int | None, chosen: slice) -> None:
-    density, noisy = empirical(1, 2, 2), images(4, 1, 2, 2)
-    own = density.images[chosen].flatten(1).numpy()
-    densities = [np.exp(gaussian_log_density(noisy.flatten(1).numpy(), centre, 0.36 * np.eye(4))) for centre in own]
-    labels = None if label is None else torch.full((4,), label)
-    np.testing.assert_allclose(density.log_prob(noisy, 0.6, labels).numpy(), np.log(np.mean(densities, 0)), rtol=1e-11)
-    weights = np.array(densities) / np.sum(densities, 0)
-    np.testing.assert_allclose(density.denoise(noisy, torch.tensor(0.6), labels).flatten(1).numpy(), weights.T @ own, rtol=1e-6)
-
-
-@pytest.mark.parametrize("labels", [None, torch.tensor([0, 2, 3])])
-def test_the_empirical_law_keeps_the_laws(labels: Tensor | None) -> None:
-    density, noisy = empirical(1, 1, 2), images(3, 1, 1, 2)
-    assert score_gap(density, noisy, torch.tensor([0.3, 2.0, 0.3], dtype=torch.float64), labels) < 1e-10
-    assert integral(density, 0.4, 8.0) == pytest.approx(1, abs=1e-8)
-    expected = noised_density(density, noisy, 0.5, 0.9, labels)
-    torch.testing.assert_close(density.log_prob(noisy, 0.9, labels).exp(), expected, rtol=1e-7, atol=1e-12)
-
-
-def test_empirical_samples_are_images_with_noise() -> None:
-    density, labels = empirical(1, 1, 2), torch.tensor([0, 2, 3] * 2)
-    clean = density.sample(generators(range(6)), 0.0, labels)
-    own = density.images.float()
-    assert all(any(torch.equal(image, each) for each in own[:2]) for image in clean[[0, 3]])
-    assert all(any(torch.equal(image, each) for each in own[2:]) for image in clean[[1, 4]])
-    mean, covariance = mean_and_covariance(density, 0.5, 30_000)
-    torch.testing.assert_close(mean, density.images.flatten(1).mean(0), rtol=0, atol=0.04)
-    expected = torch.cov(density.images.flatten(1).T, correction=0) + 0.25 * torch.eye(2)
-    torch.testing.assert_close(covariance, expected, rtol=0.04, atol=0.03)
-    assert is_a_function_of_its_seed(density, 0.7, labels)
-    with pytest.raises(ValueError, match="class 1"):
-        density.sample(generators([0]), 0.5, torch.tensor([1]))
-    with pytest.raises(ValueError, match="no density at sigma 0"):
-        density.log_prob(own, 0.0)
-
-
-def shifted(sources: list[torch.Generator], labels: Labels | None) -> Images:
+def shifted(streams: Streams, labels: Labels | None) -> Images:
     """Stands for a one-step model: its own draw, plus the label."""
-    made = 0.5 * normal(sources, (1, 2, 2))
+    made = 0.5 * normal(streams, (1, 2, 2))
     return made if labels is None else made + labels.view(-1, 1, 1, 1)
 
 
 def test_images_of_another_generator_are_noised() -> None:
     start, labels = FromSamples(shifted), torch.tensor([0, 7])
-    sources = generators([5, 6])
-    expected = 0.5 * normal(sources, (1, 2, 2)) + labels.view(-1, 1, 1, 1) + 3.0 * normal(sources, (1, 2, 2))
-    assert torch.equal(start.sample(generators([5, 6]), 3.0, labels), expected)
-    assert torch.equal(start.sample(generators([5, 6]), 0.0), shifted(generators([5, 6]), None))
+    streams = Streams([5, 6])
+    expected = 0.5 * normal(streams, (1, 2, 2)) + labels.view(-1, 1, 1, 1) + 3.0 * normal(streams, (1, 2, 2))
+    assert torch.equal(start.sample(Streams([5, 6]), 3.0, labels), expected)
+    assert torch.equal(start.sample(Streams([5, 6]), 0.0), shifted(Streams([5, 6]), None))
     assert isinstance(start, Start)
     assert not isinstance(start, Density)
     assert is_a_function_of_its_seed(start, 1.0, torch.arange(6))
 
 
 def test_images_of_a_generator_that_cannot_be_used() -> None:
-    with pytest.raises(ValueError, match="not finite: check its weights"):
-        FromSamples(lambda sources, labels: shifted(sources, labels) / 0).sample(generators([0]), 1.0)
+    with pytest.raises(ValueError, match="not finite"):
+        FromSamples(lambda streams, labels: shifted(streams, labels) / 0).sample(Streams([0]), 1.0)
     with pytest.raises(ValueError, match="made 1 images for 2 seeds"):
-        FromSamples(lambda sources, labels: shifted(sources[:1], labels)).sample(generators([0, 1]), 1.0)
+        FromSamples(lambda streams, labels: shifted(streams[:1], labels)).sample(Streams([0, 1]), 1.0)
     with pytest.raises(ValueError, match="finite number of at least 0"):
-        FromSamples(shifted).sample(generators([0]), -1.0)
+        FromSamples(shifted).sample(Streams([0]), -1.0)

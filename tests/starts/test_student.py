@@ -11,8 +11,9 @@ from scipy import integrate, special, stats
 
 from pixelpath import randomness
 from pixelpath.evaluation.statistics import of
+from pixelpath.starts.files import restore
 from pixelpath.starts.start import Density
-from pixelpath.starts.student import ConvolvedStudentMixture, atoms, fine_uniform, fit_student
+from pixelpath.starts.student import ConvolvedStudentMixture, atoms, fit_student
 
 TURN = torch.tensor([[0.8, -0.6], [0.6, 0.8]], dtype=torch.float64)
 
@@ -31,7 +32,7 @@ def several() -> ConvolvedStudentMixture:
         shape=(2, 1, 1),
         num_classes=3,
         classes=torch.tensor([0, 2, 2]),
-        weights=torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64),
+        shares=torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64),
         mean=torch.tensor([[0.0, 0.0], [3.0, 1.0], [-2.0, 2.0]], dtype=torch.float64),
         variance=torch.tensor([[1.0, 0.2], [0.3, 0.1], [0.5, 2.0]], dtype=torch.float64),
         axes=torch.stack([TURN, torch.eye(2).double(), TURN.T]),
@@ -135,13 +136,13 @@ def test_the_density_without_a_class_is_that_of_the_classes_by_their_shares() ->
     assert density.log_prob(points, 0.7).exp().tolist() == pytest.approx((0.2 * given[0] + 0.8 * given[1]).tolist(), rel=1e-9)
     assert torch.equal(density.log_prob(points, 0.7, torch.full((6,), 3)), density.log_prob(points, 0.7))
     with pytest.raises(ValueError, match="not fitted to images of class 1"):
-        density.sample(randomness.generators(range(6)), 1.0, torch.full((6,), 1))
+        density.sample(randomness.Streams(range(6)), 1.0, torch.full((6,), 1))
 
 
 def test_samples_follow_the_law_and_depend_on_their_own_generator_alone() -> None:
     """Along an axis of a single component the noised law has a distribution function that is one integral of normal ones."""
     density, sigma, count = single(3.0, [4.0, 0.25], turned=True), 0.8, 4000
-    drawn = density.sample(randomness.generators(range(count)), sigma)
+    drawn = density.sample(randomness.Streams(range(count)), sigma)
     assert drawn.dtype == torch.float32
     along = (drawn.double().flatten(1) @ density.axes[0])[:, 0].numpy()
     precision = stats.gamma.ppf((np.arange(2000) + 0.5) / 2000, 1.5, scale=1 / 1.5)
@@ -151,30 +152,23 @@ def test_samples_follow_the_law_and_depend_on_their_own_generator_alone() -> Non
 
     assert stats.kstest(along, below).pvalue > 0.01
     assert stats.kstest(along * 1.04, below).pvalue < stats.kstest(along, below).pvalue
-    again = density.sample(randomness.generators(range(3, 5)), sigma)
+    again = density.sample(randomness.Streams(range(3, 5)), sigma)
     assert torch.equal(again, drawn[3:5])
 
 
 def test_the_mean_square_of_samples_is_that_of_the_law() -> None:
     """In 64 values x^2 / variance averages nu / (nu - 2), and noise adds sigma^2; 2000 draws fix it to half a percent."""
     density = single(50.0, [4.0] * 32 + [0.01] * 32)
-    clean, noised = (density.sample(randomness.generators(range(2000)), sigma).double().flatten(1) for sigma in (0.0, 0.5))
+    clean, noised = (density.sample(randomness.Streams(range(2000)), sigma).double().flatten(1) for sigma in (0.0, 0.5))
     assert float((clean.square() / density.variance).mean()) == pytest.approx(50 / 48, rel=0.015)
     assert float((noised - clean).square().mean()) == pytest.approx(0.25, rel=0.012)
 
 
 def test_labels_choose_the_components() -> None:
     density = several()
-    drawn = density.sample(randomness.generators(range(3000)), 0.0, torch.tensor([2]).expand(3000)).flatten(1)
+    drawn = density.sample(randomness.Streams(range(3000)), 0.0, torch.tensor([2]).expand(3000)).flatten(1)
     left = float((drawn @ torch.tensor([-1.0, 0.2]) > 0).double().mean())  # a line between the two components of class 2
     assert left == pytest.approx(0.3 / 0.8, abs=0.04)
-
-
-def test_fine_uniform_draws_are_inside_the_interval_and_finer_than_float32() -> None:
-    draws = fine_uniform(randomness.generators(range(4000)))
-    assert 0 < float(draws.min()) < float(draws.max()) < 1
-    assert float((draws * 2**24 % 1).std()) == pytest.approx(12**-0.5, rel=0.05)
-    assert stats.kstest(draws.numpy(), "uniform").pvalue > 0.01
 
 
 def test_a_fit_finds_freedom_place_and_scatter() -> None:
@@ -202,7 +196,7 @@ def test_a_mixture_is_found_with_its_tails_diagonal_and_by_class() -> None:
     both, labels = images(np.concatenate([first, second])), torch.tensor([1] * 3000 + [0] * 6000)
     for density in (fit_student(both, components=2, diagonal=True), fit_student(both, labels, 2, diagonal=True)):
         one, other = density.mean[:, 0].argsort(descending=True).tolist()
-        assert density.weights[one].item() == pytest.approx(1 / 3, abs=0.005)
+        assert density.shares[one].item() == pytest.approx(1 / 3, abs=0.005)
         assert density.freedom[one].item() == pytest.approx(2.5, rel=0.1)
         assert density.freedom[other].item() == pytest.approx(8.0, rel=0.2)
         assert density.variance[other].sqrt().tolist() == pytest.approx([0.4, 0.1], rel=0.04)
@@ -227,7 +221,7 @@ def test_the_freedom_can_be_set() -> None:
 def test_pixels_that_never_change_do_no_harm() -> None:
     rows = np.concatenate([student(500, 2, 3.0, seed=1), np.zeros((500, 1))], 1)
     density = fit_student(images(rows))
-    drawn = density.sample(randomness.generators(range(100)), 0.0)
+    drawn = density.sample(randomness.Streams(range(100)), 0.0)
     assert of(drawn.flatten(1)).covariance[2, 2] < 1e-3
 
 
@@ -235,10 +229,8 @@ def test_state_there_and_back_is_the_same_law() -> None:
     for density in (several(), single(3.0, [1.0, 2.0])):
         metadata, tensors = density.state()
         assert metadata["family"] == "student"
-        again = ConvolvedStudentMixture.from_state(metadata, tensors)
-        assert torch.equal(
-            again.sample(randomness.generators(range(3)), 1.0), density.sample(randomness.generators(range(3)), 1.0)
-        )
+        again = restore(metadata, tensors)
+        assert torch.equal(again.sample(randomness.Streams(range(3)), 1.0), density.sample(randomness.Streams(range(3)), 1.0))
 
 
 def test_mistakes_are_named() -> None:

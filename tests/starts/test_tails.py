@@ -1,4 +1,4 @@
-"""The spliced tail and the law of logarithms against the laws that they are made of."""
+"""The Pareto tail and the density of logarithms against the distributions that they are made of."""
 
 import math
 from typing import Any
@@ -9,10 +9,11 @@ import torch
 from scipy import stats
 
 from pixelpath import randomness
-from pixelpath.starts.gaussian import MomentGaussian, fit_gaussian
+from pixelpath.starts.files import restore
+from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.start import Density, Start
 from pixelpath.starts.student import ConvolvedStudentMixture, fit_student
-from pixelpath.starts.tails import ParetoTail, SymLog, fit_pareto, fit_pareto_tail, symlog
+from pixelpath.starts.tails import SymLog, fit_pareto, fit_pareto_tail, symlog
 
 
 def student(count: int, values: int, freedom: float, seed: int) -> torch.Tensor:
@@ -47,15 +48,15 @@ def test_the_interval_of_the_heaviness_holds_it_in_95_of_100_cases() -> None:
     assert fits[0].interval[1] - fits[0].interval[0] == pytest.approx(2 * 1.96 * (1 + fits[0].heaviness) / 20)
 
 
-def test_a_gaussian_with_a_spliced_tail_has_the_radii_of_the_data() -> None:
-    """A Gaussian of the same moments loses a third of the 0.999 radius of Student data; spliced, it has it."""
+def test_a_gaussian_with_a_pareto_tail_has_the_radii_of_the_data() -> None:
+    """A Gaussian of the same moments loses a third of the 0.999 radius of Student data; with the tail it has it."""
     data = student(20000, 2, 3.0, seed=1)
     pareto_tail = fit_pareto_tail(data, fit_gaussian(data))
     assert isinstance(pareto_tail, Start)
     assert not isinstance(pareto_tail, Density)
     assert float(pareto_tail.lower) < 1 / 3 < float(pareto_tail.upper)
     assert float(pareto_tail.lower) < float(pareto_tail.heaviness) < float(pareto_tail.upper)
-    drawn = radii(pareto_tail.sample(randomness.generators(range(8000)), 0.0), pareto_tail.centre)
+    drawn = radii(pareto_tail.sample(randomness.Streams(range(8000)), 0.0), pareto_tail.centre)
     beyond = drawn > pareto_tail.threshold
     assert float(beyond.double().mean()) == pytest.approx(0.05, abs=0.008)
     tail = stats.genpareto(float(pareto_tail.heaviness), scale=float(pareto_tail.scale))
@@ -63,17 +64,17 @@ def test_a_gaussian_with_a_spliced_tail_has_the_radii_of_the_data() -> None:
     truth = math.sqrt(2 * stats.f.ppf(0.999, 2, 3))  # radius^2 / 2 of a Student in the plane is F(2, freedom)
     assert tail.ppf(1 - 0.001 / 0.05) + float(pareto_tail.threshold) == pytest.approx(truth, rel=0.12)
     assert (
-        float(fit_gaussian(data).sample(randomness.generators(range(8000)), 0.0).flatten(1).norm(dim=1).quantile(0.999))
+        float(fit_gaussian(data).sample(randomness.Streams(range(8000)), 0.0).flatten(1).norm(dim=1).quantile(0.999))
         < 0.7 * truth
     )
 
 
-def test_inside_the_threshold_the_splice_is_the_bulk_law() -> None:
+def test_inside_the_threshold_the_tail_is_the_bulk() -> None:
     data = student(4000, 2, 3.0, seed=2)
     pareto_tail = fit_pareto_tail(data, fit_student(data))
     assert isinstance(pareto_tail.bulk, ConvolvedStudentMixture)
-    drawn = radii(pareto_tail.sample(randomness.generators(range(4000)), 0.0), pareto_tail.centre)
-    bulk = radii(pareto_tail.bulk.sample(randomness.generators(range(4000, 8000)), 0.0), pareto_tail.centre)
+    drawn = radii(pareto_tail.sample(randomness.Streams(range(4000)), 0.0), pareto_tail.centre)
+    bulk = radii(pareto_tail.bulk.sample(randomness.Streams(range(4000, 8000)), 0.0), pareto_tail.centre)
     inside, expected = (each[each <= pareto_tail.threshold].numpy() for each in (drawn, bulk))
     agreement: Any = stats.ks_2samp(inside, expected)
     assert agreement.pvalue > 0.01
@@ -83,7 +84,7 @@ def test_directions_of_the_tail_are_those_of_the_bulk_law() -> None:
     """Data ten times as wide along one axis have nearly all their far images along it."""
     data = student(4000, 2, 3.0, seed=3) * torch.tensor([10.0, 1.0])
     pareto_tail = fit_pareto_tail(data, fit_student(data))
-    drawn = pareto_tail.sample(randomness.generators(range(4000)), 0.0).double().flatten(1) - pareto_tail.centre
+    drawn = pareto_tail.sample(randomness.Streams(range(4000)), 0.0).double().flatten(1) - pareto_tail.centre
     far = drawn[drawn.norm(dim=1) > pareto_tail.threshold]
     assert float((far[:, 0].abs() > 5 * far[:, 1].abs()).double().mean()) > 0.95
     assert float((far[:, 0] > 0).double().mean()) == pytest.approx(0.5, abs=0.12)
@@ -92,9 +93,9 @@ def test_directions_of_the_tail_are_those_of_the_bulk_law() -> None:
 def test_noise_is_added_to_the_clean_sample_and_an_image_is_its_own_generators() -> None:
     data = student(2000, 2, 3.0, seed=4)
     pareto_tail = fit_pareto_tail(data, fit_student(data))
-    clean, noised = (pareto_tail.sample(randomness.generators(range(4000)), sigma) for sigma in (0.0, 2.0))
+    clean, noised = (pareto_tail.sample(randomness.Streams(range(4000)), sigma) for sigma in (0.0, 2.0))
     assert float((noised - clean).double().std()) == pytest.approx(2.0, rel=0.03)
-    assert torch.equal(pareto_tail.sample(randomness.generators(range(7, 12)), 2.0), noised[7:12])
+    assert torch.equal(pareto_tail.sample(randomness.Streams(range(7, 12)), 2.0), noised[7:12])
 
 
 def test_every_class_has_its_own_tail() -> None:
@@ -102,45 +103,34 @@ def test_every_class_has_its_own_tail() -> None:
     labels = torch.arange(2).repeat_interleave(4000)
     pareto_tail = fit_pareto_tail(data, fit_student(data, labels, 3), labels, 3)
     assert pareto_tail.heaviness.tolist() == pytest.approx([1 / 2, 1 / 8], abs=0.2)
-    drawn = pareto_tail.sample(randomness.generators(range(600)), 0.0, torch.ones(600).long())
+    drawn = pareto_tail.sample(randomness.Streams(range(600)), 0.0, torch.ones(600).long())
     assert float(drawn.double().flatten(1).median(0).values.mean()) == pytest.approx(9, abs=0.2)
-    either = pareto_tail.sample(randomness.generators(range(600)), 0.0).flatten(1)
+    either = pareto_tail.sample(randomness.Streams(range(600)), 0.0).flatten(1)
     assert float((either.mean(1) > 4.5).double().mean()) == pytest.approx(0.5, abs=0.07)
     with pytest.raises(ValueError, match="not fitted to images of class 2"):
-        pareto_tail.sample(randomness.generators(range(2)), 0.0, torch.tensor([0, 2]))
+        pareto_tail.sample(randomness.Streams(range(2)), 0.0, torch.tensor([0, 2]))
 
 
-def test_a_law_of_logarithms_gives_back_the_values_and_their_density() -> None:
-    """exp of a Gaussian: the density of x is that of y over 1 + |x|, which integrates to 1 over the line."""
-    values = torch.cat(
-        [-torch.logspace(-6, 5, 400, dtype=torch.float64).flip(0), torch.logspace(-6, 5, 400, dtype=torch.float64)]
-    )
-    images = values.reshape(-1, 1, 1, 1)
+def test_the_logarithms_of_a_symlog_start_have_its_density() -> None:
     density = fit_gaussian(torch.randn(500, 1, 1, 1, dtype=torch.float64) * 1.5 + 0.5)
     start = SymLog(density)
     assert not isinstance(start, Density)
-    clean = start.clean_log_prob(images).exp()
-    assert float(torch.trapezoid(clean, values)) == pytest.approx(1, abs=2e-3)
-    drawn = start.sample(randomness.generators(range(4000)), 0.0).double().flatten()
+    drawn = start.sample(randomness.Streams(range(4000)), 0.0).double().flatten()
     logs = drawn.sign() * drawn.abs().log1p()
     assert stats.kstest(logs.numpy(), stats.norm(float(density.mean), float(density.remainder.sqrt())).cdf).pvalue > 0.01
-    noised = start.sample(randomness.generators(range(4000)), 3.0).double().flatten()
+    noised = start.sample(randomness.Streams(range(4000)), 3.0).double().flatten()
     assert float((noised - drawn).std()) == pytest.approx(3.0, rel=0.04)
     assert symlog(torch.tensor([[[[math.e - 1, 1 - math.e]]]]))[0, 0, 0].tolist() == pytest.approx([1, -1])
 
 
 def test_states_there_and_back() -> None:
     data = student(2000, 2, 3.0, seed=4)
-
-    def load(metadata: dict, tensors: dict) -> Start:
-        return {"gaussian": MomentGaussian, "student": ConvolvedStudentMixture}[metadata["family"]].from_state(metadata, tensors)
-
     pareto_tail, logarithm = fit_pareto_tail(data, fit_student(data)), SymLog(fit_gaussian(symlog(data)))
     for start, again in (
-        (pareto_tail, ParetoTail.from_state(*pareto_tail.state(), load)),
-        (logarithm, SymLog.from_state(*logarithm.state(), load)),
+        (pareto_tail, restore(*pareto_tail.state())),
+        (logarithm, restore(*logarithm.state())),
     ):
-        assert torch.equal(again.sample(randomness.generators(range(9)), 1.0), start.sample(randomness.generators(range(9)), 1.0))
+        assert torch.equal(again.sample(randomness.Streams(range(9)), 1.0), start.sample(randomness.Streams(range(9)), 1.0))
 
 
 def test_mistakes_are_named() -> None:
@@ -154,4 +144,4 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match=r"share of images in \(0, 0.5\]"):
         fit_pareto_tail(data, fit_gaussian(data), beyond=0.9)
     with pytest.raises(ValueError, match="not finite"):
-        SymLog(fit_gaussian(data * 300)).sample(randomness.generators(range(50)), 1.0)
+        SymLog(fit_gaussian(data * 300)).sample(randomness.Streams(range(50)), 1.0)

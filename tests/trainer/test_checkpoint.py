@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelpath.errors import UserError
-from pixelpath.randomness import generators, normal, seed_of
+from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.checkpoint import (
     Corrupted,
@@ -64,7 +64,7 @@ def objective(student: nn.Module, ema: nn.Module, batch: Batch | Views, progress
 def stream(first: int) -> Iterator[Batch]:
     for index in range(first, 1000):
         seeds = tuple(seed_of(5, index, position) for position in range(6))
-        yield Batch(normal(generators(seeds), (1, 2, 2)), torch.zeros(6, dtype=torch.long), seeds, seed_of(5, index))
+        yield Batch(normal(Streams(seeds), (1, 2, 2)), torch.zeros(6, dtype=torch.long), seeds, seed_of(5, index))
 
 
 def go(run: Run, first: int, last: int) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from pixelpath import processes
 from pixelpath.errors import UserError
-from pixelpath.randomness import generators, normal, seed_of
+from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.trainer.ema import twin
 from pixelpath.trainer.loop import Diverged, Step, distribute, loss_scaler, split, train
 from pixelpath.trainer.optimizer import AdamW, Constant
@@ -30,7 +30,7 @@ def batch(index: int, rank: int = 0, count: int = 1) -> Batch:
     share = SIZE // count
     seeds = tuple(seed_of(5, index, position) for position in range(rank * share, (rank + 1) * share))
     labels = torch.arange(rank * share, (rank + 1) * share) % 3
-    return Batch(normal(generators(seeds), (1, 2, 2)), labels, seeds, seed_of(5, index))
+    return Batch(normal(Streams(seeds), (1, 2, 2)), labels, seeds, seed_of(5, index))
 
 
 def stream(first: int = 0, rank: int = 0, count: int = 1) -> Iterator[Batch]:
@@ -56,7 +56,7 @@ def regression(student: nn.Module, ema: nn.Module, batch: Batch | Views, progres
 
 def contrast(student: nn.Module, ema: nn.Module, batch: Batch | Views, progress: float) -> Losses:
     """Every image must find its noisy self among those of all processes; the EMA adds a third, detached opinion."""
-    noise = normal(generators(batch.seeds), (1, 2, 2))
+    noise = normal(Streams(batch.seeds), (1, 2, 2))
     own, others = student(batch.images), processes.gather(student(batch.images + 0.3 * noise))
     with torch.no_grad():
         targets = processes.gather(ema(batch.images) + student(batch.images))

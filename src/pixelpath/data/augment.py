@@ -137,12 +137,12 @@ def augment(batch: Batch, augmentation: Augmentation, normaliser: Normaliser, co
     elif augmentation.jitters or augmentation.gray or max(*augmentation.blur, *augmentation.solarise):
         images = normaliser.from_unit(_recolour(normaliser.unit(images), augmentation, draws))
     first, second = images.chunk(2)
-    return Views(batch.images, first, second, batch.seeds, batch.seed)
+    return Views(batch.images, first, second, batch.seeds, batch.seed, batch.index)
 
 
 def _draw(seeds: tuple[int, ...]) -> Draws:
     """Every named draw from [0, 1), on the CPU, of the first views and then of the second."""
-    numbers = randomness.uniform(randomness.generators(randomness.seed_of(seed, VIEWS) for seed in seeds), (2, len(DRAWS)))
+    numbers = randomness.uniform(randomness.Streams(randomness.seed_of(seed, VIEWS) for seed in seeds), (2, len(DRAWS)))
     return dict(zip(DRAWS, numbers.transpose(0, 1).flatten(0, 1).unbind(1), strict=True))
 
 

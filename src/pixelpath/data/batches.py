@@ -124,8 +124,9 @@ class Batches:
         indices = self._indices(step)
         labels = torch.from_numpy(self._labels[indices])
         condition = labels if self.given is None else self.given.condition(indices, labels)
-        batch = Batch(images, condition.to(self.device), seeds, randomness.seed_of(self.seed, step))
-        batch = batch if valid is None else replace(batch, valid=valid.to(self.device))
+        valid = None if valid is None else valid.to(self.device)
+        index = torch.from_numpy(indices).to(self.device)
+        batch = Batch(images, condition.to(self.device), seeds, randomness.seed_of(self.seed, step), valid, index)
         return moved(batch, flip=self.flip, rot90=self.rot90)
 
 

@@ -1,8 +1,8 @@
-"""Images that are there twice, or nearly, within a set and across its split.
+"""Images that occur twice, or nearly, within a set and across its split.
 
 The *difference* of two images a and b, each less its own mean, is sqrt(mean |a - b|^2 / ((var a + var b) / 2)): 0 for copies,
-about 1.4 for images that have nothing in common, whatever their brightness. It is taken of signatures (see `survey`) to find
-neighbours, and of pixels to confirm them. An image of one value throughout has no difference to others (inf).
+about 1.4 for unrelated images, whatever their brightness. Signatures (see `survey`) find neighbours by it, and pixels confirm
+them. The difference of an image of one value to any other is inf.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-NEAR = 0.15  # difference below which images are nearly the same: a correlation of 0.989
+NEAR = 0.15  # difference below which images are nearly the same, a correlation of 0.989
 CHUNK = 2**23  # differences held at a time
-CLOSE = (200, 100, 20)  # images that are no farther apart in order than such a part of all of them are close by
-LEAST, TIMES = 0.2, 3.0  # share of the nearest that are close by, and how many times chance: then order matters
+CLOSE = (200, 100, 20)  # images are close by if they are at most such a part of all images apart in order
+LEAST, TIMES = 0.2, 3.0  # order matters if this share of the nearest is close by, and so many times chance
 
 Signatures = Float[np.ndarray, "image channel block columns"]
 View = Callable[[np.ndarray], np.ndarray]
@@ -37,7 +37,7 @@ TURNED: dict[str, View] = {
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """Of every image the number of the nearest other, the name of the view in which it is, and their difference (inf: none)."""
+    """For every image the number of the nearest other, the view in which it is nearest, and their difference (inf: none)."""
 
     index: Int[np.ndarray, "image"]
     view: tuple[str, ...]
@@ -46,7 +46,7 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Pair:
-    """Image `first` is nearly the image `second`, seen as `view` says."""
+    """The view `view` of image `first` is nearly image `second`."""
 
     first: int
     second: int
@@ -55,7 +55,7 @@ class Pair:
 
 
 def groups_of(digests: Shaped[np.ndarray, "image"], left_out: Bool[np.ndarray, "image"]) -> list[list[int]]:
-    """The sets of images with equal hashes, those of two or more, the largest first; `left_out` are in none."""
+    """The groups of two or more images with equal hashes, the largest first; `left_out` are in none."""
     found: dict[bytes, list[int]] = {}
     for number in np.flatnonzero(~left_out):
         found.setdefault(bytes(digests[number]), []).append(int(number))
@@ -65,7 +65,7 @@ def groups_of(digests: Shaped[np.ndarray, "image"], left_out: Bool[np.ndarray, "
 def shared(
     ours: Shaped[np.ndarray, "image"], theirs: Shaped[np.ndarray, "other"], left_out: Bool[np.ndarray, "image"]
 ) -> list[tuple[int, int]]:
-    """Every image of ours that is among theirs, with the first of these; `left_out` are not looked for."""
+    """Every image of ours that is among theirs, with its first copy there; `left_out` are not looked for."""
     places: dict[bytes, int] = {}
     for number, digest in enumerate(theirs):
         places.setdefault(bytes(digest), number)
@@ -82,7 +82,7 @@ def views_of(rows: int, columns: int, turned: bool) -> dict[str, View]:
 def nearest(
     images: Signatures, among: Float[np.ndarray, "other channel block columns"] | None = None, views: dict[str, View] = AS_IS
 ) -> Nearest:
-    """The nearest of `among` (None: of the images themselves, but for the image itself), by signatures."""
+    """The nearest of `among` (None: of the other images), by signatures."""
     others = images if among is None else among
     rows = np.ascontiguousarray(others.reshape(len(others), -1), np.float32)
     lengths = np.square(rows).sum(1)
@@ -122,9 +122,9 @@ def confirmed(
     *,
     within: bool,
 ) -> list[Pair]:
-    """The pairs nearer than NEAR by signatures, of these the `most` nearest, that are so by pixels too; nearest first.
+    """Of the `most` nearest pairs by signatures, those nearer than NEAR by signatures and by pixels; nearest first.
 
-    `read` and `other` give the native images of both sides, `scale` is the deviation of each channel; `within` one set a pair is
+    `read` and `other` give the native images of both sides, and `scale` is the std of each channel. `within` one set a pair is
     named once.
     """
     views = AS_IS | MIRRORED | TURNED
@@ -159,7 +159,7 @@ class Order:
 
 
 def in_order(found: Nearest, places: Int[np.ndarray, "image"], labels: Int[np.ndarray, "image"]) -> Order:
-    """Whether the nearest are close by in order, held against chance: another image of the nearest one's class in its stead."""
+    """Whether the nearest are close by in order, and whether another image of the same class would be, by chance."""
     near = np.flatnonzero(np.isfinite(found.difference))
     if len(near) == 0:
         return Order(0, 0.0, 0.0)
@@ -176,7 +176,7 @@ def in_order(found: Nearest, places: Int[np.ndarray, "image"], labels: Int[np.nd
 
 
 def chosen_runs(count: int, most: int, length: int = 50) -> Int[np.ndarray, "chosen"]:
-    """At most so many of the numbers below `count`: all, or evenly spread runs of neighbours, so that order can be seen."""
+    """At most `most` of the numbers below `count`: all, or evenly spread runs of neighbours, so that order shows."""
     if count <= most:
         return np.arange(count)
     firsts = np.linspace(0, count - length, most // length).round().astype(np.int64)

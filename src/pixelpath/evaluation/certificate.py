@@ -1,7 +1,8 @@
-"""How far laws are from the noised data at every level, by a trained denoiser and held-out images alone.
+"""How far densities are from the noised data at every sigma, by a trained denoiser and held-out images alone.
 
-The *divergence* at sigma is KL(p || q) in nats, of the noised data p from a law q noised as much: what a sampling run loses by
-beginning there. Of its three estimators *direct* is high and *excess* low where the denoiser errs; *cross* is their mean.
+The *divergence* at sigma is KL(p || q) in nats, of the noised data p from a density q noised as much. It is what a sampling run
+loses by beginning there. It has three estimators: where the denoiser errs, *direct* is high and *excess* is low. *Cross* is
+their mean.
 """
 
 from __future__ import annotations
@@ -16,21 +17,22 @@ from jaxtyping import Float, Int
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from pixelpath import randomness
+from pixelpath.randomness import seed_of
+from pixelpath.sampling.checks import check_finite, noised
 from pixelpath.starts.start import Density
 from pixelpath.types import Images, LabelledDenoise, Labels
 
-FEWEST = 4  # levels that a spline goes through
-LAST = 4  # power of sigma with which what lies above the highest level falls, for laws that share the data's mean
-FIRST_HUNDREDTH = 0.5  # share of a divergence that one image in a hundred may have in it
-MARGIN = 5.0  # a divergence that few images decide will do if it is so many times below the budget
+FEWEST = 4  # levels, at least, that a spline goes through
+LAST = 4  # power of sigma with which the integrand falls above the highest level, for densities of the data's mean
+FIRST_HUNDREDTH = 0.5  # share of a divergence, at most, that may come from one image in a hundred
+MARGIN = 5.0  # a divergence that few images decide must be so many times below the budget
 
 
 @dataclass(frozen=True)
 class Divergence:
     """KL(p || q) at one sigma in nats, by each estimator, with its standard error over held-out images.
 
-    `top` is the share of the sum of the images' absolute parts of `cross` that the one image in a hundred with the greatest has.
+    `top` is the share of `cross`, in absolute values, that comes from the one image in a hundred with the most.
     """
 
     sigma: float
@@ -44,20 +46,20 @@ class Divergence:
 
     @property
     def dominated(self) -> bool:
-        """Whether so few images decide the number that neither it nor its error can be relied on."""
+        """Whether so few images decide the number that it and its error are unreliable."""
         return self.top > FIRST_HUNDREDTH
 
     def keeps_to(self, budget: float) -> bool:
-        """Whether the cross estimate is within `budget` nats, and its error within half of it.
+        """Whether the cross estimate is at most `budget` nats, and its error at most half of that.
 
-        If few images decide it, it must with 3 errors be within a fifth of the budget.
+        If few images decide it, its size plus 3 errors must be at most a fifth of the budget.
         """
         if self.dominated:
             return abs(self.cross) + 3 * self.cross_error <= budget / MARGIN
         return self.cross <= budget and 2 * self.cross_error <= budget
 
     def sentence(self) -> str:
-        """The number in words, with what is to be said against it."""
+        """The number in words, with its reservation."""
         found = (
             f"{self.cross:.3g} +- {self.cross_error:.1g} nats at sigma {self.sigma:.3g} (between {self.excess:.3g} and "
             f"{self.direct:.3g})"
@@ -67,7 +69,7 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Certificate:
-    """The divergence of one law at every level, the levels falling."""
+    """The divergence of one density at every level; levels fall."""
 
     rows: tuple[Divergence, ...]
 
@@ -88,7 +90,7 @@ class Certificate:
         if place + 1 == len(self.rows):
             return above.sigma
         below = self.rows[place + 1]
-        if below.dominated or not 0 < above.cross < budget:
+        if below.dominated or not 0 < above.cross < budget < below.cross:  # below may fail by its error alone
             return above.sigma
         share = math.log(budget / above.cross) / math.log(below.cross / above.cross)
         return above.sigma * (below.sigma / above.sigma) ** share
@@ -115,16 +117,17 @@ def certify(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> dict[str, Certificate]:
-    """The certificate of every law: the integral over ln sigma, from each level up, of E|D(x) - D_q(x)|^2 / sigma^2, x ~ p_sigma.
+    """The certificate of every density: the integral over ln sigma, from each level up, of E|D(x) - D_q(x)|^2 / sigma^2, x ~
+    p_sigma.
 
-    D is `denoise(noisy, sigma, labels)`, on `device`; D_q the law's own exact denoiser; x are `repeats` noisy versions of every
-    clean held-out image [image, channel, row, column] (model range) at each of the falling `levels`, by fresh noise. It is de
-    Bruijn's identity for two laws. With an error e of D, `direct` = E|D - D_q|^2 has 2 E<e, D - D_q> + E|e|^2 too much,
-    `excess` = E|x0 - D_q|^2 - E|x0 - D|^2 has E|e|^2 too little, and their mean `cross` = E<D - D_q, x0 - D_q> has
-    E<e, D - D_q> too much: nothing for errors that have nothing to do with the law's. Levels below the first at which every law
-    is beyond `enough` nats are left out. Above the highest level a fourth of the integrand there is added, as for one that falls
-    like sigma^-4. With labels, D and laws of classes are conditional, and the divergence is the mean over classes. Raises
-    ValueError for fewer than 2 images or 4 levels, for levels that do not fall, and for estimates that are not finite.
+    D is `denoise(noisy, sigma, labels)`, on `device`; D_q the density's own exact denoiser; x are `repeats` noisy versions of
+    every clean held-out image [image, channel, row, column] (model range) at each of the falling `levels`, by fresh noise. It
+    is de Bruijn's identity for two densities. With an error e of D, `direct` = E|D - D_q|^2 has 2 E<e, D - D_q> + E|e|^2 too
+    much, `excess` = E|x0 - D_q|^2 - E|x0 - D|^2 has E|e|^2 too little, and their mean `cross` = E<D - D_q, x0 - D_q> has E<e, D
+    - D_q> too much, which is 0 for errors unrelated to the density. Levels end at the first at which every density exceeds
+    `enough` nats. Above the highest level the integrand is taken to fall like sigma^-4, which adds a fourth of it there. With
+    labels, D and densities of classes are conditional, and the divergence is the mean over classes. Raises ValueError for fewer
+    than 2 images or 4 levels, for levels that do not fall, and for estimates that are not finite.
     """
     _check(images, labels, levels)
     parts = {name: _Parts() for name in densities}
@@ -149,15 +152,15 @@ def certify(
 def certify_density(
     base: Certificate, density: Density, other: Density, images: Images, labels: Labels | None, seed: int = 0, repeats: int = 1
 ) -> Certificate:
-    """The certificate of `other`, whose levels are not one law noised: KL(p || other) = KL(p || law) + E[ln law - ln other].
+    """The certificate of `other`, whose densities at two levels need not agree, by that of `density`.
 
-    `base` is that of `law`; the mean is over `repeats` noisy versions of every held-out image, as in `certify`.
+    KL(p || other) = KL(p || density) + E[ln density - ln other]. `base` is the certificate of `density`; the mean is over
+    `repeats` noisy versions of every held-out image, as in `certify`.
     """
     rows = []
     for number, row in enumerate(base.rows):
-        seeds = [randomness.seed_of(seed, number, place) for place in range(repeats * len(images))]
-        clean = images.double().cpu().repeat(repeats, 1, 1, 1)
-        noisy = clean + row.sigma * randomness.normal(randomness.generators(seeds), images.shape[1:]).double()
+        seeds = [seed_of(seed, number, place) for place in range(repeats * len(images))]
+        noisy = noised(images.double().cpu().repeat(repeats, 1, 1, 1), row.sigma, seeds)
         own = None if labels is None else labels.cpu().repeat(repeats)
         gaps = (density.log_prob(noisy, row.sigma, own) - other.log_prob(noisy, row.sigma, own)).view(repeats, -1).mean(0)
         found = _row(row.sigma, gaps, gaps, gaps)
@@ -191,16 +194,14 @@ def _level(
     batch_size: int,
     device: torch.device | str,
 ) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """For every batch and law, the direct and excess parts of its images."""
+    """For every batch and density, the direct and excess parts of its images."""
     for first in range(0, len(images), batch_size):
         part = slice(first, first + batch_size)
         clean, chosen = images[part].float().cpu(), None if labels is None else labels[part].cpu()
-        seeds = [randomness.seed_of(*key, first + place) for place in range(len(clean))]
-        noisy = clean + sigma * randomness.normal(randomness.generators(seeds), clean.shape[1:])
+        noisy = noised(clean, sigma, [seed_of(*key, first + place) for place in range(len(clean))])
         given = noisy.to(device), torch.full((len(clean),), sigma, device=device), None if chosen is None else chosen.to(device)
         estimate = denoise(*given).cpu().double()
-        if not estimate.isfinite().all():
-            raise ValueError(f"The denoiser gave values that are not finite at sigma {sigma:g}: check its weights and its range.")
+        check_finite(estimate, f"estimates of the denoiser at sigma {sigma:g}", "check its weights and its range")
         yield {
             name: _compared(density, noisy.double(), clean.double(), estimate, sigma, chosen)
             for name, density in densities.items()
@@ -209,8 +210,7 @@ def _level(
 
 def _compared(density: Density, noisy: Tensor, clean: Tensor, estimate: Tensor, sigma: float, labels: Labels | None):
     own = density.denoise(noisy, torch.tensor(sigma, dtype=torch.float64), labels)
-    if not own.isfinite().all():
-        raise ValueError(f"A law gave estimates that are not finite at sigma {sigma:g}: fit it again to finite images.")
+    check_finite(own, f"estimates of a density at sigma {sigma:g}", "fit it again to finite images")
     apart = estimate - own
     direct = apart.square().flatten(1).sum(1) / sigma**2
     return direct, direct + 2 * ((clean - estimate) * apart).flatten(1).sum(1) / sigma**2
@@ -244,8 +244,7 @@ def _check(images: Images, labels: Int[Tensor, "label"] | None, levels: Sequence
             f"A certificate needs at least 2 held-out images, each with a label or none, got {len(images)} images"
             f"{'' if labels is None else f' and {len(labels)} labels'}: hold out more."
         )
-    if not images.isfinite().all():
-        raise ValueError("A certificate needs held-out images that are finite: remove the others from the data.")
+    check_finite(images, "held-out images", "remove them from the data")
     falling = all(above > below > 0 for above, below in pairwise(levels))
     if len(levels) < FEWEST or not falling:
         raise ValueError(f"A certificate needs at least {FEWEST} levels that fall and stay above 0, got {list(levels)[:6]}.")

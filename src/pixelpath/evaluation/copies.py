@@ -1,8 +1,8 @@
-"""Whether samples are copies: how near they come to training images, held against images that training did not see.
+"""Whether samples are copies: how near they come to training images, compared with images that training did not see.
 
-A *view* of an image is the image, or its mirror image where training mirrored images. The *pool* are training and held-out
-images together: which of them training saw is chance to a generator that copies nothing. A *hit* of a pool image is a sample
-whose nearest image of the pool it is; images equally near share it.
+A *view* of an image is the image, or its mirror image where training mirrored images. The *pool* holds training and held-out
+images. To a generator that copies nothing, chance decides which of them training saw. A *hit* of a pool image is a sample whose
+nearest image in the pool it is; images equally near share it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Views = Float[Tensor, "view others feature"]
 Sets = Sequence[Float[Tensor, "_ _ feature"]]
 
 CHUNK = 2**24  # pairwise distances held at a time
-SAME = 1e-10  # of squared lengths: squared distances this near to each other are equal but for rounding
-SHARE = 0.01  # of the held-out images: how near to training images those come that are nearest to them
+SAME = 1e-10  # of squared lengths: squared distances that differ by less are equal
+SHARE = 0.01  # of the held-out images: the nearest to training images
 PROBABILITIES = (0.01, 0.1, 0.5)
 CERTAIN = 3.0  # standard errors
 
@@ -37,10 +37,10 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Closeness:
-    """How many of some samples are suspiciously near to training images; the errors are standard errors if nothing was copied.
+    """How many samples are suspiciously near to training images; errors are standard errors if nothing was copied.
 
-    `closer` is the share of samples that would be nearer to a training image than to any of equally many held-out ones: 1/2
-    without copying, (1 + c)/2 for a share c of copies. `below` is the share of samples as near to a training image as the
+    `closer` is the share of samples that would be nearer to a training image than to any of equally many held-out ones. It is
+    1/2 without copying, (1 + c)/2 for a share c of copies. `below` is the share of samples as near to a training image as the
     nearest hundredth of held-out images, `below_expected` what it is without copying.
     """
 
@@ -52,7 +52,7 @@ class Closeness:
 
     @property
     def copying(self) -> bool:
-        """Whether more samples are near to training images than chance would have it, by a twentieth of them or more."""
+        """Whether more samples are near to training images than by chance, by a twentieth of them or more."""
         excess = self.closer - 0.5
         return excess > max(0.025, CERTAIN * self.closer_error)
 
@@ -80,11 +80,11 @@ def search(rows: Rows, sets: Sets) -> tuple[list[Neighbours], Float[Tensor, "poo
 
 
 def closeness(samples: Float[Tensor, "sample"], held_out: Float[Tensor, "held_out"], hits: Float[Tensor, "pool"]) -> Closeness:
-    """What distances to the nearest training image, of samples and of held-out images, and the hits of the pool say of copying.
+    """Copying, by the distances of samples and held-out images to the nearest training image, and by the hits of the pool.
 
-    With n training images, m held-out ones and the share s of hits that training images have, the share of copies is
-    c = (s - p)/(1 - p), p = n/(n + m), for other samples hit a training image with probability p; closer = (1 + c)/2, the same as
-    s where m = n. Its error is that of labels "seen" dealt out at random: the sum of the hits h of m of the n + m images has the
+    With n training images, m held-out ones and the share s of hits that training images have, the share of copies is c = (s -
+    p)/(1 - p), p = n/(n + m), for other samples hit a training image with probability p; closer = (1 + c)/2, the same as s
+    where m = n. Its error is that of labels "seen" dealt out at random: the sum of the hits h of m of the n + m images has the
     variance m n / ((n + m)(n + m - 1)) sum (h - mean)^2. If k of m held-out images are within the limit, the chance of a sample
     that is like them is Beta(k, m + 1 - k).
     """
@@ -105,7 +105,7 @@ def closeness(samples: Float[Tensor, "sample"], held_out: Float[Tensor, "held_ou
 
 
 def suspects(training: Neighbours, held_out: Neighbours | None, count: int) -> list[int]:
-    """The rows nearest to training images, in relation to how near held-out ones come if there are such; nearest first."""
+    """The rows nearest to training images, relative to their distance from held-out ones if there are any; nearest first."""
     ratio = training.distance
     if held_out is not None:
         equal = (training.distance == 0) & (held_out.distance == 0)
@@ -128,7 +128,7 @@ def _nearest(rows: Rows, views: Views, squared: Float[Tensor, "view rows others"
     over, view = squared.min(0)
     index = over.argmin(1)
     chosen = view.gather(1, index[:, None]).squeeze(1)
-    return Neighbours(index, chosen, (rows - views[chosen, index]).norm(dim=1))  # again, without the rounding of the table
+    return Neighbours(index, chosen, (rows - views[chosen, index]).norm(dim=1))  # the table holds rounding errors
 
 
 def _joined(parts: Sequence[Neighbours]) -> Neighbours:

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pixelpath import randomness
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.statistics import Statistics
+from pixelpath.randomness import Streams, permutation, seed_of
 
 CHUNK = 2**24  # pairwise distances held at a time
 
@@ -34,8 +34,7 @@ def frechet(first: Statistics, second: Statistics) -> float:
     spread, directions = torch.linalg.eigh(first.covariance)
     root = directions * spread.clamp(min=0).sqrt()  # C1 = root root^T: root^T C2 root is C1^(1/2) C2 C1^(1/2) but for a rotation
     shared = torch.linalg.eigvalsh(root.T @ second.covariance @ root).clamp(min=0).sqrt().sum()
-    between = (first.mean - second.mean).square().sum()
-    return max(0.0, float(between + first.covariance.trace() + second.covariance.trace() - 2 * shared))
+    return _frechet(first.mean - second.mean, first.covariance.trace() + second.covariance.trace(), shared)
 
 
 def frechet_of_rows(first: Float[Tensor, "first feature"], second: Float[Tensor, "second feature"]) -> float:
@@ -48,14 +47,18 @@ def frechet_of_rows(first: Float[Tensor, "first feature"], second: Float[Tensor,
         raise ValueError(f"A Frechet distance needs at least 2 images of each set, got {len(first)} and {len(second)}.")
     rows = [each.detach().cpu().double() for each in (first, second)]
     centred = [(each - each.mean(0)) / (len(each) - 1) ** 0.5 for each in rows]
-    shared = torch.linalg.svdvals(centred[0] @ centred[1].T).sum()
-    between = (rows[0].mean(0) - rows[1].mean(0)).square().sum()
-    return max(0.0, float(between + sum(each.square().sum() for each in centred) - 2 * shared))
+    spread = centred[0].square().sum() + centred[1].square().sum()
+    return _frechet(rows[0].mean(0) - rows[1].mean(0), spread, torch.linalg.svdvals(centred[0] @ centred[1].T).sum())
+
+
+def _frechet(between: Float[Tensor, "feature"], spread: Tensor, shared: Tensor) -> float:
+    """|m1 - m2|^2 + tr(C1 + C2) - 2 tr of the root, which rounding may take below 0."""
+    return max(0.0, float(between.square().sum() + spread - 2 * shared))
 
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """The mean and deviation of the kernel distance over `subsets` random subsets of `size` images from each set."""
+    """The mean and std of the kernel distance over `subsets` random subsets of `size` images from each set."""
 
     mean: float
     std: float
@@ -81,15 +84,13 @@ def kernel(
         raise ValueError(
             f"A kernel distance needs at least 2 images of each set and 1 subset, got {size} and {subsets}: evaluate more."
         )
-    values = torch.stack(
-        [_discrepancy(*_subsets(first, second, size, randomness.seed_of(seed, subset))) for subset in range(subsets)]
-    )
+    values = torch.stack([_discrepancy(*_subsets(first, second, size, seed_of(seed, subset))) for subset in range(subsets)])
     return KernelDistance(float(values.mean()), float(values.std(correction=0)), subsets, size)
 
 
 def _subsets(first: Tensor, second: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    (source,) = randomness.generators([seed])
-    chosen = [torch.randperm(len(rows), generator=source)[:size].sort().values for rows in (first, second)]
+    stream = Streams([seed])
+    chosen = [permutation(stream, len(rows))[:size].sort().values for rows in (first, second)]
     return first[chosen[0].to(first.device)].cpu().double(), second[chosen[1].to(second.device)].cpu().double()
 
 
@@ -170,15 +171,14 @@ def real_floor(
     """The Frechet distance that perfect samples would have: `count` real images against other real ones.
 
     A Frechet distance of finite sets is too large, by about a constant times 1/count_1 + 1/count_2 (Chong and Forsyth 2020,
-    arXiv 1911.07023), so it is read against a floor of the same counts. With `held_out` features (which training did not see),
+    arXiv 1911.07023), so compare it with a floor of the same counts. With `held_out` features (which training did not see),
     `count` of these are compared with all of `real`; otherwise `count` of `real` with the rest of it. No more than all of
-    `held_out`, or half of `real`, can be drawn: the counts used are returned, to be written beside the number.
+    `held_out`, or half of `real`, can be drawn: the counts used are returned, to be stated with the number.
     """
-    (source,) = randomness.generators([seed])
+    order = permutation(Streams([seed]), len(real if held_out is None else held_out))
     if held_out is None:
-        order = torch.randperm(len(real), generator=source)
         count = min(count, len(real) // 2)
         drawn, rest = real[order[:count]], real[order[count:]]
     else:
-        drawn, rest = held_out[torch.randperm(len(held_out), generator=source)[:count]], real
+        drawn, rest = held_out[order[:count]], real
     return Floor(frechet(statistics.of(drawn), statistics.of(rest)), len(drawn), len(rest))

@@ -1,7 +1,7 @@
 """Signs that a generator goes wrong while it trains: samples whose moments leave the data's, and losses that jump.
 
-*Moments* are per channel, of images in one range [batch, channel, row, column]; the *spread* is the deviation over images of one
-pixel (root of the mean square over pixels), which is 0 for samples that are all alike, however much structure they have.
+*Moments* are per channel, of images in one range [batch, channel, row, column]. The *spread* is the std of a pixel over images,
+as the root of its mean square over pixels. It is 0 for samples that are all alike.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 
 from pixelpath.types import Images
 
-FLOOR = 0.1  # of the largest deviation of a channel: channels that vary less are compared with this
+FLOOR = 0.1  # of the largest std of a channel: channels that vary less are compared with this
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean, deviation and spread of every channel."""
+    """Mean, std and spread of every channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -29,9 +29,9 @@ class Moments:
 
 @dataclass(frozen=True)
 class Band:
-    """How far samples may be from the data: the mean by `shift` deviations of the data, the others by a factor in [least, most].
+    """How far samples may be from the data: the mean by `shift` stds of the data, the others by a factor in [least, most].
 
-    A few hundred samples of a good generator lie well inside; images of pure noise, of one colour or of one kind do not.
+    A few hundred samples of a good generator lie well inside. Images of pure noise, of one colour or of one kind do not.
     """
 
     shift: float = 0.5
@@ -50,7 +50,7 @@ def moments(images: Images) -> Moments:
 
 
 def outside(samples: Images, data: Moments, band: Band = Band()) -> list[str]:
-    """A sentence for every moment of the samples that has left its band around the data's; empty if all are well.
+    """A sentence for every moment of the samples that has left its band around the data's; empty if none has.
 
     Raises ValueError if the samples have another number of channels.
     """
@@ -65,9 +65,9 @@ def outside(samples: Images, data: Moments, band: Band = Band()) -> list[str]:
         where = f" of channel {channel}" if len(data.mean) > 1 else ""
         distance = abs(found.mean[channel] - data.mean[channel])
         if distance > band.shift * max(std, least):
-            alarms.append(f"the mean{where} of samples is {distance / max(std, least):.2f} deviations from the data's")
+            alarms.append(f"the mean{where} of samples is {distance / max(std, least):.2f} stds from the data's")
         for name, ours, theirs in (
-            ("deviation", found.std[channel], std),
+            ("std", found.std[channel], std),
             ("spread", found.spread[channel], data.spread[channel]),
         ):
             if ours > band.most * max(theirs, least) or (theirs >= least and ours < band.least * theirs):
@@ -76,10 +76,11 @@ def outside(samples: Images, data: Moments, band: Band = Band()) -> list[str]:
 
 
 def spiked(losses: Sequence[float], window: int = 50, factor: float = 5.0) -> bool:
-    """Whether the last of the losses (positive, in the order of steps) is not finite, or above `factor` medians of those before.
+    """Whether the last of the losses (positive, in the order of steps) is not finite, or above `factor` medians of those
+    before.
 
-    The median is over the `window` losses before the last, so that a slow change is none; with fewer than ten of them only a loss
-    that is not finite counts.
+    The median is over the `window` losses before the last, so a slow change is no spike. With fewer than ten of them only a
+    loss that is not finite counts.
     """
     *before, last = losses
     if not math.isfinite(last):

@@ -1,7 +1,7 @@
 """Feature extractors: from native images to the vectors that distances are measured between.
 
 *Native* images are the user's own values [batch, channel, row, column] in their own dtype, as files and samples hold them. A
-feature extractor says its `name`, the `hash` of its weights and how it resizes, because a distance means nothing without these.
+feature extractor states its `name`, the `hash` of its weights and how it resizes, as distances can only be compared with these.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.nn import functional
 Native = Shaped[Tensor, "batch channel row column"]
 FeatureVectors = Float[Tensor, "batch feature"]
 Batches = Iterable[Shaped[Tensor, "_ channel row column"]]
-WIDEST = 4096  # values of an image, at most, that are features of their own in pixels
+WIDEST = 4096  # values of an image, at most, that are features in pixels
 INSTALL = "pip install 'pixelpath[metrics]'"
 
 
@@ -70,7 +70,7 @@ def stream(extractor: FeatureExtractor, batches: Batches, device: torch.device |
 
 
 def extract(extractor: FeatureExtractor, batches: Batches, device: torch.device | str = "cpu") -> Float[Tensor, "images feature"]:
-    """The features of all batches as one float32 tensor [images, feature] on the CPU; raises ValueError if there is no batch."""
+    """The features of all batches as one float32 tensor [images, feature] on the CPU; ValueError for no batch."""
     parts = list(stream(extractor, batches, device))
     if not parts:
         raise ValueError(f"There are no images to extract the features '{extractor.name}' from: give at least one batch.")
@@ -90,8 +90,8 @@ def fewer(shape: tuple[int, int, int]) -> tuple[int, int] | None:
 class Pixels:
     """The pixels themselves, row after row: (value - lowest) / (highest - lowest), which maps the native range to [0, 1].
 
-    With a `size` (rows, columns) they are means of blocks of pixels: a covariance of all pixels of a large image fits into no
-    memory. Raises ValueError unless lowest < highest.
+    With a `size` (rows, columns) they are means of blocks of pixels, because the covariance of all pixels of a large image does
+    not fit in memory. Raises ValueError unless lowest < highest.
     """
 
     lowest: float = 0.0
@@ -125,11 +125,11 @@ class Pixels:
 
 @dataclass(frozen=True)
 class EncoderFeatures:
-    """The CLS feature that the user's own stage-one encoder gives to clean images at the lowest noise level.
+    """The CLS features of clean images by the stage-one encoder of a run.
 
-    `features(images, sigma)` are the encoder's features [batch, feature] of images in model range, `encode` brings native images
-    there (the Normaliser's), `sigma` is the lowest level (no noise is added: at that level it is invisible, and the distance
-    stays a function of the images), `hash` is `hash_of` the encoder's weights.
+    `features(images, sigma)` are the encoder's features [batch, feature] of images in model range, `encode` brings native
+    images there (the Normaliser's), `sigma` is the lowest noise level, and no noise is added, so that distances are a function
+    of the images. `hash` is `hash_of` the encoder's weights.
     """
 
     features: Callable[[Tensor, Tensor], Tensor]
@@ -192,7 +192,7 @@ def inception(weights: Path | None = None, device: torch.device | str = "cpu") -
 
 
 def _inception_module() -> Any:
-    """torch-fidelity's Inception module alone: the package itself also imports torchvision, which its Inception does not need."""
+    """torch-fidelity's Inception module alone: the package also imports torchvision, which Inception does not need."""
     spec = importlib.util.find_spec("torch_fidelity")
     if spec is None:
         raise ValueError(f"Inception features need the extra 'metrics': run {INSTALL}, or evaluate in other features.")

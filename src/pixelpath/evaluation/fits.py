@@ -1,8 +1,8 @@
-"""Whether a fitted law holds for images that it was not fitted to.
+"""Whether a fitted density holds for images that it was not fitted to.
 
-The *control* is a law of few assumptions, the moment Gaussian, on the same noisy images. A law's *gain* is how much greater its
-log density is than the control's, in nats an image. The *lost* part of the gain is what training images have more of it than
-held-out ones: what the law owes to having seen them, the control's own such gap being taken off image by image.
+The *control* is a density of few assumptions, the Gaussian with the data's moments, on the same noisy images. The *gain* of a
+density is by how much its log density exceeds the control's, in nats an image. *Lost* is by how much the gain on training
+images exceeds that on held-out ones: what the density owes to having seen them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pixelpath.randomness import generators, seed_of
+from pixelpath.randomness import seed_of
+from pixelpath.sampling.checks import noised
 from pixelpath.starts.start import Density, Fitted
 
 Training = Float[Tensor, "training _ _ _"]
@@ -26,11 +27,11 @@ CHUNK = 1024  # images noised at a time
 
 @dataclass(frozen=True)
 class Fit:
-    """Mean log densities in nats an image, of images noised to `sigma`, and what they say of a law.
+    """Mean log densities in nats an image, of images noised to `sigma`, of a density and the control.
 
-    `training` and `held_out` are the law's, `control` is the control's on held-out images; `lost` is the gain on training images
-    less that on held-out ones. Errors are standard errors over images, `excess_error` that of lost - gain. `undefined` counts the
-    images to which the law gives no finite log density.
+    `training` and `held_out` are the density's own, `control` is the control's on held-out images; `lost` is the gain on
+    training images less that on held-out ones. Errors are standard errors over images, `excess_error` that of lost - gain.
+    `undefined` counts the images that have no finite log density.
     """
 
     sigma: float
@@ -51,7 +52,7 @@ class Fit:
 
     @property
     def gain(self) -> float:
-        """By how much the law is better than the control on held-out images."""
+        """By how much the density exceeds the control on held-out images."""
         return self.held_out - self.control
 
     @property
@@ -61,10 +62,10 @@ class Fit:
 
     @property
     def overfits(self) -> bool:
-        """lost > max(gain, 0) + 3 standard errors: of what the law gains on training images, more than half is lost on others.
+        """lost > max(gain, 0) + 3 standard errors: more than half of the gain on training images is lost on held-out ones.
 
-        Any law with parameters loses some: half their number over the number of images, on either side. That alone is no fault
-        while the gain repays it. A law that memorises gains on its own images only.
+        Any fit loses some: half its number of parameters, divided by the number of images, on either side. That is no fault
+        while the gain exceeds it. A density that memorises gains on its own images only.
         """
         if self.undefined or self.gap <= ERRORS * self.gap_error:
             return False
@@ -72,27 +73,27 @@ class Fit:
 
     @property
     def against(self) -> str:
-        """One sentence with what is wrong and the remedy; empty if nothing is."""
+        """One sentence that says what is wrong and what to do; empty if nothing is wrong."""
         at = f"at sigma {self.sigma:g}"
         if self.undefined:
-            return f"This law has no finite density {at} for {self.undefined} images: fit it again, or begin at a higher sigma."
+            return f"This density is not finite {at} for {self.undefined} images: fit it again, or begin at a higher sigma."
         if self.overfits:
             return (
-                f"This law overfits {at}: of the {self.gain + self.lost:.3g} nats an image that it gains over the control on "
+                f"This density overfits {at}: of the {self.gain + self.lost:.3g} nats an image that it gains over the control on "
                 f"training images, {self.lost:.3g} +- {self.lost_error:.2g} are lost on held-out ones; use fewer components or "
                 "steps, more images, or begin at a higher sigma."
             )
         if self.worse:
             return (
-                f"This law is worse than the control {at}, by {-self.gain:.3g} +- {self.gain_error:.2g} nats a held-out image: "
-                "use the control, or fit it longer or with other settings."
+                f"This density is worse than the control {at}, by {-self.gain:.3g} +- {self.gain_error:.2g} nats a held-out "
+                "image: use the control, or fit it longer or with other settings."
             )
         return ""
 
     def sentence(self) -> str:
         """What was found, in words."""
         return self.against or (
-            f"At sigma {self.sigma:g} the law gains {self.gain:+.3g} +- {self.gain_error:.2g} nats a held-out image over the "
+            f"At sigma {self.sigma:g} the density gains {self.gain:+.3g} +- {self.gain_error:.2g} nats a held-out image over the "
             f"control, and loses {self.lost:+.3g} +- {self.lost_error:.2g} of what it gains on training images."
         )
 
@@ -107,11 +108,11 @@ def compare_fit(
     held_out_labels: Int[Tensor, "held_out"] | None = None,
     seed: int = 0,
 ) -> Fit:
-    """The mean log densities of a law and of the control, on images x + sigma e of both sets, e being a function of `seed`.
+    """The mean log densities of a density and of the control, on images x + sigma e of both sets; e is a function of `seed`.
 
-    With l the log density of the law and c that of the control, gain = mean over held-out images of l - c, and lost = mean over
-    training images of l - c, minus gain. `training` are the images that both laws were fitted to. Raises ValueError for fewer
-    than 2 images of either set, for a control without a density of them, or where a law does.
+    With l the log density and c that of the control, gain = mean over held-out images of l - c, and lost = mean over training
+    images of l - c, minus gain. `training` are the images that both were fitted to. Raises ValueError for fewer than 2 images
+    of either set, for a control that is not finite there, or where `log_prob` does.
     """
     if min(len(training), len(held_out)) < 2:
         raise ValueError(
@@ -140,34 +141,16 @@ def compare_fit(
     )
 
 
-def check_fit(
-    density: Density,
-    control: Density,
-    training: Training,
-    held_out: HeldOut,
-    sigma: float,
-    training_labels: Int[Tensor, "training"] | None = None,
-    held_out_labels: Int[Tensor, "held_out"] | None = None,
-    seed: int = 0,
-) -> Fit:
-    """`compare_fit`; raises ValueError with what is wrong for a law that overfits or is worse than the control."""
-    fit = compare_fit(density, control, training, held_out, sigma, training_labels, held_out_labels, seed)
-    if fit.against:
-        raise ValueError(fit.against)
-    return fit
-
-
 @torch.no_grad()
 def _densities(
     density: Density, control: Density, images: Fitted, labels: Int[Tensor, "image"] | None, sigma: float, seed: int
 ) -> tuple[Float[Tensor, "image"], Float[Tensor, "image"]]:
-    """The log densities of both laws at the same noisy images, in float64."""
-    (source,) = generators([seed])
+    """Both log densities of the same noisy images, in float64."""
     found: list[Tensor] = []
     for first in range(0, len(images), CHUNK):
         part = slice(first, first + CHUNK)
         clean = images[part].detach().cpu().double()
-        noisy = clean + sigma * torch.randn(clean.shape, generator=source, dtype=torch.float64)
+        noisy = noised(clean, sigma, [seed_of(seed, first + place) for place in range(len(clean))])
         chosen = None if labels is None else labels[part]
         found.append(torch.stack([each.log_prob(noisy, sigma, chosen) for each in (density, control)]))
     ours, theirs = torch.cat(found, 1)

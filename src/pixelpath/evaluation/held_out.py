@@ -1,6 +1,6 @@
-"""How well a denoiser does on images that training did not see, level by level.
+"""How well a denoiser does on images that training did not see, sigma by sigma.
 
-The noise of an image is a function of its seed alone, the same at every level and for every model: differences are the models'.
+The noise of an image is a function of its seed alone, so it is the same at every sigma and for every model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pixelpath import randomness
+from pixelpath.randomness import Streams, normal
 from pixelpath.types import ConditionalDenoise, Conditioning, Images
 
 
@@ -40,7 +40,7 @@ def held_out_loss(
     """mean |D(x + sigma e, sigma) - x|^2 over held-out images x [batch, channel, row, column] (model range), for each sigma.
 
     `denoise(noisy, sigma, labels)` works on `device` and gets sigma [batch]; `seeds` hold one seed per image; the mean is over
-    `measured` values (None: all). Raises ValueError if there are fewer than two images, or not as many seeds as images.
+    `valid` values (None: all). Raises ValueError if there are fewer than two images, or not as many seeds as images.
     """
     if len(images) < 2 or len(seeds) != len(images):
         raise ValueError(
@@ -52,9 +52,7 @@ def held_out_loss(
     for first in range(0, len(images), batch_size):
         part = slice(first, first + batch_size)
         clean = images[part].to(device)
-        drawn = randomness.normal(randomness.generators(seeds[part]), clean.shape[1:]).to(
-            clean
-        )  # drawn on the CPU: equal on every device
+        drawn = normal(Streams(seeds[part]), clean.shape[1:]).to(clean)  # drawn on the CPU, so equal for every device
         chosen = None if labels is None else labels[part].to(device)
         known = None if valid is None else valid[part]
         errors.append(torch.stack([_errors(denoise, clean, drawn, chosen, sigma, known) for sigma in sigmas]))

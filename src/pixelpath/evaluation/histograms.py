@@ -1,7 +1,7 @@
 """The distribution of pixel values, channel by channel, in the units of the data.
 
-The *atom* of a channel is its most frequent value: no rain, background, fully transparent. The *scale* is the deviation of the
-training images' values. Large sets are represented by evenly chosen values, at most `MOST` of all channels together.
+The *atom* of a channel is its most frequent value: no rain, background, fully transparent. Large sets are
+represented by evenly chosen values, at most `MOST` of all channels together.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class HistogramRow:
 class Difference:
     """How other values differ from those of training images.
 
-    `total_variation` is half the sum of |difference of shares| over bins of equal share of the training values, the atom a bin of
-    its own: 0 to 1. `wasserstein` is the mean |difference of quantiles|, in the data's units. `errors` are the differences of
-    the quantiles of PROBABILITIES, other - training, in these units.
+    `total_variation` is half the sum of |difference of shares| over bins of equal share of the training values, the atom a bin
+    of its own: 0 to 1. `wasserstein` is the mean |difference of quantiles|, in the data's units. `errors` are the differences
+    of the quantiles of PROBABILITIES, other - training, in these units.
     """
 
     total_variation: float
@@ -51,7 +51,7 @@ class Difference:
 class Values:
     """Values of a stream of `count` native images of one shape, evenly chosen: `add` batches, then ask for a `channel`.
 
-    Every s-th pixel of all is taken, s without a divisor in common with the pixels of an image, so that all places count alike.
+    Every s-th pixel is taken, where s and the pixels of an image have no common divisor, so that all places count equally.
     """
 
     def __init__(self, count: int, channels: int, rows: int, columns: int) -> None:
@@ -90,7 +90,7 @@ def difference(training: Sorted, other: Sorted) -> Difference:
 
 
 def wasserstein(first: Sorted, second: Sorted) -> float:
-    """The 1-Wasserstein distance of two sets of sorted values: the integral of |F_1 - F_2| over their distribution functions."""
+    """The 1-Wasserstein distance of two sets of sorted values: the integral of |F_1 - F_2|, their distribution functions."""
     both = np.sort(np.concatenate([first, second]))
     apart = np.searchsorted(first, both[:-1], "right") / len(first) - np.searchsorted(second, both[:-1], "right") / len(second)
     return float(np.abs(apart) @ np.diff(both))
@@ -108,13 +108,13 @@ def share_of(values: Sorted, value: float) -> float:
 
 
 def shares(values: Sorted, edges: Float[np.ndarray, "edge"]) -> Float[np.ndarray, "bin"]:
-    """The share of sorted values between each two edges, the lower one included; the outer bins go on without end."""
+    """The share of sorted values between each two edges, the lower one included; the outer bins have no end."""
     inner = np.searchsorted(values, edges[1:-1], "left") / len(values)
     return np.diff(np.concatenate([[0.0], inner, [1.0]]))
 
 
 def drawn_edges(training: Sorted, *, whole: bool) -> Float[np.ndarray, "edge"]:
-    """The edges of bins of equal width to draw, over all training values; those of whole numbers lie between these."""
+    """The edges of bins of equal width to draw, over all training values; edges of whole numbers lie between two of them."""
     lowest, highest = float(training[0]), float(training[-1])
     if whole:
         width = max(1, math.ceil((highest - lowest + 1) / BINS))
@@ -125,7 +125,7 @@ def drawn_edges(training: Sorted, *, whole: bool) -> Float[np.ndarray, "edge"]:
 
 
 def histogram(channel: str, training: Sorted, held_out: Sorted | None, samples: Sorted, *, whole: bool) -> list[HistogramRow]:
-    """Bins of equal width of one channel in all sets, for a picture; the outer ones hold what lies beyond the training values."""
+    """Bins of equal width of one channel in all sets, for a picture; the outer ones include all values beyond."""
     edges = drawn_edges(training, whole=whole)
     real, made = shares(training, edges), shares(samples, edges)
     floor = None if held_out is None else shares(held_out, edges)

@@ -28,7 +28,7 @@ SIGNED, SIGNED_HELD_OUT = 16_000, 4_000  # images among which near-duplicates ar
 FAST, FAST_HELD_OUT = 2000, 500  # images that a fast inspection reads
 CONFIRMED = 2000  # pairs whose pixels are compared, at most
 TRIED = 512  # images that go through the normaliser and back
-NAMED = 10  # items that a finding names at most
+NAMED = 10  # items that a finding names, at most
 
 Level = Literal["note", "warning", "problem"]
 
@@ -37,7 +37,7 @@ Level = Literal["note", "warning", "problem"]
 class Finding:
     """One conclusion: how bad, about what, the fact, the items concerned (a few of them), and what to do.
 
-    A *note* is good to know. With a *warning* training works, but its results may mislead. A *problem* would stop or spoil it.
+    A *note* needs no action. With a *warning* training works, but its results may mislead. A *problem* would stop or spoil it.
     Settings in `remedy` stand in backticks.
     """
 
@@ -70,7 +70,7 @@ class Part:
 
     @property
     def blank(self) -> Bool[np.ndarray, "image"]:
-        """Images that are no copies of others even if their bytes are equal: of one value throughout, or unreadable."""
+        """Images that count as no copies even if their bytes are equal: those of one value throughout, and unreadable ones."""
         unread = np.zeros(len(self.source), bool)
         unread[list(self.found.unreadable)] = True
         return self.found.even | unread
@@ -84,7 +84,7 @@ class Part:
 
 @dataclass(frozen=True)
 class NormaliserTrial:
-    """The normalisation that the data propose, whether integers come back exactly through the normaliser, why it was refused."""
+    """The proposed normalisation, whether integers come back exactly through the normaliser, and why it was refused, if so."""
 
     proposal: Proposal | None
     exact: bool | None
@@ -93,7 +93,7 @@ class NormaliserTrial:
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """All that was measured. `own_split`: the data bring held-out images of their own. `left_out`: images on neither side.
+    """What was measured. `own_split`: the data have held-out images of their own. `left_out`: images on neither side.
 
     `nearest` of every signed training image is its nearest other one; `nearest_held_out` of every signed held-out image is the
     nearest training image.
@@ -115,7 +115,7 @@ class Inspection:
 
     @property
     def parts(self) -> list[tuple[str, Part]]:
-        """Both sides by name, as far as they are there."""
+        """The sides by name; held-out only if there are any."""
         return [("training", self.training)] + ([] if self.held_out is None else [("held-out", self.held_out)])
 
     @property

@@ -1,6 +1,6 @@
-"""Whether a network remembers its training images: its loss on them against its loss on held-out ones, level by level.
+"""Whether a network remembers its training images: its loss on them against its loss on held-out ones, sigma by sigma.
 
-The *gap* of a level is the share by which the loss on training images is lower.
+The *gap* at a sigma is the share by which the loss on training images is lower.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 
 from pixelpath.evaluation.held_out import HeldOutRow
 
-CERTAIN = 3.0  # standard errors beyond which a gap is not chance, at any of some ten levels
-NOTABLE = 0.05  # a gap from which on more steps are advised against
-RISEN = 1.02  # a held-out loss that many times its minimum has clearly risen: its noise is the same at every step
+CERTAIN = 3.0  # standard errors beyond which a gap is not chance, at any of about ten sigmas
+NOTABLE = 0.05  # gap from which on more steps are advised against
+RISEN = 1.02  # times its minimum: a held-out loss has clearly risen, as its noise is the same at every step
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class GapRow:
 
 
 def gaps(training: Sequence[HeldOutRow], held_out: Sequence[HeldOutRow]) -> list[GapRow]:
-    """The gap at every level; ValueError unless both were measured at the same ones.
+    """The gap at every sigma; ValueError unless both were measured at the same ones.
 
     Its standard error is that of a ratio of independent means: (training / held out) sqrt(e_t^2 / t^2 + e_h^2 / h^2).
     """
     if [row.sigma for row in training] != [row.sigma for row in held_out]:
-        raise ValueError("Training and held-out losses were measured at different levels: measure both at the same ones.")
+        raise ValueError("Training and held-out losses were measured at different sigmas: measure both at the same ones.")
     return [_gap(ours, theirs) for ours, theirs in zip(training, held_out, strict=True)]
 
 
@@ -48,7 +48,7 @@ def best_step(steps: Sequence[float], losses: Sequence[float]) -> int | None:
         return None
     values = np.asarray(losses, np.float64)
     lowest = int(values.argmin())
-    last = values[max(lowest + 1, len(values) - 3) :]  # up to three, so that one that is high by chance does not count
+    last = values[max(lowest + 1, len(values) - 3) :]  # up to three, so that one high by chance does not count
     return int(steps[lowest]) if len(last) and last.min() > RISEN * values[lowest] and values[lowest] >= 0 else None
 
 

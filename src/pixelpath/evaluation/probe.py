@@ -1,4 +1,4 @@
-"""What an encoder's features know of the classes, at several noise levels.
+"""How well the classes can be told from an encoder's features, at several noise levels.
 
 A *probe* predicts classes from frozen features: by the k nearest neighbours, or by a linear classifier.
 """
@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from pixelpath import randomness
 from pixelpath.noise import NoiseRange
+from pixelpath.sampling.checks import noised
 from pixelpath.types import Images
 
 FeatureVectors = Float[Tensor, "_ feature"]
@@ -28,7 +28,7 @@ ROWS = 1024  # test features compared at a time
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """Shares of test images given their right class, from features called `name` of images noised to `sigma`."""
+    """Accuracies on test images by features called `name` of images noised to `sigma`."""
 
     name: str
     sigma: float
@@ -41,7 +41,7 @@ class ProbeRow:
 def probe(features_at: Callable[[float], Split], sigmas: Iterable[float], name: str = "encoder") -> list[ProbeRow]:
     """One row per sigma: `features_at(sigma)` gives the features and labels of training and test images noised to that level.
 
-    Call it once more with the pixels of the same noisy images (`name="pixels"`): what an encoder adds is the difference.
+    Call it again with the pixels of the same noisy images (`name="pixels"`): the encoder adds the difference.
     """
     rows = []
     for sigma in sigmas:
@@ -53,9 +53,9 @@ def probe(features_at: Callable[[float], Split], sigmas: Iterable[float], name: 
 
 
 def probe_levels(noise_range: NoiseRange, count: int = 6, std: float = 0.5) -> tuple[float, ...]:
-    """`count` sigmas evenly spaced in their logarithm, from the lowest of the range (shifted) to ten times the data's deviation.
+    """`count` sigmas evenly spaced in their logarithm, from the lowest of the range (shifted) to ten times the data's std.
 
-    Beyond that there is nothing left to recognise. Raises ValueError if count < 2.
+    Above that nothing of the image can be recognised. Raises ValueError if count < 2.
     """
     if count < 2:
         raise ValueError(f"A probe needs at least 2 noise levels, got {count}: ask for more.")
@@ -74,15 +74,15 @@ def noisy_features(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> FeatureVectors:
-    """Features [images, feature] on the CPU of images (model range) noised to sigma, each by its own seed's noise.
+    """Features [images, feature] on the CPU of images (model range) noised to sigma, each by its own seed.
 
     `features(noisy, sigma)` works on `device`; for the control row it is `lambda noisy, sigma: noisy.flatten(1)`.
     """
     parts = []
     for first in range(0, len(images), batch_size):
-        clean = images[first : first + batch_size].to(device)
-        drawn = randomness.normal(randomness.generators(seeds[first : first + batch_size]), clean.shape[1:]).to(clean)
-        parts.append(features(clean + sigma * drawn, clean.new_full((len(clean),), sigma)).float().cpu())
+        part = slice(first, first + batch_size)
+        noisy = noised(images[part], sigma, seeds[part]).to(device)
+        parts.append(features(noisy, noisy.new_full((len(noisy),), sigma)).float().cpu())
     return torch.cat(parts)
 
 
@@ -115,7 +115,7 @@ def linear_accuracy(
 ) -> float:
     """The share of test features put in their class by (multinomial) logistic regression on the training features.
 
-    Features are standardised by the training features' mean and deviation; the penalty is |weights|^2 / 2 against the sum of
+    Features are standardised by the training features' mean and std; the penalty is |weights|^2 / 2 against the sum of
     the cross entropies; at most 300 steps of L-BFGS. Raises ValueError if the training labels are of one class.
     """
     from sklearn.exceptions import ConvergenceWarning

@@ -1,4 +1,4 @@
-"""What a number was measured under: without its protocol a distance cannot be compared with another."""
+"""The circumstances of a measurement: only distances of one protocol can be compared."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Protocol:
     """The circumstances of a measurement, all JSON-ready.
 
     `real` and `generated` are counts of images; `labels` says how classes were chosen ("balanced", "none", ...); `images` says
-    what the real images were brought to before anything else ("8x8x1 uint8, as stored"); `resize` is the extractor's own; `steps`
-    and `evaluations` (network evaluations per image) describe the sampling, `seeds` the first and last seed of the samples.
+    what the real images were converted to first ("8x8x1 uint8, as stored"); `resize` is the extractor's own; `steps`
+    and `nfe` (network evaluations per image) describe the sampling, `seeds` the first and last seed of the samples.
     """
 
     real: int
@@ -40,5 +40,5 @@ class Protocol:
 
 
 def protocol_of(extractor: FeatureExtractor, real: int, generated: int, labels: str, images: str) -> Protocol:
-    """The protocol of features from `extractor`; say how the images were sampled with dataclasses.replace."""
+    """The protocol of features from `extractor`; dataclasses.replace adds how the images were sampled."""
     return Protocol(real, generated, labels, images, extractor.resize, extractor.name, extractor.hash)

@@ -1,6 +1,6 @@
 """The radial power spectrum of images: how much of their variance lies at which spatial frequency.
 
-A *frequency* is a radius in cycles per pixel, sqrt((k / columns)^2 + (l / rows)^2): up to 1/2 along an axis, at any aspect. A
+A *frequency* is a radius in cycles per pixel, sqrt((k / columns)^2 + (l / rows)^2): up to 1/2 along an axis. A
 *mode* is one of the rows * columns coefficients of a Fourier transform, a *bin* a ring of modes of nearly one frequency.
 """
 
@@ -17,7 +17,7 @@ Valid = Bool[np.ndarray, "image channel row column"]
 
 BINS = 64  # at most
 CHUNK = 2**22  # values transformed at a time
-NOTHING = 1e-12  # of the mean power: as good as none
+NOTHING = 1e-12  # of the mean power: less counts as this
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class SpectrumSum:
         self._counts = np.zeros(channels)
 
     def add(self, images: Native, valid: Valid | None = None) -> None:
-        """Add a batch; pixels that are not `valid` take the mean of the channel's others, a channel without any is left out.
+        """Add a batch; pixels that are not `valid` take the mean of the channel's valid ones; a channel without any is left
+        out.
 
         NaN and infinity are never valid.
         """
@@ -111,7 +112,7 @@ def log_distance(first: Spectrum, second: Spectrum) -> list[float | None]:
 
 
 def _radii(rows: int, columns: int) -> tuple[Float[np.ndarray, "row half"], Float[np.ndarray, "row half"]]:
-    """The frequency of every mode of a real transform, and how often it counts: it leaves out mirror images; the mean never."""
+    """The frequency of every mode of a real transform, and its count: 2 where the mirror image is left out, 0 for the mean."""
     radius = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns)[None, :])
     twice = np.full(radius.shape, 2.0)
     twice[:, 0] = 1.0

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pixelpath.sampling.checks import check_finite
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -44,8 +46,7 @@ def of(features: Float[Tensor, "batch feature"]) -> Statistics:
     if len(features) == 0:
         raise ValueError("Statistics need at least one image, got none: evaluate more samples.")
     rows = features.detach().cpu().double()
-    if not rows.isfinite().all():
-        raise ValueError("Some features are not finite: look for NaN in the images, or in the weights of the extractor.")
+    check_finite(rows, "features", "look for NaN in the images, or in the weights of the extractor")
     mean = rows.mean(0)
     centred = rows - mean
     return Statistics(len(rows), mean, centred.T @ centred)

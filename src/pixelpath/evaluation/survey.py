@@ -1,8 +1,8 @@
-"""What images hold before anything is trained on them: ranges, shares, tails and damage of each channel, a few numbers an image.
+"""What images hold, before training: ranges, shares, tails and damage of each channel, and a few numbers for each image.
 
-Values are *missing*, *damaged* or *valid* (see `data.normalise.statistics`, whose pass this is). A *signature* is an image in
-8 x 8 blocks: the mean of each block and channel, less the channel's own mean in the image, in units of the channel's std over all
-images. One pass takes everything, in constant memory but for some 50 bytes an image, a dozen more for each channel.
+Values are *missing*, *damaged* or *valid* (see `data.normalise.statistics`, whose pass this is). A *signature* is an image in 8
+x 8 blocks: the mean of each block and channel, less the channel's own mean in the image, in units of the channel's std over all
+images. One pass takes everything, in constant memory plus some 50 bytes an image and a dozen for each of its channels.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from pixelpath.evaluation.tails import hill
 
 BLOCKS = 8
 DIGEST = 16  # bytes of a hash
-COPIED = 0.9999  # correlation from which on a channel is a copy of another
+COPIED = 0.9999  # correlation above which a channel is a copy of another
 PROBABILITIES = (0.001, 0.01, 0.5, 0.99, 0.999)
-TAIL = 2**20  # values, evenly chosen, by which skewness and tail are judged
-SAME = 1e-5  # in units of the std of a channel: blocks that differ by less differ by rounding alone
-CORRELATED = 64  # channels, at most, that are held against each other
+TAIL = 2**20  # evenly chosen values, at most, by which skewness and tail are judged
+SAME = 1e-5  # stds of a channel: blocks that differ by less differ by rounding alone
+CORRELATED = 64  # channels, at most, that are compared with each other
 
 Rows = Float[np.ndarray, "image channel"]
 
@@ -39,8 +39,8 @@ class Channel:
     """One channel of all images, in native values; shares are of all its values, `nan` and `infinite` count damaged ones.
 
     Lowest, highest, mean, std, zeros and the shares at the limits of the dtype are exact. Quantiles, the most frequent value
-    (`atom`), skewness and the tail index of |value - median| (Hill 1975, by the greatest hundredth) are of evenly chosen values.
-    All are of valid values, and None if there are none; the index is None where a tail cannot be told.
+    (`atom`), skewness and the tail index of |value - median| (Hill 1975, by the greatest hundredth) are of evenly chosen
+    values. All are of valid values, and None if there are none; the index is None where a tail cannot be told.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Channel:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What was found. `lowest`, `highest` and `mean` are those of every image and channel, NaN where no value is valid.
+    """What was found. `lowest`, `highest` and `mean` are of every image and channel, NaN where no value is valid.
 
     `digests` are hashes of the native bytes; `damaged` and `missing` the share of such values in each image; `even` says which
     images are of one value throughout. `unreadable` maps the numbers of images that cannot be decoded to the reason, and all
@@ -108,7 +108,7 @@ def survey(
     for numbers, images in chunks(source, workers, taking.unreadable):
         taking.add(numbers, images)
     if len(taking.unreadable) == len(source):
-        raise UserError(f"No image can be decoded; of the first it is said: {next(iter(taking.unreadable.values()))}")
+        raise UserError(f"No image can be decoded; the first error: {next(iter(taking.unreadable.values()))}")
     return taking.result()
 
 
@@ -119,7 +119,7 @@ def blocks_of(planes: Float[np.ndarray, "image channel row column"]) -> Float[np
 
 
 class _Taking:
-    """A survey while it is taken."""
+    """A survey under way."""
 
     def __init__(self, source: Source, nodata: float | None, signed: Int[np.ndarray, "signed"]) -> None:
         count, channels = len(source), source.shape[0]
@@ -178,7 +178,7 @@ class _Taking:
                 self.blocks[places[inside]] = np.where(share > 0, blocks_of(wide[inside]) / share, np.nan)
 
     def _correlate(self, wide: Float[np.ndarray, "image channel row column"], valid: Mask) -> None:
-        """Products of channels where all of them are valid, less about their means, so that no digits are lost."""
+        """Products of channels where all of them are valid, about their approximate means, so that no digits are lost."""
         if self.shift is None:
             self.shift = wide.sum((0, 2, 3)) / np.maximum(valid.sum((0, 2, 3)), 1)
         moved = np.where(valid, wide - np.asarray(self.shift)[:, None, None], 0)
@@ -188,7 +188,7 @@ class _Taking:
         self.together += columns.shape[1]
 
     def result(self) -> Survey:
-        """Everything."""
+        """The survey of all images so far."""
         channels = tuple(self._channel(number, found) for number, found in enumerate(self.tallies.found()))
         means = np.array([channel.mean or 0.0 for channel in channels], np.float32)[:, None, None]
         scale = np.array([channel.std or 1.0 for channel in channels], np.float32)[:, None, None]

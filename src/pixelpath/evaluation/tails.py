@@ -1,7 +1,7 @@
 """How heavy the tails of images are, and whether samples have the same.
 
 The *index* of a tail is nu where P(value > r) falls like r^-nu: moments of order nu and above do not exist. A quantile's
-*exceedances* are the held-out images beyond it. The *worst direction* is the one along which samples' quantile is most in error.
+*exceedances* are the held-out images beyond it. The *worst direction* is that in which a quantile of the samples errs most.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pixelpath import randomness
+from pixelpath.randomness import Streams, normal, seed_of
+from pixelpath.sampling.checks import check_finite, noised
 from pixelpath.starts.start import Start
 from pixelpath.types import Images
 
 HeldOut = Float[Tensor, "held_out _ _ _"]
 
-LEAST = 20  # exceedances below which a quantile says nothing
-HEAVY = 6.0  # an estimated index below this means a heavy tail; above about 5 the number itself is not to be relied on
-MOMENTS, TAIL_MOMENTS = 2.2, 4.0  # index that a law of fitted moments needs: for its covariance, and for its quantiles far out
+LEAST = 20  # exceedances, at least, to judge a quantile by
+HEAVY = 6.0  # an estimated index below this means a heavy tail; above about 5 the number itself is unreliable
+MOMENTS = 2.2  # tail index, at least, of data whose covariance can be fitted
 AXES = 16  # principal axes along which tails are compared, and as many random directions
-SEARCHED = 4096  # images of each set in which principal axes are looked for
+SEARCHED = 4096  # images of each set, at most, in which principal axes are looked for
 REPLICATES = 1000
-MOST_LOG = 700.0  # of a ratio: where a quantile reaches down to the centre it has no bound, and exp no number
-LOWEST = 0.8  # probability from which on a quantile is called a tail
+MOST_LOG = 700.0  # of a ratio: it has no bound where a quantile reaches down to the centre, and exp overflows
+LOWEST = 0.8  # lowest probability whose quantile counts as tail
 PROBABILITIES = (0.99, 0.999, 0.9999)
 
 
@@ -43,7 +44,7 @@ class Index:
 
     @property
     def heavy(self) -> bool:
-        """Whether the tail is to be treated as heavier than a Gaussian's."""
+        """Whether to treat the tail as heavier than a Gaussian's."""
         return self.value < HEAVY
 
 
@@ -74,40 +75,22 @@ def radii(images: Images) -> Float[Tensor, "batch"]:
     return (rows - rows.median(0).values).norm(dim=1)
 
 
-def require_moments(index: Index, tails: bool = False) -> None:
-    """Raises ValueError if data with this tail index have no moments for a Gaussian to match, or (`tails`) to trust far out."""
-    least = TAIL_MOMENTS if tails else MOMENTS
-    if index.value < least:
-        wanted = "the tails that were asked for" if tails else "a covariance"
+def require_moments(index: Index) -> None:
+    """ValueError if data with this tail index have no covariance for a Gaussian to match."""
+    if index.value < MOMENTS:
         raise ValueError(
-            f"A law of matched moments cannot give {wanted}: the tail index of the data is {index.value:.2f} +- "
-            f"{index.error:.2f}, below {least}; use a Student mixture, or splice a tail to the law."
+            f"A density fitted to moments cannot give a covariance: the tail index of the data is {index.value:.2f} +- "
+            f"{index.error:.2f}, below {MOMENTS}; use a Student mixture, or add a Pareto tail to the density."
         )
-
-
-def kurtosis(values: Float[Tensor, "value"]) -> float:
-    """The excess kurtosis m4 / m2^2 - 3 of values about their mean.
-
-    Raises ValueError if the estimated index of |value - median| is 2 or less: the number would then only grow with the count.
-    """
-    values = values.detach().cpu().double()
-    index = hill((values - values.median()).abs())
-    if index.value <= 2:
-        raise ValueError(
-            f"The kurtosis of these values does not exist, for their tail index is {index.value:.2f}, not above 2: compare "
-            "quantiles, or the index itself."
-        )
-    centred = values - values.mean()
-    return float(centred.pow(4).mean() / centred.square().mean().square() - 3)
 
 
 @dataclass(frozen=True)
 class TailQuantile:
     """One quantile of samples against held-out images.
 
-    `error` is samples / held out - 1, `interval` holds it with 99 % confidence by the bootstrap (over all directions at once for
-    the worst one). `exceedances` are held-out images beyond their own quantile, `beyond` the samples beyond that value, and
-    `expected` how many of these there would be if the tails were the same.
+    `error` is samples / held out - 1. `interval` is its 99 % confidence interval by the bootstrap, over all directions at once
+    for the worst one. `exceedances` counts held-out images beyond their own quantile, `beyond` samples beyond that value, and
+    `expected` is what `beyond` would be with equal tails.
     """
 
     what: str
@@ -126,7 +109,7 @@ class TailQuantile:
         return self.exceedances >= LEAST
 
     def wrong(self, tolerance: float) -> bool:
-        """Whether the error is certified, greater than the tolerance, and not to be had by chance."""
+        """Whether the error is certified, greater than the tolerance, and beyond chance."""
         return self.certified and abs(self.error) > tolerance and not self.interval[0] <= 0 <= self.interval[1]
 
     def sentence(self) -> str:
@@ -140,7 +123,7 @@ class TailQuantile:
 
 @dataclass(frozen=True)
 class TailReport:
-    """The quantiles of radius and worst direction, and the relative error that is allowed."""
+    """The quantiles of radius and worst direction, and the relative error allowed."""
 
     quantiles: tuple[TailQuantile, ...]
     tolerance: float
@@ -201,19 +184,18 @@ def tail_gate(
 ) -> TailReport:
     """`compare_tails` of `count` draws from a start (None: as many as held out) with held-out clean images noised to sigma.
 
-    `labels`, one for each held-out image, are those that the draws are made with, in turn. All draws are functions of `seed`.
+    The draws take the `labels` of the held-out images in turn. All draws are functions of `seed`.
     """
     count = len(held_out) if count is None else count
-    (source,) = randomness.generators([randomness.seed_of(seed, 0)])
-    clean = held_out.detach().cpu()
-    noised = clean + sigma * torch.randn(clean.shape, generator=source, dtype=clean.dtype)
-    sources = randomness.generators(randomness.seed_of(seed, 1, index) for index in range(count))
+    noisy = noised(held_out.detach().cpu(), sigma, [seed_of(seed, 0, index) for index in range(len(held_out))])
+    streams = Streams(seed_of(seed, 1, index) for index in range(count))
     chosen = None if labels is None else labels.cpu()[torch.arange(count) % len(labels)]
-    return compare_tails(start.sample(sources, sigma, chosen), noised, probabilities, tolerance, seed)
+    return compare_tails(start.sample(streams, sigma, chosen), noisy, probabilities, tolerance, seed)
 
 
 def within_reach(count: int) -> tuple[float, ...]:
-    """The probabilities to compare quantiles at that `count` held-out images allow: the usual ones, led by one of 20 exceedances.
+    """The probabilities to compare quantiles at that `count` held-out images allow: the usual ones, led by one of 20
+    exceedances.
 
     Empty if they reach no further than the .8 quantile, which is no tail.
     """
@@ -228,9 +210,8 @@ def _check(samples: Images, held_out: HeldOut, probabilities: Sequence[float]) -
             f"Tails are compared between images of one shape, got samples {list(samples.shape[1:])} and held-out "
             f"{list(held_out.shape[1:])}: fit the start to data of that shape."
         )
-    for name, images in (("samples", samples), ("held-out images", held_out)):
-        if not images.isfinite().all():
-            raise ValueError(f"Some {name} are not finite: look for overflow in the start, or for NaN in the data.")
+    check_finite(samples, "samples", "look for overflow in the start")
+    check_finite(held_out, "held-out images", "look for NaN in the data")
     if not all(0 < probability < 1 for probability in probabilities):
         raise ValueError(f"Quantiles are of probabilities between 0 and 1, got {list(probabilities)}: give some of these.")
     lowest = min(probabilities)
@@ -247,15 +228,14 @@ def _rank(probability: float, count: int) -> int:
 
 
 def _directions(truth: Float[Tensor, "held_out value"], drawn: Float[Tensor, "sample value"], seed: int) -> Tensor:
-    """Unit vectors [value, direction]: principal axes of equal numbers of both sets, which favours neither, and random ones."""
+    """Unit vectors [value, direction]: principal axes of as many images of each set, and random ones."""
     from sklearn.utils.extmath import randomized_svd
 
     same = min(len(truth), len(drawn), SEARCHED)
     values = truth.shape[1]
     both = torch.cat([truth[:same], drawn[:same]])
     axes = randomized_svd(both.numpy(), min(AXES, values), random_state=seed % 2**32)[2].T.copy()
-    (source,) = randomness.generators([seed])
-    others = torch.randn(values, AXES, generator=source, dtype=torch.float64)
+    others = normal(Streams([seed]), (values, AXES), torch.float64)[0]
     return torch.cat([torch.from_numpy(axes).double(), others / others.norm(dim=0)], 1)
 
 
@@ -268,8 +248,8 @@ def _quantile(
 ) -> TailQuantile:
     """The comparison along the worst of some directions, whose values are sorted.
 
-    The band is the 99 % quantile of the greatest deviation of a bootstrapped log ratio over all directions, drawn independently:
-    no narrower than with their dependence.
+    The band is the 99 % quantile of the greatest deviation of a bootstrapped log ratio over all directions, drawn
+    independently: no narrower than with their dependence.
     """
     ranks = [_rank(probability, each.shape[1]) for each in (truth, drawn)]
     found = [each[:, rank - 1].clamp(min=1e-300) for each, rank in zip((truth, drawn), ranks, strict=True)]

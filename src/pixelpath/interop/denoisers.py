@@ -1,8 +1,9 @@
-"""Other people's networks as a `Denoise`: (noisy, sigma) -> estimate, with which every sampler, start and certificate here works.
+"""Other people's networks as a `Denoise`: (noisy, sigma) -> estimate, with which every sampler, start and certificate here
+works.
 
-*Its* range and noise are the foreign network's; *ours* = scale * its + shift, for images (a network that holds images in [-1, 1],
-of deviation about 0.5, needs neither), and our sigma = scale * its sigma. A *variance-preserving* network sees a x + b e with
-a^2 + b^2 = 1, a *flow-matching* one (1 - t) x + t e; both are our noisy image x + sigma e times a number: a, or 1 - t.
+*Its* range and noise are those of the foreign network. For images *ours* = scale * its + shift, and our sigma = scale * its
+sigma. A network of images in [-1, 1], of std about 0.5, needs neither. A *variance-preserving* network sees a x + b e with a^2
++ b^2 = 1, a *flow-matching* one (1 - t) x + t e; both are our noisy image x + sigma e times a number: a, or 1 - t.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ Timestep = Callable[[Float[Tensor, "steps"], Float[Tensor, "batch"]], Tensor]
 """(rising ln sigma of a network's timesteps, ln sigma) -> the timestep [batch] to ask it for, counted from 0."""
 
 USUAL = NoiseRange()  # sigmas 0.002 to 80, in the range of the network
-ROUNDING = 1e-6  # relative: levels at the ends of a range may leave it by what float32 loses
+ROUNDING = 1e-6  # relative: sigmas may leave a range by so much, as float32 rounds
 
 
 @dataclass(frozen=True, eq=False)
 class ForeignDenoiser:
     """D(noisy, sigma) = scale estimate((noisy - shift) / scale, sigma / scale) + shift: a `Denoise`, in our range.
 
-    `estimate(noisy, sigma, labels)` is a denoiser in the network's own range and gets sigma [batch]; `trained` are the levels
-    that it learned, in its own range too. Made by the functions of this module. Raises ValueError unless scale > 0.
+    `estimate(noisy, sigma, labels)` is a denoiser in the network's own range and gets sigma [batch]; `trained` are the noise
+    levels that it learned, in its own range too. The functions of this module make it. Raises ValueError unless scale > 0.
     """
 
     estimate: Network
@@ -51,14 +52,14 @@ class ForeignDenoiser:
 
     @property
     def noise(self) -> NoiseRange:
-        """The levels it learned, as sigmas of ours: `noise.sigmas(count, start=sigma)` is a grid built anew from sigma down."""
+        """The sigmas it learned, in our range: `noise.sigmas(count, start=sigma)` is a grid from sigma down."""
         factor = self.trained.shift * self.scale
         return NoiseRange(self.trained.sigma_min * factor, self.trained.sigma_max * factor)
 
     def __call__(self, noisy: Images, sigma: Float[Tensor, "..."], labels: Int[Tensor, "labels"] | None = None) -> Images:
         """The estimate of the clean images for sigma [] or [batch] and labels [batch] or None (the network's own default).
 
-        Raises ValueError if a sigma lies outside the levels it learned, sigma or labels do not fit the images, or the network
+        Raises ValueError if a sigma lies outside the range it learned, sigma or labels do not fit the images, or the network
         answers with another shape or with values that are not finite.
         """
         batch = len(noisy)
@@ -80,8 +81,8 @@ class ForeignDenoiser:
         if not bool(inside.all()):
             value = float(sigma.reshape(-1)[~inside.reshape(-1)][0])
             raise ValueError(
-                f"Sigma {value:g} lies outside the levels {low:g} to {high:g} that this network learned: take levels from "
-                "`noise.sigmas(count, start=sigma)` of the adapter, or tell the adapter which levels the network saw."
+                f"Sigma {value:g} lies outside the sigmas {low:g} to {high:g} that this network learned: take sigmas from "
+                "`noise.sigmas(count, start=sigma)` of the adapter, or tell the adapter which sigmas the network saw."
             )
 
 
@@ -112,7 +113,7 @@ def interpolated(table: Float[Tensor, "steps"], value: Float[Tensor, "batch"]) -
 
 
 def nearest(table: Float[Tensor, "steps"], value: Float[Tensor, "batch"]) -> Int[Tensor, "batch"]:
-    """The whole timestep whose ln sigma is closest: for a table of times; the network then takes the level for one nearby."""
+    """The whole timestep whose ln sigma is closest: for networks with a table of times, which then see a nearby sigma."""
     return interpolated(table, value).round().long()
 
 
@@ -124,11 +125,12 @@ def from_variance_preserving(
     scale: float = 1.0,
     shift: float = 0.0,
 ) -> ForeignDenoiser:
-    """A network of discrete time, `network(a x + b e, timestep, labels)`, where a^2 = alphas_cumprod[timestep] and b^2 = 1 - a^2.
+    """A network of discrete time, `network(a x + b e, timestep, labels)`, where a^2 = alphas_cumprod[timestep] and b^2 = 1 -
+    a^2.
 
-    Its sigma at a timestep is b / a. For a given sigma it sees noisy / sqrt(1 + sigma^2), whatever the timestep, which `timestep`
-    finds: `interpolated` or `nearest`, both in ln sigma. `prediction` is `epsilon`, `velocity` or `sample`. Timesteps at the end
-    where nothing of the image is left (alphas_cumprod 0) are left out. Raises ValueError if schedule or prediction is missing, or
+    Its sigma at a timestep is b / a. For a given sigma it sees noisy / sqrt(1 + sigma^2). `timestep` finds its timestep:
+    `interpolated` or `nearest`, both in ln sigma. `prediction` is `epsilon`, `velocity` or `sample`. Timesteps at the end
+    with alphas_cumprod 0, of pure noise, are left out. Raises ValueError if schedule or prediction is missing, or
     alphas_cumprod does not fall strictly inside (0, 1). Song et al. 2021 (arXiv 2010.02502, section 4.3).
     """
     if alphas_cumprod is None or prediction is None:
@@ -153,7 +155,8 @@ def from_variance_preserving(
 def from_diffusers(
     network: nn.Module, scheduler: Any, timestep: Timestep = interpolated, scale: float = 1.0, shift: float = 0.0
 ) -> ForeignDenoiser:
-    """A UNet2DModel of diffusers (or a network called alike) with the scheduler that it was trained with, as DDPM or DDIM.
+    """A UNet2DModel of diffusers (or a network called the same way) with the scheduler that it was trained with, as DDPM or
+    DDIM.
 
     Schedule and prediction are those of `scheduler`; labels go to the network as class_labels. Raises as
     `from_variance_preserving`, and ValueError for a scheduler that has no alphas_cumprod or a prediction_type not known here.
@@ -184,8 +187,9 @@ def from_edm(
 ) -> ForeignDenoiser:
     """A denoiser D(noisy, sigma [batch], class_labels) of Karras et al. 2022 (arXiv 2206.00364), which scales by itself.
 
-    `noise` are the levels it learned. With `num_classes` it gets labels one-hot [batch, num_classes], "no class" as a row of
-    zeros; without, None. The denoiser raises ValueError for a label outside 0..num_classes, or any label where it has no classes.
+    `noise` are the sigmas it learned. With `num_classes` it gets labels one-hot [batch, num_classes], "no class" as a row of
+    zeros; without, None. The denoiser raises ValueError for a label outside 0..num_classes, or any label where it has no
+    classes.
     """
 
     def call(noisy: Images, level: Tensor, labels: Labels | None) -> Tensor:
@@ -199,7 +203,7 @@ def from_k_diffusion(
 ) -> ForeignDenoiser:
     """A wrapper in the manner of k-diffusion, `network(noisy, sigma [batch])`: a denoiser already; labels are bound before.
 
-    `noise` are the levels it learned. The denoiser raises ValueError if it is given labels.
+    `noise` are the sigmas it learned. The denoiser raises ValueError if it is given labels.
     """
 
     def call(noisy: Images, level: Tensor, labels: Labels | None) -> Tensor:
@@ -221,10 +225,10 @@ def from_flow_matching(
 ) -> ForeignDenoiser:
     """A velocity dx_t/dt = `network(x_t, t [batch], labels)` of straight paths; `data_at` is the time, 0 or 1, of clean images.
 
-    data_at=0: x_t = (1 - t) x + t e, velocity e - x, t = sigma / (1 + sigma), estimate x_t - t v. data_at=1: x_t = t x +
-    (1 - t) e, velocity x - e, t = 1 / (1 + sigma), estimate x_t + (1 - t) v (Lipman et al. 2023, arXiv 2210.02747, section 4.1,
-    example II with sigma_min = 0). `noise` are the sigmas to allow: 80 is 0.9877 of the way to noise. A network that
-    counts time to 1000 is given as lambda x, t, labels: network(x, 1000 * t, labels). Raises ValueError unless data_at is 0 or 1.
+    data_at=0: x_t = (1 - t) x + t e, velocity e - x, t = sigma / (1 + sigma), estimate x_t - t v. data_at=1: x_t = t x + (1 -
+    t) e, velocity x - e, t = 1 / (1 + sigma), estimate x_t + (1 - t) v (Lipman et al. 2023, arXiv 2210.02747, section 4.1,
+    example II with sigma_min = 0). `noise` are the sigmas to allow: 80 is 0.9877 of the way to noise. A network that counts
+    time to 1000 is given as lambda x, t, labels: network(x, 1000 * t, labels). Raises ValueError unless data_at is 0 or 1.
     """
     if data_at not in (0, 1):
         raise ValueError(
@@ -244,7 +248,7 @@ def from_flow_matching(
 
 
 def _from_sigma(call: Network, noise: NoiseRange, scale: float, shift: float) -> ForeignDenoiser:
-    """Of a denoiser that takes sigma itself."""
+    """A denoiser that takes sigma itself."""
 
     def estimate(noisy: Images, sigma: Tensor, labels: Labels | None = None) -> Images:
         return _answer(call, noisy, _coordinate(sigma, noisy), labels, sigma)
@@ -253,7 +257,7 @@ def _from_sigma(call: Network, noise: NoiseRange, scale: float, shift: float) ->
 
 
 def _log_sigmas(alphas_cumprod: Float[Tensor, "steps"]) -> Float[Tensor, "kept"]:
-    """ln sqrt((1 - abar) / abar), rising (float64, CPU), without the levels of pure noise at its end."""
+    """ln sqrt((1 - abar) / abar), rising (float64, CPU), without pure noise at its end."""
     kept = alphas_cumprod.detach().double().cpu()
     while len(kept) and kept[-1] == 0:
         kept = kept[:-1]

@@ -1,7 +1,7 @@
 """A one-step generator as one file that runs without this package: ONNX, or a program of torch.export.
 
-The *generator* takes standard normal noise, and a label if the run has classes, to images in the data's own dtype and range. It
-draws nothing itself, so noise of the caller's choice gives the same image everywhere.
+The *generator* maps standard normal noise, and a label if the run has classes, to images in the data's own dtype and range. It
+draws no random numbers, so the same noise gives the same image everywhere.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ ABOUT = "pixelpath.json"  # in a file of torch.export: what the generator is
 
 
 class Generator(nn.Module):
-    """decode(D(sigma noise, sigma, label)), D guided by `scale` against itself without label; sigma is the highest shifted level.
+    """decode(D(sigma noise, sigma, label)), D under classifier-free `guidance`; sigma is the highest shifted one.
 
     One-step generation by a consistency model (Song et al. 2023, arXiv 2303.01469, algorithm 1 with one step).
-    Raises ValueError for a normaliser with a curve, and for a denoiser that is asked for more than classes.
+    Raises ValueError for a normaliser with a curve, and for a denoiser with conditions other than classes.
     """
 
     def __init__(self, denoiser: Denoiser, normaliser: Normaliser, sigma: float, guidance: float = 1.0) -> None:
         super().__init__()
         if not normaliser.straight:
             raise ValueError(
-                "Only affine normalisers can be exported, and this run's values went through a curve: sample with "
+                "Only affine normalisers can be exported, and this run's normaliser has a curve: sample with "
                 "pixelpath sample, or train with --data.normaliser.kind affine."
             )
         if denoiser.backbone.numbers is not None or denoiser.backbone.cond_image is not None:
             raise ValueError(
-                "Only classes can be asked of an exported file, and this run is asked for numbers or images beside: sample with "
+                "An exported file takes no condition but a class, and this run has numbers or images as conditions: sample with "
                 "pixelpath sample."
             )
         self.denoiser, self.normaliser, self.sigma, self.guidance = denoiser, normaliser, sigma, guidance
@@ -63,7 +63,7 @@ class Generator(nn.Module):
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file: its suffix, and how a generator is written (with facts about it) and read back."""
+    """A kind of file: its suffix, and how a generator is written (with metadata) and read back."""
 
     suffix: str
     write: Callable[[Generator, IO[bytes], Mapping[str, str]], None]
@@ -110,13 +110,13 @@ def write_onnx(generator: Generator, file: IO[bytes], about: Mapping[str, str]) 
 
 
 def read_onnx(path: Path) -> Make:
-    """The generator of an ONNX file, run by onnxruntime on the CPU with as many threads as torch; raises as `check_packages`."""
+    """The generator of an ONNX file, run by onnxruntime on the CPU with as many threads as torch; ValueError without packages."""
     check_packages()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # threads that are done leave the cores to others
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads leave the cores to others
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def make(noise: Images, label: Labels | None = None) -> Native:
@@ -167,9 +167,9 @@ class Agreement:
 def agreement(made: Native, estimate: Images, normaliser: Normaliser) -> Agreement:
     """How far native images are from `estimate`, the same images in model range.
 
-    excess = max(|made - x| - slack, 0) / (2 deviation), x being the estimate in native units, not rounded but held inside the
-    native limits; slack is 1/2 for integers and eps (|x| + |mean|) for floats, the rounding of a product, a sum and a cast.
-    Between an atom and the next value either will do where an estimate within TOLERANCE would have it.
+    excess = max(|made - x| - slack, 0) / (2 std). x is the estimate in native units, not rounded but clamped to the native
+    limits. slack is 1/2 for integers and eps (|x| + |mean|) for floats, the rounding of a product, a sum and a cast.
+    Between an atom and the next value both are right where an estimate within TOLERANCE gives either.
     """
     mean, std = (torch.tensor(values).double()[:, None, None] for values in (normaliser.mean, normaliser.std))
     exact = replace(normaliser, dtype="float64").decode(estimate)
@@ -205,7 +205,7 @@ def _program(generator: Generator) -> torch.export.ExportedProgram:
 
 
 def _forget_origin(model: Any) -> None:
-    """Remove from an ONNX model what the exporter notes of the source files and their places."""
+    """Remove from an ONNX model the paths of source files that the exporter notes."""
     graph = model.graph
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, graph):
         del part.metadata_props[:]
@@ -215,7 +215,7 @@ def _forget_origin(model: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says to its developers: deprecated calls of its own, other packages it could have served."""
+    """Hide the exporter's notes to its developers."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

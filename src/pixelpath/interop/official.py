@@ -1,7 +1,7 @@
 """The checkpoints published with EPG (Lei et al. 2025, arXiv 2510.12586), read into our models and written back.
 
 A *state dict* maps official key names to tensors. It says neither how many heads attention has nor how the network is used at a
-noise level: unless the caller says so, heads come from the published table of widths and the scalings are those of diffusion.
+noise level. Unless the caller gives them, heads come from the published table of widths, and preconditioning is XPrediction().
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from pixelpath.networks.projector import Projector
 from pixelpath.networks.weights import check_fit, shapes_of, some
 from pixelpath.noise import NoiseRange
 
-NORMALISER = IMAGENET  # of the images of every published checkpoint: (rgb in [0, 1] - mean) / (2 deviation)
+NORMALISER = IMAGENET  # of the images of every published checkpoint: (rgb in [0, 1] - mean) / (2 std)
 HEADS = {768: 12, 1024: 16, 1584: 22, 1920: 16, 2688: 21}  # of every published width, encoder or decoder
-FILES = ("nnet_ema.pth", "nnet.pth")  # in a published folder, the average first
+FILES = ("nnet_ema.pth", "nnet.pth")  # in a published folder, the EMA first
 
-# Our names to the official ones: how a name begins (the first that fits), then what stands within it.
+# Our names to the official ones: first the beginning of a name (the first that fits), then parts within it.
 BEGINNINGS = {
     "encoder.cls": "cls_token",
     "encoder.positions": "pos_embed",
@@ -67,10 +67,10 @@ def load(
     """The model of an official checkpoint: a Denoiser where it has a decoder, a Representation where it has a projection head.
 
     `path` is a .pth or .safetensors file, or a folder that holds nnet_ema.pth (preferred) or nnet.pth. Widths, depths, patch,
-    channels and classes follow from the shapes; images are square unless `size` (rows, columns) is given. `scalings` are Clean(),
-    those of diffusion, unless given: a one-step (consistency) model needs Preconditioned(boundary=b), b being the lowest level of
-    its range times its shift. The model is in eval mode and float32, for images normalised by NORMALISER.
-    Raises FileNotFoundError, and ValueError that names keys if the checkpoint holds anything that these models do not.
+    channels and classes follow from the shapes; images are square unless `size` (rows, columns) is given. `preconditioning` is
+    XPrediction() unless given. A one-step (consistency) model needs EDMPreconditioning(boundary=b), where b is sigma_min times
+    shift of its range. The model is in eval mode and float32, for images normalised by NORMALISER. Raises FileNotFoundError,
+    and ValueError that names keys if the checkpoint holds anything that these models do not.
     """
     path = Path(path)
     state = _without_prefix(_read(path), path)
@@ -94,7 +94,7 @@ def write(model: Denoiser | Representation, path: Path | str) -> None:
 
 
 def noise_range(model: Denoiser | Representation) -> NoiseRange:
-    """The range of the published models: 0.002 to 80, times height / 64 (root of height x width where images are not square)."""
+    """The range of the published models: 0.002 to 80, times height / 64 (or the root of height x width)."""
     encoder = model.backbone.encoder if isinstance(model, Denoiser) else model.encoder
     return NoiseRange().for_resolution(math.sqrt(encoder.rows * encoder.columns))
 
@@ -138,7 +138,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _without_prefix(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Wrappers (DistributedDataParallel, torch.compile) put one prefix before every key: the one that cls_token has."""
+    """Without the prefix that wrappers (DistributedDataParallel, torch.compile) put before every key, as before cls_token."""
     prefix = next((key.removesuffix("cls_token") for key in state if key.endswith("cls_token")), None)
     if prefix is None:
         raise ValueError(f"{path} has no key cls_token, so it is no EPG checkpoint; its keys are {some(state)}.")
@@ -200,7 +200,7 @@ def _model(
             f"so it is no EPG checkpoint; its keys are {some(state)}."
         )
     if not isinstance(preconditioning, XPrediction):
-        raise ValueError(f"{path} is an encoder with a projection head, which has Clean scalings: leave scalings out.")
+        raise ValueError(f"{path} is an encoder with a projection head, which has XPrediction(): leave `preconditioning` out.")
     hidden, out = (_shape(state, f"projection_head.{layer}.weight", 2, path)[0] for layer in (0, 6))
     return Representation(encoder, Projector(encoder.width, hidden, out), preconditioning)
 

@@ -1,7 +1,8 @@
-"""Stage two, consistency: one network evaluation from any sigma to the image, learned without a teacher (EPG, arXiv 2510.12586).
+"""Stage two, consistency: one network evaluation from any sigma to the image, learned without a teacher (EPG, arXiv
+2510.12586).
 
-A *pair* is one image under one noise at two sigmas, the second *lower*. The estimate at the first is drawn to that at the second,
-which at sigma_min is the image itself. The *gap* between the two shrinks as training goes on.
+A *pair* is one image under one noise at two sigmas, the second *lower*. Training moves the estimate at the first to that at the
+second, which at sigma_min is the image itself. The *gap* between the two shrinks as training goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pixelpath.noise import Draw, LogNormal, NoiseRange, expand
 from pixelpath.objectives.denoising import check_label_dropout
 from pixelpath.objectives.features import FeatureLoss, NoFeatures
 from pixelpath.objectives.pairs import StagedGap, inverse_gap
-from pixelpath.randomness import generators, normal, seed_of, uniform
+from pixelpath.randomness import Streams, normal, seed_of, uniform
 from pixelpath.types import Batch, Condition, Images, Losses, Objective
 
 DROPOUT = 2  # keeps the seed of the dropout masks apart from other seeds made of an image's seed
@@ -31,7 +32,7 @@ DROPOUT = 2  # keeps the seed of the dropout masks apart from other seeds made o
 def alike(module: nn.Module, seed: int) -> Callable[..., Tensor]:
     """The module with the same dropout masks in every call: those of `seed`, on any device.
 
-    A call leaves torch's global generators, of the CPU and of all devices, at a state that follows from the seed.
+    A call leaves torch's global Streams, of the CPU and of all devices, at a state that follows from the seed.
     """
 
     def call(*inputs: Tensor | Condition) -> Tensor:
@@ -53,14 +54,15 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Consistency:
-    """S / ((t - r) stopgrad sqrt(S + c^2)), S = sum |D(x + t e, t) - stopgrad D(x + r e, r)|^2 over pixels, plus a feature loss.
+    """S / ((t - r) stopgrad sqrt(S + c^2)), S = sum |D(x + t e, t) - stopgrad D(x + r e, r)|^2 over pixels, plus a feature
+    loss.
 
-    t comes from `draw`, r from `gap`, c is `softening`: consistency training made easy (Geng et al. 2024, arXiv 2406.14548) with
-    the settings of EPG (arXiv 2510.12586). The target is the student's own estimate, under the same dropout masks. At sigma_min
-    it is the noisy image, whatever the preconditioning; in a stage 0 of the gap it is x. `features` compares the estimate with x
-    (see `through`). The condition of an image is dropped with probability `label_dropout`. `student` is a Denoiser, as a rule
-    with a preconditioning whose boundary is the shifted sigma_min (a recipe fills it in). Raises UserError unless softening > 0
-    and 0 <= label_dropout <= 1.
+    t comes from `draw`, r from `gap`, c is `softening`: consistency training made easy (Geng et al. 2024, arXiv 2406.14548)
+    with the settings of EPG (arXiv 2510.12586). The target is the student's own estimate, under the same dropout masks. At
+    sigma_min it is the noisy image, whatever the preconditioning; in a stage 0 of the gap it is x. `features` compares the
+    estimate with x (see `through`). The condition of an image is dropped with probability `label_dropout`. `student` is a
+    Denoiser, as a rule with a preconditioning whose boundary is the shifted sigma_min (a recipe fills it in). Raises UserError
+    unless softening > 0 and 0 <= label_dropout <= 1.
     """
 
     noise: NoiseRange
@@ -105,10 +107,10 @@ class Consistency:
 
     def pairs(self, batch: Batch, progress: float) -> Pairs:
         """What each image of the batch draws."""
-        sources = generators(batch.seeds, batch.images.device)
-        sigma = self.draw(sources, self.noise)
-        drop = uniform(sources, ()) < self.label_dropout
-        return Pairs(normal(sources, batch.images.shape[1:]), sigma, self.gap(sigma, self.noise, progress), drop)
+        streams = Streams(batch.seeds, batch.images.device)
+        sigma = self.draw(streams, self.noise)
+        drop = uniform(streams, ()) < self.label_dropout
+        return Pairs(normal(streams, batch.images.shape[1:]), sigma, self.gap(sigma, self.noise, progress), drop)
 
     def terms(
         self, student: nn.Module, teacher: nn.Module | None, batch: Batch, pairs: Pairs, frozen: Representation | None = None
@@ -119,7 +121,7 @@ class Consistency:
         distance = error / (error.detach() + self.softening**2).sqrt()
         lowest = estimate.new_tensor(self.noise.sigma_min * self.noise.shift)
         weight = inverse_gap(pairs.sigma, pairs.lower, self.noise)
-        return weight * distance, self.features(frozen, estimate, batch.images, lowest)
+        return weight * distance, self.features(frozen, estimate, batch, lowest)
 
     def estimates(self, student: nn.Module, teacher: nn.Module | None, batch: Batch, pairs: Pairs) -> tuple[Images, Images]:
         """The student's estimate at the upper sigma, and its target, float32; both are x where pixels are not valid."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pixelpath.errors import UserError
 from pixelpath.noise import Draw, GridLogNormal, GridWeight, NoiseRange, Weight, expand
-from pixelpath.randomness import generators, normal, uniform
+from pixelpath.randomness import Streams, normal, uniform
 from pixelpath.types import Batch, Images, Losses, Sigmas
 
 
@@ -17,8 +17,8 @@ from pixelpath.types import Batch, Images, Losses, Sigmas
 class Denoising:
     """w(sigma) |D(x + sigma e, sigma) - x|^2, mean over pixels and images (Karras et al. 2022, arXiv 2206.00364, eq. 2).
 
-    Sigmas come from `draw`, weights from `weight`. The condition of an image is dropped with probability `label_dropout`, so that
-    one network is its own unconditional reference (Ho & Salimans 2022, arXiv 2207.12598). `student` is a Denoiser. Raises
+    Sigmas come from `draw`, weights from `weight`. The condition of an image is dropped with probability `label_dropout`, so
+    that one network is its own unconditional reference (Ho & Salimans 2022, arXiv 2207.12598). `student` is a Denoiser. Raises
     UserError unless 0 <= label_dropout <= 1.
     """
 
@@ -36,10 +36,10 @@ class Denoising:
 
     def __call__(self, student: nn.Module, ema: nn.Module, batch: Batch, progress: float) -> Losses:
         """The mean loss of this process's share, and the unweighted mean squared error."""
-        sources = generators(batch.seeds, batch.images.device)
-        sigma = self.draw(sources, self.noise)
-        drop = uniform(sources, ()) < self.label_dropout
-        errors = self.errors(student, batch, normal(sources, batch.images.shape[1:]), sigma, drop)
+        streams = Streams(batch.seeds, batch.images.device)
+        sigma = self.draw(streams, self.noise)
+        drop = uniform(streams, ()) < self.label_dropout
+        errors = self.errors(student, batch, normal(streams, batch.images.shape[1:]), sigma, drop)
         loss = (self.weight(sigma, self.noise) * errors).mean()
         return Losses(loss, {"squared_error": errors.detach().mean()})
 

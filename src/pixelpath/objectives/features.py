@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pixelpath.models.representation import Representation
 from pixelpath.objectives.contrast import info_nce
-from pixelpath.types import Images
+from pixelpath.types import Batch, Images
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class NoFeatures:
     """No loss on features: 0 for every image, and no encoder is needed."""
 
     def __call__(
-        self, frozen: Representation | None, estimate: Images, images: Images, sigma: Float[Tensor, ""]
+        self, frozen: Representation | None, estimate: Images, batch: Batch, sigma: Float[Tensor, ""]
     ) -> Float[Tensor, "batch"]:
         """Zeros [batch]."""
         return estimate.new_zeros(len(estimate), dtype=torch.float32)
@@ -38,17 +38,17 @@ class ContrastiveFeatures:
     temperature: float = 0.1
     """Temperature of the contrastive loss, above 0."""
     weight: float = 1.0
-    """Weight of this loss beside the consistency loss."""
+    """Weight of this loss relative to the consistency loss."""
 
     def __call__(
-        self, frozen: Representation | None, estimate: Images, images: Images, sigma: Float[Tensor, ""]
+        self, frozen: Representation | None, estimate: Images, batch: Batch, sigma: Float[Tensor, ""]
     ) -> Float[Tensor, "batch"]:
         """The loss of each image [batch]; ValueError without an encoder."""
         if frozen is None:
             raise ValueError("This objective compares features: call `through` with the representation of a finished stage one.")
         with torch.no_grad():
-            targets = frozen(images, sigma).projection
-        return self.weight * info_nce(frozen(estimate, sigma).projection, targets, self.temperature)
+            targets = frozen(batch.images, sigma).projection
+        return self.weight * info_nce(frozen(estimate, sigma).projection, targets, self.temperature, batch.index)
 
 
 FeatureLoss = NoFeatures | ContrastiveFeatures

@@ -1,7 +1,7 @@
 """Stage one: an encoder learns, without labels, to tell images apart at every noise level (EPG, arXiv 2510.12586).
 
-Two terms: *contrast* between two augmented views at sigma_min, with the EMA of the run as teacher; *consistency* of the features
-of one image at two neighbouring sigmas of a grid, which grows finer as training goes on.
+Two terms: *contrast* between two augmented views at sigma_min, with the EMA of the run as teacher; *consistency* of the
+features of one image at two neighbouring sigmas of a grid, which grows finer as training goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange, expand
 from pixelpath.objectives.contrast import info_nce
-from pixelpath.randomness import generators, normal
+from pixelpath.randomness import Streams, normal, uniform
 from pixelpath.types import Losses, Views
 
 PUBLISHED = 600_000  # steps of the published run, which rounds the length of a stage up to whole steps
@@ -67,8 +67,8 @@ class ConstantTemperature:
 class InterpolatedTemperature:
     """Linear in sigma from `lowest` (at sigma_min) to a top that falls from `highest` to `lowest` in the run, along a sine.
 
-    top(progress) = lowest + (highest - lowest) (1 - sin(pi/2 progress)) (EPG, arXiv 2510.12586). Raises UserError unless both are
-    positive.
+    top(progress) = lowest + (highest - lowest) (1 - sin(pi/2 progress)) (EPG, arXiv 2510.12586). Raises UserError unless both
+    are positive.
     """
 
     lowest: float = 0.1
@@ -117,9 +117,9 @@ class RepresentationLearning:
 
     def __call__(self, student: nn.Module, ema: nn.Module, batch: Views, progress: float) -> Losses:
         """The mean loss of this process's share; `batch` holds the clean images and two views of each."""
-        noise = normal(generators(batch.seeds, batch.images.device), batch.images.shape[1:])
+        noise = normal(Streams(batch.seeds, batch.images.device), batch.images.shape[1:])
         count = self.curriculum(progress)
-        index = int(torch.randint(count - 1, (), generator=generators([batch.seed])[0]))
+        index = int((count - 1) * uniform(Streams([batch.seed]), (1,), torch.float64))
         high, low = self.noise.grid(count)[index : index + 2].tolist()
         contrast = self.contrast(student, ema, batch, noise)
         consistency = self.consistency(student, batch, noise, (high, low), self.temperature(high, self.noise, progress))
@@ -132,8 +132,8 @@ class RepresentationLearning:
         first, second = batch.first + sigma * noise, batch.second + sigma * noise
         with torch.no_grad():  # the teacher is in evaluation mode, so one pass over both views is the same as two
             first_target, second_target = ema(torch.cat([first, second]), sigma).projection.chunk(2)
-        forth = info_nce(student(first, sigma).projection, second_target, self.view_temperature)
-        return forth + info_nce(student(second, sigma).projection, first_target, self.view_temperature)
+        forth = info_nce(student(first, sigma).projection, second_target, self.view_temperature, batch.index)
+        return forth + info_nce(student(second, sigma).projection, first_target, self.view_temperature, batch.index)
 
     def consistency(
         self, student: nn.Module, batch: Views, noise: Tensor, pair: tuple[float, float], temperature: float
@@ -144,4 +144,4 @@ class RepresentationLearning:
         queries = student(noisier, sigmas[0], project=False).cls
         with torch.no_grad():
             targets = student(cleaner, sigmas[1], project=False).cls
-        return info_nce(queries, targets, temperature)
+        return info_nce(queries, targets, temperature, batch.index)

@@ -16,7 +16,7 @@ from pixelpath.atomic import whole
 from pixelpath.errors import UserError
 from pixelpath.interop.generator import ONNX, TOLERANCE, TORCH, Agreement, Format, Generator, Make, agreement, check_packages
 from pixelpath.log import say
-from pixelpath.randomness import generators, normal, seed_of
+from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.runs.generate import Origin, balanced, generate
 from pixelpath.runs.opened import OpenRun
 from pixelpath.sampling.sampler import Sampler, Sampling
@@ -119,7 +119,7 @@ def _compare(make: Make, run: OpenRun, sampling: Sampling) -> Agreement:
 
 def _noise(run: OpenRun, seeds: Sequence[int]) -> Images:
     """The noise from which the images of these seeds begin."""
-    return normal(generators([seed_of(seed) for seed in seeds]), run.shape)
+    return normal(Streams([seed_of(seed) for seed in seeds]), run.shape)
 
 
 def _inputs(run: OpenRun) -> str:

@@ -21,7 +21,7 @@ from pixelpath.errors import UserError
 from pixelpath.evaluation.distances import nearest
 from pixelpath.log import say
 from pixelpath.noise import NoiseRange
-from pixelpath.randomness import generators, seed_of
+from pixelpath.randomness import Streams, seed_of
 from pixelpath.reports.pictures import distance_over_nfe, save_png
 from pixelpath.reports.start import write_start_report
 from pixelpath.reports.start_plots import certificate_plot, neighbours_plot, shown, side_by_side, tails_plot
@@ -118,7 +118,7 @@ def fit_start(
     seed: int = 0,
     points: int = POINTS,
 ) -> WarmStart:
-    """Fit where sampling with `denoise` may begin instead of at pure noise; draw from it with `start.draw(generators)`.
+    """Fit where sampling with `denoise` may begin instead of at pure noise; draw from it with `start.draw(streams)`.
 
     Args:
         denoise: (noisy, sigma) to the estimate of the clean images, in the range of the images.
@@ -280,7 +280,7 @@ def _pictures(folder: Path, run: OpenRun, known: Known, search: Search) -> None:
     count, sigma = min(4096, len(known.held_out)), search.warm.sigma
     images, labels = known.held(slice(count))
     true = noised(images, sigma, [seed_of(place, 8) for place in range(count)])
-    drawn = search.warm.draw(generators(seed_of(place, 9) for place in range(count)), run.shape, labels)
+    drawn = search.warm.draw(Streams(seed_of(place, 9) for place in range(count)), run.shape, labels)
     save_png(folder / "tails.png", tails_plot(drawn, true, search.chosen.name))
     few = min(shown(run.shape), count)
     own = None if labels is None else labels[:few].to(run.device)

@@ -1,6 +1,6 @@
 """From seeds to images: one entry that previews, evaluations, the sample command and Python users share.
 
-A *seed* belongs to one image: what it starts from and all noise on the way come from its own generator, always on the CPU, so the
+A *seed* belongs to one image: what it starts from and all noise on the way come from its own stream, always on the CPU, so the
 same seed is the same image (up to rounding) at any batch size, on any device.
 """
 
@@ -14,7 +14,7 @@ import torch
 from pixelpath.errors import UserError
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.noise import NoiseRange
-from pixelpath.randomness import generators, normal, seed_of
+from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.sampling.checks import check_sigmas
 from pixelpath.sampling.guidance import guide
 from pixelpath.sampling.sampler import Sampling
@@ -42,9 +42,9 @@ class Origin:
         check_sigmas(sigmas, self.warm.sigma, self.noise)
         return sigmas
 
-    def first(self, sources: list[torch.Generator], shape: tuple[int, int, int], sigma: float, labels: Labels | None) -> Images:
-        """The noisy images at the first sigma, one per generator, on the CPU; UserError if a start gives what it cannot."""
-        return sigma * normal(sources, shape) if self.warm is None else self.warm.draw(sources, shape, labels)
+    def first(self, streams: Streams, shape: tuple[int, int, int], sigma: float, labels: Labels | None) -> Images:
+        """The noisy images at the first sigma, one per stream, on the CPU; UserError if a start gives what it cannot."""
+        return sigma * normal(streams, shape) if self.warm is None else self.warm.draw(streams, shape, labels)
 
 
 def steps_below(noise: NoiseRange, steps: int, sigma: float) -> int:
@@ -72,23 +72,21 @@ def generate(
     if batch_size < 1:
         raise UserError(f"`batch_size` must be at least 1, got {batch_size}.", setting="batch_size")
     for start in range(0, len(seeds), batch_size):
-        sources = generators([seed_of(seed) for seed in seeds[start : start + batch_size]])
-        yield from_sources(denoiser, origin, sampling, sources, condition[start : start + batch_size])
+        streams = Streams([seed_of(seed) for seed in seeds[start : start + batch_size]])
+        yield from_sources(denoiser, origin, sampling, streams, condition[start : start + batch_size])
 
 
 @torch.no_grad()
-def from_sources(
-    denoiser: Denoiser, origin: Origin, sampling: Sampling, sources: list[torch.Generator], condition: Conditioning
-) -> Images:
-    """Images [generator, channel, row, column] in model range on the CPU, all their randomness from their own generators."""
+def from_sources(denoiser: Denoiser, origin: Origin, sampling: Sampling, streams: Streams, condition: Conditioning) -> Images:
+    """Images [stream, channel, row, column] in model range on the CPU, all their randomness from their own streams."""
     assert sampling.sampler is not None
     device, encoder = next(denoiser.parameters()).device, denoiser.backbone.encoder
     shape = (encoder.channels, encoder.rows, encoder.columns)
     labels = classes_of(condition) if denoiser.backbone.num_classes > 0 else None
     sigmas = origin.schedule(sampling)
     denoise = _guided(denoiser, condition.to(device), origin, sampling)
-    first = origin.first(sources, shape, float(sigmas[0]), labels).to(device)
-    return sampling.sampler(denoise, first, sigmas, lambda: normal(sources, shape).to(device)).float().cpu()
+    first = origin.first(streams, shape, float(sigmas[0]), labels).to(device)
+    return sampling.sampler(denoise, first, sigmas, lambda: normal(streams, shape).to(device)).float().cpu()
 
 
 def _guided(denoiser: Denoiser, condition: Conditioning, origin: Origin, sampling: Sampling) -> Denoise:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from pixelpath.data.sources import evenly
 from pixelpath.evaluation.tails import Index, hill, radii, require_moments
 from pixelpath.noise import NoiseRange
+from pixelpath.randomness import Streams, permutation
 from pixelpath.starts.flow import fit_flow
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
@@ -71,8 +71,7 @@ class Known:
 
     def shuffled(self, seed: int) -> Known:
         """The same with held-out images in an order that is a function of `seed`: any first few of them stand for all."""
-        order = torch.randperm(len(self.held_out), generator=torch.Generator().manual_seed(seed))
-        images, labels = self.held(order)
+        images, labels = self.held(permutation(Streams([seed]), len(self.held_out)))
         return replace(self, held_out=images, held_out_labels=labels)
 
     @cached_property

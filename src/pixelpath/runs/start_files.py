@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 from pixelpath.evaluation.features import hash_of
+from pixelpath.randomness import Streams
 from pixelpath.runs.generate import Origin, from_sources
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts import files
 from pixelpath.starts.simple import FromSamples
-from pixelpath.starts.start import Saved, Start, State
-from pixelpath.starts.tails import Load
+from pixelpath.starts.start import Load, Saved, Start, State
 from pixelpath.starts.warm import WarmStart
 from pixelpath.types import Images, Labels
 
@@ -38,9 +38,9 @@ class RunSamples:
     run: OpenRun
     steps: int = 1
 
-    def sample(self, sources: list[torch.Generator], sigma: float, labels: Labels | None = None) -> Images:
-        """An image of the run, unguided, for every generator and label, plus sigma e."""
-        return self._noised.sample(sources, sigma, labels)
+    def sample(self, streams: Streams, sigma: float, labels: Labels | None = None) -> Images:
+        """An image of the run, unguided, for every stream and label, plus sigma e."""
+        return self._noised.sample(streams, sigma, labels)
 
     def state(self) -> State:
         """Where the run lies, its checkpoint, and the hash of its weights."""
@@ -57,9 +57,9 @@ class RunSamples:
         origin = Origin(self.run.noise)
         chosen = Sampling(steps=self.steps, guidance=1.0).over(self.run.recipe.usual_sampling)
 
-        def generate(sources: list[torch.Generator], labels: Labels | None) -> Images:
-            given = torch.zeros(len(sources), dtype=torch.int64) if labels is None else labels
-            return from_sources(self.run.denoiser, origin, chosen, sources, given)
+        def generate(streams: Streams, labels: Labels | None) -> Images:
+            given = torch.zeros(len(streams), dtype=torch.int64) if labels is None else labels
+            return from_sources(self.run.denoiser, origin, chosen, streams, given)
 
         return FromSamples(generate)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from pixelpath import randomness
 from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange
+from pixelpath.sampling.samplers import checked
 from pixelpath.types import Denoise, Images
 
 BAND = 0.1  # how far the ratio of two mean residual energies may be from 1; a sigma 25 % off gives 1.52 or 0.63
@@ -29,7 +30,7 @@ def noised(images: Images, sigma: float, seeds: Sequence[int]) -> Images:
     """images + sigma e, e standard normal from the seed of each image; UserError unless there is a seed for each."""
     if len(seeds) != len(images):
         raise UserError(f"Noise needs a seed for each image, got {len(images)} images and {len(seeds)} seeds.", "seeds")
-    return images + sigma * randomness.normal(randomness.generators(seeds), images.shape[1:]).to(images)
+    return images + sigma * randomness.normal(randomness.Streams(seeds), images.shape[1:]).to(images)
 
 
 @torch.no_grad()
@@ -92,11 +93,8 @@ def check_sigmas(sigmas: Float[Tensor, "sigmas"], sigma: float, learned: NoiseRa
     `learned.sigmas(count, start=sigma)` is such a grid, built between sigma and sigma_min. The tail of the grid from sigma_max
     would spend its steps elsewhere.
     """
-    values = sigmas.double().cpu()
-    shown = [round(value, 4) for value in values.tolist()]
+    values = checked(sigmas)
     rebuild = f"build them with noise.sigmas(count, start={sigma:g})"
-    if len(values) < 2 or not bool((values.diff() < 0).all()) or values[-1] < 0:
-        raise UserError(f"Sigmas must fall strictly and end in 0 or above, got {shown}: {rebuild}.", "sigmas")
     if abs(float(values[0]) - sigma) > 1e-6 * sigma:
         raise UserError(f"Sigmas begin at {float(values[0]):g} and the start is at {sigma:g}: {rebuild}.", "sigmas")
     low, high = learned.sigma_min * learned.shift, learned.sigma_max * learned.shift
@@ -109,15 +107,12 @@ def check_sigmas(sigmas: Float[Tensor, "sigmas"], sigma: float, learned: NoiseRa
         )
 
 
-def check_finite(samples: Images) -> None:
-    """UserError if a value of the start samples is not finite: such samples are never dropped or filled with zeros."""
-    rows = (~torch.isfinite(samples)).flatten(1).any(1)
+def check_finite(values: Float[Tensor, "..."], what: str, remedy: str) -> None:
+    """UserError if a value of these rows is not finite: such rows are never dropped or filled with zeros."""
+    rows = (~torch.isfinite(values)).flatten(1).any(1)
     if bool(rows.any()):
         first = int(rows.nonzero()[0, 0])
-        raise UserError(
-            f"{int(rows.sum())} of {len(samples)} start samples are not finite, the first of them number {first}: fit the start "
-            "again on finite images, in float64 or with more regularisation, or choose another family."
-        )
+        raise UserError(f"{int(rows.sum())} of {len(values)} {what} are not finite, the first of them number {first}: {remedy}.")
 
 
 def _ratio(start: Energies, held_out: Energies) -> tuple[float, float]:
@@ -126,8 +121,8 @@ def _ratio(start: Energies, held_out: Energies) -> tuple[float, float]:
         raise UserError(f"Residual energies need at least 2 images each, got {len(start)} and {len(held_out)}: give more.")
     if not bool(torch.isfinite(torch.cat([start, held_out])).all()) or not held_out.mean() > 0:
         raise UserError(
-            "Residual energies must be finite, and above 0 for held-out images: check the start samples with check_finite, and "
-            "that the denoiser removes noise and returns finite values."
+            "Residual energies must be finite, and above 0 for held-out images: check that start samples are "
+            "finite, and that the denoiser removes noise and returns finite values."
         )
     ratio = float(start.mean() / held_out.mean())
     relative = [float(each.var() / len(each) / held_out.mean() ** 2) for each in (start, held_out)]

@@ -19,9 +19,7 @@ def guide(denoise: Denoise, reference: Denoise, guidance: float, interval: tuple
     Guidance 1 changes nothing and costs nothing. Sigma must be one number for the batch ([]), as samplers give it. Raises
     UserError unless interval[0] < interval[1].
     """
-    if not interval[0] < interval[1]:
-        low, high = interval
-        raise UserError(f"`guidance_interval` takes the lower sigma first, got {low:g} and {high:g}.", "guidance_interval")
+    check_interval(*interval)
     if guidance == 1:
         return denoise
 
@@ -32,3 +30,9 @@ def guide(denoise: Denoise, reference: Denoise, guidance: float, interval: tuple
         return torch.lerp(reference(noisy, sigma), estimate, guidance)
 
     return guided
+
+
+def check_interval(low: float, high: float) -> None:
+    """UserError unless low < high."""
+    if not low < high:
+        raise UserError(f"`guidance_interval` takes the lower sigma first, got {low} and {high}.", "guidance_interval")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange
+from pixelpath.sampling.guidance import check_interval
 from pixelpath.sampling.samplers import consistency, dpmpp_2m, euler, euler_ancestral, heun, heun_stochastic
 from pixelpath.types import Denoise, Images, Noise
 
@@ -68,7 +69,7 @@ _WALKS: dict[Sampler, Walk] = {
 
 @dataclass(frozen=True)
 class Sampling:
-    """How images are sampled. A choice that is None is left to another `Sampling`, in the end to `usual`.
+    """How images are sampled. Another `Sampling` makes the choices that are None, and finally `usual` does.
 
     Raises UserError for numbers that cannot be, and for more than one of steps, nfe and sigmas.
     """
@@ -100,9 +101,8 @@ class Sampling:
             raise UserError(f"`nfe` must be from 1 to {2 * MOST_STEPS:,}, got {self.nfe}.", setting="nfe")
         if self.guidance is not None and not math.isfinite(self.guidance):
             raise UserError(f"`guidance` must be finite, got {self.guidance}: 1 is no guidance.", setting="guidance")
-        if self.guidance_interval is not None and not self.guidance_interval[0] < self.guidance_interval[1]:
-            low, high = self.guidance_interval
-            raise UserError(f"`guidance_interval` takes the lower sigma first, got {low} and {high}.", "guidance_interval")
+        if self.guidance_interval is not None:
+            check_interval(*self.guidance_interval)
 
     def over(self, other: Sampling) -> Sampling:
         """These choices, and those of the other one where this one has none; of steps, nfe and sigmas one is kept."""
@@ -143,7 +143,7 @@ MOST_STEPS = 100_000
 
 
 def usual(one_step: bool) -> Sampling:
-    """What is done where nothing is chosen: one step of a consistency model, 32 steps of Heun's method of any other."""
+    """The default: one step of a consistency model, 32 steps of Heun's method of any other."""
     if one_step:
         return Sampling(1, 1.0, (0.0, math.inf), sampler=Sampler.CONSISTENCY)
     return Sampling(32, 1.5, (0.0, math.inf), sampler=Sampler.HEUN)

@@ -21,24 +21,27 @@ from pixelpath.types import Denoise, Images, Noise
 SigmaSchedule = Float[Tensor, "sigmas"]
 
 
-def _checked(sigmas: SigmaSchedule) -> SigmaSchedule:
+def checked(sigmas: SigmaSchedule) -> SigmaSchedule:
+    """Sigmas in float64 on the CPU; UserError unless they fall strictly and end in 0 or above."""
     values = sigmas.double().cpu()
     if len(values) < 2 or not bool((values[:-1] > values[1:]).all()) or values[-1] < 0:
         shown = [round(value, 4) for value in values.tolist()]
-        raise UserError(f"Sigmas must fall strictly and end in 0 or above, got {shown}.", setting="sigmas")
+        raise UserError(
+            f"Sigmas must fall strictly and end in 0 or above, got {shown}: build them with noise.sigmas(count).", "sigmas"
+        )
     return values
 
 
 def euler(denoise: Denoise, x: Images, sigmas: SigmaSchedule) -> Images:
     """First order, one evaluation a step: x <- D + (next / sigma) (x - D). Over [sigma_max, 0] it is one-step generation."""
-    for sigma, below in pairwise(_checked(sigmas)):
+    for sigma, below in pairwise(checked(sigmas)):
         x = torch.lerp(denoise(x, sigma), x, float(below / sigma))
     return x
 
 
 def heun(denoise: Denoise, x: Images, sigmas: SigmaSchedule) -> Images:
     """Second order, two evaluations a step, one in a step to 0 (Karras et al. 2022, arXiv 2206.00364, algorithm 1)."""
-    for sigma, below in pairwise(_checked(sigmas)):
+    for sigma, below in pairwise(checked(sigmas)):
         x = _heun_step(denoise, x, sigma, below)
     return x
 
@@ -66,7 +69,7 @@ def heun_stochastic(
 
     `amount` is S_churn, split evenly over the steps. `inflation` is S_noise, the std of the added noise.
     """
-    sigmas = _checked(sigmas)
+    sigmas = checked(sigmas)
     raise_by = min(amount / (len(sigmas) - 1), math.sqrt(2) - 1)
     for sigma, below in pairwise(sigmas):
         if interval[0] <= sigma <= interval[1]:
@@ -82,7 +85,7 @@ def euler_ancestral(denoise: Denoise, x: Images, sigmas: SigmaSchedule, noise: N
 
     A step from sigma to s goes down to s^2 / sigma, then adds noise of variance s^2 (sigma^2 - s^2) / sigma^2.
     """
-    for sigma, below in pairwise(_checked(sigmas)):
+    for sigma, below in pairwise(checked(sigmas)):
         x = torch.lerp(denoise(x, sigma), x, float((below / sigma) ** 2))
         if below > 0:
             x = x + float(below * (1 - (below / sigma) ** 2).sqrt()) * noise()
@@ -96,7 +99,7 @@ def dpmpp_2m(denoise: Denoise, x: Images, sigmas: SigmaSchedule) -> Images:
     before. The first step and a step to 0 are of first order.
     """
     previous: tuple[Images, float] | None = None
-    for sigma, below in pairwise(_checked(sigmas)):
+    for sigma, below in pairwise(checked(sigmas)):
         estimate = denoise(x, sigma)
         step = math.log(sigma / below) if below > 0 else math.inf
         target = estimate
@@ -114,7 +117,7 @@ def consistency(denoise: Denoise, x: Images, sigmas: SigmaSchedule, noise: Noise
     For consistency models: x <- D(x, sigma), then + sqrt(next^2 - sigma_min^2) e. `sigma_min` is the noise that estimates still
     hold. Raises UserError unless it lies between 0 and the lowest of the sigmas above 0.
     """
-    sigmas = _checked(sigmas)
+    sigmas = checked(sigmas)
     if sigma_min < 0 or any(0 < below < sigma_min for below in sigmas[1:].tolist()):
         raise UserError(f"`sigma_min` must lie between 0 and the lowest sigma above 0, got {sigma_min}.", setting="sigma_min")
     for sigma, below in pairwise(sigmas):

@@ -1,6 +1,6 @@
-"""A start as a folder: `start.json` holds facts, `start.safetensors` its tensors, bit for bit.
+"""A start as a folder: `start.json` holds metadata, `start.safetensors` its tensors, bit for bit.
 
-*About* is what the writer says of the start, such as the level to begin at and the denoiser it was made for.
+*About* is what the writer says of the start, such as the sigma to begin at and the denoiser it was made for.
 """
 
 from __future__ import annotations
@@ -17,27 +17,21 @@ from torch import Tensor
 from pixelpath.starts.flow import Flow
 from pixelpath.starts.gaussian import MomentGaussian
 from pixelpath.starts.mixture import ConvolvedMixture
-from pixelpath.starts.simple import Empirical, Naive
-from pixelpath.starts.start import Saved, Start
+from pixelpath.starts.start import Load, Saved, Start, Stored
 from pixelpath.starts.student import ConvolvedStudentMixture
-from pixelpath.starts.tails import Load, ParetoTail, SymLog
+from pixelpath.starts.tails import ParetoTail, SymLog
 
 FACTS, TENSORS = "start.json", "start.safetensors"
-VERSION = 1
-
-
-def _loaders() -> dict[str, Load]:
-    """How the start of every family is made from its state; a start around another makes that one by `restore`."""
-    return {
-        "gaussian": MomentGaussian.from_state,
-        "mixture": ConvolvedMixture.from_state,
-        "student": ConvolvedStudentMixture.from_state,
-        "flow": Flow.from_state,
-        "pareto-tail": lambda metadata, tensors: ParetoTail.from_state(metadata, tensors, restore),
-        "symlog": lambda metadata, tensors: SymLog.from_state(metadata, tensors, restore),
-        "naive": Naive.from_state,
-        "empirical": Empirical.from_state,
-    }
+VERSION = 2
+KINDS: tuple[type[Stored], ...] = (
+    MomentGaussian,
+    ConvolvedMixture,
+    ConvolvedStudentMixture,
+    Flow,
+    ParetoTail,
+    SymLog,
+)
+FAMILIES = {kind.family: kind for kind in KINDS}
 
 
 def save(start: Start, folder: Path, about: dict[str, Any] | None = None) -> None:
@@ -80,11 +74,11 @@ def about(folder: Path) -> dict[str, Any]:
 
 def restore(metadata: dict[str, Any], tensors: dict[str, Tensor], others: Mapping[str, Load] | None = None) -> Start:
     """The start whose state this is; raises ValueError for a family that is not known, or tensors that do not fit it."""
-    family, loaders = metadata.get("family"), _loaders() | dict(others or {})
-    if not isinstance(family, str) or family not in loaders:
-        raise ValueError(f"A start of the family {family!r} is not known ({', '.join(loaders)}): update pixelpath.")
+    family, others = metadata.get("family"), others or {}
+    if not isinstance(family, str) or family not in {*FAMILIES, *others}:
+        raise ValueError(f"A start of the family {family!r} is not known ({', '.join([*FAMILIES, *others])}): update pixelpath.")
     try:
-        return loaders[family](metadata, tensors)
+        return others[family](metadata, tensors) if family in others else FAMILIES[family].from_state(metadata, tensors, restore)
     except (KeyError, TypeError) as error:
         raise ValueError(f"The saved start of the family {family!r} is incomplete ({error}): fit and save it again.") from error
 
@@ -100,7 +94,7 @@ def _document(folder: Path) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("version") != VERSION or not {"metadata", "about"} <= document.keys():
         raise _damaged(file, f"it is not a start of version {VERSION}")
     if not isinstance(document["metadata"], dict) or not isinstance(document["about"], dict):
-        raise _damaged(file, "facts and about must be objects")
+        raise _damaged(file, "metadata and about must be objects")
     return document
 
 

@@ -1,7 +1,7 @@
-"""Gaussian laws with the moments of the data: the default start, and the control of every other.
+"""Gaussians with the mean and covariance of the data: the default start, and the control of every other.
 
-Each covariance is U diag(l) U^T + diag(v): orthonormal directions U with *spread* l, and a *remainder* v of every value. Noise of
-deviation sigma adds sigma^2 to v, so the fit to clean images holds at every level.
+Each covariance is U diag(l) U^T + diag(v): orthonormal directions U with *spread* l, and a *remainder* v of every value. Noise
+of std sigma adds sigma^2 to v, so the fit to clean images holds at every sigma.
 """
 
 from __future__ import annotations
@@ -9,27 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pixelpath.randomness import normal
-from pixelpath.starts.start import (
-    Fitted,
-    Rows,
-    State,
-    as_images,
-    by_class,
-    choose,
-    law_denoise,
-    law_log_prob,
-    level,
-    no_density,
-    of_class,
-    part_weights,
-)
+from pixelpath.randomness import Streams, normal, permutation
+from pixelpath.starts.start import Fitted, Mixture, Rows, as_images, by_class, level, no_density, to_rows
 from pixelpath.types import Images, Labels
 
 CHUNK = 2048  # images taken to float64 at a time
@@ -49,7 +35,8 @@ class Diagonal:
 
 @dataclass(frozen=True)
 class LowRank:
-    """`rank` principal directions, found by a randomised SVD that is a function of `seed`, and the rest of each value's variance.
+    """`rank` principal directions, found by a randomised SVD that is a function of `seed`, and the rest of each value's
+    variance.
 
     Halko, Martinsson and Tropp 2011 ("Finding structure with randomness", algorithm 4.4). Raises ValueError if rank < 1.
     """
@@ -77,7 +64,7 @@ def form_for(count: int, width: int) -> Form:
 class Normal:
     """N(mean, S (I + P diag(m) P^T) S), S = diag(scale) holding remainder and noise, P orthonormal `axes`, m their `excess`.
 
-    `scale` is [value], or [1] where it is the same for every value. A Part of a law at level `sigma`.
+    `scale` is [value], or [1] where it is the same for every value. A Part at `sigma`.
     """
 
     mean: Float[Tensor, "value"]
@@ -102,68 +89,32 @@ class Normal:
 
 
 @dataclass(frozen=True, eq=False)
-class MomentGaussian:
+class MomentGaussian(Mixture):
     """The Gaussian N(mean, U diag(spread) U^T + diag(remainder) + sigma^2 I) with the moments of the data, one for each class.
 
-    Without a class it is the mixture of these by `shares`. `classes` says whose Gaussian each is; `num_classes` 0 means that
-    there are none. `remainder` is [part, value], or [part, 1] where it is the same for every value. Tensors are float64.
+    `remainder` is [part, value], or [part, 1] where it is the same for every value. Tensors are float64.
     """
 
-    shape: tuple[int, int, int]
-    num_classes: int
-    classes: Int[Tensor, "part"]
-    shares: Float[Tensor, "part"]
+    family = "gaussian"
     mean: Float[Tensor, "part value"]
     basis: Float[Tensor, "part value rank"]
     spread: Float[Tensor, "part rank"]
     remainder: Float[Tensor, "part _"]
 
-    def sample(self, sources: list[torch.Generator], sigma: float, labels: Labels | None = None) -> Images:
-        """mean + U sqrt(spread) e1 + sqrt(remainder + sigma^2) e2, one float32 image per generator.
-
-        Raises ValueError for labels that do not fit, or a sigma that is negative or not finite.
-        """
-        parts = choose(sources, self._weights(labels, len(sources)))
-        along, apart = (normal(sources, (size,)).double().cpu() for size in (self.spread.shape[1], self.mean.shape[1]))
+    def sample(self, streams: Streams, sigma: float, labels: Labels | None = None) -> Images:
+        """mean + U sqrt(spread) e1 + sqrt(remainder + sigma^2) e2, one float32 image per stream."""
+        parts = self.chosen(streams, labels)
+        along, apart = (normal(streams, (size,)).double().cpu() for size in (self.spread.shape[1], self.mean.shape[1]))
         rows = (self.remainder[parts] + level(sigma) ** 2).sqrt() * apart
         for part in parts.unique().tolist():
             inside = parts == part
             rows[inside] += self.mean[part] + (along[inside] * self.spread[part].sqrt()) @ self.basis[part].T
         return as_images(rows, self.shape)
 
-    def log_prob(self, images: Images, sigma: float, labels: Labels | None = None) -> Float[Tensor, "batch"]:
-        """ln of the density at `sigma`, in nats, in the dtype of the images.
-
-        Raises ValueError for images or labels that do not fit, or at sigma 0 where the covariance is singular.
-        """
-        return law_log_prob(images, sigma, self.shape, self._weights(labels, len(images)), self._part)
-
-    def denoise(self, noisy: Images, sigma: Tensor, labels: Labels | None = None) -> Images:
-        """E[clean | noisy] = noisy - sigma^2 covariance^-1 (noisy - mean), averaged over classes where none is given.
-
-        Raises ValueError for images, sigmas or labels that do not fit.
-        """
-        return law_denoise(noisy, sigma, self.shape, self._weights(labels, len(noisy)), self._part)
-
-    def state(self) -> State:
-        """Facts and tensors from which `from_state` makes this law again, bit for bit."""
-        metadata = {"family": "gaussian", "shape": list(self.shape), "num_classes": self.num_classes}
-        tensors = {"classes": self.classes, "shares": self.shares, "mean": self.mean}
-        return metadata, tensors | {"basis": self.basis, "spread": self.spread, "remainder": self.remainder}
-
-    @classmethod
-    def from_state(cls, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> MomentGaussian:
-        """The law whose `state` this is."""
-        channels, rows, columns = metadata["shape"]
-        return cls((channels, rows, columns), metadata["num_classes"], **tensors)
-
-    def _weights(self, labels: Labels | None, batch: int) -> Float[Tensor, "batch part"]:
-        return part_weights(labels, batch, self.classes, self.shares, self.num_classes)
-
-    def _part(self, part: int, sigma: float) -> Normal:
-        """The Gaussian `part` at one level."""
-        scale = (self.remainder[part] + sigma**2).sqrt()
-        basis, spread = self.basis[part], self.spread[part]
+    def part(self, number: int, sigma: float) -> Normal:
+        """The Gaussian of one part at one sigma."""
+        scale = (self.remainder[number] + sigma**2).sqrt()
+        basis, spread = self.basis[number], self.spread[number]
         if not (scale > 0).all():
             raise no_density()
         if len(scale) == 1 or not len(spread):
@@ -171,7 +122,7 @@ class MomentGaussian:
         else:
             axes, std, _ = torch.linalg.svd(basis * spread.sqrt() / scale[:, None], full_matrices=False)
             excess = std**2
-        return Normal(self.mean[part], scale, axes, excess, sigma)
+        return Normal(self.mean[number], scale, axes, excess, sigma)
 
 
 def fit_gaussian(
@@ -179,23 +130,15 @@ def fit_gaussian(
 ) -> MomentGaussian:
     """The Gaussian of the images' mean and covariance, of each class where `labels` and `num_classes` > 0 are given.
 
-    `images` are clean and in model range. `form` is Full(), Diagonal() or LowRank(rank); None takes `form_for`. Variances divide
-    by count - 1. A low-rank law keeps the variance of every value, and the covariance along its directions. Raises ValueError if
-    a class has too few images for the form, for images that are not finite, or for labels that do not fit.
+    `images` are clean and in model range. `form` is Full(), Diagonal() or LowRank(rank); None takes `form_for`. Variances
+    divide by count - 1. A low-rank Gaussian keeps the variance of every value, and the covariance along its directions. Raises
+    ValueError if a class has too few images for the form, for images that are not finite, or for labels that do not fit.
     """
-    groups = by_class(images, labels, num_classes)
-    rows = images.detach().cpu().flatten(1)
-    rows = rows if rows.dtype == torch.float64 else rows.float()
-    form = form or form_for(min(map(len, groups.values())), rows.shape[1])
-    fitted = [
-        _moments(rows[places] if num_classes else rows, form, of_class(label, num_classes)) for label, places in groups.items()
-    ]
-    shares = torch.tensor([len(places) for places in groups.values()], dtype=torch.float64) / len(images)
+    groups, rows = by_class(images, labels, num_classes), to_rows(images)
+    form = form or form_for(min(map(len, groups.places)), rows.shape[1])
+    fitted = [_moments(rows[places] if num_classes else rows, form, named) for named, places in groups.named()]
     mean, basis, spread, remainder = (torch.stack(each) for each in zip(*fitted, strict=True))
-    channels, height, width = images.shape[1:]
-    return MomentGaussian(
-        (channels, height, width), num_classes, torch.tensor(list(groups)), shares, mean, basis, spread, remainder
-    )
+    return MomentGaussian(**groups.parts(), mean=mean, basis=basis, spread=spread, remainder=remainder)
 
 
 def _moments(rows: Rows, form: Form, named: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -253,15 +196,14 @@ def principal(
 
     The directions are those of a randomised SVD of at most SEARCHED rows, drawn by `seed`.
     """
-    from sklearn.utils.extmath import randomized_svd  # loaded only where a law is fitted
+    from sklearn.utils.extmath import randomized_svd  # loaded only where a start is fitted
 
-    source = torch.Generator().manual_seed(seed)
-    searched = rows if len(rows) <= SEARCHED else rows[torch.randperm(len(rows), generator=source)[:SEARCHED]]
+    searched = rows if len(rows) <= SEARCHED else rows[permutation(Streams([seed]), len(rows))[:SEARCHED]]
     centred = (searched - mean.to(rows.dtype)).numpy()
     found = randomized_svd(centred, rank, n_oversamples=16, random_state=seed % 2**32)[2]
     basis = torch.linalg.qr(torch.from_numpy(found.T.copy()).double()).Q
-    spread, rot90 = torch.linalg.eigh(scatter(rows, mean, basis) / (len(rows) - 1))
-    return (basis @ rot90).flip(1), spread.clamp(min=0).flip(0)
+    spread, turn = torch.linalg.eigh(scatter(rows, mean, basis) / (len(rows) - 1))
+    return (basis @ turn).flip(1), spread.clamp(min=0).flip(0)
 
 
 def _centred(rows: Float[Tensor, "image value"], mean: Float[Tensor, "value"]) -> Iterator[Tensor]:

@@ -1,153 +1,38 @@
-"""Starts that need no fit: the cold start, the training images themselves, and the images of another generator.
-
-The *cold start* is noise alone, where every sampling run without a fitted start begins. A start *memorises* if its samples are
-training images with noise on them: from a low level the sampler then gives these images back.
-"""
+"""A start that needs no fit: the images of another generator."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
-from pixelpath.randomness import normal
-from pixelpath.starts.start import Fitted, Rows, State, as_images, as_rows, by_level, choose, level, no_density, part_weights
+from pixelpath.randomness import Streams, normal
+from pixelpath.sampling.checks import check_finite
+from pixelpath.starts.start import level
 from pixelpath.types import Images, Labels
 
-Generate = Callable[[list[torch.Generator], Labels | None], Images]
-"""Clean images in model range, one for every generator (from which all their randomness comes) and label."""
-
-
-@dataclass(frozen=True)
-class Naive:
-    """N(0, sigma^2 I), exactly the cold start, at any level: right where sigma dwarfs the data, and the negative control below.
-
-    Its distance from the noised data is about tr(C^2) / (4 sigma^4) nats, C being the second moment of the data.
-    """
-
-    shape: tuple[int, int, int]
-
-    def sample(self, sources: list[torch.Generator], sigma: float, labels: Labels | None = None) -> Images:
-        """sigma e; the label changes nothing. Raises ValueError for a sigma that is negative or not finite."""
-        return level(sigma) * normal(sources, self.shape).cpu()
-
-    def log_prob(self, images: Images, sigma: float, labels: Labels | None = None) -> Float[Tensor, "batch"]:
-        """-(|x|^2 / sigma^2 + d ln(2 pi sigma^2)) / 2; raises ValueError at sigma 0, or for images that do not fit."""
-        if level(sigma) == 0:
-            raise no_density()
-        rows = as_rows(images, self.shape)
-        return (-((rows / sigma) ** 2 + math.log(2 * math.pi * sigma**2)).sum(1) / 2).to(images)
-
-    def denoise(self, noisy: Images, sigma: Tensor, labels: Labels | None = None) -> Images:
-        """Zeros: the clean image of this law is always 0."""
-        as_rows(noisy, self.shape)
-        return torch.zeros_like(noisy)
-
-    def state(self) -> State:
-        """Facts from which `from_state` makes this start again."""
-        return {"family": "naive", "shape": list(self.shape)}, {}
-
-    @classmethod
-    def from_state(cls, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> Naive:
-        """The start whose `state` this is."""
-        channels, rows, columns = metadata["shape"]
-        return cls((channels, rows, columns))
-
-
-@dataclass(frozen=True, eq=False)
-class Empirical:
-    """The mean of N(image, sigma^2 I) over all given images, of the label's class where there are classes.
-
-    It is the best that a training set knows of its own noised law, and it memorises: for diagnostics. Raises ValueError without
-    `allow_memorising`, or for classes without a label for each image.
-    """
-
-    images: Fitted
-    labels: Int[Tensor, "image"] | None = None
-    num_classes: int = 0
-    allow_memorising: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.allow_memorising:
-            raise ValueError(
-                "An empirical start gives back the images it is made of: set allow_memorising=True for diagnostics, "
-                "or fit a law such as fit_gaussian(images) to sample from."
-            )
-        if self.num_classes and (self.labels is None or len(self.labels) != len(self.images)):
-            raise ValueError(f"{self.num_classes} classes need one label for each of {len(self.images)} images: give them.")
-
-    def sample(self, sources: list[torch.Generator], sigma: float, labels: Labels | None = None) -> Images:
-        """One of the images, evenly, plus sigma e; raises ValueError for labels or a sigma that do not fit."""
-        chosen = choose(sources, self._weights(labels, len(sources)))
-        return self.images.cpu()[chosen].float() + level(sigma) * normal(sources, self.images.shape[1:]).cpu()
-
-    def log_prob(self, images: Images, sigma: float, labels: Labels | None = None) -> Float[Tensor, "batch"]:
-        """ln of the mean of the Gaussian densities; raises ValueError at sigma 0, or for images or labels that do not fit."""
-        if level(sigma) == 0:
-            raise no_density()
-        rows, weights = as_rows(images, self.images.shape[1:]), self._weights(labels, len(images))
-        volume = rows.shape[1] * math.log(2 * math.pi * sigma**2) / 2
-        return ((self._exponents(rows, sigma) + weights).logsumexp(1) - volume).to(images)
-
-    def denoise(self, noisy: Images, sigma: Tensor, labels: Labels | None = None) -> Images:
-        """The images averaged with weights exp(-|noisy - image|^2 / (2 sigma^2)); raises ValueError as `log_prob`."""
-        shape, weights = self.images.shape[1:], self._weights(labels, len(noisy))
-
-        def estimate(rows: Rows, value: float, places: Int[Tensor, "chosen"]) -> Rows:
-            return (self._exponents(rows, value) + weights[places]).softmax(1) @ self._rows()
-
-        return as_images(by_level(as_rows(noisy, shape), sigma, estimate), shape, noisy)
-
-    def state(self) -> State:
-        """Facts and tensors from which `from_state` makes this start again."""
-        tensors = {"images": self.images} | ({} if self.labels is None else {"labels": self.labels})
-        return {"family": "empirical", "num_classes": self.num_classes, "allow_memorising": True}, tensors
-
-    @classmethod
-    def from_state(cls, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> Empirical:
-        """The start whose `state` this is."""
-        return cls(tensors["images"], tensors.get("labels"), metadata["num_classes"], metadata["allow_memorising"])
-
-    def _rows(self) -> Float[Tensor, "image value"]:
-        return self.images.flatten(1).double().cpu()
-
-    def _weights(self, labels: Labels | None, batch: int) -> Float[Tensor, "batch image"]:
-        count = len(self.images)
-        known = self.labels if self.num_classes and self.labels is not None else torch.zeros(count, dtype=torch.int64)
-        return part_weights(labels, batch, known.cpu(), torch.ones(count, dtype=torch.float64), self.num_classes)
-
-    def _exponents(self, rows: Rows, sigma: float) -> Float[Tensor, "batch image"]:
-        """-|row - image|^2 / (2 sigma^2), about the images' mean, so that little cancels."""
-        own = self._rows()
-        own, rows = own - own.mean(0), rows - own.mean(0)
-        return (rows @ own.T - (rows**2).sum(1)[:, None] / 2 - (own**2).sum(1) / 2) / sigma**2
+Generate = Callable[[Streams, Labels | None], Images]
+"""Clean images in model range, one for every stream and label; all their randomness comes from the streams."""
 
 
 @dataclass(frozen=True)
 class FromSamples:
     """The images of another generator, noised to sigma: no density, but any one-step model becomes a start.
 
-    So begins ES-DDPM (Lyu et al. 2022, arXiv 2205.12524). `generate(sources, labels)` returns clean images in model range.
+    So begins ES-DDPM (Lyu et al. 2022, arXiv 2205.12524). `generate(streams, labels)` returns clean images in model range.
     """
 
     generate: Generate
 
-    def sample(self, sources: list[torch.Generator], sigma: float, labels: Labels | None = None) -> Images:
-        """generate(sources, labels) + sigma e, float32 on the CPU, e being drawn after what `generate` draws.
+    def sample(self, streams: Streams, sigma: float, labels: Labels | None = None) -> Images:
+        """generate(streams, labels) + sigma e, float32 on the CPU; e is drawn after what `generate` draws.
 
-        Raises ValueError if the images are not finite or not one for each generator, or sigma is not finite or negative.
+        Raises ValueError if the images are not finite or not one for each stream, or sigma is not finite or negative.
         """
         value = level(sigma)
-        clean = self.generate(sources, labels).detach().float().cpu()
-        if len(clean) != len(sources):
+        clean = self.generate(streams, labels).detach().float().cpu()
+        if len(clean) != len(streams):
             raise ValueError(
-                f"The generator of a start made {len(clean)} images for {len(sources)} seeds: let it make one for each."
+                f"The generator of a start made {len(clean)} images for {len(streams)} seeds: let it make one for each."
             )
-        if not clean.isfinite().all():
-            raise ValueError("The generator of a start made images that are not finite: check its weights and its input range.")
-        return clean + value * normal(sources, clean.shape[1:]).cpu()
+        check_finite(clean, "images that the generator of a start made", "check its weights and its input range")
+        return clean + value * normal(streams, clean.shape[1:]).cpu()

@@ -1,8 +1,8 @@
 """A mixture of Student distributions, fitted once to clean images and noised in closed form to any sigma.
 
 The *freedom* of a component is its degrees of freedom: its density falls like radius^-(freedom + values). The *precision* of an
-image divides its component's scatter; given the precision it is Gaussian, so noise adds sigma^2 to every variance. An *atom* is
-one precision of the quadrature over them: a noised component is a sum of Gaussians, one for each atom.
+image divides the scatter of its component. Given the precision an image is Gaussian, so noise adds sigma^2 to every variance.
+An *atom* is one precision of a quadrature over precisions: a noised component is a sum of Gaussians, one for each atom.
 """
 
 from __future__ import annotations
@@ -16,27 +16,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pixelpath.randomness import normal, uniform
-from pixelpath.starts.start import (
-    Fitted,
-    Rows,
-    State,
-    as_images,
-    by_class,
-    choose,
-    law_denoise,
-    law_log_prob,
-    level,
-    of_class,
-    part_weights,
-)
+from pixelpath.randomness import Streams, normal, uniform
+from pixelpath.starts.start import Fitted, Mixture, Rows, as_images, by_class, level
 from pixelpath.types import Images, Labels
 
-RADIUS = 1e4  # how far out, in deviations of the scatter, the atoms reach
+RADIUS = 1e4  # how far out, in stds of the scatter, the atoms reach
 ALIAS = 1e-6  # relative error that the distance between atoms may cause in a density
 CUT = 1e-7  # share of the precisions of any one image that may lie beyond the first or the last atom
-LEAST_FREEDOM, MOST_FREEDOM = 0.3, 200.0  # of a fit; at 200 a component is Gaussian for all that data can tell
-RIDGE = 1e-6  # of the mean variance of the data, added to every variance, so that pixels that never change do no harm
+LEAST_FREEDOM, MOST_FREEDOM = 0.3, 200.0  # of a fit; data cannot tell a component of 200 from a Gaussian
+RIDGE = 1e-6  # share of the mean variance of the data that is added to every variance: some pixels never change
 CHUNK = 16384  # images held against all atoms at a time
 
 
@@ -69,7 +57,7 @@ def atoms(freedom: float, values: int) -> tuple[Float[Tensor, "atom"], Float[Ten
 
 @dataclass(frozen=True)
 class Student:
-    """integral N(x; m, S / u + sigma^2) Gamma(u; nu / 2, nu / 2) du, S = Q diag(variance) Q^T. A Part of a law at level `sigma`.
+    """integral N(x; m, S / u + sigma^2) Gamma(u; nu / 2, nu / 2) du, S = Q diag(variance) Q^T. A Part at `sigma`.
 
     `axes` are the columns of Q, or None for the identity; `nodes` and `logs` are the `atoms` of nu.
     """
@@ -109,77 +97,44 @@ class Student:
 
 
 @dataclass(frozen=True, eq=False)
-class ConvolvedStudentMixture:
-    """The law sum_k w_k t(x; m_k, S_k, nu_k) of clean images, and of these images plus noise of any deviation sigma.
+class ConvolvedStudentMixture(Mixture):
+    """The density sum_k share_k t(x; m_k, S_k, nu_k) of clean images, and that of these images plus noise of any std sigma.
 
-    `classes` says whose component each is; `num_classes` 0 means that there are none; `weights` sum to 1 over all components.
-    `variance` are the eigenvalues of the scatters S_k, `axes` their eigenvectors, empty where scatters are diagonal. Tensors are
-    float64. Student mixtures: Peel and McLachlan 2000 ("Robust mixture modelling using the t distribution"); as a start of
+    `variance` are the eigenvalues of the scatters S_k, `axes` their eigenvectors, empty where scatters are diagonal. Tensors
+    are float64. Student mixtures: Peel and McLachlan 2000 ("Robust mixture modelling using the t distribution"); as a start of
     sampling: Fassina et al. 2026 (arXiv 2603.00772).
     """
 
-    shape: tuple[int, int, int]
-    num_classes: int
-    classes: Int[Tensor, "part"]
-    weights: Float[Tensor, "part"]
+    family = "student"
     mean: Float[Tensor, "part value"]
     variance: Float[Tensor, "part value"]
     axes: Float[Tensor, "part _ _"]
     freedom: Float[Tensor, "part"]
 
-    def sample(self, sources: list[torch.Generator], sigma: float, labels: Labels | None = None) -> Images:
-        """m + Q sqrt(variance / u) e1 + sigma e2, one float32 image per generator.
+    def sample(self, streams: Streams, sigma: float, labels: Labels | None = None) -> Images:
+        """m + Q sqrt(variance / u) e1 + sigma e2, one float32 image per stream.
 
-        The precision u is chi-square / freedom, by the inverse of its distribution function at a uniform draw. Raises ValueError
-        for labels that do not fit, or a sigma that is negative or not finite.
+        The precision u is chi-square / freedom: the inverse of its distribution function at a uniform draw.
         """
         from scipy.special import gammaincinv
 
-        parts = choose(sources, self._weights(labels, len(sources)))
+        parts = self.chosen(streams, labels)
         half = self.freedom[parts] / 2
-        precision = torch.from_numpy(gammaincinv(half.numpy(), fine_uniform(sources).numpy())) / half
-        inside, outside = (normal(sources, (self.mean.shape[1],)).double().cpu() for _ in range(2))
+        precision = torch.from_numpy(gammaincinv(half.numpy(), uniform(streams, (), torch.float64).cpu().numpy())) / half
+        inside, outside = (normal(streams, (self.mean.shape[1],)).double().cpu() for _ in range(2))
         away = inside * (self.variance[parts] / precision[:, None]).sqrt()
         for part in parts.unique().tolist() if self.axes.numel() else []:
             away[parts == part] = away[parts == part] @ self.axes[part].T
         return as_images(self.mean[parts] + away + level(sigma) * outside, self.shape)
 
-    def log_prob(self, images: Images, sigma: float, labels: Labels | None = None) -> Float[Tensor, "batch"]:
-        """ln of the density at `sigma`, in nats, in the dtype of the images; ValueError for images or labels that do not fit."""
-        return law_log_prob(images, sigma, self.shape, self._weights(labels, len(images)), self._part)
-
-    def denoise(self, noisy: Images, sigma: Tensor, labels: Labels | None = None) -> Images:
-        """E[clean | noisy], of the same atoms as the density; ValueError for images, sigmas or labels that do not fit."""
-        return law_denoise(noisy, sigma, self.shape, self._weights(labels, len(noisy)), self._part)
-
-    def state(self) -> State:
-        """Facts and tensors from which `from_state` makes this law again, bit for bit."""
-        metadata = {"family": "student", "shape": list(self.shape), "num_classes": self.num_classes}
-        tensors = {"classes": self.classes, "weights": self.weights, "mean": self.mean}
-        return metadata, tensors | {"variance": self.variance, "axes": self.axes, "freedom": self.freedom}
-
-    @classmethod
-    def from_state(cls, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> ConvolvedStudentMixture:
-        """The law whose `state` this is."""
-        channels, rows, columns = metadata["shape"]
-        return cls((channels, rows, columns), metadata["num_classes"], **tensors)
-
     @cached_property
     def _atoms(self) -> list[tuple[Tensor, Tensor]]:
         return [atoms(freedom, self.mean.shape[1]) for freedom in self.freedom.tolist()]
 
-    def _weights(self, labels: Labels | None, batch: int) -> Float[Tensor, "batch part"]:
-        return part_weights(labels, batch, self.classes, self.weights, self.num_classes)
-
-    def _part(self, part: int, sigma: float) -> Student:
-        axes = self.axes[part] if self.axes.numel() else None
-        return Student(self.mean[part], self.variance[part], axes, *self._atoms[part], sigma)
-
-
-def fine_uniform(sources: list[torch.Generator]) -> Float[Tensor, "batch"]:
-    """A draw from (0, 1) in float64 per generator, made of two of float32: never 0 or 1, and fine enough for any tail."""
-    coarse, fine = uniform(sources, (2,)).double().cpu().unbind(1)
-    return (coarse + (fine + 2.0**-25) * 2.0**-24).clamp(max=1 - 2.0**-50)
+    def part(self, number: int, sigma: float) -> Student:
+        """One component at one sigma."""
+        axes = self.axes[number] if self.axes.numel() else None
+        return Student(self.mean[number], self.variance[number], axes, *self._atoms[number], sigma)
 
 
 @dataclass(frozen=True)
@@ -224,17 +179,13 @@ def fit_student(
     groups = by_class(images, labels, num_classes)
     rows = images.detach().cpu().double().flatten(1)
     fits = []
-    for label, places in groups.items():
-        named = of_class(label, num_classes)
+    for named, places in groups.named():
         start = _begin(rows[places], components, diagonal, freedom, seed, named)
         fits.append(_maximise(rows[places], start, freedom is None, tolerance, iterations, named))
     scatters = torch.cat([fit.scatters for fit in fits])
     variance, axes = (scatters, scatters.new_zeros(len(scatters), 0, 0)) if diagonal else torch.linalg.eigh(scatters)
     return ConvolvedStudentMixture(
-        shape=(images.shape[1], images.shape[2], images.shape[3]),
-        num_classes=num_classes,
-        classes=torch.tensor(list(groups)).repeat_interleave(components),
-        weights=torch.cat([fit.weights * len(places) / len(rows) for fit, places in zip(fits, groups.values(), strict=True)]),
+        **groups.parts([fit.weights for fit in fits]),
         mean=torch.cat([fit.means for fit in fits]),
         variance=variance,
         axes=axes,
@@ -252,14 +203,15 @@ def _begin(rows: Tensor, components: int, diagonal: bool, freedom: float | None,
         kind, remedy = ("diagonal", "") if diagonal else ("full", "diagonal=True, ")
         raise ValueError(
             f"{components} components with {kind} scatter of {values} values need at least {least * components} images{named}, "
-            f"got {count}: use {remedy}fewer components, more images, or the low-rank moment law."
+            f"got {count}: use {remedy}fewer components, more images, or the low-rank Gaussian, "
+            "fit_gaussian(images, form=LowRank(64))."
         )
     away = rows - rows.median(0).values
     radius = away.norm(dim=1)
     inner = rows - away * (1 - radius.quantile(0.9) / radius.clamp(min=1e-300)).clamp(min=0)[:, None]
     floor = RIDGE * float(inner.var(0).mean())
     if floor == 0:
-        raise ValueError(f"The images{named} are all alike: a law needs images that differ.")
+        raise ValueError(f"The images{named} are all alike: a start needs images that differ.")
     clusters = torch.from_numpy(
         KMeans(components, n_init=cast(Any, 4), random_state=seed % 2**32).fit_predict(inner.numpy())
     ).long()

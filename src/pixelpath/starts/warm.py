@@ -1,7 +1,7 @@
-"""A start and the level to begin at, as a sampling run takes it.
+"""A start and the sigma to begin at, as a sampling run takes it.
 
-*Expected energies* are the residual energies (sampling/checks.py) of held-out images noised to that level, by the denoiser that
-the start was chosen for: start samples must have the same, or they were made for another level or another denoiser.
+*Expected energies* are the residual energies (sampling/checks.py) of held-out images noised to that sigma, by the denoiser that
+the start was chosen for. Start samples must have the same, or they were made for another sigma or another denoiser.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from pixelpath.randomness import generators, seed_of
+from pixelpath.randomness import Streams, seed_of
 from pixelpath.sampling.checks import Energies, check_finite, check_residual, residual_energy
 from pixelpath.starts.start import Start
 from pixelpath.types import Images, LabelledDenoise, Labels
@@ -22,11 +22,12 @@ from pixelpath.types import Images, LabelledDenoise, Labels
 SPREAD = 0.02  # standard error wanted of a mean residual energy; it is sqrt(2 / d) for one image of d values of pure noise
 FEWEST, MOST = 64, 4096  # images of a check
 CHECK = 2  # second part of the keys of their seeds
+REMEDY = "fit the start again on finite images, in float64 or with more regularisation, or choose another family"
 
 
 @dataclass(frozen=True, eq=False)
 class WarmStart:
-    """Sampling begins with draws of `start` at `sigma` (deviation of the noise, in model range, shifted).
+    """Sampling begins with draws of `start` at `sigma` (std of the noise, in model range, shifted).
 
     `expected` are the expected energies, None where they are not known, and `labels` the classes of the images that have them,
     None without classes. Raises ValueError unless sigma is finite and above 0, and for labels of other images.
@@ -39,24 +40,24 @@ class WarmStart:
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma < math.inf:
-            raise ValueError(f"A warm start needs a finite sigma above 0 to begin at, got {self.sigma}: choose its level.")
+            raise ValueError(f"A warm start needs a finite sigma above 0 to begin at, got {self.sigma}: choose one.")
         if self.labels is not None and (self.expected is None or len(self.labels) != len(self.expected)):
             raise ValueError(
                 f"Expected energies need a class for each image or none, got {len(self.labels)} classes: give as many."
             )
 
-    def draw(self, sources: list[torch.Generator], shape: Sequence[int] | None = None, labels: Labels | None = None) -> Images:
-        """One noisy image per generator at sigma, float32 on the CPU: `draw(generators(range(64)))`.
+    def draw(self, streams: Streams, shape: Sequence[int] | None = None, labels: Labels | None = None) -> Images:
+        """One noisy image per stream at sigma, float32 on the CPU: `draw(Streams(range(64)))`.
 
         Raises ValueError for samples that are not finite or, where it is given, not of the `shape` [channel, row, column].
         """
-        drawn = self.start.sample(sources, self.sigma, None if labels is None else labels.cpu())
+        drawn = self.start.sample(streams, self.sigma, None if labels is None else labels.cpu())
         if shape is not None and tuple(drawn.shape[1:]) != tuple(shape):
             raise ValueError(
                 f"The start makes images of shape {list(drawn.shape[1:])} and the denoiser takes {list(shape)}: fit a start to "
                 "the data of this model."
             )
-        check_finite(drawn)
+        check_finite(drawn, "start samples", REMEDY)
         return drawn
 
     def labels_for(self, count: int) -> Labels | None:
@@ -66,13 +67,13 @@ class WarmStart:
     def check(self, denoise: LabelledDenoise, count: int, device: torch.device | str = "cpu") -> float:
         """The residual energy of `count` start samples over the expected one: about 1; ValueError if they are a tenth apart.
 
-        `denoise(noisy, sigma, labels)` works on `device`. The samples are of `labels_for(count)`, and none that a user's seeds
-        make. Raises ValueError if the expected energies are not known.
+        `denoise(noisy, sigma, labels)` works on `device`. The samples are of `labels_for(count)`, from seeds that no user
+        gives. Raises ValueError if the expected energies are not known.
         """
         if self.expected is None:
             raise ValueError("The expected energies of this start are not known: give those of held-out images noised to sigma.")
         labels = self.labels_for(count)
-        drawn = self.draw(generators(seed_of(index, CHECK) for index in range(count)), labels=labels).to(device)
+        drawn = self.draw(Streams(seed_of(index, CHECK) for index in range(count)), labels=labels).to(device)
         own = None if labels is None else labels.to(device)
         found = residual_energy(lambda noisy, sigma: denoise(noisy, sigma, own), drawn, self.sigma)
         return check_residual(found, self.expected, self.sigma)
