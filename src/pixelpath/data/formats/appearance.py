@@ -97,7 +97,7 @@ class Colours(NamedTuple):
             colours = (self.palette >> 8 if deep else self.palette).astype(np.uint8)[:, colours[0].astype(np.intp)]
         elif self.photometric == CMYK and not self.inks:
             inks = white - colours.astype(np.uint64)
-            colours = self._in_bytes(((2 * inks[:3] * inks[3] + white) // (2 * white)).astype(values.dtype))
+            colours = self._in_bytes(((inks[:3] * inks[3] + white // 2) // white).astype(values.dtype))
         else:
             inverted = self.photometric == WHITE_IS_ZERO
             colours = self._in_bytes((white - colours.astype(np.uint64)).astype(values.dtype) if inverted else colours)

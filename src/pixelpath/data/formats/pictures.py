@@ -35,7 +35,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 DEEP = {("L", "uint16"): "I;16", ("L", "float32"): "F", **{(each, "uint16"): f"{each};16" for each in ("RGB", "RGBA", "RGBa")}}
 DEPTHS = {mode: np.dtype(dtype) for (_, dtype), mode in DEEP.items()}
 PHOTOGRAPHS = (*BYTES.values(), "RGBa")
-STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # raw modes of PNG that Pillow widens to 8 bits, and the factor
+STEPS = {"L;2": 85, "L;4": 17}  # raw modes of PNG that Pillow widens to 8 bits, though not the transparent value; the factor
 
 Size = tuple[int, int]
 
@@ -275,7 +275,7 @@ def _native(image: Image.Image, mode: str) -> Planes:
         return _planes(image).astype(DEPTHS[mode])
     key, step = image.info.get("transparency"), STEPS.get(_raw(image), 1)
     if mode == "RGBA" and image.format == "PNG" and image.mode in ("1", "L", "RGB") and key is not None:
-        return _keyed(_planes(image if image.mode == "RGB" else image.convert("L")), np.multiply(key, step))
+        return _keyed(_planes(image if image.mode == "RGB" else image.convert("L")), np.atleast_1d(key) * step)
     return _planes(image if image.mode == mode else image.convert(mode))
 
 
@@ -293,7 +293,7 @@ def _sixteen(picture: Path | Packed, image: ImageFile.ImageFile) -> Planes:
         with _stream(picture) as file, _image(file, trusted=isinstance(picture, Path)) as again:
             again.tile = [tile._replace(args=raw.replace("16B", "16L"))]
             planes = upper << 8 | _planes(again)
-    return planes if key is None else _keyed(planes, np.asarray(key))
+    return planes if key is None else _keyed(planes, np.atleast_1d(key))
 
 
 def _keyed(planes: Planes, key: np.ndarray) -> Planes:
