@@ -41,6 +41,8 @@ class Colours(NamedTuple):
     compression: int
     inks: bool = False
     """Whether separated colours are other inks than CMYK."""
+    subsampled: bool = True
+    """Whether the chroma of YCbCr has fewer pixels than its brightness."""
     palette: Shaped[np.ndarray, "colour index"] | None = None
 
     def same(self, other: Colours) -> bool:
@@ -51,6 +53,10 @@ class Colours(NamedTuple):
     @property
     def _unsigned(self) -> bool:
         return self.dtype.kind in "ub"
+
+    @property
+    def _is_ycbcr(self) -> bool:
+        return self.photometric == YCBCR and self.compression not in JPEGS
 
     @property
     def _stored(self) -> int:
@@ -75,8 +81,8 @@ class Colours(NamedTuple):
         """What these samples are, if it is nothing that can be brought to grey, RGB or bands."""
         if self.photometric in STRANGE:
             return STRANGE[self.photometric]
-        if self.photometric == YCBCR and self.compression not in JPEGS:
-            return "YCbCr colours"
+        if self._is_ycbcr and (self.subsampled or self.dtype != np.uint8 or self.samples != 3):
+            return "YCbCr colours with fewer pixels of chroma, or of other depth than 8 bits"
         if self.photometric == PALETTE and (self.palette is None or not self._unsigned):
             return "colours as a palette that is missing"
         if self.photometric in (WHITE_IS_ZERO, CMYK) and not self.inks and not self._unsigned:
@@ -98,6 +104,10 @@ class Colours(NamedTuple):
         elif self.photometric == CMYK and not self.inks:
             inks = white - colours.astype(np.uint64)
             colours = self._in_bytes(((inks[:3] * inks[3] + white // 2) // white).astype(values.dtype))
+        elif self._is_ycbcr:
+            interleaved = np.ascontiguousarray(colours.transpose(1, 2, 0))
+            image = Image.frombuffer("YCbCr", interleaved.shape[1::-1], interleaved, "raw", "YCbCr", 0, 1)
+            colours = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
         else:
             inverted = self.photometric == WHITE_IS_ZERO
             colours = self._in_bytes((white - colours.astype(np.uint64)).astype(values.dtype) if inverted else colours)

@@ -32,8 +32,10 @@ from pixelpath.errors import UserError
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 CHANNELS = "CS"
+SEPARATE = 2  # value of PlanarConfiguration
 SMALLER, MASK = 1, 4  # bits of NewSubfileType
-ORIENTATION, INK_SET, CMYK_INKS = 274, 332, 1  # tags, and the value of the second
+ORIENTATION, INK_SET, SUBSAMPLING = 274, 332, 530  # tags
+CMYK_INKS = 1
 GDAL_NODATA = 42113  # the tag of GDAL that holds, as text, the value that means "not measured"
 GEOGRAPHIC = (34735, GDAL_NODATA)  # the first is GeoKeyDirectory
 
@@ -256,6 +258,7 @@ def _look(page: Any) -> tuple[Colours, int]:
         bits,
         int(page.compression),
         inks=page.tags.valueof(INK_SET, CMYK_INKS) != CMYK_INKS,
+        subsampled=page.tags.valueof(SUBSAMPLING, (2, 2)) != (1, 1),
         palette=page.colormap,
     )
     return colours, int(page.tags.valueof(ORIENTATION, 1))
@@ -353,9 +356,11 @@ def _window(file: Any, key: Hashable, page: Any, dtype: np.dtype, rows: slice, c
 
 def _segment(file: Any, page: Any, number: int) -> np.ndarray:
     """[sample, row, column] of a strip or tile."""
-    frame = page.keyframe
+    frame, packed = page.keyframe, _bytes(file, page.dataoffsets[number], page.databytecounts[number])
+    if frame.compression in JPEGS and frame.planarconfig == SEPARATE and frame.samplesperpixel > 1:  # each plane is a grey JPEG
+        plane = needs("imagecodecs", "arrays", "JPEG").jpeg_decode(packed, tables=page.jpegtables)
+        return plane[None]
     options = {"jpegtables": page.jpegtables, "jpegheader": frame.jpegheader} if frame.compression in JPEGS else {}
-    packed = _bytes(file, page.dataoffsets[number], page.databytecounts[number])
     return np.moveaxis(frame.decode(packed, number, **options)[0][0], -1, 0)
 
 
