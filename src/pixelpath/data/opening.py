@@ -73,8 +73,8 @@ def open_source(
     """The images at `path`, see `DataSettings.path`. Of data with parts, the training part.
 
     Folders: png, jpeg, webp, bmp, gif (first frame) and tiff, turned upright by their EXIF tag; or arrays, rasters, volumes, one
-    or more images a file. Files with transparency (grey ones too) become RGBA, palettes RGB, 16-bit grey uint16, float tiff
-    float32. Arrays are memory-mapped (a compressed .npz is read); `arrays.check_array` says which axis has the channels; labels
+    or more images a file. Files with transparency (grey ones too) become RGBA, palettes RGB; other depths and bands stay.
+    Arrays are memory-mapped (a compressed .npz is read); `arrays.check_array` says which axis has the channels; labels
     come from the .npz ("labels", and "class_names") or from the sibling file NAME_labels.npy. Raises UserError: nothing there,
     unequal sizes or channels, undecodable files (unless `skip_broken`), sizes that `patch` does not divide, labels out of range.
     """
@@ -300,7 +300,7 @@ def _read(kind: str, place: Place, root: Path, names: Sequence[str], settings: D
     }
     if kind in of_all:
         return of_all[kind](), []
-    if not settings.skip_broken:
+    if not settings.skip_broken or len(paths) == 1:
         return [of_each[kind](path) for path in paths], []
     with decoders(settings.workers) as pool:
         found = list((pool.map if pool else map)(lambda path: _sound(of_each[kind], path), paths))

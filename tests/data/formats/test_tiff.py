@@ -206,6 +206,15 @@ def unequal(path: Path) -> None:
         file.write(values(4, 12))
 
 
+def missing_strips(path: Path) -> None:
+    write(path, values(8, 12), compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        where = file.pages[0].tags[257].valueoffset
+    with path.open("r+b") as file:
+        file.seek(where)
+        file.write((2**31 - 8).to_bytes(4, "little"))
+
+
 def missing_pages(path: Path) -> None:
     content = write(path, values(4, 24, 36), metadata=None, compression="zlib").read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -234,6 +243,7 @@ MISTAKES: list[tuple[Callable[[Path], object], list[str]]] = [
     (lambda path: path.write_bytes(b"II*\0"), ["cannot be read", "replace"]),
     (lambda path: path.write_bytes(b"II*\0\0\0\0\0"), ["cannot be read", "replace"]),
     (lambda path: path.write_bytes(b"no tiff at all"), ["cannot be read", "replace"]),
+    (missing_strips, ["1 of ", "strips", "replace"]),
     (missing_pages, ["pages are missing", "replace"]),
     (truncated, ["ends before its last pixel", "bytes"]),
     (unknown_compression, ["cannot be read", "replace"]),

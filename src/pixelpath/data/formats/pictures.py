@@ -159,9 +159,15 @@ def decode(path: Path, mode: str, shape: tuple[int, int, int], resize: Size | No
     return image
 
 
-def pixels(path: Path, mode: str, resize: Size | None = None) -> Shaped[np.ndarray, "channel row column"]:
+def pixels(picture: Path | Packed, mode: str, resize: Size | None = None) -> Planes:
     """The native pixels of an image file, turned upright; BrokenImageError naming the file if it cannot be decoded."""
-    return _pixels(path, mode, resize)
+    with _opened(picture) as opened:
+        if isinstance(opened, TiffStack):
+            upright = converted(opened.read(0), channels_of(mode) if mode in BYTES.values() else None)
+        else:
+            stored = _sixteen(picture, opened) if mode.endswith(";16") else _native(opened, mode)
+            upright = turned(stored, _orientation(opened))
+        return _resized(upright, mode, resize)
 
 
 def read(
@@ -169,7 +175,7 @@ def read(
 ) -> tuple[Header, Shaped[np.ndarray, "channel row column"]]:
     """`header` and `pixels` of a picture; a mode that is not supported is for the caller to refuse."""
     found = header(picture, channels)
-    return found, _pixels(picture, found.mode, resize)
+    return found, pixels(picture, found.mode, resize)
 
 
 @contextmanager
@@ -242,16 +248,6 @@ def _header(opened: ImageFile.ImageFile | TiffStack, channels: int | None) -> He
         as_asked = None if opened.letters not in BYTES.values() else channels
         return Header(opened.letters if as_asked is None else BYTES[as_asked], (rows, columns))
     return Header(DEEP.get((opened.letters, opened.dtype.name), f"{bands}x{opened.dtype}"), (rows, columns))
-
-
-def _pixels(picture: Path | Packed, mode: str, resize: Size | None) -> Planes:
-    with _opened(picture) as opened:
-        if isinstance(opened, TiffStack):
-            upright = converted(opened.read(0), channels_of(mode) if mode in BYTES.values() else None)
-        else:
-            stored = _sixteen(picture, opened) if mode.endswith(";16") else _native(opened, mode)
-            upright = turned(stored, _orientation(opened))
-        return _resized(upright, mode, resize)
 
 
 def _resized(planes: Planes, mode: str, resize: Size | None) -> Planes:

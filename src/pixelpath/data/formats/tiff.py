@@ -186,7 +186,7 @@ def _reading(source: Path | Packed, what: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if "imagecodecs" in str(error):
+            if "imagecodecs" in str(error) or isinstance(error, ImportError):
                 needs("imagecodecs", "arrays", source)
             raise
 
@@ -285,6 +285,11 @@ def _check_pages(source: Path | Packed, found: Pages) -> None:
             if size < needed:
                 raise ValueError(f"it ends before its last pixel, {size} of {needed} bytes")
             return
+        tall, broad = _segment_size(page)
+        needed = math.ceil(page.imagelength / tall) * math.ceil(page.imagewidth / broad)
+        needed *= page.samplesperpixel if page.planarconfig == SEPARATE else 1
+        if len(page.dataoffsets) < needed:
+            raise ValueError(f"it has {len(page.dataoffsets)} of {needed} strips or tiles")
         page.decode(None, 0)  # says at once if the compression is not known
         if page.compression != 1:
             tifffile.TIFF.DECOMPRESSORS[page.compression]
@@ -335,7 +340,7 @@ def _window(file: Any, key: Hashable, page: Any, dtype: np.dtype, rows: slice, c
     samples, (high, wide) = frame.samplesperpixel, (frame.imagelength, frame.imagewidth)
     (top, bottom, _), (left, right, _) = rows.indices(high), columns.indices(wide)
     values = np.full((samples, bottom - top, right - left), frame.nodata, dtype)
-    tall, broad = (frame.tilelength, frame.tilewidth) if frame.is_tiled else (min(frame.rowsperstrip, high), wide)
+    tall, broad = _segment_size(frame)
     down, across = math.ceil(high / tall), math.ceil(wide / broad)
     planes = len(page.dataoffsets) // (down * across)
     grid = itertools.product(range(planes), range(top // tall, -(-bottom // tall)), range(left // broad, -(-right // broad)))
@@ -352,6 +357,13 @@ def _window(file: Any, key: Hashable, page: Any, dtype: np.dtype, rows: slice, c
         target = values[sample : sample + len(piece), y0 - top : y1 - top, x0 - left : x1 - left]
         target[...] = piece[:, y0 - y : y1 - y, x0 - x : x1 - x]
     return values
+
+
+def _segment_size(frame: Any) -> tuple[int, int]:
+    """Rows and columns of a strip or tile."""
+    if frame.is_tiled:
+        return frame.tilelength, frame.tilewidth
+    return min(frame.rowsperstrip, frame.imagelength), frame.imagewidth
 
 
 def _segment(file: Any, page: Any, number: int) -> np.ndarray:
