@@ -177,8 +177,10 @@ def _nodata(stacks: Sequence[Stack]) -> float | None:
         return math.nan
     if len(named) > 1:
         (one, first), (other, second) = list(named.items())[:2]
-        remedy = "bring all files to one value" + (", or set `data.nodata`" if "None" in named else "")
-        raise UserError(f"{first.path} marks missing values by {one} but {second.path} by {other}: {remedy}.", "data.nodata")
+        some_have_none = "None" in named
+        remedy = "bring all files to one value" + (", or set `data.nodata`" if some_have_none else "")
+        words = f"{first.path} marks missing values by {one} but {second.path} by {other}"
+        raise UserError(f"{words}: {remedy}.", "data.nodata" if some_have_none else None)
     return stacks[0].metadata.nodata
 
 

@@ -139,8 +139,10 @@ def check_mode(where: Path | str, mode: str, channels: int | None, setting: str 
 def unlike(where: Path | str, found: Header, other: Path | str, common: Header) -> UserError:
     """The sentence on two images of unequal mode, or else of unequal size."""
     if found.mode != common.mode:
-        remedy = "convert all to one kind, for instance with `data.channels` 3"
-        return UserError(f"{where} is {_spoken(found.mode)} but {other} is {_spoken(common.mode)}: {remedy}.", "data.channels")
+        bytes_alone = found.mode in BYTES.values() and common.mode in BYTES.values()
+        remedy = "convert all to one kind" + (", for instance with `data.channels` 3" if bytes_alone else " of values")
+        words = f"{where} is {_spoken(found.mode)} but {other} is {_spoken(common.mode)}"
+        return UserError(f"{words}: {remedy}.", "data.channels" if bytes_alone else None)
     rows, columns = common.size
     return UserError(
         f"{where} is {found.size[0]}x{found.size[1]} pixels (rows x columns) but {other} is {rows}x{columns}: "
@@ -351,7 +353,7 @@ def _is_supported(mode: str) -> bool:
 def _spoken(mode: str) -> str:
     words = {"L": "grey", "RGBA": "RGBA (with transparency)", "RGBa": "RGBA (premultiplied)", "F": "32-bit float grey"}
     if "x" in mode:
-        return f"{channels_of(mode)} channels of {dtype_of(mode)}"
+        return f"{dtype_of(mode)} of {channels_of(mode)} channels" if channels_of(mode) > 1 else f"{dtype_of(mode)} grey"
     return words.get(mode, f"16-bit {mode.split(';')[0].replace('I', 'grey')}" if mode in DEPTHS else mode)
 
 

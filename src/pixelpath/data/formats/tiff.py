@@ -194,7 +194,7 @@ def _reading(source: Path | Packed, what: str) -> Iterator[None]:
 def _pages(source: Path | Packed) -> Pages:
     if isinstance(source, Packed):
         with _stream(source) as file:
-            return _parsed(file)
+            return _parsed(file, source)
     return _known(source, *_version(source))
 
 
@@ -213,10 +213,10 @@ def _version(path: Path) -> tuple[int, int]:
 def _known(path: Path, changed: int, size: int) -> Pages:
     """What tifffile finds in a file; kept for the last files, for a scan of a thousand pages takes long to look through."""
     with path.open("rb") as file:
-        return _parsed(file)
+        return _parsed(file, path)
 
 
-def _parsed(handle: Any) -> Pages:
+def _parsed(handle: Any, source: Path | Packed) -> Pages:
     with _logged() as told, tifffile.TiffFile(handle, _multifile=False) as file:
         every = [each.levels[0] for each in file.series]
         series = [each for each in every if not each.keyframe.subfiletype & (SMALLER | MASK)] or every
@@ -235,7 +235,7 @@ def _parsed(handle: Any) -> Pages:
         if len(alike) > 1 or any(other != orientation or not each.same(colours) for each, other in looks):
             shapes = dict.fromkeys("x".join(map(str, each.shape)) + f" {each.dtype}" for each in series)
             kinds = f"shapes ({', '.join(sorted(shapes))})" if len(shapes) > 1 else "colours or orientations"
-            raise UserError(f"{file.filename} holds pages of several {kinds}: keep one kind in a file.")
+            raise UserError(f"{source} holds pages of several {kinds}: keep one kind in a file.")
         masked = any(each.keyframe.subfiletype & MASK for each in every) and series != every
         on_earth = any(tag in first.keyframe.tags for tag in GEOGRAPHIC)
         stored = np.dtype(first.dtype or "V").newbyteorder("<" if file.byteorder == "<" else ">")
