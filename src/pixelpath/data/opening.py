@@ -15,19 +15,23 @@ from typing import Literal
 import numpy as np
 
 from pixelpath.data import folders
-from pixelpath.data.formats import arrays, dicom, nifti, parquet, pictures, stores, tar, tiff, variables
+from pixelpath.data.formats import arrays, dicom, geotiff, nifti, parquet, pictures, stores, tar, tiff, variables
 from pixelpath.data.formats.arrays import ClassLabels
-from pixelpath.data.formats.stacks import ArrayStack, PictureStack, Stack
+from pixelpath.data.formats.pictures import PictureStack
+from pixelpath.data.formats.reading import BrokenImageError
+from pixelpath.data.formats.stacks import ArrayStack, Stack
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Arrays, Folder, Premultiplied, Source, decoders, look, split
 from pixelpath.data.tiles import stacked
 from pixelpath.errors import MissingError, UserError
+from pixelpath.log import say
 
 TRAIN = ("train",)
 HELD_OUT = ("val", "valid", "validation", "test")
 STORES = (*variables.HDF5, *variables.NETCDF, *variables.ZARR)
 TIFF = (".tif", ".tiff")
+ROWS = 1024  # of a file that are read at a time to see whether it is broken
 KINDS = {
     "pictures": pictures.IMAGES,
     "arrays": arrays.ARRAYS,
@@ -69,8 +73,8 @@ def open_source(
     """The images at `path`, see `DataSettings.path`. Of data with parts, the training part.
 
     Folders: png, jpeg, webp, bmp, gif (first frame) and tiff, turned upright by their EXIF tag; or arrays, rasters, volumes, one
-    or more images a file. Files with transparency (grey ones too) become RGBA, palettes RGB, 16-bit grey uint16, float tiff
-    float32. Arrays are memory-mapped (a compressed .npz is read); `arrays.check_array` says which axis has the channels; labels
+    or more images a file. Files with transparency (grey ones too) become RGBA, palettes RGB; other depths and bands stay.
+    Arrays are memory-mapped (a compressed .npz is read); `arrays.check_array` says which axis has the channels; labels
     come from the .npz ("labels", and "class_names") or from the sibling file NAME_labels.npy. Raises UserError: nothing there,
     unequal sizes or channels, undecodable files (unless `skip_broken`), sizes that `patch` does not divide, labels out of range.
     """
@@ -159,13 +163,13 @@ def _finished(source: Source, settings: DataSettings, where: object) -> Source:
 
 
 def _must_stack(place: Place, settings: DataSettings) -> bool:
-    """Whether TIFF files hold what a picture cannot: several pages or bands, 32-bit integers, a place on the earth."""
+    """Whether TIFF files hold what a picture cannot (several images, a place on the earth), or are read in windows."""
     names = [place.path.name] if place.path.is_file() else list(folders.walk(place.path, pictures.IMAGES))
     tiffs = [name for name in names if name.lower().endswith(TIFF)]
     folder = place.path.parent if place.path.is_file() else place.path
     if not tiffs or len(tiffs) < len(names):
         return False
-    return bool(settings.tile) or not all(pictures.is_plain_tiff(folder / name) for name in tiffs)
+    return bool(settings.tile) or not all(tiff.is_picture(folder / name) for name in tiffs)
 
 
 def _open_folder(place: Place, settings: DataSettings, classes: tuple[str, ...] | None) -> Source:
@@ -179,7 +183,7 @@ def _open_folder(place: Place, settings: DataSettings, classes: tuple[str, ...] 
         headers, broken = pictures.headers(folder, names, settings.skip_broken, settings.channels, pool)
     kept = np.flatnonzero([header is not None for header in headers])
     if len(kept) == 0:
-        raise UserError(f"None of the {len(names)} image files in {folder} can be decoded: give a folder of readable images.")
+        raise _none_left(names, folder)
     kept_names = tuple(names[index] for index in kept)
     kept_headers = [header for header in headers if header is not None]
     # files that are cut into tiles need not be of one size
@@ -189,15 +193,31 @@ def _open_folder(place: Place, settings: DataSettings, classes: tuple[str, ...] 
         format="tiff" if all(name.lower().endswith(TIFF) for name in kept_names) else "png",
         units=settings.units,
         nodata=settings.nodata,
-        photographs=mode in pictures.BYTES.values(),
-        alpha="straight" if pictures.channels_of(mode) == 4 else "",
+        photographs=mode in pictures.PHOTOGRAPHS,
+        alpha=pictures.alpha_of(mode),
     )
     labels = labels._replace(numbers=labels.numbers[kept])
     if not settings.tile:
         shape = (pictures.channels_of(mode), *size)
-        return Folder(folder, kept_names, *labels, mode, shape, settings.resize, broken, metadata)
+        return Folder(folder, kept_names, *labels, mode, shape, settings.resize, broken + _unread(place), metadata)
     sized = zip(kept_names, kept_headers, strict=True)
-    return stacked([PictureStack(folder / name, mode, each.size, metadata) for name, each in sized], kept_names, labels, settings)
+    stacks = [PictureStack(folder / name, mode, each.size, metadata) for name, each in sized]
+    return stacked(stacks, kept_names, labels, settings, broken + _unread(place))
+
+
+def _none_left(names: Sequence[str], folder: Path) -> UserError:
+    return UserError(f"None of the {len(names)} image files in {folder} can be decoded: give a folder of readable images.")
+
+
+def _unread(place: Place) -> list[str]:
+    """Pictures of formats that are not read, among those that are; told, and kept as left out."""
+    if place.path.is_file():
+        return []
+    names = list(folders.walk(place.path, pictures.UNREAD))
+    if names:
+        kinds = ", ".join(sorted({Path(name).suffix.lower() for name in names}))
+        say(f"{len(names)} files of {place} are left out, as their format is not read ({kinds}): convert them to PNG. {names[0]}")
+    return names
 
 
 def _open_array(place: Place, settings: DataSettings, classes: tuple[str, ...] | None) -> Source:
@@ -224,7 +244,10 @@ def _array_metadata(images: np.ndarray, settings: DataSettings) -> Metadata:
 def _open_stacks(kind: str, place: Place, settings: DataSettings, classes: tuple[str, ...] | None) -> Source:
     names, labels = _files(kind, place, classes)
     root = place.path.parent if place.is_one else place.path
-    opened = _read(kind, place, root, names, settings)
+    opened, broken = _read(kind, place, root, names, settings)
+    if broken:
+        kept = [index for index, name in enumerate(names) if name not in set(broken)]
+        names, labels = [names[index] for index in kept], labels._replace(numbers=labels.numbers[kept])
     if len(opened) == len(names):
         titles = ("",) if place.path != root and len(opened) == 1 else tuple(names)
     else:  # DICOM series, shards
@@ -235,7 +258,7 @@ def _open_stacks(kind: str, place: Place, settings: DataSettings, classes: tuple
         labels = labels._replace(numbers=np.repeat(labels.numbers, [stack.shape[0] for stack in opened]))
     else:
         labels = _own_labels(opened, classes, place)
-    return stacked(opened, titles, labels, settings)
+    return stacked(opened, titles, labels, settings, broken + (_unread(place) if kind == "pictures" else []))
 
 
 def _files(kind: str, place: Place, classes: tuple[str, ...] | None) -> tuple[list[str], ClassLabels]:
@@ -258,8 +281,8 @@ def _files(kind: str, place: Place, classes: tuple[str, ...] | None) -> tuple[li
     return [names[index] for index in images], ClassLabels(numbers[images], found)
 
 
-def _read(kind: str, place: Place, root: Path, names: Sequence[str], settings: DataSettings) -> list[Stack]:
-    """Every file opened as a stack."""
+def _read(kind: str, place: Place, root: Path, names: Sequence[str], settings: DataSettings) -> tuple[list[Stack], list[str]]:
+    """Every file opened as a stack, and those left out because they cannot be read."""
     paths, channels, resize = [root / name for name in names], settings.channels, settings.resize
     of_all: dict[str, Callable[[], list[Stack]]] = {
         "saved dataset": lambda: parquet.open_saved_dataset(place.path, channels=channels, resize=resize),
@@ -270,10 +293,33 @@ def _read(kind: str, place: Place, root: Path, names: Sequence[str], settings: D
     of_each: dict[str, Callable[[Path], Stack]] = {
         "stores": lambda path: stores.open_store(path, place.variable),
         "NIfTI files": lambda path: nifti.open_nifti(path, settings.axis),
-        "pictures": lambda path: tiff.open_geotiff(path) if tiff.is_geotiff(path) else tiff.open_tiff(path),
+        "pictures": lambda path: (
+            geotiff.open_geotiff(path, settings.nodata) if tiff.is_map(path) else tiff.open_tiff(path, channels)
+        ),
         "arrays": lambda path: _array_stack(path, settings),
     }
-    return of_all[kind]() if kind in of_all else [of_each[kind](path) for path in paths]
+    if kind in of_all:
+        return of_all[kind](), []
+    if not settings.skip_broken or len(paths) == 1:
+        return [of_each[kind](path) for path in paths], []
+    with decoders(settings.workers) as pool:
+        found = list((pool.map if pool else map)(lambda path: _sound(of_each[kind], path), paths))
+    broken = [name for name, stack in zip(names, found, strict=True) if stack is None]
+    if len(broken) == len(names):
+        raise _none_left(names, root)
+    return [stack for stack in found if stack is not None], broken
+
+
+def _sound(open_one: Callable[[Path], Stack], path: Path) -> Stack | None:
+    """A file as a stack once all of it was read; None if it is broken."""
+    try:
+        stack = open_one(path)
+        for image in range(stack.shape[0]):
+            for row in range(0, stack.shape[2], ROWS):
+                stack.read(image, slice(row, row + ROWS))
+    except BrokenImageError:
+        return None
+    return stack
 
 
 def _array_stack(path: Path, settings: DataSettings) -> Stack:
@@ -396,6 +442,9 @@ def kind_of(place: Place) -> str:
         )
     if not kinds and any(_is_dicom(path / name) for name in list(folders.walk(path, ("",)))[:8]):
         return "DICOM files"
+    unread = next(folders.walk(path, pictures.UNREAD), None) if not kinds else None
+    if unread is not None:
+        raise UserError(f"{path} holds pictures of formats that are not read ({unread}): convert them to PNG or TIFF.")
     return next(iter(kinds), "pictures")
 
 

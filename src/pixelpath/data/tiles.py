@@ -126,8 +126,13 @@ class Stacked:
         return stack, image, rows[tile // len(columns)], columns[tile % len(columns)]
 
 
-def stacked(stacks: Sequence[Stack], titles: Sequence[str], labels: ClassLabels, settings: DataSettings) -> Source:
-    """Stacks as one source; UserError naming the odd one if they do not agree in channels, dtype, size or nodata."""
+def stacked(
+    stacks: Sequence[Stack], titles: Sequence[str], labels: ClassLabels, settings: DataSettings, broken: Sequence[str] = ()
+) -> Source:
+    """Stacks as one source, and the files left out.
+
+    Raises UserError naming the odd one if they do not agree in channels, dtype, alpha, size or nodata.
+    """
     first = stacks[0]
     for stack in stacks:
         _check_alike(stack, first, settings)
@@ -138,7 +143,7 @@ def stacked(stacks: Sequence[Stack], titles: Sequence[str], labels: ClassLabels,
         axes=() if settings.tile or settings.resize else first.metadata.axes,
     )
     cut = settings.window, settings.steps, settings.resize
-    return Stacked(tuple(stacks), tuple(titles), labels.numbers, labels.classes, metadata, *cut)
+    return Stacked(tuple(stacks), tuple(titles), labels.numbers, labels.classes, metadata, *cut, list(broken))
 
 
 def _check_alike(stack: Stack, first: Stack, settings: DataSettings) -> None:
@@ -147,6 +152,9 @@ def _check_alike(stack: Stack, first: Stack, settings: DataSettings) -> None:
     if (stack.shape[1], stack.dtype) != (first.shape[1], first.dtype):
         words = [f"{each.shape[1]} channels of {each.dtype}" for each in (stack, first)]
         raise UserError(f"{here} holds {words[0]} but {there} {words[1]}: keep one kind of image in a data set.")
+    if stack.metadata.alpha != first.metadata.alpha:
+        words = [f"{each.metadata.alpha or 'no'} alpha" for each in (stack, first)]
+        raise UserError(f"{here} has {words[0]} but {there} {words[1]}: keep one kind of image in a data set.")
     rows, columns = stack.shape[2:]
     if settings.window is not None and (rows < settings.window[0] or columns < settings.window[1]):
         wanted = "x".join(map(str, settings.window))
@@ -169,7 +177,10 @@ def _nodata(stacks: Sequence[Stack]) -> float | None:
         return math.nan
     if len(named) > 1:
         (one, first), (other, second) = list(named.items())[:2]
-        raise UserError(f"{first.path} marks missing values by {one} but {second.path} by {other}: bring all files to one value.")
+        some_have_none = "None" in named
+        remedy = "bring all files to one value" + (", or set `data.nodata`" if some_have_none else "")
+        words = f"{first.path} marks missing values by {one} but {second.path} by {other}"
+        raise UserError(f"{words}: {remedy}.", "data.nodata" if some_have_none else None)
     return stacks[0].metadata.nodata
 
 

@@ -1,42 +1,45 @@
-"""Picture files through Pillow, one by one, and checking that they agree.
+"""Picture files, one by one, and checking that they agree: TIFF through `tiff`, all others through Pillow.
 
-A *mode* is Pillow's word for channels and depth: L, RGB, RGBA (8 bits), I;16 (16-bit grey), F (32-bit float grey); RGB;16 and
-RGBA;16 are our own, for colour PNG files of 16 bits, which Pillow would cut to 8.
+A *mode* is Pillow's word for channels and depth: L, RGB, RGBA (8 bits), RGBa (the same, premultiplied), I;16 (16-bit grey), F
+(32-bit float grey). RGB;16 and RGBA;16 are our own, and so is CHANNELSxDTYPE (7xint16) for what has no such name.
 """
 
 from __future__ import annotations
 
-import warnings
+import os
+import struct
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
-from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
+from jaxtyping import Int, Shaped
+from PIL import ExifTags, Image, ImageFile
 
-from pixelpath.data.formats.reading import needs, reason
+from pixelpath.data.formats.appearance import BYTES, Planes, converted, turned, turned_size
+from pixelpath.data.formats.reading import BrokenImageError, Packed, reason
+from pixelpath.data.formats.recent import DECODED
+from pixelpath.data.formats.stacks import EVERYTHING
+from pixelpath.data.formats.tiff import MAGIC, TiffStack, is_map, open_tiff
+from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
 
 IMAGES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-BYTES = {1: "L", 3: "RGB", 4: "RGBA"}
-DEEP = ("RGB;16", "RGBA;16")
-GDAL_NODATA = 42113  # the TIFF tag of GDAL that holds, as text, the value that means "not measured"
-GEOGRAPHIC = (34735, GDAL_NODATA)  # the first is GeoKeyDirectory
-DEPTHS = {"I;16": np.dtype("uint16"), "F": np.dtype("float32"), "RGB;16": np.dtype("uint16"), "RGBA;16": np.dtype("uint16")}
+UNREAD = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".psd", ".tga", ".exr", ".dng", ".cr2", ".nef", ".arw")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+DEEP = {("L", "uint16"): "I;16", ("L", "float32"): "F", **{(each, "uint16"): f"{each};16" for each in ("RGB", "RGBA", "RGBa")}}
+DEPTHS = {mode: np.dtype(dtype) for (_, dtype), mode in DEEP.items()}
+PHOTOGRAPHS = (*BYTES.values(), "RGBa")
+STEPS = {"L;2": 85, "L;4": 17}  # raw modes of PNG that Pillow widens to 8 bits, though not the transparent value; the factor
 
 Size = tuple[int, int]
 
-
-class Packed(NamedTuple):
-    """A picture within another file: its bytes as an open file, which whoever opened it closes, and what it is called."""
-
-    file: BinaryIO
-    where: str
+_LIMIT = threading.Lock()
 
 
 class Header(NamedTuple):
@@ -46,20 +49,35 @@ class Header(NamedTuple):
     size: Size
 
 
-class BrokenImageError(UserError):
-    """A file that cannot be decoded."""
+@dataclass(frozen=True, eq=False)
+class PictureStack:
+    """One picture file, decoded whole; the last ones stay decoded, for a picture has many windows."""
 
+    path: Path
+    mode: str
+    size: Size
+    metadata: Metadata = field(default_factory=Metadata)
+    labels: Int[np.ndarray, "count"] | None = None
+    classes: tuple[str, ...] | None = None
+    whole: bool = False
 
-def is_plain_tiff(path: Path) -> bool:
-    """Whether a TIFF file is one picture that Pillow reads whole: one page of a mode known here, nowhere on the earth."""
-    try:
-        with warnings.catch_warnings(), Image.open(path, formats=("TIFF",)) as image:
-            warnings.simplefilter("ignore")
-            known = _mode(image, None) in ("L", "RGB", "RGBA", "I;16", "F")
-            pages = image.n_frames if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
-            return known and pages == 1 and not any(tag in image.getexif() for tag in GEOGRAPHIC)
-    except Exception:  # as in naming: what cannot be read is for the other reader to explain
-        return False
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return 1, channels_of(self.mode), *self.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        return dtype_of(self.mode)
+
+    def name(self, index: int) -> str:
+        return self.path.name
+
+    def read(self, index: int, rows: slice = EVERYTHING, columns: slice = EVERYTHING) -> Shaped[np.ndarray, "channel row column"]:
+        with naming(self.path):
+            status = self.path.stat()
+        key = self.path, self.mode, status.st_mtime_ns, status.st_size
+        whole = DECODED.get(key, lambda: decode(self.path, self.mode, self.shape[1:], None))
+        return np.array(whole[:, rows, columns], order="C")
 
 
 def headers(
@@ -73,7 +91,7 @@ def headers(
     def look(name: str) -> Header | None:
         try:
             found = header(folder / name, channels)
-            if skip_broken and found.mode in (*BYTES.values(), *DEPTHS):
+            if skip_broken and _is_supported(found.mode):
                 pixels(folder / name, found.mode)
         except BrokenImageError:
             if not skip_broken:
@@ -88,8 +106,8 @@ def headers(
 
 def header(picture: Path | Packed, channels: int | None = None) -> Header:
     """The mode and upright size of an image file; BrokenImageError if it has none."""
-    with _opened(picture) as image:
-        return _header(image, channels)
+    with _opened(picture) as opened:
+        return _header(opened, channels)
 
 
 def agree(folder: Path, names: Sequence[str], found: Sequence[Header], channels: int | None, resize: Size | None) -> Header:
@@ -109,10 +127,10 @@ def agree(folder: Path, names: Sequence[str], found: Sequence[Header], channels:
 
 def check_mode(where: Path | str, mode: str, channels: int | None, setting: str | None = None) -> None:
     """UserError naming an image whose mode is not supported, or is not converted to so many channels."""
-    if mode not in (*BYTES.values(), *DEPTHS):
+    if not _is_supported(mode):
         remedy = "convert it to 8 bits per channel, 16-bit grey or an array of a float dtype (.npy)"
         raise UserError(f"{where} stores pixels of mode {mode}, which is not supported: {remedy}.", setting)
-    if mode in DEPTHS and channels not in (None, channels_of(mode)):
+    if mode not in BYTES.values() and channels not in (None, channels_of(mode)):
         raise UserError(
             f"{where} is {_spoken(mode)}, which is not converted: leave out `data.channels` {channels}.", "data.channels"
         )
@@ -121,8 +139,10 @@ def check_mode(where: Path | str, mode: str, channels: int | None, setting: str 
 def unlike(where: Path | str, found: Header, other: Path | str, common: Header) -> UserError:
     """The sentence on two images of unequal mode, or else of unequal size."""
     if found.mode != common.mode:
-        remedy = "convert all to one kind, for instance with `data.channels` 3"
-        return UserError(f"{where} is {_spoken(found.mode)} but {other} is {_spoken(common.mode)}: {remedy}.", "data.channels")
+        bytes_alone = found.mode in BYTES.values() and common.mode in BYTES.values()
+        remedy = "convert all to one kind" + (", for instance with `data.channels` 3" if bytes_alone else " of values")
+        words = f"{where} is {_spoken(found.mode)} but {other} is {_spoken(common.mode)}"
+        return UserError(f"{words}: {remedy}.", "data.channels" if bytes_alone else None)
     rows, columns = common.size
     return UserError(
         f"{where} is {found.size[0]}x{found.size[1]} pixels (rows x columns) but {other} is {rows}x{columns}: "
@@ -141,23 +161,23 @@ def decode(path: Path, mode: str, shape: tuple[int, int, int], resize: Size | No
     return image
 
 
-def pixels(path: Path, mode: str, resize: Size | None = None) -> Shaped[np.ndarray, "channel row column"]:
+def pixels(picture: Path | Packed, mode: str, resize: Size | None = None) -> Planes:
     """The native pixels of an image file, turned upright; BrokenImageError naming the file if it cannot be decoded."""
-    if mode in DEEP:
-        return _deep(path, resize)
-    with _opened(path) as image:
-        return _pixels(image, mode, resize)
+    with _opened(picture) as opened:
+        if isinstance(opened, TiffStack):
+            upright = converted(opened.read(0), channels_of(mode) if mode in BYTES.values() else None)
+        else:
+            stored = _sixteen(picture, opened) if mode.endswith(";16") else _native(opened, mode)
+            upright = turned(stored, _orientation(opened))
+        return _resized(upright, mode, resize)
 
 
 def read(
     picture: Path | Packed, channels: int | None = None, resize: Size | None = None
 ) -> tuple[Header, Shaped[np.ndarray, "channel row column"]]:
-    """`header` and `pixels` of a picture by opening it once; a mode that is not supported is for the caller to refuse."""
-    with _opened(picture) as image:
-        found = _header(image, channels)
-        if found.mode not in DEEP:
-            return found, _pixels(image, found.mode, resize)
-    return found, _deep(picture, resize)
+    """`header` and `pixels` of a picture; a mode that is not supported is for the caller to refuse."""
+    found = header(picture, channels)
+    return found, pixels(picture, found.mode, resize)
 
 
 @contextmanager
@@ -165,6 +185,8 @@ def naming(where: Path | str) -> Iterator[None]:
     """Whatever a decoder raises as a BrokenImageError of one sentence that names the file, or the sample packed into one."""
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:  # Pillow's decoders raise nearly every kind of exception on damaged files
         setting = "data.skip_broken" if isinstance(where, Path) else None
         alone = "replace or delete it, or leave such files out with `data.skip_broken`"
@@ -174,12 +196,19 @@ def naming(where: Path | str) -> Iterator[None]:
 
 def channels_of(mode: str) -> int:
     """How many channels images of a mode have."""
+    if "x" in mode:
+        return int(mode.split("x")[0])
     return len(mode.split(";")[0]) if mode.startswith("RGB") else 1
 
 
 def dtype_of(mode: str) -> np.dtype:
     """The native dtype of images of a mode."""
-    return DEPTHS.get(mode, np.dtype("uint8"))
+    return np.dtype(mode.split("x")[1]) if "x" in mode else DEPTHS.get(mode, np.dtype("uint8"))
+
+
+def alpha_of(mode: str) -> Literal["", "straight", "premultiplied"]:
+    """Whether the fourth channel of a mode is alpha, and whether colours are multiplied by it."""
+    return "straight" if mode.startswith("RGBA") else "premultiplied" if mode.startswith("RGBa") else ""
 
 
 def planes_of(
@@ -188,11 +217,11 @@ def planes_of(
     """The native pixels of a picture in memory, by the rules for files; UserError for a mode that is not supported."""
     mode = _mode(image, channels)
     check_mode(where, mode, channels, "images")
-    if mode in DEEP:
+    if mode.startswith("RGB") and mode in DEPTHS:
         raise UserError(
             f"{where} has 16 bits per colour, which Pillow cuts to 8: give an array, or open the folder by its path.", "images"
         )
-    return _pixels(image.copy(), mode, resize)
+    return _resized(turned(_native(image.copy(), mode), _orientation(image)), mode, resize)
 
 
 def resized(image: Shaped[np.ndarray, "channel row column"], size: Size) -> Shaped[np.ndarray, "channel rows columns"]:
@@ -208,34 +237,79 @@ def resized(image: Shaped[np.ndarray, "channel row column"], size: Size) -> Shap
     return (np.rint(array) if image.dtype.kind in "iu" else array).astype(image.dtype)
 
 
-def _header(image: ImageFile.ImageFile, channels: int | None) -> Header:
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.n_frames > 1:
-        raise ValueError(f"it has {image.n_frames} pages, which are read where all files are TIFF")
-    columns, rows = image.size
-    turned = _has_exif(image) and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    return Header(_mode(image, channels), (columns, rows) if turned else (rows, columns))
+def _header(opened: ImageFile.ImageFile | TiffStack, channels: int | None) -> Header:
+    if isinstance(opened, ImageFile.ImageFile):
+        mode, (columns, rows) = _mode(opened, channels), opened.size
+        return Header(mode, turned_size((rows, columns), _orientation(opened)))
+    count, bands, rows, columns = opened.shape
+    if count > 1:
+        raise ValueError(f"it has {count} pages, which are read where all files are TIFF")
+    if isinstance(opened.source, Path) and is_map(opened.source):
+        raise ValueError("it is a map (GeoTIFF), which is read where all files are TIFF")
+    if opened.dtype == np.uint8 and opened.letters:
+        as_asked = None if opened.letters not in BYTES.values() else channels
+        return Header(opened.letters if as_asked is None else BYTES[as_asked], (rows, columns))
+    return Header(DEEP.get((opened.letters, opened.dtype.name), f"{bands}x{opened.dtype}"), (rows, columns))
 
 
-def _pixels(image: Image.Image, mode: str, resize: Size | None) -> Shaped[np.ndarray, "channel row column"]:
-    if _has_exif(image):
-        ImageOps.exif_transpose(image, in_place=True)
+def _resized(planes: Planes, mode: str, resize: Size | None) -> Planes:
+    """As `resized`, but 8-bit pictures by Pillow's bicubic filter, which keeps what is transparent out of the colours."""
+    if resize is None or planes.shape[1:] == tuple(resize):
+        return np.ascontiguousarray(planes)
+    if mode not in BYTES.values():
+        return resized(planes, resize)
+    image = Image.fromarray(np.ascontiguousarray(planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)))
+    return _planes(image.resize((resize[1], resize[0]), Image.Resampling.BICUBIC, _centre(image.size, resize)))
+
+
+def _planes(image: Image.Image) -> Planes:
+    array = np.asarray(image)
+    return array.transpose(2, 0, 1) if array.ndim == 3 else array[None]
+
+
+def _native(image: Image.Image, mode: str) -> Planes:
+    """The stored pixels of a picture of up to 8 bits, or one channel of more, in a mode."""
     if mode in DEPTHS:
-        deep = np.asarray(image).astype(DEPTHS[mode])[None]
-        return resized(deep, resize) if resize else deep
-    native = image if image.mode == mode else image.convert(mode)
-    if resize and native.size != (resize[1], resize[0]):
-        native = native.resize((resize[1], resize[0]), Image.Resampling.BICUBIC, _centre(native.size, resize))
-    array = np.asarray(native)
-    return np.ascontiguousarray(array.transpose(2, 0, 1)) if array.ndim == 3 else np.array(array)[None]
+        return _planes(image).astype(DEPTHS[mode])
+    key, step = image.info.get("transparency"), STEPS.get(_raw(image), 1)
+    if mode == "RGBA" and image.format == "PNG" and image.mode in ("1", "L", "RGB") and key is not None:
+        return _keyed(_planes(image if image.mode == "RGB" else image.convert("L")), np.atleast_1d(key) * step)
+    return _planes(image if image.mode == mode else image.convert(mode))
+
+
+def _sixteen(picture: Path | Packed, image: ImageFile.ImageFile) -> Planes:
+    """A PNG of 16 bits, of which Pillow keeps the upper 8 of colours: decoded twice, once as if the lower ones were the upper."""
+    raw, key, (tile,) = _raw(image), image.info.get("transparency"), image.tile
+    if raw == "I;16B":
+        planes = _planes(image).astype(np.uint16)
+    elif raw == "LA;16B":  # as many bytes a pixel as RGBA of 8 bits
+        image.tile = [tile._replace(args="RGBA")]
+        halves = _planes(image).astype(np.uint16)
+        planes = (halves[::2] << 8 | halves[1::2])[[0, 0, 0, 1]]
+    else:
+        upper = _planes(image).astype(np.uint16)
+        with _stream(picture) as file, _image(file, trusted=isinstance(picture, Path)) as again:
+            again.tile = [tile._replace(args=raw.replace("16B", "16L"))]
+            planes = upper << 8 | _planes(again)
+    return planes if key is None else _keyed(planes, np.atleast_1d(key))
+
+
+def _keyed(planes: Planes, key: np.ndarray) -> Planes:
+    """Grey or RGB of which one colour is transparent, as RGBA."""
+    white = np.iinfo(planes.dtype).max
+    alike = (planes == (key.reshape(-1, 1, 1) & white)).all(0)
+    colours = np.broadcast_to(planes, (3, *planes.shape[1:]))
+    return np.concatenate([colours, np.where(alike, 0, white).astype(planes.dtype)[None]])
 
 
 def _mode(image: Image.Image, channels: int | None) -> str:
+    raw, keyed = _raw(image), "transparency" in image.info
+    if image.format == "PNG" and raw.endswith(";16B"):
+        return "RGBA;16" if keyed else {"I;16B": "I;16", "RGB;16B": "RGB;16"}.get(raw, "RGBA;16")
     if image.mode.startswith("I;16"):
         return "I;16"
     if image.mode in ("F", "I"):
         return image.mode
-    if isinstance(image, ImageFile.ImageFile) and any(";16" in str(tile[3]) for tile in image.tile):
-        return f"{image.mode};16"
     if channels is not None:
         return BYTES[channels]
     if image.has_transparency_data:
@@ -243,13 +317,44 @@ def _mode(image: Image.Image, channels: int | None) -> str:
     return "L" if image.mode in ("1", "L") else "RGB"
 
 
-def _has_exif(image: Image.Image) -> bool:
-    return "exif" in image.info or image.format == "TIFF"
+def _raw(image: Image.Image) -> str:
+    """How the file stores pixels, in Pillow's words; "" once they are decoded."""
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    return str(tiles[0].args) if tiles else ""
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation that EXIF or XMP tell; a PNG may tell it after its pixels, which are then decoded."""
+    if isinstance(image, ImageFile.ImageFile) and image.format == "PNG" and image.tile and _tells_late(image.fp):
+        image.load()
+    try:
+        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+    except Exception:  # EXIF that is damaged tells nothing
+        return 1
+
+
+def _tells_late(file: Any) -> bool:
+    """Whether a PNG file has EXIF or texts after its pixels."""
+    place, pixels, late = file.tell(), False, False
+    file.seek(len(b"\x89PNG\r\n\x1a\n"))
+    while not late and len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        pixels |= kind == b"IDAT"
+        late = pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+        file.seek(length + 4, os.SEEK_CUR)
+    file.seek(place)
+    return late
+
+
+def _is_supported(mode: str) -> bool:
+    return mode in PHOTOGRAPHS or mode in DEPTHS or "x" in mode
 
 
 def _spoken(mode: str) -> str:
-    words = {"L": "grey", "RGBA": "RGBA (with transparency)", "I;16": "16-bit grey", "F": "32-bit float grey"}
-    return words.get(mode, f"16-bit {mode.split(';')[0]}" if mode in DEEP else mode)
+    words = {"L": "grey", "RGBA": "RGBA (with transparency)", "RGBa": "RGBA (premultiplied)", "F": "32-bit float grey"}
+    if "x" in mode:
+        return f"{dtype_of(mode)} of {channels_of(mode)} channels" if channels_of(mode) > 1 else f"{dtype_of(mode)} grey"
+    return words.get(mode, f"16-bit {mode.split(';')[0].replace('I', 'grey')}" if mode in DEPTHS else mode)
 
 
 def _centre(size: Size, resize: Size) -> tuple[float, float, float, float]:
@@ -263,23 +368,30 @@ def _centre(size: Size, resize: Size) -> tuple[float, float, float, float]:
     return left, top, min(left + wide, columns), min(top + high, rows)
 
 
-def _deep(picture: Path | Packed, resize: Size | None) -> Shaped[np.ndarray, "channel row column"]:
-    codecs = needs("imagecodecs", "arrays", _where(picture))
-    with naming(_where(picture)):
-        if isinstance(picture, Packed):
-            picture.file.seek(0)
-        array = codecs.png_decode(picture.file.read() if isinstance(picture, Packed) else picture.read_bytes())
-        deep = np.ascontiguousarray(array.transpose(2, 0, 1))
-    return resized(deep, resize) if resize else deep
-
-
 @contextmanager
-def _opened(picture: Path | Packed) -> Iterator[ImageFile.ImageFile]:
-    """A picture whose header is read."""
-    source = picture.file if isinstance(picture, Packed) else picture
-    with naming(_where(picture)), Image.open(source, formats=FORMATS) as image:
-        yield image
+def _opened(picture: Path | Packed) -> Iterator[ImageFile.ImageFile | TiffStack]:
+    """A picture whose header is read, by what its first bytes say it is."""
+    with naming(picture if isinstance(picture, Path) else picture.where), _stream(picture) as file:
+        begin = file.read(len(MAGIC[0]))
+        file.seek(0)
+        if begin in MAGIC:
+            yield open_tiff(picture)
+        else:
+            with _image(file, trusted=isinstance(picture, Path)) as image:
+                yield image
 
 
-def _where(picture: Path | Packed) -> Path | str:
-    return picture.where if isinstance(picture, Packed) else picture
+def _stream(picture: Path | Packed) -> AbstractContextManager[Any]:
+    return picture.open("rb") if isinstance(picture, Path) else picture.begun()
+
+
+def _image(file: Any, *, trusted: bool) -> ImageFile.ImageFile:
+    """A file's header; Pillow's limit of pixels is for other people's files, not for those that the user lays in a folder."""
+    if not trusted:
+        return Image.open(file, formats=FORMATS)
+    with _LIMIT:
+        most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file, formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = most

@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import ModuleType
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped
@@ -23,6 +24,25 @@ Scale = tuple[float, float]
 """Slope and intercept."""
 
 UNSCALED: Scale = (1.0, 0.0)
+
+
+class BrokenImageError(UserError):
+    """A file that cannot be decoded."""
+
+
+class Packed(NamedTuple):
+    """A picture within another file: its bytes as an open file, which whoever opened it closes, and what it is called."""
+
+    file: BinaryIO
+    where: str
+
+    def __str__(self) -> str:
+        return self.where
+
+    def begun(self) -> AbstractContextManager[Any]:
+        """The open file at its first byte."""
+        self.file.seek(0)
+        return nullcontext(self.file)
 
 
 def check_exists(path: Path, wanted: str) -> None:
@@ -37,7 +57,7 @@ def leads_out(name: str) -> bool:
     return any(way.is_absolute() or way.drive or ".." in way.parts for way in ways)
 
 
-def needs(module: str, extra: str, what: Path | str) -> ModuleType:
+def needs(module: str, extra: str, what: Path | Packed | str) -> ModuleType:
     """The module of an optional package; UserError naming the extra that brings it if it is not installed."""
     try:
         return importlib.import_module(module)
@@ -47,8 +67,10 @@ def needs(module: str, extra: str, what: Path | str) -> ModuleType:
 
 
 @contextmanager
-def reading(path: Path, what: str, remedy: str = "copy it again, or leave it out") -> Iterator[None]:
-    """Turns whatever a reader raises (on a damaged file that may be anything) into one UserError: which file, `what`, why.
+def reading(
+    path: Path | Packed, what: str, remedy: str = "copy it again, or leave it out", setting: str | None = None
+) -> Iterator[None]:
+    """Turns whatever a reader raises (on a damaged file that may be anything) into one BrokenImageError: which file, `what`, why.
 
     `what` completes "the file cannot be read": "as a DICOM file", "at image 3".
     """
@@ -57,10 +79,11 @@ def reading(path: Path, what: str, remedy: str = "copy it again, or leave it out
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{f'{path} cannot be read {what}'.rstrip()} ({reason(error, path)}): {remedy}.") from error
+        sentence = f"{f'{path} cannot be read {what}'.rstrip()} ({reason(error, path)}): {remedy}."
+        raise BrokenImageError(sentence, setting) from error
 
 
-def reason(error: Exception, path: Path | str) -> str:
+def reason(error: Exception, path: Path | Packed | str) -> str:
     """What an exception says, on one line, without the path of the file and the representations of Python's objects."""
     said = str(error).replace(str(path), "the file").replace(". Use force=True to force reading", "")  # advice for programmers
     return " ".join(re.sub(r" ?<[^>]*>", "", said).split()).rstrip(".") or type(error).__name__

@@ -131,8 +131,7 @@ def as_stacks(shards: Sequence[Shard], channels: int | None, resize: pictures.Si
                 model, common = where, look
             _check_alike(where, look, model, common)
     kind = "npy" if not common.mode else "tiff" if common.mode == "F" else "png"
-    alpha = "straight" if common.mode and pictures.channels_of(common.mode) == 4 else ""
-    metadata = Metadata(kind, photographs=common.mode in pictures.BYTES.values(), alpha=alpha)
+    metadata = Metadata(kind, photographs=common.mode in pictures.PHOTOGRAPHS, alpha=pictures.alpha_of(common.mode))
     return [
         Samples(shard, metadata, numbers, classes, common, model, channels, resize)
         for shard, numbers in zip(shards, labels, strict=True)

@@ -12,7 +12,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from pixelpath.data.formats import pictures
 from pixelpath.data.metadata import Metadata
 
 EVERYTHING = slice(None)
@@ -91,31 +90,3 @@ class ArrayStack:
 
     def read(self, index: int, rows: slice = EVERYTHING, columns: slice = EVERYTHING) -> Shaped[np.ndarray, "channel row column"]:
         return np.array(self.images[index, :, rows, columns], dtype=self.dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class PictureStack:
-    """One picture file, decoded whole for every window."""
-
-    path: Path
-    mode: str
-    size: pictures.Size
-    metadata: Metadata = field(default_factory=Metadata)
-    labels: Int[np.ndarray, "count"] | None = None
-    classes: tuple[str, ...] | None = None
-    whole: bool = False
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return 1, pictures.channels_of(self.mode), *self.size
-
-    @property
-    def dtype(self) -> np.dtype:
-        return pictures.dtype_of(self.mode)
-
-    def name(self, index: int) -> str:
-        return self.path.name
-
-    def read(self, index: int, rows: slice = EVERYTHING, columns: slice = EVERYTHING) -> Shaped[np.ndarray, "channel row column"]:
-        whole = pictures.decode(self.path, self.mode, self.shape[1:], None)
-        return np.ascontiguousarray(whole[:, rows, columns])

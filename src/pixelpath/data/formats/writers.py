@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tifffile
 from jaxtyping import Shaped
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from pixelpath.atomic import whole, whole_path
 from pixelpath.data import dtypes
 from pixelpath.data.alpha import unpremultiply
-from pixelpath.data.formats.pictures import GDAL_NODATA
 from pixelpath.data.formats.reading import needs
+from pixelpath.data.formats.tiff import GDAL_NODATA
 from pixelpath.data.metadata import Format, Metadata
 from pixelpath.errors import UserError
 
@@ -44,7 +45,6 @@ SUFFIXES: dict[Format, str] = {
     "nifti": ".nii.gz",
 }
 PACKAGES: dict[Format, tuple[str, ...]] = {
-    "tiff": ("tifffile",),
     "geotiff": ("rasterio",),
     "netcdf": ("xarray", "h5netcdf"),
     "hdf5": ("h5py",),
@@ -135,9 +135,8 @@ def written_as(metadata: Metadata, dtype: np.dtype, channels: int, kind: Format 
     chosen: Format = kind or metadata.format
     if chosen == "dicom" or (chosen == "png" and not in_png):
         chosen = "tiff"
-    if not (chosen == "tiff" and _is_plain(dtype, channels, metadata)):
-        for package in PACKAGES.get(chosen, ()):
-            needs(package, EXTRAS.get(chosen, "arrays"), Path(f"A {chosen} file of samples"))
+    for package in PACKAGES.get(chosen, ()):
+        needs(package, EXTRAS.get(chosen, "arrays"), Path(f"A {chosen} file of samples"))
     return chosen
 
 
@@ -180,12 +179,6 @@ def _is_colour(dtype: np.dtype, channels: int, metadata: Metadata) -> bool:
     return dtype.name in ("uint8", "uint16") and (channels == 3 or (channels == 4 and metadata.alpha != ""))
 
 
-def _is_plain(dtype: np.dtype, channels: int, metadata: Metadata) -> bool:
-    """Whether these are pixels that Pillow knows, so that its TIFF files, which need no other package, can hold them."""
-    grey = channels == 1 and dtype.name in ("uint8", "uint16", "float32")
-    return grey or (dtype == np.uint8 and _is_colour(dtype, channels, metadata))
-
-
 def _picture(image: Sample) -> Image.Image:
     return Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
 
@@ -197,23 +190,15 @@ def _png(path: Path, batch: _Batch, number: int) -> None:
 
 def _tiff(path: Path, batch: _Batch, number: int) -> None:
     """One page with the units in its description: up to four channels pixel by pixel, more of them plane by plane."""
-    image, metadata, dtype = batch.images[number], batch.metadata, batch.dtype
+    image, metadata = batch.images[number], batch.metadata
     texts = {DESCRIPTION_TAG: _description(metadata, batch.seeds[number : number + 1], metadata.channels)}
     if batch.nodata is not None:
         texts[GDAL_NODATA] = "nan" if math.isnan(batch.nodata) else repr(batch.nodata)
     with whole(path) as file:
-        if not _is_plain(dtype, len(image), metadata):
-            file.write(_page(image, texts, colour=_is_colour(dtype, len(image), metadata)))
-            return
-        tags = TiffImagePlugin.ImageFileDirectory_v2()
-        for tag, text in texts.items():
-            tags.tagtype[tag], tags[tag] = TEXT, text.encode()
-        _picture(image).save(file, "TIFF", tiffinfo=tags)
+        file.write(_page(image, texts, colour=_is_colour(batch.dtype, len(image), metadata)))
 
 
 def _page(image: Sample, texts: Mapping[int, str], *, colour: bool) -> bytes:
-    import tifffile
-
     count = len(image)
     values = image if count > 4 else image[0] if count == 1 else image.transpose(1, 2, 0)
     beyond = count - (3 if colour else 1)
