@@ -1,62 +1,29 @@
 """From a path, or arrays in memory, to sources: the kind of the files decides who reads them.
 
-A *place* is a folder, a file, or a variable of a store (FILE::VARIABLE). A *part* is one side of data that come with a split of
-their own, like train and test. A *kind* is a set of file endings with one reader.
+A *place* is a folder, a file, or a variable of a store (see `parts`). A *kind* is a set of file endings with one reader.
 """
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from pixelpath.data import folders
-from pixelpath.data.formats import arrays, dicom, nifti, parquet, pictures, stores, tar, tiff, variables
+from pixelpath.data.formats import arrays, dicom, nifti, parquet, pictures, stores, tar, tiff
 from pixelpath.data.formats.arrays import ClassLabels
 from pixelpath.data.formats.stacks import ArrayStack, PictureStack, Stack
 from pixelpath.data.metadata import Metadata
+from pixelpath.data.parts import ACCEPTED, KINDS, SUFFIXES, Place, check_unmixed, held_out_place, parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Arrays, Folder, Premultiplied, Source, decoders, look, split
 from pixelpath.data.tiles import stacked
-from pixelpath.errors import MissingError, UserError
+from pixelpath.errors import UserError
+from pixelpath.log import say
 
-TRAIN = ("train",)
-HELD_OUT = ("val", "valid", "validation", "test")
-STORES = (*variables.HDF5, *variables.NETCDF, *variables.ZARR)
 TIFF = (".tif", ".tiff")
-KINDS = {
-    "pictures": pictures.IMAGES,
-    "arrays": arrays.ARRAYS,
-    "stores": STORES,
-    "DICOM files": (".dcm", ".dicom", ".ima"),
-    "NIfTI files": (".nii", ".nii.gz"),
-    "parquet files": (".parquet",),
-    "tar shards": (".tar",),
-}
-SUFFIXES = tuple(suffix for suffixes in KINDS.values() for suffix in suffixes)
-ACCEPTED = "a folder of images, or a .npy, .npz, TIFF, HDF5, Zarr, NetCDF, DICOM, NIfTI, parquet or tar file"
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder or file, with a variable of a store, a part of a .npz file, or some of the files of a folder."""
-
-    path: Path
-    variable: str | None = None
-    part: str | None = None
-    names: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return str(self.path) if self.variable is None else f"{self.path}::{self.variable}"
-
-    @property
-    def is_one(self) -> bool:
-        """Whether it is one file to the user, as a Zarr store is too."""
-        return self.path.is_file() or self.path.suffix.lower() == ".zarr"
 
 
 def open_source(
@@ -81,23 +48,22 @@ def open_source(
 def open_split(settings: DataSettings, patch: int | None = None) -> tuple[Source, Source]:
     """The training and the held-out images that `settings` name: its own `held_out`, else the data's test part, else a `split`.
 
-    A test part is a folder (or file) val, valid, validation or test, the first that exists, beside train; arrays of those names
-    in a .npz; shards named by part (train-00000.parquet). Held-out labels are numbered by the training classes. Raises as
-    `open_source`, and UserError if the two do not match.
+    A test part is what lies beside the training part and is called like it but for the word: folders, files, shards, arrays of
+    a .npz (see `parts`). Held-out labels are numbered by the training classes. Raises as `open_source`, and UserError if the two
+    do not match.
     """
     if settings.path is None:
         raise UserError("No data given: name a folder of images or a .npy/.npz file as `data.path`.", "data.path")
-    training_place, held_out_place = parts(settings.path)
-    if settings.held_out is not None:
-        own, test = parts(settings.held_out)
-        held_out_place = test or own
-    training = open_place(training_place, settings, patch)
-    if held_out_place is None:
+    place, other = parts(settings.path)
+    other = other if settings.held_out is None else held_out_place(settings.held_out)
+    training = open_place(place, settings, patch)
+    if other is None:
         return split(training, settings.held_out_share, settings.held_out_by)
-    held_out = open_place(held_out_place, settings, patch, training.classes)
+    say(f"Training images: {place}. Held-out images: {other}.")
+    held_out = open_place(other, settings, patch, training.classes)
     if (held_out.shape, held_out.dtype) != (training.shape, training.dtype):
         raise UserError(
-            f"The held-out images in {held_out_place} are {look(held_out)} but the training images {look(training)}: "
+            f"The held-out images in {other} are {look(held_out)} but the training images {look(training)}: "
             f"give both the same size, channels and dtype (`data.resize` and `data.channels` apply to both).",
             "data.held_out",
         )
@@ -160,7 +126,7 @@ def _finished(source: Source, settings: DataSettings, where: object) -> Source:
 
 def _must_stack(place: Place, settings: DataSettings) -> bool:
     """Whether TIFF files hold what a picture cannot: several pages or bands, 32-bit integers, a place on the earth."""
-    names = [place.path.name] if place.path.is_file() else list(folders.walk(place.path, pictures.IMAGES))
+    names = [place.path.name] if place.path.is_file() else place.names or list(folders.walk(place.path, pictures.IMAGES))
     tiffs = [name for name in names if name.lower().endswith(TIFF)]
     folder = place.path.parent if place.path.is_file() else place.path
     if not tiffs or len(tiffs) < len(names):
@@ -169,12 +135,8 @@ def _must_stack(place: Place, settings: DataSettings) -> bool:
 
 
 def _open_folder(place: Place, settings: DataSettings, classes: tuple[str, ...] | None) -> Source:
-    if place.path.is_file():
-        folder, names, labels = place.path.parent, [place.path.name], ClassLabels(np.zeros(1, np.int64), classes or ())
-    else:
-        folder = place.path
-        names, numbers, found = folders.scan(folder, classes, pictures.IMAGES)
-        labels = ClassLabels(numbers, found)
+    folder = place.path.parent if place.is_one else place.path
+    names, labels = _files("pictures", place, classes)
     with decoders(settings.workers) as pool:
         headers, broken = pictures.headers(folder, names, settings.skip_broken, settings.channels, pool)
     kept = np.flatnonzero([header is not None for header in headers])
@@ -239,12 +201,19 @@ def _open_stacks(kind: str, place: Place, settings: DataSettings, classes: tuple
 
 
 def _files(kind: str, place: Place, classes: tuple[str, ...] | None) -> tuple[list[str], ClassLabels]:
-    """The files of a place relative to its folder, their labels by class folder, and the classes."""
+    """The files of a place relative to its folder, their labels by class folder, and the classes; parts must not be mixed."""
+    names, labels = _listed(kind, place, classes)
+    if not place.names:
+        check_unmixed(place.path.parent if place.is_one else place.path, names)
+    return names, labels
+
+
+def _listed(kind: str, place: Place, classes: tuple[str, ...] | None) -> tuple[list[str], ClassLabels]:
     path, none = place.path, ClassLabels(np.zeros(0, np.int64))
     if place.is_one:
         return [path.name], ClassLabels(np.zeros(1, np.int64), classes or ())
     if place.names:
-        return list(place.names), ClassLabels(np.zeros(len(place.names), np.int64))
+        return list(place.names), ClassLabels(np.zeros(len(place.names), np.int64), classes or ())
     if kind == "saved dataset":
         return [path.name], ClassLabels(np.zeros(1, np.int64))
     suffixes = KINDS[kind]
@@ -302,77 +271,6 @@ def _agreed(own: tuple[str, ...] | None, classes: tuple[str, ...] | None, place:
     if classes and own and own != classes:
         raise UserError(f"{place} has the classes {', '.join(own[:10])}, unlike the training images: use the same, in order.")
     return own if classes is None else classes
-
-
-def parts(path: Path) -> tuple[Place, Place | None]:
-    """Where the training images are, and where the data's own held-out images are if it has any."""
-    place = _place(path)
-    _check_there(place.path)
-    if place.variable is not None:
-        return place, None
-    path = place.path
-    if path.is_dir() and path.suffix.lower() != ".zarr":
-        return _parts_of_folder(path)
-    if path.suffix.lower() == ".npz":
-        names = arrays.array_parts(path)
-        held_out = next((name for name in HELD_OUT if name in names), None)
-        if "train" in names:
-            return Place(path, part="train"), None if held_out is None else Place(path, part=held_out)
-    return place, None
-
-
-def _check_there(path: Path) -> None:
-    """MissingError for nothing at all; UserError for pipes and devices, from which reading would never end."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        why = "" if isinstance(error, FileNotFoundError) else f" or cannot be reached ({error.strerror})"
-        raise MissingError(f"{path} does not exist{why}: give {ACCEPTED}.") from error
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UserError(f"{path} is neither a file nor a folder: give {ACCEPTED}.")
-
-
-def _place(path: Path) -> Place:
-    """A path as given, split into the file and the variable within it."""
-    text = str(path)
-    if "::" not in text:
-        return Place(path)
-    file, _, variable = text.partition("::")
-    if not file:
-        raise UserError(f"{text} names no file before the two colons: write FILE::VARIABLE.")
-    if not variable:
-        raise UserError(f"{text} names no variable after the two colons: write {file}::VARIABLE, or {file} alone.")
-    if not file.lower().endswith(STORES):
-        raise UserError(f"{text} names a variable, which only stores have ({', '.join(STORES)}): give {file} alone.")
-    return Place(Path(file), variable)
-
-
-def _parts_of_folder(path: Path) -> tuple[Place, Place | None]:
-    saved = parquet.saved_splits(path)
-    if saved:
-        held_out = next((saved[name] for name in HELD_OUT if name in saved), None)
-        return Place(saved.get("train", next(iter(saved.values())))), None if held_out is None else Place(held_out)
-    named = _parts_by_name(path)
-    if named is not None:
-        return named
-    training, held_out = (folders.part(path, names, arrays.ARRAYS) for names in (TRAIN, HELD_OUT))
-    if training is None or (held_out is None and training.is_dir() and len(folders.visible(path)) > 1):
-        return Place(path), None
-    return Place(training), None if held_out is None else Place(held_out)
-
-
-def _parts_by_name(path: Path) -> tuple[Place, Place | None] | None:
-    """Shards called train-*.parquet and test-*.parquet (or .tar), in the folder or in its folder data."""
-    for folder in (path, path / "data"):
-        names = [entry.name for entry in folders.visible(folder) if folders.is_file(entry)] if folder.is_dir() else []
-        shards = [name for name in names if name.lower().endswith((".parquet", ".tar"))]
-        chosen = {part: tuple(name for name in shards if name.startswith(f"{part}-")) for part in (*TRAIN, *HELD_OUT)}
-        if chosen["train"]:
-            held_out = next((chosen[part] for part in HELD_OUT if chosen[part]), None)
-            return Place(folder, names=chosen["train"]), None if held_out is None else Place(folder, names=held_out)
-        if shards and folder != path:
-            return Place(folder), None
-    return None
 
 
 def kind_of(place: Place) -> str:

@@ -16,7 +16,8 @@ import torch
 
 from pixelpath.atomic import write_json
 from pixelpath.data.formats.pictures import BrokenImageError
-from pixelpath.data.opening import kind_of, open_place, open_split, parts
+from pixelpath.data.opening import kind_of, open_place, open_split
+from pixelpath.data.parts import parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source, describe
 from pixelpath.data.tiles import Stacked

@@ -21,8 +21,8 @@ CHANNELS_FIRST, CHANNELS_LAST = "channels_first", "channels_last"
 
 
 def array_parts(path: Path) -> set[str]:
-    """The first words of the keys of a .npz file that name images: "train" for train, train_images or x_train."""
-    return {key.removesuffix("_images").removeprefix("x_") for key in _keys(path)}
+    """The words of the keys of a .npz file that name images, in small letters: "train" for train, train_images or X_train."""
+    return {key.lower().removesuffix("_images").removeprefix("x_") for key in _keys(path)}
 
 
 class ClassLabels(NamedTuple):
@@ -45,19 +45,21 @@ def read_arrays(path: Path, part: str | None) -> ArrayFile:
     """The arrays of a .npy file and its sibling NAME_labels.npy, or of (one part of) a .npz file.
 
     Keys of a .npz: images (or x, data, arr_0, or the only array), labels (or y), class_names, layout; of a part: PART_images,
-    PART or x_PART, and PART_labels or y_PART.
+    PART or x_PART, and PART_labels or y_PART. Capitals do not count.
     """
     if path.suffix.lower() == ".npy":
         sibling = path.with_name(path.stem + "_labels.npy")
         return ArrayFile(_mapped(path), _mapped(sibling) if sibling.exists() else None)
-    keys = _keys(path)
+    keys = {key.lower(): key for key in _keys(path)}
     wanted = ("images", "x", "data", "arr_0") if part is None else (f"{part}_images", part, f"x_{part}")
-    images = next((key for key in wanted if key in keys), keys[0] if len(keys) == 1 else None)
+    images = next((keys[key] for key in wanted if key in keys), next(iter(keys.values())) if len(keys) == 1 else None)
     if images is None:
-        raise UserError(f"{path} holds {', '.join(keys)} but no images: name the array images, or train_images and test_images.")
-    labels = next((key for key in (("labels", "y") if part is None else (f"{part}_labels", f"y_{part}")) if key in keys), None)
-    names = tuple(str(name) for name in _mapped(path, "class_names")) if "class_names" in keys else None
-    layout = str(_mapped(path, "layout").ravel()[0]) if "layout" in keys else ""
+        held = ", ".join(keys.values())
+        raise UserError(f"{path} holds {held} but no images: name the array images, or train_images and test_images.")
+    wanted = ("labels", "y") if part is None else (f"{part}_labels", f"y_{part}")
+    labels = next((keys[key] for key in wanted if key in keys), None)
+    names = tuple(str(name) for name in _mapped(path, keys["class_names"])) if "class_names" in keys else None
+    layout = str(_mapped(path, keys["layout"]).ravel()[0]) if "layout" in keys else ""
     last = layout == CHANNELS_LAST if layout in (CHANNELS_FIRST, CHANNELS_LAST) else None
     return ArrayFile(_mapped(path, images), None if labels is None else _mapped(path, labels), names, last)
 
