@@ -31,6 +31,12 @@ def check_exists(path: Path, wanted: str) -> None:
         raise MissingError(f"{path} does not exist: give {wanted}.")
 
 
+def check_regular(path: Path) -> None:
+    """UserError for pipes, devices and the like, from which reading would never end; what is missing is not asked here."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no regular file: replace it with one, or leave it out.")
+
+
 def leads_out(name: str) -> bool:
     """Whether the name of an archive's member, as a path of any system, leads out of the archive."""
     ways = PurePosixPath(name), PureWindowsPath(name)

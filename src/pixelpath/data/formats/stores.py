@@ -156,6 +156,8 @@ def _only(path: Path, variables: Mapping[str, Variable]) -> Variable:
 
 def _unfit(variable: Variable) -> str:
     """Why a variable cannot be images, with the remedy; "" if it can."""
+    if variable.elsewhere:
+        return f"{variable.elsewhere}, which is not read: copy its values into the file"
     shape = "x".join(map(str, variable.shape)) or "()"
     if not 2 <= len(variable.shape) <= 4:
         remedy = "store [row, column], [image, row, column] or [image, channel, row, column]"
