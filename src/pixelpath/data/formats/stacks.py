@@ -54,7 +54,7 @@ class Stack(Protocol):
 
     @property
     def whole(self) -> bool:
-        """Whether its images belong together (slices of a volume, pages of a scan), so that a split must not part them."""
+        """Whether its images belong together (slices of a volume, pages of a scan), so that a split keeps them on one side."""
         ...
 
     def name(self, index: int) -> str:
