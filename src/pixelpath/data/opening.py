@@ -5,16 +5,18 @@ A *place* is a folder, a file, or a variable of a store (see `parts`). A *kind* 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from pixelpath.data import folders
 from pixelpath.data.formats import arrays, dicom, nifti, parquet, pictures, stores, tar, tiff
 from pixelpath.data.formats.arrays import ClassLabels
-from pixelpath.data.formats.stacks import ArrayStack, PictureStack, Stack
+from pixelpath.data.formats.reading import BrokenFileError, leaving_out, reading
+from pixelpath.data.formats.stacks import ArrayStack, Chosen, PictureStack, Stack, strips
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.parts import ACCEPTED, KINDS, SUFFIXES, Place, check_unmixed, held_out_place, parts
 from pixelpath.data.settings import DataSettings
@@ -185,19 +187,21 @@ def _array_metadata(images: np.ndarray, settings: DataSettings) -> Metadata:
 
 def _open_stacks(kind: str, place: Place, settings: DataSettings, classes: tuple[str, ...] | None) -> Source:
     names, labels = _files(kind, place, classes)
-    root = place.path.parent if place.is_one else place.path
-    opened = _read(kind, place, root, names, settings)
-    if len(opened) == len(names):
-        titles = ("",) if place.path != root and len(opened) == 1 else tuple(names)
-    else:  # DICOM series, shards
-        titles = tuple(stack.path.name if kind != "DICOM files" else f"series{number}" for number, stack in enumerate(opened))
-        titles = titles if len(set(titles)) == len(titles) else tuple(f"{t}#{number}" for number, t in enumerate(titles))
-        titles = ("",) if len(opened) == 1 else titles
-    if len(labels.classes) >= 2 and len(opened) == len(names):
-        labels = labels._replace(numbers=np.repeat(labels.numbers, [stack.shape[0] for stack in opened]))
+    root, broken = place.path.parent if place.is_one else place.path, [] if settings.skip_broken else None
+    opened = _read(kind, place, root, names, settings, broken)
+    if broken is not None:
+        opened = _readable(opened, broken, settings)
+    if not opened:
+        raise UserError(f"None of the {len(names)} {kind} in {place} can be read: give readable ones.", "data.path")
+    titles, stacks = zip(*opened, strict=True)
+    if len(labels.classes) >= 2:
+        numbers = dict(zip(names, labels.numbers.tolist(), strict=True))
+        counts = [stack.shape[0] for stack in stacks]
+        labels = labels._replace(numbers=np.repeat([numbers[title] for title in titles], counts))
     else:
-        labels = _own_labels(opened, classes, place)
-    return stacked(opened, titles, labels, settings)
+        labels = _own_labels(stacks, classes, place)
+    alone = len(opened) == 1 and (place.is_one or titles[0] not in names)
+    return stacked(stacks, ("",) if alone else titles, labels, settings, broken or ())
 
 
 def _files(kind: str, place: Place, classes: tuple[str, ...] | None) -> tuple[list[str], ClassLabels]:
@@ -227,14 +231,17 @@ def _listed(kind: str, place: Place, classes: tuple[str, ...] | None) -> tuple[l
     return [names[index] for index in images], ClassLabels(numbers[images], found)
 
 
-def _read(kind: str, place: Place, root: Path, names: Sequence[str], settings: DataSettings) -> list[Stack]:
-    """Every file opened as a stack."""
-    paths, channels, resize = [root / name for name in names], settings.channels, settings.resize
+def _read(
+    kind: str, place: Place, root: Path, names: Sequence[str], settings: DataSettings, broken: list[str] | None
+) -> list[tuple[str, Stack]]:
+    """Every file opened as a stack, with what it is called; damaged ones are left out if there is a list of `broken` ones."""
+    paths = [root / name for name in names]
+    options: dict[str, Any] = {"channels": settings.channels, "resize": settings.resize, "broken": broken}
     of_all: dict[str, Callable[[], list[Stack]]] = {
-        "saved dataset": lambda: parquet.open_saved_dataset(place.path, channels=channels, resize=resize),
-        "parquet files": lambda: parquet.open_parquet(paths, channels=channels, resize=resize),
-        "tar shards": lambda: tar.open_tar_shards(paths, channels=channels, resize=resize),
-        "DICOM files": lambda: dicom.open_dicom(root, names),
+        "saved dataset": lambda: parquet.open_saved_dataset(place.path, **options),
+        "parquet files": lambda: parquet.open_parquet(paths, **options),
+        "tar shards": lambda: tar.open_tar_shards(paths, **options),
+        "DICOM files": lambda: dicom.open_dicom(root, names, broken),
     }
     of_each: dict[str, Callable[[Path], Stack]] = {
         "stores": lambda path: stores.open_store(path, place.variable),
@@ -242,7 +249,48 @@ def _read(kind: str, place: Place, root: Path, names: Sequence[str], settings: D
         "pictures": lambda path: tiff.open_geotiff(path) if tiff.is_geotiff(path) else tiff.open_tiff(path),
         "arrays": lambda path: _array_stack(path, settings),
     }
-    return of_all[kind]() if kind in of_all else [of_each[kind](path) for path in paths]
+    if kind in of_each:
+        opened: list[tuple[str, Stack]] = []
+        for name, path in zip(names, paths, strict=True):
+            with leaving_out(broken, name), reading(path, ""):
+                opened.append((name, of_each[kind](path)))
+        return opened
+    stacks = of_all[kind]()
+    if kind == "DICOM files":
+        kept = [name for name in names if name not in (broken or ())]
+        titles = kept if len(kept) == len(stacks) else [f"series{number}" for number in range(len(stacks))]
+    elif kind == "saved dataset":
+        titles = names if len(stacks) == 1 else [stack.path.name for stack in stacks]
+    else:
+        called = dict(zip(paths, names, strict=True))
+        titles = [called[stack.path] for stack in stacks]
+    return list(zip(titles, stacks, strict=True))
+
+
+def _readable(opened: Sequence[tuple[str, Stack]], broken: list[str], settings: DataSettings) -> list[tuple[str, Stack]]:
+    """The stacks without the images that cannot be decoded, whose names are added to those of the `broken` ones."""
+
+    def bad(stack: Stack, index: int) -> bool:
+        try:
+            for rows in strips(stack):
+                stack.read(index, rows)
+        except BrokenFileError:
+            return True
+        return False
+
+    kept: list[tuple[str, Stack]] = []
+    with decoders(settings.workers) as pool:
+        for title, stack in opened:
+            images = range(stack.shape[0])
+            wrong = np.array(list((map if pool is None else pool.map)(functools.partial(bad, stack), images)), bool)
+            if not wrong.any():
+                kept.append((title, stack))
+            elif wrong.all():
+                broken.append(title)
+            else:
+                broken += [f"{title}:{stack.name(index)}" for index in np.flatnonzero(wrong).tolist()]
+                kept.append((title, Chosen(stack, np.flatnonzero(~wrong))))
+    return kept
 
 
 def _array_stack(path: Path, settings: DataSettings) -> Stack:

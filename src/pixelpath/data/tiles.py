@@ -137,7 +137,9 @@ class Stacked:
         return stack, image, rows[tile // len(columns)], columns[tile % len(columns)]
 
 
-def stacked(stacks: Sequence[Stack], titles: Sequence[str], labels: ClassLabels, settings: DataSettings) -> Source:
+def stacked(
+    stacks: Sequence[Stack], titles: Sequence[str], labels: ClassLabels, settings: DataSettings, broken: Sequence[str] = ()
+) -> Source:
     """Stacks as one source; UserError naming the odd one if they do not agree in channels, dtype, size or nodata."""
     first = stacks[0]
     for stack in stacks:
@@ -149,7 +151,7 @@ def stacked(stacks: Sequence[Stack], titles: Sequence[str], labels: ClassLabels,
         axes=() if settings.tile or settings.resize else first.metadata.axes,
     )
     cut = settings.window, settings.steps, settings.resize
-    return Stacked(tuple(stacks), tuple(titles), labels.numbers, labels.classes, metadata, *cut)
+    return Stacked(tuple(stacks), tuple(titles), labels.numbers, labels.classes, metadata, *cut, list(broken))
 
 
 def _check_alike(stack: Stack, first: Stack, settings: DataSettings) -> None:

@@ -126,7 +126,7 @@ def test_damaged_tar_files(tmp_path: Path) -> None:
         tar.add(tmp_path / "whole.tar", "a.png")
     refused(r"s\.tar\.gz is compressed by gzip.*: decompress it", lambda: open_tar_shards([tmp_path / "s.tar.gz"]))
     refused("does not exist", lambda: open_tar_shards([tmp_path / "gone.tar"]), FileNotFoundError)
-    refused("No shards", lambda: open_tar_shards([]))
+    refused("None of the 0 shards", lambda: open_tar_shards([]))
 
 
 def test_pixels_that_break_after_the_header_are_named_when_read(tmp_path: Path) -> None:

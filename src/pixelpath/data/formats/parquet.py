@@ -27,20 +27,28 @@ LABEL_COLUMNS = ("label", "labels", "class")
 KEPT = 4  # row groups in memory, of all shards of a set together
 
 
-def open_parquet(paths: Sequence[Path], *, channels: int | None = None, resize: pictures.Size | None = None) -> list[Stack]:
+def open_parquet(
+    paths: Sequence[Path],
+    *,
+    channels: int | None = None,
+    resize: pictures.Size | None = None,
+    broken: list[str] | None = None,
+) -> list[Stack]:
     """Parquet files as a stack each: the column of images, and the column of labels if there is one.
 
     Images are encoded, binary or struct{bytes, path} as Hugging Face writes them, or nested lists of numbers [H,W], [C,H,W] or
     [H,W,C]; if several columns qualify, the one called image, img or images. The column label, labels or class holds integers
     (with names from the metadata of Hugging Face) or strings, whose classes are their sorted values over all files. A row is
     fetched with its row group, of which the last 4 are kept. The first row group of every file is examined at opening, the
-    others when read. `channels` and `resize` as in `as_stacks`. Raises UserError naming the file or sample.
+    others when read. `channels`, `resize` and `broken` as in `as_stacks`. Raises UserError naming the file or sample.
     """
     groups = _Groups(KEPT)
-    return as_stacks([_parquet_shard(path, groups) for path in paths], channels, resize)
+    return as_stacks(lambda path: _parquet_shard(path, groups), paths, channels, resize, broken)
 
 
-def open_saved_dataset(folder: Path, *, channels: int | None = None, resize: pictures.Size | None = None) -> list[Stack]:
+def open_saved_dataset(
+    folder: Path, *, channels: int | None = None, resize: pictures.Size | None = None, broken: list[str] | None = None
+) -> list[Stack]:
     """The Arrow files of a folder written by `datasets.save_to_disk`, mapped from the disk, a stack each.
 
     Columns, options and errors as in `open_parquet`; every sample is examined at opening, pictures by their headers.
@@ -52,7 +60,8 @@ def open_saved_dataset(folder: Path, *, channels: int | None = None, resize: pic
     names = [entry.get("filename") if isinstance(entry, dict) else None for entry in files_of or () if isinstance(files_of, list)]
     if not names:
         raise UserError(f"{folder / 'state.json'} names no Arrow files: save the data set again with save_to_disk.")
-    return as_stacks([_arrow_shard(_inside(folder, name), info) for name in names], channels, resize)
+    paths = [_inside(folder, name) for name in names]
+    return as_stacks(lambda path: _arrow_shard(path, info), paths, channels, resize, broken)
 
 
 def saved_splits(folder: Path) -> dict[str, Path] | None:

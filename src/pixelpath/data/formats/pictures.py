@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Shaped
 from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
 
-from pixelpath.data.formats.reading import needs, reason
+from pixelpath.data.formats.reading import BrokenFileError, needs, reason
 from pixelpath.errors import UserError
 
 IMAGES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -46,7 +46,7 @@ class Header(NamedTuple):
     size: Size
 
 
-class BrokenImageError(UserError):
+class BrokenImageError(BrokenFileError):
     """A file that cannot be decoded."""
 
 

@@ -52,9 +52,24 @@ def needs(module: str, extra: str, what: Path | str) -> ModuleType:
         raise UserError(f"{what} needs the package {package} ({error}): run pip install 'pixelpath[{extra}]'.") from error
 
 
+class BrokenFileError(UserError):
+    """A file, or an image in one, that is damaged: it cannot be decoded."""
+
+
+@contextmanager
+def leaving_out(broken: list[str] | None, name: str) -> Iterator[None]:
+    """A block in which a damaged file adds its name to those left out, instead of stopping; None: it stops."""
+    try:
+        yield
+    except BrokenFileError:
+        if broken is None:
+            raise
+        broken.append(name)
+
+
 @contextmanager
 def reading(path: Path, what: str, remedy: str = "copy it again, or leave it out") -> Iterator[None]:
-    """Turns whatever a reader raises (on a damaged file that may be anything) into one UserError: which file, `what`, why.
+    """Turns whatever a reader raises (on a damaged file that may be anything) into a BrokenFileError: which file, `what`, why.
 
     `what` completes "the file cannot be read": "as a DICOM file", "at image 3".
     """
@@ -63,7 +78,7 @@ def reading(path: Path, what: str, remedy: str = "copy it again, or leave it out
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{f'{path} cannot be read {what}'.rstrip()} ({reason(error, path)}): {remedy}.") from error
+        raise BrokenFileError(f"{f'{path} cannot be read {what}'.rstrip()} ({reason(error, path)}): {remedy}.") from error
 
 
 def reason(error: Exception, path: Path | str) -> str:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pixelpath.data.formats import hdf5
-from pixelpath.data.formats.reading import check_regular, needs, reading
+from pixelpath.data.formats.reading import BrokenFileError, check_regular, needs, reading
 from pixelpath.data.metadata import Format
 from pixelpath.errors import UserError
 
@@ -174,7 +174,7 @@ def check_kind(path: Path) -> None:
     if name.endswith(NETCDF):
         begin = _begin(path)
         if begin[:3] != b"CDF" and begin != b"\x89HDF":
-            raise UserError(f"{path} is neither NetCDF 3 nor NetCDF 4, by its first bytes: write or copy the file again.")
+            raise BrokenFileError(f"{path} is neither NetCDF 3 nor NetCDF 4, by its first bytes: write or copy the file again.")
         modules = modules if begin[:3] == b"CDF" else ("xarray", "h5netcdf")
     for module in modules:
         needs(module, "arrays", path)
