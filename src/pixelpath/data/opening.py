@@ -109,11 +109,6 @@ def check_patch(source: Source, patch: int, settings: DataSettings) -> None:
 
 def _finished(source: Source, settings: DataSettings, where: object) -> Source:
     """The source with its colours as `alpha` says; UserError if it cannot be resized or has no alpha."""
-    if settings.resize is not None and source.metadata.nodata is not None:
-        # resizing mixes neighbouring values, which must all be measured, and which float32 must hold
-        raise UserError(
-            f"{where} has missing values, which `data.resize` would mix into the others: use `data.tile` instead.", "data.resize"
-        )
     if settings.resize is not None and source.dtype.kind in "iu" and source.dtype.itemsize > 2:
         raise UserError(
             f"{where} holds {source.dtype}, which `data.resize` would round: use `data.tile`, or convert to float32.",
@@ -236,7 +231,12 @@ def _read(
 ) -> list[tuple[str, Stack]]:
     """Every file opened as a stack, with what it is called; damaged ones are left out if there is a list of `broken` ones."""
     paths = [root / name for name in names]
-    options: dict[str, Any] = {"channels": settings.channels, "resize": settings.resize, "broken": broken}
+    options: dict[str, Any] = {
+        "channels": settings.channels,
+        "resize": settings.resize,
+        "nodata": settings.nodata,
+        "broken": broken,
+    }
     of_all: dict[str, Callable[[], list[Stack]]] = {
         "saved dataset": lambda: parquet.open_saved_dataset(place.path, **options),
         "parquet files": lambda: parquet.open_parquet(paths, **options),

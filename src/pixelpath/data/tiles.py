@@ -14,9 +14,9 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from pixelpath.data.formats import pictures
 from pixelpath.data.formats.arrays import ClassLabels
 from pixelpath.data.formats.nifti import NiftiStack
+from pixelpath.data.formats.resampling import resampled
 from pixelpath.data.formats.stacks import Stack
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.settings import DataSettings
@@ -66,7 +66,7 @@ class Stacked:
         stack, image, row, column = self._place(index)
         if self.tile is None:
             whole = self.stacks[stack].read(image)
-            return pictures.resized(whole, self.resize) if self.resize else whole
+            return resampled(whole, self.resize, self.metadata.nodata) if self.resize else whole
         window = slice(row, row + self.tile[0]), slice(column, column + self.tile[1])
         return self.stacks[stack].read(image, *window)
 

@@ -32,6 +32,7 @@ def open_parquet(
     *,
     channels: int | None = None,
     resize: pictures.Size | None = None,
+    nodata: float | None = None,
     broken: list[str] | None = None,
 ) -> list[Stack]:
     """Parquet files as a stack each: the column of images, and the column of labels if there is one.
@@ -40,14 +41,19 @@ def open_parquet(
     [H,W,C]; if several columns qualify, the one called image, img or images. The column label, labels or class holds integers
     (with names from the metadata of Hugging Face) or strings, whose classes are their sorted values over all files. A row is
     fetched with its row group, of which the last 4 are kept. The first row group of every file is examined at opening, the
-    others when read. `channels`, `resize` and `broken` as in `as_stacks`. Raises UserError naming the file or sample.
+    others when read. The options as in `as_stacks`. Raises UserError naming the file or sample.
     """
     groups = _Groups(KEPT)
-    return as_stacks(lambda path: _parquet_shard(path, groups), paths, channels, resize, broken)
+    return as_stacks(lambda path: _parquet_shard(path, groups), paths, channels, resize, nodata, broken)
 
 
 def open_saved_dataset(
-    folder: Path, *, channels: int | None = None, resize: pictures.Size | None = None, broken: list[str] | None = None
+    folder: Path,
+    *,
+    channels: int | None = None,
+    resize: pictures.Size | None = None,
+    nodata: float | None = None,
+    broken: list[str] | None = None,
 ) -> list[Stack]:
     """The Arrow files of a folder written by `datasets.save_to_disk`, mapped from the disk, a stack each.
 
@@ -61,7 +67,7 @@ def open_saved_dataset(
     if not names:
         raise UserError(f"{folder / 'state.json'} names no Arrow files: save the data set again with save_to_disk.")
     paths = [_inside(folder, name) for name in names]
-    return as_stacks(lambda path: _arrow_shard(path, info), paths, channels, resize, broken)
+    return as_stacks(lambda path: _arrow_shard(path, info), paths, channels, resize, nodata, broken)
 
 
 def saved_splits(folder: Path) -> dict[str, Path] | None:

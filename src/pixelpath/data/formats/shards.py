@@ -18,6 +18,7 @@ from jaxtyping import Int, Shaped
 from pixelpath.data import dtypes
 from pixelpath.data.formats import pictures
 from pixelpath.data.formats.reading import leaving_out
+from pixelpath.data.formats.resampling import resampled
 from pixelpath.data.formats.stacks import EVERYTHING, Stack
 from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
@@ -80,6 +81,7 @@ class Samples:
     """The sample that all others must look like."""
     channels: int | None
     resize: pictures.Size | None
+    nodata: float | None = None
     whole: bool = False
 
     @property
@@ -102,9 +104,11 @@ class Samples:
             if isinstance(cell, np.ndarray):
                 planes = _planes(cell, where)
                 look = _look_of_array(planes, self.resize)
-                image = pictures.resized(planes, self.resize) if self.resize else planes
+                image = resampled(planes, self.resize, self.nodata) if self.resize else planes
             else:
-                header, image = pictures.read(pictures.Packed(cell, where), self.channels, self.resize)
+                packed, masked = pictures.Packed(cell, where), self.resize is not None and self.nodata is not None
+                header, image = pictures.read(packed, self.channels, None if masked else self.resize)
+                image = resampled(image, self.resize, self.nodata) if masked and self.resize else image
                 look = _look_of_picture(header, where, self.channels, self.resize)
         _check_alike(where, look, self.model, self.look)
         return np.array(image[:, rows, columns], dtype=self.dtype, order="C")
@@ -115,14 +119,15 @@ def as_stacks(
     paths: Sequence[Path],
     channels: int | None,
     resize: pictures.Size | None,
+    nodata: float | None = None,
     broken: list[str] | None = None,
 ) -> list[Stack]:
     """Shards whose samples look alike, as stacks with labels numbered over all of them; their classes are the sorted names.
 
     `channels` converts encoded 8-bit pictures. With `resize` samples may be of unequal size, and are resized as in
-    `pictures.pixels` and, if arrays, `pictures.resized`. Damaged shards are added to `broken`, and damaged samples passed over
-    until they are read, unless there is no such list. Raises UserError naming two samples that differ, or two shards labelled
-    differently.
+    `pictures.pixels`; arrays, and all with `nodata`, are `resampled`. Damaged shards are added to `broken`, and damaged samples
+    passed over until they are read, unless there is no such list. Raises UserError naming two samples that differ, or two shards
+    labelled differently.
     """
     shards: list[Shard] = []
     for path in paths:
@@ -144,7 +149,7 @@ def as_stacks(
     alpha = "straight" if common.mode and pictures.channels_of(common.mode) == 4 else ""
     metadata = Metadata(kind, photographs=common.mode in pictures.BYTES.values(), alpha=alpha)
     return [
-        Samples(shard, metadata, numbers, classes, common, model, channels, resize)
+        Samples(shard, metadata, numbers, classes, common, model, channels, resize, nodata)
         for shard, numbers in zip(shards, labels, strict=True)
     ]
 

@@ -32,6 +32,7 @@ def open_tar_shards(
     *,
     channels: int | None = None,
     resize: pictures.Size | None = None,
+    nodata: float | None = None,
     broken: list[str] | None = None,
 ) -> list[Stack]:
     """Uncompressed tar shards as webdataset writes them, a stack each; nothing is unpacked to the disk.
@@ -39,11 +40,11 @@ def open_tar_shards(
     Members whose names agree up to the first dot of the file name are one sample: an image (.png, .jpg, .webp, .bmp, .gif, .tif
     or an array .npy: [H,W], [C,H,W] or [H,W,C]) and a label, which is an integer in .cls, or "label" in .json (integer or
     string); other members, hidden ones and samples without image and .cls are passed over. Headers are read at opening, pixels
-    when asked for, of arrays only a window unless they are resized. `channels`, `resize`, `broken` as in `as_stacks`. Raises
+    when asked for, of arrays only a window unless they are resized. The options as in `as_stacks`. Raises
     UserError naming shard and member: missing or unfinished shard, a link, a device, a path that leads out of the shard, two
     images in one sample, unequal samples.
     """
-    return as_stacks(_tar_shard, paths, channels, resize, broken)
+    return as_stacks(_tar_shard, paths, channels, resize, nodata, broken)
 
 
 class _Section(io.RawIOBase):
