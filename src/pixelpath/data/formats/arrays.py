@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections import Counter
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from jaxtyping import Int, Shaped
 
 from pixelpath.atomic import whole
 from pixelpath.data import dtypes
-from pixelpath.data.formats.reading import leads_out, reading
+from pixelpath.data.formats.reading import check_regular, check_room, leads_out, reading
 from pixelpath.errors import UserError
 
 ARRAYS = (".npy", ".npz")
@@ -133,12 +134,13 @@ def _reading(path: Path) -> AbstractContextManager[None]:
 
 def _keys(path: Path) -> list[str]:
     """The names of the arrays of a .npz file; UserError if there are none, one is there twice, or one leads out of the file."""
+    check_regular(path)
     with _reading(path), zipfile.ZipFile(path) as archive:
         members = archive.namelist()
-    for name in members:
+    for name, count in Counter(members).items():
         if leads_out(name):
             raise UserError(f"{path} has the member {name!r}, whose path leads out of it: write it again with numpy.savez.")
-        if members.count(name) > 1:
+        if count > 1:
             raise UserError(f"{path} has the member {name!r} twice: write it again with numpy.savez.")
     keys = [name.removesuffix(".npy") for name in members if name.endswith(".npy")]
     if not keys:
@@ -148,6 +150,7 @@ def _keys(path: Path) -> list[str]:
 
 def _mapped(path: Path, key: str | None = None) -> np.ndarray:
     """The array of a .npy file, or of a key of a .npz file, mapped from the disk unless it is compressed."""
+    check_regular(path)
     with _reading(path):
         if key is None:
             with path.open("rb") as raw:
@@ -162,6 +165,7 @@ def _mapped(path: Path, key: str | None = None) -> np.ndarray:
         if not dtype.hasobject and math.prod(shape) * dtype.itemsize > member.file_size - begin:
             raise ValueError(f"{key} ends too early")
         if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject or 0 in shape:
+            check_room(path, member.file_size, f"the array {key}")
             with np.load(path, allow_pickle=False) as archive:
                 return archive[key]
         with path.open("rb") as raw:

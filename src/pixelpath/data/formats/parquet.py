@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pixelpath.data.formats import pictures
-from pixelpath.data.formats.reading import check_exists, needs, reading
+from pixelpath.data.formats.reading import check_exists, check_regular, needs, reading
 from pixelpath.data.formats.shards import Cell, Shard, ShardLabels, as_stacks
 from pixelpath.data.formats.stacks import Stack
 from pixelpath.errors import MissingError, UserError
@@ -123,7 +123,7 @@ def _parquet_shard(path: Path, groups: _Groups) -> Shard:
         with reading(path, "as a parquet file"), parquet.ParquetFile(path, metadata=metadata) as file:
             column = file.read(columns=[label]).column(label)
         labels = _label_values(path, label, column)
-    names = _class_names(path, _features(schema), label, labels)
+    names = _class_names(path, _features(path, schema), label, labels)
     examined = range(next(int(end) for end in ends if end))
     return Shard(path, metadata.num_rows, (), labels, names, fetch, examined)
 
@@ -137,7 +137,7 @@ def _arrow_shard(path: Path, info: Mapping[str, Any]) -> Shard:
     with reading(path, "as an Arrow stream"):
         column, marks = table.column(image), None if label is None else table.column(label)
     labels = None if label is None else _label_values(path, label, marks)
-    names = _class_names(path, _features(table.schema) or info.get("features") or {}, label, labels)
+    names = _class_names(path, _features(path, table.schema) or info.get("features") or {}, label, labels)
     return Shard(path, table.num_rows, (), labels, names, lambda index: _cell(path, column[index]), range(table.num_rows))
 
 
@@ -217,12 +217,14 @@ def _label_values(path: Path, name: str, column: Any) -> list[int] | list[str]:
     return column.to_pylist()
 
 
-def _features(schema: Any) -> Mapping[str, Any]:
+def _features(path: Path, schema: Any) -> Mapping[str, Any]:
     """What Hugging Face says of the columns, or nothing."""
     try:
         return json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError):
         return {}
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} has metadata of Hugging Face that is not JSON: write it again with datasets.") from None
 
 
 def _class_names(path: Path, features: Any, label: str | None, labels: ShardLabels) -> tuple[str, ...] | None:
@@ -244,6 +246,7 @@ def _inside(folder: Path, name: Any) -> Path:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    check_regular(path)
     try:
         found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -26,14 +26,26 @@ UNSCALED: Scale = (1.0, 0.0)
 
 
 def check_exists(path: Path, wanted: str) -> None:
-    """MissingError if there is no such file, with what to give instead."""
+    """MissingError if there is no such file, with what to give instead; UserError for pipes and the like."""
+    check_regular(path)
     if not path.is_file():
         raise MissingError(f"{path} does not exist: give {wanted}.")
 
 
+def check_room(path: Path, needed: int, what: str) -> None:
+    """UserError if so many bytes, which a packed file unpacks to, are more than the memory that is free."""
+    meminfo = Path("/proc/meminfo")
+    free = 1024 * int(meminfo.read_text("ascii").split("MemAvailable:")[1].split()[0]) if meminfo.exists() else needed
+    if needed > free:
+        raise UserError(
+            f"{path} holds {what} packed, which takes {needed / 2**30:.1f} GiB of memory unpacked and {free / 2**30:.1f} GiB are "
+            "free: write it unpacked, which is read from the disk."
+        )
+
+
 def check_regular(path: Path) -> None:
     """UserError for pipes, devices and the like, from which reading would never end; what is missing is not asked here."""
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file() and not path.is_dir():
         raise UserError(f"{path} is no regular file: replace it with one, or leave it out.")
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pixelpath.data.formats import hdf5
-from pixelpath.data.formats.reading import BrokenFileError, check_regular, needs, reading
+from pixelpath.data.formats.reading import BrokenFileError, check_regular, check_room, needs, reading
 from pixelpath.data.metadata import Format
 from pixelpath.errors import UserError
 
@@ -231,6 +231,8 @@ def _check_zarr(path: Path, zipped: bool) -> None:
     """UserError for arrays of Python objects, which only running a program could read, and for files that are none."""
     if zipped:
         with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                check_room(path, member.file_size, member.filename)
             found = {name: archive.read(name) for name in archive.namelist() if name.endswith(".zarray")}
     else:
         found = {}
