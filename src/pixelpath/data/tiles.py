@@ -147,6 +147,7 @@ def stacked(
     metadata = replace(
         first.metadata,
         units=settings.units or first.metadata.units,
+        channel_units=() if settings.units else first.metadata.channel_units,
         nodata=_nodata(stacks) if settings.nodata is None else settings.nodata,
         axes=() if settings.tile or settings.resize else first.metadata.axes,
     )

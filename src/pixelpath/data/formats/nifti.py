@@ -93,6 +93,8 @@ def open_nifti(path: Path, axis: int = 2) -> Stack:
     volume = (*sides[:2], sides[2] if len(sides) > 2 else 1, sides[3] if len(sides) > 3 else 1)
     stored = np.dtype(lazy.dtype)
     native = dtypes.checked(stored, path)
+    if lazy.offset < image.header.sizeof_hdr:
+        raise UserError(f"{path} is a header alone, whose values are in a .img file: convert the pair to one .nii file.")
     needed = lazy.offset + math.prod(volume) * stored.itemsize
     if not path.name.lower().endswith(".gz") and path.stat().st_size < needed:
         raise BrokenFileError(f"{path} ends after {path.stat().st_size} of {needed} bytes: copy it again.")
