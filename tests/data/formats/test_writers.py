@@ -358,7 +358,7 @@ def test_every_variable_has_its_own_units(tmp_path: Path, kind: Format) -> None:
     data.to_netcdf(tmp_path / "data.nc", engine="h5netcdf")
     metadata = open_store(tmp_path / "data.nc", "a,b,c").metadata
     assert (metadata.units, metadata.channel_units) == ("", units)
-    assert Metadata.from_json(json.loads(json.dumps(metadata.to_json()))) == metadata
+    assert Metadata.from_json(json.loads(json.dumps(metadata.to_json()))).channel_units == units
     (path,) = write_samples(tmp_path / "out", np.ones((2, 3, 8, 8), np.float32), metadata, 0, kind)
     again = open_store(path, "a,b,c").metadata
     assert (again.channel_units, again.channels) == (units, ("a", "b", "c"))
