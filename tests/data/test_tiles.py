@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from pixelpath.data.formats.stacks import ArrayStack
 from pixelpath.data.metadata import Axis, Metadata
-from pixelpath.data.sources import gather, labels, split
+from pixelpath.data.opening import open_source
+from pixelpath.data.sources import Source, gather, labels, split
 from pixelpath.data.tiles import Stacked
 
 
@@ -75,6 +77,48 @@ def test_a_split_keeps_volumes_and_the_tiles_of_an_image_together() -> None:
         assert sides[0].isdisjoint(sides[1])
         assert len(training) + len(held_out) == len(source)
         assert 0.1 < len(held_out) / len(source) < 0.5
+
+
+@pytest.mark.parametrize("count", [2, 3, 19, 30])
+@pytest.mark.parametrize("tile", [None, (2, 2)])
+@pytest.mark.parametrize("by", ["name", "order"])
+def test_whole_volumes_are_on_one_side_however_few_there_are(
+    count: int, tile: tuple[int, int] | None, by: Literal["name", "order"]
+) -> None:
+    source = stacked(*(stack(4, 4, 4, 1000 * number, whole=True) for number in range(count)), tile=tile)
+    sides = [{name_of.split(":")[0] for name_of in names(side)} for side in split(source, 0.05, by)]
+    assert [len(side) for side in sides] == [count - max(1, len(sides[1])), len(sides[1])]
+    assert sides[0].isdisjoint(sides[1])
+    assert len(sides[1]) >= 1
+
+
+@pytest.mark.parametrize("tile", [None, (2, 2)])
+def test_of_one_volume_runs_of_slices_are_held_out(tile: tuple[int, int] | None) -> None:
+    source = stacked(stack(100, 4, 4, whole=True), tile=tile)
+    training, held_out = split(source, 0.2)
+    numbers = [{int(name_of.split("@")[0]) for name_of in names(side)} for side in (training, held_out)]
+    assert numbers[0] | numbers[1] == set(range(100))
+    assert numbers[0].isdisjoint(numbers[1])
+    assert {number // 5 for number in numbers[0]}.isdisjoint({number // 5 for number in numbers[1]})  # a twentieth has 5
+
+
+def test_tiles_of_a_thin_volume_are_split_by_where_they_are() -> None:
+    source = stacked(stack(3, 64, 64, whole=True), tile=(8, 8))
+    corners = [{name_of.split("@")[1] for name_of in names(side)} for side in split(source, 0.3)]
+    assert corners[0].isdisjoint(corners[1])
+    assert corners[1]
+
+
+def test_all_time_points_of_a_slice_are_on_one_side(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 40, 3), np.int16), np.eye(4)), tmp_path / "a.nii")
+    sides = [{name_of.split("z=")[1] for name_of in names(side)} for side in split(open_source(tmp_path / "a.nii"), 0.2)]
+    assert sides[0].isdisjoint(sides[1])
+    assert len(sides[0] | sides[1]) == 40
+
+
+def names(source: Source) -> list[str]:
+    return [source.name(index) for index in range(len(source))]
 
 
 def test_overlapping_tiles_of_one_image_share_no_pixel_across_the_split() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -235,6 +236,15 @@ def test_commands_repeat_the_settings_that_were_given() -> None:
     expected = "--data.held-out-share 0.25 --data.resize 8 12 --data.skip-broken --data.normaliser.kind window"
     expected += " --data.normaliser.window -5 2.5 --data.normaliser.no-per-channel"
     assert train_commands((recipe,), settings) == [f"pixelpath train {recipe.name} --data a.npy {expected} --out runs/encoder"]
+
+
+def test_paths_in_commands_are_one_word_for_any_shell() -> None:
+    path = "it's; $(all) one & *.npy"
+    settings = DataSettings(Path(path), conditions=Path("a b.csv"))
+    (command,) = train_commands((RECIPES["digits-encoder"](),), settings)
+    words = shlex.split(command)
+    assert words[words.index("--data") + 1] == path
+    assert words[words.index("--data.conditions") + 1] == "a b.csv"
 
 
 def test_status_is_that_of_the_worst_finding(tmp_path: Path) -> None:

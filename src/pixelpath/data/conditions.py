@@ -11,6 +11,7 @@ import csv
 import difflib
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -232,7 +233,7 @@ def read_table(path: Path, part: Sequence[str] = (), columns: tuple[str, ...] | 
         return Table(path, None, entries, lines[1:])
     names = tuple(entries.pop(key))
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(names).most_common(1)[0][0]
         raise UserError(f"{path} has two lines for {twice}: keep one.")
     return Table(path, names, entries, lines[1:])
 

@@ -7,7 +7,7 @@ Hidden entries, and what archivers leave behind, are passed over.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,6 @@ from jaxtyping import Int
 from pixelpath.errors import UserError
 
 STORES = (".zarr",)
-
-
-def part(folder: Path, names: Sequence[str], suffixes: tuple[str, ...]) -> Path | None:
-    """The first subfolder of `folder`, or file with one of the suffixes, that has one of these names."""
-    candidates = (folder / (name + suffix) for name in names for suffix in ("", *suffixes))
-    return next((path for path in candidates if path.is_dir() or (path.suffix in suffixes and path.is_file())), None)
 
 
 def visible(folder: Path) -> list[os.DirEntry[str]]:
@@ -50,8 +44,8 @@ def scan(
     Raises UserError for a folder without images, a class without images, images beside class folders, and an unexpected class.
     """
     entries = visible(folder)
-    here = [entry.name for entry in entries if _has(entry.name, suffixes) and (is_file(entry) or _is_store(entry))]
-    kinds_below = [entry for entry in entries if _is_folder(entry) and entry.name not in here]
+    here = [entry.name for entry in entries if has(entry.name, suffixes) and (is_file(entry) or is_store(entry))]
+    kinds_below = [entry for entry in entries if is_folder(entry) and entry.name not in here]
     for entry in kinds_below:
         if entry.is_symlink() and folder.resolve().is_relative_to(Path(entry.path).resolve()):
             raise UserError(f"The class folder {entry.path} is a link that leads back to {folder} or above it: delete it.")
@@ -78,10 +72,10 @@ def walk(root: Path, suffixes: tuple[str, ...], below: str = "") -> Iterator[str
     Links to files are followed, links to folders are not.
     """
     entries, base = visible(root / below), Path(below)
-    found = [entry.name for entry in entries if _has(entry.name, suffixes) and (is_file(entry) or _is_store(entry))]
+    found = [entry.name for entry in entries if has(entry.name, suffixes) and (is_file(entry) or is_store(entry))]
     yield from ((base / name).as_posix() for name in found)
     for entry in entries:
-        if _is_folder(entry) and not entry.is_symlink() and not _is_store(entry):
+        if is_folder(entry) and not entry.is_symlink() and not is_store(entry):
             yield from walk(root, suffixes, (base / entry.name).as_posix())
 
 
@@ -99,11 +93,12 @@ def _numbers(
     return np.array([order[kind] for kind in kinds], np.int64)
 
 
-def _has(name: str, suffixes: tuple[str, ...]) -> bool:
+def has(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a name has one of the endings, in any case, and is not hidden."""
     return name.lower().endswith(suffixes) and not name.startswith(".")
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether an entry is a folder or a link to one; no for a link to itself."""
     try:
         return entry.is_dir()
@@ -111,5 +106,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_store(entry: os.DirEntry[str]) -> bool:
-    return _has(entry.name, STORES) and _is_folder(entry)
+def is_store(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder that is one file to the user."""
+    return has(entry.name, STORES) and is_folder(entry)

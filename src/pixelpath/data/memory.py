@@ -17,6 +17,7 @@ from torch import Tensor
 from pixelpath.data import dtypes
 from pixelpath.data.formats import arrays, parquet, pictures
 from pixelpath.data.formats.arrays import CHANNELS_FIRST, CHANNELS_LAST, ClassLabels
+from pixelpath.data.formats.resampling import resampled
 from pixelpath.data.formats.stacks import ArrayStack
 from pixelpath.data.opening import open_array
 from pixelpath.data.settings import DataSettings
@@ -163,7 +164,9 @@ def _stacked(items: Iterator[Any], count: int, settings: DataSettings) -> _Colle
         what = f"Image {index} of `images`"
         picture = isinstance(image, Image.Image)
         if picture:
-            array = pictures.planes_of(image, what, settings.channels, settings.resize)
+            masked = settings.resize is not None and settings.nodata is not None
+            array = pictures.planes_of(image, what, settings.channels, None if masked else settings.resize)
+            array = resampled(array, settings.resize, settings.nodata) if masked and settings.resize else array
         else:
             array = _in_numpy(image, what)
         if index == 0:

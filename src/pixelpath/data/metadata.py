@@ -43,16 +43,20 @@ class Metadata:
     """Whether colours are multiplied by their alpha channel, the fourth; "" if there is none."""
     axes: tuple[Axis, ...] = ()
     """The coordinates along rows and columns, in this order, or none."""
+    channel_units: tuple[str, ...] = ()
+    """The units of every channel where they differ, or none."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary, for a JSON file."""
         nodata = None if self.nodata is None else "nan" if math.isnan(self.nodata) else self.nodata
         axes = [{"name": axis.name, "values": list(axis.values), "units": axis.units} for axis in self.axes]
-        return {**self.__dict__, "channels": list(self.channels), "nodata": nodata, "axes": axes}
+        words = {"channels": list(self.channels), "channel_units": list(self.channel_units)}
+        return {**self.__dict__, **words, "nodata": nodata, "axes": axes}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Metadata:
         """The metadata of `to_json`."""
         nodata = None if values["nodata"] is None else float(values["nodata"])
         axes = tuple(Axis(axis["name"], tuple(axis["values"]), axis["units"]) for axis in values["axes"])
-        return cls(**{**values, "channels": tuple(values["channels"]), "nodata": nodata, "axes": axes})
+        words = {name: tuple(values.get(name, ())) for name in ("channels", "channel_units")}
+        return cls(**{**values, **words, "nodata": nodata, "axes": axes})

@@ -1,66 +1,32 @@
 """From a path, or arrays in memory, to sources: the kind of the files decides who reads them.
 
-A *place* is a folder, a file, or a variable of a store (FILE::VARIABLE). A *part* is one side of data that come with a split of
-their own, like train and test. A *kind* is a set of file endings with one reader.
+A *place* is a folder, a file, or a variable of a store (see `parts`). A *kind* is a set of file endings with one reader.
 """
 
 from __future__ import annotations
 
-import stat
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from pixelpath.data import folders
-from pixelpath.data.formats import arrays, dicom, geotiff, nifti, parquet, pictures, stores, tar, tiff, variables
+from pixelpath.data.formats import arrays, dicom, geotiff, nifti, parquet, pictures, stores, tar, tiff
 from pixelpath.data.formats.arrays import ClassLabels
 from pixelpath.data.formats.pictures import PictureStack
-from pixelpath.data.formats.reading import BrokenImageError
-from pixelpath.data.formats.stacks import ArrayStack, Stack
+from pixelpath.data.formats.reading import BrokenFileError, leaving_out, reading
+from pixelpath.data.formats.stacks import ArrayStack, Chosen, Stack, strips
 from pixelpath.data.metadata import Metadata
+from pixelpath.data.parts import ACCEPTED, KINDS, SUFFIXES, Place, check_unmixed, held_out_place, parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Arrays, Folder, Premultiplied, Source, decoders, look, split
 from pixelpath.data.tiles import stacked
-from pixelpath.errors import MissingError, UserError
+from pixelpath.errors import UserError
 from pixelpath.log import say
 
-TRAIN = ("train",)
-HELD_OUT = ("val", "valid", "validation", "test")
-STORES = (*variables.HDF5, *variables.NETCDF, *variables.ZARR)
 TIFF = (".tif", ".tiff")
-ROWS = 1024  # of a file that are read at a time to see whether it is broken
-KINDS = {
-    "pictures": pictures.IMAGES,
-    "arrays": arrays.ARRAYS,
-    "stores": STORES,
-    "DICOM files": (".dcm", ".dicom", ".ima"),
-    "NIfTI files": (".nii", ".nii.gz"),
-    "parquet files": (".parquet",),
-    "tar shards": (".tar",),
-}
-SUFFIXES = tuple(suffix for suffixes in KINDS.values() for suffix in suffixes)
-ACCEPTED = "a folder of images, or a .npy, .npz, TIFF, HDF5, Zarr, NetCDF, DICOM, NIfTI, parquet or tar file"
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder or file, with a variable of a store, a part of a .npz file, or some of the files of a folder."""
-
-    path: Path
-    variable: str | None = None
-    part: str | None = None
-    names: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return str(self.path) if self.variable is None else f"{self.path}::{self.variable}"
-
-    @property
-    def is_one(self) -> bool:
-        """Whether it is one file to the user, as a Zarr store is too."""
-        return self.path.is_file() or self.path.suffix.lower() == ".zarr"
 
 
 def open_source(
@@ -85,23 +51,22 @@ def open_source(
 def open_split(settings: DataSettings, patch: int | None = None) -> tuple[Source, Source]:
     """The training and the held-out images that `settings` name: its own `held_out`, else the data's test part, else a `split`.
 
-    A test part is a folder (or file) val, valid, validation or test, the first that exists, beside train; arrays of those names
-    in a .npz; shards named by part (train-00000.parquet). Held-out labels are numbered by the training classes. Raises as
-    `open_source`, and UserError if the two do not match.
+    A test part is what lies beside the training part and is called like it but for the word: folders, files, shards, arrays of
+    a .npz (see `parts`). Held-out labels are numbered by the training classes. Raises as `open_source`, and UserError if the two
+    do not match.
     """
     if settings.path is None:
         raise UserError("No data given: name a folder of images or a .npy/.npz file as `data.path`.", "data.path")
-    training_place, held_out_place = parts(settings.path)
-    if settings.held_out is not None:
-        own, test = parts(settings.held_out)
-        held_out_place = test or own
-    training = open_place(training_place, settings, patch)
-    if held_out_place is None:
+    place, other = parts(settings.path)
+    other = other if settings.held_out is None else held_out_place(settings.held_out)
+    training = open_place(place, settings, patch)
+    if other is None:
         return split(training, settings.held_out_share, settings.held_out_by)
-    held_out = open_place(held_out_place, settings, patch, training.classes)
+    say(f"Training images: {place}. Held-out images: {other}.")
+    held_out = open_place(other, settings, patch, training.classes)
     if (held_out.shape, held_out.dtype) != (training.shape, training.dtype):
         raise UserError(
-            f"The held-out images in {held_out_place} are {look(held_out)} but the training images {look(training)}: "
+            f"The held-out images in {other} are {look(held_out)} but the training images {look(training)}: "
             f"give both the same size, channels and dtype (`data.resize` and `data.channels` apply to both).",
             "data.held_out",
         )
@@ -145,11 +110,6 @@ def check_patch(source: Source, patch: int, settings: DataSettings) -> None:
 
 def _finished(source: Source, settings: DataSettings, where: object) -> Source:
     """The source with its colours as `alpha` says; UserError if it cannot be resized or has no alpha."""
-    if settings.resize is not None and source.metadata.nodata is not None:
-        # resizing mixes neighbouring values, which must all be measured, and which float32 must hold
-        raise UserError(
-            f"{where} has missing values, which `data.resize` would mix into the others: use `data.tile` instead.", "data.resize"
-        )
     if settings.resize is not None and source.dtype.kind in "iu" and source.dtype.itemsize > 2:
         raise UserError(
             f"{where} holds {source.dtype}, which `data.resize` would round: use `data.tile`, or convert to float32.",
@@ -164,7 +124,7 @@ def _finished(source: Source, settings: DataSettings, where: object) -> Source:
 
 def _must_stack(place: Place, settings: DataSettings) -> bool:
     """Whether TIFF files hold what a picture cannot (several images, a place on the earth), or are read in windows."""
-    names = [place.path.name] if place.path.is_file() else list(folders.walk(place.path, pictures.IMAGES))
+    names = [place.path.name] if place.path.is_file() else place.names or list(folders.walk(place.path, pictures.IMAGES))
     tiffs = [name for name in names if name.lower().endswith(TIFF)]
     folder = place.path.parent if place.path.is_file() else place.path
     if not tiffs or len(tiffs) < len(names):
@@ -173,12 +133,8 @@ def _must_stack(place: Place, settings: DataSettings) -> bool:
 
 
 def _open_folder(place: Place, settings: DataSettings, classes: tuple[str, ...] | None) -> Source:
-    if place.path.is_file():
-        folder, names, labels = place.path.parent, [place.path.name], ClassLabels(np.zeros(1, np.int64), classes or ())
-    else:
-        folder = place.path
-        names, numbers, found = folders.scan(folder, classes, pictures.IMAGES)
-        labels = ClassLabels(numbers, found)
+    folder = place.path.parent if place.is_one else place.path
+    names, labels = _files("pictures", place, classes)
     with decoders(settings.workers) as pool:
         headers, broken = pictures.headers(folder, names, settings.skip_broken, settings.channels, pool)
     kept = np.flatnonzero([header is not None for header in headers])
@@ -243,31 +199,38 @@ def _array_metadata(images: np.ndarray, settings: DataSettings) -> Metadata:
 
 def _open_stacks(kind: str, place: Place, settings: DataSettings, classes: tuple[str, ...] | None) -> Source:
     names, labels = _files(kind, place, classes)
-    root = place.path.parent if place.is_one else place.path
-    opened, broken = _read(kind, place, root, names, settings)
-    if broken:
-        kept = [index for index, name in enumerate(names) if name not in set(broken)]
-        names, labels = [names[index] for index in kept], labels._replace(numbers=labels.numbers[kept])
-    if len(opened) == len(names):
-        titles = ("",) if place.path != root and len(opened) == 1 else tuple(names)
-    else:  # DICOM series, shards
-        titles = tuple(stack.path.name if kind != "DICOM files" else f"series{number}" for number, stack in enumerate(opened))
-        titles = titles if len(set(titles)) == len(titles) else tuple(f"{t}#{number}" for number, t in enumerate(titles))
-        titles = ("",) if len(opened) == 1 else titles
-    if len(labels.classes) >= 2 and len(opened) == len(names):
-        labels = labels._replace(numbers=np.repeat(labels.numbers, [stack.shape[0] for stack in opened]))
+    root, broken = place.path.parent if place.is_one else place.path, [] if settings.skip_broken else None
+    opened = _read(kind, place, root, names, settings, broken)
+    if broken is not None:
+        opened = _readable(opened, broken, settings)
+    if not opened:
+        raise UserError(f"None of the {len(names)} {kind} in {place} can be read: give readable ones.", "data.path")
+    titles, stacks = zip(*opened, strict=True)
+    if len(labels.classes) >= 2:
+        numbers = dict(zip(names, labels.numbers.tolist(), strict=True))
+        counts = [stack.shape[0] for stack in stacks]
+        labels = labels._replace(numbers=np.repeat([numbers[title] for title in titles], counts))
     else:
-        labels = _own_labels(opened, classes, place)
-    return stacked(opened, titles, labels, settings, broken + (_unread(place) if kind == "pictures" else []))
+        labels = _own_labels(stacks, classes, place)
+    alone = len(opened) == 1 and (place.is_one or titles[0] not in names)
+    left_out = (broken or []) + (_unread(place) if kind == "pictures" else [])
+    return stacked(stacks, ("",) if alone else titles, labels, settings, left_out)
 
 
 def _files(kind: str, place: Place, classes: tuple[str, ...] | None) -> tuple[list[str], ClassLabels]:
-    """The files of a place relative to its folder, their labels by class folder, and the classes."""
+    """The files of a place relative to its folder, their labels by class folder, and the classes; parts must not be mixed."""
+    names, labels = _listed(kind, place, classes)
+    if not place.names:
+        check_unmixed(place.path.parent if place.is_one else place.path, names)
+    return names, labels
+
+
+def _listed(kind: str, place: Place, classes: tuple[str, ...] | None) -> tuple[list[str], ClassLabels]:
     path, none = place.path, ClassLabels(np.zeros(0, np.int64))
     if place.is_one:
         return [path.name], ClassLabels(np.zeros(1, np.int64), classes or ())
     if place.names:
-        return list(place.names), ClassLabels(np.zeros(len(place.names), np.int64))
+        return list(place.names), ClassLabels(np.zeros(len(place.names), np.int64), classes or ())
     if kind == "saved dataset":
         return [path.name], ClassLabels(np.zeros(1, np.int64))
     suffixes = KINDS[kind]
@@ -281,45 +244,73 @@ def _files(kind: str, place: Place, classes: tuple[str, ...] | None) -> tuple[li
     return [names[index] for index in images], ClassLabels(numbers[images], found)
 
 
-def _read(kind: str, place: Place, root: Path, names: Sequence[str], settings: DataSettings) -> tuple[list[Stack], list[str]]:
-    """Every file opened as a stack, and those left out because they cannot be read."""
-    paths, channels, resize = [root / name for name in names], settings.channels, settings.resize
+def _read(
+    kind: str, place: Place, root: Path, names: Sequence[str], settings: DataSettings, broken: list[str] | None
+) -> list[tuple[str, Stack]]:
+    """Every file opened as a stack, with what it is called; damaged ones are left out if there is a list of `broken` ones."""
+    paths = [root / name for name in names]
+    options: dict[str, Any] = {
+        "channels": settings.channels,
+        "resize": settings.resize,
+        "nodata": settings.nodata,
+        "broken": broken,
+    }
     of_all: dict[str, Callable[[], list[Stack]]] = {
-        "saved dataset": lambda: parquet.open_saved_dataset(place.path, channels=channels, resize=resize),
-        "parquet files": lambda: parquet.open_parquet(paths, channels=channels, resize=resize),
-        "tar shards": lambda: tar.open_tar_shards(paths, channels=channels, resize=resize),
-        "DICOM files": lambda: dicom.open_dicom(root, names),
+        "saved dataset": lambda: parquet.open_saved_dataset(place.path, **options),
+        "parquet files": lambda: parquet.open_parquet(paths, **options),
+        "tar shards": lambda: tar.open_tar_shards(paths, **options),
+        "DICOM files": lambda: dicom.open_dicom(root, names, broken),
     }
     of_each: dict[str, Callable[[Path], Stack]] = {
         "stores": lambda path: stores.open_store(path, place.variable),
         "NIfTI files": lambda path: nifti.open_nifti(path, settings.axis),
         "pictures": lambda path: (
-            geotiff.open_geotiff(path, settings.nodata) if tiff.is_map(path) else tiff.open_tiff(path, channels)
+            geotiff.open_geotiff(path, settings.nodata) if tiff.is_map(path) else tiff.open_tiff(path, settings.channels)
         ),
         "arrays": lambda path: _array_stack(path, settings),
     }
-    if kind in of_all:
-        return of_all[kind](), []
-    if not settings.skip_broken or len(paths) == 1:
-        return [of_each[kind](path) for path in paths], []
+    if kind in of_each:
+        opened: list[tuple[str, Stack]] = []
+        for name, path in zip(names, paths, strict=True):
+            with leaving_out(broken, name), reading(path, ""):
+                opened.append((name, of_each[kind](path)))
+        return opened
+    stacks = of_all[kind]()
+    if kind == "DICOM files":
+        kept = [name for name in names if name not in (broken or ())]
+        titles = kept if len(kept) == len(stacks) else [f"series{number}" for number in range(len(stacks))]
+    elif kind == "saved dataset":
+        titles = names if len(stacks) == 1 else [stack.path.name for stack in stacks]
+    else:
+        called = dict(zip(paths, names, strict=True))
+        titles = [called[stack.path] for stack in stacks]
+    return list(zip(titles, stacks, strict=True))
+
+
+def _readable(opened: Sequence[tuple[str, Stack]], broken: list[str], settings: DataSettings) -> list[tuple[str, Stack]]:
+    """The stacks without the images that cannot be decoded, whose names are added to those of the `broken` ones."""
+
+    def bad(stack: Stack, index: int) -> bool:
+        try:
+            for rows in strips(stack):
+                stack.read(index, rows)
+        except BrokenFileError:
+            return True
+        return False
+
+    kept: list[tuple[str, Stack]] = []
     with decoders(settings.workers) as pool:
-        found = list((pool.map if pool else map)(lambda path: _sound(of_each[kind], path), paths))
-    broken = [name for name, stack in zip(names, found, strict=True) if stack is None]
-    if len(broken) == len(names):
-        raise _none_left(names, root)
-    return [stack for stack in found if stack is not None], broken
-
-
-def _sound(open_one: Callable[[Path], Stack], path: Path) -> Stack | None:
-    """A file as a stack once all of it was read; None if it is broken."""
-    try:
-        stack = open_one(path)
-        for image in range(stack.shape[0]):
-            for row in range(0, stack.shape[2], ROWS):
-                stack.read(image, slice(row, row + ROWS))
-    except BrokenImageError:
-        return None
-    return stack
+        for title, stack in opened:
+            images = range(stack.shape[0])
+            wrong = np.array(list((map if pool is None else pool.map)(functools.partial(bad, stack), images)), bool)
+            if not wrong.any():
+                kept.append((title, stack))
+            elif wrong.all():
+                broken.append(title)
+            else:
+                broken += [f"{title}:{stack.name(index)}" for index in np.flatnonzero(wrong).tolist()]
+                kept.append((title, Chosen(stack, np.flatnonzero(~wrong))))
+    return kept
 
 
 def _array_stack(path: Path, settings: DataSettings) -> Stack:
@@ -348,77 +339,6 @@ def _agreed(own: tuple[str, ...] | None, classes: tuple[str, ...] | None, place:
     if classes and own and own != classes:
         raise UserError(f"{place} has the classes {', '.join(own[:10])}, unlike the training images: use the same, in order.")
     return own if classes is None else classes
-
-
-def parts(path: Path) -> tuple[Place, Place | None]:
-    """Where the training images are, and where the data's own held-out images are if it has any."""
-    place = _place(path)
-    _check_there(place.path)
-    if place.variable is not None:
-        return place, None
-    path = place.path
-    if path.is_dir() and path.suffix.lower() != ".zarr":
-        return _parts_of_folder(path)
-    if path.suffix.lower() == ".npz":
-        names = arrays.array_parts(path)
-        held_out = next((name for name in HELD_OUT if name in names), None)
-        if "train" in names:
-            return Place(path, part="train"), None if held_out is None else Place(path, part=held_out)
-    return place, None
-
-
-def _check_there(path: Path) -> None:
-    """MissingError for nothing at all; UserError for pipes and devices, from which reading would never end."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        why = "" if isinstance(error, FileNotFoundError) else f" or cannot be reached ({error.strerror})"
-        raise MissingError(f"{path} does not exist{why}: give {ACCEPTED}.") from error
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UserError(f"{path} is neither a file nor a folder: give {ACCEPTED}.")
-
-
-def _place(path: Path) -> Place:
-    """A path as given, split into the file and the variable within it."""
-    text = str(path)
-    if "::" not in text:
-        return Place(path)
-    file, _, variable = text.partition("::")
-    if not file:
-        raise UserError(f"{text} names no file before the two colons: write FILE::VARIABLE.")
-    if not variable:
-        raise UserError(f"{text} names no variable after the two colons: write {file}::VARIABLE, or {file} alone.")
-    if not file.lower().endswith(STORES):
-        raise UserError(f"{text} names a variable, which only stores have ({', '.join(STORES)}): give {file} alone.")
-    return Place(Path(file), variable)
-
-
-def _parts_of_folder(path: Path) -> tuple[Place, Place | None]:
-    saved = parquet.saved_splits(path)
-    if saved:
-        held_out = next((saved[name] for name in HELD_OUT if name in saved), None)
-        return Place(saved.get("train", next(iter(saved.values())))), None if held_out is None else Place(held_out)
-    named = _parts_by_name(path)
-    if named is not None:
-        return named
-    training, held_out = (folders.part(path, names, arrays.ARRAYS) for names in (TRAIN, HELD_OUT))
-    if training is None or (held_out is None and training.is_dir() and len(folders.visible(path)) > 1):
-        return Place(path), None
-    return Place(training), None if held_out is None else Place(held_out)
-
-
-def _parts_by_name(path: Path) -> tuple[Place, Place | None] | None:
-    """Shards called train-*.parquet and test-*.parquet (or .tar), in the folder or in its folder data."""
-    for folder in (path, path / "data"):
-        names = [entry.name for entry in folders.visible(folder) if folders.is_file(entry)] if folder.is_dir() else []
-        shards = [name for name in names if name.lower().endswith((".parquet", ".tar"))]
-        chosen = {part: tuple(name for name in shards if name.startswith(f"{part}-")) for part in (*TRAIN, *HELD_OUT)}
-        if chosen["train"]:
-            held_out = next((chosen[part] for part in HELD_OUT if chosen[part]), None)
-            return Place(folder, names=chosen["train"]), None if held_out is None else Place(folder, names=held_out)
-        if shards and folder != path:
-            return Place(folder), None
-    return None
 
 
 def kind_of(place: Place) -> str:

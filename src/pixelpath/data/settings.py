@@ -39,7 +39,9 @@ class DataSettings:
     axis: Literal[0, 1, 2] = 2
     """Axis along which the volumes of NIfTI files are sliced."""
     resize: tuple[int, int] | None = None
-    """Bring every image to this many rows and columns, in pixels: antialiased resize of the shorter side, then centre crop."""
+    """Bring every image to this many rows and columns, in pixels: antialiased resize of the shorter side, then centre crop.
+    Nodata does not mix into other values: a pixel is nodata if less than half of it was measured.
+    """
     channels: Literal[1, 3, 4] | None = None
     """Convert picture files to grey (1), RGB (3, drops transparency) or RGBA (4). Without it, they stay as they are."""
     alpha: Literal["straight", "premultiplied"] = "straight"

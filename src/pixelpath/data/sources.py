@@ -23,6 +23,7 @@ from jaxtyping import Int, Shaped
 
 from pixelpath.data.alpha import premultiply
 from pixelpath.data.formats import pictures
+from pixelpath.data.formats.resampling import resampled
 from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
 
@@ -113,7 +114,10 @@ class Folder:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
-        return pictures.decode(self.root / self.names[index], self.mode, self.shape, self.resize)
+        path, nodata = self.root / self.names[index], self.metadata.nodata
+        if self.resize and nodata is not None:
+            return resampled(pictures.pixels(path, self.mode), self.resize, nodata)
+        return pictures.decode(path, self.mode, self.shape, self.resize)
 
     def label(self, index: int) -> int:
         return int(self.labels[index])
@@ -154,7 +158,7 @@ class Arrays:
 
     def __getitem__(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
         image = np.array(self.images[index], dtype=self.dtype)
-        return pictures.resized(image, self.resize) if self.resize else image
+        return resampled(image, self.resize, self.metadata.nodata) if self.resize else image
 
     def label(self, index: int) -> int:
         return int(self.labels[index])

@@ -1,6 +1,7 @@
 """Stacks as one source: their images one after the other, whole or cut into tiles.
 
-A *tile* is a window of one size. A *block* is a square of neighbouring tiles, which a split does not part.
+A *tile* is a window of one size. A *block* is a square of neighbouring tiles, or a run of neighbouring slices of the only volume,
+which a split does not part.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from pixelpath.data.formats import pictures
 from pixelpath.data.formats.arrays import ClassLabels
+from pixelpath.data.formats.nifti import NiftiStack
+from pixelpath.data.formats.resampling import resampled
 from pixelpath.data.formats.stacks import Stack
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source, brief
 from pixelpath.errors import UserError
 
-FEW = 20  # groups: of fewer none can be held out well, so tiles of one image are split by blocks, other images one by one
+FEW = 20  # images: of fewer none can be held out well, so their tiles are split by blocks; and blocks of the only volume
 BLOCK = 4  # side of a block, in tiles
 
 
@@ -64,7 +66,7 @@ class Stacked:
         stack, image, row, column = self._place(index)
         if self.tile is None:
             whole = self.stacks[stack].read(image)
-            return pictures.resized(whole, self.resize) if self.resize else whole
+            return resampled(whole, self.resize, self.metadata.nodata) if self.resize else whole
         window = slice(row, row + self.tile[0]), slice(column, column + self.tile[1])
         return self.stacks[stack].read(image, *window)
 
@@ -79,15 +81,24 @@ class Stacked:
 
     def groups(self, index: int) -> tuple[str, ...]:
         stack, image, row, column = self._place(index)
-        if len(self.stacks) >= FEW and self.stacks[stack].whole:
+        whole, volume, depth = self._title(stack, image), self.stacks[stack], self._depth
+        if volume.whole and len(self.stacks) > 1:
             return (self.titles[stack],)
-        whole = self._title(stack, image)
+        if volume.whole and (self.tile is None or depth >= FEW):
+            return (f"{self.titles[stack]}@slices{image % depth // -(-depth // FEW)}",)
         if self.tile is None or len(self.labels) >= FEW:
             return (whole,)
+        whole = self.titles[stack] if volume.whole else whole  # what lies behind a tile in a volume is on its side
         (rows, columns), sides = self.tile, (BLOCK * self.tile[0], BLOCK * self.tile[1])
         down = range(row // sides[0], (row + rows - 1) // sides[0] + 1)
         across = range(column // sides[1], (column + columns - 1) // sides[1] + 1)
         return tuple(f"{whole}@block{i},{j}" for i in down for j in across)
+
+    @cached_property
+    def _depth(self) -> int:
+        """How many slices the first volume has in space: of one with time points, the same slices come again and again."""
+        first = self.stacks[0]
+        return first.volume[first.axis] if isinstance(first, NiftiStack) else first.shape[0]
 
     def _title(self, stack: int, image: int) -> str:
         title, name = self.titles[stack], self.stacks[stack].name(image)
@@ -139,6 +150,7 @@ def stacked(
     metadata = replace(
         first.metadata,
         units=settings.units or first.metadata.units,
+        channel_units=() if settings.units else first.metadata.channel_units,
         nodata=_nodata(stacks) if settings.nodata is None else settings.nodata,
         axes=() if settings.tile or settings.resize else first.metadata.axes,
     )

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from pixelpath.atomic import write_json
-from pixelpath.data.formats.pictures import BrokenImageError
-from pixelpath.data.opening import kind_of, open_place, open_split, parts
+from pixelpath.data.formats.reading import BrokenFileError
+from pixelpath.data.opening import kind_of, open_place, open_split
+from pixelpath.data.parts import parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source, describe
 from pixelpath.data.tiles import Stacked
@@ -180,7 +181,7 @@ def _open(settings: DataSettings) -> tuple[Source, Source]:
     """Both sides; files that cannot be decoded are left out here, and become a finding."""
     try:
         return open_split(settings)
-    except BrokenImageError:
+    except BrokenFileError:
         return open_split(replace(settings, skip_broken=True))
 
 

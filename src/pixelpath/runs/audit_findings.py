@@ -160,7 +160,9 @@ def _nodata(seen: Inspection) -> list[Finding]:
     nodata = seen.training.source.metadata.nodata
     if nodata is not None:
         words = f"{share:.2%} of the training values are nodata ({nodata:g})"
-        found.append(Finding("note", "nodata", words if share else "no value is nodata, though a nodata value is set"))
+        words = words if share else "no value is nodata, though a nodata value is set"
+        halves = "`data.resize` averages the other values alone; a pixel of which less than half was measured is nodata."
+        found.append(Finding("note", "nodata", words, (), halves if seen.settings.resize else ""))
     return found
 
 

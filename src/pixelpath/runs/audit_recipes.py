@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def train_commands(recipes: tuple[Recipe, ...], settings: DataSettings) -> list[
     """The commands that train the recipes."""
     found = []
     for number, recipe in enumerate(recipes):
-        words = ["pixelpath train", recipe.name, "--data", str(settings.path)]
+        words = ["pixelpath train", shlex.quote(recipe.name), "--data", shlex.quote(str(settings.path))]
         known = RECIPES[recipe.name]() if recipe.name in RECIPES else None
         if known is not None and known.patch != recipe.patch:
             words += ["--patch", str(recipe.patch)]
@@ -112,6 +113,6 @@ def _options(settings: Any, plain: Any, path: str) -> list[str]:
     for name, value in _changed(settings, plain).items():
         spelled, switch = name.replace("_", "-"), isinstance(vars(plain)[name], bool)
         values = value if isinstance(value, tuple) else (value,)
-        words = " ".join(f"{each:g}" if isinstance(each, float) else str(each) for each in values)
+        words = " ".join(f"{each:g}" if isinstance(each, float) else shlex.quote(str(each)) for each in values)
         found.append(f"--{path}.{'' if value else 'no-'}{spelled}" if switch else f"--{path}.{spelled} {words}")
     return found

@@ -54,10 +54,18 @@ class Real:
         return held_out if held_out >= 2 else training // 2
 
     def batches(self, side: sources.Source) -> Iterator[Native]:
-        """Native batches of one side; pixels that were not measured are the channel's mean, as the network sees them."""
+        """Native batches of one side; pixels that were not measured are the channel's mean, as the network sees them.
+
+        UserError naming the first image that holds NaN or infinity elsewhere.
+        """
         chosen = sources.evenly(len(side), MOST)
         for start in range(0, len(chosen), BATCH):
-            yield filled(torch.from_numpy(sources.gather(side, chosen[start : start + BATCH])), self.data)
+            images = filled(torch.from_numpy(sources.gather(side, chosen[start : start + BATCH])), self.data)
+            wrong = (~images.isfinite()).flatten(1).any(1).nonzero()
+            if len(wrong):
+                name = side.name(int(chosen[start + int(wrong[0])]))
+                raise UserError(f"The image {name} holds NaN or infinity: replace such values or leave it out.", "data")
+            yield images
 
 
 def filled(images: Native, data: PreparedData) -> Native:

@@ -18,7 +18,8 @@ from pixelpath.data.conditions import ConditionData, Conditions
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.normalise.propose import propose
-from pixelpath.data.opening import HELD_OUT, TRAIN, check_patch, open_place, open_split, parts
+from pixelpath.data.opening import check_patch, open_place, open_split
+from pixelpath.data.parts import HELD_OUT, TRAIN, parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source
 from pixelpath.errors import UserError
@@ -166,7 +167,8 @@ def _given(
     """What is given of the images of both sides, as the settings say; None where nothing is."""
     if settings.conditions is None and settings.cond_image is None:
         return None, None
-    sides, names = (training, held_out), (TRAIN, HELD_OUT)
+    sides = (training, held_out)
+    names = [(*words, *map(str.capitalize, words), *map(str.upper, words)) for words in (TRAIN, HELD_OUT)]
     tables = [None if settings.conditions is None else conditions.read_table(settings.conditions, part) for part in names]
     lines = [
         None if table is None else conditions.lines_of(table, side, part)

@@ -95,7 +95,11 @@ class Samples:
         first = self.settings["seeds"][0]
         written = write_samples(folder, images, self.run.metadata, first, format, coordinates=coordinates)
         save_png(folder / "grid.png", replace(self, native=torch.from_numpy(images)).grid(display=display))
-        files = {"format": kind, "units": self.run.metadata.units, "files": [written[0].name, written[-1].name]}
+        files = {
+            "format": kind,
+            "units": self.run.metadata.units or list(self.run.metadata.channel_units) or "",
+            "files": [written[0].name, written[-1].name],
+        }
         write_json(folder / "samples.json", {**self.settings, **files})
         return written
 

@@ -14,7 +14,8 @@ import torch
 
 from pixelpath.data import conditions, sources
 from pixelpath.data.conditions import ConditionData
-from pixelpath.data.opening import open_place, parts
+from pixelpath.data.opening import open_place
+from pixelpath.data.parts import parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source
 from pixelpath.errors import UserError

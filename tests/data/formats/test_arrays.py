@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.arrays import array_source
+from tests.refusal import refused
 
+from pixelpath.data.formats import arrays, reading
 from pixelpath.data.opening import open_source
 from pixelpath.data.sources import (
     Arrays,
@@ -119,4 +123,32 @@ def test_array_files_are_never_unpickled(tmp_path: Path) -> None:
 def test_an_archive_without_images_lists_what_it_holds(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", pictures=ARRAY, other=ARRAY)
     with pytest.raises(ValueError, match="holds pictures, other but no images"):
+        open_source(tmp_path / "a.npz")
+
+
+def test_a_pipe_in_place_of_a_file_is_named_and_never_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((3, 8, 8), np.uint8))
+    os.mkfifo(tmp_path / "a_labels.npy")
+    with refused(None, tmp_path / "a_labels.npy"):
+        open_source(tmp_path / "a.npy")
+
+
+def test_an_archive_of_very_many_arrays_is_opened_at_once(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for number in range(20_000):
+            archive.writestr(f"{number}.npy", b"")
+        with archive.open("images.npy", "w") as file:
+            np.save(file, np.zeros((3, 8, 8), np.uint8))
+    began = time.perf_counter()
+    assert len(open_source(tmp_path / "a.npz")) == 3
+    assert time.perf_counter() - began < 5  # counting each among all took minutes
+
+
+def test_a_packed_array_larger_than_the_memory_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros((300, 64, 64), np.uint8))
+    monkeypatch.setattr(arrays, "check_room", lambda path, needed, what: reading.check_room(path, needed + 2**60, what))
+    monkeypatch.setattr(np, "load", None)  # nothing is unpacked
+    with refused(None, tmp_path / "a.npz", "images", "GiB"):
         open_source(tmp_path / "a.npz")

@@ -92,6 +92,13 @@ def test_threads_read_what_one_reads(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.stack(list(pool.map(stack.read, range(30))))[:, 0], values.transpose(2, 0, 1))
 
 
+def test_a_header_whose_values_are_in_another_file_is_named(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Pair(np.zeros((4, 4, 4), np.int16), np.eye(4)), tmp_path / "a.hdr")
+    (tmp_path / "a.hdr").rename(tmp_path / "a.nii")  # whose first bytes would be read as values
+    with refused(None, tmp_path / "a.nii", ".img"):
+        open_nifti(tmp_path / "a.nii")
+
+
 def test_broken_volumes_are_answered_with_one_sentence(tmp_path: Path) -> None:
     values = RANDOM.integers(0, 200, (8, 8, 8)).astype(np.uint8)
     whole = volume(tmp_path / "whole.nii", values).read_bytes()

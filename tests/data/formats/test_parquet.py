@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -217,3 +218,14 @@ def test_mistakes_in_saved_datasets_are_answered_with_one_sentence(tmp_path: Pat
     for data in (whole[:-400], whole[:20], b"", b"no arrow " * 20):
         first.write_bytes(data)
         refused(r"data-00000-of-00002\.arrow", lambda: open_saved_dataset(folder))
+
+
+def test_metadata_nested_too_deeply_are_named(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"image": [png(image) for image in GREY]}).replace_schema_metadata({b"huggingface": b"[" * 100_000})
+    pq.write_table(table.append_column("label", pa.array(range(len(GREY)))), tmp_path / "a.parquet")
+    refused(r"a\.parquet has metadata", lambda: open_parquet([tmp_path / "a.parquet"]))
+    folder = saved(tmp_path / "saved", image=pictures(GREY))
+    (folder / "dataset_info.json").unlink()
+    os.mkfifo(folder / "dataset_info.json")
+    refused(r"dataset_info\.json is no regular file", lambda: open_saved_dataset(folder))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.refusal import refused
 
 from pixelpath.data.formats import stores
 from pixelpath.data.formats.stacks import Stack
 from pixelpath.data.formats.stores import Layout, open_store
+from pixelpath.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # writers warn of what is not yet in the Zarr standard
 RANDOM = np.random.default_rng(0)
@@ -285,15 +290,108 @@ def test_a_packed_variable_is_decoded_in_whatever_group_it_is(tmp_path: Path) ->
         assert stack.metadata.variable == "radar/rain"
 
 
-def test_the_fill_value_of_zarr_two_is_missing_as_in_xarray(tmp_path: Path) -> None:
-    xarray, zarr = pytest.importorskip("xarray"), pytest.importorskip("zarr")
-    array = integers(3, 4, 5, dtype="uint8")
-    array[0, 0, 0] = 0
-    written = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2).create_array("a", data=array, fill_value=0)
-    written.attrs["_ARRAY_DIMENSIONS"] = ["n", "y", "x"]
-    stack = open_store(tmp_path / "a.zarr", None)
-    assert_holds(stack, xarray.open_zarr(tmp_path / "a.zarr", chunks=None, consolidated=False)["a"].values[:, None])
-    assert np.isnan(stack.read(0)[0, 0, 0])
+def zarr_two(path: Path, array: np.ndarray, fill: Any, **attributes: Any) -> Path:
+    zarr = pytest.importorskip("zarr")
+    written = zarr.open_group(path, mode="w", zarr_format=2).create_array("a", data=array, fill_value=fill)
+    written.attrs.update({"_ARRAY_DIMENSIONS": ["n", "y", "x"], **attributes})
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_the_zero_that_fills_zarr_two_unasked_is_a_value(tmp_path: Path, dtype: str) -> None:
+    array = np.arange(60).reshape(3, 4, 5).astype(dtype)
+    stack = open_store(zarr_two(tmp_path / "a.zarr", array, 0), None)
+    assert (stack.dtype, stack.metadata.nodata) == (np.dtype(dtype), None)
+    assert_holds(stack, array[:, None])
+
+
+@pytest.mark.parametrize(
+    ("fill", "attributes"), [(7, {}), (0, {"_FillValue": 0}), (0, {"scale_factor": 0.5}), (0, {"add_offset": 3})]
+)
+def test_other_fill_values_of_zarr_two_are_missing_as_in_xarray(tmp_path: Path, fill: int, attributes: dict[str, Any]) -> None:
+    xarray = pytest.importorskip("xarray")
+    path = zarr_two(tmp_path / "a.zarr", np.arange(60, dtype=np.uint8).reshape(3, 4, 5), fill, **attributes)
+    stack = open_store(path, None)
+    assert_holds(stack, xarray.open_zarr(path, chunks=None, consolidated=False)["a"].values[:, None])
+    assert np.isnan(stack.read(0)[0].ravel()[fill])
+
+
+@pytest.mark.parametrize("where", ["filters", "compressor"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_arrays_of_python_objects_are_never_read(tmp_path: Path, where: str, packed: bool) -> None:
+    path, codec = zarr_two(tmp_path / "a.zarr", integers(3, 4, 5), 0), {"id": "pickle", "protocol": 5}
+    said = json.loads((path / "a" / ".zarray").read_text())
+    (path / "a" / ".zarray").write_text(json.dumps({**said, where: [codec] if where == "filters" else codec}))
+    if packed:
+        with zipfile.ZipFile(tmp_path / "a.zarr.zip", "w") as archive:
+            for file in filter(Path.is_file, path.rglob("*")):
+                archive.write(file, file.relative_to(path))
+        path = tmp_path / "a.zarr.zip"
+    with refused(None, path, "a/.zarray", "Python objects"):
+        open_store(path, None)
+
+
+def test_a_pipe_within_a_store_is_named(tmp_path: Path) -> None:
+    path = zarr_two(tmp_path / "a.zarr", integers(3, 4, 5), 0)
+    os.mkfifo(path / "a" / "0.0.1")
+    with refused(None, path / "a" / "0.0.1"):
+        open_store(path, None)
+
+
+def linked(folder: Path) -> Path:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(folder / "other.h5", "w") as file:
+        file["x"] = integers(6, 8, 8)
+    with h5py.File(folder / "a.h5", "w") as file:
+        file["data/real"] = integers(6, 8, 8)
+        file["hard"], file["data/loop"] = file["data/real"], file["data"]
+        file["soft"], file["twice"], file["way"] = (h5py.SoftLink(to) for to in ("/data/real", "soft", "/data"))
+        file["far"], file["farther"] = h5py.ExternalLink("other.h5", "/x"), h5py.SoftLink("/far")
+        file["round"], file["nowhere"] = h5py.SoftLink("/round"), h5py.SoftLink("/data/unreal")
+        sources = {"mosaic": h5py.VirtualSource(file["data/real"]), "foreign": h5py.VirtualSource("other.h5", "x", (6, 8, 8))}
+        for name, source in sources.items():
+            layout = h5py.VirtualLayout((6, 8, 8), integers(1).dtype)
+            layout[...] = source
+            file.create_virtual_dataset(f"virtual/{name}", layout)
+        file.create_dataset("virtual/raw", (6, 8, 8), "u1", external=[("values.bin", 0, 6 * 64)])
+    (folder / "values.bin").write_bytes(bytes(6 * 64))
+    return folder / "a.h5"
+
+
+@pytest.mark.parametrize(
+    "name", ["data/real", "hard", "soft", "twice", "way/real", "data/loop/loop/real", "/hard/", "virtual/mosaic"]
+)
+def test_links_within_an_hdf5_file_are_followed(tmp_path: Path, name: str) -> None:
+    path = linked(tmp_path)
+    stack, plain = open_store(path, name), open_store(path, "data/real")
+    assert stack.metadata.variable == name.strip("/")
+    assert_holds(stack, np.stack([plain.read(index) for index in range(6)]))
+
+
+@pytest.mark.parametrize(
+    ("name", "fact"),
+    [
+        *(("far", "other.h5"), ("farther", "other.h5"), ("virtual/foreign", "other.h5"), ("virtual/raw", "values.bin")),
+        *(("round", "holds no variable round"), ("nowhere", "holds no variable nowhere")),
+    ],
+)
+def test_what_leads_out_of_an_hdf5_file_is_refused(tmp_path: Path, name: str, fact: str) -> None:
+    path = linked(tmp_path)
+    os.remove(tmp_path / "other.h5")
+    os.mkfifo(tmp_path / "other.h5")  # opened, it would never end
+    with pytest.raises(UserError) as caught:
+        open_store(path, name)
+    assert fact in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_links_alone_are_named_and_netcdf_files_stand_alone(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    for name in ("a.h5", "a.nc"):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["far"] = h5py.ExternalLink("other.h5", "/x")
+        with refused(None, tmp_path / name, "other.h5"):
+            open_store(tmp_path / name, None)
 
 
 def huge(path: Path) -> Path:

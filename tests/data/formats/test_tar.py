@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tests.data.formats.packing import COLOUR, GREY, RANDOM, Members, everything, npy, png, refused, shard
 
-from pixelpath.data.formats.pictures import BrokenImageError
+from pixelpath.data.formats.reading import BrokenFileError
 from pixelpath.data.formats.tar import open_tar_shards
 
 
@@ -125,13 +125,13 @@ def test_damaged_tar_files(tmp_path: Path) -> None:
         tar.add(tmp_path / "whole.tar", "a.png")
     refused(r"s\.tar\.gz is compressed by gzip.*: decompress it", lambda: open_tar_shards([tmp_path / "s.tar.gz"]))
     refused("does not exist", lambda: open_tar_shards([tmp_path / "gone.tar"]), FileNotFoundError)
-    refused("No shards", lambda: open_tar_shards([]))
+    refused("None of the 0 shards", lambda: open_tar_shards([]))
 
 
 def test_pixels_that_break_after_the_header_are_named_when_read(tmp_path: Path) -> None:
     data = png(COLOUR[0])
     path = shard(tmp_path / "s.tar", [("a.png", png(COLOUR[1])), ("b.png", data[:-40])])
     (stack,) = open_tar_shards([path])
-    refused(r"s\.tar::b cannot be decoded as an image", lambda: stack.read(1), BrokenImageError)
+    refused(r"s\.tar::b cannot be decoded as an image", lambda: stack.read(1), BrokenFileError)
     path.unlink()
     refused(r"s\.tar::a cannot be decoded as an image", lambda: stack.read(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.refusal import refused
 from pixelpath.atomic import whole, whole_path
 from pixelpath.data.alpha import premultiply
 from pixelpath.data.formats import writers
+from pixelpath.data.formats.stores import open_store
 from pixelpath.data.formats.writers import nodata_in, write_samples, written_as
 from pixelpath.data.metadata import Axis, Format, Metadata
 
@@ -344,3 +346,19 @@ def test_premultiplied_colours_are_written_straight(tmp_path: Path) -> None:
 )
 def test_nodata_is_what_a_pixel_can_hold(dtype: str, nodata: float | None, expected: float | None) -> None:
     assert nodata_in(Metadata(nodata=nodata), np.dtype(dtype)) == expected
+
+
+@pytest.mark.parametrize("kind", ["netcdf", "zarr", "hdf5"])
+def test_every_variable_has_its_own_units(tmp_path: Path, kind: Format) -> None:
+    """Written as they were, read again as they were."""
+    pytest.importorskip("h5netcdf")
+    xarray, units = pytest.importorskip("xarray"), ("K", "hPa", "")
+    values = np.zeros((3, 8, 8), np.float32)
+    data = xarray.Dataset({name: (("t", "y", "x"), values, {"units": each}) for name, each in zip("abc", units, strict=True)})
+    data.to_netcdf(tmp_path / "data.nc", engine="h5netcdf")
+    metadata = open_store(tmp_path / "data.nc", "a,b,c").metadata
+    assert (metadata.units, metadata.channel_units) == ("", units)
+    assert Metadata.from_json(json.loads(json.dumps(metadata.to_json()))).channel_units == units
+    (path,) = write_samples(tmp_path / "out", np.ones((2, 3, 8, 8), np.float32), metadata, 0, kind)
+    again = open_store(path, "a,b,c").metadata
+    assert (again.channel_units, again.channels) == (units, ("a", "b", "c"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections import Counter
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from jaxtyping import Int, Shaped
 
 from pixelpath.atomic import whole
 from pixelpath.data import dtypes
-from pixelpath.data.formats.reading import leads_out, reading
+from pixelpath.data.formats.reading import check_regular, check_room, leads_out, reading
 from pixelpath.errors import UserError
 
 ARRAYS = (".npy", ".npz")
@@ -21,8 +22,8 @@ CHANNELS_FIRST, CHANNELS_LAST = "channels_first", "channels_last"
 
 
 def array_parts(path: Path) -> set[str]:
-    """The first words of the keys of a .npz file that name images: "train" for train, train_images or x_train."""
-    return {key.removesuffix("_images").removeprefix("x_") for key in _keys(path)}
+    """The words of the keys of a .npz file that name images, in small letters: "train" for train, train_images or X_train."""
+    return {key.lower().removesuffix("_images").removeprefix("x_") for key in _keys(path)}
 
 
 class ClassLabels(NamedTuple):
@@ -45,19 +46,21 @@ def read_arrays(path: Path, part: str | None) -> ArrayFile:
     """The arrays of a .npy file and its sibling NAME_labels.npy, or of (one part of) a .npz file.
 
     Keys of a .npz: images (or x, data, arr_0, or the only array), labels (or y), class_names, layout; of a part: PART_images,
-    PART or x_PART, and PART_labels or y_PART.
+    PART or x_PART, and PART_labels or y_PART. Capitals do not count.
     """
     if path.suffix.lower() == ".npy":
         sibling = path.with_name(path.stem + "_labels.npy")
         return ArrayFile(_mapped(path), _mapped(sibling) if sibling.exists() else None)
-    keys = _keys(path)
+    keys = {key.lower(): key for key in _keys(path)}
     wanted = ("images", "x", "data", "arr_0") if part is None else (f"{part}_images", part, f"x_{part}")
-    images = next((key for key in wanted if key in keys), keys[0] if len(keys) == 1 else None)
+    images = next((keys[key] for key in wanted if key in keys), next(iter(keys.values())) if len(keys) == 1 else None)
     if images is None:
-        raise UserError(f"{path} holds {', '.join(keys)} but no images: name the array images, or train_images and test_images.")
-    labels = next((key for key in (("labels", "y") if part is None else (f"{part}_labels", f"y_{part}")) if key in keys), None)
-    names = tuple(str(name) for name in _mapped(path, "class_names")) if "class_names" in keys else None
-    layout = str(_mapped(path, "layout").ravel()[0]) if "layout" in keys else ""
+        held = ", ".join(keys.values())
+        raise UserError(f"{path} holds {held} but no images: name the array images, or train_images and test_images.")
+    wanted = ("labels", "y") if part is None else (f"{part}_labels", f"y_{part}")
+    labels = next((keys[key] for key in wanted if key in keys), None)
+    names = tuple(str(name) for name in _mapped(path, keys["class_names"])) if "class_names" in keys else None
+    layout = str(_mapped(path, keys["layout"]).ravel()[0]) if "layout" in keys else ""
     last = layout == CHANNELS_LAST if layout in (CHANNELS_FIRST, CHANNELS_LAST) else None
     return ArrayFile(_mapped(path, images), None if labels is None else _mapped(path, labels), names, last)
 
@@ -131,12 +134,13 @@ def _reading(path: Path) -> AbstractContextManager[None]:
 
 def _keys(path: Path) -> list[str]:
     """The names of the arrays of a .npz file; UserError if there are none, one is there twice, or one leads out of the file."""
+    check_regular(path)
     with _reading(path), zipfile.ZipFile(path) as archive:
         members = archive.namelist()
-    for name in members:
+    for name, count in Counter(members).items():
         if leads_out(name):
             raise UserError(f"{path} has the member {name!r}, whose path leads out of it: write it again with numpy.savez.")
-        if members.count(name) > 1:
+        if count > 1:
             raise UserError(f"{path} has the member {name!r} twice: write it again with numpy.savez.")
     keys = [name.removesuffix(".npy") for name in members if name.endswith(".npy")]
     if not keys:
@@ -146,6 +150,7 @@ def _keys(path: Path) -> list[str]:
 
 def _mapped(path: Path, key: str | None = None) -> np.ndarray:
     """The array of a .npy file, or of a key of a .npz file, mapped from the disk unless it is compressed."""
+    check_regular(path)
     with _reading(path):
         if key is None:
             with path.open("rb") as raw:
@@ -160,6 +165,7 @@ def _mapped(path: Path, key: str | None = None) -> np.ndarray:
         if not dtype.hasobject and math.prod(shape) * dtype.itemsize > member.file_size - begin:
             raise ValueError(f"{key} ends too early")
         if member.compress_type != zipfile.ZIP_STORED or dtype.hasobject or 0 in shape:
+            check_room(path, member.file_size, f"the array {key}")
             with np.load(path, allow_pickle=False) as archive:
                 return archive[key]
         with path.open("rb") as raw:

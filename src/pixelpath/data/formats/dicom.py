@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from pixelpath.data import dtypes
-from pixelpath.data.formats.reading import UNSCALED, Scale, check_exists, needs, reading, rescaled
+from pixelpath.data.formats.reading import UNSCALED, BrokenFileError, Scale, check_exists, leaving_out, needs, reading, rescaled
 from pixelpath.data.formats.stacks import EVERYTHING, Stack
 from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
@@ -80,7 +80,7 @@ def looks_like_dicom(path: Path) -> bool:
         return False
 
 
-def open_dicom(path: Path, names: Sequence[str]) -> list[Stack]:
+def open_dicom(path: Path, names: Sequence[str], broken: list[str] | None = None) -> list[Stack]:
     """The series among the DICOM files of these names below a folder (or the one file `path`), a stack each, one channel or RGB.
 
     Slices are in order along the normal, else by instance number, else by file name; the frames of a file in their own order,
@@ -90,16 +90,17 @@ def open_dicom(path: Path, names: Sequence[str]) -> list[Stack]:
     only asks that they be shown inverted. Palettes and YBR become RGB. Units: the rescale type, HU for CT. The padding value,
     rescaled, is the nodata; of a range of padding values only this end is known. DICOMDIR files, which only list others,
     are passed over. Only headers are read. Raises UserError naming the file: missing, no DICOM, no image, no decoder for its
-    compression, slices of unequal size.
+    compression, slices of unequal size. Files without a readable header are left out where there is a list of `broken` ones.
     """
     root, names = (path.parent, (path.name,)) if path.is_file() else (path, names)
     series: dict[str, list[_File]] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of oddities that it then puts right
-        headers = [_header(root / name, name) for name in names]
-    for header in headers:
-        if header is not None:
-            series.setdefault(header.series, []).append(header)
+        for name in names:
+            with leaving_out(broken, name):
+                header = _header(root / name, name)
+                if header is not None:
+                    series.setdefault(header.series, []).append(header)
     if not series:
         raise UserError(f"{path} holds no DICOM images: give {WANTED}.")
     return [_series(path, members) for members in series.values()]
@@ -160,12 +161,12 @@ def _check_pixels(path: Path, found: Any, frames: int, left: int) -> None:
     """UserError if the file has no image, a table for its values, too few bytes after the header, or no decoder here."""
     syntax = found.file_meta.get("TransferSyntaxUID")
     if syntax is None:
-        raise UserError(f"{path} does not say how its pixels are encoded (transfer syntax): write it with its file meta.")
+        raise BrokenFileError(f"{path} does not say how its pixels are encoded (transfer syntax): write it with its file meta.")
     missing = [tag for tag in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation") if found.get(tag) is None]
     if missing or (left <= 0 and not syntax.is_deflated):  # a deflated file was read to its end
         modality = str(found.get("Modality") or "")
         kind = f" ({modality})" if modality.isalnum() else ""
-        raise UserError(f"{path} is a DICOM file{kind} without an image: leave it out, or copy it again.")
+        raise BrokenFileError(f"{path} is a DICOM file{kind} without an image: leave it out, or copy it again.")
     if "ModalityLUTSequence" in found:
         raise UserError(f"{path} rescales by a table (modality LUT), which is not supported: store the rescaled values.")
     _check_decoder(path, syntax)
@@ -174,7 +175,7 @@ def _check_pixels(path: Path, found: Any, frames: int, left: int) -> None:
     own = values * int(found.BitsAllocated) // 8 * (2 if subsampled else 3) // 3
     needed = own + (8 if syntax.is_implicit_VR else 12)  # tag, kind and length come before
     if left < needed and not (syntax.is_compressed or syntax.is_deflated):
-        raise UserError(f"{path} ends {needed - left} bytes before its pixels do: copy it again.")
+        raise BrokenFileError(f"{path} ends {needed - left} bytes before its pixels do: copy it again.")
 
 
 def _check_decoder(path: Path, syntax: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from pixelpath.data import dtypes
-from pixelpath.data.formats.reading import UNSCALED, Scale, check_exists, needs, reading, rescaled
+from pixelpath.data.formats.reading import UNSCALED, BrokenFileError, Scale, check_exists, needs, reading, rescaled
 from pixelpath.data.formats.stacks import EVERYTHING, Stack
 from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
@@ -93,9 +93,11 @@ def open_nifti(path: Path, axis: int = 2) -> Stack:
     volume = (*sides[:2], sides[2] if len(sides) > 2 else 1, sides[3] if len(sides) > 3 else 1)
     stored = np.dtype(lazy.dtype)
     native = dtypes.checked(stored, path)
+    if lazy.offset < image.header.sizeof_hdr:
+        raise UserError(f"{path} is a header alone, whose values are in a .img file: convert the pair to one .nii file.")
     needed = lazy.offset + math.prod(volume) * stored.itemsize
     if not path.name.lower().endswith(".gz") and path.stat().st_size < needed:
-        raise UserError(f"{path} ends after {path.stat().st_size} of {needed} bytes: copy it again.")
+        raise BrokenFileError(f"{path} ends after {path.stat().st_size} of {needed} bytes: copy it again.")
     scale = (float(lazy.slope), float(lazy.inter))
     scaled = np.dtype("float64" if stored.itemsize == 8 else "float32")
     dtype = native if scale == UNSCALED else scaled

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pixelpath.data.formats import pictures
-from pixelpath.data.formats.reading import check_exists, needs, reading
+from pixelpath.data.formats.reading import check_exists, check_regular, needs, reading
 from pixelpath.data.formats.shards import Cell, Shard, ShardLabels, as_stacks
 from pixelpath.data.formats.stacks import Stack
 from pixelpath.errors import MissingError, UserError
@@ -27,20 +27,34 @@ LABEL_COLUMNS = ("label", "labels", "class")
 KEPT = 4  # row groups in memory, of all shards of a set together
 
 
-def open_parquet(paths: Sequence[Path], *, channels: int | None = None, resize: pictures.Size | None = None) -> list[Stack]:
+def open_parquet(
+    paths: Sequence[Path],
+    *,
+    channels: int | None = None,
+    resize: pictures.Size | None = None,
+    nodata: float | None = None,
+    broken: list[str] | None = None,
+) -> list[Stack]:
     """Parquet files as a stack each: the column of images, and the column of labels if there is one.
 
     Images are encoded, binary or struct{bytes, path} as Hugging Face writes them, or nested lists of numbers [H,W], [C,H,W] or
     [H,W,C]; if several columns qualify, the one called image, img or images. The column label, labels or class holds integers
     (with names from the metadata of Hugging Face) or strings, whose classes are their sorted values over all files. A row is
     fetched with its row group, of which the last 4 are kept. The first row group of every file is examined at opening, the
-    others when read. `channels` and `resize` as in `as_stacks`. Raises UserError naming the file or sample.
+    others when read. The options as in `as_stacks`. Raises UserError naming the file or sample.
     """
     groups = _Groups(KEPT)
-    return as_stacks([_parquet_shard(path, groups) for path in paths], channels, resize)
+    return as_stacks(lambda path: _parquet_shard(path, groups), paths, channels, resize, nodata, broken)
 
 
-def open_saved_dataset(folder: Path, *, channels: int | None = None, resize: pictures.Size | None = None) -> list[Stack]:
+def open_saved_dataset(
+    folder: Path,
+    *,
+    channels: int | None = None,
+    resize: pictures.Size | None = None,
+    nodata: float | None = None,
+    broken: list[str] | None = None,
+) -> list[Stack]:
     """The Arrow files of a folder written by `datasets.save_to_disk`, mapped from the disk, a stack each.
 
     Columns, options and errors as in `open_parquet`; every sample is examined at opening, pictures by their headers.
@@ -52,7 +66,8 @@ def open_saved_dataset(folder: Path, *, channels: int | None = None, resize: pic
     names = [entry.get("filename") if isinstance(entry, dict) else None for entry in files_of or () if isinstance(files_of, list)]
     if not names:
         raise UserError(f"{folder / 'state.json'} names no Arrow files: save the data set again with save_to_disk.")
-    return as_stacks([_arrow_shard(_inside(folder, name), info) for name in names], channels, resize)
+    paths = [_inside(folder, name) for name in names]
+    return as_stacks(lambda path: _arrow_shard(path, info), paths, channels, resize, nodata, broken)
 
 
 def saved_splits(folder: Path) -> dict[str, Path] | None:
@@ -108,7 +123,7 @@ def _parquet_shard(path: Path, groups: _Groups) -> Shard:
         with reading(path, "as a parquet file"), parquet.ParquetFile(path, metadata=metadata) as file:
             column = file.read(columns=[label]).column(label)
         labels = _label_values(path, label, column)
-    names = _class_names(path, _features(schema), label, labels)
+    names = _class_names(path, _features(path, schema), label, labels)
     examined = range(next(int(end) for end in ends if end))
     return Shard(path, metadata.num_rows, (), labels, names, fetch, examined)
 
@@ -122,7 +137,7 @@ def _arrow_shard(path: Path, info: Mapping[str, Any]) -> Shard:
     with reading(path, "as an Arrow stream"):
         column, marks = table.column(image), None if label is None else table.column(label)
     labels = None if label is None else _label_values(path, label, marks)
-    names = _class_names(path, _features(table.schema) or info.get("features") or {}, label, labels)
+    names = _class_names(path, _features(path, table.schema) or info.get("features") or {}, label, labels)
     return Shard(path, table.num_rows, (), labels, names, lambda index: _cell(path, column[index]), range(table.num_rows))
 
 
@@ -202,12 +217,14 @@ def _label_values(path: Path, name: str, column: Any) -> list[int] | list[str]:
     return column.to_pylist()
 
 
-def _features(schema: Any) -> Mapping[str, Any]:
+def _features(path: Path, schema: Any) -> Mapping[str, Any]:
     """What Hugging Face says of the columns, or nothing."""
     try:
         return json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError):
         return {}
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} has metadata of Hugging Face that is not JSON: write it again with datasets.") from None
 
 
 def _class_names(path: Path, features: Any, label: str | None, labels: ShardLabels) -> tuple[str, ...] | None:
@@ -229,6 +246,7 @@ def _inside(folder: Path, name: Any) -> Path:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    check_regular(path)
     try:
         found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -22,7 +22,7 @@ from jaxtyping import Int, Shaped
 from PIL import ExifTags, Image, ImageFile
 
 from pixelpath.data.formats.appearance import BYTES, Planes, converted, turned, turned_size
-from pixelpath.data.formats.reading import BrokenImageError, Packed, reason
+from pixelpath.data.formats.reading import BrokenFileError, Packed, reason
 from pixelpath.data.formats.recent import DECODED
 from pixelpath.data.formats.stacks import EVERYTHING
 from pixelpath.data.formats.tiff import MAGIC, TiffStack, is_map, open_tiff
@@ -85,7 +85,7 @@ def headers(
 ) -> tuple[list[Header | None], list[str]]:
     """Every file's header, without decoding it, and the names of the broken files, whose header is None.
 
-    With `skip_broken` every file is decoded too, so that none fails later; else an unreadable header raises BrokenImageError.
+    With `skip_broken` every file is decoded too, so that none fails later; else an unreadable header raises BrokenFileError.
     """
 
     def look(name: str) -> Header | None:
@@ -93,7 +93,7 @@ def headers(
             found = header(folder / name, channels)
             if skip_broken and _is_supported(found.mode):
                 pixels(folder / name, found.mode)
-        except BrokenImageError:
+        except BrokenFileError:
             if not skip_broken:
                 raise
             return None
@@ -105,7 +105,7 @@ def headers(
 
 
 def header(picture: Path | Packed, channels: int | None = None) -> Header:
-    """The mode and upright size of an image file; BrokenImageError if it has none."""
+    """The mode and upright size of an image file; BrokenFileError if it has none."""
     with _opened(picture) as opened:
         return _header(opened, channels)
 
@@ -152,17 +152,17 @@ def unlike(where: Path | str, found: Header, other: Path | str, common: Header) 
 
 
 def decode(path: Path, mode: str, shape: tuple[int, int, int], resize: Size | None) -> Shaped[np.ndarray, "channel row column"]:
-    """The native pixels of an image file, resized if asked; BrokenImageError if they are not of `shape`."""
+    """The native pixels of an image file, resized if asked; BrokenFileError if they are not of `shape`."""
     image = pixels(path, mode, resize)
     if image.shape != shape:
-        raise BrokenImageError(
+        raise BrokenFileError(
             f"{path} has shape {image.shape} but was {shape} when first opened: leave the data unchanged during a run."
         )
     return image
 
 
 def pixels(picture: Path | Packed, mode: str, resize: Size | None = None) -> Planes:
-    """The native pixels of an image file, turned upright; BrokenImageError naming the file if it cannot be decoded."""
+    """The native pixels of an image file, turned upright; BrokenFileError naming the file if it cannot be decoded."""
     with _opened(picture) as opened:
         if isinstance(opened, TiffStack):
             upright = converted(opened.read(0), channels_of(mode) if mode in BYTES.values() else None)
@@ -182,7 +182,7 @@ def read(
 
 @contextmanager
 def naming(where: Path | str) -> Iterator[None]:
-    """Whatever a decoder raises as a BrokenImageError of one sentence that names the file, or the sample packed into one."""
+    """Whatever a decoder raises as a BrokenFileError of one sentence that names the file, or the sample packed into one."""
     try:
         yield
     except UserError:
@@ -191,7 +191,7 @@ def naming(where: Path | str) -> Iterator[None]:
         setting = "data.skip_broken" if isinstance(where, Path) else None
         alone = "replace or delete it, or leave such files out with `data.skip_broken`"
         remedy = alone if isinstance(where, Path) else "replace the sample or leave it out"
-        raise BrokenImageError(f"{where} cannot be decoded as an image ({reason(error, where)}): {remedy}.", setting) from error
+        raise BrokenFileError(f"{where} cannot be decoded as an image ({reason(error, where)}): {remedy}.", setting) from error
 
 
 def channels_of(mode: str) -> int:

@@ -26,10 +26,6 @@ Scale = tuple[float, float]
 UNSCALED: Scale = (1.0, 0.0)
 
 
-class BrokenImageError(UserError):
-    """A file that cannot be decoded."""
-
-
 class Packed(NamedTuple):
     """A picture within another file: its bytes as an open file, which whoever opened it closes, and what it is called."""
 
@@ -46,9 +42,27 @@ class Packed(NamedTuple):
 
 
 def check_exists(path: Path, wanted: str) -> None:
-    """MissingError if there is no such file, with what to give instead."""
+    """MissingError if there is no such file, with what to give instead; UserError for pipes and the like."""
+    check_regular(path)
     if not path.is_file():
         raise MissingError(f"{path} does not exist: give {wanted}.")
+
+
+def check_room(path: Path, needed: int, what: str) -> None:
+    """UserError if so many bytes, which a packed file unpacks to, are more than the memory that is free."""
+    meminfo = Path("/proc/meminfo")
+    free = 1024 * int(meminfo.read_text("ascii").split("MemAvailable:")[1].split()[0]) if meminfo.exists() else needed
+    if needed > free:
+        raise UserError(
+            f"{path} holds {what} packed, which takes {needed / 2**30:.1f} GiB of memory unpacked and {free / 2**30:.1f} GiB are "
+            "free: write it unpacked, which is read from the disk."
+        )
+
+
+def check_regular(path: Path) -> None:
+    """UserError for pipes, devices and the like, from which reading would never end; what is missing is not asked here."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path} is no regular file: replace it with one, or leave it out.")
 
 
 def leads_out(name: str) -> bool:
@@ -66,11 +80,26 @@ def needs(module: str, extra: str, what: Path | Packed | str) -> ModuleType:
         raise UserError(f"{what} needs the package {package} ({error}): run pip install 'pixelpath[{extra}]'.") from error
 
 
+class BrokenFileError(UserError):
+    """A file, or an image in one, that is damaged: it cannot be decoded."""
+
+
+@contextmanager
+def leaving_out(broken: list[str] | None, name: str) -> Iterator[None]:
+    """A block in which a damaged file adds its name to those left out, instead of stopping; None: it stops."""
+    try:
+        yield
+    except BrokenFileError:
+        if broken is None:
+            raise
+        broken.append(name)
+
+
 @contextmanager
 def reading(
     path: Path | Packed, what: str, remedy: str = "copy it again, or leave it out", setting: str | None = None
 ) -> Iterator[None]:
-    """Turns whatever a reader raises (on a damaged file that may be anything) into one BrokenImageError: which file, `what`, why.
+    """Turns whatever a reader raises (on a damaged file that may be anything) into a BrokenFileError: which file, `what`, why.
 
     `what` completes "the file cannot be read": "as a DICOM file", "at image 3".
     """
@@ -80,7 +109,7 @@ def reading(
         raise
     except Exception as error:
         sentence = f"{f'{path} cannot be read {what}'.rstrip()} ({reason(error, path)}): {remedy}."
-        raise BrokenImageError(sentence, setting) from error
+        raise BrokenFileError(sentence, setting) from error
 
 
 def reason(error: Exception, path: Path | Packed | str) -> str:

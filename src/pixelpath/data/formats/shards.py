@@ -17,6 +17,8 @@ from jaxtyping import Int, Shaped
 
 from pixelpath.data import dtypes
 from pixelpath.data.formats import pictures
+from pixelpath.data.formats.reading import leaving_out
+from pixelpath.data.formats.resampling import resampled
 from pixelpath.data.formats.stacks import EVERYTHING, Stack
 from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
@@ -79,6 +81,7 @@ class Samples:
     """The sample that all others must look like."""
     channels: int | None
     resize: pictures.Size | None
+    nodata: float | None = None
     whole: bool = False
 
     @property
@@ -101,41 +104,61 @@ class Samples:
             if isinstance(cell, np.ndarray):
                 planes = _planes(cell, where)
                 look = _look_of_array(planes, self.resize)
-                image = pictures.resized(planes, self.resize) if self.resize else planes
+                image = resampled(planes, self.resize, self.nodata) if self.resize else planes
             else:
-                header, image = pictures.read(pictures.Packed(cell, where), self.channels, self.resize)
+                packed, masked = pictures.Packed(cell, where), self.resize is not None and self.nodata is not None
+                header, image = pictures.read(packed, self.channels, None if masked else self.resize)
+                image = resampled(image, self.resize, self.nodata) if masked and self.resize else image
                 look = _look_of_picture(header, where, self.channels, self.resize)
         _check_alike(where, look, self.model, self.look)
         return np.array(image[:, rows, columns], dtype=self.dtype, order="C")
 
 
-def as_stacks(shards: Sequence[Shard], channels: int | None, resize: pictures.Size | None) -> list[Stack]:
+def as_stacks(
+    open_shard: Callable[[Path], Shard],
+    paths: Sequence[Path],
+    channels: int | None,
+    resize: pictures.Size | None,
+    nodata: float | None = None,
+    broken: list[str] | None = None,
+) -> list[Stack]:
     """Shards whose samples look alike, as stacks with labels numbered over all of them; their classes are the sorted names.
 
     `channels` converts encoded 8-bit pictures. With `resize` samples may be of unequal size, and are resized as in
-    `pictures.pixels` and, if arrays, `pictures.resized`. Raises UserError naming two samples that differ, or two shards labelled
-    differently.
+    `pictures.pixels`; arrays, and all with `nodata`, are `resampled`. Damaged shards are added to `broken`, and damaged samples
+    passed over until they are read, unless there is no such list. Raises UserError naming two samples that differ, or two shards
+    labelled differently.
     """
+    shards: list[Shard] = []
+    for path in paths:
+        with leaving_out(broken, path.name):
+            shards.append(open_shard(path))
     if not shards:
-        raise UserError("No shards given: name at least one file.")
+        raise UserError(
+            f"None of the {len(paths)} shards{f' in {paths[0].parent}' if paths else ''} can be read: give whole ones."
+        )
     labels, classes = _numbered(shards)
     model, common = "", Look("", (0, 0, 0), np.dtype("uint8"))
     for shard in shards:
         for index in shard.examined:
-            with shard.cell(index) as (cell, where):
-                if isinstance(cell, np.ndarray):
-                    look = _look_of_array(_planes(cell, where), resize)
-                else:
-                    look = _look_of_picture(pictures.header(pictures.Packed(cell, where), channels), where, channels, resize)
-            if not model:
-                model, common = where, look
-            _check_alike(where, look, model, common)
+            with leaving_out(None if broken is None else [], shard.name(index)):
+                look, where = _examined(shard, index, channels, resize)
+                model, common = (model, common) if model else (where, look)
+                _check_alike(where, look, model, common)
     kind = "npy" if not common.mode else "tiff" if common.mode == "F" else "png"
     metadata = Metadata(kind, photographs=common.mode in pictures.PHOTOGRAPHS, alpha=pictures.alpha_of(common.mode))
     return [
-        Samples(shard, metadata, numbers, classes, common, model, channels, resize)
+        Samples(shard, metadata, numbers, classes, common, model, channels, resize, nodata)
         for shard, numbers in zip(shards, labels, strict=True)
     ]
+
+
+def _examined(shard: Shard, index: int, channels: int | None, resize: pictures.Size | None) -> tuple[Look, str]:
+    """What a sample looks like, by its header if it is a picture, and what it is called."""
+    with shard.cell(index) as (cell, where):
+        if isinstance(cell, np.ndarray):
+            return _look_of_array(_planes(cell, where), resize), where
+        return _look_of_picture(pictures.header(pictures.Packed(cell, where), channels), where, channels, resize), where
 
 
 def _numbered(shards: Sequence[Shard]) -> tuple[list[Int[np.ndarray, "count"] | None], tuple[str, ...] | None]:

@@ -15,6 +15,7 @@ from jaxtyping import Int, Shaped
 from pixelpath.data.metadata import Metadata
 
 EVERYTHING = slice(None)
+STRIP = 2**26  # bytes of an image that are read at once where one pass over all of it is enough
 
 
 @runtime_checkable
@@ -53,7 +54,7 @@ class Stack(Protocol):
 
     @property
     def whole(self) -> bool:
-        """Whether its images belong together (slices of a volume, pages of a scan), so that a split must not part them."""
+        """Whether its images belong together (slices of a volume, pages of a scan), so that a split keeps them on one side."""
         ...
 
     def name(self, index: int) -> str:
@@ -63,6 +64,13 @@ class Stack(Protocol):
     def read(self, index: int, rows: slice = EVERYTHING, columns: slice = EVERYTHING) -> Shaped[np.ndarray, "channel row column"]:
         """A window of image `index`, native, as a fresh array; UserError naming the file if it cannot be read."""
         ...
+
+
+def strips(stack: Stack) -> list[slice]:
+    """Rows of an image that together are all of it, few enough at a time to be read into memory."""
+    _, channels, rows, columns = stack.shape
+    step = max(1, STRIP // (channels * columns * stack.dtype.itemsize))
+    return [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,3 +98,45 @@ class ArrayStack:
 
     def read(self, index: int, rows: slice = EVERYTHING, columns: slice = EVERYTHING) -> Shaped[np.ndarray, "channel row column"]:
         return np.array(self.images[index, :, rows, columns], dtype=self.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Some images of another stack, in the order of `indices`."""
+
+    stack: Stack
+    indices: Int[np.ndarray, "count"]
+
+    @property
+    def path(self) -> Path:
+        return self.stack.path
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return len(self.indices), *self.stack.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.stack.dtype
+
+    @property
+    def metadata(self) -> Metadata:
+        return self.stack.metadata
+
+    @property
+    def labels(self) -> Int[np.ndarray, "count"] | None:
+        return None if self.stack.labels is None else self.stack.labels[self.indices]
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return self.stack.classes
+
+    @property
+    def whole(self) -> bool:
+        return self.stack.whole
+
+    def name(self, index: int) -> str:
+        return self.stack.name(int(self.indices[index]))
+
+    def read(self, index: int, rows: slice = EVERYTHING, columns: slice = EVERYTHING) -> Shaped[np.ndarray, "channel row column"]:
+        return self.stack.read(int(self.indices[index]), rows, columns)

@@ -156,6 +156,8 @@ def _only(path: Path, variables: Mapping[str, Variable]) -> Variable:
 
 def _unfit(variable: Variable) -> str:
     """Why a variable cannot be images, with the remedy; "" if it can."""
+    if variable.elsewhere:
+        return f"{variable.elsewhere}, which is not read: copy its values into the file"
     shape = "x".join(map(str, variable.shape)) or "()"
     if not 2 <= len(variable.shape) <= 4:
         remedy = "store [row, column], [image, row, column] or [image, channel, row, column]"
@@ -233,13 +235,15 @@ def _metadata(
         several = [f"{name} {number}" for name in names for number in labels or range(first.shape[layout.channels or 0])]
         labels = names if layout.channels is None else several
     axes = [_axis(store, variables, first, axis) for axis in (layout.rows, layout.columns)]
-    units = {each.units for each in chosen}
+    units = [each.units for each in chosen]
+    repeats = 1 if layout.channels is None else first.shape[layout.channels]
     title = ",".join(f"{group}/{each.name}".lstrip("/") for each in chosen)
     return Metadata(
         format=store.format,
         variable=title,
         channels=tuple(labels),
-        units=first.units if len(units) == 1 else "",
+        units=first.units if len(set(units)) == 1 else "",
+        channel_units=tuple(np.repeat(units, repeats).tolist()) if len(set(units)) > 1 else (),
         axes=tuple(axis for axis in axes if axis is not None) if None not in axes else (),
     )
 

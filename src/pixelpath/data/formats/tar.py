@@ -18,7 +18,7 @@ import numpy as np
 
 from pixelpath.data.formats import pictures
 from pixelpath.data.formats.arrays import npy_header
-from pixelpath.data.formats.reading import check_exists, leads_out, reading
+from pixelpath.data.formats.reading import BrokenFileError, check_exists, leads_out, reading
 from pixelpath.data.formats.shards import Cell, Shard, as_stacks
 from pixelpath.data.formats.stacks import Stack
 from pixelpath.errors import UserError
@@ -27,17 +27,24 @@ LONGEST = 2**20  # bytes of a .cls or .json member
 PACKED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstandard"}
 
 
-def open_tar_shards(paths: Sequence[Path], *, channels: int | None = None, resize: pictures.Size | None = None) -> list[Stack]:
+def open_tar_shards(
+    paths: Sequence[Path],
+    *,
+    channels: int | None = None,
+    resize: pictures.Size | None = None,
+    nodata: float | None = None,
+    broken: list[str] | None = None,
+) -> list[Stack]:
     """Uncompressed tar shards as webdataset writes them, a stack each; nothing is unpacked to the disk.
 
     Members whose names agree up to the first dot of the file name are one sample: an image (.png, .jpg, .webp, .bmp, .gif, .tif
     or an array .npy: [H,W], [C,H,W] or [H,W,C]) and a label, which is an integer in .cls, or "label" in .json (integer or
     string); other members, hidden ones and samples without image and .cls are passed over. Headers are read at opening, pixels
-    when asked for, of arrays only a window unless they are resized. `channels` and `resize` as in `as_stacks`. Raises UserError
-    naming shard and member: a missing or unfinished shard, a link, a device, a path that leads out of the shard, two images in
-    one sample, unequal samples.
+    when asked for, of arrays only a window unless they are resized. The options as in `as_stacks`. Raises
+    UserError naming shard and member: missing or unfinished shard, a link, a device, a path that leads out of the shard, two
+    images in one sample, unequal samples.
     """
-    return as_stacks([_tar_shard(path) for path in paths], channels, resize)
+    return as_stacks(_tar_shard, paths, channels, resize, nodata, broken)
 
 
 class _Section(io.RawIOBase):
@@ -114,7 +121,7 @@ def _indexed(path: Path) -> dict[str, _Parts]:
         file.seek(end)
         closed = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
     if not closed:
-        raise UserError(f"{path} is damaged or unfinished after {end} bytes: copy or write it again.")
+        raise BrokenFileError(f"{path} is damaged or unfinished after {end} bytes: copy or write it again.")
     samples: dict[str, _Parts] = {}
     for member in members:
         _check_member(path, member)

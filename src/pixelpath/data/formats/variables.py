@@ -7,7 +7,10 @@ variable that says where the places along a dimension are.
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import threading
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,7 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixelpath.data.formats.reading import needs, reading
+from pixelpath.data.formats import hdf5
+from pixelpath.data.formats.reading import BrokenFileError, check_regular, check_room, needs, reading
 from pixelpath.data.metadata import Format
 from pixelpath.errors import UserError
 
@@ -41,14 +45,17 @@ class Variable(NamedTuple):
     missing: Any = None
     """What the file says means "not measured", whatever its type; None if it says nothing."""
     coordinate: bool = False
+    elsewhere: str = ""
+    """Where outside the file its values are, which is not read; "" if they are within."""
 
 
 @dataclass(frozen=True, eq=False)
 class XarrayStore:
     """A NetCDF file, or a Zarr group with named dimensions, through xarray.
 
-    Values are decoded as xarray decodes them: scale * stored + offset, and NaN for _FillValue and missing_value (for Zarr version
-    2 this is the array's fill_value), so that packed integers become floats. Without such attributes they stay as stored.
+    Values are decoded as xarray decodes them: scale * stored + offset, and NaN for _FillValue and missing_value, so that packed
+    integers become floats. Without such attributes they stay as stored. Zarr of version 2 has only fill_value for both, what is
+    missing and what was never written: a fill_value of 0, which is written unasked, means missing in packed arrays alone.
     """
 
     dataset: Any
@@ -85,9 +92,13 @@ class XarrayStore:
 
 @dataclass(frozen=True, eq=False)
 class Hdf5Store:
-    """An HDF5 file through h5py, opened anew for every window, so that thousands of files need no thousands of handles."""
+    """An HDF5 file through h5py, opened anew for every window, so that thousands of files need no thousands of handles.
+
+    Links within the file are followed where they are `wanted` by name; what leads to another file is refused, never opened.
+    """
 
     path: Path
+    wanted: tuple[str, ...] = ()
     format: Format = "hdf5"
 
     def variables(self) -> dict[str, Variable]:
@@ -97,17 +108,24 @@ class Hdf5Store:
         def look(name: str, each: Any) -> None:
             if isinstance(each, h5py.Dataset) and each.shape is not None:
                 dimensions = tuple(_hdf5_dimension(axis) for axis in each.dims) if each.shape else ()
-                scale = bool(h5py.h5ds.is_scale(each.id))
-                found[name] = Variable(name, each.shape, each.dtype, dimensions, *_attributes(each.attrs), scale)
+                scale, away = bool(h5py.h5ds.is_scale(each.id)), hdf5.elsewhere(file, each)
+                found[name] = Variable(name, each.shape, each.dtype, dimensions, *_attributes(each.attrs), scale, away)
 
         with _hdf5, h5py.File(self.path, "r") as file:
             file.visititems(look)
+            for name in self.wanted or (() if found else hdf5.external_links(file)):
+                look(name, hdf5.reached(file, name))
         return found
 
     def read(self, name: str, key: tuple[int | slice, ...]) -> np.ndarray:
         h5py = needs("h5py", "arrays", self.path)
         with _hdf5, h5py.File(self.path, "r") as file:
-            return np.asarray(file[name][key])
+            found = hdf5.reached(file, name)
+            if found is None:
+                raise KeyError(f"{name} is no longer there")
+            if away := hdf5.elsewhere(file, found):
+                raise UserError(f"{self.path}::{name} {away}, which is not read: copy its values into the file.")
+            return np.asarray(found[key])
 
     def times(self, name: str) -> np.ndarray | None:
         return None
@@ -156,7 +174,7 @@ def check_kind(path: Path) -> None:
     if name.endswith(NETCDF):
         begin = _begin(path)
         if begin[:3] != b"CDF" and begin != b"\x89HDF":
-            raise UserError(f"{path} is neither NetCDF 3 nor NetCDF 4, by its first bytes: write or copy the file again.")
+            raise BrokenFileError(f"{path} is neither NetCDF 3 nor NetCDF 4, by its first bytes: write or copy the file again.")
         modules = modules if begin[:3] == b"CDF" else ("xarray", "h5netcdf")
     for module in modules:
         needs(module, "arrays", path)
@@ -170,15 +188,15 @@ def _begin(path: Path) -> bytes:
 def opened(path: Path, variable: str | None) -> tuple[Store, str, str | None]:
     """The store, the group within which its variables are named ("" for the root), and the variable's name there."""
     if path.name.lower().endswith(HDF5):
-        return Hdf5Store(path), "", variable
+        return Hdf5Store(path, tuple(name.strip().strip("/") for name in variable.split(",")) if variable else ()), "", variable
     if path.name.lower().endswith(ZARR):
         return _opened_zarr(path, variable)
     xarray, (group, name) = needs("xarray", "arrays", path), _split(variable)
     if _begin(path)[:3] == b"CDF":
         dataset = xarray.open_dataset(path, engine="scipy", cache=False, decode_times=False)
         return XarrayStore(dataset, "netcdf", threading.Lock()), "", variable
-    with _hdf5, needs("h5py", "arrays", path).File(path, "r"):
-        pass  # h5netcdf leaves behind what cannot be closed where this fails
+    with _hdf5, needs("h5py", "arrays", path).File(path, "r") as file:  # h5netcdf leaves behind what it cannot close
+        hdf5.check_alone(file)
     options = {"engine": "h5netcdf", "phony_dims": "access", "cache": False, "decode_times": False}
     try:
         dataset = xarray.open_dataset(path, group=group or None, **options)
@@ -192,19 +210,49 @@ def opened(path: Path, variable: str | None) -> tuple[Store, str, str | None]:
 
 def _opened_zarr(path: Path, variable: str | None) -> tuple[Store, str, str | None]:
     zarr, zipped = needs("zarr", "arrays", path), path.name.lower().endswith(".zip")
+    _check_zarr(path, zipped)
     place = zarr.storage.ZipStore(path, mode="r") if zipped else path
     # a ZIP archive has one handle, whose place in the file the threads would move under each other
     lock: AbstractContextManager[Any] = threading.Lock() if zipped else contextlib.nullcontext()
-    node = zarr.open(place, mode="r")
+    node = zarr.open(place, mode="r", use_consolidated=False)  # so that nothing is read that was not checked
     group, name = _split(variable)
     inside = node.get(group) if group and _is_group(node) else node
     direct = dict(_zarr_arrays(inside, 0)) if inside is not None and _is_group(inside) else {}
     if not direct or not all(_zarr_dimensions(each) or not each.ndim for each in direct.values()):
         return ZarrStore(path, node, lock), "", variable
     xarray = needs("xarray", "arrays", path)
-    options = {"engine": "zarr", "consolidated": False, "group": group or None}
+    masked = {name: False for name, each in direct.items() if _unasked_fill(each)}
+    options: dict[str, Any] = {"engine": "zarr", "consolidated": False, "group": group or None, "mask_and_scale": masked}
     dataset = xarray.open_dataset(place, cache=False, decode_times=False, **options)
     return XarrayStore(dataset, "zarr", lock), group, name
+
+
+def _check_zarr(path: Path, zipped: bool) -> None:
+    """UserError for arrays of Python objects, which only running a program could read, and for files that are none."""
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                check_room(path, member.file_size, member.filename)
+            found = {name: archive.read(name) for name in archive.namelist() if name.endswith(".zarray")}
+    else:
+        found = {}
+        for folder, _, names in os.walk(path):
+            for file in (Path(folder) / name for name in names):
+                check_regular(file)
+                if file.name == ".zarray":
+                    found[file.as_posix()] = file.read_bytes()
+    for name, text in found.items():
+        said = json.loads(text)
+        codecs = [said.get("compressor"), *(said.get("filters") or ())] if isinstance(said, dict) else []
+        if any(isinstance(codec, dict) and codec.get("id") == "pickle" for codec in codecs):
+            raise UserError(f"{path} stores Python objects in {name}, which are never read: write the array as plain numbers.")
+
+
+def _unasked_fill(array: Any) -> bool:
+    """Whether a fill_value of Zarr version 2 is the 0 that every array gets, and nothing says that it means missing."""
+    packing = ("scale_factor", "add_offset", "_Unsigned", "_FillValue", "missing_value")
+    said = array.metadata.zarr_format == 2 and array.metadata.fill_value is not None and not array.metadata.fill_value
+    return said and not any(key in array.attrs for key in packing)
 
 
 def _is_group(node: Any) -> bool:

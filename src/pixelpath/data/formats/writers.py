@@ -267,8 +267,11 @@ def _variables(batch: _Batch) -> dict[str, np.ndarray]:
     return {names[0] if len(names) == 1 and names[0] else "samples": batch.images}
 
 
-def _attributes(batch: _Batch, array: np.ndarray) -> dict[str, Any]:
-    units = {"units": batch.metadata.units} if batch.metadata.units else {}
+def _attributes(batch: _Batch, array: np.ndarray, number: int) -> dict[str, Any]:
+    """The attributes of the variable of this number; units that differ within one are a list."""
+    own = batch.metadata.channel_units
+    said = batch.metadata.units or (own[number] if own and array.ndim == 3 else list(own))
+    units = {"units": said} if said else {}
     names = {"channels": list(batch.metadata.channels)} if batch.metadata.channels and array.ndim == 4 else {}
     return {**units, **names, **batch.widened, "description": "generated samples, not measurements"}
 
@@ -284,9 +287,9 @@ def _hdf5(path: Path, batch: _Batch, _: int) -> None:
 
     variables = _variables(batch)
     with whole(path) as file, h5py.File(file, "w") as store:
-        for name, array in variables.items():
+        for number, (name, array) in enumerate(variables.items()):
             data = store.create_dataset(name, data=array)
-            data.attrs.update(_attributes(batch, array))
+            data.attrs.update(_attributes(batch, array, number))
             if batch.nodata is not None:
                 data.attrs["nodata"] = array.dtype.type(batch.nodata)
         store.create_dataset(_free("seeds", list(variables)), data=np.array(batch.seeds, np.int64))
@@ -305,9 +308,9 @@ def _datasets(batch: _Batch, *, named: bool) -> dict[str | None, tuple[Dataset, 
     axes: list[str] = []
     for name in ["sample", "channel", *([axis.name for axis in metadata.axes] or ["row", "column"])]:
         axes.append(_free(name, [*axes, *(last for _, last, _ in variables)]))
-    for group, name, array in variables:
+    for number, (group, name, array) in enumerate(variables):
         dataset, encoding = found.setdefault(group or None, (xarray.Dataset(), {}))
-        attributes = _attributes(batch, array) | ({} if nodata is None else {"_FillValue": array.dtype.type(nodata)})
+        attributes = _attributes(batch, array, number) | ({} if nodata is None else {"_FillValue": array.dtype.type(nodata)})
         encoding[name] = {"_FillValue": None} if nodata is None else {}
         dataset[name] = (axes if array.ndim == 4 else [axes[0], *axes[2:]], array, attributes)
         dataset.coords[axes[0]] = (axes[0], np.array(batch.seeds, np.int64), {"long_name": "seed"})
