@@ -23,21 +23,28 @@ from pixelpath.trainer.optimizer import AdamW, Constant, Cosine, Muon, Steps, hi
 @pytest.mark.parametrize(
     ("name", "schedule", "steps"),
     [
-        ("lr.cos", Cosine(warmup=10_000), 1_000_000),
-        ("lr.cosmin", Cosine(warmup=10, floor=0.1), 100),
+        ("lr.cos", Cosine(warmup=10_000), 999_999),
+        ("lr.cosmin", Cosine(warmup=10, floor=0.1), 99),
         ("lr.step", Steps(warmup=10_000), 700_000),
     ],
 )
 def test_schedules_equal_the_reference(parity: Path, name: str, schedule: Cosine | Steps, steps: int) -> None:
     expected = json.loads((parity / "parity.json").read_text())["results"][name]
     for step, factor in expected.items():
-        if int(step) > 0:  # the reference begins with a learning rate of 0 at step 0; ours counts from 1
+        # the reference has a learning rate of 0 at step 0 and again at the last of a cosine; ours counts from 1 and ends before 0
+        if int(step) > 0:
             assert schedule(int(step), steps) == pytest.approx(factor, rel=1e-9, abs=1e-15), step
 
 
 def test_no_schedule_begins_with_a_learning_rate_of_zero() -> None:
     for schedule in (Constant(), Constant(8), Cosine(), Cosine(8), Steps(), Steps(8)):
         assert schedule(1, 100) == pytest.approx(1 / 8 if schedule.warmup else 1.0, rel=1e-3)
+
+
+def test_no_step_is_taken_at_a_learning_rate_of_zero() -> None:
+    """The last of 9 steps without warm-up is nine tenths down the half wave."""
+    assert Cosine()(9, 9) == pytest.approx((1 + math.cos(0.9 * math.pi)) / 2)
+    assert min(Cosine(4)(step, 40) for step in range(1, 41)) > 0
 
 
 def test_a_constant_schedule_stays() -> None:

@@ -25,7 +25,7 @@ from pixelpath.reports.pictures import save_png
 from pixelpath.runs.comparison import extractors, keep
 from pixelpath.runs.digits import write_digits
 from pixelpath.runs.evaluate import RESULTS, measure, summary
-from pixelpath.runs.fit_start import Fit, fit_run_start
+from pixelpath.runs.fit_start import Fit, Quality, fit_run_start
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, read_data, with_data
 from pixelpath.runs.report import write_report
@@ -53,7 +53,8 @@ def quickstart(out: Path, device: torch.device, speed_up: int = 1) -> None:
     for sentence, recipe, origin in stages:
         say(sentence)
         name, steps = recipe.name.removeprefix("digits-"), max(2, recipe.steps // speed_up)
-        if not begin(with_data(replace(recipe, steps=steps), digits), out / name, device, Beginning(origin), Saving()).run():
+        saving = Saving(every=max(1, steps // 5))
+        if not begin(with_data(replace(recipe, steps=steps), digits), out / name, device, Beginning(origin), saving).run():
             say("The quickstart was interrupted; the same command again goes on from there.")
             return
     run, one = (open_run(out / name, device=device) for name in ("diffusion", "onestep"))
@@ -101,7 +102,12 @@ def judge_start(run: OpenRun, data: PreparedData) -> dict[str, Any]:
     if complete:
         folder = max(complete, key=lambda path: int(path.name))
     else:
-        folder = fit_run_start(run, data, free_folder(run.path / "starts", None), Fit(points=POINTS))
+        folder = fit_run_start(
+            run,
+            data,
+            free_folder(run.path / "starts", None),
+            Fit(points=POINTS, quality=Quality(steps=(run.recipe.usual_sampling.count // 2,))),
+        )
     how = Sampling(steps=run.recipe.usual_sampling.count // 2, start=folder)
     found, measured = _judged(run, data, how, replace(how, guidance=1.0), [Pixels()])
     return found | {"start": str(folder), "sigma": measured["sampling"]["start_sigma"], "steps": how.steps}

@@ -48,10 +48,10 @@ class Constant:
 
 @dataclass(frozen=True)
 class Cosine:
-    """step / warmup, then max(floor, (1 + cos(pi (step - warmup) / (steps - warmup))) / 2).
+    """step / warmup, then max(floor, (1 + cos(pi (step - warmup) / (steps + 1 - warmup))) / 2).
 
-    The falling half wave is that of Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5, without restarts. Raises UserError unless
-    warmup >= 0 and 0 <= floor <= 1.
+    The falling half wave is that of Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5, without restarts. It reaches 0 only
+    after the last step. Raises UserError unless warmup >= 0 and 0 <= floor <= 1.
     """
 
     warmup: int = 0
@@ -68,7 +68,7 @@ class Cosine:
         """The factor of step `step`, counted from 1."""
         if step < self.warmup:
             return _warm(step, self.warmup)
-        progress = min(1.0, (step - self.warmup) / max(1, steps - self.warmup))
+        progress = min(1.0, (step - self.warmup) / max(1, steps + 1 - self.warmup))
         return max(self.floor, (1 + math.cos(math.pi * progress)) / 2)
 
 
