@@ -241,6 +241,7 @@ def check_png(folder: Path, file: Png) -> None:
     source = open_source(folder / "a.png")
     assert (source.shape, source.dtype) == (image.shape, image.dtype)
     np.testing.assert_array_equal(source[0], image)
+    assert source[0].flags.writeable
     assert source.metadata.alpha == ("straight" if len(image) == 4 else "")
 
 

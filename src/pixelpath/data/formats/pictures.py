@@ -255,11 +255,12 @@ def _header(opened: ImageFile.ImageFile | TiffStack, channels: int | None) -> He
 def _resized(planes: Planes, mode: str, resize: Size | None) -> Planes:
     """As `resized`, but 8-bit pictures by Pillow's bicubic filter, which keeps what is transparent out of the colours."""
     if resize is None or planes.shape[1:] == tuple(resize):
-        return np.ascontiguousarray(planes)
+        return np.array(planes, order="C")  # what Pillow gives cannot be written to
     if mode not in BYTES.values():
         return resized(planes, resize)
     image = Image.fromarray(np.ascontiguousarray(planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)))
-    return _planes(image.resize((resize[1], resize[0]), Image.Resampling.BICUBIC, _centre(image.size, resize)))
+    small = image.resize((resize[1], resize[0]), Image.Resampling.BICUBIC, _centre(image.size, resize))
+    return np.array(_planes(small), order="C")
 
 
 def _planes(image: Image.Image) -> Planes:
