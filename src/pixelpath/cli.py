@@ -31,7 +31,6 @@ COMMANDS = {
     "export": "Write the generator of a one-step run as one file that runs without pixelpath.",
     "import-official": "Turn a published EPG checkpoint into a run that can be sampled.",
 }
-USER_ERRORS = (UserError, ValueError)
 MISTAKE, BUG = 2, 70  # exit statuses
 ISSUES = "https://github.com/pixelpath/pixelpath/issues"
 REPORT = f"This is a bug of pixelpath or a library that it uses: please report it, with the output above, at {ISSUES}."
@@ -140,7 +139,7 @@ def _config() -> tuple[Any, ...]:
 
 def _sentence(error: BaseException | None) -> str | None:
     """What to tell the user: our own sentences as they are, errors of the system made readable; None for a bug."""
-    if isinstance(error, USER_ERRORS):
+    if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MemoryError):
         return f"Memory ran out ({error}): use smaller images (`data.resize`, `data.tile`) or a smaller `batch_size`."

@@ -55,10 +55,10 @@ class NoiseRange:
     def grid(self, count: int, beyond: int = 0, dtype: torch.dtype = torch.float64) -> Float[Tensor, "levels"]:
         """The `count` unshifted sigmas of Karras et al. 2022 (arXiv 2206.00364, eq. 5), falling, computed in `dtype`.
 
-        `beyond` continues the formula by that many sigmas below the lowest. Raises ValueError if count < 2.
+        `beyond` continues the formula by that many sigmas below the lowest. Raises UserError if count < 2.
         """
         if count < 2:
-            raise ValueError(f"A grid needs at least 2 levels, got {count}.")
+            raise UserError(f"A grid needs at least 2 levels, got {count}.")
         position = torch.arange(count + beyond, dtype=dtype) / (count - 1)
         top, bottom = self.sigma_max ** (1 / RHO), self.sigma_min ** (1 / RHO)
         return (top + position * (bottom - top)) ** RHO

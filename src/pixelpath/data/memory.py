@@ -108,7 +108,7 @@ def from_arrays(
 def save_arrays(path: Path, side: Source) -> None:
     """Write the data that a side of `from_arrays` is part of as a .npz file: all images, uncut, in their order, with labels.
 
-    Opened by its path with the same settings, the file gives the same sides. Raises ValueError for other sources, also for a side
+    Opened by its path with the same settings, the file gives the same sides. Raises UserError for other sources, also for a side
     that was copied by `sources.load`.
     """
     match side:
@@ -119,7 +119,7 @@ def save_arrays(path: Path, side: Source) -> None:
         case Stacked(stacks=(ArrayStack() as stack,)):
             arrays.write_arrays(path, stack.images, ClassLabels(side.labels, side.classes))
         case _:
-            raise ValueError(f"{side} is no side of arrays that lie in memory: name its files instead.")
+            raise UserError(f"{side} is no side of arrays that lie in memory: name its files instead.")
 
 
 def _collected(images: object, settings: DataSettings) -> _Collected:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.randomness import seed_of
 from pixelpath.sampling.checks import check_finite, noised
 from pixelpath.starts.start import Density
@@ -126,7 +127,7 @@ def certify(
     much, `excess` = E|x0 - D_q|^2 - E|x0 - D|^2 has E|e|^2 too little, and their mean `cross` = E<D - D_q, x0 - D_q> has E<e, D
     - D_q> too much, which is 0 for errors unrelated to the density. Levels end at the first at which every density exceeds
     `enough` nats. Above the highest level the integrand is taken to fall like sigma^-4, which adds a fourth of it there. With
-    labels, D and densities of classes are conditional, and the divergence is the mean over classes. Raises ValueError for fewer
+    labels, D and densities of classes are conditional, and the divergence is the mean over classes. Raises UserError for fewer
     than 2 images or 4 levels, for levels that do not fall, and for estimates that are not finite.
     """
     _check(images, labels, levels)
@@ -240,11 +241,11 @@ def _row(sigma: float, direct: Tensor, excess: Tensor, cross: Tensor) -> Diverge
 
 def _check(images: Images, labels: Int[Tensor, "label"] | None, levels: Sequence[float]) -> None:
     if len(images) < 2 or (labels is not None and len(labels) != len(images)):
-        raise ValueError(
+        raise UserError(
             f"A certificate needs at least 2 held-out images, each with a label or none, got {len(images)} images"
             f"{'' if labels is None else f' and {len(labels)} labels'}: hold out more."
         )
     check_finite(images, "held-out images", "remove them from the data")
     falling = all(above > below > 0 for above, below in pairwise(levels))
     if len(levels) < FEWEST or not falling:
-        raise ValueError(f"A certificate needs at least {FEWEST} levels that fall and stay above 0, got {list(levels)[:6]}.")
+        raise UserError(f"A certificate needs at least {FEWEST} levels that fall and stay above 0, got {list(levels)[:6]}.")

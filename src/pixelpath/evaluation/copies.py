@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pixelpath.errors import UserError
+
 Rows = Float[Tensor, "rows feature"]
 Views = Float[Tensor, "view others feature"]
 Sets = Sequence[Float[Tensor, "_ _ feature"]]
@@ -60,10 +62,10 @@ class Closeness:
 def search(rows: Rows, sets: Sets) -> tuple[list[Neighbours], Float[Tensor, "pool"]]:
     """The nearest neighbours of every row in each of the sets, and the hits of every image of all sets, in this order.
 
-    Distances are Euclidean, to the nearest view; computed in float64 on the CPU. Raises ValueError for an empty set or no rows.
+    Distances are Euclidean, to the nearest view; computed in float64 on the CPU. Raises UserError for an empty set or no rows.
     """
     if len(rows) == 0 or not sets or not all(views.shape[1] for views in sets):
-        raise ValueError("Neighbours need at least one sample, and one image in every set: evaluate or hold out more.")
+        raise UserError("Neighbours need at least one sample, and one image in every set: evaluate or hold out more.")
     centre = sets[0].double().mean((0, 1))  # distances do not change, and lose no digits to a large mean
     moved = [views.double() - centre for views in sets]
     lengths = [views.square().sum(2) for views in moved]

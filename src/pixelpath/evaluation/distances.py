@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.statistics import Statistics
 from pixelpath.randomness import Streams, permutation, seed_of
@@ -24,10 +25,10 @@ def frechet(first: Statistics, second: Statistics) -> float:
 
     Dowson and Landau 1982; on Inception features it is the FID of Heusel et al. 2017 (arXiv 1706.08500). The trace of the
     root is the sum of the roots of the eigenvalues of a symmetric matrix, so no matrix root that could turn complex is taken.
-    Raises ValueError if the features differ in width or a set has fewer than two images.
+    Raises UserError if the features differ in width or a set has fewer than two images.
     """
     if first.mean.shape != second.mean.shape:
-        raise ValueError(
+        raise UserError(
             f"A Frechet distance needs features of one width, got {len(first.mean)} and {len(second.mean)}: "
             "use one extractor for both."
         )
@@ -41,10 +42,10 @@ def frechet_of_rows(first: Float[Tensor, "first feature"], second: Float[Tensor,
     """The same distance of two sets of features, quick where there are fewer images than features.
 
     With centred rows A_i, C_i = A_i^T A_i / (n_i - 1), and the trace of the root is the sum of the singular values of
-    A_1 A_2^T, divided by the root of (n_1 - 1)(n_2 - 1). Raises ValueError for fewer than two images in a set.
+    A_1 A_2^T, divided by the root of (n_1 - 1)(n_2 - 1). Raises UserError for fewer than two images in a set.
     """
     if len(first) < 2 or len(second) < 2:
-        raise ValueError(f"A Frechet distance needs at least 2 images of each set, got {len(first)} and {len(second)}.")
+        raise UserError(f"A Frechet distance needs at least 2 images of each set, got {len(first)} and {len(second)}.")
     rows = [each.detach().cpu().double() for each in (first, second)]
     centred = [(each - each.mean(0)) / (len(each) - 1) ** 0.5 for each in rows]
     spread = centred[0].square().sum() + centred[1].square().sum()
@@ -81,7 +82,7 @@ def kernel(
     """
     size = min(size, len(first), len(second))
     if size < 2 or subsets < 1:
-        raise ValueError(
+        raise UserError(
             f"A kernel distance needs at least 2 images of each set and 1 subset, got {size} and {subsets}: evaluate more."
         )
     values = torch.stack([_discrepancy(*_subsets(first, second, size, seed_of(seed, subset))) for subset in range(subsets)])
@@ -120,10 +121,10 @@ def precision_recall(
 
     The manifold of a set is the union of balls around its features, each reaching to its k-th nearest neighbour in the set;
     precision is the share of generated features inside the real manifold, recall the converse. Both depend on the counts.
-    Raises ValueError if a set has no more images than `neighbours`.
+    Raises UserError if a set has no more images than `neighbours`.
     """
     if min(len(real), len(generated)) <= neighbours:
-        raise ValueError(
+        raise UserError(
             f"Precision and recall with {neighbours} neighbours need more than {neighbours} images of each set, "
             f"got {len(real)} real and {len(generated)} generated: evaluate more samples."
         )

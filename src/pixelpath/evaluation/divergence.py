@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pixelpath.errors import UserError
 from pixelpath.types import Images
 
 FLOOR = 0.1  # of the largest std of a channel: channels that vary less are compared with this
@@ -40,9 +41,9 @@ class Band:
 
 
 def moments(images: Images) -> Moments:
-    """The moments of at least two images; ValueError for fewer."""
+    """The moments of at least two images; UserError for fewer."""
     if len(images) < 2:
-        raise ValueError(f"The moments of samples need at least 2 images, got {len(images)}: draw more.")
+        raise UserError(f"The moments of samples need at least 2 images, got {len(images)}: draw more.")
     values = images.detach().cpu().double()
     spread = values.var(0, correction=1).mean((1, 2)).sqrt()
     std = values.transpose(0, 1).flatten(1).std(1, correction=0)
@@ -52,11 +53,11 @@ def moments(images: Images) -> Moments:
 def outside(samples: Images, data: Moments, band: Band = Band()) -> list[str]:
     """A sentence for every moment of the samples that has left its band around the data's; empty if none has.
 
-    Raises ValueError if the samples have another number of channels.
+    Raises UserError if the samples have another number of channels.
     """
     found = moments(samples)
     if len(found.mean) != len(data.mean):
-        raise ValueError(f"The samples have {len(found.mean)} channels and the data {len(data.mean)}: compare like with like.")
+        raise UserError(f"The samples have {len(found.mean)} channels and the data {len(data.mean)}: compare like with like.")
     if not bool(torch.isfinite(samples).all()):
         return ["samples are not finite"]
     alarms = []

@@ -21,6 +21,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pixelpath.errors import UserError
+
 Native = Shaped[Tensor, "batch channel row column"]
 FeatureVectors = Float[Tensor, "batch feature"]
 Batches = Iterable[Shaped[Tensor, "_ channel row column"]]
@@ -70,10 +72,10 @@ def stream(extractor: FeatureExtractor, batches: Batches, device: torch.device |
 
 
 def extract(extractor: FeatureExtractor, batches: Batches, device: torch.device | str = "cpu") -> Float[Tensor, "images feature"]:
-    """The features of all batches as one float32 tensor [images, feature] on the CPU; ValueError for no batch."""
+    """The features of all batches as one float32 tensor [images, feature] on the CPU; UserError for no batch."""
     parts = list(stream(extractor, batches, device))
     if not parts:
-        raise ValueError(f"There are no images to extract the features '{extractor.name}' from: give at least one batch.")
+        raise UserError(f"There are no images to extract the features '{extractor.name}' from: give at least one batch.")
     return torch.cat(parts)
 
 
@@ -91,7 +93,7 @@ class Pixels:
     """The pixels themselves, row after row: (value - lowest) / (highest - lowest), which maps the native range to [0, 1].
 
     With a `size` (rows, columns) they are means of blocks of pixels, because the covariance of all pixels of a large image does
-    not fit in memory. Raises ValueError unless lowest < highest.
+    not fit in memory. Raises UserError unless lowest < highest.
     """
 
     lowest: float = 0.0
@@ -101,7 +103,7 @@ class Pixels:
 
     def __post_init__(self) -> None:
         if not self.lowest < self.highest:
-            raise ValueError(
+            raise UserError(
                 f"Pixel features need lowest < highest, got {self.lowest} and {self.highest}: give the range of the data."
             )
 
@@ -149,7 +151,7 @@ class EncoderFeatures:
 class Inception:
     """The 2048 pooled features of the Inception network of the FID (Heusel et al. 2017, arXiv 1706.08500).
 
-    Made by `inception`. One channel is repeated to three. Raises ValueError for images that are not uint8 with 1 or 3 channels.
+    Made by `inception`. One channel is repeated to three. Raises UserError for images that are not uint8 with 1 or 3 channels.
     """
 
     network: nn.Module
@@ -160,7 +162,7 @@ class Inception:
     def __call__(self, images: Native) -> FeatureVectors:
         """Features [batch, 2048]."""
         if images.dtype != torch.uint8 or images.shape[1] not in (1, 3):
-            raise ValueError(
+            raise UserError(
                 f"Inception features need uint8 images of 1 or 3 channels, got {images.shape[1]} of {images.dtype}: "
                 "use the features of your own encoder, or pixels, for this data."
             )
@@ -170,7 +172,7 @@ class Inception:
 def inception(weights: Path | None = None, device: torch.device | str = "cpu") -> Inception:
     """The Inception extractor through torch-fidelity, with its weights from a file or else from torch-fidelity's own download.
 
-    Raises ValueError if torch-fidelity is missing, the download fails or the file holds other weights, FileNotFoundError if
+    Raises UserError if torch-fidelity is missing, the download fails or the file holds other weights, FileNotFoundError if
     there is no such file; each says what to do.
     """
     module = _inception_module()
@@ -185,7 +187,7 @@ def inception(weights: Path | None = None, device: torch.device | str = "cpu") -
         network = module.FeatureExtractorInceptionV3("inception-v3", ["2048"], feature_extractor_weights_path=str(path))
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
+        raise UserError(
             f"{path} does not hold the Inception weights of {module.URL_INCEPTION_V3} ({reason}): give that file."
         ) from error
     return Inception(network.to(device), hash_of(state))
@@ -195,14 +197,14 @@ def _inception_module() -> Any:
     """torch-fidelity's Inception module alone: the package also imports torchvision, which Inception does not need."""
     spec = importlib.util.find_spec("torch_fidelity")
     if spec is None:
-        raise ValueError(f"Inception features need the extra 'metrics': run {INSTALL}, or evaluate in other features.")
+        raise UserError(f"Inception features need the extra 'metrics': run {INSTALL}, or evaluate in other features.")
     before = set(sys.modules)
     if "torch_fidelity" not in before:
         sys.modules["torch_fidelity"] = importlib.util.module_from_spec(spec)  # not executed: only its path is needed
     try:
         return importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
     except ImportError as error:
-        raise ValueError(f"The Inception of torch-fidelity does not import ({error}): run {INSTALL} --upgrade.") from error
+        raise UserError(f"The Inception of torch-fidelity does not import ({error}): run {INSTALL} --upgrade.") from error
     finally:
         if "torch_fidelity" not in before:  # a later `import torch_fidelity` must find the whole package
             for name in {name for name in sys.modules if name.split(".")[0] == "torch_fidelity"} - before:
@@ -218,7 +220,7 @@ def _download(url: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), progress=False)
     except (OSError, RuntimeError) as error:
-        raise ValueError(
+        raise UserError(
             f"The Inception weights could not be downloaded from {url} ({error}): fetch that file on another machine and give it "
             "as --inception PATH, or evaluate in the features of your encoder or in pixels."
         ) from error

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.randomness import seed_of
 from pixelpath.sampling.checks import noised
 from pixelpath.starts.start import Density, Fitted
@@ -111,11 +112,11 @@ def compare_fit(
     """The mean log densities of a density and of the control, on images x + sigma e of both sets; e is a function of `seed`.
 
     With l the log density and c that of the control, gain = mean over held-out images of l - c, and lost = mean over training
-    images of l - c, minus gain. `training` are the images that both were fitted to. Raises ValueError for fewer than 2 images
+    images of l - c, minus gain. `training` are the images that both were fitted to. Raises UserError for fewer than 2 images
     of either set, for a control that is not finite there, or where `log_prob` does.
     """
     if min(len(training), len(held_out)) < 2:
-        raise ValueError(
+        raise UserError(
             f"A fit is judged by at least 2 training and 2 held-out images, got {len(training)} and {len(held_out)}: give more."
         )
     sets = (training, training_labels), (held_out, held_out_labels)
@@ -123,7 +124,7 @@ def compare_fit(
         _densities(density, control, images, labels, sigma, seed_of(seed, which)) for which, (images, labels) in enumerate(sets)
     )
     if not (known[1].isfinite().all() and unseen[1].isfinite().all()):
-        raise ValueError(f"The control has no finite density of some images at sigma {sigma:g}: look for NaN among them.")
+        raise UserError(f"The control has no finite density of some images at sigma {sigma:g}: look for NaN among them.")
     undefined = int((~known[0].isfinite()).sum() + (~unseen[0].isfinite()).sum())
     gained = known[0] - known[1], unseen[0] - unseen[1]
     variances = [float(each.var()) / len(each) for each in (known[0], unseen[0], *gained)]

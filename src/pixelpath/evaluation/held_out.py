@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.randomness import Streams, normal
 from pixelpath.types import ConditionalDenoise, Conditioning, Images
 
@@ -40,10 +41,10 @@ def held_out_loss(
     """mean |D(x + sigma e, sigma) - x|^2 over held-out images x [batch, channel, row, column] (model range), for each sigma.
 
     `denoise(noisy, sigma, labels)` works on `device` and gets sigma [batch]; `seeds` hold one seed per image; the mean is over
-    `valid` values (None: all). Raises ValueError if there are fewer than two images, or not as many seeds as images.
+    `valid` values (None: all). Raises UserError if there are fewer than two images, or not as many seeds as images.
     """
     if len(images) < 2 or len(seeds) != len(images):
-        raise ValueError(
+        raise UserError(
             f"The held-out loss needs at least 2 images and a seed for each, got {len(images)} images and {len(seeds)} seeds: "
             "hold out a larger share."
         )

@@ -13,6 +13,8 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from pixelpath.errors import UserError
+
 Native = Shaped[np.ndarray, "image channel row column"]
 Valid = Bool[np.ndarray, "image channel row column"]
 Sorted = Float[np.ndarray, "_"]
@@ -74,10 +76,10 @@ class Values:
         self._first = (self._first - len(images) * self._pixels) % self.stride
 
     def channel(self, number: int) -> Sorted:
-        """The values of one channel, sorted; ValueError if none is valid."""
+        """The values of one channel, sorted; UserError if none is valid."""
         found = np.sort(np.concatenate([*self._parts[number], np.empty(0, np.float64)]).astype(np.float64))
         if len(found) == 0:
-            raise ValueError(f"Channel {number} holds no valid value to compare: look for nodata and NaN in the images.")
+            raise UserError(f"Channel {number} holds no valid value to compare: look for nodata and NaN in the images.")
         return found
 
 

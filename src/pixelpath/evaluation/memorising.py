@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pixelpath.errors import UserError
 from pixelpath.evaluation.held_out import HeldOutRow
 
 CERTAIN = 3.0  # standard errors beyond which a gap is not chance, at any of about ten sigmas
@@ -33,12 +34,12 @@ class GapRow:
 
 
 def gaps(training: Sequence[HeldOutRow], held_out: Sequence[HeldOutRow]) -> list[GapRow]:
-    """The gap at every sigma; ValueError unless both were measured at the same ones.
+    """The gap at every sigma; UserError unless both were measured at the same ones.
 
     Its standard error is that of a ratio of independent means: (training / held out) sqrt(e_t^2 / t^2 + e_h^2 / h^2).
     """
     if [row.sigma for row in training] != [row.sigma for row in held_out]:
-        raise ValueError("Training and held-out losses were measured at different sigmas: measure both at the same ones.")
+        raise UserError("Training and held-out losses were measured at different sigmas: measure both at the same ones.")
     return [_gap(ours, theirs) for ours, theirs in zip(training, held_out, strict=True)]
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange
 from pixelpath.sampling.checks import noised
 from pixelpath.types import Images
@@ -55,10 +56,10 @@ def probe(features_at: Callable[[float], Split], sigmas: Iterable[float], name: 
 def probe_levels(noise_range: NoiseRange, count: int = 6, std: float = 0.5) -> tuple[float, ...]:
     """`count` sigmas evenly spaced in their logarithm, from the lowest of the range (shifted) to ten times the data's std.
 
-    Above that nothing of the image can be recognised. Raises ValueError if count < 2.
+    Above that nothing of the image can be recognised. Raises UserError if count < 2.
     """
     if count < 2:
-        raise ValueError(f"A probe needs at least 2 noise levels, got {count}: ask for more.")
+        raise UserError(f"A probe needs at least 2 noise levels, got {count}: ask for more.")
     lowest = noise_range.sigma_min * noise_range.shift
     highest = min(10 * std, noise_range.sigma_max * noise_range.shift)
     step = math.log(highest / lowest) / (count - 1)
@@ -116,13 +117,13 @@ def linear_accuracy(
     """The share of test features put in their class by (multinomial) logistic regression on the training features.
 
     Features are standardised by the training features' mean and std; the penalty is |weights|^2 / 2 against the sum of
-    the cross entropies; at most 300 steps of L-BFGS. Raises ValueError if the training labels are of one class.
+    the cross entropies; at most 300 steps of L-BFGS. Raises UserError if the training labels are of one class.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     if len(train_labels.unique()) < 2:
-        raise ValueError("A linear probe needs images of 2 or more classes, and this data has one: give images with labels.")
+        raise UserError("A linear probe needs images of 2 or more classes, and this data has one: give images with labels.")
     mean, std = train.mean(0), train.std(0)
     constant = std <= 1e-6 * (1 + mean.abs())
     std = std.masked_fill(constant, 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
+from pixelpath.errors import UserError
 from pixelpath.evaluation.features import FeatureExtractor
 
 
@@ -34,7 +35,7 @@ class Protocol:
         """The named numbers with this protocol, for evaluation.json; raises ValueError for a number that is not finite."""
         broken = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
         if broken:
-            raise ValueError(f"{', '.join(broken)} in features '{self.extractor}' is not finite: look for NaN in the samples.")
+            raise UserError(f"{', '.join(broken)} in features '{self.extractor}' is not finite: look for NaN in the samples.")
         protocol = asdict(self) | {"seeds": None if self.seeds is None else list(self.seeds)}
         return {**values, "protocol": protocol}
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.sampling.checks import check_finite
 
 
@@ -31,7 +32,7 @@ class Statistics:
     def covariance(self) -> Float[Tensor, "feature feature"]:
         """The unbiased covariance [feature, feature]; raises ValueError for fewer than two rows."""
         if self.count < 2:
-            raise ValueError(f"A covariance needs at least 2 images, got {self.count}: evaluate more samples.")
+            raise UserError(f"A covariance needs at least 2 images, got {self.count}: evaluate more samples.")
         return self.scatter / (self.count - 1)
 
     def __add__(self, other: Statistics) -> Statistics:
@@ -42,9 +43,9 @@ class Statistics:
 
 
 def of(features: Float[Tensor, "batch feature"]) -> Statistics:
-    """The statistics of one batch of features, computed on the CPU; raises ValueError if it is empty or not finite."""
+    """The statistics of one batch of features, computed on the CPU; raises UserError if it is empty or not finite."""
     if len(features) == 0:
-        raise ValueError("Statistics need at least one image, got none: evaluate more samples.")
+        raise UserError("Statistics need at least one image, got none: evaluate more samples.")
     rows = features.detach().cpu().double()
     check_finite(rows, "features", "look for NaN in the images, or in the weights of the extractor")
     mean = rows.mean(0)
@@ -53,10 +54,10 @@ def of(features: Float[Tensor, "batch feature"]) -> Statistics:
 
 
 def gather(batches: Iterable[Float[Tensor, "_ feature"]]) -> Statistics:
-    """The statistics of all batches of features, holding one batch at a time; raises ValueError if there is none."""
+    """The statistics of all batches of features, holding one batch at a time; raises UserError if there is none."""
     total: Statistics | None = None
     for features in batches:
         total = of(features) if total is None else total + of(features)
     if total is None:
-        raise ValueError("Statistics need at least one batch of features, got none: evaluate more samples.")
+        raise UserError("Statistics need at least one batch of features, got none: evaluate more samples.")
     return total

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.sampling.checks import check_finite, noised
 from pixelpath.starts.start import Start
@@ -52,18 +53,18 @@ def hill(values: Float[Tensor, "value"], count: int | None = None) -> Index:
     """The tail index by the `count` greatest values (None: one in a hundred): 1 / mean of ln(X_(i) / X_(count + 1)).
 
     Hill 1975 ("A simple general approach to inference about the tail of a distribution"); the standard error is index /
-    sqrt(count). Raises ValueError for fewer than 20 values in the tail, or if the tail reaches down to 0.
+    sqrt(count). Raises UserError for fewer than 20 values in the tail, or if the tail reaches down to 0.
     """
     total = len(values)
     count = total // 100 if count is None else count
     if not LEAST <= count < total:
-        raise ValueError(
+        raise UserError(
             f"A tail index from {count} of {total} values cannot be relied on: give at least {LEAST} exceedances, which is "
             f"{100 * LEAST} images at one in a hundred, and fewer than there are values."
         )
     greatest = values.detach().cpu().double().topk(count + 1).values
     if not greatest.isfinite().all() or greatest[-1] <= 0:
-        raise ValueError("A tail index needs finite values that are positive in the tail: give radii, and more images than that.")
+        raise UserError("A tail index needs finite values that are positive in the tail: give radii, and more images than that.")
     spread = float((greatest[:-1] / greatest[-1]).log().mean())
     index = 1 / spread if spread > 0 else math.inf
     return Index(index, index / math.sqrt(count), count, total)
@@ -78,7 +79,7 @@ def radii(images: Images) -> Float[Tensor, "batch"]:
 def require_moments(index: Index) -> None:
     """ValueError if data with this tail index have no covariance for a Gaussian to match."""
     if index.value < MOMENTS:
-        raise ValueError(
+        raise UserError(
             f"A density fitted to moments cannot give a covariance: the tail index of the data is {index.value:.2f} +- "
             f"{index.error:.2f}, below {MOMENTS}; use a Student mixture, or add a Pareto tail to the density."
         )
@@ -151,7 +152,7 @@ def compare_tails(
     Both sets are centred on the held-out median image. Directions are the principal axes of both sets together and random ones,
     each both ways; the worst has the greatest absolute error. A quantile p of n values is the ceil(p n)-th smallest; the
     bootstrap replaces its rank by a draw from the ranks that the quantile of n redrawn values has, n Beta(ceil(p n), n -
-    ceil(p n) + 1). Raises ValueError for samples that are not finite or of another shape, and where no quantile has 20
+    ceil(p n) + 1). Raises UserError for samples that are not finite or of another shape, and where no quantile has 20
     exceedances.
     """
     _check(samples, held_out, probabilities)
@@ -206,18 +207,18 @@ def within_reach(count: int) -> tuple[float, ...]:
 
 def _check(samples: Images, held_out: HeldOut, probabilities: Sequence[float]) -> None:
     if samples.shape[1:] != held_out.shape[1:]:
-        raise ValueError(
+        raise UserError(
             f"Tails are compared between images of one shape, got samples {list(samples.shape[1:])} and held-out "
             f"{list(held_out.shape[1:])}: fit the start to data of that shape."
         )
     check_finite(samples, "samples", "look for overflow in the start")
     check_finite(held_out, "held-out images", "look for NaN in the data")
     if not all(0 < probability < 1 for probability in probabilities):
-        raise ValueError(f"Quantiles are of probabilities between 0 and 1, got {list(probabilities)}: give some of these.")
+        raise UserError(f"Quantiles are of probabilities between 0 and 1, got {list(probabilities)}: give some of these.")
     lowest = min(probabilities)
     exceedances = len(held_out) - _rank(lowest, len(held_out))
     if exceedances < LEAST:
-        raise ValueError(
+        raise UserError(
             f"Even the {lowest:g} quantile of {len(held_out)} held-out images has {exceedances} exceedances, fewer than {LEAST}: "
             f"hold out at least {math.ceil(LEAST / (1 - lowest) - 1e-6)} images."
         )

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange, expand
 from pixelpath.types import Denoise, Images, Labels, Sigmas
 
@@ -38,7 +39,7 @@ class ForeignDenoiser:
     """D(noisy, sigma) = scale estimate((noisy - shift) / scale, sigma / scale) + shift: a `Denoise`, in our range.
 
     `estimate(noisy, sigma, labels)` is a denoiser in the network's own range and gets sigma [batch]; `trained` are the noise
-    levels that it learned, in its own range too. The functions of this module make it. Raises ValueError unless scale > 0.
+    levels that it learned, in its own range too. The functions of this module make it. Raises UserError unless scale > 0.
     """
 
     estimate: Network
@@ -48,7 +49,7 @@ class ForeignDenoiser:
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
-            raise ValueError(f"Our range is scale * its range + shift with scale > 0, got {self.scale}: check the two ranges.")
+            raise UserError(f"Our range is scale * its range + shift with scale > 0, got {self.scale}: check the two ranges.")
 
     @property
     def noise(self) -> NoiseRange:
@@ -59,13 +60,13 @@ class ForeignDenoiser:
     def __call__(self, noisy: Images, sigma: Float[Tensor, "..."], labels: Int[Tensor, "labels"] | None = None) -> Images:
         """The estimate of the clean images for sigma [] or [batch] and labels [batch] or None (the network's own default).
 
-        Raises ValueError if a sigma lies outside the range it learned, sigma or labels do not fit the images, or the network
+        Raises UserError if a sigma lies outside the range it learned, sigma or labels do not fit the images, or the network
         answers with another shape or with values that are not finite.
         """
         batch = len(noisy)
         if sigma.shape not in ((), (batch,)) or (labels is not None and len(labels) != batch):
             given = f"sigma {list(sigma.shape)}" + ("" if labels is None else f" and labels {list(labels.shape)}")
-            raise ValueError(f"{batch} noisy images need sigma [] or [{batch}] and labels [{batch}], got {given}.")
+            raise UserError(f"{batch} noisy images need sigma [] or [{batch}] and labels [{batch}], got {given}.")
         self._check(sigma)
         level = sigma.double().to(noisy.device) / self.scale
         estimate = self.estimate((noisy - self.shift) / self.scale, level.expand(batch), labels)
@@ -80,7 +81,7 @@ class ForeignDenoiser:
         inside = (sigma >= low * (1 - ROUNDING)) & (sigma <= high * (1 + ROUNDING))
         if not bool(inside.all()):
             value = float(sigma.reshape(-1)[~inside.reshape(-1)][0])
-            raise ValueError(
+            raise UserError(
                 f"Sigma {value:g} lies outside the sigmas {low:g} to {high:g} that this network learned: take sigmas from "
                 "`noise.sigmas(count, start=sigma)` of the adapter, or tell the adapter which sigmas the network saw."
             )
@@ -130,11 +131,11 @@ def from_variance_preserving(
 
     Its sigma at a timestep is b / a. For a given sigma it sees noisy / sqrt(1 + sigma^2). `timestep` finds its timestep:
     `interpolated` or `nearest`, both in ln sigma. `prediction` is `epsilon`, `velocity` or `sample`. Timesteps at the end
-    with alphas_cumprod 0, of pure noise, are left out. Raises ValueError if schedule or prediction is missing, or
+    with alphas_cumprod 0, of pure noise, are left out. Raises UserError if schedule or prediction is missing, or
     alphas_cumprod does not fall strictly inside (0, 1). Song et al. 2021 (arXiv 2010.02502, section 4.3).
     """
     if alphas_cumprod is None or prediction is None:
-        raise ValueError(
+        raise UserError(
             "A variance-preserving network is a denoiser only with its scaling: give the alphas_cumprod of the schedule it was "
             "trained with, and its prediction (epsilon, velocity or sample)."
         )
@@ -165,12 +166,12 @@ def from_diffusers(
     try:
         schedule, named = scheduler.alphas_cumprod, scheduler.config.prediction_type
     except AttributeError as error:
-        raise ValueError(
+        raise UserError(
             f"{kind} does not hold alphas_cumprod and config.prediction_type, by which a variance-preserving network is scaled: "
             "give the DDPMScheduler or DDIMScheduler of its training, or use from_edm or from_flow_matching where they fit."
         ) from error
     if named not in PREDICTIONS:
-        raise ValueError(f"The prediction_type {named!r} of {kind} is none of {', '.join(PREDICTIONS)}: give its true one.")
+        raise UserError(f"The prediction_type {named!r} of {kind} is none of {', '.join(PREDICTIONS)}: give its true one.")
 
     def call(preserved: Images, level: Tensor, labels: Labels | None) -> Tensor:
         return network(preserved, level, class_labels=labels, return_dict=False)[0]
@@ -203,12 +204,12 @@ def from_k_diffusion(
 ) -> ForeignDenoiser:
     """A wrapper in the manner of k-diffusion, `network(noisy, sigma [batch])`: a denoiser already; labels are bound before.
 
-    `noise` are the sigmas it learned. The denoiser raises ValueError if it is given labels.
+    `noise` are the sigmas it learned. The denoiser raises UserError if it is given labels.
     """
 
     def call(noisy: Images, level: Tensor, labels: Labels | None) -> Tensor:
         if labels is not None:
-            raise ValueError(
+            raise UserError(
                 "A denoiser(x, sigma) takes no labels: bind them before, as in lambda x, sigma: model(x, sigma, labels)."
             )
         return network(noisy, level)
@@ -228,10 +229,10 @@ def from_flow_matching(
     data_at=0: x_t = (1 - t) x + t e, velocity e - x, t = sigma / (1 + sigma), estimate x_t - t v. data_at=1: x_t = t x + (1 -
     t) e, velocity x - e, t = 1 / (1 + sigma), estimate x_t + (1 - t) v (Lipman et al. 2023, arXiv 2210.02747, section 4.1,
     example II with sigma_min = 0). `noise` are the sigmas to allow: 80 is 0.9877 of the way to noise. A network that counts
-    time to 1000 is given as lambda x, t, labels: network(x, 1000 * t, labels). Raises ValueError unless data_at is 0 or 1.
+    time to 1000 is given as lambda x, t, labels: network(x, 1000 * t, labels). Raises UserError unless data_at is 0 or 1.
     """
     if data_at not in (0, 1):
-        raise ValueError(
+        raise UserError(
             f"A flow-matching network is a denoiser only with its scaling, got data_at={data_at}: give data_at=0 if clean images "
             "are at time 0 (x_t = (1 - t) x + t e), data_at=1 if they are at time 1 (x_t = t x + (1 - t) e)."
         )
@@ -262,7 +263,7 @@ def _log_sigmas(alphas_cumprod: Float[Tensor, "steps"]) -> Float[Tensor, "kept"]
     while len(kept) and kept[-1] == 0:
         kept = kept[:-1]
     if len(kept) < 2 or not bool((kept.diff() < 0).all() and kept[0] < 1 and kept[-1] > 0):
-        raise ValueError(
+        raise UserError(
             f"alphas_cumprod must fall strictly inside (0, 1) over at least 2 timesteps, unlike these {len(alphas_cumprod)}: "
             "give the scheduler's own, timestep 0 (the least noise) first."
         )
@@ -273,7 +274,7 @@ def _one_hot(labels: Labels | None, num_classes: int, batch: int) -> Float[Tenso
     if labels is None:
         return None
     if not num_classes or not bool(((labels >= 0) & (labels <= num_classes)).all()):
-        raise ValueError(
+        raise UserError(
             f"Labels must lie in 0..{num_classes}, {num_classes} for no class, got {labels.tolist()[:8]}: tell from_edm the "
             "num_classes of the network, or give no labels to a network without."
         )
@@ -286,29 +287,29 @@ def _coordinate(level: Tensor, noisy: Images) -> Float[Tensor, "batch"]:
 
 
 def _in_its_dtype(network: Any, call: Network) -> Network:
-    """`call`, on images in the dtype of the network's weights (if it is a module); ValueError if they lie on another device."""
+    """`call`, on images in the dtype of the network's weights (if it is a module); UserError if they lie on another device."""
     weights = next(network.parameters(), None) if isinstance(network, nn.Module) else None
     if weights is None:
         return call
 
     def within(noisy: Images, level: Tensor, labels: Labels | None) -> Tensor:
         if noisy.device != weights.device:
-            raise ValueError(f"Images are on {noisy.device} and the network is on {weights.device}: move one to the other.")
+            raise UserError(f"Images are on {noisy.device} and the network is on {weights.device}: move one to the other.")
         return call(noisy.to(weights.dtype), level, labels)
 
     return within
 
 
 def _answer(call: Network, noisy: Images, level: Tensor, labels: Labels | None, sigma: Sigmas) -> Images:
-    """The network's answer in the dtype of the images; ValueError if its shape is another or a value is not finite."""
+    """The network's answer in the dtype of the images; UserError if its shape is another or a value is not finite."""
     answer = call(noisy, level, labels)
     if answer.shape != noisy.shape:
-        raise ValueError(
+        raise UserError(
             f"The network answers images {list(noisy.shape)} with {list(answer.shape)}: give images of the shape it was trained "
             "on, and wrap a network that returns more than one prediction (such as a variance) so that it returns one."
         )
     if not bool(torch.isfinite(answer).all()):
-        raise ValueError(
+        raise UserError(
             f"The network's answer at its sigma {float(sigma.max()):g} is not finite: run it in float32, and check that its "
             "weights are finite and that scale and shift fit its range."
         )

@@ -21,6 +21,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from pixelpath.data.normalise.normaliser import Normaliser
+from pixelpath.errors import UserError
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.sampling.guidance import guide
 from pixelpath.types import Images, Labels
@@ -39,18 +40,18 @@ class Generator(nn.Module):
     """decode(D(sigma noise, sigma, label)), D under classifier-free `guidance`; sigma is the highest shifted one.
 
     One-step generation by a consistency model (Song et al. 2023, arXiv 2303.01469, algorithm 1 with one step).
-    Raises ValueError for a normaliser with a curve, and for a denoiser with conditions other than classes.
+    Raises UserError for a normaliser with a curve, and for a denoiser with conditions other than classes.
     """
 
     def __init__(self, denoiser: Denoiser, normaliser: Normaliser, sigma: float, guidance: float = 1.0) -> None:
         super().__init__()
         if not normaliser.straight:
-            raise ValueError(
+            raise UserError(
                 "Only affine normalisers can be exported, and this run's normaliser has a curve: sample with "
                 "pixelpath sample, or train with --data.normaliser.kind affine."
             )
         if denoiser.backbone.numbers is not None or denoiser.backbone.cond_image is not None:
-            raise ValueError(
+            raise UserError(
                 "An exported file takes no condition but a class, and this run has numbers or images as conditions: sample with "
                 "pixelpath sample."
             )
@@ -74,7 +75,7 @@ def check_packages() -> None:
     """ValueError if a package that ONNX needs is missing."""
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"ONNX needs {', '.join(missing)}, not installed here: pip install 'pixelpath[export]', or choose --format torch."
         )
 
@@ -83,12 +84,12 @@ def write_onnx(generator: Generator, file: IO[bytes], about: Mapping[str, str]) 
     """Write the generator as one ONNX model; `about` becomes its metadata.
 
     Inputs `noise` and, with classes, `label` (the number of classes: no class), output `image`, all with a free first axis
-    `batch`. Raises ValueError if the weights exceed the 2 GiB of one file, or a package is missing.
+    `batch`. Raises UserError if the weights exceed the 2 GiB of one file, or a package is missing.
     """
     check_packages()
     size = sum(value.nbytes for value in generator.state_dict().values())
     if size > LARGEST:
-        raise ValueError(
+        raise UserError(
             f"An ONNX file ends at 2 GiB and these weights are {size / 2**30:.1f} GiB: choose --format torch, which has no limit."
         )
     program = _program(generator)
@@ -110,7 +111,7 @@ def write_onnx(generator: Generator, file: IO[bytes], about: Mapping[str, str]) 
 
 
 def read_onnx(path: Path) -> Make:
-    """The generator of an ONNX file, run by onnxruntime on the CPU with as many threads as torch; ValueError without packages."""
+    """The generator of an ONNX file, run by onnxruntime on the CPU with as many threads as torch; UserError without packages."""
     check_packages()
     import onnxruntime
 

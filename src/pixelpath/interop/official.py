@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pixelpath.data.normalise.normaliser import IMAGENET
+from pixelpath.errors import UserError
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.preconditioning import Preconditioning, XPrediction
 from pixelpath.models.representation import Representation
@@ -122,16 +123,16 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be read as a file of tensors alone ({str(error).splitlines()[0]}): is it complete?"
         ) from error
     if not isinstance(state, dict) or not state:
-        raise ValueError(
+        raise UserError(
             f"{path} holds no state dict (a mapping of names to tensors), but {type(state).__name__}: save model.state_dict()."
         )
     strange = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if strange:
-        raise ValueError(
+        raise UserError(
             f"{path} is no state dict, for these keys hold no tensors: {some(strange)}: save the model's state dict alone."
         )
     return state
@@ -141,24 +142,24 @@ def _without_prefix(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Without the prefix that wrappers (DistributedDataParallel, torch.compile) put before every key, as before cls_token."""
     prefix = next((key.removesuffix("cls_token") for key in state if key.endswith("cls_token")), None)
     if prefix is None:
-        raise ValueError(f"{path} has no key cls_token, so it is no EPG checkpoint; its keys are {some(state)}.")
+        raise UserError(f"{path} has no key cls_token, so it is no EPG checkpoint; its keys are {some(state)}.")
     strays = [key for key in state if not key.startswith(prefix)]
     if strays:
-        raise ValueError(f"{path}: keys without the prefix {prefix!r} of the others: {some(strays)}. Remove them or the prefix.")
+        raise UserError(f"{path}: keys without the prefix {prefix!r} of the others: {some(strays)}. Remove them or the prefix.")
     return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
 def _shape(state: dict[str, Tensor], key: str, dimensions: int, path: Path) -> tuple[int, ...]:
     if key not in state:
-        raise ValueError(f"{path} lacks the key {key}; it has {some(state)}.")
+        raise UserError(f"{path} lacks the key {key}; it has {some(state)}.")
     if state[key].dim() != dimensions:
-        raise ValueError(f"{path}: {key} should have {dimensions} dimensions, its shape is {list(state[key].shape)}.")
+        raise UserError(f"{path}: {key} should have {dimensions} dimensions, its shape is {list(state[key].shape)}.")
     return tuple(state[key].shape)
 
 
 def _heads(width: int, given: int | None, part: str, path: Path) -> int:
     if given is None and width not in HEADS:
-        raise ValueError(
+        raise UserError(
             f"{path}: no published {part} is {width} wide (those are {', '.join(map(str, HEADS))}), "
             f"so its number of attention heads is unknown: give {part}_heads."
         )
@@ -168,18 +169,18 @@ def _heads(width: int, given: int | None, part: str, path: Path) -> int:
 def _encoder(state: dict[str, Tensor], heads: int | None, size: tuple[int, int] | None, path: Path) -> Encoder:
     width, channels, patch, across = _shape(state, "patch_embed.proj.weight", 4, path)
     if patch != across:
-        raise ValueError(
+        raise UserError(
             f"{path}: patch_embed.proj.weight has patches of {patch} x {across} pixels; only square ones are supported."
         )
     patches = _shape(state, "pos_embed", 3, path)[1] - EXTRA
     side = math.isqrt(max(patches, 0))
     if size is None and side**2 != patches:
-        raise ValueError(
+        raise UserError(
             f"{path}: pos_embed has {patches} patches after {EXTRA} tokens, which is no square: give size (rows, columns)."
         )
     rows, columns = (side * patch, side * patch) if size is None else size
     if (rows // patch) * (columns // patch) != patches:
-        raise ValueError(
+        raise UserError(
             f"{path}: pos_embed has {patches} patches of {patch} pixels, which do not make up {rows} x {columns} pixels."
         )
     numbers = {int(found[1]) for key in state if (found := re.match(r"blocks\.(\d+)\.", key))}
@@ -195,12 +196,12 @@ def _model(
         decoder = Decoder(encoder, width, len(encoder.blocks), _heads(width, heads, "decoder", path))
         return Denoiser(Backbone(encoder, decoder, classes), preconditioning)
     if "projection_head.0.weight" not in state:
-        raise ValueError(
+        raise UserError(
             f"{path} has neither class_embed.weight (a denoiser) nor projection_head.0.weight (a representation), "
             f"so it is no EPG checkpoint; its keys are {some(state)}."
         )
     if not isinstance(preconditioning, XPrediction):
-        raise ValueError(f"{path} is an encoder with a projection head, which has XPrediction(): leave `preconditioning` out.")
+        raise UserError(f"{path} is an encoder with a projection head, which has XPrediction(): leave `preconditioning` out.")
     hidden, out = (_shape(state, f"projection_head.{layer}.weight", 2, path)[0] for layer in (0, 6))
     return Representation(encoder, Projector(encoder.width, hidden, out), preconditioning)
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.models.representation import Representation
 from pixelpath.objectives.contrast import info_nce
 from pixelpath.types import Batch, Images
@@ -43,9 +44,9 @@ class ContrastiveFeatures:
     def __call__(
         self, frozen: Representation | None, estimate: Images, batch: Batch, sigma: Float[Tensor, ""]
     ) -> Float[Tensor, "batch"]:
-        """The loss of each image [batch]; ValueError without an encoder."""
+        """The loss of each image [batch]; UserError without an encoder."""
         if frozen is None:
-            raise ValueError("This objective compares features: call `through` with the representation of a finished stage one.")
+            raise UserError("This objective compares features: call `through` with the representation of a finished stage one.")
         with torch.no_grad():
             targets = frozen(batch.images, sigma).projection
         return self.weight * info_nce(frozen(estimate, sigma).projection, targets, self.temperature, batch.index)

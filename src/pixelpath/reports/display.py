@@ -109,10 +109,10 @@ def grid(
     With `metadata` (or a display other than by rule) as `show` draws them, above a colour bar if colours stand for values.
     Otherwise one channel is grey, three are RGB, four are RGBA over a checkerboard, and of any other number the first is shown in
     grey. Their display range is `ends` if given; else it reaches from the 0.5th to the 99.5th percentile of finite floats, or
-    spans the dtype of integers. Raises ValueError without images or columns, or for an empty range.
+    spans the dtype of integers. Raises UserError without images or columns, or for an empty range.
     """
     if len(images) == 0 or columns < 1:
-        raise ValueError(f"A grid needs at least one image and one column, got {len(images)} images and {columns} columns.")
+        raise UserError(f"A grid needs at least one image and one column, got {len(images)} images and {columns} columns.")
     values = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
     if metadata is None and display == BY_RULE and seen is None:
         shown = Shown(_plain(values, ends))
@@ -199,7 +199,7 @@ def _seen(seen: Sequence[tuple[float, float]] | None, channel: int, count: int) 
     if seen is None:
         return None
     if len(seen) != count:
-        raise ValueError(f"A display range was given for {len(seen)} channels, but the images have {count}: give one for each.")
+        raise UserError(f"A display range was given for {len(seen)} channels, but the images have {count}: give one for each.")
     return seen[channel]
 
 
@@ -263,7 +263,7 @@ def _plain(values: np.ndarray, ends: tuple[float, float] | None) -> Pictures:
     values = values if values.shape[1] in (1, 3, 4) else values[:, :1]
     lowest, highest = ends or _range(values)
     if not lowest < highest:
-        raise ValueError(f"A display range needs a lowest value below its highest, got {lowest} and {highest}.")
+        raise UserError(f"A display range needs a lowest value below its highest, got {lowest} and {highest}.")
     return _bytes(values, lowest, highest).transpose(0, 2, 3, 1)
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pixelpath.data.sources import evenly
+from pixelpath.errors import UserError
 from pixelpath.evaluation.tails import Index, hill, radii, require_moments
 from pixelpath.noise import NoiseRange
 from pixelpath.randomness import Streams, permutation
@@ -36,7 +37,7 @@ TINY = 64  # values up to which an image is a point of low dimension
 class Known:
     """Clean images in model range [image, channel, row, column] on the CPU, with their classes if there are any.
 
-    `training` is what starts are fitted to, `held_out` what they are judged by. Raises ValueError for sets that are not of one
+    `training` is what starts are fitted to, `held_out` what they are judged by. Raises UserError for sets that are not of one
     shape, for values that are not finite, and where classes lack labels.
     """
 
@@ -49,16 +50,16 @@ class Known:
     def __post_init__(self) -> None:
         shapes = [list(each.shape[1:]) for each in (self.training, self.held_out)]
         if shapes[0] != shapes[1]:
-            raise ValueError(f"Training images of shape {shapes[0]} and held-out ones of {shapes[1]}: give images of one shape.")
+            raise UserError(f"Training images of shape {shapes[0]} and held-out ones of {shapes[1]}: give images of one shape.")
         if min(len(self.training), len(self.held_out)) < FEWEST:
-            raise ValueError(
+            raise UserError(
                 f"A start is fitted to training images and judged by held-out ones, got {len(self.training)} and "
                 f"{len(self.held_out)}: give at least {FEWEST} of each, better some hundreds."
             )
         if not (self.training.isfinite().all() and self.held_out.isfinite().all()):
-            raise ValueError("Some of the images that a start is fitted to, or judged by, hold NaN or infinity: leave them out.")
+            raise UserError("Some of the images that a start is fitted to, or judged by, hold NaN or infinity: leave them out.")
         if self.num_classes and (self.training_labels is None or self.held_out_labels is None):
-            raise ValueError(f"{self.num_classes} classes need the labels of training and held-out images: give both.")
+            raise UserError(f"{self.num_classes} classes need the labels of training and held-out images: give both.")
 
     @property
     def values(self) -> int:
@@ -85,7 +86,7 @@ Family = Callable[[Known, NoiseRange, int], Start]
 
 
 def moment(known: Known, noise: NoiseRange, seed: int, *, by_class: bool = False) -> Start:
-    """A Gaussian of the images' moments, or one for each class; ValueError for tails so heavy that these do not exist."""
+    """A Gaussian of the images' moments, or one for each class; UserError for tails so heavy that these do not exist."""
     _require(known, by_class=by_class)
     return fit_gaussian(known.training, known.training_labels, known.num_classes) if by_class else fit_gaussian(known.training)
 
@@ -176,4 +177,4 @@ def _require(known: Known, *, by_class: bool) -> None:
     if known.index is not None:
         require_moments(known.index)
     if by_class and not known.num_classes:
-        raise ValueError("There are no classes to fit by: leave -by-class away.")
+        raise UserError("There are no classes to fit by: leave -by-class away.")

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from pixelpath.errors import UserError
 from pixelpath.evaluation.features import hash_of
 from pixelpath.randomness import Streams
 from pixelpath.runs.generate import Origin, from_sources
@@ -72,7 +73,7 @@ def fingerprint(run: OpenRun) -> str:
 def check_generator(generator: OpenRun, run: OpenRun) -> None:
     """ValueError unless the samples of `generator` are images of the same kind, range and classes as those of `run`."""
     if (generator.shape, generator.normaliser, generator.classes) != (run.shape, run.normaliser, run.classes):
-        raise ValueError(
+        raise UserError(
             f"{generator.path} was trained on other images or classes than {run.path}, so its samples cannot start it: give a "
             "run on the same data."
         )
@@ -91,7 +92,7 @@ def save_start(folder: Path, warm: WarmStart, run: OpenRun, about: Mapping[str, 
 def open_start(folder: Path, run: OpenRun) -> WarmStart:
     """The start that `save_start` wrote for the run.
 
-    Raises FileNotFoundError if there is none, ValueError if it cannot be read or was made for other weights than the run's.
+    Raises FileNotFoundError if there is none, UserError if it cannot be read or was made for other weights than the run's.
     """
     about = files.about(folder)
     try:
@@ -99,17 +100,17 @@ def open_start(folder: Path, run: OpenRun) -> WarmStart:
         energies = torch.tensor([float(energy) for energy in about["residual_energies"]])
         labels = None if about["classes"] is None else torch.tensor([int(label) for label in about["classes"]])
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"{folder} is a start without a level or a denoiser ({error}): fit one with `pixelpath start fit {run.path}`."
         ) from error
     if made_for != fingerprint(run):
-        raise ValueError(
+        raise UserError(
             f"The start {folder} was fitted for {about.get('checkpoint')} of {about.get('run')}, and {run.path} has other "
             f"weights at {run.checkpoint.name}: fit one for it with `pixelpath start fit {run.path}`."
         )
     start = files.load(folder, {"run": _loader(run)})
     if _hash(start) != tensors:
-        raise ValueError(f"{folder} holds other numbers than were fitted: fit the start again, nothing of it can be relied on.")
+        raise UserError(f"{folder} holds other numbers than were fitted: fit the start again, nothing of it can be relied on.")
     return WarmStart(start, sigma, energies if len(energies) else None, labels)
 
 
@@ -123,7 +124,7 @@ def _loader(run: OpenRun) -> Load:
         generator = open_run(path, path / "checkpoints" / metadata["checkpoint"], run.device)
         check_generator(generator, run)
         if fingerprint(generator) != metadata["weights"]:
-            raise ValueError(f"{path} has other weights than when the start was made of its samples: make the start again.")
+            raise UserError(f"{path} has other weights than when the start was made of its samples: make the start again.")
         return RunSamples(generator, metadata["steps"])
 
     return load

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pixelpath.data.sources import evenly
+from pixelpath.errors import UserError
 from pixelpath.evaluation.certificate import Certificate, certify, certify_density
 from pixelpath.evaluation.fits import compare_fit
 from pixelpath.evaluation.tails import Index, TailReport, tail_gate, within_reach
@@ -115,16 +116,16 @@ def find_start(
     if from there up the divergence, by the cross estimate on held-out images, keeps to `budget` nats (None: 0.02 up to 64 values,
     else 0.05) and is not decided by a few images, and if there start samples have the tails of held-out noised images, and the
     residual energy. A given `sigma` (shifted, in model range) is used instead, for starts without a density too; then only the
-    residual energy must fit. Raises ValueError if images are not in the denoiser's range, or if no start will do: it says which
+    residual energy must fit. Raises UserError if images are not in the denoiser's range, or if no start will do: it says which
     sigma and family would reach which budget.
     """
     began = time.perf_counter()
     budget = BUDGETS[known.values > TINY] if budget is None else budget
     if not 0 < budget < math.inf:
-        raise ValueError(f"A budget is a number of nats above 0, got {budget}: 0.02 to 0.1 are usual.")
+        raise UserError(f"A budget is a number of nats above 0, got {budget}: 0.02 to 0.1 are usual.")
     levels = levels_of(known, noise)
     if sigma is not None and not levels[-1] <= sigma <= levels[0]:
-        raise ValueError(f"A start at sigma {sigma:g} lies outside {levels[-1]:.3g} to {levels[0]:.3g}: choose a sigma inside.")
+        raise UserError(f"A start at sigma {sigma:g} lies outside {levels[-1]:.3g} to {levels[0]:.3g}: choose a sigma inside.")
     known = known.shuffled(seed_of(seed, 12))
     trial = _Trial(denoise, torch.device(device), known, levels, budget, seed, points, fit_gaussian(known.training))
     trial.check_range()
@@ -264,7 +265,7 @@ class _Trial:
 
 
 def _best(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: float, wanted: float | None) -> Candidate:
-    """The candidate of the smallest sigma, the first of equals; ValueError with what would help if there is none."""
+    """The candidate of the smallest sigma, the first of equals; UserError with what would help if there is none."""
     usable = [(candidate.sigma, candidate) for candidate in judged if not candidate.against and candidate.sigma is not None]
     if usable:
         least = min(sigma for sigma, _ in usable)
@@ -272,7 +273,7 @@ def _best(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: floa
     reasons = {**{candidate.name: candidate.against for candidate in judged}, **left_out}
     against = "; ".join(f"{name}: {why}".rstrip(".") for name, why in reasons.items())
     if wanted is not None:
-        raise ValueError(f"No start will do at sigma {wanted:g}: begin at a higher one, or choose another family. {against}.")
+        raise UserError(f"No start will do at sigma {wanted:g}: begin at a higher one, or choose another family. {against}.")
     lowest = [
         (row.cross, row.sigma, candidate.name)
         for candidate in judged
@@ -283,4 +284,4 @@ def _best(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: floa
     if lowest:
         cross, sigma, name = min(lowest)
         hint = f"{name} at sigma {sigma:.3g} would take a budget of {cross:.2g} nats"
-    raise ValueError(f"No start keeps to a budget of {budget:g} nats with the tails of the data: {hint}. {against}.")
+    raise UserError(f"No start keeps to a budget of {budget:g} nats with the tails of the data: {hint}. {against}.")

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.starts.flow import Flow
 from pixelpath.starts.gaussian import MomentGaussian
 from pixelpath.starts.mixture import ConvolvedMixture
@@ -37,10 +38,10 @@ FAMILIES = {kind.family: kind for kind in KINDS}
 def save(start: Start, folder: Path, about: dict[str, Any] | None = None) -> None:
     """Write `start` into `folder`, made where missing, with the facts `about` it; an older start there is replaced.
 
-    Raises ValueError for a start that holds a function, OSError if the disk is full.
+    Raises UserError for a start that holds a function, OSError if the disk is full.
     """
     if not isinstance(start, Saved):
-        raise ValueError(f"A start {type(start).__name__} cannot be saved: save the model that makes its images instead.")
+        raise UserError(f"A start {type(start).__name__} cannot be saved: save the model that makes its images instead.")
     metadata, tensors = start.state()
     text = json.dumps({"version": VERSION, "metadata": metadata, "about": about or {}}, indent=2, allow_nan=False)
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def save(start: Start, folder: Path, about: dict[str, Any] | None = None) -> Non
 def load(folder: Path, others: Mapping[str, Load] | None = None) -> Start:
     """The start that `save` wrote; `others` makes starts of families that are not known here.
 
-    Raises FileNotFoundError if there is none, ValueError if it cannot be read.
+    Raises FileNotFoundError if there is none, UserError if it cannot be read.
     """
     metadata = _document(folder)["metadata"]
     try:
@@ -76,11 +77,11 @@ def restore(metadata: dict[str, Any], tensors: dict[str, Tensor], others: Mappin
     """The start whose state this is; raises ValueError for a family that is not known, or tensors that do not fit it."""
     family, others = metadata.get("family"), others or {}
     if not isinstance(family, str) or family not in {*FAMILIES, *others}:
-        raise ValueError(f"A start of the family {family!r} is not known ({', '.join([*FAMILIES, *others])}): update pixelpath.")
+        raise UserError(f"A start of the family {family!r} is not known ({', '.join([*FAMILIES, *others])}): update pixelpath.")
     try:
         return others[family](metadata, tensors) if family in others else FAMILIES[family].from_state(metadata, tensors, restore)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"The saved start of the family {family!r} is incomplete ({error}): fit and save it again.") from error
+        raise UserError(f"The saved start of the family {family!r} is incomplete ({error}): fit and save it again.") from error
 
 
 def _document(folder: Path) -> dict[str, Any]:

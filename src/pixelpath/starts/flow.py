@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pixelpath.errors import UserError
 from pixelpath.randomness import Streams, normal, permutation, seed_of, uniform
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.start import Fitted, Load, Mixture, Rows, as_images, by_class, level
@@ -228,14 +229,14 @@ class Flow(Mixture):
             try:
                 layers.load_state_dict({name: value.clone() for name, value in self.network.items()})
             except RuntimeError as error:
-                raise ValueError("The weights of this flow are not those of its layers: fit it and save it again.") from error
+                raise UserError("The weights of this flow are not those of its layers: fit it and save it again.") from error
             return layers.double().requires_grad_(False)
 
     def part(self, number: int, sigma: float) -> Noised:
-        """The density of one part; ValueError for a sigma outside the levels."""
+        """The density of one part; UserError for a sigma outside the levels."""
         low, high = self.levels
         if not low * (1 - SLACK) <= level(sigma) <= high * (1 + SLACK):
-            raise ValueError(
+            raise UserError(
                 f"This flow was fitted to levels from {low:g} to {high:g}, got sigma {sigma:g}: ask for a level between them, or "
                 "fit it to a range that holds this one."
             )
@@ -257,18 +258,18 @@ def fit_flow(
 
     A step takes `batch` images, or noised copies of fewer, with fresh noise at sigmas spread evenly in ln sigma over `levels`
     (lowest, highest), and moves the weights by Adam; `lr` falls to 0 along a half cosine. All randomness is a function of
-    `seed`. Covariances are those of `fit_gaussian`. Raises ValueError without the package zuko, for more than 256 values,
+    `seed`. Covariances are those of `fit_gaussian`. Raises UserError without the package zuko, for more than 256 values,
     levels that are no range, likelihoods that diverge, images that are not finite, or labels that do not fit.
     """
     low, high = levels
     values = images[0].numel()
     if values > MOST_VALUES:
-        raise ValueError(
+        raise UserError(
             f"A flow takes images of at most {MOST_VALUES} values, got {values}: fit the low-rank Gaussian, "
             "fit_gaussian(images, form=LowRank(64)), or a mixture."
         )
     if not 0 < low < high < math.inf or steps < 1 or batch < 1 or not lr > 0:
-        raise ValueError(
+        raise UserError(
             f"A flow needs levels 0 < lowest < highest, at least 1 step, at least 1 image a step and lr above 0, got levels "
             f"{low} and {high}, {steps} steps, {batch} images and lr {lr}: choose others."
         )
@@ -293,7 +294,7 @@ def _whitening(images: Fitted, labels: Int[Tensor, "image"] | None, num_classes:
     covariance = density.basis @ (density.spread[..., None] * density.basis.transpose(1, 2)) + torch.diag_embed(remainder)
     variance, basis = torch.linalg.eigh(covariance)
     if not (variance > 0).any():
-        raise ValueError("The images are all alike: a flow needs images that differ.")
+        raise UserError("The images are all alike: a flow needs images that differ.")
     return Whitening(density.mean, basis, variance.clamp(min=0))
 
 
@@ -305,7 +306,7 @@ def _new_layers(whitening: Whitening, hidden: int, bins: tuple[int, ...], seed: 
         try:
             return Layers(values, 1 + (parts if parts > 1 else 0), hidden, bins)
         except ImportError as error:
-            raise ValueError(
+            raise UserError(
                 "A flow needs the package zuko, not installed here: pip install 'pixelpath[flows]', or fit a mixture."
             ) from error
 
@@ -344,7 +345,7 @@ def _train(
         loss.backward()
         steepness = nn.utils.clip_grad_norm_(weights, STEEPEST)
         if not loss.isfinite() or not steepness.isfinite():
-            raise ValueError(
+            raise UserError(
                 f"The flow diverged at step {step + 1} of {steps} (loss {float(loss.detach())}, slope {float(steepness)}): "
                 f"lower lr ({lr:g}), raise the lowest level ({low:g}), or look for far outliers in the images."
             )

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.randomness import Streams, normal, permutation
 from pixelpath.starts.start import Fitted, Mixture, Rows, as_images, by_class, level, no_density, to_rows
 from pixelpath.types import Images, Labels
@@ -38,7 +39,7 @@ class LowRank:
     """`rank` principal directions, found by a randomised SVD that is a function of `seed`, and the rest of each value's
     variance.
 
-    Halko, Martinsson and Tropp 2011 ("Finding structure with randomness", algorithm 4.4). Raises ValueError if rank < 1.
+    Halko, Martinsson and Tropp 2011 ("Finding structure with randomness", algorithm 4.4). Raises UserError if rank < 1.
     """
 
     rank: int = 64
@@ -46,7 +47,7 @@ class LowRank:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise ValueError(f"A low-rank covariance needs a rank of at least 1, got {self.rank}: Diagonal() has none.")
+            raise UserError(f"A low-rank covariance needs a rank of at least 1, got {self.rank}: Diagonal() has none.")
 
 
 Form = Full | Diagonal | LowRank
@@ -132,7 +133,7 @@ def fit_gaussian(
 
     `images` are clean and in model range. `form` is Full(), Diagonal() or LowRank(rank); None takes `form_for`. Variances
     divide by count - 1. A low-rank Gaussian keeps the variance of every value, and the covariance along its directions. Raises
-    ValueError if a class has too few images for the form, for images that are not finite, or for labels that do not fit.
+    UserError if a class has too few images for the form, for images that are not finite, or for labels that do not fit.
     """
     groups, rows = by_class(images, labels, num_classes), to_rows(images)
     form = form or form_for(min(map(len, groups.places)), rows.shape[1])
@@ -150,7 +151,7 @@ def _moments(rows: Rows, form: Form, named: str) -> tuple[Tensor, Tensor, Tensor
             return mean, mean.new_zeros(width, 0), mean.new_zeros(0), variance
         case Full():
             if count <= width:
-                raise ValueError(
+                raise UserError(
                     f"A full covariance of {width} values is singular unless fitted to more than {width} images, got "
                     f"{count}{named}: fit the form LowRank({max(1, min(64, count // 4))})."
                 )
@@ -160,7 +161,7 @@ def _moments(rows: Rows, form: Form, named: str) -> tuple[Tensor, Tensor, Tensor
             return mean, basis, spread - spread[0], spread[:1] * (spread[0] > 1e-13 * spread[-1])
         case LowRank(rank):
             if rank >= count or rank > width:
-                raise ValueError(
+                raise UserError(
                     f"Rank {rank} needs more than {rank} images and at least {rank} values, got {count} images{named} of {width} "
                     f"values: choose a rank of at most {min(count - 1, width)}."
                 )

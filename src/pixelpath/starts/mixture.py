@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.randomness import Streams, normal
 from pixelpath.starts.gaussian import WIDEST, Diagonal, Full, mean_and_variance, principal, scatter
 from pixelpath.starts.start import (
@@ -140,12 +141,12 @@ def fit_mixture(
 
     scikit-learn's expectation maximisation finds components with covariances of `form` (None: Full()) on the leading
     `coordinates` of the clean images; further coordinates get a mean and a variance in each component, and are held up to a
-    quarter of the images' count (128 of wide images). Raises ValueError if a component collapses onto one image, for too few
+    quarter of the images' count (128 of wide images). Raises UserError if a component collapses onto one image, for too few
     images, for images that are not finite, or for labels that do not fit.
     """
     groups, rows = by_class(images, labels, num_classes), to_rows(images)
     if components < 1 or coordinates < 1:
-        raise ValueError(f"A mixture needs at least 1 component and 1 coordinate, got {components} and {coordinates}.")
+        raise UserError(f"A mixture needs at least 1 component and 1 coordinate, got {components} and {coordinates}.")
     centre, basis, rest = _directions(rows, min(coordinates, rows.shape[1]), seed)
     placed = torch.cat([(part.double() - centre) @ basis for part in rows.split(2048)])
     fitted = [
@@ -163,7 +164,7 @@ def _directions(rows: Rows, least: int, seed: int) -> tuple[Tensor, Tensor, Tens
     count, width = rows.shape
     centre, variance = mean_and_variance(rows)
     if least >= count:
-        raise ValueError(f"{least} coordinates need more than {least} images, got {count}: choose fewer coordinates.")
+        raise UserError(f"{least} coordinates need more than {least} images, got {count}: choose fewer coordinates.")
     held = max(least, min(width, count // 4))
     if width <= WIDEST:
         spread, basis = torch.linalg.eigh(scatter(rows, centre) / (count - 1))
@@ -183,7 +184,7 @@ def _components(
     from sklearn.mixture import GaussianMixture
 
     if len(placed) < FEWEST * components:
-        raise ValueError(
+        raise UserError(
             f"{components} components need at least {FEWEST * components} images, got {len(placed)}{named}: "
             f"choose at most {len(placed) // FEWEST}."
         )
@@ -198,7 +199,7 @@ def _components(
     posterior = torch.from_numpy(mixture.predict_proba(seen))
     held = posterior.sum(0)
     if held.min() < COLLAPSED:
-        raise ValueError(
+        raise UserError(
             f"Component {int(held.argmin())} of {components}{named} collapsed onto {float(held.min()):.2g} images: choose fewer "
             "components or another seed, or a Student mixture if the data have heavy tails."
         )

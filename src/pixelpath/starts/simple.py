@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pixelpath.errors import UserError
 from pixelpath.randomness import Streams, normal
 from pixelpath.sampling.checks import check_finite
 from pixelpath.starts.start import level
@@ -26,12 +27,12 @@ class FromSamples:
     def sample(self, streams: Streams, sigma: float, labels: Labels | None = None) -> Images:
         """generate(streams, labels) + sigma e, float32 on the CPU; e is drawn after what `generate` draws.
 
-        Raises ValueError if the images are not finite or not one for each stream, or sigma is not finite or negative.
+        Raises UserError if the images are not finite or not one for each stream, or sigma is not finite or negative.
         """
         value = level(sigma)
         clean = self.generate(streams, labels).detach().float().cpu()
         if len(clean) != len(streams):
-            raise ValueError(
+            raise UserError(
                 f"The generator of a start made {len(clean)} images for {len(streams)} seeds: let it make one for each."
             )
         check_finite(clean, "images that the generator of a start made", "check its weights and its input range")

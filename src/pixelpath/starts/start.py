@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.randomness import Streams, uniform
 from pixelpath.sampling.checks import check_finite
 from pixelpath.types import Images, Labels
@@ -34,7 +35,7 @@ class Start(Protocol):
     def sample(self, streams: Streams, sigma: float, labels: Labels | None = None) -> Images:
         """One float32 image on the CPU per stream, a function of that stream and its label alone.
 
-        Raises ValueError for labels that do not fit, or a sigma that is negative or not finite.
+        Raises UserError for labels that do not fit, or a sigma that is negative or not finite.
         """
         ...
 
@@ -85,14 +86,14 @@ class Stored:
     family: ClassVar[str]
 
     def state(self) -> State:
-        """What `from_state` makes this start again from, bit for bit; ValueError if a start within it cannot be saved."""
+        """What `from_state` makes this start again from, bit for bit; UserError if a start within it cannot be saved."""
         metadata: dict[str, Any] = {"family": self.family}
         tensors: dict[str, Tensor] = {}
         for name in _names(self):
             value = vars(self)[name]
             if isinstance(value, Start):
                 if not isinstance(value, Saved):
-                    raise ValueError(f"A start around a {type(value).__name__} cannot be saved: put it around a fitted one.")
+                    raise UserError(f"A start around a {type(value).__name__} cannot be saved: put it around a fitted one.")
                 metadata[name], value = value.state()
             if isinstance(value, Tensor):
                 tensors[name] = value
@@ -193,21 +194,21 @@ class Groups:
 def by_class(images: Fitted, labels: Int[Tensor, "image"] | None, num_classes: int) -> Groups:
     """The images of every class that has any; those of the one class 0 where num_classes is 0.
 
-    Raises ValueError for fewer than 2 images of a class, values that are not finite, classes without labels, or labels that are
+    Raises UserError for fewer than 2 images of a class, values that are not finite, classes without labels, or labels that are
     not one of 0 .. num_classes - 1 for each image.
     """
     check_finite(images, "images to fit a start to", "remove them from the data")
     if num_classes and (labels is None or len(labels) != len(images)):
-        raise ValueError(f"{num_classes} classes need one label for each of {len(images)} images: give them, or num_classes=0.")
+        raise UserError(f"{num_classes} classes need one label for each of {len(images)} images: give them, or num_classes=0.")
     if labels is None or not num_classes:
         groups = {0: torch.arange(len(images))}
     elif ((labels < 0) | (labels >= num_classes)).any():
-        raise ValueError(f"Every image to fit needs a class in 0 .. {num_classes - 1}: leave out those without one.")
+        raise UserError(f"Every image to fit needs a class in 0 .. {num_classes - 1}: leave out those without one.")
     else:
         groups = {int(label): (labels == label).nonzero()[:, 0].cpu() for label in labels.unique()}
     for label, places in groups.items():
         if len(places) < 2:
-            raise ValueError(f"A start needs at least 2 images{of_class(label, num_classes)}, got {len(places)}: give more.")
+            raise UserError(f"A start needs at least 2 images{of_class(label, num_classes)}, got {len(places)}: give more.")
     shape = (images.shape[1], images.shape[2], images.shape[3])
     return Groups(shape, num_classes, tuple(groups), tuple(groups.values()))
 
@@ -224,9 +225,9 @@ def to_rows(images: Fitted) -> Float[Tensor, "image value"]:
 
 
 def as_rows(images: Images, shape: Sequence[int]) -> Rows:
-    """The images as rows of float64 values on the CPU; raises ValueError if they have not the shape that was fitted."""
+    """The images as rows of float64 values on the CPU; raises UserError if they have not the shape that was fitted."""
     if tuple(images.shape[1:]) != tuple(shape):
-        raise ValueError(
+        raise UserError(
             f"This start was fitted to images of shape {list(shape)}, got {list(images.shape[1:])}: "
             "give images of that size, or fit it to your data."
         )
@@ -242,7 +243,7 @@ def as_images(rows: Rows, shape: Sequence[int], like: Tensor | None = None) -> I
 def level(sigma: float) -> float:
     """Sigma; raises ValueError unless it is finite and at least 0."""
     if not 0 <= sigma < math.inf:
-        raise ValueError(f"A start's sigma must be a finite number of at least 0, got {sigma}: give the sigma to begin at.")
+        raise UserError(f"A start's sigma must be a finite number of at least 0, got {sigma}: give the sigma to begin at.")
     return float(sigma)
 
 
@@ -266,13 +267,13 @@ def part_weights(
     if labels is None:
         labels = torch.full((batch,), num_classes)
     if len(labels) != batch:
-        raise ValueError(f"A start needs one label for each of {batch} images, got {len(labels)}: give as many.")
+        raise UserError(f"A start needs one label for each of {batch} images, got {len(labels)}: give as many.")
     chosen = labels.cpu()[:, None] if num_classes else torch.zeros(batch, 1, dtype=torch.int64)
     counted = (chosen == classes) | (chosen == num_classes)
     if not counted.any(1).all():
         unseen = sorted({int(label) for label in chosen[~counted.any(1), 0]})
         seen = classes.unique().tolist()
-        raise ValueError(
+        raise UserError(
             f"This start was not fitted to images of class {unseen[0]} (its classes: {seen}): "
             f"fit it to images of that class, or ask for no class with label {num_classes}."
         )
@@ -304,10 +305,10 @@ def mixed_denoise(rows: Rows, weights: Float[Tensor, "batch part"], parts: Calla
 def by_sigma(rows: Rows, sigma: Tensor, estimate: Callable[[Rows, float, Int[Tensor, "chosen"]], Rows]) -> Rows:
     """`estimate(rows, sigma, places)` once for every sigma there is; at sigma 0 the rows are clean already.
 
-    Raises ValueError unless sigma is one number, or one for each row, finite and at least 0.
+    Raises UserError unless sigma is one number, or one for each row, finite and at least 0.
     """
     if sigma.ndim and len(sigma) != len(rows):
-        raise ValueError(f"A denoiser needs one sigma, or one for each of {len(rows)} images, got {len(sigma)}: give as many.")
+        raise UserError(f"A denoiser needs one sigma, or one for each of {len(rows)} images, got {len(sigma)}: give as many.")
     if not sigma.ndim:
         value = level(float(sigma))
         return estimate(rows, value, torch.arange(len(rows))) if value else rows

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.randomness import Streams, normal, uniform
 from pixelpath.starts.start import Fitted, Mixture, Rows, as_images, by_class, level
 from pixelpath.types import Images, Labels
@@ -169,13 +170,13 @@ def fit_student(
     weights tau u (Kent, Tyler and Vardi 1994), and each freedom maximises the likelihood itself at given tau (Liu and Rubin
     1995); `freedom` sets that of all components instead. Begins at k-means clusters of images drawn in to the 90 % radius, ends
     when the mean log likelihood of an image rises by less than `tolerance` nats. With `labels` and num_classes > 0 there is a
-    mixture for each class among the labels. Raises ValueError for images that are not finite or all alike, too few for the
+    mixture for each class among the labels. Raises UserError for images that are not finite or all alike, too few for the
     scatter, a component that collapses onto a few images, or no end within `iterations`.
     """
     if components < 1:
-        raise ValueError(f"A mixture needs at least 1 component, got {components}: ask for one or more.")
+        raise UserError(f"A mixture needs at least 1 component, got {components}: ask for one or more.")
     if freedom is not None and not LEAST_FREEDOM <= freedom <= MOST_FREEDOM:
-        raise ValueError(f"A freedom lies in [{LEAST_FREEDOM}, {MOST_FREEDOM}], got {freedom}: choose one, or None to fit it.")
+        raise UserError(f"A freedom lies in [{LEAST_FREEDOM}, {MOST_FREEDOM}], got {freedom}: choose one, or None to fit it.")
     groups = by_class(images, labels, num_classes)
     rows = images.detach().cpu().double().flatten(1)
     fits = []
@@ -201,7 +202,7 @@ def _begin(rows: Tensor, components: int, diagonal: bool, freedom: float | None,
     least = 3 if diagonal else values + 1
     if count < least * components:
         kind, remedy = ("diagonal", "") if diagonal else ("full", "diagonal=True, ")
-        raise ValueError(
+        raise UserError(
             f"{components} components with {kind} scatter of {values} values need at least {least * components} images{named}, "
             f"got {count}: use {remedy}fewer components, more images, or the low-rank Gaussian, "
             "fit_gaussian(images, form=LowRank(64))."
@@ -211,7 +212,7 @@ def _begin(rows: Tensor, components: int, diagonal: bool, freedom: float | None,
     inner = rows - away * (1 - radius.quantile(0.9) / radius.clamp(min=1e-300)).clamp(min=0)[:, None]
     floor = RIDGE * float(inner.var(0).mean())
     if floor == 0:
-        raise ValueError(f"The images{named} are all alike: a start needs images that differ.")
+        raise UserError(f"The images{named} are all alike: a start needs images that differ.")
     clusters = torch.from_numpy(
         KMeans(components, n_init=cast(Any, 4), random_state=seed % 2**32).fit_predict(inner.numpy())
     ).long()
@@ -267,7 +268,7 @@ def _maximise(rows: Tensor, fit: _Fit, free: bool, tolerance: float, iterations:
         squares, volumes = _distances(rows, fit)
         if free:
             fit = replace(fit, freedom=_freedom(member, squares, values))
-    raise ValueError(
+    raise UserError(
         f"The Student mixture{named} has not settled after {iterations} iterations (log likelihood {before:.5f} nats an image): "
         "allow more iterations, or a greater tolerance."
     )
@@ -275,12 +276,10 @@ def _maximise(rows: Tensor, fit: _Fit, free: bool, tolerance: float, iterations:
 
 def _check(likelihood: float, member: Float[Tensor, "image component"], least: int, named: str) -> None:
     if not math.isfinite(likelihood):
-        raise ValueError(
-            f"The likelihood of the Student mixture{named} is not finite: use fewer components, or scale the images."
-        )
+        raise UserError(f"The likelihood of the Student mixture{named} is not finite: use fewer components, or scale the images.")
     worst, size = int(member.sum(0).argmin()), float(member.sum(0).min())
     if size <= least:
-        raise ValueError(
+        raise UserError(
             f"Component {worst} of {member.shape[1]}{named} has collapsed onto {size:.1f} images: use fewer components, "
             "diagonal=True, or more images."
         )

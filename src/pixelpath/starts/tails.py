@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.randomness import Streams, normal, seed_of, uniform
 from pixelpath.sampling.checks import check_finite
 from pixelpath.starts.start import ByClass, Density, Fitted, Rows, Start, Stored, as_images, as_rows, by_class, level
@@ -37,20 +38,20 @@ def fit_pareto(excesses: Float[Tensor, "excess"]) -> Pareto:
     """The generalised Pareto distribution of greatest likelihood (Pickands 1975).
 
     The interval is that of the asymptotic variance (1 + xi)^2 / count, which holds for xi > -1/2 (Smith 1987, "Estimating tails
-    of probability distributions"). Raises ValueError for fewer than 20 excesses, one that is not above 0, or xi <= -1/2.
+    of probability distributions"). Raises UserError for fewer than 20 excesses, one that is not above 0, or xi <= -1/2.
     """
     from scipy.stats import genpareto
 
     count = len(excesses)
     if count < LEAST or not (excesses > 0).all() or not excesses.isfinite().all():
-        raise ValueError(
+        raise UserError(
             f"A tail needs at least {LEAST} images beyond its threshold, all finite, got {count}: fit it to more images, or "
             "beyond a lower radius."
         )
     unit = float(excesses.mean())  # the optimiser's tolerance is absolute
     heaviness, _, scale = (float(value) for value in genpareto.fit((excesses / unit).double().cpu().numpy(), floc=0))
     if heaviness <= -0.5:
-        raise ValueError(
+        raise UserError(
             f"The radius of the data ends at a bound (heaviness {heaviness:.2f}): there is no tail to add, use the bulk alone."
         )
     width = 1.96 * (1 + heaviness) / math.sqrt(count)
@@ -81,7 +82,7 @@ class ParetoTail(ByClass):
     def sample(self, streams: Streams, sigma: float, labels: Labels | None = None) -> Images:
         """A clean sample plus sigma e, one float32 image per stream.
 
-        Raises ValueError also for a bulk that leaves no draws on one side of the threshold.
+        Raises UserError also for a bulk that leaves no draws on one side of the threshold.
         """
         parts = self.chosen(streams, labels)
         outside, survival = uniform(streams, (2,), torch.float64).cpu().unbind(1)
@@ -108,7 +109,7 @@ class ParetoTail(ByClass):
             left = left[~fits]
             if not len(left):
                 return found
-        raise ValueError(
+        raise UserError(
             f"The bulk of a Pareto tail gave no draw on the wanted side in {ROUNDS} rounds: fit the tail to this bulk."
         )
 
@@ -125,11 +126,11 @@ def fit_pareto_tail(
     """A tail for a start that was fitted to the bulk of the same clean images, for each class where labels are given.
 
     The centre is the median image, pixel by pixel. The share `beyond` of images exceeds the threshold, and `fit_pareto`
-    describes by how much. Raises ValueError for fewer than 20 images beyond it, labels that do not fit, a bounded radius, or a
+    describes by how much. Raises UserError for fewer than 20 images beyond it, labels that do not fit, a bounded radius, or a
     bulk so far from the data that under `beyond` / 10, or over half, of its draws are outside.
     """
     if not 0 < beyond <= 0.5:
-        raise ValueError(f"A Pareto tail holds a share of images in (0, 0.5], got {beyond}: 0.05 is usual.")
+        raise UserError(f"A Pareto tail holds a share of images in (0, 0.5], got {beyond}: 0.05 is usual.")
     groups = by_class(images, labels, num_classes)
     rows = images.detach().cpu().double().flatten(1)
     centres, thresholds, tails = [], [], []
@@ -158,7 +159,7 @@ def fit_pareto_tail(
 def _check_bulk(drawn: Images, centre: Tensor, threshold: float, beyond: float, named: str) -> None:
     share = float(((_finite(drawn).double().flatten(1) - centre).norm(dim=1) > threshold).double().mean())
     if not beyond / 10 <= share <= 0.5:
-        raise ValueError(
+        raise UserError(
             f"The bulk puts {share:.1%} of its draws{named} beyond the radius that {beyond:.1%} of the images exceed: fit "
             "another density to the bulk, such as a mixture, before adding a tail to it."
         )
@@ -178,7 +179,7 @@ class SymLog(Stored):
     density: Density
 
     def sample(self, streams: Streams, sigma: float, labels: Labels | None = None) -> Images:
-        """A clean sample plus sigma e, one float32 image per stream; ValueError where the exponential overflows."""
+        """A clean sample plus sigma e, one float32 image per stream; UserError where the exponential overflows."""
         drawn = self.density.sample(streams, 0.0, labels).double()
         clean = drawn.sign() * drawn.abs().expm1()
         return _finite((clean + level(sigma) * normal(streams, drawn.shape[1:]).double().cpu()).float())

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.randomness import Streams, seed_of
 from pixelpath.sampling.checks import Energies, check_finite, check_residual, residual_energy
 from pixelpath.starts.start import Start
@@ -30,7 +31,7 @@ class WarmStart:
     """Sampling begins with draws of `start` at `sigma` (std of the noise, in model range, shifted).
 
     `expected` are the expected energies, None where they are not known, and `labels` the classes of the images that have them,
-    None without classes. Raises ValueError unless sigma is finite and above 0, and for labels of other images.
+    None without classes. Raises UserError unless sigma is finite and above 0, and for labels of other images.
     """
 
     start: Start
@@ -40,20 +41,20 @@ class WarmStart:
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma < math.inf:
-            raise ValueError(f"A warm start needs a finite sigma above 0 to begin at, got {self.sigma}: choose one.")
+            raise UserError(f"A warm start needs a finite sigma above 0 to begin at, got {self.sigma}: choose one.")
         if self.labels is not None and (self.expected is None or len(self.labels) != len(self.expected)):
-            raise ValueError(
+            raise UserError(
                 f"Expected energies need a class for each image or none, got {len(self.labels)} classes: give as many."
             )
 
     def draw(self, streams: Streams, shape: Sequence[int] | None = None, labels: Labels | None = None) -> Images:
         """One noisy image per stream at sigma, float32 on the CPU: `draw(Streams(range(64)))`.
 
-        Raises ValueError for samples that are not finite or, where it is given, not of the `shape` [channel, row, column].
+        Raises UserError for samples that are not finite or, where it is given, not of the `shape` [channel, row, column].
         """
         drawn = self.start.sample(streams, self.sigma, None if labels is None else labels.cpu())
         if shape is not None and tuple(drawn.shape[1:]) != tuple(shape):
-            raise ValueError(
+            raise UserError(
                 f"The start makes images of shape {list(drawn.shape[1:])} and the denoiser takes {list(shape)}: fit a start to "
                 "the data of this model."
             )
@@ -65,13 +66,13 @@ class WarmStart:
         return None if self.labels is None else self.labels[torch.arange(count) % len(self.labels)]
 
     def check(self, denoise: LabelledDenoise, count: int, device: torch.device | str = "cpu") -> float:
-        """The residual energy of `count` start samples over the expected one: about 1; ValueError if they are a tenth apart.
+        """The residual energy of `count` start samples over the expected one: about 1; UserError if they are a tenth apart.
 
         `denoise(noisy, sigma, labels)` works on `device`. The samples are of `labels_for(count)`, from seeds that no user
-        gives. Raises ValueError if the expected energies are not known.
+        gives. Raises UserError if the expected energies are not known.
         """
         if self.expected is None:
-            raise ValueError("The expected energies of this start are not known: give those of held-out images noised to sigma.")
+            raise UserError("The expected energies of this start are not known: give those of held-out images noised to sigma.")
         labels = self.labels_for(count)
         drawn = self.draw(Streams(seed_of(index, CHECK) for index in range(count)), labels=labels).to(device)
         own = None if labels is None else labels.to(device)

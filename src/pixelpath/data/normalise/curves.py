@@ -174,7 +174,7 @@ class Asinh:
 class Quantile:
     """Straight lines from knot to knot, from quantiles of the data to those of a standard normal; the outermost go on for ever.
 
-    Raises ValueError unless there are as many values as scores, two or more, and both rise strictly.
+    Raises UserError unless there are as many values as scores, two or more, and both rise strictly.
     """
 
     values: tuple[float, ...]
@@ -183,7 +183,7 @@ class Quantile:
     def __post_init__(self) -> None:
         rise = all(row[at] < row[at + 1] for row in (self.values, self.scores) for at in range(len(row) - 1))
         if len(self.values) != len(self.scores) or len(self.values) < 2 or not rise:
-            raise ValueError("A quantile transform needs two or more knots whose values and scores rise: fit it to the data.")
+            raise UserError("A quantile transform needs two or more knots whose values and scores rise: fit it to the data.")
 
     def __call__(self, values: Values) -> Values:
         return _polyline(values, self.values, self.scores)
@@ -222,16 +222,16 @@ def to_json(transform: Transform) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> Transform:
-    """The transform of `to_json`; ValueError for an unknown kind, or constants of another."""
+    """The transform of `to_json`; UserError for an unknown kind, or constants of another."""
     kind = TRANSFORMS.get(values.get("kind", ""))
     if kind is None:
-        raise ValueError(f"There is no transform {values.get('kind')!r}: it must be one of {', '.join(TRANSFORMS)}.")
+        raise UserError(f"There is no transform {values.get('kind')!r}: it must be one of {', '.join(TRANSFORMS)}.")
     constants: dict[str, Any] = {
         name: tuple(each) if isinstance(each, list) else each for name, each in values.items() if name != "kind"
     }
     if set(constants) != set(kind.__dataclass_fields__):
         needed = ", ".join(kind.__dataclass_fields__) or "nothing"
-        raise ValueError(f"The transform {values['kind']} is made of {needed}, got {', '.join(sorted(constants)) or 'nothing'}.")
+        raise UserError(f"The transform {values['kind']} is made of {needed}, got {', '.join(sorted(constants)) or 'nothing'}.")
     return kind(**constants)
 
 

@@ -34,7 +34,7 @@ class Normaliser:
     """model = (T(native) - mean) / (2 std) per channel, and back; T is the channel's transform, `dtype` the native dtype.
 
     The mean and std are those of the transformed values, the gaps of hurdles and ceilings included. Normalisers are equal if
-    they do the same, whatever their `ranges`. Raises ValueError unless there is one positive std per mean, one transform
+    they do the same, whatever their `ranges`. Raises UserError unless there is one positive std per mean, one transform
     for all channels or one each, a hurdle (or None) for each channel or none at all, ceilings likewise, a dtype of
     `dtypes.NAMES`, and a nodata value that the dtype can hold.
     """
@@ -52,11 +52,11 @@ class Normaliser:
     def __post_init__(self) -> None:
         channels = len(self.mean)
         if channels != len(self.std) or not self.mean or not all(value > 0 for value in self.std):
-            raise ValueError(f"A normaliser needs one mean and one positive std per channel, got {self.mean}, {self.std}.")
+            raise UserError(f"A normaliser needs one mean and one positive std per channel, got {self.mean}, {self.std}.")
         dtypes.checked(np.dtype(self.dtype), "A normaliser")
         ends = len(self.hurdles), len(self.ceilings)
         if len(self.transforms) not in (1, channels) or not {0, channels} >= set(ends):
-            raise ValueError(
+            raise UserError(
                 f"A normaliser of {channels} channels needs one transform for all or one each, and a hurdle and a ceiling (or "
                 f"none) for each, got {len(self.transforms)} transforms, {ends[0]} hurdles and {ends[1]} ceilings."
             )
@@ -157,12 +157,12 @@ class Normaliser:
         return torch.where(native == self.nodata, _nearest(self.nodata, self.dtype), native)
 
     def unit(self, images: Images) -> Images:
-        """Model range to unit range; ValueError for float data and behind a transform, where there is none."""
+        """Model range to unit range; UserError for float data and behind a transform, where there is none."""
         lowest, highest = self._range()
         return (self._restore(images) - lowest).div_(highest - lowest).to(images.dtype)
 
     def from_unit(self, images: Images) -> Images:
-        """Unit range to model range; ValueError for float data and behind a transform, where there is none."""
+        """Unit range to model range; UserError for float data and behind a transform, where there is none."""
         lowest, highest = self._range()
         if not self.affine:
             return self._forward(_home(images).to(torch.float64) * (highest - lowest) + lowest).to(images)
@@ -212,10 +212,10 @@ class Normaliser:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Normaliser:
-        """The normaliser of `to_json`; ValueError for missing or unknown keys."""
+        """The normaliser of `to_json`; UserError for missing or unknown keys."""
         needed, known = {"mean", "std", "dtype"}, set(cls.__dataclass_fields__)
         if not needed <= set(values) <= known:
-            raise ValueError(f"A normaliser is made of mean, std and dtype, got {', '.join(sorted(values)) or 'nothing'}.")
+            raise UserError(f"A normaliser is made of mean, std and dtype, got {', '.join(sorted(values)) or 'nothing'}.")
         return cls(
             tuple(map(float, values["mean"])),
             tuple(map(float, values["std"])),
@@ -245,11 +245,11 @@ class Normaliser:
 
     def _range(self) -> tuple[int, int]:
         if self.lowest is None or self.highest is None:
-            raise ValueError(
+            raise UserError(
                 f"Images of dtype {self.dtype} have no unit range: only integer dtypes have a lowest and highest value."
             )
         if not self.straight:
-            raise ValueError("Images that were normalised by a curve have no unit range: only affine ones have.")
+            raise UserError("Images that were normalised by a curve have no unit range: only affine ones have.")
         return self.lowest, self.highest
 
     def _each(self) -> tuple[Transform, ...]:
