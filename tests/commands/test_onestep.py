@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from tests.application import assert_same, at_step, call, steps_kept, train, weights
-from tests.runs.test_train import interrupt
+from tests.runs.test_session import interrupt
 from torch import Tensor, nn
 
 from pixelpath.cli import spelled

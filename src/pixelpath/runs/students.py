@@ -45,8 +45,8 @@ def compare_preconditioning(recipe: Recipe, begun: OpenRun) -> None:
     ours, theirs = recipe.preconditioning, begun.recipe.preconditioning
     alike = type(ours) is type(theirs) or (isinstance(ours, Anchored) and isinstance(theirs, XPrediction))
     if not recipe.is_encoder and not (alike and ours.sigma_data == theirs.sigma_data):
-        names = [f"{type(each).__name__.lower()} (sigma_data {each.sigma_data:g})" for each in (theirs, ours)]
-        say(f"{begun.path} was trained under {names[0]} and this recipe has {names[1]}: its output means something else.")
+        names = [f"{type(each).__name__} (sigma_data {each.sigma_data:g})" for each in (theirs, ours)]
+        say(f"{begun.path} was trained under {names[0]} and this recipe has {names[1]}: its weights mean something else there.")
 
 
 def frozen_encoder(path: Path | None, data: PreparedData, device: torch.device) -> Representation | None:
