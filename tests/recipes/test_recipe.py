@@ -190,3 +190,9 @@ def test_ends_of_the_range_that_training_does_not_reach_are_named(
 
 def test_no_recipe_leaves_an_end_of_its_range_out() -> None:
     assert not [sentence for make in RECIPES.values() for sentence in unlearned(make())]
+
+
+def test_published_recipes_train_on_all_images_in_the_published_range() -> None:
+    published = [recipe() for name, recipe in RECIPES.items() if name.startswith("imagenet")]
+    assert len(published) == 10
+    assert {(recipe.data.normaliser.kind, recipe.data.held_out_share) for recipe in published} == {("imagenet", 0.0)}

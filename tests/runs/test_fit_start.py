@@ -145,9 +145,7 @@ def test_the_level_is_the_smallest_of_those_that_keep_to_the_budget(run: Path, w
     assert names == ["moment", "mixture", "moment-by-class", "mixture-by-class"]
     levels = {each["name"]: each["sigma"] for each in search["candidates"]}
     assert search["sigma"] <= 1.02 * min(levels.values())
-    assert (
-        levels["moment-by-class"] < levels["moment"] / 1.5
-    )  # two ramps are two Gaussians
+    assert levels["moment-by-class"] < levels["moment"] / 1.5  # two ramps are two Gaussians
     for each in search["candidates"]:
         assert each["divergence"] <= search["budget"] * (1 + 1e-9)
         kept = [row["cross"] for row in each["certificate"] if row["sigma"] >= each["sigma"] * (1 - 1e-9)]

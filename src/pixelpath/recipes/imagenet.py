@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pixelpath.data.augment import PHOTOGRAPHS
+from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.data.settings import DataSettings
 from pixelpath.models.preconditioning import EDMPreconditioning
 from pixelpath.noise import NoiseRange
@@ -20,6 +21,11 @@ from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer.optimizer import AdamW, Cosine, Steps
 
 
+def _data(pixels: int) -> DataSettings:
+    """All images are trained on, in the range of the published models."""
+    return DataSettings(resize=(pixels, pixels), held_out_share=0.0, normaliser=Normalisation("imagenet"))
+
+
 def _encoder(letter: str, pixels: int) -> Recipe:
     """Stage one of any size."""
     return Recipe(
@@ -33,7 +39,7 @@ def _encoder(letter: str, pixels: int) -> Recipe:
         optimizer=AdamW(2e-4, (0.9, 0.95), 0.03, decay_all=True),
         schedule=Cosine(warmup=10_000),
         ema_decay=0.99,
-        data=DataSettings(resize=(pixels, pixels)),
+        data=_data(pixels),
     )
 
 
@@ -51,7 +57,7 @@ def _diffusion(letter: str, pixels: int) -> Recipe:
         schedule=Cosine(warmup=10_000),
         ema_decay=0.9999,
         sampling=Sampling(steps=32, guidance=2.5, guidance_interval=(0.19, 1.61)),
-        data=DataSettings(resize=(pixels, pixels)),
+        data=_data(pixels),
     )
 
 
@@ -71,7 +77,7 @@ def _onestep(letter: str, pixels: int) -> Recipe:
         schedule=Steps(),
         ema_decay=0.9999,
         sampling=Sampling(steps=1, guidance=1.0),
-        data=DataSettings(resize=(pixels, pixels)),
+        data=_data(pixels),
     )
 
 

@@ -635,3 +635,15 @@ def test_alpha_that_never_is_opaque_has_no_ceiling_and_takes_what_comes() -> Non
     assert normaliser.ceilings == ()
     every = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 4, 16, 16).contiguous()
     assert torch.equal(normaliser.decode(normaliser.encode(every)), every)
+
+
+def test_the_published_constants_are_not_measured() -> None:
+    """(rgb / 255 - mean) / (2 std) with the usual ImageNet constants, whatever the images are."""
+    images = np.arange(3 * 4 * 4, dtype=np.uint8).reshape(1, 3, 4, 4)
+    published = Normaliser.fit(array_source(images), how=Normalisation("imagenet"))
+    mean, std = (torch.tensor(row).view(3, 1, 1) for row in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    expected = (torch.from_numpy(images) / 255 - mean) / (2 * std)
+    torch.testing.assert_close(published.encode(torch.from_numpy(images)), expected)
+    for wrong in (images[:, :1], images.astype(np.uint16)):
+        with refused("data.normaliser.kind"):
+            Normaliser.fit(array_source(wrong), how=Normalisation("imagenet"))

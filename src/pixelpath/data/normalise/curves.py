@@ -18,7 +18,7 @@ from torch import Tensor
 from pixelpath.errors import UserError
 
 Values = Float64[Tensor, "..."]
-Kind = Literal["affine", "window", "log1p", "signed-log", "asinh", "quantile", "auto"]
+Kind = Literal["affine", "window", "log1p", "signed-log", "asinh", "quantile", "auto", "imagenet"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Normalisation:
 
     kind: Kind = "affine"
     """Curve that values go through first: affine (none), window (straight inside, a logarithm outside), log1p, signed-log,
-    asinh, quantile (to a normal distribution), or auto (chosen on the data).
+    asinh, quantile (to a normal distribution), or auto (chosen on the data). imagenet is affine with the constants of the
+    published ImageNet models, for 8-bit RGB.
     """
     scale: float | None = None
     """Scale of log1p, signed-log and asinh, in the units of the data, above 0: they are about straight below it. Without it,

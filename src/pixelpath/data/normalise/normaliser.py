@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -183,9 +183,12 @@ class Normaliser:
         then chooses them on 65536 values per channel besides 0. A channel of one constant value takes std 1, and of integers
         no channel takes less than one step at its mean, so that nothing is divided by zero or blown up. Raises UserError
         for an empty source, for an image with NaN or infinity, naming it, for a channel without a measured value, for values
-        outside the domain of a logarithm, and for integers that would not come back exactly.
+        outside the domain of a logarithm, and for integers that would not come back exactly. The kind
+        imagenet measures nothing, and takes 8-bit RGB alone.
         """
         nodata = _held(nodata, source.dtype.name)
+        if how.kind == "imagenet":
+            return _published(source, nodata)
         if how.kind == "auto":
             how = propose(source, workers, nodata).how
         constants = fitted(source, workers, how, nodata)
@@ -385,3 +388,14 @@ IMAGENET = Normaliser((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.2
 """The constants of the published ImageNet models: (rgb / 255 - mean) / (2 std) of 8-bit RGB (Lei et al. 2025, arXiv
 2510.12586).
 """
+
+
+def _published(source: Source, nodata: float | None) -> Normaliser:
+    """The constants of the published models; UserError for images that are not 8-bit RGB."""
+    if (source.shape[0], source.dtype.name) != (3, "uint8"):
+        raise UserError(
+            f"`data.normaliser.kind` imagenet is for 8-bit RGB, and these images have {source.shape[0]} channels of "
+            f"{source.dtype.name}: set `data.channels` to 3, or choose another kind.",
+            "data.normaliser.kind",
+        )
+    return replace(IMAGENET, nodata=nodata)
