@@ -169,8 +169,10 @@ def divergences(out: Path) -> list[dict[str, Any]]:
 @by_main
 def note_divergence(out: Path, step: int, why: str, back_to: Path | None) -> list[dict[str, Any]]:
     """Write down one time more, and set checkpoints after `back_to` (None: stopped for good) aside as diverged-*; all times."""
-    found = [*divergences(out), {"step": step, "why": why, "back_to": None if back_to is None else back_to.name}]
-    write_json(out / DIVERGENCES, found)
+    last = {"step": step, "why": why, "back_to": None if back_to is None else back_to.name}
+    found = divergences(out)
+    if back_to is not None or found[-1:] != [last]:  # the same command ends the same way again
+        write_json(out / DIVERGENCES, found := [*found, last])
     kept = checkpoint.complete(out)
     for folder in kept[kept.index(back_to) + 1 :] if back_to is not None else []:
         number = 1

@@ -203,13 +203,13 @@ class Session:
             journal.record(step, [*self.alarms, *self.jumped(step)])
             last, stop = step.number == self.recipe.steps, asked_to_stop()
             due = step.number % self.every == 0 or last
-            if due or stop:
+            if (due or stop) and not step.streak:  # what is saved must be known to go on
                 # measured when due alone: what a measurement decides must not depend on when a run was interrupted
                 self.keep(step, journal, self.measure(step, images, journal, real) if due else None)
             try:
                 yield step
             except GeneratorExit:
-                if self.state.step != step.number:
+                if self.state.step != step.number and not step.streak:
                     self.keep(step, journal, None)
                 raise
             if stop and not last:
@@ -234,13 +234,11 @@ class Session:
         Only one-step runs do so: they diverge where others do not.
         """
         if not self.recipe.is_one_step:
-            error.checkpoint = checkpoint.latest(self.out)
+            error.checkpoint = self.stop(error)
             raise error
         error.checkpoint = back_to = by_main(checkpoint.measured)(self.out)
         if self.falls == FALLS:
-            note_divergence(self.out, error.step.number, error.why, None)
-            if processes.rank() == 0:
-                write_report(self.out)
+            self.stop(error)
             error.why += f", after falling back {FALLS} times with half the learning rate each time"
             error.advice = (
                 monitor.REMEDY if self.scratch else "Choose a lower learning rate, or a longer warm-up, and a new `out`."
@@ -254,6 +252,13 @@ class Session:
         self.fell = f"fell back from step {error.step.number} ({error.why}), {rate}"
         say(f"Step {error.step.number}: {error.why}. Falling back, {rate}.")
         self.take_up(back_to)
+
+    def stop(self, error: Diverged) -> Path | None:
+        """Write down that the run diverged for good; its last good checkpoint."""
+        note_divergence(self.out, error.step.number, error.why, None)
+        if processes.rank() == 0:
+            write_report(self.out)
+        return checkpoint.latest(self.out)
 
     def jumped(self, step: Step) -> list[str]:
         """The alarm of a one-step run whose loss is far above those before."""
