@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.application import SIZE, call, files
 
+from pixelpath.atomic import read_json
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.runs.fit_start import known_of
 from pixelpath.runs.opened import open_run
@@ -89,7 +90,7 @@ def fit(run: Path, out: Path, *words: object) -> Path:
 
 
 def document(folder: Path, name: str = "search.json") -> Any:
-    return json.loads((folder / name).read_text())
+    return read_json(folder / name)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
@@ -145,9 +146,7 @@ def test_the_level_is_the_smallest_of_those_that_keep_to_the_budget(run: Path, w
     assert names == ["moment", "mixture", "moment-by-class", "mixture-by-class"]
     levels = {each["name"]: each["sigma"] for each in search["candidates"]}
     assert search["sigma"] <= 1.02 * min(levels.values())
-    assert (
-        levels["moment-by-class"] < levels["moment"] / 1.5
-    )  # two ramps are two Gaussians
+    assert levels["moment-by-class"] < levels["moment"] / 1.5  # two ramps are two Gaussians
     for each in search["candidates"]:
         assert each["divergence"] <= search["budget"] * (1 + 1e-9)
         kept = [row["cross"] for row in each["certificate"] if row["sigma"] >= each["sigma"] * (1 - 1e-9)]

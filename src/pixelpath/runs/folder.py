@@ -20,7 +20,7 @@ import torch
 from torch import distributed as dist
 
 from pixelpath import processes
-from pixelpath.atomic import leaves, write_json
+from pixelpath.atomic import leaves, read_json, sealed, write_json
 from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
@@ -85,6 +85,7 @@ def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], 
         raise UserError(
             f"{out} holds a run with other settings ({changed}): use the same ones to go on, or another `out`.", setting="out"
         )
+    _document(out / "environment.json")
     began = _document(out / "origin.json")
     if {key: _place(value) for key, value in began.items()} != {key: _place(value) for key, value in origin.items()}:
         words = ", ".join(f"`{key}` {value}" for key, value in began.items() if value) or "neither `encoder` nor `init_from`"
@@ -104,9 +105,9 @@ def claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
     if (out / "recipe.json").exists():
         say(f"The run in {out} had saved nothing yet, so it begins anew.")
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "recipe.json", json.loads(to_json(recipe)))
-    write_json(out / "origin.json", origin)
-    write_json(out / "environment.json", environment())
+    write_json(out / "recipe.json", sealed(json.loads(to_json(recipe))))
+    write_json(out / "origin.json", sealed(origin))
+    write_json(out / "environment.json", sealed(environment()))
 
 
 @by_main
@@ -160,7 +161,7 @@ def encoder_run(recipe: Recipe, encoder: Path | None, init_from: Path | None) ->
 
 def divergences(out: Path) -> list[dict[str, Any]]:
     """Every time that the run in `out` diverged and fell back; empty if it never did."""
-    found: Any = _document(out / DIVERGENCES) if (out / DIVERGENCES).exists() else []
+    found: Any = _document(out / DIVERGENCES, object) if (out / DIVERGENCES).exists() else []
     if not isinstance(found, list) or not all(isinstance(fall, dict) and "back_to" in fall for fall in found):
         raise UserError(f"{out / DIVERGENCES} holds no list of divergences: bring it back from a copy, or choose another `out`.")
     return found
@@ -195,13 +196,16 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _document(path: Path) -> Any:
+def _document(path: Path, kind: type = dict) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
+        if not isinstance(found, kind):
+            raise ValueError(f"it holds {found!r:.40}")
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read ({error}), so this run cannot be taken up: bring the file back from a copy."
         ) from error
+    return found
 
 
 def _place(path: str) -> Path | None:

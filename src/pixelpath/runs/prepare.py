@@ -130,6 +130,7 @@ def read_data(
     if known is None:
         training = _held(training, recipe.data)
         known = fitted(training, recipe.data)
+        _check_varied(training, known)
         _check_held_out(held_out, known)
     return PreparedData(training, held_out, known, recipe.conditional, recipe.data.resize, *given)
 
@@ -143,6 +144,16 @@ def fitted(training: Source, settings: DataSettings) -> Normaliser:
         for reason in proposal.why:
             say(reason)
     return Normaliser.fit(training, settings.workers, how, training.metadata.nodata)
+
+
+def _check_varied(training: Source, normaliser: Normaliser) -> None:
+    """UserError if every pixel of the training images has the same value in its channel."""
+    if normaliser.ranges and all(channel.lowest == channel.highest for channel in normaliser.ranges):
+        values = ", ".join(f"{channel.lowest:g}" for channel in normaliser.ranges)
+        raise UserError(
+            f"Every pixel of the {len(training)} training images is {values}, so there is nothing to learn: give other images.",
+            setting="data",
+        )
 
 
 def _check_held_out(held_out: Source, normaliser: Normaliser) -> None:

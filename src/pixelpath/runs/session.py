@@ -40,7 +40,7 @@ from pixelpath.runs.prepare import PreparedData, Sources, batches, close, read_d
 from pixelpath.runs.report import write_report
 from pixelpath.runs.students import check_origin, freeze, frozen_encoder, new_student
 from pixelpath.trainer import checkpoint
-from pixelpath.trainer.checkpoint import Interruption, State
+from pixelpath.trainer.checkpoint import Interruption, NotFiniteError, State
 from pixelpath.trainer.ema import twin
 from pixelpath.trainer.journal import Journal
 from pixelpath.trainer.loop import Diverged, Step, distribute, loss_scaler
@@ -219,8 +219,12 @@ class Session:
         """A checkpoint of the run as it is after a step; `value` is what it was measured at, if it was."""
         scaler = {} if self.scaler is None else self.scaler.state_dict()
         counts = journal.seconds, journal.skipped
-        self.state = State(step.number, self.recipe.seed, *counts, value, scaler, self.state.near)
-        self.save()
+        before, self.state = self.state, State(step.number, self.recipe.seed, *counts, value, scaler, self.state.near)
+        try:
+            self.save()
+        except NotFiniteError as error:
+            self.state = before
+            raise Diverged(step, str(error).rstrip(".")) from error
 
     def close(self) -> None:
         """The report, and what one has to know of the run."""
