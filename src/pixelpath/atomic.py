@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+PARTIAL = ".partial"  # the end of a name
 SEAL = "checksum"  # the key of a sealed object's checksum
 
 
@@ -28,7 +29,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def whole_path(path: Path) -> Iterator[Path]:
     """The partial name under which to make a file or folder, which gets its own name only once it is complete."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         yield partial
         os.replace(partial, path)
@@ -37,6 +38,20 @@ def whole_path(path: Path) -> Iterator[Path]:
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file or folder has a partial name."""
+    return path.name.startswith(".") and path.name.endswith(PARTIAL)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a crash left half written in a folder, into which nobody else writes now."""
+    for path in [path for path in folder.glob(f".*{PARTIAL}") if is_partial(path)]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 STEPS, EVERY = 9, 3
 SEAL = "checksum"  # of all else in a document, what was measured of the machine too
 KINDS = ("digits-encoder", "digits-diffusion", "digits-onestep")
-REMADE = {"report.html", "curves.png"}  # what is made of all the rest: whether they are there is another question
+REMADE = {"report.html", "curves.png"}  # what is made of all the rest
 MACHINE = {"environment.json"}
 MOVED = re.compile(r"metrics\.\d+\.jsonl")
 
@@ -129,9 +129,9 @@ def content(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(path.relative_to(folder))
-        if MOVED.fullmatch(name) or name in REMADE or name.endswith(".partial"):
+        if MOVED.fullmatch(name):
             continue
-        if path.name in MACHINE:
+        if path.name in MACHINE | REMADE:
             found[name] = None
         elif path.suffix in {".json", ".jsonl"}:
             found[name] = [_bare(json.loads(line)) for line in _documents(path)]
@@ -152,7 +152,7 @@ def _bare(document: Any) -> Any:
 
 
 def differences(straight: Path, resumed: Path) -> list[str]:
-    """The files in which two runs differ, byte by byte, those among them that only one has."""
+    """The files in which two runs differ, byte by byte, and those that only one has: also those left half written."""
     ours, theirs = content(straight), content(resumed)
     return sorted(
         name for name in ours.keys() | theirs.keys() if name not in ours or name not in theirs or ours[name] != theirs[name]

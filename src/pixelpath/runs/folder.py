@@ -20,10 +20,11 @@ import torch
 from torch import distributed as dist
 
 from pixelpath import processes
-from pixelpath.atomic import leaves, read_json, sealed, write_json
+from pixelpath.atomic import is_partial, leaves, read_json, sealed, sweep, write_json
 from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
+from pixelpath.runs.lock import LOCK, Lock
 from pixelpath.trainer import checkpoint
 
 Given = ParamSpec("Given")
@@ -58,8 +59,8 @@ def look(out: Path) -> Path | None:
     Of several processes the main one decides (`by_main`). Raises UserError if the folder holds anything but a run, or one whose
     checkpoints are all damaged.
     """
-    if not (out / "recipe.json").exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not holds_run(out):
+        if out.exists() and (not out.is_dir() or not all(is_partial(path) or path.name == LOCK for path in out.iterdir())):
             raise UserError(
                 f"{out} is there already and holds no run: choose another `out`, nothing is overwritten.", setting="out"
             )
@@ -97,12 +98,35 @@ def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], 
         )
 
 
+def holds_run(out: Path) -> bool:
+    """Whether the folder holds a run, begun or not."""
+    return (out / "recipe.json").exists()
+
+
+def hold(out: Path) -> Callable[[], None]:
+    """Keep other processes from training in `out`, and remove what a crash left half written there; call it to let go.
+
+    Raises UserError naming the holder if another process trains there.
+    """
+    held: list[Lock] = []
+
+    def take() -> bool:
+        held.append(Lock(out))
+        checkpoint.clean(out)
+        for folder in (out, out / "previews"):
+            sweep(folder)
+        return True
+
+    by_main(take)()
+    return held[0].release if held else lambda: None
+
+
 @by_main
 def claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
     """Make `out` the folder of a new run; UserError if it holds one that has begun, or anything else."""
     if look(out) is not None:
         raise UserError(f"{out} holds a run that has begun already: choose another `out`, nothing is overwritten.", setting="out")
-    if (out / "recipe.json").exists():
+    if holds_run(out):
         say(f"The run in {out} had saved nothing yet, so it begins anew.")
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "recipe.json", sealed(json.loads(to_json(recipe))))
@@ -118,8 +142,11 @@ def keep_encoder(run: Path, out: Path) -> Path:
     kept, partial = out / ENCODER, out / f".{ENCODER}.partial"
     for left in (kept, partial):  # by a run that had saved nothing yet
         shutil.rmtree(left, ignore_errors=True)
-    others = shutil.ignore_patterns("student.*", "optimizer.*")
-    shutil.copytree(latest, partial / "checkpoints" / latest.name, ignore=others)
+    target = partial / "checkpoints" / latest.name
+    target.mkdir(parents=True)
+    for file in latest.iterdir():
+        if not file.name.startswith(("student.", "optimizer.")):
+            shutil.copyfile(file, target / file.name)
     os.replace(partial, kept)
     return kept
 

@@ -6,6 +6,7 @@ import io
 import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -29,6 +30,8 @@ from pixelpath.runs.folder import (
     claim,
     divergences,
     encoder_run,
+    hold,
+    holds_run,
     keep_encoder,
     kept_encoder,
     look,
@@ -37,7 +40,7 @@ from pixelpath.runs.folder import (
 from pixelpath.runs.monitor import Reference
 from pixelpath.runs.opened import read_encoding
 from pixelpath.runs.prepare import PreparedData, Sources, batches, close, read_data
-from pixelpath.runs.report import write_report
+from pixelpath.runs.report import is_reported, write_report
 from pixelpath.runs.students import check_origin, freeze, frozen_encoder, new_student
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.checkpoint import Interruption, NotFiniteError, State
@@ -92,6 +95,25 @@ def begin(
 
     `sources` are the images of a recipe whose data lie in memory; a new run keeps them as RUN/data.npz.
     """
+    with ExitStack() as held:
+        is_run = by_main(holds_run)(out)
+        if is_run:
+            held.callback(hold(out))
+        session = _begin(recipe, out, device, beginning, saving, sources, None if is_run else held)
+        session.held = held.pop_all()
+    return session
+
+
+def _begin(
+    recipe: Recipe,
+    out: Path,
+    device: torch.device,
+    beginning: Beginning,
+    saving: Saving,
+    sources: Sources | None,
+    held: ExitStack | None,
+) -> Session:
+    """A session of a run whose folder is held, or will be by `held` before it is claimed."""
     check_origin(recipe, beginning.encoder, beginning.init_from)
     in_memory = sources[0] if sources is not None and recipe.data.path is None else None
     if in_memory is not None:
@@ -103,6 +125,8 @@ def begin(
         student = new_student(closed, data, beginning.encoder, beginning.init_from)
         through = encoder_run(closed, beginning.encoder, beginning.init_from)
         objective_through(closed, frozen_encoder(through, data, device))  # a mistake is better said before the folder is claimed
+        if held is not None:
+            held.callback(hold(out))
         claim(out, closed, origin)
         if in_memory is not None:
             save_arrays(out / DATA, in_memory)
@@ -147,6 +171,7 @@ class Session:
         self.state = State(0, recipe.seed, scaler={} if self.scaler is None else self.scaler.state_dict())
         self.alarms: list[str] = []
         self.losses: deque[float] = deque(maxlen=REMEMBERED)
+        self.held = ExitStack()  # what it has of its folder while it lasts
         self.falls, self.fell = sum(fall["back_to"] is not None for fall in divergences(out)), ""
 
     @property
@@ -175,11 +200,17 @@ class Session:
 
         Whoever leaves early finds the last step saved. A one-step run that diverges goes on from its last good checkpoint.
         """
-        if self.finished:
-            say(f"{self.out} is finished: all {self.recipe.steps} steps are taken.")
-            return
-        main = processes.rank() == 0
-        if main and self.recipe.is_encoder and self.state.step == 0:
+        with self.held:
+            if self.finished:
+                say(f"{self.out} is finished: all {self.recipe.steps} steps are taken.")
+            else:
+                yield from self.take_steps(asked_to_stop)
+            if self.finished and processes.rank() == 0 and not is_reported(self.out):
+                self.close()
+
+    def take_steps(self, asked_to_stop: Callable[[], bool]) -> Iterator[Step]:
+        """Every remaining step, through every fall."""
+        if processes.rank() == 0 and self.recipe.is_encoder and self.state.step == 0:
             monitor.show_views(self.recipe, self.data, self.out / "previews" / "views.png")
         if self.recipe.is_one_step and self.state.step == 0:
             self.save()  # something to fall back on
@@ -192,8 +223,6 @@ class Session:
                 break
             except Diverged as error:
                 self.fall_back(error)
-        if self.finished and main:
-            self.close()
 
     def sit(self, journal: Journal, asked_to_stop: Callable[[], bool]) -> Iterator[Step]:
         """Step by step to the end, or to where it is asked to stop, in either case saved."""

@@ -28,12 +28,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pixelpath import processes
-from pixelpath.atomic import read_json, sealed
+from pixelpath.atomic import PARTIAL, read_json, sealed
 from pixelpath.errors import MissingError, UserError
 from pixelpath.networks.weights import check_fit, load_strictly
 from pixelpath.trainer.ema import unwrapped
 
-PARTIAL = ".partial"  # a folder being written or removed
 REMEDY = "use the settings it was trained with"
 
 
@@ -118,7 +117,7 @@ def save(
     if processes.rank() != 0:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _clean(folder.parent)
+    clean(run)
     partial = _aside(folder)
     partial.mkdir()
     texts = {"optimizer": {"parameters": json.dumps(list(names.values()))}}
@@ -225,8 +224,9 @@ def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}{PARTIAL}")
 
 
-def _clean(parent: Path) -> None:
+def clean(run: Path) -> None:
     """Remove what a crash left half written, and rename a checkpoint that was about to be replaced back."""
+    parent = run / "checkpoints"
     for path in parent.glob(f".step-*{PARTIAL}"):
         folder = parent / path.name[1:].split(".")[0]
         if ".old" in path.name and not folder.exists():
@@ -344,6 +344,7 @@ def _store(tensors: Mapping[str, Tensor], file: Path, texts: dict[str, str] | No
         save_file(plain, file, metadata=texts)
     except SafetensorError as error:  # its only faults here are those of the disk
         raise OSError(f"The checkpoint {file.parent} could not be written ({error}): free some space and run again.") from error
+    file.chmod(file.parent.stat().st_mode & 0o666)  # as the umask has it; safetensors leaves it to the owner alone
 
 
 def _names(student: nn.Module, optimizer: torch.optim.Optimizer) -> dict[Tensor, str]:
