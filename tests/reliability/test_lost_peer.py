@@ -38,6 +38,22 @@ def both(starter: Starter, pictures: Path, tmp_path_factory: pytest.TempPathFact
     return out
 
 
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_that_is_killed_ends_the_other_with_one_sentence(
+    killed: int, both: Path, starter: Starter, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    words = train("digits-diffusion", pictures, out, *LONG)
+    found = together(starter, words, killed, out / "checkpoints" / "step-00000006")
+    assert found[killed].status == -signal.SIGKILL
+    newest = max(path.name for path in (out / "checkpoints").glob("step-*"))
+    kept = checkpoints(out)
+    assert found[1 - killed].sentence.count(str(int(newest[5:]))) >= 1  # the step from which the same command goes on
+    assert [ended.status for ended in together(starter, words)] == [0, 0]
+    assert {name: checkpoints(out).get(name) for name in kept} == kept
+    assert differences(both, out) == []
+
+
 def test_a_process_that_is_killed_does_no_harm(both: Path, starter: Starter, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words, before = train("digits-diffusion", pictures, out, *LONG), {}

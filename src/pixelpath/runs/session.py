@@ -204,9 +204,20 @@ class Session:
             if self.finished:
                 say(f"{self.out} is finished: all {self.recipe.steps} steps are taken.")
             else:
-                yield from self.take_steps(asked_to_stop)
+                yield from self.with_others(self.take_steps(asked_to_stop))
             if self.finished and processes.rank() == 0 and not is_reported(self.out):
                 self.close()
+
+    def with_others(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """The steps; UserError if another process of the run is gone."""
+        try:
+            yield from steps
+        except RuntimeError as error:
+            if not processes.is_lost(error):
+                raise
+            newest = checkpoint.latest(self.out)
+            goes_on = "begins anew" if newest is None else f"goes on from step {checkpoint.read_state(newest).step}"
+            raise UserError(f"Another process of this run ended: the same command {goes_on}.") from error
 
     def take_steps(self, asked_to_stop: Callable[[], bool]) -> Iterator[Step]:
         """Every remaining step, through every fall."""
