@@ -21,6 +21,7 @@ from torch import distributed as dist
 
 from pixelpath import processes
 from pixelpath.atomic import is_partial, leaves, read_json, sealed, sweep, write_json
+from pixelpath.data.settings import PLACES
 from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
@@ -78,9 +79,10 @@ def look(out: Path) -> Path | None:
 def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], data: dict[str, Any]) -> None:
     """UserError naming up to three differences unless the run in `out` has these settings, origin and data."""
     before, now = json.loads(to_json(from_json(json.dumps(_document(out / "recipe.json"))))), json.loads(to_json(recipe))
-    for place in ELSEWHERE:
-        before.get("data", {}).pop(place, None)
-        now["data"].pop(place, None)
+    for settings in (before["data"], now["data"]):
+        settings.update({place: str(_place(settings[place])) for place in PLACES if settings[place] is not None})
+        for place in ELSEWHERE:
+            settings.pop(place, None)
     changed = _differences(before, now)
     if changed:
         raise UserError(
@@ -91,10 +93,13 @@ def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], 
     if {key: _place(value) for key, value in began.items()} != {key: _place(value) for key, value in origin.items()}:
         words = ", ".join(f"`{key}` {value}" for key, value in began.items() if value) or "neither `encoder` nor `init_from`"
         raise UserError(f"{out} holds a run that began with {words}: give the same to go on, or another `out`.", setting="out")
-    changed = _differences(checkpoint.read(latest, "data"), data)
+    known = checkpoint.read(latest, "data")
+    changed = _differences(known, {key: value for key, value in data.items() if key in known or key != "images"})
     if changed:
         raise UserError(
-            f"{out} holds a run on other data ({changed}): give the same data to go on, or another `out`.", setting="out"
+            f"{out} holds a run on other data than {recipe.data.path} holds ({changed}): give the same data to go on, or another "
+            "`out`.",
+            setting="out",
         )
 
 

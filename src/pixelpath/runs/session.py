@@ -39,7 +39,7 @@ from pixelpath.runs.folder import (
 )
 from pixelpath.runs.monitor import Reference
 from pixelpath.runs.opened import read_encoding
-from pixelpath.runs.prepare import PreparedData, Sources, batches, close, read_data
+from pixelpath.runs.prepare import PreparedData, Sources, batches, close, held_in_memory, read_data
 from pixelpath.runs.report import is_reported, write_report
 from pixelpath.runs.students import check_origin, freeze, frozen_encoder, new_student
 from pixelpath.trainer import checkpoint
@@ -67,7 +67,8 @@ class Beginning:
 
     def to_json(self) -> dict[str, str]:
         """What the run's folder keeps of it."""
-        return {"encoder": str(self.encoder or ""), "init_from": str(self.init_from or "")}
+        origin = {"encoder": self.encoder, "init_from": self.init_from}
+        return {name: "" if run is None else str(run.absolute()) for name, run in origin.items()}
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,10 @@ def _begin(
 ) -> Session:
     """A session of a run whose folder is held, or will be by `held` before it is claimed."""
     check_origin(recipe, beginning.encoder, beginning.init_from)
+    recipe = replace(recipe, data=recipe.data.absolute())
     in_memory = sources[0] if sources is not None and recipe.data.path is None else None
     if in_memory is not None:
-        recipe = replace(recipe, data=replace(recipe.data, path=out / DATA))
+        recipe = replace(recipe, data=replace(recipe.data, path=(out / DATA).absolute()))
     latest = by_main(look)(out)
     data = read_data(recipe, sources) if latest is None else read_data(recipe, sources, *read_encoding(latest))
     closed, origin = close(recipe, data), beginning.to_json()
@@ -132,7 +134,8 @@ def _begin(
             save_arrays(out / DATA, in_memory)
         kept = None if through is None else keep_encoder(through, out)
     else:
-        check_same(out, latest, closed, origin, data.known())
+        data = replace(data, training=held_in_memory(data.training, recipe.data))  # all of it is read to be compared
+        check_same(out, latest, closed, origin, data.known)
         student, kept = data.student(closed), kept_encoder(out) if closed.needs_encoder else None
         freeze(student, closed)
     objective = objective_through(closed, frozen_encoder(kept, data, device))
@@ -400,7 +403,7 @@ class Session:
         extras = {
             "recipe": json.loads(to_json(self.recipe)),
             "normaliser": self.data.normaliser.to_json(),
-            "data": self.data.known(),
+            "data": self.data.known,
         }
         checkpoint.save(self.out, self.state, self.bare, self.ema, self.optimizer, extras, self.saving.keep)
         processes.barrier()
