@@ -101,5 +101,5 @@ def _document(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _damaged(file: Path, reason: str) -> ValueError:
-    return ValueError(f"{file} cannot be used ({reason}): fit the start and save it again.")
+def _damaged(file: Path, reason: str) -> UserError:
+    return UserError(f"{file} cannot be used ({reason}): fit the start and save it again.")
