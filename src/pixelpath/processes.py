@@ -22,6 +22,14 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+LOST = ("closed by peer", "reset by peer", "broken pipe", "timed out waiting", "remote process exited", "connection refused")
+
+
+def is_lost(error: RuntimeError) -> bool:
+    """Whether an exchange failed because another process of the run is gone."""
+    return count() > 1 and any(words in str(error).lower() for words in LOST)
+
+
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.application import SIZE, call, files
 
+from pixelpath.atomic import read_json
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.runs.fit_start import known_of
 from pixelpath.runs.opened import open_run
@@ -89,7 +90,7 @@ def fit(run: Path, out: Path, *words: object) -> Path:
 
 
 def document(folder: Path, name: str = "search.json") -> Any:
-    return json.loads((folder / name).read_text())
+    return read_json(folder / name)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:

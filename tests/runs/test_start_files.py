@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from pixelpath.atomic import read_json
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.randomness import Streams, seed_of
 from pixelpath.recipes.build import student_of
@@ -98,7 +99,7 @@ def test_a_start_is_for_the_weights_it_was_fitted_with(run: OpenRun, warm: WarmS
 def test_a_start_without_what_it_needs_is_refused(missing: str, run: OpenRun, warm: WarmStart, tmp_path: Path) -> None:
     save_start(tmp_path, warm, run, {})
     file = tmp_path / "start.json"
-    saved = json.loads(file.read_text())
+    saved = read_json(file)
     del saved["about"][missing]
     file.write_text(json.dumps(saved))
     with pytest.raises(
@@ -111,7 +112,7 @@ def test_a_start_without_what_it_needs_is_refused(missing: str, run: OpenRun, wa
 def test_energies_are_numbers(wrong: Any, run: OpenRun, warm: WarmStart, tmp_path: Path) -> None:
     save_start(tmp_path, warm, run, {})
     file = tmp_path / "start.json"
-    saved = json.loads(file.read_text())
+    saved = read_json(file)
     saved["about"]["residual_energies"] = wrong
     file.write_text(json.dumps(saved))
     with pytest.raises(ValueError, match="is a start without a level or a denoiser"):

@@ -1,11 +1,13 @@
 """A start comes back from its folder bit for bit, and a folder that is not one is said to be none."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from pixelpath.atomic import read_json
 from pixelpath.randomness import Streams, normal
 from pixelpath.starts.files import FACTS, TENSORS, about, load, save
 from pixelpath.starts.gaussian import Diagonal, Full, LowRank, fit_gaussian
@@ -83,9 +85,18 @@ def test_folders_that_hold_no_start(tmp_path: Path) -> None:
             load(tmp_path)
 
 
+def test_a_changed_digit_of_the_facts_is_noticed(tmp_path: Path) -> None:
+    save(STARTS["full"], tmp_path, {"sigma": 12.5, "denoiser": "2f"})
+    text = (tmp_path / FACTS).read_text()
+    for match in re.finditer(r"\d", text):
+        (tmp_path / FACTS).write_text(f"{text[: match.start()]}{(int(match[0]) + 1) % 10}{text[match.end() :]}")
+        with pytest.raises(ValueError, match=re.escape(str(tmp_path / FACTS))):
+            load(tmp_path)
+
+
 def test_facts_that_no_family_knows(tmp_path: Path) -> None:
     save(STARTS["full"], tmp_path)
-    document = json.loads((tmp_path / FACTS).read_text())
+    document = read_json(tmp_path / FACTS)
     document["metadata"]["family"] = "unheard"
     (tmp_path / FACTS).write_text(json.dumps(document))
     with pytest.raises(ValueError, match=r"family 'unheard' is not known .*gaussian, mixture"):

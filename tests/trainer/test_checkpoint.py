@@ -225,6 +225,31 @@ def damage(file: Path, harm: str) -> None:
         file.write_bytes(content)
 
 
+@pytest.mark.parametrize("part", ["student", "ema", "optimizer"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_what_is_not_finite_is_neither_saved_nor_opened(
+    part: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, ema, optimizer = fresh()
+    go((student, ema, optimizer), 0, 1)
+    save(tmp_path, State(1, seed=5), student, ema, optimizer)
+    with torch.no_grad():
+        if part == "optimizer":
+            next(iter(optimizer.state.values()))["exp_avg"].view(-1)[2] = value
+        else:
+            next({"student": student, "ema": ema}[part].parameters()).view(-1)[2] = value
+    with pytest.raises(checkpoint.NotFiniteError, match=part):
+        save(tmp_path, State(2, seed=5), student, ema, optimizer)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_not_finite", lambda tensors: "")  # as versions before this one saved it
+        folder = save(tmp_path, State(2, seed=5), student, ema, optimizer)
+    with pytest.raises(Corrupted) as caught:
+        load(folder, *fresh())
+    assert str(folder / f"{part}.safetensors") in str(caught.value)
+    assert str(tmp_path / "checkpoints" / "step-00000001") in str(caught.value)
+
+
 def test_no_good_checkpoint_left(tmp_path: Path) -> None:
     folder = save(tmp_path, State(1, seed=5), *fresh())
     (folder / "ema.safetensors").write_bytes(b"nothing")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.errors import UserError
+
+PLACES = ("path", "held_out", "conditions", "cond_image")
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class DataSettings:
             raise UserError("`data.stride` goes with `data.tile`: say how large tiles are.", "data.tile")
         if self.tile and self.resize:
             raise UserError("`data.tile` and `data.resize` both say how large images become: give one of them.", "data.resize")
+
+    def absolute(self) -> DataSettings:
+        """The settings with paths that mean the same from every folder."""
+        places = {name: vars(self)[name] for name in PLACES}
+        return replace(self, **{name: None if place is None else place.absolute() for name, place in places.items()})
 
     @property
     def window(self) -> tuple[int, int] | None:

@@ -18,6 +18,7 @@ import cattrs
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 from cattrs.strategies import configure_tagged_union
 
+from pixelpath.atomic import SEAL, parsed
 from pixelpath.data.augment import PHOTOGRAPHS, Augmentation
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import UserError
@@ -235,9 +236,14 @@ def to_json(recipe: Recipe) -> str:
 def from_json(text: str) -> Recipe:
     """The recipe that `to_json` wrote; UserError naming a setting that is unknown (with the near ones) or has a wrong value."""
     try:
-        return _converter().structure(json.loads(text), Recipe)
-    except json.JSONDecodeError as error:
+        document = parsed(text)
+    except ValueError as error:
         raise UserError(f"This recipe is not JSON ({error}): write it with pixelpath.recipes.recipe.to_json.") from error
+    if not isinstance(document, dict):
+        raise UserError("This recipe is no JSON object: write it with pixelpath.recipes.recipe.to_json.")
+    document.pop(SEAL, None)
+    try:
+        return _converter().structure(document, Recipe)
     except BaseValidationError as error:
         raise _error(error) from error
 

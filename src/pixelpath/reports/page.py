@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from pixelpath.atomic import leaves, whole
+from pixelpath.atomic import leaves, read_json, whole
 from pixelpath.errors import UserError
 from pixelpath.reports.pictures import rendered
 
@@ -124,9 +123,9 @@ def document_of(path: Path) -> Any:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): make it again or remove it, then write the report again.") from error
+        raise UserError(f"{path} cannot be used ({error}): make it again or remove it, then write the report again.") from error
 
 
 def words(key: str) -> str:

@@ -6,7 +6,6 @@ training images: no generator is expected below it, and only a distance of as ma
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from pixelpath.atomic import write_json
+from pixelpath.atomic import read_json, write_json
 from pixelpath.data import sources
 from pixelpath.errors import UserError
 from pixelpath.evaluation import statistics
@@ -174,7 +173,7 @@ def protocol(extractor: FeatureExtractor, real: int, look: str, made: Samples, r
 def kept(path: Path) -> list[Any]:
     """All results that a JSON file keeps, none if there is no such file; UserError if it cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        found = read_json(path) if path.exists() else []
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}), so nothing can be added to it: repair it or move it away.") from error
     if not isinstance(found, list):

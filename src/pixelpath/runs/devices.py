@@ -47,6 +47,10 @@ def joined() -> Iterator[None]:
     try:
         yield
         processes.barrier()
+    except RuntimeError as error:
+        if not processes.is_lost(error):
+            raise
+        raise UserError("Another process of this command ended: see what it said, and start all of them again.") from error
     finally:
         gc.collect()  # nothing may hold the group any more when it ends
         dist.destroy_process_group()

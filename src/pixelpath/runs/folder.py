@@ -20,10 +20,12 @@ import torch
 from torch import distributed as dist
 
 from pixelpath import processes
-from pixelpath.atomic import leaves, write_json
+from pixelpath.atomic import is_partial, leaves, read_json, sealed, sweep, write_json
+from pixelpath.data.settings import PLACES
 from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
+from pixelpath.runs.lock import LOCK, Lock
 from pixelpath.trainer import checkpoint
 
 Given = ParamSpec("Given")
@@ -58,8 +60,8 @@ def look(out: Path) -> Path | None:
     Of several processes the main one decides (`by_main`). Raises UserError if the folder holds anything but a run, or one whose
     checkpoints are all damaged.
     """
-    if not (out / "recipe.json").exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not holds_run(out):
+        if out.exists() and (not out.is_dir() or not all(is_partial(path) or path.name == LOCK for path in out.iterdir())):
             raise UserError(
                 f"{out} is there already and holds no run: choose another `out`, nothing is overwritten.", setting="out"
             )
@@ -77,23 +79,51 @@ def look(out: Path) -> Path | None:
 def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], data: dict[str, Any]) -> None:
     """UserError naming up to three differences unless the run in `out` has these settings, origin and data."""
     before, now = json.loads(to_json(from_json(json.dumps(_document(out / "recipe.json"))))), json.loads(to_json(recipe))
-    for place in ELSEWHERE:
-        before.get("data", {}).pop(place, None)
-        now["data"].pop(place, None)
+    for settings in (before["data"], now["data"]):
+        settings.update({place: str(_place(settings[place])) for place in PLACES if settings[place] is not None})
+        for place in ELSEWHERE:
+            settings.pop(place, None)
     changed = _differences(before, now)
     if changed:
         raise UserError(
             f"{out} holds a run with other settings ({changed}): use the same ones to go on, or another `out`.", setting="out"
         )
+    _document(out / "environment.json")
     began = _document(out / "origin.json")
     if {key: _place(value) for key, value in began.items()} != {key: _place(value) for key, value in origin.items()}:
         words = ", ".join(f"`{key}` {value}" for key, value in began.items() if value) or "neither `encoder` nor `init_from`"
         raise UserError(f"{out} holds a run that began with {words}: give the same to go on, or another `out`.", setting="out")
-    changed = _differences(checkpoint.read(latest, "data"), data)
+    known = checkpoint.read(latest, "data")
+    changed = _differences(known, {key: value for key, value in data.items() if key in known or key != "images"})
     if changed:
         raise UserError(
-            f"{out} holds a run on other data ({changed}): give the same data to go on, or another `out`.", setting="out"
+            f"{out} holds a run on other data than {recipe.data.path} holds ({changed}): give the same data to go on, or another "
+            "`out`.",
+            setting="out",
         )
+
+
+def holds_run(out: Path) -> bool:
+    """Whether the folder holds a run, begun or not."""
+    return (out / "recipe.json").exists()
+
+
+def hold(out: Path) -> Callable[[], None]:
+    """Keep other processes from training in `out`, and remove what a crash left half written there; call it to let go.
+
+    Raises UserError naming the holder if another process trains there.
+    """
+    held: list[Lock] = []
+
+    def take() -> bool:
+        held.append(Lock(out))
+        checkpoint.clean(out)
+        for folder in (out, out / "previews"):
+            sweep(folder)
+        return True
+
+    by_main(take)()
+    return held[0].release if held else lambda: None
 
 
 @by_main
@@ -101,12 +131,12 @@ def claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
     """Make `out` the folder of a new run; UserError if it holds one that has begun, or anything else."""
     if look(out) is not None:
         raise UserError(f"{out} holds a run that has begun already: choose another `out`, nothing is overwritten.", setting="out")
-    if (out / "recipe.json").exists():
+    if holds_run(out):
         say(f"The run in {out} had saved nothing yet, so it begins anew.")
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "recipe.json", json.loads(to_json(recipe)))
-    write_json(out / "origin.json", origin)
-    write_json(out / "environment.json", environment())
+    write_json(out / "recipe.json", sealed(json.loads(to_json(recipe))))
+    write_json(out / "origin.json", sealed(origin))
+    write_json(out / "environment.json", sealed(environment()))
 
 
 @by_main
@@ -117,8 +147,11 @@ def keep_encoder(run: Path, out: Path) -> Path:
     kept, partial = out / ENCODER, out / f".{ENCODER}.partial"
     for left in (kept, partial):  # by a run that had saved nothing yet
         shutil.rmtree(left, ignore_errors=True)
-    others = shutil.ignore_patterns("student.*", "optimizer.*")
-    shutil.copytree(latest, partial / "checkpoints" / latest.name, ignore=others)
+    target = partial / "checkpoints" / latest.name
+    target.mkdir(parents=True)
+    for file in latest.iterdir():
+        if not file.name.startswith(("student.", "optimizer.")):
+            shutil.copyfile(file, target / file.name)
     os.replace(partial, kept)
     return kept
 
@@ -160,7 +193,7 @@ def encoder_run(recipe: Recipe, encoder: Path | None, init_from: Path | None) ->
 
 def divergences(out: Path) -> list[dict[str, Any]]:
     """Every time that the run in `out` diverged and fell back; empty if it never did."""
-    found: Any = _document(out / DIVERGENCES) if (out / DIVERGENCES).exists() else []
+    found: Any = _document(out / DIVERGENCES, object) if (out / DIVERGENCES).exists() else []
     if not isinstance(found, list) or not all(isinstance(fall, dict) and "back_to" in fall for fall in found):
         raise UserError(f"{out / DIVERGENCES} holds no list of divergences: bring it back from a copy, or choose another `out`.")
     return found
@@ -169,8 +202,10 @@ def divergences(out: Path) -> list[dict[str, Any]]:
 @by_main
 def note_divergence(out: Path, step: int, why: str, back_to: Path | None) -> list[dict[str, Any]]:
     """Write down one time more, and set checkpoints after `back_to` (None: stopped for good) aside as diverged-*; all times."""
-    found = [*divergences(out), {"step": step, "why": why, "back_to": None if back_to is None else back_to.name}]
-    write_json(out / DIVERGENCES, found)
+    last = {"step": step, "why": why, "back_to": None if back_to is None else back_to.name}
+    found = divergences(out)
+    if back_to is not None or found[-1:] != [last]:  # the same command ends the same way again
+        write_json(out / DIVERGENCES, found := [*found, last])
     kept = checkpoint.complete(out)
     for folder in kept[kept.index(back_to) + 1 :] if back_to is not None else []:
         number = 1
@@ -193,13 +228,16 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _document(path: Path) -> Any:
+def _document(path: Path, kind: type = dict) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
+        if not isinstance(found, kind):
+            raise ValueError(f"it holds {found!r:.40}")
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read ({error}), so this run cannot be taken up: bring the file back from a copy."
         ) from error
+    return found
 
 
 def _place(path: str) -> Path | None:

@@ -16,11 +16,13 @@ from pixelpath.data.conditions import Conditions
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.errors import MissingError, UserError
+from pixelpath.log import say
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
 from pixelpath.noise import NoiseRange
 from pixelpath.recipes.build import Shape, student_of
 from pixelpath.recipes.recipe import Recipe, from_json
+from pixelpath.runs.folder import divergences
 from pixelpath.trainer import checkpoint
 
 
@@ -75,8 +77,8 @@ class OpenRun:
 def open_run(path: Path | str, which: Path | None = None, device: torch.device | str = "cpu") -> OpenRun:
     """The run in folder `path` at its latest checkpoint, or at the checkpoint folder `which`.
 
-    Raises MissingError if there is no run or no checkpoint, UserError if the checkpoint is damaged or does not fit the
-    recipe.
+    Says so if training went wrong after it. Raises MissingError if there is no run or no checkpoint, UserError if the checkpoint
+    is damaged or does not fit the recipe.
     """
     path = Path(path)
     found = which or checkpoint.latest(path)
@@ -90,8 +92,12 @@ def open_run(path: Path | str, which: Path | None = None, device: torch.device |
     metadata = Metadata.from_json(about["metadata"])
     model = student_of(recipe, shape, len(classes), asks.numbers, asks.other)
     checkpoint.restore(model, found / "ema.safetensors")
+    step = checkpoint.read_state(found).step
+    for fall in divergences(path):
+        if fall["back_to"] is None and fall["step"] > step:
+            say(f"Training of {path} diverged at step {fall['step']}; these are its weights at step {step}.")
     model = model.to(device).requires_grad_(False).eval()
-    return OpenRun(path, found, recipe, shape, classes, normaliser, model, checkpoint.read_state(found).step, metadata, asks)
+    return OpenRun(path, found, recipe, shape, classes, normaliser, model, step, metadata, asks)
 
 
 def read_encoding(checkpoint_folder: Path) -> tuple[Normaliser, Conditions]:

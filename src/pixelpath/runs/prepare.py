@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from pixelpath.data import conditions, sources
 from pixelpath.data.augment import augment
 from pixelpath.data.batches import Batches
 from pixelpath.data.conditions import ConditionData, Conditions
+from pixelpath.data.digest import digests
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.normalise.propose import propose
@@ -22,7 +24,7 @@ from pixelpath.data.opening import check_patch, open_place, open_split
 from pixelpath.data.parts import HELD_OUT, TRAIN, parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source
-from pixelpath.errors import UserError
+from pixelpath.errors import MissingError, UserError
 from pixelpath.log import say
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
@@ -87,6 +89,7 @@ class PreparedData:
         numbers = [side.label(int(index)) if self.classes else 0 for index in indices]
         return given.condition(indices, torch.tensor(numbers, dtype=torch.int64))
 
+    @cached_property
     def known(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data beside the normaliser, JSON-ready."""
         return {
@@ -97,6 +100,7 @@ class PreparedData:
             "held_out": len(self.held_out),
             "metadata": self.metadata.to_json(),
             "conditions": self.conditions.to_json(),
+            "images": {"training": digests(self.training), "held_out": digests(self.held_out)},
         }
 
 
@@ -128,8 +132,9 @@ def read_data(
         say(f"Left out, cannot be decoded: {name}")
     given = (None, None) if recipe.is_encoder else _given(training, held_out, recipe.data, asks)
     if known is None:
-        training = _held(training, recipe.data)
+        training = held_in_memory(training, recipe.data)
         known = fitted(training, recipe.data)
+        _check_varied(training, known)
         _check_held_out(held_out, known)
     return PreparedData(training, held_out, known, recipe.conditional, recipe.data.resize, *given)
 
@@ -143,6 +148,16 @@ def fitted(training: Source, settings: DataSettings) -> Normaliser:
         for reason in proposal.why:
             say(reason)
     return Normaliser.fit(training, settings.workers, how, training.metadata.nodata)
+
+
+def _check_varied(training: Source, normaliser: Normaliser) -> None:
+    """UserError if every pixel of the training images has the same value in its channel."""
+    if normaliser.ranges and all(channel.lowest == channel.highest for channel in normaliser.ranges):
+        values = ", ".join(f"{channel.lowest:g}" for channel in normaliser.ranges)
+        raise UserError(
+            f"Every pixel of the {len(training)} training images is {values}, so there is nothing to learn: give other images.",
+            setting="data",
+        )
 
 
 def _check_held_out(held_out: Source, normaliser: Normaliser) -> None:
@@ -207,7 +222,14 @@ def read_data_of(run: OpenRun, path: Path | None, sides: Sources | None = None) 
     recipe = with_data(run.recipe, path)
     if path is not None and recipe.data.resize is None:
         recipe = replace(recipe, data=replace(recipe.data, resize=run.shape[1:]))
-    data = read_data(recipe, sides, run.normaliser, run.conditions)
+    try:
+        data = read_data(recipe, sides, run.normaliser, run.conditions)
+    except MissingError as error:
+        if path is not None:
+            raise
+        raise MissingError(
+            f"The data of {run.path} are not where they were: name their new place as `data`. {error}", setting="data"
+        ) from error
     here, there = (data.shape, data.training.dtype.name), (run.shape, run.normaliser.dtype)
     if here != there:
         words = ["x".join(map(str, shape)) + f" {dtype}" for shape, dtype in (here, there)]
@@ -218,7 +240,7 @@ def read_data_of(run: OpenRun, path: Path | None, sides: Sources | None = None) 
     return data
 
 
-def _held(source: Source, settings: DataSettings) -> Source:
+def held_in_memory(source: Source, settings: DataSettings) -> Source:
     """The source in memory if it fits, so that measuring and training decode it once."""
     needed = len(source) * int(np.prod(source.shape)) * source.dtype.itemsize
     return sources.load(source, settings.workers) if needed <= settings.cache_bytes else source

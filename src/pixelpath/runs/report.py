@@ -112,6 +112,12 @@ def write_report(run: Path) -> Path:
     return write_page(run / "report.html", _name(run), _header(run), sections)
 
 
+def is_reported(run: Path) -> bool:
+    """Whether the run has a report that is newer than its last checkpoint."""
+    newest, page = max(run.glob("checkpoints/step-*/state.json"), default=None), run / "report.html"
+    return page.exists() and (newest is None or page.stat().st_mtime >= newest.stat().st_mtime)
+
+
 def _name(run: Path) -> str:
     return f"{(document_of(run / 'recipe.json') or {}).get('name', 'Run')}: {run.resolve().name}"
 

@@ -6,6 +6,7 @@ import io
 import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -29,6 +30,8 @@ from pixelpath.runs.folder import (
     claim,
     divergences,
     encoder_run,
+    hold,
+    holds_run,
     keep_encoder,
     kept_encoder,
     look,
@@ -36,11 +39,11 @@ from pixelpath.runs.folder import (
 )
 from pixelpath.runs.monitor import Reference
 from pixelpath.runs.opened import read_encoding
-from pixelpath.runs.prepare import PreparedData, Sources, batches, close, read_data
-from pixelpath.runs.report import write_report
+from pixelpath.runs.prepare import PreparedData, Sources, batches, close, held_in_memory, read_data
+from pixelpath.runs.report import is_reported, write_report
 from pixelpath.runs.students import check_origin, freeze, frozen_encoder, new_student
 from pixelpath.trainer import checkpoint
-from pixelpath.trainer.checkpoint import Interruption, State
+from pixelpath.trainer.checkpoint import Interruption, NotFiniteError, State
 from pixelpath.trainer.ema import twin
 from pixelpath.trainer.journal import Journal
 from pixelpath.trainer.loop import Diverged, Step, distribute, loss_scaler
@@ -64,7 +67,8 @@ class Beginning:
 
     def to_json(self) -> dict[str, str]:
         """What the run's folder keeps of it."""
-        return {"encoder": str(self.encoder or ""), "init_from": str(self.init_from or "")}
+        origin = {"encoder": self.encoder, "init_from": self.init_from}
+        return {name: "" if run is None else str(run.absolute()) for name, run in origin.items()}
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,30 @@ def begin(
 
     `sources` are the images of a recipe whose data lie in memory; a new run keeps them as RUN/data.npz.
     """
+    with ExitStack() as held:
+        is_run = by_main(holds_run)(out)
+        if is_run:
+            held.callback(hold(out))
+        session = _begin(recipe, out, device, beginning, saving, sources, None if is_run else held)
+        session.held = held.pop_all()
+    return session
+
+
+def _begin(
+    recipe: Recipe,
+    out: Path,
+    device: torch.device,
+    beginning: Beginning,
+    saving: Saving,
+    sources: Sources | None,
+    held: ExitStack | None,
+) -> Session:
+    """A session of a run whose folder is held, or will be by `held` before it is claimed."""
     check_origin(recipe, beginning.encoder, beginning.init_from)
+    recipe = replace(recipe, data=recipe.data.absolute())
     in_memory = sources[0] if sources is not None and recipe.data.path is None else None
     if in_memory is not None:
-        recipe = replace(recipe, data=replace(recipe.data, path=out / DATA))
+        recipe = replace(recipe, data=replace(recipe.data, path=(out / DATA).absolute()))
     latest = by_main(look)(out)
     data = read_data(recipe, sources) if latest is None else read_data(recipe, sources, *read_encoding(latest))
     closed, origin = close(recipe, data), beginning.to_json()
@@ -103,12 +127,15 @@ def begin(
         student = new_student(closed, data, beginning.encoder, beginning.init_from)
         through = encoder_run(closed, beginning.encoder, beginning.init_from)
         objective_through(closed, frozen_encoder(through, data, device))  # a mistake is better said before the folder is claimed
+        if held is not None:
+            held.callback(hold(out))
         claim(out, closed, origin)
         if in_memory is not None:
             save_arrays(out / DATA, in_memory)
         kept = None if through is None else keep_encoder(through, out)
     else:
-        check_same(out, latest, closed, origin, data.known())
+        data = replace(data, training=held_in_memory(data.training, recipe.data))  # all of it is read to be compared
+        check_same(out, latest, closed, origin, data.known)
         student, kept = data.student(closed), kept_encoder(out) if closed.needs_encoder else None
         freeze(student, closed)
     objective = objective_through(closed, frozen_encoder(kept, data, device))
@@ -147,6 +174,7 @@ class Session:
         self.state = State(0, recipe.seed, scaler={} if self.scaler is None else self.scaler.state_dict())
         self.alarms: list[str] = []
         self.losses: deque[float] = deque(maxlen=REMEMBERED)
+        self.held = ExitStack()  # what it has of its folder while it lasts
         self.falls, self.fell = sum(fall["back_to"] is not None for fall in divergences(out)), ""
 
     @property
@@ -175,11 +203,28 @@ class Session:
 
         Whoever leaves early finds the last step saved. A one-step run that diverges goes on from its last good checkpoint.
         """
-        if self.finished:
-            say(f"{self.out} is finished: all {self.recipe.steps} steps are taken.")
-            return
-        main = processes.rank() == 0
-        if main and self.recipe.is_encoder and self.state.step == 0:
+        with self.held:
+            if self.finished:
+                say(f"{self.out} is finished: all {self.recipe.steps} steps are taken.")
+            else:
+                yield from self.with_others(self.take_steps(asked_to_stop))
+            if self.finished and processes.rank() == 0 and not is_reported(self.out):
+                self.close()
+
+    def with_others(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """The steps; UserError if another process of the run is gone."""
+        try:
+            yield from steps
+        except RuntimeError as error:
+            if not processes.is_lost(error):
+                raise
+            newest = checkpoint.latest(self.out)
+            goes_on = "begins anew" if newest is None else f"goes on from step {checkpoint.read_state(newest).step}"
+            raise UserError(f"Another process of this run ended: the same command {goes_on}.") from error
+
+    def take_steps(self, asked_to_stop: Callable[[], bool]) -> Iterator[Step]:
+        """Every remaining step, through every fall."""
+        if processes.rank() == 0 and self.recipe.is_encoder and self.state.step == 0:
             monitor.show_views(self.recipe, self.data, self.out / "previews" / "views.png")
         if self.recipe.is_one_step and self.state.step == 0:
             self.save()  # something to fall back on
@@ -192,8 +237,6 @@ class Session:
                 break
             except Diverged as error:
                 self.fall_back(error)
-        if self.finished and main:
-            self.close()
 
     def sit(self, journal: Journal, asked_to_stop: Callable[[], bool]) -> Iterator[Step]:
         """Step by step to the end, or to where it is asked to stop, in either case saved."""
@@ -203,13 +246,13 @@ class Session:
             journal.record(step, [*self.alarms, *self.jumped(step)])
             last, stop = step.number == self.recipe.steps, asked_to_stop()
             due = step.number % self.every == 0 or last
-            if due or stop:
+            if (due or stop) and not step.streak:  # what is saved must be known to go on
                 # measured when due alone: what a measurement decides must not depend on when a run was interrupted
                 self.keep(step, journal, self.measure(step, images, journal, real) if due else None)
             try:
                 yield step
             except GeneratorExit:
-                if self.state.step != step.number:
+                if self.state.step != step.number and not step.streak:
                     self.keep(step, journal, None)
                 raise
             if stop and not last:
@@ -219,8 +262,12 @@ class Session:
         """A checkpoint of the run as it is after a step; `value` is what it was measured at, if it was."""
         scaler = {} if self.scaler is None else self.scaler.state_dict()
         counts = journal.seconds, journal.skipped
-        self.state = State(step.number, self.recipe.seed, *counts, value, scaler, self.state.near)
-        self.save()
+        before, self.state = self.state, State(step.number, self.recipe.seed, *counts, value, scaler, self.state.near)
+        try:
+            self.save()
+        except NotFiniteError as error:
+            self.state = before
+            raise Diverged(step, str(error).rstrip(".")) from error
 
     def close(self) -> None:
         """The report, and what one has to know of the run."""
@@ -234,13 +281,11 @@ class Session:
         Only one-step runs do so: they diverge where others do not.
         """
         if not self.recipe.is_one_step:
-            error.checkpoint = checkpoint.latest(self.out)
+            error.checkpoint = self.stop(error)
             raise error
         error.checkpoint = back_to = by_main(checkpoint.measured)(self.out)
         if self.falls == FALLS:
-            note_divergence(self.out, error.step.number, error.why, None)
-            if processes.rank() == 0:
-                write_report(self.out)
+            self.stop(error)
             error.why += f", after falling back {FALLS} times with half the learning rate each time"
             error.advice = (
                 monitor.REMEDY if self.scratch else "Choose a lower learning rate, or a longer warm-up, and a new `out`."
@@ -254,6 +299,13 @@ class Session:
         self.fell = f"fell back from step {error.step.number} ({error.why}), {rate}"
         say(f"Step {error.step.number}: {error.why}. Falling back, {rate}.")
         self.take_up(back_to)
+
+    def stop(self, error: Diverged) -> Path | None:
+        """Write down that the run diverged for good; its last good checkpoint."""
+        note_divergence(self.out, error.step.number, error.why, None)
+        if processes.rank() == 0:
+            write_report(self.out)
+        return checkpoint.latest(self.out)
 
     def jumped(self, step: Step) -> list[str]:
         """The alarm of a one-step run whose loss is far above those before."""
@@ -351,7 +403,7 @@ class Session:
         extras = {
             "recipe": json.loads(to_json(self.recipe)),
             "normaliser": self.data.normaliser.to_json(),
-            "data": self.data.known(),
+            "data": self.data.known,
         }
         checkpoint.save(self.out, self.state, self.bare, self.ema, self.optimizer, extras, self.saving.keep)
         processes.barrier()

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pixelpath.atomic import read_json, sealed
 from pixelpath.errors import UserError
 from pixelpath.starts.flow import Flow
 from pixelpath.starts.gaussian import MomentGaussian
@@ -43,7 +44,8 @@ def save(start: Start, folder: Path, about: dict[str, Any] | None = None) -> Non
     if not isinstance(start, Saved):
         raise UserError(f"A start {type(start).__name__} cannot be saved: save the model that makes its images instead.")
     metadata, tensors = start.state()
-    text = json.dumps({"version": VERSION, "metadata": metadata, "about": about or {}}, indent=2, allow_nan=False)
+    document = sealed({"version": VERSION, "metadata": metadata, "about": about or {}})
+    text = json.dumps(document, indent=2, allow_nan=False)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{TENSORS}.partial", folder / f".{FACTS}.partial"
     try:
@@ -89,7 +91,7 @@ def _document(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"There is no start in {folder}, as {FACTS} is missing: name a folder that a start was saved to.")
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = read_json(file)
     except ValueError as error:
         raise _damaged(file, str(error)) from error
     if not isinstance(document, dict) or document.get("version") != VERSION or not {"metadata", "about"} <= document.keys():
@@ -99,5 +101,5 @@ def _document(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _damaged(file: Path, reason: str) -> ValueError:
-    return ValueError(f"{file} cannot be used ({reason}): fit the start and save it again.")
+def _damaged(file: Path, reason: str) -> UserError:
+    return UserError(f"{file} cannot be used ({reason}): fit the start and save it again.")

@@ -16,11 +16,11 @@ import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any
+from types import FrameType, TracebackType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,16 +28,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pixelpath import processes
+from pixelpath.atomic import PARTIAL, read_json, sealed
 from pixelpath.errors import MissingError, UserError
 from pixelpath.networks.weights import check_fit, load_strictly
 from pixelpath.trainer.ema import unwrapped
 
-PARTIAL = ".partial"  # a folder being written or removed
 REMEDY = "use the settings it was trained with"
 
 
 class Corrupted(UserError):  # noqa: N818 (a state of the file)
     """A checkpoint that cannot be read back as it was written."""
+
+
+class NotFiniteError(UserError):
+    """Weights, or what the optimizer keeps of them, that hold NaN or infinity."""
 
 
 @dataclass(frozen=True)
@@ -96,22 +100,29 @@ def save(
 ) -> Path:
     """Write RUN/checkpoints/step-<step> whole or not at all, then remove all but the last `keep`, the best and the last measured.
 
-    `extras` become <name>.json. Every process may call it, only the main one writes. Raises UserError unless keep >= 1. OSError
-    (a full disk) leaves the older ones in place.
+    `extras` become <name>.json. Every process may call it, only the main one writes. Raises UserError unless keep >= 1,
+    NotFiniteError for values that are not finite. OSError (a full disk) leaves the older ones in place.
     """
     if keep < 1:
         raise UserError(f"A run keeps at least its last checkpoint, got `keep` {keep}: choose 1 or more.", setting="keep")
-    folder = run / "checkpoints" / f"step-{state.step:08d}"
+    folder, names = run / "checkpoints" / f"step-{state.step:08d}", _names(student, optimizer)
+    parts = {
+        "student": unwrapped(student).state_dict(),
+        "ema": unwrapped(ema).state_dict(),
+        "optimizer": _flattened(optimizer, names),
+    }
+    for part, tensors in parts.items():
+        if odd := _not_finite(tensors):
+            raise NotFiniteError(f"{odd} of the {part} is not finite, so step {state.step} cannot be saved.")
     if processes.rank() != 0:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _clean(folder.parent)
+    clean(run)
     partial = _aside(folder)
     partial.mkdir()
-    names = _names(student, optimizer)
-    _store(unwrapped(student).state_dict(), partial / "student.safetensors")
-    _store(unwrapped(ema).state_dict(), partial / "ema.safetensors")
-    _store(_flattened(optimizer, names), partial / "optimizer.safetensors", {"parameters": json.dumps(list(names.values()))})
+    texts = {"optimizer": {"parameters": json.dumps(list(names.values()))}}
+    for part, tensors in parts.items():
+        _store(tensors, partial / f"{part}.safetensors", texts.get(part))
     for name, document in (extras or {}).items():
         (partial / f"{name}.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
     _finish(partial, folder, state)
@@ -138,11 +149,20 @@ def restore(module: nn.Module, file: Path) -> None:
 
 def read_state(folder: Path) -> State:
     """The numbers of a complete checkpoint; raises as `load`."""
-    document = _document(folder, "state")
-    try:
-        return State(**{part.name: document[part.name] for part in fields(State)})
-    except KeyError as error:
-        raise _corrupted(folder / "state.json", f"it has no {error}") from error
+    document, types = _document(folder, "state"), get_type_hints(State)
+    for name, kind in types.items():
+        if name not in document:
+            raise _corrupted(folder / "state.json", f"it has no {name}")
+        if not isinstance(document[name], _kinds(kind)):
+            raise _corrupted(folder / "state.json", f"its {name} is {document[name]!r}")
+    return State(**{name: document[name] for name in types})
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """The classes of the values that a type allows, a whole number for a float too."""
+    if get_origin(hint) is UnionType:
+        return tuple(kind for each in get_args(hint) for kind in _kinds(each))
+    return (int, float) if hint is float else (get_origin(hint) or hint,)
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
@@ -186,9 +206,10 @@ def measured(run: Path) -> Path:
 def good(folder: Path, names: Sequence[str] | None = None) -> bool:
     """Whether every file of the checkpoint (or every named one) is as it was written."""
     try:
-        for name in _document(folder, "state")["files"] if names is None else names:
+        read_state(folder)
+        for name in _files(folder) if names is None else names:
             _check(folder / name)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         return False
     return True
 
@@ -203,8 +224,9 @@ def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}{PARTIAL}")
 
 
-def _clean(parent: Path) -> None:
+def clean(run: Path) -> None:
     """Remove what a crash left half written, and rename a checkpoint that was about to be replaced back."""
+    parent = run / "checkpoints"
     for path in parent.glob(f".step-*{PARTIAL}"):
         folder = parent / path.name[1:].split(".")[0]
         if ".old" in path.name and not folder.exists():
@@ -218,7 +240,7 @@ def _finish(partial: Path, folder: Path, state: State) -> None:
     files = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
     value = state.value if state.value is not None and math.isfinite(state.value) else None
     document = {**asdict(state), "value": value, "versions": _versions(), "files": files}
-    (partial / "state.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+    (partial / "state.json").write_text(json.dumps(sealed(document), indent=2), encoding="utf-8")
     for path in (*partial.iterdir(), partial):
         _sync(path)
     if folder.exists():  # the same step again: the new one takes its place
@@ -267,26 +289,45 @@ def _document(folder: Path, name: str) -> dict[str, Any]:
     if not folder.is_dir():
         raise MissingError(f"There is no checkpoint {folder}: name a folder RUN/checkpoints/step-<number>.")
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        document = read_json(file)
     except (OSError, ValueError) as error:
         raise _corrupted(file, str(error)) from error
+    if not isinstance(document, dict):
+        raise _corrupted(file, "it is no JSON object")
+    return document
 
 
 def _check(file: Path) -> None:
     """Raise Corrupted unless the file is as it was written."""
-    files = _document(file.parent, "state").get("files", {})
+    files = _files(file.parent)
     if not file.is_file() or file.name not in files:
         raise _corrupted(file, "it is missing")
     if _checksum(file) != files[file.name]:
         raise _corrupted(file, "its checksum is not the one it was written with")
 
 
+def _files(folder: Path) -> dict[str, int]:
+    """The checksums of a checkpoint's files by their names."""
+    files = _document(folder, "state").get("files")
+    if not isinstance(files, dict):
+        raise _corrupted(folder / "state.json", "it has no checksums")
+    return files
+
+
 def _tensors(file: Path) -> dict[str, Tensor]:
     _check(file)
     try:
-        return load_file(file)
+        tensors = load_file(file)
     except SafetensorError as error:
         raise _corrupted(file, str(error)) from error
+    if odd := _not_finite(tensors):
+        raise _corrupted(file, f"{odd} is not finite")
+    return tensors
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """The name of the first tensor that holds NaN or infinity; empty if none does."""
+    return next((name for name, value in tensors.items() if not bool(value.isfinite().all())), "")
 
 
 def _corrupted(file: Path, reason: str) -> Corrupted:
@@ -303,6 +344,7 @@ def _store(tensors: Mapping[str, Tensor], file: Path, texts: dict[str, str] | No
         save_file(plain, file, metadata=texts)
     except SafetensorError as error:  # its only faults here are those of the disk
         raise OSError(f"The checkpoint {file.parent} could not be written ({error}): free some space and run again.") from error
+    file.chmod(file.parent.stat().st_mode & 0o666)  # as the umask has it; safetensors leaves it to the owner alone
 
 
 def _names(student: nn.Module, optimizer: torch.optim.Optimizer) -> dict[Tensor, str]:

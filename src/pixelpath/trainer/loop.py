@@ -33,7 +33,8 @@ class Step:
     """What one step was.
 
     `losses` are means over processes and micro-batches; "loss" is the total. `gradient_norm` is that before clipping, `images`
-    counts those of all processes, and `seconds` run from asking for the batch to the update.
+    counts those of all processes, and `seconds` run from asking for the batch to the update. `streak` counts the skipped steps
+    in a row up to this one.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Step:
     skipped: bool
     images: int
     seconds: float
+    streak: int = 0
 
 
 class Diverged(UserError):  # noqa: N818 (the word for it)
@@ -99,7 +101,8 @@ def train(
     forward pass is autocast to `precision`; float16 needs a `scaler`. torch's global generators are seeded by (seed, index,
     process), so that dropout is a function of the step. A step waits for the device once.
 
-    Raises Diverged after ten skipped steps in a row, and ValueError for arguments that do not go together or if the batches end.
+    Raises Diverged after ten skipped steps in a row, or if the last step is skipped, and ValueError for arguments that do not go
+    together or if the batches end.
     """
     _check(student, precision, scaler)
     failures = 0
@@ -125,11 +128,11 @@ def train(
         searching = scaler is not None and math.isfinite(means["loss"]) and scaler.get_scale() > 1
         failures = failures + 1 if skipped and not searching else 0
         images = len(batch.images) * processes.count()
-        step = Step(number, means, gradient_norm, lr, skipped, images, time.perf_counter() - started)
+        step = Step(number, means, gradient_norm, lr, skipped, images, time.perf_counter() - started, failures)
         yield step
-        if failures == PATIENCE:
+        if failures == PATIENCE or (failures and number == steps):
             what = f"loss {means['loss']:g}, gradient norm {gradient_norm:g}"
-            raise Diverged(step, f"{PATIENCE} steps in a row had a loss or gradient that was not finite ({what})")
+            raise Diverged(step, f"{failures} steps in a row had a loss or gradient that was not finite ({what})")
 
 
 def split(batch: Batch | Views, parts: int) -> list[Batch | Views]:

@@ -21,6 +21,8 @@ from pixelpath.networks.projector import Projector
 from pixelpath.trainer.ema import unwrapped
 from pixelpath.trainer.muon import OrthogonalMomentum
 
+GREATEST = 1e30  # learning rate: beyond it, an update overflows float32 whatever the gradient
+
 
 def _warm(step: int, warmup: int) -> float:
     return min(1.0, step / warmup) if warmup else 1.0
@@ -138,8 +140,8 @@ class AdamW:
 
 def _check(chosen: AdamW | Muon) -> None:
     """UserError for values out of the range that both optimizers share."""
-    if not 0 < chosen.lr < math.inf:
-        raise _wrong("lr", f"must be above 0 and finite, got {chosen.lr}: choose for example 1e-4")
+    if not 0 < chosen.lr <= GREATEST:
+        raise _wrong("lr", f"must be above 0 and at most {GREATEST:g}, got {chosen.lr}: choose for example 1e-4")
     if not all(0 <= beta < 1 for beta in chosen.betas):
         raise _wrong("betas", f"must lie in [0, 1), got {chosen.betas}")
     if not 0 <= chosen.weight_decay < math.inf:

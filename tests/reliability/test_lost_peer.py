@@ -1,0 +1,67 @@
+"""Two processes of one run, of which one dies: the other ends too, and the same command goes on."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from tests.reliability.harness import Command, Ended, Starter, checkpoints, differences, train
+
+LONG = ("--steps", 30, "--every", 3)
+
+
+def port() -> int:
+    """A free one."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def together(starter: Starter, words: tuple[str, ...], killed: int | None = None, once: Path | None = None) -> list[Ended]:
+    """The command on two processes; the one numbered `killed` dies once a file is there."""
+    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()), "LOCAL_WORLD_SIZE": "2"}
+    commands = []
+    for rank in range(2):
+        env = where | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        commands.append(Command(words, env=env, after_file=str(once) if rank == killed else None))
+    return starter.run(*commands)
+
+
+@pytest.fixture(scope="module")
+def both(starter: Starter, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of two processes."""
+    out = tmp_path_factory.mktemp("both") / "run"
+    for ended in together(starter, train("digits-diffusion", pictures, out, *LONG)):
+        assert ended.status == 0, ended.said
+    return out
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_that_is_killed_ends_the_other_with_one_sentence(
+    killed: int, both: Path, starter: Starter, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    words = train("digits-diffusion", pictures, out, *LONG)
+    found = together(starter, words, killed, out / "checkpoints" / "step-00000006")
+    assert found[killed].status == -signal.SIGKILL
+    newest = max(path.name for path in (out / "checkpoints").glob("step-*"))
+    kept = checkpoints(out)
+    assert found[1 - killed].sentence.count(str(int(newest[5:]))) >= 1  # the step from which the same command goes on
+    assert [ended.status for ended in together(starter, words)] == [0, 0]
+    assert {name: checkpoints(out).get(name) for name in kept} == kept
+    assert differences(both, out) == []
+
+
+def test_a_process_that_is_killed_does_no_harm(both: Path, starter: Starter, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words, before = train("digits-diffusion", pictures, out, *LONG), {}
+    for killed, step in ((1, 3), (0, 9), (1, 18)):
+        found = together(starter, words, killed, out / "checkpoints" / f"step-{step:08d}")
+        assert found[killed].status == -signal.SIGKILL
+        assert found[1 - killed].status != 0
+        before = checkpoints(out)
+    assert [ended.status for ended in together(starter, words)] == [0, 0]
+    assert {name: checkpoints(out).get(name) for name in before} == before
+    assert differences(both, out) == []
