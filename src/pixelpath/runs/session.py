@@ -41,7 +41,7 @@ from pixelpath.runs.monitor import Reference
 from pixelpath.runs.opened import read_encoding
 from pixelpath.runs.prepare import PreparedData, Sources, batches, close, held_in_memory, read_data
 from pixelpath.runs.report import is_reported, write_report
-from pixelpath.runs.students import check_origin, freeze, frozen_encoder, new_student
+from pixelpath.runs.students import check_origin, freeze, frozen_encoder, in_range_of, new_student
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.checkpoint import Interruption, NotFiniteError, State
 from pixelpath.trainer.ema import twin
@@ -122,6 +122,9 @@ def _begin(
         recipe = replace(recipe, data=replace(recipe.data, path=(out / DATA).absolute()))
     latest = by_main(look)(out)
     data = read_data(recipe, sources) if latest is None else read_data(recipe, sources, *read_encoding(latest))
+    if latest is None:
+        for begun in (beginning.encoder, beginning.init_from):
+            data = data if begun is None else in_range_of(begun, data, recipe)
     closed, origin = close(recipe, data), beginning.to_json()
     if latest is None:
         student = new_student(closed, data, beginning.encoder, beginning.init_from)

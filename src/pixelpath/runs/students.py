@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -38,6 +39,24 @@ def new_student(recipe: Recipe, data: PreparedData, encoder: Path | None, init_f
         hand_over(open_run(encoder).representation.encoder, student)
     freeze(student, recipe)
     return student
+
+
+def in_range_of(begun: Path, data: PreparedData, recipe: Recipe) -> PreparedData:
+    """The data in the range of values that the weights of the run `begun` know; UserError if its own was made another way."""
+    run = open_run(begun)
+    theirs, ours = run.normaliser, data.normaliser
+    if theirs == ours or run.shape[0] != data.shape[0]:  # other channels are refused where the weights are handed over
+        return data
+    if theirs.dtype != ours.dtype:
+        raise UserError(f"{begun} was trained on {theirs.dtype} and these images are {ours.dtype}: convert them.", setting="data")
+    if run.recipe.data.normaliser != recipe.data.normaliser:
+        raise UserError(
+            f"{begun} was trained on values normalised by {run.recipe.data.normaliser.kind}, with other settings than these: use "
+            "its `data.normaliser` settings, or begin with random weights.",
+            setting="data.normaliser",
+        )
+    say(f"Values are normalised as in {begun}, whose weights the run begins with.")
+    return replace(data, normaliser=theirs)
 
 
 def compare_preconditioning(recipe: Recipe, begun: OpenRun) -> None:
