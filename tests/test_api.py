@@ -189,3 +189,11 @@ def test_data_that_do_not_fit_are_refused(run: pp.Run, tmp_path: Path) -> None:
     with pytest.raises(pp.UserError) as caught:
         run.evaluate(pp.from_arrays(np.zeros((30, 8, 8), np.uint16)))
     assert caught.value.setting == "data"
+
+
+def test_settings_stay_where_no_argument_is_given() -> None:
+    images = np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)
+    chosen = pp.DataSettings(held_out_share=0.5, units="mm/h")
+    data = pp.from_arrays(images, settings=chosen)
+    assert (data.settings.held_out_share, data.settings.units) == (0.5, "mm/h")
+    assert pp.from_arrays(images, held_out=0.1, settings=chosen).settings.held_out_share == 0.1

@@ -79,7 +79,7 @@ def as_published(recipe: Recipe) -> Recipe:
         preconditioning=EDMPreconditioning(),
         dropout=0.5,
         position_init=0.0,
-        optimizer=AdamW(1e-4, (0.9, 0.99), 0.03),
+        optimizer=AdamW(lr=1e-4, betas=(0.9, 0.99), weight_decay=0.03),
         schedule=Steps(),
     )
 

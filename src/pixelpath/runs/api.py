@@ -46,7 +46,7 @@ class Run(OpenRun):
         self,
         count: int = 36,
         *,
-        classes: Sequence[str | int] = (),
+        classes: Sequence[str | int] | str = (),
         conditions: Path | None = None,
         cond_image: Path | None = None,
         seed: int = 0,
@@ -86,7 +86,8 @@ class Run(OpenRun):
         )
         seeds = range(seed, seed + count)
         with _progress(progress):
-            condition = asking.condition(self, seeds, tuple(map(str, classes)), conditions, cond_image)
+            names = (classes,) if isinstance(classes, str) else tuple(map(str, classes))
+            condition = asking.condition(self, seeds, names, conditions, cond_image)
             return sample(self, seeds, condition, chosen, batch_size, progress=progress)
 
     def evaluate(

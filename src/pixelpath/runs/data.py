@@ -66,7 +66,7 @@ class Data:
 def open_data(
     path: Path | str,
     *,
-    held_out: float | Path | str = 0.05,
+    held_out: float | Path | str | None = None,
     tile: int | tuple[int, int] | None = None,
     resize: tuple[int, int] | None = None,
     nodata: float | None = None,
@@ -77,7 +77,8 @@ def open_data(
 
     Args:
         path: Folder or file; see docs/your-data.md for the kinds.
-        held_out: Share of the images kept from training where the data have no test part of their own, or where other images lie.
+        held_out: Share of the images kept from training where the data have no test part of their own (0.05 if not given), or
+            where other images lie.
         tile: Cut large images into tiles of so many rows and columns.
         resize: Rows and columns that every image is brought to.
         nodata: The value that means "not measured", if the files do not say so themselves.
@@ -93,15 +94,12 @@ def open_data(
         >>> data.training[0].shape
         (1, 8, 8)
     """
-    share = {"held_out_share": held_out} if isinstance(held_out, float | int) else {"held_out": Path(held_out)}
     sides = (tile, tile) if isinstance(tile, int) else tile
-    given: dict[str, Any] = {"tile": sides, "resize": resize, "nodata": nodata, "units": units or None}
-    chosen = replace(
-        settings or DataSettings(),
-        path=Path(path),
-        **share,
-        **{name: value for name, value in given.items() if value is not None},
+    given: dict[str, Any] = {"path": Path(path), "tile": sides, "resize": resize, "nodata": nodata, "units": units or None}
+    given["held_out_share" if isinstance(held_out, float | int) else "held_out"] = (
+        Path(held_out) if isinstance(held_out, str) else held_out
     )
+    chosen = _chosen(settings, given)
     return Data(*opening.open_split(chosen), chosen)
 
 
@@ -110,7 +108,7 @@ def from_arrays(
     labels: Any = None,
     class_names: Sequence[str] | None = None,
     *,
-    held_out: float = 0.05,
+    held_out: float | None = None,
     units: str = "",
     layout: memory.Layout | None = None,
     settings: DataSettings | None = None,
@@ -118,14 +116,14 @@ def from_arrays(
     """Data that lie in memory.
 
     Args:
-        images: A numpy array or torch tensor of any dtype, [N, H, W], [N, C, H, W] or [N, H, W, C]; or a torch Dataset or a
-            Hugging Face `datasets.Dataset` of images, or of images with labels.
+        images: A numpy array or torch tensor of 8 to 32-bit integers or of floats, [N, H, W], [N, C, H, W] or [N, H, W, C];
+            or a torch Dataset or a Hugging Face `datasets.Dataset` of images, or of images with labels.
         labels: A class number per image, from 0.
         class_names: A name per class; the numbers if not given.
-        held_out: Share of the images kept from training.
+        held_out: Share of the images kept from training, 0.05 if not given.
         units: The units of the values.
         layout: "channels_first" or "channels_last", where the shape leaves it open.
-        settings: Every other setting of `pixelpath.DataSettings`.
+        settings: Every other setting of `pixelpath.DataSettings`; the arguments above go before it where they are given.
 
     Raises UserError for arrays of another kind, naming the index of the first image at fault.
 
@@ -135,5 +133,10 @@ def from_arrays(
         >>> from_arrays(images, held_out=0.1)
         <... training and ... held-out images, 1x16x16 uint16, 0 classes>
     """
-    chosen = replace(settings or DataSettings(), held_out_share=held_out, units=units)
+    chosen = _chosen(settings, {"held_out_share": held_out, "units": units or None})
     return Data(*memory.from_arrays(images, labels, class_names, settings=chosen, layout=layout), chosen)
+
+
+def _chosen(settings: DataSettings | None, given: dict[str, Any]) -> DataSettings:
+    """The settings, with what was given (is not None) in their place."""
+    return replace(settings or DataSettings(), **{name: value for name, value in given.items() if value is not None})
