@@ -28,12 +28,12 @@ def test_a_run_killed_after_its_last_checkpoint_gets_its_report(
         assert {path.name for path in out.iterdir()} >= REMADE
 
 
-def test_a_run_killed_at_each_of_its_first_operations_begins(
+def test_a_run_killed_at_one_of_its_first_operations_begins(
     starter: Starter, kinds: dict[str, Kind], pictures: Path, tmp_path: Path
 ) -> None:
     """From making the folder to the encoder's copy."""
     kind = kinds["digits-onestep"]
-    for at in range(1, 30):
+    for at in range(1, 30, 4):
         out = tmp_path / str(at)
         words = train(kind.recipe, pictures, out, *kind.origin)
         starter.run(Command(words, fault={"kind": "kill", "at": at, "within": str(out)}))
