@@ -87,7 +87,7 @@ class Run(OpenRun):
         seeds = range(seed, seed + count)
         with _progress(progress):
             condition = asking.condition(self, seeds, tuple(map(str, classes)), conditions, cond_image)
-            return sample(self, seeds, condition, chosen, batch_size, progress=progress)
+            return sample(self, seeds, condition, chosen, batch_size)
 
     def evaluate(
         self,

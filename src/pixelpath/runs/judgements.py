@@ -22,6 +22,7 @@ from pixelpath.evaluation import memorising
 from pixelpath.evaluation.copies import Neighbours, closeness, quantiles, search, suspects
 from pixelpath.evaluation.features import FeatureExtractor, extract
 from pixelpath.evaluation.held_out import HeldOutRow
+from pixelpath.log import followed
 from pixelpath.reports.evaluation import nearest_picture, save_plots
 from pixelpath.reports.pictures import save_png, series
 from pixelpath.runs import pixel_values
@@ -55,7 +56,7 @@ def trained_on(run: OpenRun, data: PreparedData) -> bool:
 def copies(run: OpenRun, data: PreparedData, made: Samples, found: Sequence[Features]) -> dict[str, Any]:
     """Neighbours of samples among training and held-out images in each kind of features; pairs and duplicates by the first."""
     real = Real(data)
-    searched = [_searched(features, real, run) for features in found]
+    searched = [_searched(features, real, run) for features in followed(found, "search for copies", len(found))]
     rows = [_closeness(features, each, real, made, run) for features, each in zip(found, searched, strict=True)]
     first = searched[0]
     return {
