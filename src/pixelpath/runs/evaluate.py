@@ -38,8 +38,10 @@ from pixelpath.runs.judgements import Features, save_pictures
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.pixel_values import pixel_values
 from pixelpath.runs.prepare import PreparedData
+from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import Samples, sample
 from pixelpath.runs.sample_conditions import as_held_out
+from pixelpath.runs.verdict import verdict
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.types import Conditioning, Images, Sigmas
 
@@ -85,7 +87,7 @@ def evaluate(
     first_seed: int = 0,
     batch_size: int = 64,
 ) -> dict[str, Any]:
-    """Everything about one run at one way of sampling: measured, kept in RUN/evaluation.json, drawn, and returned.
+    """Everything about one run at one way of sampling: measured, kept in RUN/evaluation.json, drawn into the report, returned.
 
     Distances, precision and recall in several features, the held-out loss per noise level, copies, memorising, spectra and
     histograms, each with its protocol. `count` of None: as many samples as training images, at most 50,000.
@@ -95,6 +97,8 @@ def evaluate(
     made = sample(run, seeds, as_held_out(run, data, seeds), sampling, batch_size)
     result = measure(run, data, made, found)
     keep(run.path / RESULTS, result)
+    for sentence in verdict(result):
+        say(sentence)
     say(summary(result))
     values = math.prod(run.shape)
     if values > len(made):
@@ -103,7 +107,7 @@ def evaluate(
             "floor, or evaluate more samples (`count`)."
         )
     save_pictures(run.path, data, made, result)
-    say(f"All numbers with their protocols: {run.path / RESULTS}.")
+    say(f"All numbers with their protocols: {run.path / RESULTS}, {write_report(run.path)}.")
     return result
 
 
