@@ -1,19 +1,32 @@
 """What the library tells its user while it works: sentences, on the logger "pixelpath", from the main process alone.
 
-Nothing is printed unless somebody asks: `shown` prints while it is open, as the command line and `progress=True` do.
+Nothing is printed unless somebody asks: `shown` prints while it is open, as the command line and `progress=True` do. *Progress*
+is how much of a task is done and how long the rest will take: a bar on a terminal, elsewhere a line now and then.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from pixelpath import processes
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 LOGGER = logging.getLogger("pixelpath")
 LOGGER.addHandler(logging.NullHandler())
+PAUSE = 30.0  # seconds between lines of progress where there is no terminal, as of training
+
+BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {remaining} left"
+
+Advance = Callable[[int], None]
+"""Says that so many more parts of a task are done."""
+Item = TypeVar("Item")
 
 
 def say(sentence: str) -> None:
@@ -29,14 +42,21 @@ class _Printer(logging.Handler):
         super().__init__(logging.INFO)
         self.spelled = spelled
 
+        self.task: _Task | None = None
+
     def emit(self, record: logging.LogRecord) -> None:
+        bar = None if self.task is None else self.task.bar
+        if bar is not None:
+            bar.clear()
         sys.stderr.write(f"{self.spelled(record.getMessage())}\n")
         sys.stderr.flush()
+        if bar is not None:
+            bar.refresh()
 
 
 def is_shown() -> bool:
     """Whether sentences are printed now."""
-    return any(isinstance(handler, _Printer) for handler in LOGGER.handlers)
+    return _printer() is not None
 
 
 @contextmanager
@@ -53,3 +73,74 @@ def shown(spelled: Callable[[str], str] = str) -> Iterator[None]:
     finally:
         LOGGER.removeHandler(printer)
         LOGGER.setLevel(level)
+
+
+@contextmanager
+def progress(task: str, total: int) -> Iterator[Advance]:
+    """While open, the task of `total` parts shows its progress on standard error, if sentences are printed.
+
+    Call what it yields with the number of parts just done. On a terminal it is a bar, elsewhere a line every half minute.
+    Within a task that is open, nothing is shown.
+    """
+    printer = _printer()
+    if printer is None or printer.task is not None or processes.rank() != 0 or total < 1:
+        yield lambda parts: None
+        return
+    printer.task = _Task(task, total)
+    try:
+        yield printer.task.advance
+    finally:
+        printer.task.close()
+        printer.task = None
+
+
+def followed(items: Iterable[Item], task: str, total: int) -> Iterator[Item]:
+    """The items, of which there are `total`, with progress: an item is done when the next one is asked for."""
+    with progress(task, total) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+class _Task:
+    """A task under way, on the stream that standard error is when it begins."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self.name, self.total, self.stream = name, total, sys.stderr
+        self.done, self.began = 0, time.monotonic()
+        self.said = self.began
+        self.bar: tqdm[NoReturn] | None = None
+        if self.stream.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, desc=name, file=self.stream, dynamic_ncols=True, leave=False, bar_format=BAR)
+
+    def advance(self, parts: int) -> None:
+        """So many more parts are done."""
+        self.done += parts
+        if self.bar is not None:
+            self.bar.update(parts)
+            return
+        now = time.monotonic()
+        if now - self.said < PAUSE or self.done == 0:
+            return
+        left = (self.total - self.done) * (now - self.began) / self.done
+        self.stream.write(f"{self.name}: {self.done} of {self.total}, {_interval(left)} left\n")
+        self.stream.flush()
+        self.said = now
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _printer() -> _Printer | None:
+    return next((handler for handler in LOGGER.handlers if isinstance(handler, _Printer)), None)
+
+
+def _interval(seconds: float) -> str:
+    """Minutes and seconds, and hours if there are any, as in 03:20."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import statistics
 import subprocess
@@ -29,7 +30,7 @@ from pixelpath.recipes.sizes import SIZES, Blocks, Size
 from pixelpath.runs import audit
 from pixelpath.runs.audit import AuditOptions
 from pixelpath.runs.audit_findings import costs, status
-from pixelpath.runs.audit_recipes import proposed, train_commands
+from pixelpath.runs.audit_recipes import fitting, proposed, train_commands
 from pixelpath.runs.cost import Cost, measured_apart
 from pixelpath.trainer.journal import lines
 
@@ -318,3 +319,66 @@ def test_what_is_extrapolated_is_within_15_percent_of_what_is_measured(name: str
     assert (whole.measured, part.measured) == (256, 64)
     assert whole.memory > 1.2 * measured_apart(small(squares, name, batch_size=8), "cpu").memory  # not the libraries alone
     assert abs(part.memory / whole.memory - 1) < 0.15
+
+
+def test_mixed_colours_mixed_sizes_and_broken_files_are_found_in_one_run(
+    tmp_path: Path, tried: list[Recipe], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, chance = tmp_path / "a b", np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(120):
+        sides = (46, 70) if number % 3 else (30, 52)
+        image = Image.fromarray(chance.integers(0, 255, (*sides, 3)).astype(np.uint8))
+        (image.convert("L") if number % 10 == 0 else image).save(folder / f"{number:03d}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    assert call("audit", folder, "--out", tmp_path / "out", "--device", "cpu") == 3
+    document = audited(tmp_path / "out")
+    assert sorted(each["about"] for each in document["findings"] if each["level"] == "problem") == [
+        "broken",
+        "reading",
+        "reading",
+    ]
+    assert document["sizes"] == {"46x70": 80, "30x52": 40}
+    assert document["shape"] == [3, 48, 48]  # a square of the most frequent size, that the patch divides
+    (command,) = document["commands"]
+    words = shlex.split(command)
+    assert {"--data.resize 48 48", "--data.channels 3", "--data.skip-broken"} <= {
+        part.strip() for part in re.findall(r"--[^-]\S*(?: (?!--)\S+)*", command)
+    }
+    assert words[words.index("--data") + 1] == str(folder)
+    assert call(*words[1:-1], tmp_path / "run", "--dry-run") == 0  # train takes what is proposed
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert f"{folder}/000.png" in page
+
+
+@pytest.mark.parametrize("shape", [(45, 67), (45, 45), (31, 37), (97, 101), (7, 300), (127, 254)])
+def test_a_proposal_never_takes_single_pixels_for_patches(shape: tuple[int, int]) -> None:
+    (recipe,) = proposed(DataSettings(Path("x")), (3, *shape), 60_000, CPU)
+    sides = recipe.data.resize or shape
+    assert recipe.patch >= 2
+    assert all(side % recipe.patch == 0 for side in sides)
+    (command,) = train_commands((recipe,), DataSettings(Path("x")))
+    assert ("--data.resize {} {}".format(*sides) in command) == (sides != shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sides"), [((46, 70), (48, 48)), ((30, 54), (32, 56)), ((100, 99), (96, 96)), ((3, 90), (8, 88))]
+)
+def test_proposed_sides_are_square_unless_one_is_much_longer(shape: tuple[int, int], sides: tuple[int, int]) -> None:
+    assert fitting(*shape) == sides
+
+
+def test_mirroring_is_proposed_only_where_it_is_not_on(tmp_path: Path, tried: list[Recipe]) -> None:
+    for side, proposes in ((32, False), (8, True)):  # the recipes for 32 x 32 mirror images, digits do not
+        np.save(tmp_path / f"{side}.npy", noise(300, 1, side, side))
+        found = audit.audit(DataSettings(tmp_path / f"{side}.npy"), AuditOptions(device="cpu"))
+        (count,) = [finding for finding in found.findings if finding.about == "count" and "training" in finding.what]
+        assert ("`flip`" in count.remedy) == proposes
+        assert found.recipes[-1].flip != proposes
+
+
+def test_a_finding_that_begins_with_a_file_spells_it_as_it_is(tmp_path: Path) -> None:
+    finding = Finding("problem", "reading", "data.npz holds nothing")
+    page = audit.Audit(DataSettings(Path("data.npz")), (finding,)).write(tmp_path).read_text(encoding="utf-8")
+    assert "data.npz holds nothing" in page
+    assert "Data.npz" not in page

@@ -17,10 +17,12 @@ from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet
 from pixelpath.evaluation.features import WIDEST, Pixels, extract, fewer
 from pixelpath.randomness import Streams, normal, seed_of
+from pixelpath.reports.page import text
 from pixelpath.runs.comparison import Real
 from pixelpath.runs.evaluate import loss_by_level, summary
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
+from pixelpath.runs.verdict import verdict
 
 
 def results(run: Path) -> list[dict]:
@@ -178,3 +180,11 @@ def test_a_one_step_run_is_evaluated_in_one_step(onestep_run: Path) -> None:
     protocol = results(onestep_run)[-1]["distances"][1]["protocol"]
     expected = {"extractor": "encoder", "sampler": "consistency", "steps": 1, "nfe": 1, "guidance": 1}
     assert {key: protocol[key] for key in expected} == expected
+
+
+def test_the_report_is_written_again_and_begins_with_the_verdict(evaluated: Path) -> None:
+    page = (evaluated / "report.html").read_text(encoding="utf-8")
+    said = verdict(results(evaluated)[-1])
+    places = [page.index(text(sentence)) for sentence in said]
+    assert len(said) == 2
+    assert max(places) < page.index("<nav>")

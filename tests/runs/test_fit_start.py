@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.application import SIZE, call, files
 
+from pixelpath import log
 from pixelpath.atomic import read_json
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.runs.fit_start import known_of
@@ -544,3 +545,12 @@ def test_a_start_belongs_to_one_run(run: Path, plain: Path, start: Path, capsys:
     said = refused(capsys, "evaluate", run, plain, "--start", start, "--steps", "2,4")
     assert f"--start {start} belongs to one run, and 2 are named" in said
     assert files(run) == before
+
+
+def test_the_search_shows_its_progress(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "PAUSE", 0)
+    assert call("start", "fit", run, "--out", tmp_path / "out", "--sigma", 5, *QUICK) == 0
+    said = {line.split(":")[0] for line in capsys.readouterr().err.splitlines() if line.endswith(" left")}
+    assert said == {"fitting densities", "certificate", "candidates of a start"}

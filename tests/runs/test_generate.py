@@ -225,3 +225,14 @@ def test_the_share_of_steps_below_a_start(steps: int) -> None:
     for sigma in (0.02, 0.3, 2.0, 4.99):
         assert steps_below(NOISE, steps, sigma) == max(1, sum(level < sigma for level in levels))
     assert steps_below(NOISE, steps, 5.1) == steps
+
+
+@pytest.mark.parametrize("sampler", Sampler)
+def test_every_step_of_every_batch_is_counted_once_and_while_it_is_taken(denoiser: Denoiser, sampler: Sampler) -> None:
+    counted, estimates = [], []
+    denoiser.register_forward_hook(lambda module, given, out: estimates.append(sum(counted)))
+    origin, sampling = Origin(NOISE), Sampling(4, 1.0, (0.0, math.inf), sampler=sampler)
+    list(generate(denoiser, origin, sampling, range(5), balanced(range(5), 3), 2, counted.append))
+    assert sum(counted) == 3 * 4  # 5 images in batches of 2, of 4 steps each
+    assert estimates == sorted(estimates)
+    assert set(estimates) == set(range(12))  # some evaluation saw each number of steps done

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from pixelpath.log import followed
+
 NEAR = 0.15  # difference below which images are nearly the same, a correlation of 0.989
 CHUNK = 2**23  # differences held at a time
 CLOSE = (200, 100, 20)  # images are close by if they are at most such a part of all images apart in order
@@ -89,16 +91,16 @@ def nearest(
     names = np.array(list(views))
     index, view, best = np.zeros(len(images), np.int64), np.zeros(len(images), np.int64), np.full(len(images), np.inf)
     step = max(1, CHUNK // max(1, len(rows)))
-    for number, look in enumerate(views.values()):
-        for first in range(0, len(images), step):
-            part = np.ascontiguousarray(look(images[first : first + step])).reshape(-1, rows.shape[1]).astype(np.float32)
-            table = _table(part, rows, lengths)
-            if among is None:
-                table[np.arange(len(part)), first + np.arange(len(part))] = np.inf
-            place = table.argmin(1)
-            value = table[np.arange(len(part)), place]
-            better = np.flatnonzero(value < best[first : first + step])
-            index[first + better], view[first + better], best[first + better] = place[better], number, value[better]
+    places = [(number, look, first) for number, look in enumerate(views.values()) for first in range(0, len(images), step)]
+    for number, look, first in followed(places, "nearest images", len(places)):
+        part = np.ascontiguousarray(look(images[first : first + step])).reshape(-1, rows.shape[1]).astype(np.float32)
+        table = _table(part, rows, lengths)
+        if among is None:
+            table[np.arange(len(part)), first + np.arange(len(part))] = np.inf
+        place = table.argmin(1)
+        value = table[np.arange(len(part)), place]
+        better = np.flatnonzero(value < best[first : first + step])
+        index[first + better], view[first + better], best[first + better] = place[better], number, value[better]
     return Nearest(index, tuple(names[view].tolist()), np.sqrt(np.maximum(best, 0)))
 
 

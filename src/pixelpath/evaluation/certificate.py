@@ -18,6 +18,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from pixelpath.errors import UserError
+from pixelpath.log import followed
 from pixelpath.randomness import seed_of
 from pixelpath.sampling.checks import check_finite, noised
 from pixelpath.starts.start import Density
@@ -133,7 +134,7 @@ def certify(
     _check(images, labels, levels)
     parts = {name: _Parts() for name in densities}
     done: list[float] = []
-    for number, sigma in enumerate(levels):
+    for number, sigma in enumerate(followed(levels, "certificate", len(levels))):
         seen = [
             seen
             for repeat in range(repeats)
@@ -159,7 +160,7 @@ def certify_density(
     `repeats` noisy versions of every held-out image, as in `certify`.
     """
     rows = []
-    for number, row in enumerate(base.rows):
+    for number, row in enumerate(followed(base.rows, "certificate of a flow", len(base.rows))):
         seeds = [seed_of(seed, number, place) for place in range(repeats * len(images))]
         noisy = noised(images.double().cpu().repeat(repeats, 1, 1, 1), row.sigma, seeds)
         own = None if labels is None else labels.cpu().repeat(repeats)

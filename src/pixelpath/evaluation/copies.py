@@ -26,6 +26,7 @@ SAME = 1e-10  # of squared lengths: squared distances that differ by less are eq
 SHARE = 0.01  # of the held-out images: the nearest to training images
 PROBABILITIES = (0.01, 0.1, 0.5)
 CERTAIN = 3.0  # standard errors
+TELLING = 0.05  # standard error of the share of nearer samples, above which it tells nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,15 @@ class Closeness:
         """Whether more samples are near to training images than by chance, by a twentieth of them or more."""
         excess = self.closer - 0.5
         return excess > max(0.025, CERTAIN * self.closer_error)
+
+    @property
+    def telling(self) -> bool:
+        """Whether there are enough images to tell: copying is certain, or the error of `closer` at most a twentieth."""
+        return self.copying or self.closer_error <= TELLING
+
+    def held_out_needed(self, held_out: int) -> int:
+        """About how many held-out images, instead of so many, would be telling: the error falls with the root of their number."""
+        return math.ceil(held_out * max(1.0, self.closer_error / TELLING) ** 2)
 
 
 def search(rows: Rows, sets: Sets) -> tuple[list[Neighbours], Float[Tensor, "pool"]]:

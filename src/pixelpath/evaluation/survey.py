@@ -22,6 +22,7 @@ from pixelpath.data.sources import Source
 from pixelpath.errors import UserError
 from pixelpath.evaluation.histograms import Values, atom, share_of
 from pixelpath.evaluation.tails import hill
+from pixelpath.log import progress
 
 BLOCKS = 8
 DIGEST = 16  # bytes of a hash
@@ -105,8 +106,10 @@ def survey(
     nodata = source.metadata.nodata if nodata is None else nodata
     chosen = np.arange(len(source)) if signed is None else np.asarray(signed, np.int64)
     taking = _Taking(source, nodata, chosen)
-    for numbers, images in chunks(source, workers, taking.unreadable):
-        taking.add(numbers, images)
+    with progress("reading images", len(source)) as advance:
+        for numbers, images in chunks(source, workers, taking.unreadable):
+            taking.add(numbers, images)
+            advance(len(numbers))
     if len(taking.unreadable) == len(source):
         raise UserError(f"No image can be decoded; the first error: {next(iter(taking.unreadable.values()))}")
     return taking.result()

@@ -18,10 +18,9 @@ def write_audit(folder: Path, document: Mapping[str, Any], pictures: Sequence[st
     """Write FOLDER/report.html with the numbers of audit.json and the pictures that are there by these names; the file."""
     drawn = {name: figure(folder / name, CAPTIONS[name], "plot" if name == "histograms.png" else "") for name in pictures}
     sections = {"Findings": _findings(document["findings"])}
-    if "channels" not in document:
-        rows = [{"rows x columns": size, "images": count} for size, count in document["sizes"].items()]
-        sections |= {"Sizes": table(rows[:LISTED])}
-    else:
+    rows = [{"rows x columns": size, "images": count} for size, count in document["sizes"].items()]
+    sections |= {"Sizes": table(rows[:LISTED])}
+    if "channels" in document:
         sections |= {
             "Images": drawn.get("typical.png", ""),
             "Channels": _channels(document["channels"]) + drawn.get("histograms.png", ""),
@@ -66,7 +65,7 @@ def _findings(found: Sequence[Mapping[str, Any]]) -> str:
     for finding in found:
         where = f"<div class='soft'>{text(finding['where'])}</div>" if finding["where"] else ""
         mark = " class='bad'" if finding["level"] == "problem" else ""
-        what = sentence(f"{finding['what'][:1].upper()}{finding['what'][1:]}. {finding['remedy']}".rstrip())
+        what = sentence(f"{finding['what']}. {finding['remedy']}".rstrip())  # it may begin with a path
         level = f"<th{mark} style='white-space: nowrap'>{finding['level']}</th>"
         rows.append(f"<tr>{level}<td>{what}{where}</td></tr>")
     return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else "<p>Nothing is wrong.</p>"

@@ -88,7 +88,7 @@ class Run(OpenRun):
         with _progress(progress):
             names = (classes,) if isinstance(classes, str) else tuple(map(str, classes))
             condition = asking.condition(self, seeds, names, conditions, cond_image)
-            return sample(self, seeds, condition, chosen, batch_size, progress=progress)
+            return sample(self, seeds, condition, chosen, batch_size)
 
     def evaluate(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from pixelpath.reports.audit import summary, write_audit
 from pixelpath.reports.audit_plots import save_pictures
 from pixelpath.reports.page import duration
 from pixelpath.runs.audit_findings import costs, device_memory, findings, ordered, status, unfit
-from pixelpath.runs.audit_recipes import recipe_of, recipes_for, train_commands
+from pixelpath.runs.audit_recipes import fitting, recipe_of, recipes_for, train_commands
 from pixelpath.runs.cost import Cost, measured_apart
 from pixelpath.runs.devices import choose_device
 
@@ -79,7 +79,8 @@ class Audit:
     @property
     def commands(self) -> list[str]:
         """The commands that train the recipes; none for images in memory."""
-        return train_commands(self.recipes, self.settings) if self.settings.path else []
+        broken = self.settings.skip_broken or any(finding.about == "broken" for finding in self.findings)
+        return train_commands(self.recipes, replace(self.settings, skip_broken=broken)) if self.settings.path else []
 
     def __str__(self) -> str:
         lines = [str(finding) for finding in self.findings] or ["Nothing is wrong."]
@@ -106,9 +107,10 @@ class Audit:
             "settings": _plain(asdict(self.settings)),
             "status": self.status,
             "findings": [asdict(finding) for finding in self.findings],
+            "sizes": dict(self.sizes),
         }
         if self.inspection is None:
-            return document | {"sizes": dict(self.sizes)}
+            return document
         return {
             **document,
             "training": self.training,
@@ -136,25 +138,40 @@ def audit(settings: DataSettings, options: AuditOptions = DEFAULTS) -> Audit:
     if options.recipe is not None:
         recipe_of(options.recipe)
     choose_device(options.device)
+    found: list[Finding] = []
     try:
-        training, held_out = _open(settings)
+        training, held_out, settings = _open(settings, found)
     except MissingError:
         raise
     except ValueError as error:
-        return _unreadable(settings, str(error))
-    return audit_sources(training, held_out, settings, options)
+        return _unreadable(settings, [*found, Finding("problem", "reading", str(error).rstrip("."))])
+    result = audit_sources(training, held_out, settings, options, found)
+    return (
+        replace(result, sizes=tuple(sizes_of(replace(settings, skip_broken=True))))
+        if any(finding.where for finding in found)
+        else result
+    )
 
 
-def audit_sources(training: Source, held_out: Source, settings: DataSettings, options: AuditOptions = DEFAULTS) -> Audit:
-    """Look at images that are open already, as the settings say; those that no path names have no cost estimate."""
+def audit_sources(
+    training: Source,
+    held_out: Source,
+    settings: DataSettings,
+    options: AuditOptions = DEFAULTS,
+    before: Sequence[Finding] = (),
+) -> Audit:
+    """Look at images that are open already, as the settings say; those that no path names have no cost estimate.
+
+    `before` was found when they were opened.
+    """
     device = choose_device(options.device)
     say(f"Looking at {describe(training)} Held out: {len(held_out)} images.")
     own = settings.held_out is not None or (settings.path is not None and parts(settings.path)[1] is not None)
     seen = inspect(training, held_out, settings, own_split=own, fast=options.fast, turned=options.turned)
     recipes = recipes_for(seen, options.recipe, len(training), device)
-    found = findings(seen)
+    found = [*before, *findings(seen, flipped=bool(recipes) and all(recipe.flip for recipe in recipes))]
     for recipe in recipes:
-        found += unfit(*training.shape[1:], recipe.patch, recipe.name)
+        found += unfit(*training.shape[1:], recipe, settings)
     measured: list[Cost] = []
     if settings.path is not None and not any(finding.level == "problem" for finding in found):
         found += _measure(recipes, device, measured)
@@ -177,18 +194,55 @@ def sizes_of(settings: DataSettings) -> list[tuple[str, int]]:
     return [(f"{rows}x{columns}", count) for (rows, columns), count in counts.most_common()]
 
 
-def _open(settings: DataSettings) -> tuple[Source, Source]:
-    """Both sides; files that cannot be decoded are left out here, and become a finding."""
-    try:
-        return open_split(settings)
-    except BrokenFileError:
-        return open_split(replace(settings, skip_broken=True))
+def _open(settings: DataSettings, found: list[Finding]) -> tuple[Source, Source, DataSettings]:
+    """Both sides, and the settings with which they can be read together; what others than the given ones are for is `found`.
+
+    Files that cannot be decoded are left out here, and become a finding of the inspection.
+    """
+    asked = settings
+    while True:
+        try:
+            training, held_out = open_split(settings)
+        except BrokenFileError:
+            if settings.skip_broken:
+                raise
+            settings = replace(settings, skip_broken=True)
+        except UserError as error:
+            repaired = _repaired(settings, error)
+            if repaired is None:
+                raise
+            name = "channels" if repaired.channels != settings.channels else "resize"
+            value = " ".join(map(str, repaired.resize or ())) if name == "resize" else str(repaired.channels)
+            what, where = str(error).rstrip("."), _counted(settings) if name == "resize" else ()
+            found.append(Finding("problem", "reading", what, where, f"What follows was found with `data.{name}` {value}."))
+            settings = repaired
+        else:
+            return training, held_out, replace(settings, skip_broken=asked.skip_broken)
 
 
-def _unreadable(settings: DataSettings, why: str) -> Audit:
+def _repaired(settings: DataSettings, error: UserError) -> DataSettings | None:
+    """The settings that read images of mixed colours or sizes; None where the error is of another kind."""
+    if error.setting == "data.channels" and settings.channels is None:
+        return replace(settings, channels=3)
+    sizes = (
+        sizes_of(settings)
+        if error.setting in ("data.tile", "data.resize") and not settings.tile and settings.resize is None
+        else []
+    )
+    if len(sizes) < 2:
+        return None
+    rows, columns = map(int, sizes[0][0].split("x"))
+    return replace(settings, resize=fitting(rows, columns))
+
+
+def _counted(settings: DataSettings) -> tuple[str, ...]:
+    """The sizes of images that have several, the most frequent first."""
+    return tuple(f"{size}: {count}" for size, count in sizes_of(settings)[:SIZES_NAMED])
+
+
+def _unreadable(settings: DataSettings, found: list[Finding]) -> Audit:
     """The audit of data that cannot be read together."""
     sizes = sizes_of(settings)
-    found = [Finding("problem", "reading", why.rstrip("."))]
     if len(sizes) > 1:
         shown = tuple(f"{size}: {count}" for size, count in sizes[:SIZES_NAMED])
         found.append(Finding("note", "sizes", f"there are images of {len(sizes)} sizes", shown))

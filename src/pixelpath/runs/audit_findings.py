@@ -12,10 +12,13 @@ import numpy as np
 import torch
 
 from pixelpath.data.normalise.curves import Normalisation
+from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source
 from pixelpath.evaluation.alike import Pair
 from pixelpath.evaluation.inspection import NAMED, Finding, Inspection, Level, Part
 from pixelpath.evaluation.survey import Channel
+from pixelpath.recipes.recipe import Recipe
+from pixelpath.runs.audit_recipes import fitting
 from pixelpath.runs.cost import Cost
 
 LEVELS: tuple[Level, ...] = ("note", "warning", "problem")
@@ -34,11 +37,11 @@ SENTINEL = 2.0  # times the spread of all other values: a value so far off is ha
 LONG = 7 * 86_400.0
 
 
-def findings(seen: Inspection) -> list[Finding]:
-    """Everything that follows from the measurements, the worst first."""
+def findings(seen: Inspection, *, flipped: bool = False) -> list[Finding]:
+    """Everything that follows from the measurements, the worst first; `flipped`: training mirrors images anyway."""
     return ordered(
         [
-            *_counts(seen),
+            *_counts(seen, flipped=flipped),
             *_damage(seen),
             *_nodata(seen),
             *_channels(seen),
@@ -63,11 +66,15 @@ def status(found: Sequence[Finding]) -> int:
     return max((STATUS[finding.level] for finding in found), default=0)
 
 
-def unfit(rows: int, columns: int, patch: int, name: str) -> list[Finding]:
-    """A problem if the patch of a recipe does not divide the images."""
+def unfit(rows: int, columns: int, recipe: Recipe, settings: DataSettings) -> list[Finding]:
+    """A problem if the patch of a recipe does not divide the images; a note if the recipe resizes them, as nobody asked."""
+    patch, name = recipe.patch, recipe.name
+    if recipe.data.resize is not None and recipe.data.resize != settings.resize:
+        words = f"no patch divides {rows}x{columns} pixels well, so {name} is proposed with `data.resize`"
+        return [Finding("note", "patch", words, (), "Or cut tiles with `data.tile`.")]
     if rows % patch == 0 and columns % patch == 0:
         return []
-    near = " ".join(str(max(patch, round(side / patch) * patch)) for side in (rows, columns))
+    near = " ".join(map(str, fitting(rows, columns, patch)))
     remedy = f"Use `data.resize` {near}, `data.tile` {near}, or another `patch`."
     return [Finding("problem", "patch", f"the patch of {name}, {patch}, does not divide {rows}x{columns} pixels", (), remedy)]
 
@@ -101,12 +108,14 @@ def device_memory(device: torch.device) -> int:
     return 1024 * int(meminfo.read_text(encoding="ascii").split("MemTotal:")[1].split()[0])
 
 
-def _counts(seen: Inspection) -> list[Finding]:
+def _counts(seen: Inspection, *, flipped: bool) -> list[Finding]:
     count, (_, rows, columns) = len(seen.training.source), seen.training.source.shape
     found = []
     if count < SMALL:
         level: Level = "warning" if count < FEW else "note"
-        remedy = "A model of so few will repeat them: give more, cut tiles (`data.tile`), or mirror them (`flip`)."
+        ways = ["give more"] if seen.settings.tile or seen.settings.resize else ["give more", "cut tiles (`data.tile`)"]
+        ways += [] if flipped else ["mirror them (`flip`)"]
+        remedy = f"A model of so few will repeat them: {' or '.join(ways)}."
         found.append(Finding(level, "count", f"there are only {count} training images", (), remedy))
     held = 0 if seen.held_out is None else len(seen.held_out.source)
     if held < FEW_HELD_OUT:

@@ -19,6 +19,8 @@ from pixelpath.recipes.recipe import Recipe, from_json
 from pixelpath.recipes.sizes import SIZES
 
 TOKENS, FEWEST, MOST, COARSEST = 64, 4, 256, 32  # tokens of an image that are aimed at, and accepted; the largest patch
+MULTIPLE, SQUARE = 8, 1.6  # that proposed sides are multiples of; longer side in shorter ones, up to which they are equal
+MANY = 1024  # tokens of an image above which it is rather made smaller
 SMALL_SIDE, MIDDLE_SIDE = 16, 45  # sides of images up to which the recipes digits and small-32 are meant
 NANO, TINY = 5000, 50_000  # training images up to which a size is enough
 
@@ -50,7 +52,8 @@ def proposed(settings: DataSettings, shape: tuple[int, int, int], count: int, de
     """Both stages of a small recipe for so many images of this shape; on a CPU the one stage that is done within the hour.
 
     The recipe is the one made for the nearest size of images. Its patch stays if it divides the sides into 4 to 256 tokens;
-    otherwise the patch is the one of at most 32 pixels whose tokens are nearest to 64. The size is nano on a CPU and for up to
+    otherwise the patch is the one of 2 to 32 pixels whose tokens are nearest to 64. Where there is none, images are resized to
+    sides that have one. The size is nano on a CPU and for up to
     5,000 training images, tiny for up to 50,000, above that the recipe's own (rules of thumb).
     """
     _, rows, columns = shape
@@ -61,6 +64,9 @@ def proposed(settings: DataSettings, shape: tuple[int, int, int], count: int, de
         names = [f"cpu-{family.removeprefix('small-')}-diffusion"]
     found = [RECIPES[name]() for name in names]
     patch, size = _patch(rows, columns, found[0].patch), found[0].size
+    if patch is None:
+        settings = replace(settings, tile=(), stride=(), resize=fitting(rows, columns))
+        patch = _patch(*fitting(rows, columns), found[0].patch) or found[0].patch
     if device.type == "cpu" or count <= NANO:
         size = SIZES["nano"]
     elif count <= TINY:
@@ -79,6 +85,8 @@ def train_commands(recipes: tuple[Recipe, ...], settings: DataSettings) -> list[
         name = next((name for name, size in SIZES.items() if size == recipe.size), None)
         if known is not None and known.size != recipe.size and name is not None:
             words += ["--size", name]
+        if recipe.data.resize is not None:  # as proposed, where nobody asked
+            settings = replace(settings, tile=(), stride=(), resize=recipe.data.resize)
         words += _options(replace(settings, path=None, normaliser=Normalisation()), DataSettings(), "data")
         words += _options(recipe.data.normaliser, Normalisation(), "data.normaliser")
         stage = "encoder" if recipe.is_encoder else "onestep" if recipe.is_one_step else "diffusion"
@@ -87,13 +95,24 @@ def train_commands(recipes: tuple[Recipe, ...], settings: DataSettings) -> list[
     return found
 
 
-def _patch(rows: int, columns: int, patch: int) -> int:
-    """This patch if it cuts images into an accepted number of tokens, else the divisor of both sides nearest to 64 tokens."""
+def fitting(rows: int, columns: int, multiple: int = MULTIPLE) -> tuple[int, int]:
+    """Sides near these that a patch divides: square unless one is much longer, as resizing crops to the shorter one anyway."""
+    near = [max(multiple, round(side / multiple) * multiple) for side in (rows, columns)]
+    return (min(near), min(near)) if max(rows, columns) <= SQUARE * min(rows, columns) else (near[0], near[1])
+
+
+def _patch(rows: int, columns: int, patch: int) -> int | None:
+    """This patch if it cuts images into an accepted number of tokens, else the divisor of both sides nearest to 64 tokens.
+
+    None if there is none: single pixels are tokens only of images that have as few of them.
+    """
     if rows % patch == 0 and columns % patch == 0 and FEWEST <= rows * columns / patch**2 <= MOST:
         return patch
     common = math.gcd(rows, columns)
-    dividing = [side for side in range(1, min(common, COARSEST) + 1) if common % side == 0]
-    return min(dividing, key=lambda side: abs(math.log(rows * columns / side**2 / TOKENS)))
+    least = 1 if rows * columns <= TOKENS else 2
+    dividing = [side for side in range(least, min(common, COARSEST) + 1) if common % side == 0]
+    accepted = [side for side in dividing if FEWEST <= rows * columns / side**2 <= MANY]
+    return min(accepted, key=lambda side: abs(math.log(rows * columns / side**2 / TOKENS)), default=None)
 
 
 def _merged(own: DataSettings, given: DataSettings) -> DataSettings:

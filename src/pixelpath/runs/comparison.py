@@ -6,7 +6,8 @@ training images: no generator is expected below it, and only a distance of as ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from pixelpath.evaluation.distances import real_floor
 from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract, fewer, hash_of, inception
 from pixelpath.evaluation.protocol import Protocol, protocol_of
 from pixelpath.evaluation.statistics import Statistics
-from pixelpath.log import say
+from pixelpath.log import followed, say
 from pixelpath.runs.folder import own_encoder
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData
@@ -93,8 +94,9 @@ def real_statistics(
 
     And the features of training and held-out images, None for fewer than two of the latter.
     """
-    training = extract(extractor, real.batches(real.data.training), device)
-    held_out = extract(extractor, real.batches(real.data.held_out), device) if len(real.data.held_out) >= 2 else None
+    training = features_of(extractor, real.batches(real.data.training), len(real.data.training), device)
+    others = real.data.held_out
+    held_out = features_of(extractor, real.batches(others), len(others), device) if len(others) >= 2 else None
     if real.few < 2 or len(training) < 2:
         raise UserError(
             f"There are only {len(training)} real images to compare with, too few for a floor: give more as `data`.",
@@ -103,6 +105,14 @@ def real_statistics(
     few = min(real.few, samples)
     floor = real_floor(training, few, held_out).distance
     return RealStatistics(extractor, len(training), statistics.of(training), floor, few), training, held_out
+
+
+def features_of(
+    extractor: FeatureExtractor, batches: Iterable[Native], images: int, device: torch.device
+) -> Float[Tensor, "images feature"]:
+    """The features of batches that hold so many images (of real ones at most `MOST`), with progress."""
+    count = math.ceil(min(images, MOST) / BATCH)
+    return extract(extractor, followed(batches, f"features ({extractor.name})", count), device)
 
 
 def extractors(run: OpenRun, data: PreparedData, encoder: Path | None) -> list[FeatureExtractor]:

@@ -14,10 +14,10 @@ from typing import Any
 from pixelpath.errors import UserError
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet
-from pixelpath.evaluation.features import FeatureExtractor, extract
+from pixelpath.evaluation.features import FeatureExtractor
 from pixelpath.log import say
 from pixelpath.reports.pictures import distance_over_nfe, save_png
-from pixelpath.runs.comparison import BATCH, Real, RealStatistics, keep, protocol, real_statistics
+from pixelpath.runs.comparison import BATCH, Real, RealStatistics, features_of, keep, protocol, real_statistics
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.report import write_report
@@ -135,7 +135,7 @@ def _curves_of(
 
 
 def _point(known: RealStatistics, made: Samples) -> DistancePoint:
-    generated = extract(known.extractor, made.native.split(BATCH), made.run.device)
+    generated = features_of(known.extractor, made.native.split(BATCH), len(made), made.run.device)
     every = frechet(known.statistics, statistics.of(generated))
     few = every if known.few == len(generated) else frechet(known.statistics, statistics.of(generated[: known.few]))
     return DistancePoint(made.settings["steps"], made.nfe, every, few, made.seconds)

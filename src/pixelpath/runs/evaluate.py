@@ -15,9 +15,9 @@ from pixelpath.data import sources
 from pixelpath.data.sources import Source
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet, kernel, precision_recall
-from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Inception, Pixels, extract
+from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Inception, Pixels
 from pixelpath.evaluation.held_out import HeldOutRow, held_out_loss
-from pixelpath.log import say
+from pixelpath.log import progress, say
 from pixelpath.randomness import seed_of
 from pixelpath.runs import curves, judgements
 from pixelpath.runs.comparison import (
@@ -26,6 +26,7 @@ from pixelpath.runs.comparison import (
     Real,
     RealStatistics,
     extractors,
+    features_of,
     inception_features,
     keep,
     kept,
@@ -37,9 +38,12 @@ from pixelpath.runs.judgements import Features, save_pictures
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.pixel_values import pixel_values
 from pixelpath.runs.prepare import PreparedData
+from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import Samples, sample
 from pixelpath.runs.sample_conditions import as_held_out
+from pixelpath.runs.verdict import verdict
 from pixelpath.sampling.sampler import Sampling
+from pixelpath.types import Conditioning, Images, Sigmas
 
 LEVELS = 10  # noise levels of the held-out loss
 JUDGED = 10_000  # of the images compared, how many have their precision and recall measured
@@ -83,7 +87,7 @@ def evaluate(
     first_seed: int = 0,
     batch_size: int = 64,
 ) -> dict[str, Any]:
-    """Everything about one run at one way of sampling: measured, kept in RUN/evaluation.json, drawn, and returned.
+    """Everything about one run at one way of sampling: measured, kept in RUN/evaluation.json, drawn into the report, returned.
 
     Distances, precision and recall in several features, the held-out loss per noise level, copies, memorising, spectra and
     histograms, each with its protocol. `count` of None: as many samples as training images, at most 50,000.
@@ -93,6 +97,8 @@ def evaluate(
     made = sample(run, seeds, as_held_out(run, data, seeds), sampling, batch_size)
     result = measure(run, data, made, found)
     keep(run.path / RESULTS, result)
+    for sentence in verdict(result):
+        say(sentence)
     say(summary(result))
     values = math.prod(run.shape)
     if values > len(made):
@@ -101,7 +107,7 @@ def evaluate(
             "floor, or evaluate more samples (`count`)."
         )
     save_pictures(run.path, data, made, result)
-    say(f"All numbers with their protocols: {run.path / RESULTS}.")
+    say(f"All numbers with their protocols: {run.path / RESULTS}, {write_report(run.path)}.")
     return result
 
 
@@ -134,7 +140,9 @@ def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[Feature
     distances, compared = [], []
     for extractor in found:
         about, training, held_out = real_statistics(extractor, real, len(made), run.device)
-        features = Features(extractor, training, held_out, extract(extractor, made.native.split(BATCH), run.device))
+        features = Features(
+            extractor, training, held_out, features_of(extractor, made.native.split(BATCH), len(made), run.device)
+        )
         distances.append(_distances(features, about, real, made, run))
         compared += [features] if own and isinstance(extractor, Pixels | EncoderFeatures) else []
     if not own:
@@ -157,10 +165,18 @@ def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[Feature
 
 def _distances(features: Features, about: RealStatistics, real: Real, made: Samples, run: OpenRun) -> dict[str, Any]:
     training, generated = features.training, features.samples
-    spread, quality = kernel(training, generated), precision_recall(training[:JUDGED], generated[:JUDGED])
+    with progress(f"distances ({features.extractor.name})", 4) as advance:
+        spread = kernel(training, generated)
+        advance(1)
+        quality = precision_recall(training[:JUDGED], generated[:JUDGED])
+        advance(1)
+        far = frechet(about.statistics, statistics.of(generated))
+        advance(1)
+        far_of_few = frechet(about.statistics, statistics.of(generated[: about.few]))
+        advance(1)
     values = {
-        "frechet": frechet(about.statistics, statistics.of(generated)),
-        "frechet_of_few": frechet(about.statistics, statistics.of(generated[: about.few])),
+        "frechet": far,
+        "frechet_of_few": far_of_few,
         "frechet_floor_of_few": about.floor,
         "few": about.few,
         "kernel_distance": spread.mean,
@@ -196,7 +212,14 @@ def loss_by_level(run: OpenRun, data: PreparedData, limit: int = 1024, side: Sou
     low, high = run.noise.sigma_min * run.noise.shift, run.noise.sigma_max * run.noise.shift
     levels = np.geomspace(low, high, LEVELS).tolist()
     seeds = [seed_of(index) for index in range(count)]
-    return held_out_loss(run.denoiser, images, labels, levels, seeds, device=run.device, valid=valid)
+    with progress("loss by noise level", LEVELS * math.ceil(count / BATCH)) as advance:
+
+        def denoise(noisy: Images, sigma: Sigmas, condition: Conditioning | None) -> Images:
+            estimate = run.denoiser(noisy, sigma, condition)
+            advance(1)
+            return estimate
+
+        return held_out_loss(denoise, images, labels, levels, seeds, BATCH, run.device, valid)
 
 
 def summary(result: dict[str, Any]) -> str:

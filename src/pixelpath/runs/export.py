@@ -15,7 +15,7 @@ import torch
 from pixelpath.atomic import whole
 from pixelpath.errors import UserError
 from pixelpath.interop.generator import ONNX, TOLERANCE, TORCH, Agreement, Format, Generator, Make, agreement, check_packages
-from pixelpath.log import say
+from pixelpath.log import progress, say
 from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.runs.generate import Origin, balanced, generate
 from pixelpath.runs.opened import OpenRun
@@ -47,15 +47,21 @@ def export(run: OpenRun, format: Format = ONNX, guidance: float | None = None, o
     highest = float(sampling.schedule(run.noise)[0])
     generator = Generator(run.denoiser, run.normaliser, highest, sampling.guidance)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with whole(file) as partial:
-        format.write(generator, partial, _about(run, sampling.guidance))
-        partial.flush()
-        make = format.read(Path(partial.name))
-        found = _compare(make, run, sampling)
+    with progress("export", 4) as advance:
+        with whole(file) as partial:
+            format.write(generator, partial, _about(run, sampling.guidance))
+            partial.flush()
+            advance(1)
+            make = format.read(Path(partial.name))
+            advance(1)
+            found = _compare(make, run, sampling)
+            advance(1)
+        speed = _speed(make, generator, run, "onnxruntime" if format is ONNX else "the file")
+        advance(1)
     size = f"{file.stat().st_size / 1e6:.1f} MB"
     say(f"{file} ({size}): {_inputs(run)} to image, {run.normaliser.dtype}.")
     say(_agreement(found))
-    say(_speed(make, generator, run, "onnxruntime" if format is ONNX else "the file"))
+    say(speed)
     return file
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from pixelpath.errors import UserError
+from pixelpath.log import Advance
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.noise import NoiseRange
 from pixelpath.randomness import Streams, normal, seed_of
@@ -64,29 +65,58 @@ def generate(
     seeds: Sequence[int],
     condition: Conditioning,
     batch_size: int = 64,
+    advance: Advance = lambda steps: None,
 ) -> Iterator[Images]:
     """Batches of images [<= batch_size, channel, row, column] in model range on the CPU, one per seed, in their order.
 
-    `sampling` has everything chosen. Raises UserError for a batch size below 1 or sigmas outside the range.
+    `sampling` has everything chosen. `advance` is called with the number of steps that a batch has taken since. Raises
+    UserError for a batch size below 1 or sigmas outside the range.
     """
     if batch_size < 1:
         raise UserError(f"`batch_size` must be at least 1, got {batch_size}.", setting="batch_size")
     for start in range(0, len(seeds), batch_size):
         streams = Streams([seed_of(seed) for seed in seeds[start : start + batch_size]])
-        yield from_sources(denoiser, origin, sampling, streams, condition[start : start + batch_size])
+        yield from_sources(denoiser, origin, sampling, streams, condition[start : start + batch_size], advance)
 
 
 @torch.no_grad()
-def from_sources(denoiser: Denoiser, origin: Origin, sampling: Sampling, streams: Streams, condition: Conditioning) -> Images:
+def from_sources(
+    denoiser: Denoiser,
+    origin: Origin,
+    sampling: Sampling,
+    streams: Streams,
+    condition: Conditioning,
+    advance: Advance = lambda steps: None,
+) -> Images:
     """Images [stream, channel, row, column] in model range on the CPU, all their randomness from their own streams."""
     assert sampling.sampler is not None
     device, encoder = next(denoiser.parameters()).device, denoiser.backbone.encoder
     shape = (encoder.channels, encoder.rows, encoder.columns)
     labels = classes_of(condition) if denoiser.backbone.num_classes > 0 else None
     sigmas = origin.schedule(sampling)
-    denoise = _guided(denoiser, condition.to(device), origin, sampling)
+    denoise = _followed(_guided(denoiser, condition.to(device), origin, sampling), sigmas, advance)
     first = origin.first(streams, shape, float(sigmas[0]), labels).to(device)
-    return sampling.sampler(denoise, first, sigmas, lambda: normal(streams, shape).to(device)).float().cpu()
+    images = sampling.sampler(denoise, first, sigmas, lambda: normal(streams, shape).to(device)).float().cpu()
+    advance(1)
+    return images
+
+
+def _followed(denoise: Denoise, sigmas: torch.Tensor, advance: Advance) -> Denoise:
+    """The same estimates, and `advance` called with the steps ended: those to a sigma above or at the one of an estimate.
+
+    A sampler may evaluate a step often, or a little above where it begins; so the lowest sigma seen counts. The last step ends
+    with the sampler.
+    """
+    falling, ended = sigmas[1:-1].tolist(), 0
+
+    def followed(noisy: Images, sigma: torch.Tensor) -> Images:
+        nonlocal ended
+        now = sum(level >= float(sigma) * (1 - 1e-6) for level in falling)
+        advance(max(0, now - ended))
+        ended = max(ended, now)
+        return denoise(noisy, sigma)
+
+    return followed
 
 
 def _guided(denoiser: Denoiser, condition: Conditioning, origin: Origin, sampling: Sampling) -> Denoise:

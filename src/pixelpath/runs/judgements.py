@@ -22,6 +22,7 @@ from pixelpath.evaluation import memorising
 from pixelpath.evaluation.copies import Neighbours, closeness, quantiles, search, suspects
 from pixelpath.evaluation.features import FeatureExtractor, extract
 from pixelpath.evaluation.held_out import HeldOutRow
+from pixelpath.log import followed
 from pixelpath.reports.evaluation import nearest_picture, save_plots
 from pixelpath.reports.pictures import save_png, series
 from pixelpath.runs import pixel_values
@@ -29,6 +30,7 @@ from pixelpath.runs.comparison import BATCH, MOST, Native, Real, protocol
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import Samples
+from pixelpath.runs.verdict import worst
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.journal import lines
 
@@ -55,7 +57,7 @@ def trained_on(run: OpenRun, data: PreparedData) -> bool:
 def copies(run: OpenRun, data: PreparedData, made: Samples, found: Sequence[Features]) -> dict[str, Any]:
     """Neighbours of samples among training and held-out images in each kind of features; pairs and duplicates by the first."""
     real = Real(data)
-    searched = [_searched(features, real, run) for features in found]
+    searched = [_searched(features, real, run) for features in followed(found, "search for copies", len(found))]
     rows = [_closeness(features, each, real, made, run) for features, each in zip(found, searched, strict=True)]
     first = searched[0]
     return {
@@ -207,16 +209,16 @@ def _real_duplicates(data: PreparedData, near: Neighbours) -> int:
 
 def _copies_sentence(found: dict[str, Any]) -> str:
     """Whether samples are copies, by the features in which they look most like copies."""
-    rows = [row for row in found["closeness"] if "closer" in row]
     floor = "" if found["held_out_duplicates"] is None else f" ({found['held_out_duplicates']} of the held-out images)"
     equal = f"{found['duplicates']} samples are exact copies of training images{floor}"
-    if not rows:
-        return f"Copies: {equal}. Without held-out images, near copies cannot be told from others."
-    worst = max(rows, key=lambda row: (row["closer"] - 0.5) / max(row["closer_error"], 1e-12))
+    most = worst(found)
+    if most is None or not most[1].telling:
+        return f"Copies: {equal}."
+    row, near = most
     return (
-        f"Copies: {worst['closer']:.1%} +- {worst['closer_error']:.1%} of samples are nearer to training images than to as many "
-        f"held-out ones (50 % without copying; in {worst['features']}), {worst['below']:.1%} nearer than the nearest "
-        f"hundredth of held-out ones ({worst['below_expected']:.1%} without copying), {equal}."
+        f"Copies: {near.closer:.1%} +- {near.closer_error:.1%} of samples are nearer to training images than to as many "
+        f"held-out ones (50 % without copying; in {row['features']}), {near.below:.1%} nearer than the nearest "
+        f"hundredth of held-out ones ({near.below_expected:.1%} without copying), {equal}."
     )
 
 

@@ -15,7 +15,7 @@ from pixelpath.errors import UserError
 from pixelpath.evaluation.features import fewer
 from pixelpath.evaluation.probe import ProbeRow, Split, noisy_features, probe_levels
 from pixelpath.evaluation.probe import probe as measure
-from pixelpath.log import say
+from pixelpath.log import followed, say
 from pixelpath.randomness import seed_of
 from pixelpath.reports.pictures import probe_plot, save_png
 from pixelpath.runs.opened import OpenRun
@@ -60,8 +60,8 @@ def probe_run(run: OpenRun, data: PreparedData, limit: int) -> list[ProbeRow]:
         size = fewer(run.shape)
         return (noisy if size is None else functional.adaptive_avg_pool2d(noisy.cpu(), size)).flatten(1)
 
-    rows = measure(lambda sigma: split(run.model.features, sigma), levels)
-    return rows + measure(lambda sigma: split(pixels, sigma), levels, name="pixels")
+    rows = measure(lambda sigma: split(run.model.features, sigma), followed(levels, "probe (encoder)", len(levels)))
+    return rows + measure(lambda sigma: split(pixels, sigma), followed(levels, "probe (pixels)", len(levels)), name="pixels")
 
 
 def _images(side: sources.Source, data: PreparedData, limit: int) -> tuple[Tensor, Tensor]:

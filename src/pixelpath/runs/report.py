@@ -46,6 +46,7 @@ from pixelpath.reports.pictures import (
     skipped_steps,
     training_curves,
 )
+from pixelpath.runs.verdict import closeness_of, verdict
 from pixelpath.trainer.journal import lines
 
 SHOWN = 9  # previews in the strip, at most
@@ -141,7 +142,15 @@ def _header(run: Path) -> str:
         values = series(rows, key)[1]
         if len(values):
             metadata[name] = spelled(float(values[-1]))
-    return header(_name(run), note(stage), metadata)
+    said = "".join(f"<p class='verdict'>{text(sentence)}</p>" for sentence in _verdict(run))
+    return header(_name(run), said + note(stage), metadata)
+
+
+def _verdict(run: Path) -> list[str]:
+    """What the newest evaluation says in words."""
+    measured = document_of(run / "evaluation.json")
+    newest = measured[-1] if isinstance(measured, list) and measured else measured
+    return verdict(newest) if isinstance(newest, Mapping) else []
 
 
 def _samples(run: Path) -> str:
@@ -194,9 +203,19 @@ def in_short(evaluation: Any, *, curves: bool = True) -> Any:
         found.pop("held_out_loss", None)
     if isinstance(found.get("pixel_values"), Mapping) and not curves:
         found["pixel_values"] = {key: found["pixel_values"][key] for key in found["pixel_values"] if key not in CURVES}
+    if isinstance(found.get("copies"), Mapping):
+        found["copies"] = {**found["copies"], "closeness": [_telling(row) for row in found["copies"]["closeness"]]}
     if isinstance(found.get("distances"), list):
         found["distances"] = [_named(row) for row in found["distances"]]
     return found
+
+
+def _telling(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The closeness in one kind of features, without numbers that so few images cannot tell."""
+    near = closeness_of(row)
+    if near is None or near.telling:
+        return row
+    return {key: value for key, value in row.items() if not key.startswith(("closer", "below"))}
 
 
 def _named(distances: Any) -> Any:

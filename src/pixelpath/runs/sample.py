@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Bool, Shaped
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from pixelpath.atomic import write_json
 from pixelpath.data.formats.writers import nodata_in, write_samples, written_as
 from pixelpath.data.metadata import Format
 from pixelpath.data.opening import open_source
 from pixelpath.errors import UserError
+from pixelpath.log import progress
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.reports.display import BY_RULE, Display, grid
 from pixelpath.reports.pictures import save_png
@@ -110,21 +110,20 @@ def sample(
     condition: Conditioning,
     sampling: Sampling | None = None,
     batch_size: int = 64,
-    *,
-    progress: bool = False,
 ) -> Samples:
     """One image per seed and condition; what `sampling` leaves open is as the run's recipe says."""
     complete, origin = completed(run, sampling or Sampling())
     warm, ratio = origin.warm, None
     if warm is not None and warm.expected is not None:  # UserError if start and denoiser disagree
         ratio = warm.check(run.denoiser, check_count(math.prod(run.shape)), run.device)
-    images = []
-    with counted(run.denoiser, *([origin.reference] if origin.reference else [])) as calls:
+    steps = math.ceil(len(seeds) / max(1, batch_size)) * (len(origin.schedule(complete)) - 1)
+    with (
+        counted(run.denoiser, *([origin.reference] if origin.reference else [])) as calls,
+        progress(f"sampling {len(seeds)}", steps) as advance,
+    ):
         began = time.perf_counter()
-        with tqdm(total=len(seeds), desc="sampling", disable=not progress) as bar:
-            for part in generate(run.denoiser, origin, complete, seeds, condition, batch_size):
-                images.append(run.normaliser.decode(part))
-                bar.update(len(part))
+        made = generate(run.denoiser, origin, complete, seeds, condition, batch_size, advance)
+        images = [run.normaliser.decode(part) for part in made]
         seconds = time.perf_counter() - began
     nfe = sum(calls) / len(seeds)
     settings = {

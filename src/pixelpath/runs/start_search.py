@@ -21,6 +21,7 @@ from pixelpath.errors import UserError
 from pixelpath.evaluation.certificate import Certificate, certify, certify_density
 from pixelpath.evaluation.fits import compare_fit
 from pixelpath.evaluation.tails import Index, TailReport, tail_gate, within_reach
+from pixelpath.log import followed
 from pixelpath.noise import NoiseRange
 from pixelpath.randomness import seed_of
 from pixelpath.runs.start_families import TINY, Family, Known, levels_of, usual
@@ -131,7 +132,8 @@ def find_start(
     trial.check_range()
     fitted, left_out = _fit(usual(known) if families is None else families, known, noise, seed)
     fitted = trial.certified(fitted)
-    judged = tuple(trial.placed(candidate) if sigma is None else trial.at(candidate, sigma) for candidate in fitted)
+    trying = followed(fitted, "candidates of a start", len(fitted))
+    judged = tuple(trial.placed(candidate) if sigma is None else trial.at(candidate, sigma) for candidate in trying)
     best = _best(judged, left_out, budget, sigma)
     assert best.sigma is not None
     remarks = () if within_reach(len(known.held_out)) else (TOO_FEW.format(len(known.held_out)),)
@@ -142,7 +144,7 @@ def find_start(
 def _fit(families: Mapping[str, Family], known: Known, noise: NoiseRange, seed: int) -> tuple[list[Candidate], dict[str, str]]:
     """A candidate of every family, and why those that could not be fitted are left out."""
     found, left_out = [], {}
-    for name, family in families.items():
+    for name, family in followed(families.items(), "fitting densities", len(families)):
         began = time.perf_counter()
         try:
             start = family(known, noise, seed)

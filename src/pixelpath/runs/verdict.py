@@ -1,0 +1,77 @@
+"""The verdict of an evaluation: in a few words, how close samples come to real images, and whether they are copies.
+
+It reads a result as evaluation.json keeps it, so that a report can be written again without measuring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from pixelpath.evaluation.copies import Closeness
+from pixelpath.evaluation.features import Inception
+
+EQUAL = 1.1  # times the floor, up to which a distance is as good as that of real images
+NEEDED = {"features", "few", "frechet_of_few", "frechet_floor_of_few"}
+FEW = 100  # images on a side, below which a distance is rough
+TRUST = (Inception.name, "encoder", "own network", "pixels")  # features, those that see most like people first
+NAMES = {
+    Inception.name: "Inception features",
+    "encoder": "features of the encoder",
+    "own network": "features of the network itself",
+}
+
+
+def verdict(result: Mapping[str, Any]) -> list[str]:
+    """One to three sentences; empty for a result of another version, which has other entries."""
+    distances, copies = result.get("distances"), result.get("copies", {})
+    rows = [row for row in distances if set(row) >= NEEDED and row["frechet_floor_of_few"] > 0] if distances else []
+    found = [_close(min(rows, key=_trust))] if rows else []
+    return [*found, _copies(copies)] if copies is None or {"closeness", "duplicates"} <= set(copies) else found
+
+
+def worst(copies: Mapping[str, Any]) -> tuple[Mapping[str, Any], Closeness] | None:
+    """The features in which samples look most like copies, and how much; None without held-out images."""
+    rows = [(row, near) for row in copies["closeness"] if (near := closeness_of(row)) is not None]
+    return max(rows, key=lambda each: (each[1].closer - 0.5) / max(each[1].closer_error, 1e-12), default=None)
+
+
+def closeness_of(row: Mapping[str, Any]) -> Closeness | None:
+    """The closeness that a row of evaluation.json holds, None for one without held-out images."""
+    names = [part.name for part in fields(Closeness)]
+    return Closeness(**{name: row[name] for name in names}) if set(names) <= set(row) else None
+
+
+def _trust(row: Mapping[str, Any]) -> int:
+    return TRUST.index(row["features"]) if row["features"] in TRUST else len(TRUST)
+
+
+def _close(row: Mapping[str, Any]) -> str:
+    """How far samples are from training images, where other real images set the floor."""
+    few, name = row["few"], NAMES.get(row["features"], row["features"])
+    times = row["frechet_of_few"] / row["frechet_floor_of_few"]
+    how = (
+        "about as close to the training images as" if times <= EQUAL else f"{times:.2g} times as far from the training images as"
+    )
+    numbers = f"Frechet distance {row['frechet_of_few']:.3g} in {name}, floor {row['frechet_floor_of_few']:.3g}"
+    rough = f" This is rough: {FEW} images and more on either side tell." if few < FEW else ""
+    return f"{few:,} samples are {how} {few:,} other real images are ({numbers}).{rough}"
+
+
+def _copies(copies: Mapping[str, Any] | None) -> str:
+    if copies is None:
+        return "Copies were not looked for, as these are not the images that the run was trained on."
+    equal = copies["duplicates"]
+    exact = f"{equal} samples are exact copies of training images. " if equal else ""
+    found = worst(copies)
+    if found is None:
+        return f"{exact}Without held-out images, near copies cannot be told from others."
+    row, near = found
+    if not near.telling:
+        needed = near.held_out_needed(row["held_out"])
+        return f"{exact}Near copies cannot be told by {row['held_out']:,} held-out images: it takes about {needed:,}."
+    share = f"{near.closer:.0%} +- {near.closer_error:.0%} of them are nearer to training images than to as many held-out ones"
+    if near.copying:
+        return f"{exact}Samples copy training images: {share}, where 50% are without copying."
+    return f"{exact}Samples are no near copies of training images: {share}, and 50% are by chance."
