@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int, Shaped
 
 from pixelpath.data import dtypes
+from pixelpath.data.normalise.propose import tail_index
 from pixelpath.data.normalise.statistics import ChannelStatistics, Marks, Mask, Native, Numbers, Tallies, chunks
 from pixelpath.data.sources import Source
 from pixelpath.errors import UserError
 from pixelpath.evaluation.histograms import Values, atom, share_of
-from pixelpath.evaluation.tails import hill
 from pixelpath.log import progress
 
 BLOCKS = 8
@@ -40,8 +39,8 @@ class Channel:
     """One channel of all images, in native values; shares are of all its values, `nan` and `infinite` count damaged ones.
 
     Lowest, highest, mean, std, zeros and the shares at the limits of the dtype are exact. Quantiles, the most frequent value
-    (`atom`), skewness and the tail index of |value - median| (Hill 1975, by the greatest hundredth) are of evenly chosen
-    values. All are of valid values, and None if there are none; the index is None where a tail cannot be told.
+    (`atom`), skewness and the tail index of |value - median| (as of `propose`) are of evenly chosen values. All are of valid
+    values, and None if there are none; the index is None where a tail is not certainly heavier than an exponential one.
     """
 
     name: str
@@ -237,6 +236,7 @@ class _Taking:
             missing=missing,
             nan=nan,
             infinite=infinite,
+            tail_index=index if math.isfinite(index := tail_index(found)) else None,
             **_by_chosen_values(self.values, number),
         )
 
@@ -268,10 +268,6 @@ def _by_chosen_values(values: Values, number: int) -> dict[str, Any]:
     most = atom(found)
     others = found[found != most]
     nearest = float(others[np.abs(others - most).argmin()]) if len(others) else None
-    try:
-        index = hill(torch.from_numpy(np.abs(few - np.median(few)))).value
-    except ValueError:  # too few, or a tail that reaches down to 0
-        index = math.inf
     quantiles = np.quantile(found, PROBABILITIES).tolist()
     return {
         "quantiles": {f"{probability:g}": value for probability, value in zip(PROBABILITIES, quantiles, strict=True)},
@@ -279,7 +275,6 @@ def _by_chosen_values(values: Values, number: int) -> dict[str, Any]:
         "atom_share": share_of(found, most),
         "next_to_atom": nearest,
         "skewness": skewness,
-        "tail_index": index if math.isfinite(index) else None,
     }
 
 

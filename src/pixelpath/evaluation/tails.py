@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pixelpath.data.normalise.propose import CERTAIN, pareto_shape
 from pixelpath.errors import UserError
 from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.sampling.checks import check_finite, noised
@@ -26,6 +27,7 @@ HeldOut = Float[Tensor, "held_out _ _ _"]
 LEAST = 20  # exceedances, at least, to judge a quantile by
 HEAVY = 6.0  # an estimated index below this means a heavy tail; above about 5 the number itself is unreliable
 MOMENTS = 2.2  # tail index, at least, of data whose covariance can be fitted
+WIDER = 5  # times the values of an index, by which it is told whether the tail is heavy
 AXES = 16  # principal axes along which tails are compared, and as many random directions
 SEARCHED = 4096  # images of each set, at most, in which principal axes are looked for
 REPLICATES = 1000
@@ -36,17 +38,23 @@ PROBABILITIES = (0.99, 0.999, 0.9999)
 
 @dataclass(frozen=True)
 class Index:
-    """An estimated tail index with its standard error, from the `count` greatest of `total` values."""
+    """An estimated tail index with its standard error, from the `count` greatest of `total` values.
+
+    `shape` is that of the excesses of five times as many (see `pareto_shape`), which is 0 for an
+    exponential tail: its Hill index is low too.
+    """
 
     value: float
     error: float
     count: int
     total: int
+    shape: float
+    shape_error: float
 
     @property
     def heavy(self) -> bool:
-        """Whether to treat the tail as heavier than a Gaussian's."""
-        return self.value < HEAVY
+        """Whether the tail is heavy: its index is low, and it is certainly heavier than an exponential one."""
+        return self.value < HEAVY and self.shape > CERTAIN * self.shape_error
 
 
 def hill(values: Float[Tensor, "value"], count: int | None = None) -> Index:
@@ -67,7 +75,10 @@ def hill(values: Float[Tensor, "value"], count: int | None = None) -> Index:
         raise UserError("A tail index needs finite values that are positive in the tail: give radii, and more images than that.")
     spread = float((greatest[:-1] / greatest[-1]).log().mean())
     index = 1 / spread if spread > 0 else math.inf
-    return Index(index, index / math.sqrt(count), count, total)
+    more = min(WIDER * count, total - 1)
+    wider = values.detach().cpu().double().topk(more + 1).values
+    shape = pareto_shape((wider[:-1] - wider[-1]).numpy(), np.ones(more))
+    return Index(index, index / math.sqrt(count), count, total, *shape)
 
 
 def radii(images: Images) -> Float[Tensor, "batch"]:

@@ -83,7 +83,8 @@ def _channels(channels: Sequence[Mapping[str, Any]]) -> str:
         rows.append(row | {"skewness": channel["skewness"], "tail index": channel["tail_index"]})
     about = (
         "Training images, native values. Quantiles, most frequent value, skewness and tail index are estimated on evenly chosen "
-        "values, the other numbers on all values. A tail index (of the distance from the median) below 4 is heavy."
+        "values, the other numbers on all values. A tail index (of the distance from the median) below 4 is heavy; none is given "
+        "for a tail like an exponential one."
     )
     if len(rows) <= ACROSS:
         name, keys = "channel" if len(rows) > 1 else "value", list(dict.fromkeys(key for row in rows for key in row))[1:]

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.data.normalise.fitting import MANY
@@ -20,6 +21,7 @@ IMAGES = 256  # are looked at, at most
 VALUES = 2**26  # in all of them, at most
 TAIL = 0.01  # share of the values that the tail index is estimated from
 LEAST = 50  # values in a tail to judge by
+CERTAIN = 2.0  # standard errors that a tail must be away from an exponential one
 HEAVY = 4.0  # a tail index below it means that not even the kurtosis exists
 SKEWED = 2.0  # the skewness of an exponential distribution
 HOUNSFIELD = (-1000.0, 1000.0)  # air to dense bone
@@ -100,15 +102,13 @@ def _shape(seen: ChannelStatistics) -> Shape:
     mean = float((values * weights).sum())
     std = math.sqrt(float(((values - mean) ** 2 * weights).sum()))
     skewness = float((((values - mean) / std) ** 3 * weights).sum()) if std > 0 else 0.0
-    return Shape(seen.lowest < 0, seen.least / seen.count, skewness, _tail_index(seen))
+    return Shape(seen.lowest < 0, seen.least / seen.count, skewness, tail_index(seen))
 
 
-def _tail_index(seen: ChannelStatistics) -> float:
-    """The tail index 1 / xi of |x - median| by the greatest hundredth of the values; infinity where there are too few of them.
+def tail_index(seen: ChannelStatistics) -> float:
+    """The tail index 1 / xi of |x - median| by the greatest hundredth of the values, see `pareto_shape`.
 
-    xi = 2 - a0 / (a0 - 2 a1), a0 being the mean of the excesses y over the greatest remaining value, and a1 that of y (1 - F),
-    for excesses that follow a generalised Pareto distribution (Hosking and Wallis 1987, Technometrics 29). Unlike Hill's, it
-    does not depend on where 0 lies.
+    Infinity where there are too few of them, or where xi is not certainly above 0, as that of an exponential tail is.
     """
     far = np.abs(seen.values - seen.quantiles(np.array([0.5])))
     order = np.argsort(-far, kind="stable")
@@ -117,10 +117,24 @@ def _tail_index(seen: ChannelStatistics) -> float:
     count = int((reached <= TAIL * reached[-1]).sum())
     if count == 0 or count == len(far) or reached[count - 1] < LEAST:
         return math.inf
-    excess, share = far[:count] - far[count], weights[:count] / reached[count - 1]
-    beyond = (reached[:count] - weights[:count] / 2) / reached[count - 1]
+    inverse, error = pareto_shape(far[:count] - far[count], weights[:count])
+    return 1 / inverse if inverse > CERTAIN * error else math.inf
+
+
+def pareto_shape(excess: Float[np.ndarray, "value"], weights: Float[np.ndarray, "value"]) -> tuple[float, float]:
+    """The shape xi of a generalised Pareto distribution, by falling excesses y over a threshold, and its standard error.
+
+    xi = 2 - a0 / (a0 - 2 a1), a0 being the mean of y and a1 that of y (1 - F); P(y > t) falls like t^(-1/xi), and xi is 0 for
+    an exponential tail. The variance for n independent values is (1 - xi)(2 - xi)^2 (1 - xi + 2 xi^2) / ((1 - 2 xi)(3 - 2 xi)
+    n), below xi = 1/2; above, that at 0.45 is given. Hosking and Wallis 1987 (Technometrics 29). Unlike Hill's, xi does not
+    depend on where 0 lies. Minus infinity if all excesses are equal.
+    """
+    total = float(weights.sum())
+    share, beyond = weights / total, (weights.cumsum() - weights / 2) / total
     mean, least = float((excess * share).sum()), float((excess * share * beyond).sum())
     if mean <= 2 * least:
-        return math.inf
-    inverse = 2 - mean / (mean - 2 * least)
-    return 1 / inverse if inverse > 0 else math.inf
+        return -math.inf, 0.0
+    shape = 2 - mean / (mean - 2 * least)
+    xi = min(max(shape, -1.0), 0.45)
+    variance = (1 - xi) * (2 - xi) ** 2 * (1 - xi + 2 * xi**2) / ((1 - 2 * xi) * (3 - 2 * xi) * total)
+    return shape, math.sqrt(variance)
