@@ -45,6 +45,7 @@ def test_a_few_images_are_called_rough() -> None:
     [
         ((0.9, 0.02, 0.5, 0.1, 0.01), "copy training images: 90 %"),
         ((1.0, 0.065, 0.5, 0.1, 0.01), "copy training images: 100 %"),  # certain, in spite of a great error
+        ((0.64, 0.03, 0.006, 0.005, 0.008), "lean towards the training images: 64 %"),  # nearer, though not as near as copies
         ((0.51, 0.02, 0.01, 0.1, 0.01), "no near copies of training images: 51 %"),
     ],
 )

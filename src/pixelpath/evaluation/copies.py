@@ -60,6 +60,11 @@ class Closeness:
         return excess > max(0.025, CERTAIN * self.closer_error)
 
     @property
+    def near_copies(self) -> bool:
+        """Whether more samples than by chance are as near to a training image as the nearest hundredth of held-out ones."""
+        return self.below - self.below_expected > CERTAIN * self.below_error
+
+    @property
     def telling(self) -> bool:
         """Whether there are enough images to tell: copying is certain, or the error of `closer` at most a twentieth."""
         return self.copying or self.closer_error <= TELLING

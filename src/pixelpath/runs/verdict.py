@@ -72,6 +72,11 @@ def _copies(copies: Mapping[str, Any] | None) -> str:
         needed = near.held_out_needed(row["held_out"])
         return f"{exact}Near copies cannot be told by {row['held_out']:,} held-out images: it takes about {needed:,}."
     share = f"{near.closer:.0%} +- {near.closer_error:.0%} of them are nearer to training images than to as many held-out ones"
-    if near.copying:
+    if near.copying and near.near_copies:
         return f"{exact}Samples copy training images: {share}, where 50% are without copying."
+    if near.copying:
+        return (
+            f"{exact}Samples lean towards the training images: {share}, where 50% are without copying. Near copies are no more "
+            f"frequent than among held-out images ({near.below:.1%}, by chance {near.below_expected:.1%})."
+        )
     return f"{exact}Samples are no near copies of training images: {share}, and 50% are by chance."
