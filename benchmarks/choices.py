@@ -1,4 +1,4 @@
-"""Which choices make better small models: weightings, scalings and starting points, on the digits, several seeds each.
+"""Which choices make better small models: weightings, preconditionings and starting points, on the digits, several seeds each.
 
     python -m benchmarks.choices --out choices --study weights --seeds 0 1
 
@@ -50,7 +50,7 @@ def weights(steps: int) -> dict[str, Variant]:
         "grid weight": Denoising(noise, GridLogNormal(0.9, 1.6), GridWeight()),
         "flat in log sigma": Denoising(noise, LogUniform(noise.sigma_min, noise.sigma_max), FlatWeight()),
     }
-    preconditioning = {"preconditioned": EDMPreconditioning(), "clean": XPrediction()}
+    preconditioning = {"EDM": EDMPreconditioning(), "x-prediction": XPrediction()}
     return {
         f"{weight}, {meaning}": (replace(row, objective=objective, preconditioning=scaling), 0)
         for meaning, scaling in preconditioning.items()

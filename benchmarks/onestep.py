@@ -108,9 +108,9 @@ def variants(base: Base) -> dict[str, Variant]:
 
     return {
         "default": Variant(row, before),
-        "published, at a rate of 1e-3": Variant(replace(paper, optimizer=replace(paper.optimizer, lr=1e-3)), before),
-        "scalings: preconditioned": Variant(replace(row, preconditioning=EDMPreconditioning()), before),
-        "scalings: clean": Variant(replace(row, preconditioning=XPrediction()), before),
+        "published, at a learning rate of 1e-3": Variant(replace(paper, optimizer=replace(paper.optimizer, lr=1e-3)), before),
+        "preconditioning: EDM": Variant(replace(row, preconditioning=EDMPreconditioning()), before),
+        "preconditioning: x-prediction": Variant(replace(row, preconditioning=XPrediction()), before),
         "optimizer: AdamW": Variant(replace(row, optimizer=AdamW(min(lr, 2e-3), (0.9, 0.99), 0.01, clip=1.0)), before),
         "features: contrastive": but(features=ContrastiveFeatures()),
         "gap: denoising first": but(gap=StagedGap(stages=8, first=0, steepness=steepness)),

@@ -124,7 +124,7 @@ class HeavyDenoising:
     """The loss of t-EDM: w(sigma) |D(x + sigma n, sigma) - x|^2 with n from a Student law (arXiv 2410.14171, section 3).
 
     Sigma is the deviation of the noise, where the paper's is its scale, sqrt(nu / (nu - 2)) times less. Its preconditioner
-    matches moments, so that it is EDM's in the deviation: the scalings, the weight 1 / out^2 and the equation of sampling
+    matches moments, so that it is EDM's in the std: the preconditioning, the weight 1 / out^2 and the equation of sampling
     dx/dsigma = (x - D) / sigma, which does not know the unit of sigma, are those of Gaussian noise. Sampling begins at Student
     noise.
     """
@@ -141,7 +141,7 @@ class HeavyDenoising:
 
 
 def recipe_of(steps: int, seed: int) -> Recipe:
-    """small-32-diffusion with a smaller network, under EDM's scalings, draws and weight at this number of pixels."""
+    """small-32-diffusion with a smaller network, under EDM's preconditioning, draws and weight at this number of pixels."""
     ratio = 64 / PIXELS
     noise, draw = NoiseRange(0.002 * ratio, 80 * ratio), LogNormal(-1.2 + math.log(ratio), 1.6)
     row = replace(

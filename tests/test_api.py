@@ -197,3 +197,11 @@ def test_settings_stay_where_no_argument_is_given() -> None:
     data = pp.from_arrays(images, settings=chosen)
     assert (data.settings.held_out_share, data.settings.units) == (0.5, "mm/h")
     assert pp.from_arrays(images, held_out=0.1, settings=chosen).settings.held_out_share == 0.1
+
+
+def test_a_sampler_by_its_name_belongs_to_the_command_line() -> None:
+    assert pp.Sampling(sampler=pp.sampling.Sampler.EULER).sampler is pp.sampling.Sampler("euler")
+    script = "import pixelpath as pp; pp.Sampling(sampler='euler')"  # the tests' own checks of types would come first
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "UserError: `sampler`" in done.stderr
+    assert "EULER" in done.stderr

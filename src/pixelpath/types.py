@@ -70,7 +70,7 @@ def classes_of(condition: Conditioning) -> Labels:
 
 
 Noise = Callable[[], Images]
-"""Fresh standard normal images, each drawn from its own image's generator."""
+"""Fresh standard normal images, each drawn from its own image's stream."""
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def check(command: str, recipe: str, arguments: Sequence[str]) -> None:
         return
     for path, setting, remedy in _paths(command, arguments):
         file = path.partition("::")[0]
-        if file and not path.startswith("hf:") and not os.path.exists(file):
+        if file and not os.path.exists(file):
             raise MissingError(f"{path} does not exist: {remedy}.", setting=setting)
     for option, value in _values(arguments):
         if option == "--recipe" and value not in recipes() and not os.path.exists(value):

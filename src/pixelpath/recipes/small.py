@@ -25,7 +25,7 @@ from pixelpath.trainer.optimizer import AdamW, Cosine, Muon
 def small_32_encoder() -> Recipe:
     """Stage one for images of about 32 x 32 pixels on one GPU.
 
-    Command: pixelpath train small-32-encoder --data PATH --out runs/encoder. Cost: 14.6 M parameters, 66 tokens. Not run here
+    Command: pixelpath train small-32-encoder --data PATH --out runs/encoder. Cost: 19.7 M parameters, 66 tokens. Not run here
     at this size; the nano size on Fashion-MNIST is in docs/results.md.
     """
     return Recipe(
@@ -48,7 +48,7 @@ def small_32_encoder() -> Recipe:
 def small_32_diffusion() -> Recipe:
     """Stage two, diffusion, for images of about 32 x 32 pixels on one GPU.
 
-    Command: pixelpath train small-32-diffusion --data PATH --encoder runs/encoder --out runs/diffusion. Cost: 39 M parameters,
+    Command: pixelpath train small-32-diffusion --data PATH --encoder runs/encoder --out runs/diffusion. Cost: 37.9 M parameters,
     66 tokens. Not run here at this size; the nano size on Fashion-MNIST is in docs/results.md.
     """
     return Recipe(

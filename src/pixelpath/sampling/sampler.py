@@ -93,6 +93,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         lengths = [name for name in LENGTHS if vars(self)[name] is not None]
+        if self.sampler is not None and not isinstance(self.sampler, Sampler):
+            names = ", ".join(each.name for each in Sampler)
+            raise UserError(f"`sampler` must be a pixelpath.sampling.Sampler ({names}), got {self.sampler!r}.", "sampler")
         if len(lengths) > 1:
             raise UserError(f"`{lengths[0]}` and `{lengths[1]}` both say how many steps to take: give one.", lengths[0])
         if self.steps is not None and not 1 <= self.steps <= MOST_STEPS:
