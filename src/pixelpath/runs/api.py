@@ -207,7 +207,7 @@ def training(
     keep: int = 3,
     progress: bool = False,
 ) -> Iterator[Step]:
-    """Train as `train` does, as a loop in your hands: yields every step once it was taken; leaving the loop saves the run.
+    """Train as `train` does, as a loop that you control: yields every step once it was taken; leaving the loop saves the run.
 
     Example:
         >>> for step in training(data, recipes.digits_diffusion(steps=3), out=folder / "loop"):

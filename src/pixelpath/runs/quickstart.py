@@ -98,17 +98,14 @@ def judge_steps(run: OpenRun, data: PreparedData, out: Path) -> dict[str, Any]:
 
 def judge_start(run: OpenRun, data: PreparedData) -> dict[str, Any]:
     """Samples from the newest complete start (fitted now if there is none) in half the steps, judged as the others."""
+    half = run.recipe.usual_sampling.count // 2
     complete = [path.parent for path in run.path.glob("starts/*/search.json")]
     if complete:
         folder = max(complete, key=lambda path: int(path.name))
     else:
-        folder = fit_run_start(
-            run,
-            data,
-            free_folder(run.path / "starts", None),
-            Fit(points=POINTS, quality=Quality(steps=(run.recipe.usual_sampling.count // 2,))),
-        )
-    how = Sampling(steps=run.recipe.usual_sampling.count // 2, start=folder)
+        fit = Fit(points=POINTS, quality=Quality(steps=(half,)))
+        folder = fit_run_start(run, data, free_folder(run.path / "starts", None), fit)
+    how = Sampling(steps=half, start=folder)
     found, measured = _judged(run, data, how, replace(how, guidance=1.0), [Pixels()])
     return found | {"start": str(folder), "sigma": measured["sampling"]["start_sigma"], "steps": how.steps}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.preconditioning import Anchored, XPrediction
 from pixelpath.models.representation import Representation
 from pixelpath.recipes.build import hand_over, start_from
-from pixelpath.recipes.recipe import Recipe
-from pixelpath.runs.opened import OpenRun, open_run
+from pixelpath.recipes.recipe import Recipe, from_json
+from pixelpath.runs.opened import OpenRun, open_run, read_encoding
 from pixelpath.runs.prepare import PreparedData
+from pixelpath.trainer import checkpoint
 
 
 def new_student(recipe: Recipe, data: PreparedData, encoder: Path | None, init_from: Path | None) -> Representation | Denoiser:
@@ -43,15 +45,18 @@ def new_student(recipe: Recipe, data: PreparedData, encoder: Path | None, init_f
 
 def in_range_of(begun: Path, data: PreparedData, recipe: Recipe) -> PreparedData:
     """The data in the range of values that the weights of the run `begun` know; UserError if its own was made another way."""
-    run = open_run(begun)
-    theirs, ours = run.normaliser, data.normaliser
-    if theirs == ours or run.shape[0] != data.shape[0]:  # other channels are refused where the weights are handed over
+    found = checkpoint.latest(begun)
+    if found is None:  # refused where the weights are handed over, as are other channels
+        return data
+    theirs, ours = read_encoding(found)[0], data.normaliser
+    if theirs == ours or len(theirs.mean) != len(ours.mean):
         return data
     if theirs.dtype != ours.dtype:
         raise UserError(f"{begun} was trained on {theirs.dtype} and these images are {ours.dtype}: convert them.", setting="data")
-    if run.recipe.data.normaliser != recipe.data.normaliser:
+    how = from_json(json.dumps(checkpoint.read(found, "recipe"))).data.normaliser
+    if how != recipe.data.normaliser:
         raise UserError(
-            f"{begun} was trained on values normalised by {run.recipe.data.normaliser.kind}, with other settings than these: use "
+            f"{begun} was trained on values normalised by {how.kind}, with other settings than these: use "
             "its `data.normaliser` settings, or begin with random weights.",
             setting="data.normaliser",
         )
