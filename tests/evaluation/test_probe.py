@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 from pixelpath import randomness
-from pixelpath.evaluation.probe import linear_accuracy, nearest_accuracy, noisy_features, probe, probe_levels
+from pixelpath.evaluation.probe import by_content, linear_accuracy, nearest_accuracy, noisy_features, probe, probe_levels
 from pixelpath.noise import NoiseRange
 
 
@@ -97,15 +97,8 @@ def test_rows_name_their_features_level_and_counts_and_noise_hurts() -> None:
     train, train_labels, test, test_labels = digits()
     levels = (0.002, 5.0)
 
-    def pixels_at(sigma: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        views = []
-        for first, rows in ((0, train), (600, test)):
-            images = (rows / 16 - 0.3).reshape(-1, 1, 8, 8)
-            seeds = [randomness.seed_of(1, first + index) for index in range(len(images))]
-            views.append(noisy_features(lambda noisy, _: noisy.flatten(1), images, sigma, seeds))
-        return views[0], train_labels, views[1], test_labels
-
-    clean, noisy = probe(pixels_at, levels, name="pixels")
+    images = (((train / 16 - 0.3).reshape(-1, 1, 8, 8)), (test / 16 - 0.3).reshape(-1, 1, 8, 8))
+    clean, noisy = probe(lambda noisy, _: noisy.flatten(1), images, (train_labels, test_labels), levels, "pixels")
     assert (clean.name, clean.sigma, clean.train_count, clean.test_count) == ("pixels", 0.002, 600, 200)
     assert min(clean.nearest, clean.linear) > 0.85
     assert max(noisy.nearest, noisy.linear) < 0.4
@@ -118,3 +111,18 @@ def test_noise_of_an_image_is_its_seeds_alone() -> None:
     drawn = randomness.normal(randomness.Streams([4]), (1, 4, 4))[0]
     torch.testing.assert_close(whole[4], (images[4] + 2.0 * drawn).flatten())
     assert noisy_features(lambda noisy, sigma: sigma.unsqueeze(1), images, 2.0, seeds).tolist() == [[2.0]] * 7
+
+
+def test_features_know_images_by_content_or_by_noise() -> None:
+    """The mean of a flat image is its content, the rest is noise; of pixels the larger of the two counts."""
+    images = torch.linspace(-1, 1, 64)[torch.randperm(64)][:, None, None, None].expand(-1, 1, 16, 16)
+
+    def mean(noisy: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        level = noisy.mean((1, 2, 3))
+        return torch.stack([level.cos(), level.sin()], dim=1)
+
+    assert by_content(mean, images, 0.1) > 0.9
+    assert by_content(lambda noisy, _: (noisy - noisy.mean((1, 2, 3), keepdim=True)).flatten(1), images, 0.1) < 0.1
+    patterns = torch.randn(64, 1, 16, 16)
+    assert by_content(lambda noisy, _: noisy.flatten(1), patterns, 0.1) > 0.9
+    assert by_content(lambda noisy, _: noisy.flatten(1), patterns, 10.0) < 0.1

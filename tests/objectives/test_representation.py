@@ -14,7 +14,7 @@ from pixelpath.models.preconditioning import XPrediction
 from pixelpath.models.representation import Representation
 from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.projector import Projector
-from pixelpath.noise import NoiseRange
+from pixelpath.noise import LogNormal, NoiseRange, expand
 from pixelpath.objectives.contrast import info_nce
 from pixelpath.objectives.representation import (
     ConstantTemperature,
@@ -44,10 +44,10 @@ class Record(torch.nn.Module):
     def __init__(self, model: Representation) -> None:
         super().__init__()
         self.model = model
-        self.calls: list[tuple[Tensor, float, bool]] = []
+        self.calls: list[tuple[Tensor, Tensor, bool]] = []
 
     def forward(self, noisy: Tensor, sigma: Tensor, project: bool = True):
-        self.calls.append((noisy, float(sigma), torch.is_grad_enabled()))
+        self.calls.append((noisy, sigma.squeeze(), torch.is_grad_enabled()))
         return self.model(noisy, sigma, project)
 
 
@@ -122,6 +122,35 @@ def test_an_image_that_occurs_twice_is_not_its_own_negative() -> None:
         assert whole[1].item() != pytest.approx(without[1].item(), rel=1e-5)
 
 
+def test_one_noise_is_every_images_and_follows_from_the_step() -> None:
+    """The difference of two noisy images is that of the clean ones, on both levels; another step has another noise."""
+    student, batch = Record(build()), views()
+    objective = RepresentationLearning(NOISE, Curriculum(), one_noise=True)
+    objective(student, build().eval(), batch, 0)
+    for images, *_ in student.calls[2:]:
+        torch.testing.assert_close(images - images[:1], batch.images - batch.images[:1], rtol=0, atol=1e-4)
+    other = Record(build())
+    objective(other, build().eval(), replace(batch, seed=batch.seed + 1), 0)
+    noises = [(calls.calls[2][0] - batch.images)[0] for calls in (student, other)]
+    assert (noises[0] / noises[0].std() - noises[1] / noises[1].std()).abs().max() > 0.1
+
+
+def test_drawn_levels_are_of_the_students_views_alone() -> None:
+    """Each view has a level and a noise of its own; the teacher's views stay at the lowest level."""
+    student, teacher, batch = Record(build()), Record(build().eval()), views()
+    objective = RepresentationLearning(NOISE, Curriculum(), view_draw=LogNormal(0.0, 1.0))
+    objective(student, teacher, batch, 0)
+    lowest = NOISE.sigma_min * NOISE.shift
+    assert [float(sigma) for _, sigma, _ in teacher.calls] == pytest.approx([lowest])
+    (first, sigma, _), (second, again, _) = student.calls[:2]
+    assert len(set(sigma.tolist())) == len(batch.images)
+    assert torch.equal(sigma, again)
+    noises = [((noisy - clean) / expand(sigma, noisy)) for noisy, clean in ((first, batch.first), (second, batch.second))]
+    for noise in noises:
+        assert 0.8 < float(noise.std()) < 1.2
+    assert abs(float((noises[0] * noises[1]).mean())) < 0.2
+
+
 def test_which_calls_are_made() -> None:
     """Teacher and consistency target without a graph; two neighbouring levels of the step's grid, shifted; one noise for all."""
     objective = RepresentationLearning(NOISE, Curriculum(first=4, last=8))
@@ -192,6 +221,6 @@ def test_the_level_is_that_of_the_whole_step() -> None:
         for share in (batch, other):
             objective(student, teacher, share, step / 40)
         assert student.calls[2][1] == student.calls[6][1]
-        levels.append(student.calls[2][1])
+        levels.append(float(student.calls[2][1]))
         student.calls.clear()
     assert len(set(levels)) == 4

@@ -16,7 +16,7 @@ from pixelpath.runs.prepare import read_data_of
 
 CPU = torch.device("cpu")
 RECIPE = replace(digits_encoder(), batch_size=256, accumulate=1, steps=1000)
-HEALTHY = {"feature_std": 0.9, "effective_rank": 20.0}
+HEALTHY = {"feature_std": 0.9, "effective_rank": 20.0, "by_content": 0.6}
 
 
 def test_healthy_features_and_a_falling_loss_raise_no_alarm() -> None:
@@ -33,6 +33,9 @@ def test_collapse_and_chance_level_are_said() -> None:
         assert alarm.startswith("features have collapsed")
     (alarm,) = alarms(RECIPE, HEALTHY, 0.99 * chance, 500)
     assert alarm == f"contrastive loss {0.99 * chance:.2f} is at chance level {chance:.2f}"
+    (alarm,) = alarms(RECIPE, HEALTHY | {"by_content": 0.34}, 1.0, 500)
+    assert alarm.startswith("features at sigma 1 know 34% of the images by their content")
+    assert alarms(RECIPE, HEALTHY | {"by_content": 0.34}, 1.0, 100) == []  # too early to tell
     parts = replace(RECIPE, accumulate=4)  # negatives are those of a part of the batch
     assert alarms(parts, HEALTHY, 1.99 * math.log(64), 500) != []
     assert alarms(parts, HEALTHY, 1.9 * math.log(64), 500) == []
@@ -58,4 +61,4 @@ def test_equal_features_of_all_images_have_no_spread(encoder_run: Path) -> None:
     run.representation.encoder.norm.weight.zero_()
     run.representation.encoder.norm.bias.fill_(1.0)
     health = watch_features(run.recipe, data, data.training, run.model, CPU)
-    assert health == {"feature_std": pytest.approx(0, abs=1e-6), "effective_rank": 0.0}
+    assert health == {"feature_std": pytest.approx(0, abs=1e-6), "effective_rank": 0.0, "by_content": 0.0}

@@ -1,6 +1,7 @@
-"""How well the classes can be told from an encoder's features, at several noise levels.
+"""What an encoder's features know at several noise levels: the classes, and images by their content rather than their noise.
 
-A *probe* predicts classes from frozen features: by the k nearest neighbours, or by a linear classifier.
+A *probe* predicts classes from frozen features: by the k nearest neighbours, or by a linear classifier. *By content*: an image is
+nearer to itself under fresh noise than to another image under the same noise.
 """
 
 from __future__ import annotations
@@ -17,40 +18,61 @@ from torch.nn import functional
 
 from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange
+from pixelpath.randomness import seed_of
 from pixelpath.sampling.checks import noised
 from pixelpath.types import Images
 
 FeatureVectors = Float[Tensor, "_ feature"]
-Split = tuple[Tensor, Tensor, Tensor, Tensor]
-"""(training features, training labels, test features, test labels)."""
+NoisyFeatures = Callable[[Images, Tensor], Tensor]
+"""(noisy images on the CPU, sigma [batch]) -> their features [batch, feature]."""
 TEMPERATURE = 0.07  # Wu et al. 2018
 ROWS = 1024  # test features compared at a time
 
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """Accuracies on test images by features called `name` of images noised to `sigma`."""
+    """Accuracies on test images by features called `name` of images noised to `sigma`, and the share known `by_content`."""
 
     name: str
     sigma: float
     nearest: float
     linear: float
+    by_content: float
     train_count: int
     test_count: int
 
 
-def probe(features_at: Callable[[float], Split], sigmas: Iterable[float], name: str = "encoder") -> list[ProbeRow]:
-    """One row per sigma: `features_at(sigma)` gives the features and labels of training and test images noised to that level.
+def probe(
+    features: NoisyFeatures, images: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor], sigmas: Iterable[float], name: str
+) -> list[ProbeRow]:
+    """One row per sigma, of (training, test) `images` in model range and their `labels`; the noise of an image is fixed.
 
-    Call it again with the pixels of the same noisy images (`name="pixels"`): the encoder adds the difference.
+    Call it again with the pixels of the noisy images (`name="pixels"`): the encoder adds the difference.
     """
     rows = []
     for sigma in sigmas:
-        train, train_labels, test, test_labels = features_at(sigma)
-        nearest = nearest_accuracy(train, train_labels, test, test_labels)
-        linear = linear_accuracy(train, train_labels, test, test_labels)
-        rows.append(ProbeRow(name, sigma, nearest, linear, len(train), len(test)))
+        found = [
+            noisy_features(features, side, sigma, [seed_of(number, index) for index in range(len(side))])
+            for number, side in enumerate(images)
+        ]
+        nearest = nearest_accuracy(found[0], labels[0], found[1], labels[1])
+        linear = linear_accuracy(found[0], labels[0], found[1], labels[1])
+        rows.append(ProbeRow(name, sigma, nearest, linear, by_content(features, images[1], sigma), *map(len, found)))
     return rows
+
+
+def by_content(features: NoisyFeatures, images: Images, sigma: float) -> float:
+    """The share of images whose features at sigma are nearer (by cosine) to those of the same image under fresh noise than to
+    those of the next image under the same noise.
+
+    An objective that pairs two noisy images under one noise can be solved by the noise; features that do so come near 0.
+    """
+    seeds, others = ([seed_of(number, index) for index in range(len(images))] for number in (1, 2))
+    same, fresh, other = (
+        functional.normalize(noisy_features(features, shown, sigma, noise), dim=1)
+        for shown, noise in ((images, seeds), (images, others), (images.roll(1, 0), seeds))
+    )
+    return float(((same * fresh).sum(1) > (same * other).sum(1)).double().mean())
 
 
 def probe_levels(noise_range: NoiseRange, count: int = 6, std: float = 0.5) -> tuple[float, ...]:
@@ -68,21 +90,13 @@ def probe_levels(noise_range: NoiseRange, count: int = 6, std: float = 0.5) -> t
 
 @torch.no_grad()
 def noisy_features(
-    features: Callable[[Tensor, Tensor], Tensor],
-    images: Images,
-    sigma: float,
-    seeds: Sequence[int],
-    batch_size: int = 256,
-    device: torch.device | str = "cpu",
+    features: NoisyFeatures, images: Images, sigma: float, seeds: Sequence[int], batch_size: int = 256
 ) -> FeatureVectors:
-    """Features [images, feature] on the CPU of images (model range) noised to sigma, each by its own seed.
-
-    `features(noisy, sigma)` works on `device`; for the control row it is `lambda noisy, sigma: noisy.flatten(1)`.
-    """
+    """Features [images, feature] on the CPU of images (model range) noised to sigma, each by its own seed."""
     parts = []
     for first in range(0, len(images), batch_size):
         part = slice(first, first + batch_size)
-        noisy = noised(images[part], sigma, seeds[part]).to(device)
+        noisy = noised(images[part], sigma, seeds[part])
         parts.append(features(noisy, noisy.new_full((len(noisy),), sigma)).float().cpu())
     return torch.cat(parts)
 

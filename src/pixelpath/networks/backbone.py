@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
+from pixelpath.networks.head import PixelHead
 from pixelpath.networks.layers import initialise
 from pixelpath.types import Condition, Conditioning, Images
 
@@ -21,10 +22,12 @@ class Backbone(nn.Module):
     table, `no_label`, means "no class"; with num_classes = 0 it is the only row. A two-layer network turns `numbers` numbers into
     a vector that is added to that of the class. Condition images of `cond_image` channels have patches of their own, whose tokens
     are added to those of the images. That equals more input channels, but the encoder stays that of stage one. Before training
-    numbers and images change nothing.
+    numbers and images change nothing. A `pixel_head` of so many channels follows the decoder; 0: none.
     """
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, num_classes: int, numbers: int = 0, cond_image: int = 0) -> None:
+    def __init__(
+        self, encoder: Encoder, decoder: Decoder, num_classes: int, numbers: int = 0, cond_image: int = 0, pixel_head: int = 0
+    ) -> None:
         super().__init__()
         self.encoder, self.decoder, self.num_classes = encoder, decoder, num_classes
         self.classes = nn.Embedding(num_classes + 1, encoder.width)
@@ -39,6 +42,7 @@ class Backbone(nn.Module):
             self.cond_image = nn.Conv2d(cond_image, encoder.width, encoder.patch, stride=encoder.patch)
             nn.init.zeros_(self.cond_image.weight)
             nn.init.zeros_(self.cond_image.bias)  # pyright: ignore[reportArgumentType]
+        self.head = PixelHead(encoder.channels, pixel_head, encoder.width) if pixel_head else None
 
     @property
     def no_label(self) -> int:
@@ -61,7 +65,8 @@ class Backbone(nn.Module):
         if self.cond_image is not None and condition.cond_image is not None:
             cond_image = _where(given, self.cond_image(condition.cond_image).flatten(2).transpose(1, 2))
         encoding = self.encoder(images, noise, vector[:, None], cond_image)
-        return self.decoder(encoding, encoding.noise + vector, *images.shape[2:])
+        decoded = self.decoder(encoding, encoding.noise + vector, *images.shape[2:])
+        return decoded if self.head is None else self.head(decoded, images, encoding.noise + vector)
 
     def checkpoint_activations(self, on: bool) -> None:
         """Trade compute for memory: keep one activation per block and recompute the others in the backward pass."""

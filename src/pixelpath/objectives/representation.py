@@ -2,6 +2,9 @@
 
 Two terms: *contrast* between two augmented views at sigma_min, with the EMA of the run as teacher; *consistency* of the
 features of one image at two neighbouring sigmas of a grid, which grows finer as training goes on.
+
+As published, both pairs can be found by their noise alone at high levels, which both images of a pair share and no other image
+has. `one_noise` and `view_draw`, chosen here, leave only the content to find them by (decision 14).
 """
 
 from __future__ import annotations
@@ -14,11 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelpath.errors import UserError
-from pixelpath.noise import NoiseRange, expand
+from pixelpath.noise import LogNormal, NoiseRange, expand
 from pixelpath.objectives.contrast import info_nce
-from pixelpath.randomness import Streams, normal, uniform
+from pixelpath.randomness import Streams, normal, seed_of, uniform
 from pixelpath.types import Losses, Views
 
+ONE_NOISE, VIEW_NOISE = 1, 2  # keep the seeds of these draws apart from those of the step and of its images
 PUBLISHED = 600_000  # steps of the published run, which rounds the length of a stage up to whole steps
 
 
@@ -100,6 +104,15 @@ Temperature = ConstantTemperature | InterpolatedTemperature
 
 
 @dataclass(frozen=True)
+class Lowest:
+    """All views are at the lowest level, under the same noise as the teacher's (EPG, arXiv 2510.12586)."""
+
+
+ViewDraw = Lowest | LogNormal
+"""Distribution of the noise levels of views."""
+
+
+@dataclass(frozen=True)
 class RepresentationLearning:
     """The objective of stage one: contrast of views plus consistency along the noise; student and EMA are Representations."""
 
@@ -111,6 +124,10 @@ class RepresentationLearning:
     """Temperature of the consistency loss as a function of sigma and progress."""
     view_temperature: float = 0.2
     """Temperature of the loss between two views of an image, above 0."""
+    one_noise: bool = False
+    """Noise all images of a batch alike in the consistency term, so that no pair can be told from others by its noise."""
+    view_draw: ViewDraw = Lowest()
+    """Distribution of the noise levels of the student's views; those of the teacher are at the lowest level."""
 
     def __post_init__(self) -> None:
         check_temperature(self.view_temperature, "objective.view_temperature")
@@ -122,16 +139,26 @@ class RepresentationLearning:
         index = int((count - 1) * uniform(Streams([batch.seed]), (1,), torch.float64))
         high, low = self.noise.grid(count)[index : index + 2].tolist()
         contrast = self.contrast(student, ema, batch, noise)
+        if self.one_noise:
+            noise = normal(Streams([seed_of(batch.seed, ONE_NOISE)], noise.device), noise.shape[1:]).expand_as(noise)
         consistency = self.consistency(student, batch, noise, (high, low), self.temperature(high, self.noise, progress))
         parts = {"contrast": contrast.mean().detach(), "consistency": consistency.mean().detach()}
         return Losses((contrast + consistency).mean(), parts)
 
     def contrast(self, student: nn.Module, ema: nn.Module, batch: Views, noise: Tensor) -> Float[Tensor, "batch"]:
-        """L_c per image: each view must find the teacher's other view."""
+        """L_c per image: each view must find the teacher's other view, which is at sigma_min."""
         sigma = noise.new_tensor(self.noise.sigma_min * self.noise.shift)
         first, second = batch.first + sigma * noise, batch.second + sigma * noise
         with torch.no_grad():  # the teacher is in evaluation mode, so one pass over both views is the same as two
             first_target, second_target = ema(torch.cat([first, second]), sigma).projection.chunk(2)
+        if isinstance(
+            self.view_draw, LogNormal
+        ):  # with other noise than the teacher's, which would tell a view as well as its content
+            streams = Streams([seed_of(seed, VIEW_NOISE) for seed in batch.seeds], noise.device)
+            sigma = self.view_draw(streams, self.noise) * self.noise.shift
+            first, second = (
+                view + expand(sigma, noise) * normal(streams, noise.shape[1:]) for view in (batch.first, batch.second)
+            )
         forth = info_nce(student(first, sigma).projection, second_target, self.view_temperature, batch.index)
         return forth + info_nce(student(second, sigma).projection, first_target, self.view_temperature, batch.index)
 

@@ -38,7 +38,7 @@ def denoiser_of(recipe: Recipe, shape: Shape, num_classes: int, numbers: int = 0
     """
     encoder, stack = encoder_of(recipe, shape), recipe.size.decoder
     decoder = Decoder(encoder, stack.width, stack.depth, stack.heads, recipe.dropout)
-    return Denoiser(Backbone(encoder, decoder, num_classes, numbers, cond_image), recipe.preconditioning)
+    return Denoiser(Backbone(encoder, decoder, num_classes, numbers, cond_image, recipe.pixel_head), recipe.preconditioning)
 
 
 def representation_of(recipe: Recipe, shape: Shape) -> Representation:

@@ -30,7 +30,7 @@ def digits_encoder() -> Recipe:
     """
     return Recipe(
         name="digits-encoder",
-        objective=RepresentationLearning(NoiseRange(0.016, 640.0), Curriculum()),
+        objective=RepresentationLearning(NoiseRange(0.016, 640.0), Curriculum(), one_noise=True, view_draw=LogNormal(1.68, 1.4)),
         size=sizes.NANO,
         patch=4,
         projector=ProjectorSize(256, 64),

@@ -27,7 +27,7 @@ from pixelpath.noise import Draw, NoiseRange, Weight
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.features import FeatureLoss
-from pixelpath.objectives.representation import RepresentationLearning, Temperature
+from pixelpath.objectives.representation import RepresentationLearning, Temperature, ViewDraw
 from pixelpath.recipes.sizes import NANO, Size
 from pixelpath.sampling.sampler import Sampling, usual
 from pixelpath.trainer.optimizer import AdamW, Cosine, Muon, Schedule
@@ -79,6 +79,8 @@ class Recipe:
     """What the network's output means in stage two."""
     dropout: float = 0.0
     """Decoder dropout probability, in [0, 1)."""
+    pixel_head: int = 0
+    """Channels of the convolutions on pixels that follow the decoder. Default: no such convolutions."""
     position_init: float = 0.0
     """Amplitude of the sinusoids in the encoder's initial position table, at least 0. Default: random values alone."""
     augmentation: Augmentation = PHOTOGRAPHS
@@ -126,6 +128,8 @@ class Recipe:
                     f"`{name}` must be at least 0 and below 1, got {vars(self)[name]}: choose for example {example}.",
                     setting=name,
                 )
+        if self.pixel_head < 0:
+            raise UserError(f"`pixel_head` must be at least 0, got {self.pixel_head}: choose for example 24.", "pixel_head")
         if not 0 <= self.position_init < math.inf:
             raise UserError(
                 f"`position_init` must be at least 0 and finite, got {self.position_init}: choose for example 2.", "position_init"
@@ -222,7 +226,7 @@ def _converter() -> cattrs.Converter:
     converter.register_unstructure_hook(float, lambda value: str(value) if math.isinf(value) else value)
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook(Path, lambda value, _: Path(value))
-    parts = (Draw, Weight, FeatureLoss, Preconditioning, Temperature, Schedule, AdamW | Muon)
+    parts = (Draw, ViewDraw, Weight, FeatureLoss, Preconditioning, Temperature, Schedule, AdamW | Muon)
     for union in (*parts, RepresentationLearning | Denoising | Consistency):
         configure_tagged_union(union, converter, tag_name="type")
     return converter

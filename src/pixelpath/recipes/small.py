@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from pixelpath.data.augment import PHOTOGRAPHS, SMALL
 from pixelpath.data.settings import DataSettings
-from pixelpath.noise import GridLogNormal, GridWeight, LogNormal, NoiseRange
+from pixelpath.models.preconditioning import EDMPreconditioning
+from pixelpath.noise import EDMWeight, GridLogNormal, GridWeight, LogNormal, NoiseRange
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.pairs import StagedGap
@@ -30,7 +31,7 @@ def small_32_encoder() -> Recipe:
     """
     return Recipe(
         name="small-32-encoder",
-        objective=RepresentationLearning(NoiseRange(0.004, 160.0), Curriculum()),
+        objective=RepresentationLearning(NoiseRange(0.004, 160.0), Curriculum(), one_noise=True, view_draw=LogNormal(0.3, 1.4)),
         size=sizes.SMALL,
         patch=4,
         position_init=2.0,
@@ -57,7 +58,6 @@ def small_32_diffusion() -> Recipe:
         size=sizes.SMALL,
         patch=4,
         position_init=2.0,
-        flip=True,
         steps=100_000,
         batch_size=256,
         optimizer=AdamW(lr=3e-4, betas=(0.9, 0.99), weight_decay=0.01, clip=1.0),
@@ -79,7 +79,6 @@ def small_32_onestep() -> Recipe:
         objective=Consistency(NoiseRange(0.004, 40.0), StagedGap(steepness=0.5), LogNormal(0.29, 1.6)),
         size=sizes.SMALL,
         position_init=2.0,
-        flip=True,
         steps=100_000,
         batch_size=256,
         optimizer=Muon(lr=1e-3, clip=1.0),
@@ -101,7 +100,7 @@ def small_64_encoder() -> Recipe:
     return replace(
         small_32_encoder(),
         name="small-64-encoder",
-        objective=RepresentationLearning(NoiseRange(), Curriculum()),
+        objective=RepresentationLearning(NoiseRange(), Curriculum(), one_noise=True, view_draw=LogNormal(-0.4, 1.4)),
         patch=8,
         augmentation=PHOTOGRAPHS,
     )
@@ -147,8 +146,10 @@ def cpu_32_diffusion() -> Recipe:
     return replace(
         small_32_diffusion(),
         name="cpu-32-diffusion",
-        objective=Denoising(NoiseRange(0.004, 160.0), GridLogNormal(0.3, 1.6), GridWeight()),
+        objective=Denoising(NoiseRange(0.008, 160.0), LogNormal(0.3, 1.4), EDMWeight(limit=400.0)),
+        preconditioning=EDMPreconditioning(),
         size=sizes.NANO,
+        pixel_head=24,
         steps=9000,
         batch_size=32,
         optimizer=Muon(lr=6e-3, betas=(0.9, 0.99), clip=1.0),
@@ -168,7 +169,7 @@ def cpu_64_diffusion() -> Recipe:
     return replace(
         cpu_32_diffusion(),
         name="cpu-64-diffusion",
-        objective=Denoising(NoiseRange(0.02, 80.0), GridLogNormal(0.0, 1.6), GridWeight()),
+        objective=Denoising(NoiseRange(0.02, 80.0), LogNormal(0.0, 1.4), EDMWeight(limit=400.0)),
         patch=8,
     )
 

@@ -39,6 +39,7 @@ PANELS = (
     ("images_per_second", "images per second", GREEN),
     ("feature_std", "standard deviation of features", BLUE),
     ("effective_rank", "effective rank of features", BLUE),
+    ("by_content", "share known by content at sigma 1", BLUE),
     ("sample_distance", "Frechet distance of one-step samples (pixels)", RED),
 )
 

@@ -23,6 +23,7 @@ from pixelpath.evaluation.collapse import effective_rank, feature_std
 from pixelpath.evaluation.distances import frechet_of_rows
 from pixelpath.evaluation.divergence import Moments, moments, outside
 from pixelpath.evaluation.features import fewer
+from pixelpath.evaluation.probe import by_content
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
 from pixelpath.objectives.contrast import chance_level
@@ -40,6 +41,7 @@ MEASURED = 1024  # held-out images, at most, that a measurement during training 
 WATCHED = 256  # of these, how many have their features watched
 FEW = 8  # images too few to say anything about the spread of features
 SPREAD = 0.2  # features closer together than this share of 1/sqrt(width) have collapsed
+NOISY = 1.0  # shifted sigma, twice the std of the images, at which features could as well know the noise
 RANK = 2.0  # an effective rank below this says the same
 SETTLED = 200  # steps after which a contrastive loss should be better than chance
 SAMPLED = 1024  # one-step samples, and references, at most
@@ -138,14 +140,19 @@ def show_views(recipe: Recipe, data: PreparedData, path: Path) -> None:
 
 @torch.no_grad()
 def watch_features(recipe: Recipe, data: PreparedData, images: Source, ema: nn.Module, device: torch.device) -> dict[str, float]:
-    """Standard deviation and effective rank of stage one's features of measured images at sigma_min; empty for too few."""
+    """What stage one's features of measured images are like; empty for too few.
+
+    Standard deviation and effective rank at sigma_min, and the share known by content at sigma 1, where little of an image shows.
+    """
     assert isinstance(ema, Representation)
     if len(images) < FEW:
         return {}
     native = torch.from_numpy(sources.gather(images, range(min(WATCHED, len(images)))))
     sigma = torch.tensor(recipe.noise.sigma_min * recipe.noise.shift, device=device)
-    features = ema.features(data.normaliser.encode(native.to(device)), sigma).float()
-    return {"feature_std": feature_std(features), "effective_rank": effective_rank(features)}
+    encoded = data.normaliser.encode(native.to(device))
+    features = ema.features(encoded, sigma).float()
+    known = by_content(lambda noisy, sigma: ema.features(noisy.to(device), sigma.to(device)), encoded.cpu(), NOISY)
+    return {"feature_std": feature_std(features), "effective_rank": effective_rank(features), "by_content": known}
 
 
 def standing_alarms(run: Path, step: int) -> list[str]:
@@ -155,11 +162,17 @@ def standing_alarms(run: Path, step: int) -> list[str]:
 
 
 def alarms(recipe: Recipe, health: dict[str, float], contrast: float, step: int) -> list[str]:
-    """A sentence for each sign that stage one learns nothing: features without spread, or a contrastive loss at chance level."""
+    """A sentence for each sign that stage one learns nothing, or the noise.
+
+    That is features without spread or that know an image by its noise, and a contrastive loss at chance level.
+    """
     found = []
     spread, rank = health.get("feature_std", math.inf), health.get("effective_rank", math.inf)
     if spread < SPREAD or rank < RANK:
         found.append(f"features have collapsed (standard deviation {spread:.3f} of 1, effective rank {rank:.1f})")
+    if step >= min(SETTLED, recipe.steps) and health.get("by_content", 1.0) < 0.5:
+        share = f"{health['by_content']:.0%} of the images by their content, the others by their noise"
+        found.append(f"features at sigma {NOISY:g} know {share} (`objective.one_noise` and `objective.view_draw` are cures)")
     chance = 2 * chance_level(recipe.batch_size // recipe.accumulate)
     if step >= min(SETTLED, recipe.steps) and contrast > 0.98 * chance:
         found.append(f"contrastive loss {contrast:.2f} is at chance level {chance:.2f}")

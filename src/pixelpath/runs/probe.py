@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 
 import torch
@@ -13,22 +12,19 @@ from pixelpath.atomic import write_json
 from pixelpath.data import sources
 from pixelpath.errors import UserError
 from pixelpath.evaluation.features import fewer
-from pixelpath.evaluation.probe import ProbeRow, Split, noisy_features, probe_levels
+from pixelpath.evaluation.probe import ProbeRow, probe_levels
 from pixelpath.evaluation.probe import probe as measure
 from pixelpath.log import followed, say
-from pixelpath.randomness import seed_of
 from pixelpath.reports.pictures import probe_plot, save_png
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
-
-Features = Callable[[Tensor, Tensor], Tensor]
-"""(noisy, sigma) -> features [batch, width]."""
 
 
 def probe(run: OpenRun, data: PreparedData, limit: int = 10_000) -> list[ProbeRow]:
     """k-NN and linear accuracy of the encoder's features (and of pixels) at six noise levels; kept in RUN/probe.json and .png.
 
-    At most `limit` training and as many held-out images are used. Raises UserError for data without classes or held-out images.
+    `by_content` is the share of images that features know by their content rather than by their noise. At most `limit` training
+    and as many held-out images are used. Raises UserError for data without classes or held-out images.
     """
     if limit < 1:
         raise UserError(f"`limit` must be at least 1, got {limit}.", setting="limit")
@@ -49,19 +45,18 @@ def probe_run(run: OpenRun, data: PreparedData, limit: int) -> list[ProbeRow]:
     (train, train_labels), (test, test_labels) = (_images(side, data, limit) for side in (data.training, data.held_out))
     levels = probe_levels(run.noise)
 
-    def split(features: Features, sigma: float) -> Split:
-        found = [
-            noisy_features(features, images, sigma, [seed_of(number, index) for index in range(len(images))], device=run.device)
-            for number, images in enumerate((train, test))
-        ]
-        return found[0], train_labels, found[1], test_labels
+    def encoder(noisy: Tensor, sigma: Tensor) -> Tensor:
+        return run.model.features(noisy.to(run.device), sigma.to(run.device))
 
     def pixels(noisy: Tensor, sigma: Tensor) -> Tensor:
         size = fewer(run.shape)
-        return (noisy if size is None else functional.adaptive_avg_pool2d(noisy.cpu(), size)).flatten(1)
+        return (noisy if size is None else functional.adaptive_avg_pool2d(noisy, size)).flatten(1)
 
-    rows = measure(lambda sigma: split(run.model.features, sigma), followed(levels, "probe (encoder)", len(levels)))
-    return rows + measure(lambda sigma: split(pixels, sigma), followed(levels, "probe (pixels)", len(levels)), name="pixels")
+    rows = []
+    for name, features in (("encoder", encoder), ("pixels", pixels)):
+        steps = followed(levels, f"probe ({name})", len(levels))
+        rows += measure(features, (train, test), (train_labels, test_labels), steps, name)
+    return rows
 
 
 def _images(side: sources.Source, data: PreparedData, limit: int) -> tuple[Tensor, Tensor]:
@@ -75,6 +70,6 @@ def _images(side: sources.Source, data: PreparedData, limit: int) -> tuple[Tenso
 def table(rows: list[ProbeRow]) -> str:
     """The rows as text."""
     counts = f"({rows[0].train_count} training, {rows[0].test_count} held-out images)"
-    head = f"{'features':<10} {'sigma':>10} {'k-NN':>7} {'linear':>7}   {counts}"
-    lines = [f"{row.name:<10} {row.sigma:>10.4g} {row.nearest:>7.1%} {row.linear:>7.1%}" for row in rows]
+    head = f"{'features':<10} {'sigma':>10} {'k-NN':>7} {'linear':>7} {'content':>8}   {counts}"
+    lines = [f"{row.name:<10} {row.sigma:>10.4g} {row.nearest:>7.1%} {row.linear:>7.1%} {row.by_content:>8.1%}" for row in rows]
     return "\n".join([head, *lines])

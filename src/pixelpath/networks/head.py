@@ -1,0 +1,32 @@
+"""The pixel head: a few convolutions on pixels after the decoder, so that what neighbouring patches draw agrees."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pixelpath.types import Images
+
+
+class PixelHead(nn.Module):
+    """The decoder's images [batch, channels, rows, columns] plus a correction of the same shape, zero before training.
+
+    Three 3 x 3 convolutions with `width` channels inside see the decoder's images beside the noisy ones. The condition [batch,
+    condition_width] scales and shifts the first one's channels, as it does in the decoder's blocks. Chosen here; no source.
+    """
+
+    def __init__(self, channels: int, width: int, condition_width: int) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(2 * channels, width, 3, padding=1)
+        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(condition_width, 2 * width))
+        self.middle = nn.Conv2d(width, width, 3, padding=1)
+        self.out = nn.Conv2d(width, channels, 3, padding=1)
+        for weights in (self.modulation[1].weight, self.modulation[1].bias, self.out.weight, self.out.bias):
+            nn.init.zeros_(weights)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, decoded: Images, noisy: Images, condition: Float[Tensor, "batch width"]) -> Images:
+        scale, shift = self.modulation(condition)[:, :, None, None].chunk(2, dim=1)
+        pixels = self.enter(torch.cat([decoded, noisy.to(decoded.dtype)], dim=1)) * (1 + scale) + shift
+        return decoded + self.out(functional.gelu(self.middle(functional.gelu(pixels))))
