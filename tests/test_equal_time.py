@@ -55,6 +55,22 @@ def test_a_job_is_trained_sampled_and_measured_once(
     assert (out / "digits.png").exists()
 
 
+def test_floats_without_classes_have_tails_and_a_spectrum(tmp_path: Path) -> None:
+    rain = np.random.default_rng(0).gamma(0.5, 2.0, (120, 1, 8, 8)).astype(np.float32)
+    rain[:, :, :3] = 0
+    np.savez(tmp_path / "rain.npz", train=rain[:80], test=rain[80:])
+    changes = ("channels=8,16", "layers=1", "batch_size=8")
+    given = {"change": changes, "label": "toy", "steps": 2, "samples": 20, "classifier_steps": 2}
+    program.run(tmp_path / "rain.npz", tmp_path, "edm-small", 0.005, **given)
+    real = json.loads((tmp_path / "rain" / "real.json").read_text(encoding="utf-8"))["20"]
+    assert real["dry"] == pytest.approx(3 / 8)
+    assert real["q999"] > 5
+    assert 0 < real["spectrum_low"] <= 1 <= real["spectrum_high"]
+    result = json.loads((tmp_path / "rain" / "toy_0.005min_s0" / "result.json").read_text(encoding="utf-8"))
+    assert "recognised" not in result["samples"]["2m-2-g1.5"]
+    assert np.isfinite(list(result["samples"]["2m-2-g1.5"].values())).all()
+
+
 def test_samples_from_elsewhere_enter_the_table(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with np.load(digits) as arrays:
         np.savez(tmp_path / "theirs.npz", images=arrays["test_images"][:, None], labels=arrays["test_labels"])

@@ -17,10 +17,18 @@ import tyro
 
 from benchmarks.equal_time import jobs, table
 from benchmarks.equal_time.classifier import STEPS, some
-from benchmarks.equal_time.systems import OTHERS, How, Ours, System, Task, changed
+from benchmarks.equal_time.lucidrains import Lucidrains
+from benchmarks.equal_time.systems import DDPM, EDM, How, Ours, System, Task, UNetSystem, changed
 from pixelpath.errors import UserError
 from pixelpath.runs.session import Beginning
 
+LARGE = (32, 64, 128)
+OTHERS: dict[str, UNetSystem] = {
+    "edm-small": EDM(),
+    "edm-large": EDM(channels=LARGE, layers=1),
+    "ddpm-v": DDPM(),
+    "lucidrains": Lucidrains(),
+}
 Changes = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
 
@@ -59,7 +67,7 @@ def run(
         encoder: Run of stage one that ours begins with; its own time is not counted here.
         init_from: Run of the same stage that ours begins with; its own time is not counted here.
         flip: Mirror half of the training images, for any system.
-        samplers: 2m, heun (not ddpm-v), ddim (ddpm-v alone), consistency (one-step recipes).
+        samplers: 2m (not lucidrains), heun (ours, edm), ddim (ddpm-v, lucidrains), consistency (one-step recipes).
         steps: Steps of a sampler.
         guidance: Scale of classifier-free guidance, where there are classes.
         samples: How many to measure, in the class shares of the held-out images.
@@ -96,24 +104,35 @@ def judge(
     label: str,
     minutes: float = 0.0,
     seed: int = 0,
+    sampler: str = "2m",
+    steps: int = 18,
+    guidance: float = 1.5,
+    count: int = 1000,
     classifier_steps: int = STEPS,
 ) -> None:
     """Measure samples that were made elsewhere; they enter the table under `label`.
 
     Args:
-        samples: .npz of `images` [image, channel, row, column] in the data's own dtype (RGBA premultiplied) and `labels`.
+        samples: .npz of `images` [image, channel, row, column] in the data's own dtype (RGBA premultiplied) and `labels`; or
+            the folder of a run of pixelpath, which is sampled.
         data: The data that they are compared with.
         out: Folder of all jobs.
         label: Name of the row.
         minutes: How long training took.
         seed: Its seed.
+        sampler: Sampler of a run.
+        steps: Steps of the sampler.
+        guidance: Scale of classifier-free guidance.
+        count: How many samples of a run to measure.
         classifier_steps: Steps of training the classifier.
     """
     torch.set_num_threads(1)
     name = re.sub(r"[^a-zA-Z0-9._=-]+", "_", f"{label} {minutes:g}min s{seed}")
     identity = {"name": name, "label": label, "minutes": minutes, "seed": seed}
-    found = jobs.judge_file(jobs.DataSet(data, out, classifier_steps), samples, identity, minutes or None)
-    say(", ".join(f"{key} {value:.4g}" for key, value in found["samples"]["given"].items()))
+    where = jobs.DataSet(data, out, classifier_steps)
+    found = jobs.judge_given(where, samples, identity, How(sampler, steps, guidance), count)
+    for made, numbers in found["samples"].items():
+        say(f"{made}: " + ", ".join(f"{key} {value:.4g}" for key, value in numbers.items()))
 
 
 def show(out: Path, data: tuple[Path, ...] = ()) -> None:

@@ -6,7 +6,6 @@ A data set's own folder OUT/DATA/ holds classifier.pt and real.json, the measure
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,13 +20,14 @@ from torch import Tensor
 from benchmarks.equal_time.classifier import STEPS, classifier
 from benchmarks.equal_time.clock import Clock
 from benchmarks.equal_time.judge import Judge, mix
-from benchmarks.equal_time.systems import How, System, Task
+from benchmarks.equal_time.systems import How, System, Task, samples_of_run
 from pixelpath import recipes
 from pixelpath.atomic import whole, write_json
 from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.data.opening import open_split
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import UserError
+from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import PreparedData, read_data
 
 RESULT, SPENT, REAL = "result.json", "spent.json", "real.json"
@@ -92,7 +92,7 @@ def run(system: System, task: Task, data: DataSet, identity: Result, minutes: fl
     found = read(folder / RESULT) or identity | {"samples": {}}
     other = [key for key, value in identity.items() if found.get(key) != value]
     if other:
-        raise UserError(f"{folder} holds a job of another {', '.join(other)}: choose another `name` or `out`.", setting="name")
+        raise UserError(f"{folder} holds a job of another {', '.join(other)}: choose another `label` or `out`.", setting="label")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RESULT, found)
     if (spent := read(folder / SPENT)) is None:
@@ -133,20 +133,33 @@ def measured(data: DataSet, images: np.ndarray, labels: Tensor) -> dict[str, flo
     return {"count": len(images)} | data.judge(torch.from_numpy(images), labels)
 
 
-def judge_file(data: DataSet, file: Path, identity: Result, minutes: float | None) -> Result:
-    """The result of samples that were made elsewhere, kept beside the jobs."""
-    with np.load(file) as kept:
-        if "images" not in kept or "labels" not in kept:
-            raise UserError(f"{file} needs arrays `images` [image, channel, row, column] and `labels`.", setting="samples")
-        images, labels = kept["images"], kept["labels"]
+def judge_given(data: DataSet, given: Path, identity: Result, how: How, count: int) -> Result:
+    """The result of samples that were made elsewhere, kept beside the jobs: those of a file, or of a run that is sampled here.
+
+    Raises UserError if the folder of the job holds another one.
+    """
     folder = data.folder / identity["name"]
-    if (folder / RESULT).exists() and (read(folder / RESULT) or {}).get("file") != str(file):
-        raise UserError(f"{folder} holds another job: choose another `name`.", setting="name")
+    if (read(folder / RESULT) or {"given": str(given)}).get("given") != str(given):
+        raise UserError(f"{folder} holds another job: choose another `label`.", setting="label")
+    name, made = (how.name, of_run(data, given, how, count)) if given.is_dir() else ("given", of_file(given))
+    numbers = measured(data, made["images"], torch.from_numpy(made["labels"]))
     folder.mkdir(parents=True, exist_ok=True)
-    with whole(folder / "samples-given.npz") as opened:
-        np.savez(opened, images=images, labels=labels)
-    seconds = math.nan if minutes is None else minutes * 60
-    found = identity | {"file": str(file), "training": {"seconds": None if minutes is None else seconds}}
-    found["samples"] = {"given": measured(data, images, torch.from_numpy(labels))}
+    with whole(folder / f"samples-{name}.npz") as opened:
+        np.savez(opened, **made)
+    found = identity | {"given": str(given), "training": {}, "samples": {name: numbers}}
     write_json(folder / RESULT, found)
     return found
+
+
+def of_file(file: Path) -> dict[str, np.ndarray]:
+    """The images and labels of a .npz file."""
+    with np.load(file) as kept:
+        if not {"images", "labels"} <= set(kept):
+            raise UserError(f"{file} needs arrays `images` [image, channel, row, column] and `labels`.", setting="samples")
+        return {name: kept[name] for name in ("images", "labels")}
+
+
+def of_run(data: DataSet, run: Path, how: How, count: int) -> dict[str, np.ndarray]:
+    """Samples of a run, in the class shares of the held-out images."""
+    labels = mix(data.data, count)
+    return {"images": samples_of_run(open_run(run), how, labels).numpy(), "labels": labels.numpy()}

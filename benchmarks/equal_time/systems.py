@@ -23,7 +23,7 @@ from pixelpath.objectives.denoising import Denoising
 from pixelpath.randomness import Streams, normal, seed_of, uniform
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.runs.devices import precision_of
-from pixelpath.runs.opened import open_run
+from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, batches
 from pixelpath.runs.sample import sample
 from pixelpath.runs.session import Beginning, Saving, begin
@@ -138,12 +138,15 @@ class Ours:
         return spent
 
     def sample(self, task: Task, folder: Path, how: How, labels: Labels) -> Tensor:
-        """Samples of the run, with the recipe's own choices where `how` makes none."""
-        chosen = Sampling(steps=how.steps, guidance=how.guidance, sampler=sampler_of(how, SAMPLERS))
-        run = open_run(folder / "run", device=task.device)
-        if not run.denoiser.backbone.conditional:
-            chosen = replace(chosen, guidance=None)
-        return sample(run, range(len(labels)), labels, chosen, AT_ONCE).native
+        """Samples of the run."""
+        return samples_of_run(open_run(folder / "run", device=task.device), how, labels)
+
+
+def samples_of_run(run: OpenRun, how: How, labels: Labels) -> Tensor:
+    """One native image per label from a run of pixelpath, of the seeds 0, 1, ..."""
+    guidance = how.guidance if run.denoiser.backbone.conditional else None
+    chosen = Sampling(steps=how.steps, guidance=guidance, sampler=sampler_of(how, SAMPLERS))
+    return sample(run, range(len(labels)), labels, chosen, AT_ONCE).native
 
 
 class UNet(nn.Module):
@@ -243,6 +246,7 @@ class UNetSystem:
         model = self.model(task.data)
         model.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
         draw, made = self.draw(model.to(task.device).eval(), how), []
+        torch.manual_seed(seed_of(task.seed))  # of systems that draw their own noise
         for first in range(0, len(labels), AT_ONCE):
             part = labels[first : first + AT_ONCE].to(task.device)
             start = normal(Streams([seed_of(first + place) for place in range(len(part))]), task.data.shape).to(task.device)
@@ -352,12 +356,3 @@ def diffusers() -> Any:
     except ImportError as error:
         raise UserError("This system needs diffusers: pip install 'pixelpath[bench]'.", setting="system") from error
     return library
-
-
-LARGE = (32, 64, 128)
-OTHERS: dict[str, UNetSystem] = {
-    "edm-small": EDM(),
-    "edm-large": EDM(channels=LARGE, layers=1),
-    "ddpm-v": DDPM(),
-}
-"""The systems beside ours, by name."""

@@ -54,7 +54,7 @@ def rows_of(folder: Path) -> Iterator[Row]:
     for file in sorted(folder.glob(f"*/{RESULT}")):
         found = read(file) or {}
         for how, numbers in found["samples"].items():
-            spent = {key: value for key, value in found["training"].items() if value is not None}
+            spent = dict(found.get("training", {}))
             if "images" in spent:
                 spent["images_a_second"] = spent["images"] / spent["seconds"]
             samples = file.with_name(f"samples-{how}.npz")
