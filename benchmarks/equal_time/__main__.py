@@ -18,7 +18,9 @@ import tyro
 from benchmarks.equal_time import jobs, table
 from benchmarks.equal_time.classifier import STEPS, some
 from benchmarks.equal_time.lucidrains import Lucidrains
-from benchmarks.equal_time.systems import DDPM, EDM, How, Ours, System, Task, UNetSystem, changed
+from benchmarks.equal_time.ours import Ours
+from benchmarks.equal_time.systems import How, System, Task, changed
+from benchmarks.equal_time.unets import DDPM, EDM, UNetSystem
 from pixelpath.errors import UserError
 from pixelpath.runs.session import Beginning
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from benchmarks.equal_time.classifier import STEPS, classifier
 from benchmarks.equal_time.clock import Clock
 from benchmarks.equal_time.judge import Judge, mix
-from benchmarks.equal_time.systems import How, System, Task, samples_of_run
+from benchmarks.equal_time.ours import samples_of_run
+from benchmarks.equal_time.systems import How, System, Task
 from pixelpath import recipes
 from pixelpath.atomic import whole, write_json
 from pixelpath.data.normalise.curves import Normalisation

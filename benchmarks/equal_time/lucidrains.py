@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.equal_time.classifier import some
-from benchmarks.equal_time.systems import How, UNetSystem, sampler_of
+from benchmarks.equal_time.systems import How, sampler_of
+from benchmarks.equal_time.unets import UNetSystem
 from pixelpath.errors import UserError
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.types import Batch, Images, Labels, Losses, Objective, classes_of
