@@ -12,20 +12,20 @@ from benchmarks.equal_time import __main__ as program
 from benchmarks.equal_time.clock import Clock
 from benchmarks.equal_time.judge import seam
 from benchmarks.equal_time.systems import changed
-from sklearn.datasets import load_digits
 
 from pixelpath import recipes
 from pixelpath.errors import UserError
+from pixelpath.runs.digits import write_digits
 
 
 @pytest.fixture
 def digits(tmp_path: Path) -> Path:
     """Some digits, with a test part."""
-    found = load_digits()
-    images = np.rint(found.images * 15.9375).astype(np.uint8)
+    with np.load(write_digits(tmp_path / "all.npz")) as found:
+        images, labels = found["images"], found["labels"]
     file = tmp_path / "digits.npz"
     parts = {"train_images": images[:200], "test_images": images[200:300]}
-    np.savez(file, **parts, train_labels=found.target[:200], test_labels=found.target[200:300])
+    np.savez(file, **parts, train_labels=labels[:200], test_labels=labels[200:300])
     return file
 
 
@@ -60,8 +60,8 @@ def test_floats_without_classes_have_tails_and_a_spectrum(tmp_path: Path) -> Non
     rain[:, :, :3] = 0
     np.savez(tmp_path / "rain.npz", train=rain[:80], test=rain[80:])
     changes = ("channels=8,16", "layers=1", "batch_size=8")
-    given = {"change": changes, "label": "toy", "steps": 2, "samples": 20, "classifier_steps": 2}
-    program.run(tmp_path / "rain.npz", tmp_path, "edm-small", 0.005, **given)
+    data = tmp_path / "rain.npz"
+    program.run(data, tmp_path, "edm-small", 0.005, change=changes, label="toy", steps=2, samples=20, classifier_steps=2)
     real = json.loads((tmp_path / "rain" / "real.json").read_text(encoding="utf-8"))["20"]
     assert real["dry"] == pytest.approx(3 / 8)
     assert real["q999"] > 5

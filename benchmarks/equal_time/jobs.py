@@ -33,6 +33,8 @@ from pixelpath.runs.prepare import PreparedData, read_data
 
 RESULT, SPENT, REAL = "result.json", "spent.json", "real.json"
 Result = dict[str, Any]
+Arrays = dict[str, Any]
+"""What a .npz file of samples holds: `images` [image, channel, row, column], `labels` [image], perhaps `seconds`."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def run(system: System, task: Task, data: DataSet, identity: Result, minutes: fl
     return found
 
 
-def samples_of(system: System, task: Task, folder: Path, how: How, labels: Tensor) -> dict[str, np.ndarray]:
+def samples_of(system: System, task: Task, folder: Path, how: How, labels: Tensor) -> Arrays:
     """The samples in the job's folder, made if they are not there or are of another number."""
     file = folder / f"samples-{how.name}.npz"
     if file.exists():
@@ -119,7 +121,7 @@ def samples_of(system: System, task: Task, folder: Path, how: How, labels: Tenso
     began = time.process_time() if task.device.type != "cuda" else time.perf_counter()
     native = system.sample(task, folder, how, labels)
     seconds = (time.process_time() if task.device.type != "cuda" else time.perf_counter()) - began
-    made = {"images": native.numpy(), "labels": labels.numpy(), "seconds": np.array(seconds)}
+    made: Arrays = {"images": native.numpy(), "labels": labels.numpy(), "seconds": np.array(seconds)}
     with whole(file) as opened:
         np.savez(opened, **made)
     return made
@@ -152,7 +154,7 @@ def judge_given(data: DataSet, given: Path, identity: Result, how: How, count: i
     return found
 
 
-def of_file(file: Path) -> dict[str, np.ndarray]:
+def of_file(file: Path) -> Arrays:
     """The images and labels of a .npz file."""
     with np.load(file) as kept:
         if not {"images", "labels"} <= set(kept):
@@ -160,7 +162,7 @@ def of_file(file: Path) -> dict[str, np.ndarray]:
         return {name: kept[name] for name in ("images", "labels")}
 
 
-def of_run(data: DataSet, run: Path, how: How, count: int) -> dict[str, np.ndarray]:
+def of_run(data: DataSet, run: Path, how: How, count: int) -> Arrays:
     """Samples of a run, in the class shares of the held-out images."""
     labels = mix(data.data, count)
     return {"images": samples_of_run(open_run(run), how, labels).numpy(), "labels": labels.numpy()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from pixelpath.types import Batch, Images, Labels, Losses, Objective, classes_of
 
 class Diffusion(nn.Module):
     """Their diffusion of images in [0, 1], called with images in model range; `low` and `high` are the training images' ends."""
+
+    low: Tensor
+    high: Tensor
 
     def __init__(self, data: PreparedData, dim: int, mults: tuple[int, ...], label_dropout: float) -> None:
         super().__init__()
@@ -57,7 +60,7 @@ class Lucidrains(UNetSystem):
 
     def objective(self) -> Objective:
         """Their own loss."""
-        return their_loss
+        return cast(Objective, their_loss)
 
     def draw(self, model: nn.Module, how: How) -> Callable[[Images, Labels | None], Images]:
         """Their DDIM, which draws its own start."""

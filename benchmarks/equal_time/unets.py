@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -146,7 +146,7 @@ class EDM(UNetSystem):
 
     def objective(self) -> Objective:
         """EDM's loss (arXiv 2206.00364, eq. 2)."""
-        return Denoising(NoiseRange(), LogNormal(self.p_mean, self.p_std), EDMWeight(), self.label_dropout)
+        return cast(Objective, Denoising(NoiseRange(), LogNormal(self.p_mean, self.p_std), EDMWeight(), self.label_dropout))
 
     def draw(self, model: nn.Module, how: How) -> Callable[[Images, Labels | None], Images]:
         """Down EDM's sigmas from 80 to 0.002."""
@@ -196,7 +196,7 @@ class DDPM(UNetSystem):
 
     def objective(self) -> Objective:
         """The mean squared error of v."""
-        return VLoss(diffusers().DDPMScheduler(**self._schedule()), self.label_dropout)
+        return cast(Objective, VLoss(diffusers().DDPMScheduler(**self._schedule()), self.label_dropout))
 
     def draw(self, model: nn.Module, how: How) -> Callable[[Images, Labels | None], Images]:
         """DPM-Solver++(2M), or DDIM, over evenly spread timesteps."""
