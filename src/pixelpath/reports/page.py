@@ -20,12 +20,14 @@ from PIL import Image
 
 from pixelpath.atomic import leaves, read_json, whole
 from pixelpath.errors import UserError
+from pixelpath.reports.names import name_of
 from pixelpath.reports.pictures import rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDEST = 1440  # pixels across, of a picture
+LONG = 60  # letters of a value that takes a line of its own
 
 
 def write_page(path: Path, title: str, top: str, sections: Mapping[str, str]) -> Path:
@@ -68,9 +70,10 @@ def pairs(values: Mapping[str, Any]) -> str:
 
 
 def figure(path: Path, caption: str, kind: str = "", widest: int = WIDEST) -> str:
-    """A picture file with a caption, which is HTML."""
+    """A picture file with a caption (HTML): the colours of a "plot" follow the theme, a "sheet" scrolls on narrow screens."""
     with Image.open(path) as picture:
-        return f"<figure>{embedded(picture, kind, widest, path.stem)}<figcaption>{caption}</figcaption></figure>"
+        held = embedded(picture, kind, widest, path.stem)
+    return f"<figure>{f'<div class=wide>{held}</div>' if kind == 'sheet' else held}<figcaption>{caption}</figcaption></figure>"
 
 
 def plot(drawn: Figure, numbers: Sequence[Mapping[str, Any]], *, shown: bool = False) -> str:
@@ -104,12 +107,17 @@ def embedded(picture: Image.Image, kind: str, widest: int, name: str) -> str:
     picture.save(held, "PNG", optimize=True)
     data = base64.b64encode(held.getvalue()).decode("ascii")
     size = f'width="{picture.width}" height="{picture.height}"'
+    size += f' style="min-width: min(40rem, {picture.width}px)"' if kind == "sheet" else ""
     return f'<img class="{kind}" alt="{text(name)}" {size} src="data:image/png;base64,{data}">'
 
 
 def boxes(values: Mapping[str, Any], protocol: Mapping[str, Any] | None = None) -> str:
     """Single values side by side, and their protocol below them."""
-    shown = "".join(f"<div><dt>{words(key)}</dt><dd>{text(value)}</dd></div>" for key, value in values.items())
+    long = {key for key, value in values.items() if isinstance(value, str) and len(value) > LONG}
+    shown = "".join(
+        f"<div{' class=long' if key in long else ''}><dt>{words(key)}</dt><dd>{text(value)}</dd></div>"
+        for key, value in values.items()
+    )
     return f"<dl class='pairs'>{shown}</dl>" + (f"<p class='protocol'>{protocol_line(protocol)}</p>" if protocol else "")
 
 
@@ -130,7 +138,7 @@ def document_of(path: Path) -> Any:
 
 def words(key: str) -> str:
     """A key as escaped words."""
-    return text(key.replace("_", " "))
+    return text(name_of(key))
 
 
 def text(value: Any) -> str:

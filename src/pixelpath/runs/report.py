@@ -5,6 +5,7 @@ A section is empty, and so left out, where the run has nothing to say about it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pixelpath.atomic import leaves
 from pixelpath.errors import MissingError
 from pixelpath.evaluation.features import Inception
 from pixelpath.evaluation.held_out import HeldOutRow
@@ -19,6 +21,9 @@ from pixelpath.evaluation.histograms import HistogramRow
 from pixelpath.evaluation.memorising import GapRow
 from pixelpath.evaluation.probe import ProbeRow
 from pixelpath.evaluation.spectrum import SpectrumRow
+from pixelpath.recipes import RECIPES
+from pixelpath.recipes.recipe import to_json
+from pixelpath.reports.charts import training_charts
 from pixelpath.reports.evaluation import histograms_plot, loss_gap_plot, spectrum_plot
 from pixelpath.reports.page import (
     boxes,
@@ -50,7 +55,7 @@ from pixelpath.runs.verdict import closeness_of, verdict
 from pixelpath.trainer.journal import lines
 
 SHOWN = 9  # previews in the strip, at most
-STRIP = 640  # pixels across, of a picture in the strip
+STRIP = 1000  # pixels across, of a picture in the strip
 STAGES = {
     "RepresentationLearning": "Stage one: representation learning",
     "Denoising": "Stage two: diffusion",
@@ -64,6 +69,7 @@ PLOTS = {
     HistogramRow: histograms_plot,
 }
 CURVES = ("spectra", "histograms")  # of pixel values
+FOLDED = {"sampling", "pairs", "neighbours", "quantiles", "frequent"}  # parts of a document that say how, or in detail
 OPEN = 30  # numbers below a plot, at most, that are not folded away
 FILES = {
     "recipe.json": "every setting of the run",
@@ -107,7 +113,7 @@ def write_report(run: Path) -> Path:
         "Training": _training(run),
         "Previews": _previews(run),
         "Settings": _settings(run),
-        "Environment": pairs(document_of(run / "environment.json") or {}),
+        "Environment": _environment(run),
         "Files": _files(run),
     }
     return write_page(run / "report.html", _name(run), _header(run), sections)
@@ -159,22 +165,23 @@ def _samples(run: Path) -> str:
     if made:
         settings = document_of(made[-1].with_name("samples.json")) or {}
         short = {key: value for key, value in settings.items() if not isinstance(value, list) or len(value) <= 2}
-        return figure(made[-1], protocol_line({"file": made[-1].relative_to(run).as_posix(), **short}))
+        return figure(made[-1], protocol_line({"file": made[-1].relative_to(run).as_posix(), **short}), "sheet")
     one_step = _objective(run) == "Consistency"
     beside = run.parent / ("samples-one-step.png" if one_step else "samples.png")
     if _quickstart(run) and beside.exists():
         kind = "One-step" if one_step else "Guided"
-        return figure(beside, f"{kind} samples of the quickstart, seeds in order from 0, classes in turn.")
+        return figure(beside, f"{kind} samples of the quickstart, seeds in order from 0, classes in turn.", "sheet")
     steps = _preview_files(run)
     if steps:
-        return figure(steps[-1], f"The preview of step {_step(steps[-1]):,}: fixed seeds, sampled with the EMA of the weights.")
+        caption = f"The preview of step {_step(steps[-1]):,}: fixed seeds, sampled with the EMA of the weights."
+        return figure(steps[-1], caption, "sheet")
     return ""
 
 
 def _views(run: Path) -> str:
     views = run / "previews" / "views.png"
     caption = "Training images, and below them two views of each. The encoder learns to tell which views belong together."
-    return figure(views, caption) if views.exists() else ""
+    return figure(views, caption, "sheet") if views.exists() else ""
 
 
 def _results(run: Path) -> str:
@@ -231,7 +238,7 @@ def _nearest(run: Path) -> str:
         "The samples nearest to training images, relative to how near held-out images come. Below each stands its nearest "
         "training image, and below that its nearest held-out image, where images were held out."
     )
-    return figure(run / "nearest.png", caption) if (run / "nearest.png").is_file() else ""
+    return figure(run / "nearest.png", caption, "sheet") if (run / "nearest.png").is_file() else ""
 
 
 def _over_nfe(found: Sequence[Mapping[str, Any]]) -> str:
@@ -256,14 +263,17 @@ def _training(run: Path) -> str:
     rows = lines(run)
     if not rows:
         return ""
-    caption = "Faint: as measured. Strong: smoothed. The held-out loss is that of the EMA of the weights."
+    caption = (
+        "Faint: as measured. Strong: smoothed. The held-out loss is that of the EMA of the weights. The pointer tells values; "
+        "the same as a picture: <a href='curves.png'>curves.png</a>."
+    )
     odd = [(step, "skipped: its loss or gradient was not finite") for step in skipped_steps(rows)] + _alarms(rows)
     listed = "".join(
         f"<tr><td class='number'>{step:,}</td><td class='bad'>{text(what)}</td></tr>" for step, what in sorted(odd)[:200]
     )
     head = "<h3>Alarms and skipped steps</h3><table><thead><tr><th class='number'>step</th><th>what</th></tr></thead>"
     save_png(run / "curves.png", training_curves(rows))
-    return figure(run / "curves.png", caption, "plot") + (f"{head}<tbody>{listed}</tbody></table>" if odd else "")
+    return training_charts(rows) + note(caption) + (f"{head}<tbody>{listed}</tbody></table>" if odd else "")
 
 
 def _alarms(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
@@ -284,17 +294,32 @@ def _previews(run: Path) -> str:
         return ""
     count = min(SHOWN, len(found))
     chosen = [found[round(place * (len(found) - 1) / (count - 1))] for place in range(count)]
-    strip = "".join(figure(path, f"step {_step(path):,}", widest=STRIP) for path in chosen)
+    strip = "".join(figure(path, f"step {_step(path):,}", "sheet", STRIP) for path in chosen)
     return note("The same seeds at every step.") + f"<div class='strip'>{strip}</div>"
 
 
 def _settings(run: Path) -> str:
+    """What differs from the recipe of this name, and everything folded away."""
     recipe = document_of(run / "recipe.json")
     if not recipe:
         return ""
     plain = {key: value for key, value in recipe.items() if not isinstance(value, Mapping)}
     nested = {key: value for key, value in recipe.items() if isinstance(value, Mapping)}
-    return groups({"run": plain, **nested, "origin": document_of(run / "origin.json") or {}})
+    every = folded("All settings", groups({"run": plain, **nested, "origin": document_of(run / "origin.json") or {}}))
+    if recipe.get("name") not in RECIPES:
+        return every
+    usual = dict(leaves(json.loads(to_json(RECIPES[recipe["name"]]()))))
+    rows = [
+        {"setting": key, "here": value, "in the recipe": usual.get(key)}
+        for key, value in leaves(recipe)
+        if value != usual.get(key)
+    ]
+    return (table(rows) if rows else note("All settings are those of the recipe.")) + every
+
+
+def _environment(run: Path) -> str:
+    known = document_of(run / "environment.json")
+    return folded("Versions and devices", pairs(known)) if known else ""
 
 
 def _files(run: Path) -> str:
@@ -316,7 +341,11 @@ def _tree(document: Any) -> str:
         single = {key: value for key, value in document.items() if key not in nested and key != "protocol"}
         parts = [boxes(single, document.get("protocol"))] if single else []
         ordered = sorted(nested.items(), key=lambda item: isinstance(item[1], Mapping))  # measurements before how they were made
-        parts += [f"<h3>{words(key)}</h3>{_tree(value)}" for key, value in ordered if value]
+        parts += [
+            folded(words(key), _tree(value)) if key in FOLDED else f"<h3>{words(key)}</h3>{_tree(value)}"
+            for key, value in ordered
+            if value
+        ]
         return "\n".join(parts)
     if isinstance(document, list) and all(isinstance(row, Mapping) for row in document):
         for kind, drawn in PLOTS.items():
