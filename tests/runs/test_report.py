@@ -317,7 +317,7 @@ def test_settings_that_differ_from_the_recipe_come_first(tmp_path: Path) -> None
         (folder / "recipe.json").write_text(to_json(replace(digits_diffusion(), **changes)), encoding="utf-8")
     changed, same = (page_of(tmp_path / name).words for name in ("changed", "same"))
     differing = changed[changed.index("in the recipe") : changed.index("All settings")]
-    assert sorted(differing.split()) == sorted("in the recipe seed 3 0 steps 7 1300".split())
+    assert sorted(differing.split()) == sorted(["in", "the", "recipe", "seed", "3", "0", "steps", "7", "1300"])
     assert "All settings are those of the recipe. All settings" in same
 
 

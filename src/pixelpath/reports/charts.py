@@ -6,6 +6,7 @@ A *curve* is a name with rising steps and a value at each. The script that tells
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -91,8 +92,8 @@ class _Axis:
     high: float
     raised: bool = False
 
-    def part(self, value: Float[np.ndarray, "value"] | float) -> Float[np.ndarray, "value"] | float:
-        low, high, here = map(np.log, (self.low, self.high, value)) if self.raised else (self.low, self.high, value)
+    def part(self, value: float) -> float:
+        low, high, here = map(math.log, (self.low, self.high, value)) if self.raised else (self.low, self.high, value)
         return (here - low) / (high - low)
 
     @property
@@ -127,8 +128,8 @@ def _chosen(curve: Curve) -> np.ndarray:
 
 def _drawn(curve: Curve, values: Float[np.ndarray, "value"], along: _Axis, up: _Axis, look: str = "") -> str:
     chosen = _chosen(curve)
-    places = zip(WIDE * along.part(curve.steps[chosen]), HIGH * (1 - up.part(values[chosen])), strict=True)
-    points = " ".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    places = zip(curve.steps[chosen].tolist(), values[chosen].tolist(), strict=True)
+    points = " ".join(f"{WIDE * along.part(step):.1f} {HIGH * (1 - up.part(value)):.1f}" for step, value in places)
     return f"<path class='{curve.colour} {look}' d='M{points}{' h0.1' if len(chosen) == 1 else ''}'/>"
 
 

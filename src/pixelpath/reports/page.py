@@ -65,15 +65,14 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
 
 def pairs(values: Mapping[str, Any]) -> str:
     """Names and values, one pair a line."""
-    rows = [f"<tr><th>{text(key)}</th><td>{text(value)}</td></tr>" for key, value in leaves(values)]
+    rows = [f"<tr><th>{text(key)}</th><td{_align(value)}>{text(value)}</td></tr>" for key, value in leaves(values)]
     return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else ""
 
 
-def figure(path: Path, caption: str, kind: str = "", widest: int = WIDEST) -> str:
-    """A picture file with a caption (HTML): the colours of a "plot" follow the theme, a "sheet" scrolls on narrow screens."""
+def figure(path: Path, caption: str, kind: str = "sheet", widest: int = WIDEST) -> str:
+    """A picture file with a caption (HTML): a "sheet" of images, or a "plot", whose colours follow the theme of the page."""
     with Image.open(path) as picture:
-        held = embedded(picture, kind, widest, path.stem)
-    return f"<figure>{f'<div class=wide>{held}</div>' if kind == 'sheet' else held}<figcaption>{caption}</figcaption></figure>"
+        return f"<figure>{embedded(picture, kind, widest, path.stem)}<figcaption>{caption}</figcaption></figure>"
 
 
 def plot(drawn: Figure, numbers: Sequence[Mapping[str, Any]], *, shown: bool = False) -> str:
@@ -100,15 +99,14 @@ def groups(values: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def embedded(picture: Image.Image, kind: str, widest: int, name: str) -> str:
-    """The picture inside the page, scaled down if it is wider than `widest`."""
+    """The picture inside the page, scaled down if it is wider than `widest`; on a narrow screen it scrolls."""
     if picture.width > widest:
         picture = picture.resize((widest, max(1, round(picture.height * widest / picture.width))), Image.Resampling.LANCZOS)
     held = io.BytesIO()
     picture.save(held, "PNG", optimize=True)
     data = base64.b64encode(held.getvalue()).decode("ascii")
-    size = f'width="{picture.width}" height="{picture.height}"'
-    size += f' style="min-width: min(40rem, {picture.width}px)"' if kind == "sheet" else ""
-    return f'<img class="{kind}" alt="{text(name)}" {size} src="data:image/png;base64,{data}">'
+    size = f'width="{picture.width}" height="{picture.height}" style="min-width: min(40rem, {picture.width}px)"'
+    return f'<div class="wide"><img class="{kind}" alt="{text(name)}" {size} src="data:image/png;base64,{data}"></div>'
 
 
 def boxes(values: Mapping[str, Any], protocol: Mapping[str, Any] | None = None) -> str:

@@ -74,15 +74,15 @@ def write_start_report(folder: Path) -> Path:
                 for name, distances in search["neighbours"].items()
             ]
         ),
-        "Settings": groups({"start": _short(saved["metadata"]), "made for": _short(saved["about"])}),
+        "Settings": folded("All settings", groups({"start": _short(saved["metadata"]), "made for": _short(saved["about"])})),
     }
     title = f"Start: {folder.resolve().name}"
     return write_page(folder / "report.html", title, _top(title, search, best, saved["about"]), sections)
 
 
 def _top(title: str, search: Record, best: Record, about: Record) -> str:
-    """The choice and what it saves in words, then the main numbers."""
-    below = "".join(f"<p>{text(sentence)}</p>" for sentence in (search["sentence"], search["savings"]))
+    """What the start saves and the choice in words, then the main numbers."""
+    below = "".join(f"<p class='verdict'>{text(sentence)}</p>" for sentence in (search["savings"], search["sentence"]))
     below += "".join(note(text(remark)) for remark in search["remarks"])
     index = search["index"]
     metadata = {

@@ -191,7 +191,7 @@ def _finish(session: Session, recipe: Recipe, images: Source) -> int:
         monitor.watch_features(recipe, data, images, session.ema, session.device)
     elif isinstance(session.ema, Denoiser):
         chosen = Sampling(steps=2, sampler=Sampler.HEUN).over(recipe.usual_sampling)
-        seeds = range(monitor.PREVIEWS)
+        seeds = range(monitor.PREVIEWS[0])
         for _ in generate(session.ema, Origin(recipe.noise), chosen, seeds, data.condition(seeds)):
             pass
     session.save()

@@ -66,7 +66,7 @@ class Measuring:
     def sentence(self, every: int, steps: int) -> str:
         """What is measured less often than at every checkpoint; empty if nothing is."""
         spelled = {what: f"every {what:,} steps" if what < steps else "at the end only" for what in (self.losses, self.previews)}
-        few = f" (of {self.images} images)" if self.images < PREVIEWS[0] else ""
+        few = f" (of {self.images} image{'s' * (self.images > 1)})" if self.images < PREVIEWS[0] else ""
         kinds = (("held-out loss", self.losses), (f"previews{few}", self.previews))
         said = [f"{name} {spelled[interval]}" for name, interval in kinds if interval > every]
         if not said:

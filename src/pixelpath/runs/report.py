@@ -165,23 +165,23 @@ def _samples(run: Path) -> str:
     if made:
         settings = document_of(made[-1].with_name("samples.json")) or {}
         short = {key: value for key, value in settings.items() if not isinstance(value, list) or len(value) <= 2}
-        return figure(made[-1], protocol_line({"file": made[-1].relative_to(run).as_posix(), **short}), "sheet")
+        return figure(made[-1], protocol_line({"file": made[-1].relative_to(run).as_posix(), **short}))
     one_step = _objective(run) == "Consistency"
     beside = run.parent / ("samples-one-step.png" if one_step else "samples.png")
     if _quickstart(run) and beside.exists():
         kind = "One-step" if one_step else "Guided"
-        return figure(beside, f"{kind} samples of the quickstart, seeds in order from 0, classes in turn.", "sheet")
+        return figure(beside, f"{kind} samples of the quickstart, seeds in order from 0, classes in turn.")
     steps = _preview_files(run)
     if steps:
         caption = f"The preview of step {_step(steps[-1]):,}: fixed seeds, sampled with the EMA of the weights."
-        return figure(steps[-1], caption, "sheet")
+        return figure(steps[-1], caption)
     return ""
 
 
 def _views(run: Path) -> str:
     views = run / "previews" / "views.png"
     caption = "Training images, and below them two views of each. The encoder learns to tell which views belong together."
-    return figure(views, caption, "sheet") if views.exists() else ""
+    return figure(views, caption) if views.exists() else ""
 
 
 def _results(run: Path) -> str:
@@ -238,7 +238,7 @@ def _nearest(run: Path) -> str:
         "The samples nearest to training images, relative to how near held-out images come. Below each stands its nearest "
         "training image, and below that its nearest held-out image, where images were held out."
     )
-    return figure(run / "nearest.png", caption, "sheet") if (run / "nearest.png").is_file() else ""
+    return figure(run / "nearest.png", caption) if (run / "nearest.png").is_file() else ""
 
 
 def _over_nfe(found: Sequence[Mapping[str, Any]]) -> str:
@@ -294,7 +294,7 @@ def _previews(run: Path) -> str:
         return ""
     count = min(SHOWN, len(found))
     chosen = [found[round(place * (len(found) - 1) / (count - 1))] for place in range(count)]
-    strip = "".join(figure(path, f"step {_step(path):,}", "sheet", STRIP) for path in chosen)
+    strip = "".join(figure(path, f"step {_step(path):,}", widest=STRIP) for path in chosen)
     return note("The same seeds at every step.") + f"<div class='strip'>{strip}</div>"
 
 

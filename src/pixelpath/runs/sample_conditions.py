@@ -57,7 +57,8 @@ def condition(
 
 def captions(seeds: Sequence[int], asked: Conditioning, classes: Sequence[str]) -> list[str]:
     """What stands below samples: the seed of each, and below it the class if there are any."""
-    named = [f"\n{classes[number]}" for number in classes_of(asked).tolist()] if classes else [""] * len(seeds)
+    names = [f"\nclass {name}" if name.isdecimal() else f"\n{name}" for name in classes]
+    named = [names[number] for number in classes_of(asked).tolist()] if classes else [""] * len(seeds)
     return [f"seed {seed}{name}" for seed, name in zip(seeds, named, strict=True)]
 
 
