@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -51,7 +52,7 @@ from pixelpath.reports.pictures import (
     skipped_steps,
     training_curves,
 )
-from pixelpath.runs.verdict import closeness_of, verdict
+from pixelpath.runs.verdict import closeness_of, training_verdict, verdict
 from pixelpath.trainer.journal import lines
 
 SHOWN = 9  # previews in the strip, at most
@@ -148,15 +149,20 @@ def _header(run: Path) -> str:
         values = series(rows, key)[1]
         if len(values):
             metadata[name] = spelled(float(values[-1]))
-    said = "".join(f"<p class='verdict'>{text(sentence)}</p>" for sentence in _verdict(run))
+    said = "".join(f"<p class='verdict'>{text(sentence)}</p>" for sentence in _verdict(run, rows, recipe.get("steps")))
     return header(_name(run), said + note(stage), metadata)
 
 
-def _verdict(run: Path) -> list[str]:
-    """What the newest evaluation says in words."""
+def _verdict(run: Path, rows: Sequence[Mapping[str, Any]], steps: int | None) -> list[str]:
+    """What the newest evaluation says in words; without one how training went, and how to evaluate it."""
     measured = document_of(run / "evaluation.json")
     newest = measured[-1] if isinstance(measured, list) and measured else measured
-    return verdict(newest) if isinstance(newest, Mapping) else []
+    if isinstance(newest, Mapping):
+        return verdict(newest)
+    said = training_verdict(rows, steps)
+    if not said or _objective(run) == "RepresentationLearning":
+        return said
+    return [*said, f"How good its samples are has not been measured yet: pixelpath evaluate {shlex.quote(str(run))}"]
 
 
 def _samples(run: Path) -> str:
