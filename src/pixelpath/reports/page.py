@@ -57,7 +57,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     body = []
     for record in records:
         protocol = record.get("protocol")
-        cells = "".join(f"<td{_align(record.get(key))}>{text(record.get(key))}</td>" for key in keys)
+        cells = "".join(f"<td{_align(record.get(key))}>{text(record[key]) if key in record else ''}</td>" for key in keys)
         body.append(f"<tr{' class=record' if protocol else ''}>{cells}</tr>")
         body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{protocol_line(protocol)}</td></tr>"] if protocol else []
     return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"

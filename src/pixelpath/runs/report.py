@@ -52,6 +52,7 @@ from pixelpath.reports.pictures import (
     skipped_steps,
     training_curves,
 )
+from pixelpath.reports.quickstart import comparison
 from pixelpath.runs.verdict import closeness_of, training_verdict, verdict
 from pixelpath.trainer.journal import lines
 
@@ -193,7 +194,8 @@ def _views(run: Path) -> str:
 def _results(run: Path) -> str:
     """The quickstart's numbers, the newest curves and evaluation, and the earlier ones folded away."""
     quick, measured = _quickstart(run), document_of(run / "evaluation.json")
-    parts = [f"<h3>Quickstart</h3>{_tree(quick)}"] if quick else []
+    compared = comparison(quick) if quick else ""
+    parts = [f"<h3>Quickstart</h3>{compared}{folded('All numbers', _tree(quick), shown=not compared)}"] if quick else []
     drawn = [_over_nfe(result["curves"]) for result in reversed(document_of(run / "distance_over_nfe.json") or [])]
     parts += [f"<h3>Distance over network evaluations (NFE)</h3>{content}" for content in drawn[:1]]
     parts += [folded("Earlier curves", content) for content in drawn[1:]]
