@@ -102,7 +102,7 @@ def run(folder: Path, digits: Path, variant: Variant, seed: int) -> dict[str, fl
     judged = range(quickstart.JUDGED)
     labels = choose_labels(opened, judged, ())
     guided = sample(opened, judged, labels)
-    _, recognised = quickstart.read(data, guided, labels.numpy())
+    recognised = quickstart.Reader(data).recognised(guided, labels.numpy())
     many = range(len(data.training))
     plain = sample(opened, many, choose_labels(opened, many, ()), Sampling(guidance=1.0))
     spent = sum(seconds_of(run) for run in folder.iterdir() if run.is_dir())

@@ -192,7 +192,7 @@ def measured(folder: Path) -> dict[str, float]:
         made = sample(opened, seeds, labels, Sampling(guidance=1.0, steps=steps))
         found[name] = frechet_of_rows(pixels(made.native), real)
         if name == "one" and data.shape == (1, 8, 8):
-            found["recognised"] = quickstart.read(data, made, labels.numpy())[1]
+            found["recognised"] = quickstart.Reader(data).recognised(made, labels.numpy())
     latest = checkpoint.latest(folder)
     assert latest is not None
     near = float(checkpoint.read_state(latest).near) if one_step else 1.0

@@ -7,7 +7,9 @@ import struct
 import sys
 import threading
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pixelpath import log
 from tests.application import call
@@ -87,9 +89,10 @@ def test_a_task_that_fails_takes_its_bar_away(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("columns", [60, 100])
-def test_on_a_terminal_the_bar_fits_its_columns(columns):
+@pytest.mark.parametrize("name", ["export", "features (inception-v3-2048)"])
+def test_on_a_terminal_the_bar_fits_its_columns(name, columns):
     def work():
-        with log.shown(), log.progress("certificate, noise levels", 2000) as advance:
+        with log.shown(), log.progress(name, 2000) as advance:
             advance(1234)
             log.say("A sentence.")
 
@@ -117,7 +120,7 @@ COMMANDS = {
     ),
     "probe": ({"probe (encoder)", "probe (pixels)"}, ["probe", "RUN"]),
     "export": ({"export"}, ["export", "ONESTEP", "--format", "torch", "--out", "OUT.pt2"]),
-    "audit": ({"reading images", "nearest images"}, ["audit", "PICTURES", "--out", "OUT"]),
+    "audit": ({"opening files", "reading images", "nearest images", "near pairs"}, ["audit", "ALIKE", "--out", "OUT"]),
 }
 
 
@@ -128,9 +131,21 @@ def test_a_command_shows_the_progress_of_all_that_may_take_long(
     monkeypatch.setattr(log, "PAUSE", 0)
     run = tmp_path / "run"
     shutil.copytree(diffusion_run, run)
-    places = {"RUN": run, "ONESTEP": onestep_run, "PICTURES": pictures, "OUT": tmp_path / "out", "OUT.pt2": tmp_path / "out.pt2"}
+    alike = tmp_path / "alike"
+    shutil.copytree(pictures, alike)
+    for path in sorted((alike / "across").iterdir())[:3]:
+        Image.fromarray(np.asarray(Image.open(path)) ^ 1).save(path.with_name(f"like-{path.name}"))
+    places = {
+        "RUN": run,
+        "ONESTEP": onestep_run,
+        "ALIKE": alike,
+        "OUT": tmp_path / "out",
+        "OUT.pt2": tmp_path / "out.pt2",
+    }
     tasks, words = COMMANDS[name]
     assert call(*(places.get(word, word) for word in words)) in (0, 1, 3)
-    said = re.findall(r"^(.+): (\d+) of (\d+), [\d:]+ left$", capsys.readouterr().err, re.MULTILINE)
-    assert tasks <= {task for task, _, _ in said}
+    shown = capsys.readouterr().err
+    said = re.findall(r"^(.+): (\d+) of (\d+), [\d:]+ left$", shown, re.MULTILINE)
+    assert all(len(line) <= 60 for line in shown.splitlines() if line.endswith(" left"))
+    assert tasks <= {task for task, _, _ in said}, shown
     assert all(int(done) <= int(total) for _, done, total in said)

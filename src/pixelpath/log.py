@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger("pixelpath")
 LOGGER.addHandler(logging.NullHandler())
 PAUSE = 30.0  # seconds between lines of progress where there is no terminal, as of training
+NAMED = 24  # letters of a task's name beside its bar, so that both fit 60 columns
 
 BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {remaining} left"
 
@@ -113,7 +114,8 @@ class _Task:
         if self.stream.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total, desc=name, file=self.stream, dynamic_ncols=True, leave=False, bar_format=BAR)
+            short = name if len(name) <= NAMED else f"{name[: NAMED - 1]}\N{HORIZONTAL ELLIPSIS}"
+            self.bar = tqdm(total=total, desc=short, file=self.stream, dynamic_ncols=True, leave=False, bar_format=BAR)
 
     def advance(self, parts: int) -> None:
         """So many more parts are done."""

@@ -133,7 +133,7 @@ def test_a_float16_run_goes_on_from_its_beginning(pictures: Path, tmp_path: Path
 def test_what_a_run_falls_back_to_is_never_pruned(pictures: Path, tmp_path: Path) -> None:
     """Four interruptions after the last measurement leave it in place, and so does keeping one checkpoint only."""
     run = tmp_path / "run"
-    words = ("--steps", 9, "--every", 4, "--keep", 1)
+    words = ("--steps", 9, "--every", 4, "--measure-every", 4, "--keep", 1)
     with samples_judged([], WRONG):
         for step in (5, 6, 7):
             with at_step(step, interrupt):
@@ -171,7 +171,7 @@ def test_samples_that_leave_the_data_take_the_run_back_at_half_the_rate(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    words = ("--schedule", "constant", "--schedule.warmup", 0, "--optimizer.lr", 1e-3, "--every", 2)
+    words = ("--schedule", "constant", "--schedule.warmup", 0, "--optimizer.lr", 1e-3, "--every", 2, "--measure-every", 2)
     with samples_judged([], WRONG):  # near at step 2, away at step 4, near again at 4 and 6
         assert train("digits-onestep", pictures, run, *words) == 0
     said = capsys.readouterr().err
@@ -190,7 +190,7 @@ def test_samples_that_leave_the_data_take_the_run_back_at_half_the_rate(
 
 def test_moments_alone_take_no_run_back(pictures: Path, tmp_path: Path) -> None:
     with samples_judged([], WRONG, farther=1.9):
-        assert train("digits-onestep", pictures, tmp_path / "run", "--every", 2) == 0
+        assert train("digits-onestep", pictures, tmp_path / "run", "--every", 2, "--measure-every", 2) == 0
     assert not (tmp_path / "run" / "divergences.json").exists()
 
 
@@ -198,7 +198,7 @@ def test_the_third_divergence_stops_the_run_and_names_the_last_good_checkpoint(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with samples_judged([], WRONG, WRONG, WRONG):
-        assert train("digits-onestep", pictures, tmp_path / "run", "--every", 2) == 2
+        assert train("digits-onestep", pictures, tmp_path / "run", "--every", 2, "--measure-every", 2) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("pixelpath: Training stopped at step 4: the spread of samples is 0.01 times the data's, after falling")
     assert "step-00000002. One-step training from scratch is known to collapse" in said

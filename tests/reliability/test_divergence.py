@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tests import application
 from tests.reliability.harness import Command, Starter, train
 
-EXPLODES = ("--steps", 40, "--every", 1, "--schedule.warmup", 0)
+EXPLODES = ("--steps", 40, "--every", 1, "--measure-every", 1, "--schedule.warmup", 0)
 
 
 def lowest_skipped(run: Path) -> int:

@@ -284,3 +284,29 @@ def test_display_says_what_is_wrong() -> None:
         assert caught.value.setting == f"display.{setting}"
     with pytest.raises(ValueError, match="for 1 channels, but the images have 2"):
         grid(values, 1, metadata=FIELD, seen=[(0, 1)])
+
+
+@pytest.mark.parametrize(("side", "channels"), [(8, 1), (8, 3), (90, 4), (1, 1)])
+def test_labels_stand_below_images_and_cover_none(side: int, channels: int) -> None:
+    """Every image has the pixels that it has without labels; below it are letters, within its own width."""
+    images = np.random.default_rng(0).integers(0, 255, (30, channels, side, side), np.uint8)
+    labels = [f"seed {number}\na class of a long name {number}" for number in range(29)] + ["\n"]
+    plain, shown = (np.asarray(grid(images, 10, labels=each).convert("RGB")) for each in (None, labels))
+    edge, across = ((picture.shape[1] + 2) // 10 for picture in (plain, shown))
+    down = (shown.shape[0] + 2) // 3
+    tile = edge - 2
+    assert across == max(tile, 48) + 2
+    assert down >= tile + 2 + 2 * 11
+    for place in range(30):
+        row, column = divmod(place, 10)
+        cell = shown[row * down : (row + 1) * down, column * across : (column + 1) * across]
+        image = plain[row * edge :, column * edge :][:tile, :tile]
+        assert np.array_equal(cell[:tile, :tile], image)
+        assert (cell[tile:].min() < 100) == (place < 29)
+        assert (cell[:, across - 2 :] == 255).all()
+        assert (cell[:tile, tile:] == 255).all()
+
+
+def test_a_grid_takes_a_label_for_every_image() -> None:
+    with pytest.raises(UserError):
+        grid(ramp("uint8", count=3), 3, labels=["a", "b"])

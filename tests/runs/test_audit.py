@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.application import call, files
+from tests.application import SIZE, call, files
 
 from pixelpath.data import sources
 from pixelpath.data.normalise.curves import Normalisation
-from pixelpath.data.settings import DataSettings
+from pixelpath.data.settings import DataSettings, fitting
 from pixelpath.errors import UserError
 from pixelpath.evaluation.inspection import Finding
 from pixelpath.recipes import RECIPES
@@ -30,7 +30,7 @@ from pixelpath.recipes.sizes import SIZES, Blocks, Size
 from pixelpath.runs import audit
 from pixelpath.runs.audit import AuditOptions
 from pixelpath.runs.audit_findings import costs, status
-from pixelpath.runs.audit_recipes import fitting, proposed, train_commands
+from pixelpath.runs.audit_recipes import proposed, train_commands
 from pixelpath.runs.cost import Cost, measured_apart
 from pixelpath.trainer.journal import lines
 
@@ -120,6 +120,42 @@ def test_images_of_unequal_sizes_are_a_problem_with_their_sizes(tmp_path: Path, 
     said = capsys.readouterr().err
     assert "20x30: 4, 24x30: 2" in said
     assert "--data.resize" in said
+
+
+FOLDERS = {
+    "mixed sizes": [(50, 70, 3), (50, 70, 3), (70, 50, 3), (61, 61, 3)],
+    "grey among colour": [(32, 32, 3), (32, 32, 3), (32, 32, 1)],
+    "no patch divides": [(101, 67, 3)],
+    "tiny": [(13, 17, 1)],
+    "long": [(30, 200, 1)],
+    "small and mixed": [(9, 9, 1), (9, 9, 1), (12, 7, 1)],
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_train_accepts_what_an_audit_proposes(
+    kind: str, tmp_path: Path, tried: list[Recipe], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of every kind of folder the commands are run as they are, but for the size of the networks; with one broken file."""
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    numbers = np.random.default_rng(0)
+    for number in range(25):
+        shape = FOLDERS[kind][number % len(FOLDERS[kind])]
+        pixels = numbers.integers(0, 255, shape, np.uint8)
+        Image.fromarray(pixels.squeeze(2) if shape[2] == 1 else pixels).save(f"data/{number:02d}.png")
+    Path("data/24.png").write_bytes(Path("data/24.png").read_bytes()[:60])
+    assert call("audit", "data", "--out", "audit", "--device", "cpu") == 3
+    document = audited(Path("audit"))
+    said = " ".join(f"{finding['what']} {finding['remedy']}" for finding in document["findings"])
+    proposed = re.findall(r"`data\.resize` (\d+ \d+)", said)
+    assert len(set(proposed)) <= 1  # one size, wherever it is said
+    assert all(f"--data.resize {sides}" in command for sides in proposed for command in document["commands"])
+    assert document["commands"]
+    for command in document["commands"]:
+        words = [*shlex.split(command)[1:], *SIZE, "--steps", "1", "--batch-size", "4", "--accumulate", "1"]
+        words += ["--sampling.steps", "2"] if "diffusion" in command else ["--projector.hidden", "32"]
+        assert call(*words) == 0, (command, capsys.readouterr().err)
 
 
 def test_broken_files_are_named_and_the_rest_is_looked_at(tmp_path: Path, pictures: Path, tried: list[Recipe]) -> None:
@@ -269,7 +305,8 @@ def small(data: Path, name: str = "digits-diffusion", batch_size: int = 96, step
 
 def trained(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
     """The lines of a real run of this recipe, in a process of its own that did not inherit the peak of this one."""
-    script = "from pathlib import Path; import sys, torch; from pixelpath.runs.session import Beginning, Saving, begin; "
+    script = "from pathlib import Path; import sys, torch; from pixelpath.runs.chosen import Beginning, Saving; "
+    script += "from pixelpath.runs.session import begin; "
     script += "from pixelpath.recipes.recipe import from_json; import tyro; recipe = from_json(sys.stdin.read()); "
     script += "begin(recipe, Path(sys.argv[1]), torch.device('cpu'), Beginning(), Saving(every=3)).run()"
     # Linux counts to a new process what its parent had held: a shell stands between

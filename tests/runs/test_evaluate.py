@@ -17,6 +17,7 @@ from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet
 from pixelpath.evaluation.features import WIDEST, Pixels, extract, fewer
 from pixelpath.randomness import Streams, normal, seed_of
+from pixelpath.reports.names import NAMES
 from pixelpath.reports.page import text
 from pixelpath.runs.comparison import Real
 from pixelpath.runs.evaluate import loss_by_level, summary
@@ -68,6 +69,19 @@ def test_every_number_has_its_protocol(evaluated: Path) -> None:
         assert row["few"] == 4  # as many as held-out images
         assert row["frechet"] >= 0
         assert row["frechet_floor_of_few"] > 0
+
+
+def test_every_number_has_a_name_on_pages(evaluated: Path) -> None:
+    """Keys of one word are read as they are; others and abbreviations need a name."""
+
+    def keys(tree: object) -> set[str]:
+        if isinstance(tree, list):
+            return set().union(*map(keys, tree))
+        return set(tree) | set().union(*map(keys, tree.values())) if isinstance(tree, dict) else set()
+
+    found = keys(results(evaluated))
+    assert {"frechet_of_few", "nfe", "closer_error"} <= found
+    assert {key for key in found if "_" in key} - set(NAMES) == set()
 
 
 def test_real_images_are_at_distance_0_from_themselves(evaluated: Path) -> None:

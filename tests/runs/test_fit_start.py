@@ -174,8 +174,12 @@ def test_the_quality_is_that_of_warm_and_cold_samples(run: Path, whole: Path) ->
 
 
 def test_what_is_said_is_what_is_recorded(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = fit(run, tmp_path / "out", "--density", "moment", "moment-by-class", "--budget", 0.01)
+    with patch.object(log, "PAUSE", 0):
+        out = fit(run, tmp_path / "out", "--density", "moment", "moment-by-class", "--budget", 0.01)
     said, search = capsys.readouterr().err, document(out)
+    steps = [line for line in said.splitlines() if line.endswith(" left")]
+    assert {"fitting densities", "candidates of a start"} <= {line.split(":")[0] for line in steps}
+    assert all(len(line) <= 60 for line in steps)
     steps = document(out, "start.json")["about"]["steps"]
     assert f"{search['sentence']} {search['savings']}\n" in said
     assert "Fitting to 144 training images, comparing on 106 held-out ones." in said

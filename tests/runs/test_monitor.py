@@ -1,6 +1,7 @@
 """What a run looks at while it trains: alarms, and a held-out loss that belongs to the average alone."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 
 from pixelpath.data.batches import Batches
+from pixelpath.recipes import RECIPES
 from pixelpath.recipes.build import objective_through
 from pixelpath.recipes.digits import digits_encoder
-from pixelpath.runs.monitor import alarms, held_out_loss, measured, watch_features
+from pixelpath.recipes.small import cpu_32_diffusion
+from pixelpath.runs.monitor import Measuring, alarms, held_out_loss, measured, measuring, watch_features
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
 
@@ -62,3 +65,35 @@ def test_equal_features_of_all_images_have_no_spread(encoder_run: Path) -> None:
     run.representation.encoder.norm.bias.fill_(1.0)
     health = watch_features(run.recipe, data, data.training, run.model, CPU)
     assert health == {"feature_std": pytest.approx(0, abs=1e-6), "effective_rank": 0.0, "by_content": 0.0}
+
+
+def test_what_would_take_more_than_a_tenth_of_the_time_is_measured_less_often() -> None:
+    """32 images a step, three evaluations each: 96; a held-out loss of 480 images; a preview of 70 an image."""
+    found = measuring(cpu_32_diffusion(steps=44), 4, 480, 1024)
+    assert found == Measuring(losses=100, previews=88, images=6)  # each is 5 % of so many steps
+    assert 6 * 35 * 2 <= 0.1 * 44 * 96 < 12 * 35 * 2
+    for steps, every in ((2000, 1), (2000, 50), (9000, 900)):
+        found = measuring(cpu_32_diffusion(steps=steps), every, 480, 1024)
+        assert 0.05 < 480 / (found.losses * 96) + 36 * 70 / (found.previews * 96) <= 0.1 or found.previews == every
+        assert (found.losses % every, found.previews % every, found.images) == (0, 0, 36)
+    assert measuring(cpu_32_diffusion(steps=9000), 900, 480, 1024).sentence(900, 9000) == ""
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_recipe_at_its_own_length_is_measured_less_often(name: str) -> None:
+    recipe = RECIPES[name]()
+    every = recipe.steps // 10
+    assert measuring(recipe, every, 372 if name.startswith("digits") else 1024, 1024).sentence(every, recipe.steps) == ""
+
+
+def test_chosen_steps_hold_whatever_they_cost() -> None:
+    assert measuring(cpu_32_diffusion(steps=44), 4, 480, 1024, chosen=8) == Measuring(8, 8, 36)
+
+
+def test_the_sentence_says_what_is_thinned_and_how_to_choose() -> None:
+    said = Measuring(losses=20, previews=100, images=6).sentence(4, 44)
+    assert re.findall(r"held-out loss (every [\d]+ steps)|previews \(of (\d+) images\) (at the end only)", said) == [
+        ("every 20 steps", "", ""),
+        ("", "6", "at the end only"),
+    ]
+    assert "`measure_every` 4" in said

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,14 @@ import pytest
 from PIL import Image
 
 from pixelpath.errors import MissingError, UserError
+from pixelpath.recipes.digits import digits_diffusion
+from pixelpath.recipes.recipe import to_json
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
 from pixelpath.runs.report import in_short, write_report
 
 PROTOCOL = {"real": 1797, "generated": 500, "labels": "balanced", "extractor_hash": "ab12", "sampler": None, "seeds": [0, 499]}
+PROTOCOL_LINE = "real images 1797 · samples 500 · classes of samples balanced · their checksum ab12"
 EVALUATION = {
     "step": 400,
     "distances": [{"features": "pixels", "frechet": 3.21449, "protocol": PROTOCOL}],
@@ -34,6 +39,7 @@ class Page(HTMLParser):
     def __init__(self, source: str) -> None:
         super().__init__()
         self.open: list[str] = []
+        self.seen: list[str] = []
         self.pictures: list[Image.Image] = []
         self.links: list[str] = []
         self.headings: list[str] = []
@@ -43,7 +49,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
-        assert tag not in ("script", "link", "iframe", "object")
+        assert tag not in ("link", "iframe", "object")
+        assert tag != "script" or (not attrs and "script" not in self.seen)  # the one of the template
+        self.seen.append(tag)
         if tag == "img":
             head, data = (values["src"] or "").split(",", 1)
             assert head == "data:image/png;base64"
@@ -57,7 +65,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.text.append(data.strip())
             if self.open[-1] == "h2":
                 self.headings.append(data)
@@ -124,9 +132,9 @@ def test_everything_is_there(run: Path) -> None:
 
 def test_numbers_stand_with_their_protocol(run: Path) -> None:
     words = page_of(run).words
-    number, protocol = words.index("3.214"), words.index("real 1797 · generated 500 · labels balanced · extractor hash ab12")
+    number, protocol = words.index("3.214"), words.index(PROTOCOL_LINE)
     assert 0 < protocol - number < 40
-    assert "seeds 0, 499" in words
+    assert "first and last seed 0, 499" in words
     assert "sampler none" not in words.lower()
     assert words.index("Evaluation of step 400") < words.index("Earlier evaluation of step 200")
 
@@ -191,8 +199,21 @@ def test_a_quickstart_beside_stage_two(run: Path) -> None:
     write(run.parent / "quickstart.json", {"recognised": 0.945, "protocol": {"judged": 200}})
     save_png(run.parent / "samples.png", grid(images(5), 3))
     page = page_of(run)
-    assert "Quickstart recognised 0.945 judged 200" in page.words
+    assert "Quickstart All numbers samples read as the digit intended 0.945 samples that were read 200" in page.words
     assert np.array_equal(np.asarray(page.pictures[0]), np.asarray(grid(images(5), 3)))
+
+
+def test_a_quickstart_compares_its_ways_of_sampling(run: Path) -> None:
+    way = {"recognised": 0.945, "frechet": 0.125, "nfe": 70, "frechet_of_all": 0.5}
+    found = way | {"floor": 0.25, "classifier_held_out_accuracy": 0.75}
+    steps = {"one": way | {"nfe": 1, "frechet": 0.375}, "two": way | {"nfe": 2, "recognised": 0.5}}
+    write(run.parent / "quickstart.json", found | {"one_step": steps, "warm": way | {"nfe": 34}})
+    words = page_of(run).words
+    for line in (
+        "diffusion 70 94.5 0.125", "one-step model, one step 1 94.5 0.375", "one-step model, two steps 2 50 0.125",
+        "diffusion from a fitted start 34 94.5 0.125", "real held-out digits 75 0.25",
+    ):  # fmt: skip
+        assert line in words
 
 
 def test_any_nesting_is_shown(tmp_path: Path) -> None:
@@ -228,7 +249,7 @@ def test_the_newest_curves_are_drawn_and_older_ones_folded(run: Path) -> None:
         page.words.index(part) for part in ("Distance over network evaluations (NFE)", "new (new-", "Earlier curves", "old (old-")
     ]
     assert places == sorted(places)
-    assert "pixels 16 31 0.2031 0.2812 0.0625 real 1797 · generated 500" in page.words
+    assert "pixels 16 31 0.2031 0.2812 0.0625 real images 1797 · samples 500" in page.words
     assert page.words.index("Distance over network evaluations (NFE)") < page.words.index("Evaluation of step 400")
 
 
@@ -259,7 +280,13 @@ def test_judgements_are_drawn_and_earlier_ones_only_told(run: Path) -> None:
     write(run / "evaluation.json", [judged, judged])
     page = page_of(run)
     assert len(page.pictures) == before + 2 + 1 + 1  # a plot of levels each time, then curves and pairs of the newest
-    for words in ("Duplicates 17".lower(), "Stop <here>.", "0.5156", "0.3125", "nearest training image, and below that"):
+    for words in (
+        "samples that are exact copies of training images 17",
+        "Stop <here>.",
+        "0.5156",
+        "0.3125",
+        "nearest training image, and below that",
+    ):
         assert words in page.words.lower() or words in page.words, words
 
 
@@ -276,7 +303,7 @@ def test_fid_and_kid_are_names_in_inception_features_alone(run: Path) -> None:
     rows = [{"features": kind, "frechet": 3.0, "kernel_distance": 0.5, "protocol": PROTOCOL} for kind in kinds]
     write(run / "evaluation.json", [{"distances": rows}])
     words = page_of(run).words
-    assert "kernel distance pixels 3 0.5 real 1797" in words
+    assert "kernel distance pixels 3 0.5 real images 1797" in words
     assert words.count("KID") == words.count("FID") == 1
     assert words.index("inception-v3-2048 (") < words.index("KID")
 
@@ -295,3 +322,55 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"evaluation\.json"):
         write_report(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
+
+
+def test_settings_that_differ_from_the_recipe_come_first(tmp_path: Path) -> None:
+    for folder, changes in ((tmp_path / "changed", {"steps": 7, "seed": 3}), (tmp_path / "same", {})):
+        folder.mkdir()
+        (folder / "recipe.json").write_text(to_json(replace(digits_diffusion(), **changes)), encoding="utf-8")
+    changed, same = (page_of(tmp_path / name).words for name in ("changed", "same"))
+    differing = changed[changed.index("in the recipe") : changed.index("All settings")]
+    assert sorted(differing.split()) == sorted(["in", "the", "recipe", "seed", "3", "0", "steps", "7", "1300"])
+    assert "All settings are those of the recipe. All settings" in same
+
+
+@pytest.mark.parametrize("colour", ["img.plot", ".chart"])
+def test_plots_follow_the_theme(run: Path, colour: str) -> None:
+    """Plots that are pictures have white ground and dark letters, which the dark theme turns around; others have its colours."""
+    page = write_report(run).read_text(encoding="utf-8")
+    style = page.split("<style>")[1].split("</style>")[0]
+    dark = "".join(re.findall(r"@media \(prefers-color-scheme: dark\) \{((?:[^{}]*\{[^{}]*\})*)\s*\}", style))
+    if colour == "img.plot":
+        (amount,) = re.findall(r"img\.plot \{ filter: invert\(([\d.]+)\)", dark)
+        white, black = (level + float(amount) * (1 - 2 * level) for level in (1.0, 0.0))
+        assert white < 0.2
+        assert black > 0.8
+        assert re.findall(r'<img class="plot"', page)
+        return
+    for name in ("ink", "soft", "line", "back", "blue", "orange", "green", "purple", "grey"):
+        light, other = re.findall(rf"--{name}: (#[0-9a-f]{{6}})", style), re.findall(rf"--{name}: (#[0-9a-f]{{6}})", dark)
+        assert len(light) == 2
+        assert len(other) == 1
+        ground = re.findall(r"--back: #([0-9a-f]{6})", dark)[0]
+        if name not in ("line", "back"):
+            assert contrast(other[0][1:], ground) > 4.5, name
+    chart = page[page.index("<figure class='chart") :].split("</figure>")[0]
+    assert not re.findall(r"#[0-9a-f]{3,6}\b|rgb|black|white", chart.replace("&#x27;", "").replace("&#39;", ""))
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two colours of the web (WCAG 2.1)."""
+
+    def luminance(colour: str) -> float:
+        parts = np.array([int(colour[place : place + 2], 16) for place in (0, 2, 4)]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_images_keep_their_colours_in_the_dark(run: Path) -> None:
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "filter: brightness" in page
+    assert len(re.findall(r'<img class="sheet"', page)) == 10  # the newest preview as samples, and nine in the strip

@@ -107,10 +107,34 @@ def test_the_average_begins_by_forgetting_fast(pictures: Path, tmp_path: Path) -
 
 
 def test_the_last_checkpoints_and_the_best_stay(pictures: Path, tmp_path: Path) -> None:
-    assert train("digits-diffusion", pictures, tmp_path, "--every", 1, "--keep", 2) == 0
+    assert train("digits-diffusion", pictures, tmp_path, "--every", 1, "--measure-every", 1, "--keep", 2) == 0
     held_out = {line["step"]: line["held_out_loss"] for line in lines(tmp_path) if "held_out_loss" in line}
     assert list(held_out) == [1, 2, 3, 4, 5, 6]
     assert steps_kept(tmp_path) == sorted({5, 6, min(held_out, key=lambda step: (held_out[step], -step))})
+
+
+@pytest.mark.parametrize("stage", ["digits-diffusion", "digits-onestep"])
+def test_measuring_less_often_is_said_and_changes_no_weights(
+    stage: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """44 steps of 8 images: eleven previews would take most of the time, so there is one at the end, and at most one before."""
+    few, often = tmp_path / "few", tmp_path / "often"
+    for out, words in ((few, ()), (often, ("--measure-every", 4))):
+        assert train(stage, pictures, out, "--steps", 44, "--every", 4, *words) == 0
+        said = capsys.readouterr().err
+        assert ("Measured less often" in said) == ("--measure-every 4 measures" in said) == (out == few)
+    previews = [sorted(path.name for path in (out / "previews").iterdir()) for out in (few, often)]
+    assert previews[0][-1] == "step-00000044.png"
+    assert len(previews[0]) <= 2
+    assert len(previews[1]) == 11
+    here, there = weights(few, 44), weights(often, 44)
+    assert all(torch.equal(here[name], there[name]) for name in there)
+
+
+def test_measurements_must_fall_on_checkpoints(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("digits-diffusion", pictures, tmp_path / "run", "--measure-every", 4) == 2
+    assert "--measure-every must be a multiple" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_has_every_file(diffusion_run: Path, encoder_run: Path) -> None:
@@ -126,7 +150,7 @@ def test_a_finished_run_has_every_file(diffusion_run: Path, encoder_run: Path) -
     }
     assert both <= {path.name for path in diffusion_run.iterdir()}
     assert both <= {path.name for path in encoder_run.iterdir()}
-    assert sorted(path.name for path in (diffusion_run / "previews").iterdir()) == ["step-00000003.png", "step-00000006.png"]
+    assert sorted(path.name for path in (diffusion_run / "previews").iterdir()) == ["step-00000006.png"]
     assert [path.name for path in (encoder_run / "previews").iterdir()] == ["views.png"]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from pixelpath.evaluation.copies import Closeness
 from pixelpath.runs.report import in_short
-from pixelpath.runs.verdict import verdict
+from pixelpath.runs.verdict import training_verdict, verdict
 
 KEYS = ("closer", "closer_error", "below", "below_error", "below_expected")
 
@@ -79,3 +79,13 @@ def test_exact_copies_and_missing_searches_are_said() -> None:
 @pytest.mark.parametrize("other", [{}, {"distances": [{"features": "pixels"}], "copies": {"duplicates": 3}}])
 def test_results_of_other_versions_have_no_verdict(other: dict[str, Any]) -> None:
     assert verdict(other) == []
+
+
+@pytest.mark.parametrize(("key", "name"), [("held_out_loss", "held-out loss"), ("sample_distance", "distance of its samples")])
+def test_training_is_judged_by_what_it_was_measured_at(key: str, name: str) -> None:
+    assert training_verdict([], 9) == []
+    rows = [{"step": step, key: value} for step, value in ((1, 3.0), (2, 1.0), (3, 1.019), (4, 1.1))]
+    assert training_verdict(rows[:1], 9) == ["Training stands at step 1 of 9."]
+    assert training_verdict(rows[:3], 3) == [f"All 3 steps are taken. The {name} is still at its lowest."]
+    (risen,) = training_verdict(rows, 4)
+    assert f"The {name} was lowest at step 2 and has risen by 10% since" in risen

@@ -20,11 +20,11 @@ from pixelpath.data.formats.reading import BrokenFileError, leaving_out, reading
 from pixelpath.data.formats.stacks import ArrayStack, Chosen, Stack, strips
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.parts import ACCEPTED, KINDS, SUFFIXES, Place, check_unmixed, held_out_place, parts
-from pixelpath.data.settings import DataSettings
+from pixelpath.data.settings import DataSettings, fitting
 from pixelpath.data.sources import Arrays, Folder, Premultiplied, Source, decoders, look, split
 from pixelpath.data.tiles import stacked
 from pixelpath.errors import UserError
-from pixelpath.log import say
+from pixelpath.log import followed, say
 
 TIFF = (".tif", ".tiff")
 
@@ -98,7 +98,7 @@ def check_patch(source: Source, patch: int, settings: DataSettings) -> None:
     _, rows, columns = source.shape
     if rows % patch == 0 and columns % patch == 0:
         return
-    near = " ".join(str(max(patch, round(side / patch) * patch)) for side in (rows, columns))
+    near = " ".join(map(str, fitting(rows, columns, patch)))
     setting = "data.tile" if settings.tile else "data.resize"
     what = f"`{setting}`" if settings.resize or settings.tile else f"The image {source.name(0)}"
     raise UserError(
@@ -271,7 +271,7 @@ def _read(
     }
     if kind in of_each:
         opened: list[tuple[str, Stack]] = []
-        for name, path in zip(names, paths, strict=True):
+        for name, path in followed(zip(names, paths, strict=True), "opening files", len(names)):
             with leaving_out(broken, name), reading(path, ""):
                 opened.append((name, of_each[kind](path)))
         return opened
@@ -300,7 +300,7 @@ def _readable(opened: Sequence[tuple[str, Stack]], broken: list[str], settings: 
 
     kept: list[tuple[str, Stack]] = []
     with decoders(settings.workers) as pool:
-        for title, stack in opened:
+        for title, stack in followed(opened, "looking for damage", len(opened)):
             images = range(stack.shape[0])
             wrong = np.array(list((map if pool is None else pool.map)(functools.partial(bad, stack), images)), bool)
             if not wrong.any():

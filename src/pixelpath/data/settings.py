@@ -10,6 +10,7 @@ from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.errors import UserError
 
 PLACES = ("path", "held_out", "conditions", "cond_image")
+MULTIPLE, SQUARE = 8, 1.6  # that proposed sides are multiples of; longer side in shorter ones, up to which they are equal
 
 
 @dataclass(frozen=True)
@@ -91,3 +92,9 @@ class DataSettings:
     def steps(self) -> tuple[int, int] | None:
         """Rows and columns from tile to tile."""
         return (self.stride[0], self.stride[-1]) if self.stride else self.window
+
+
+def fitting(rows: int, columns: int, multiple: int = MULTIPLE) -> tuple[int, int]:
+    """Sides near these that patches divide: square unless one is much longer, as resizing crops to the shorter one anyway."""
+    near = [max(multiple, round(side / multiple) * multiple) for side in (rows, columns)]
+    return (min(near), min(near)) if max(rows, columns) <= SQUARE * min(rows, columns) else (near[0], near[1])

@@ -7,6 +7,7 @@ which a split does not part.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,7 +20,7 @@ from pixelpath.data.formats.nifti import NiftiStack
 from pixelpath.data.formats.resampling import resampled
 from pixelpath.data.formats.stacks import Stack
 from pixelpath.data.metadata import Metadata
-from pixelpath.data.settings import DataSettings
+from pixelpath.data.settings import DataSettings, fitting
 from pixelpath.data.sources import Source, brief
 from pixelpath.errors import UserError
 
@@ -144,9 +145,11 @@ def stacked(
 
     Raises UserError naming the odd one if they do not agree in channels, dtype, alpha, size or nodata.
     """
-    first = stacks[0]
+    first, sizes = stacks[0], Counter[tuple[int, int]]()
     for stack in stacks:
-        _check_alike(stack, first, settings)
+        sizes[stack.shape[2:]] += stack.shape[0]
+    for stack in stacks:
+        _check_alike(stack, first, settings, sizes.most_common(1)[0][0])
     metadata = replace(
         first.metadata,
         units=settings.units or first.metadata.units,
@@ -158,7 +161,7 @@ def stacked(
     return Stacked(tuple(stacks), tuple(titles), labels.numbers, labels.classes, metadata, *cut, list(broken))
 
 
-def _check_alike(stack: Stack, first: Stack, settings: DataSettings) -> None:
+def _check_alike(stack: Stack, first: Stack, settings: DataSettings, frequent: tuple[int, int]) -> None:
     # series of scans share one folder
     here, there = (f"{each.path}::{each.name(0)}" if stack.path == first.path else each.path for each in (stack, first))
     if (stack.shape[1], stack.dtype) != (first.shape[1], first.dtype):
@@ -174,10 +177,10 @@ def _check_alike(stack: Stack, first: Stack, settings: DataSettings) -> None:
             f"{here} is {rows}x{columns} pixels, smaller than a tile of {wanted}: use a smaller `data.tile`.", "data.tile"
         )
     if settings.window is None and settings.resize is None and (rows, columns) != first.shape[2:]:
-        other = "x".join(map(str, first.shape[2:]))
+        other, near = "x".join(map(str, first.shape[2:])), " ".join(map(str, fitting(*frequent)))
         raise UserError(
             f"{here} is {rows}x{columns} pixels (rows x columns) but {there} is {other}: cut tiles of one size with "
-            f"`data.tile`, or bring all to one size with `data.resize` {other.replace('x', ' ')}.",
+            f"`data.tile`, or bring all to one size with `data.resize` {near}.",
             "data.tile",
         )
 

@@ -131,8 +131,10 @@ def confirmed(
     """
     views = AS_IS | MIRRORED | TURNED
     pairs, seen = [], set()
-    for first in np.argsort(found.difference, kind="stable"):
-        if found.difference[first] >= NEAR or len(seen) >= most:
+    order = np.argsort(found.difference, kind="stable")
+    near = order[found.difference[order] < NEAR]
+    for first in followed(near, "near pairs", len(near)):
+        if len(seen) >= most:
             break
         second = int(found.index[first])
         key = (min(int(first), second), max(int(first), second)) if within else (int(first), second)

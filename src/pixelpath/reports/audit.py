@@ -8,15 +8,20 @@ from typing import Any
 
 from pixelpath.evaluation.alike import NEAR
 from pixelpath.reports.audit_plots import CAPTIONS, EXTREMES
-from pixelpath.reports.page import duration, figure, header, note, pairs, sentence, table, text, write_page
+from pixelpath.reports.page import duration, figure, folded, header, note, pairs, sentence, table, text, write_page
 
 ACROSS = 6  # channels up to which each has a column of the table, instead of a row
+VERDICTS = {
+    "problem": "These images would stop or spoil training as they are",
+    "warning": "Training works, but its results may mislead",
+    "": "These images are ready to train on",
+}
 LISTED = 200  # rows of a table, at most
 
 
 def write_audit(folder: Path, document: Mapping[str, Any], pictures: Sequence[str] = ()) -> Path:
     """Write FOLDER/report.html with the numbers of audit.json and the pictures that are there by these names; the file."""
-    drawn = {name: figure(folder / name, CAPTIONS[name], "plot" if name == "histograms.png" else "") for name in pictures}
+    drawn = {name: figure(folder / name, CAPTIONS[name], "plot" if name == "histograms.png" else "sheet") for name in pictures}
     sections = {"Findings": _findings(document["findings"])}
     rows = [{"rows x columns": size, "images": count} for size, count in document["sizes"].items()]
     sections |= {"Sizes": table(rows[:LISTED])}
@@ -30,7 +35,7 @@ def write_audit(folder: Path, document: Mapping[str, Any], pictures: Sequence[st
             "Proposal": _proposal(document["normaliser"], document["commands"]),
             "Cost": _costs(document["costs"]),
         }
-    sections["Settings"] = pairs(document["settings"])
+    sections["Settings"] = folded("All settings", pairs(document["settings"]))
     return write_page(folder / "report.html", _title(document), _top(document), sections)
 
 
@@ -45,10 +50,11 @@ def _title(document: Mapping[str, Any]) -> str:
 
 
 def _top(document: Mapping[str, Any]) -> str:
-    """How many findings there are of each level, and the main numbers."""
+    """Whether to train on the data, how many findings there are of each level, and the main numbers."""
     levels = [finding["level"] for finding in document["findings"]]
     said = [f"{count} {level}{'s' * (count > 1)}" for level in ("problem", "warning", "note") if (count := levels.count(level))]
-    verdict = f"<p class='{'bad' if 'problem' in levels else 'soft'}'>{', '.join(said) or 'Nothing is wrong.'}</p>"
+    judged = next(words for level, words in VERDICTS.items() if level in levels or not level)
+    verdict = f"<p class='verdict{' bad' if 'problem' in levels else ''}'>{judged}: {', '.join(said) or 'nothing is wrong'}.</p>"
     boxes: dict[str, str] = {}
     if "channels" in document:
         boxes = {"training images": f"{document['training']:,}", "held out": f"{document['held_out']:,}"}

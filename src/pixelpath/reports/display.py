@@ -36,6 +36,7 @@ MAPS = {"sequential": "viridis", "diverging": "RdBu_r"}  # perceptually uniform;
 RADIOLOGY = ("dicom", "nifti")  # read in grey the world over
 BAR, POINT, TICK, LETTERS, MARGIN, NARROWEST = 14, 7, 4, 14, 8, 280  # pixels, of a colour bar below a grid
 EDGE = "#9ca3af"
+LABEL_SIZES, LABELLED = (14, 12, 11), 48  # letters of labels, the largest that fit; pixels across that an image with one has
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,18 @@ def grid(
     metadata: Metadata | None = None,
     display: Display = BY_RULE,
     seen: Sequence[tuple[float, float]] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Image.Image:
     """Native images in rows of `columns`, small ones enlarged by a whole number until the grid is 600 to 1000 pixels wide.
 
     With `metadata` (or a display other than by rule) as `show` draws them, above a colour bar if colours stand for values.
     Otherwise one channel is grey, three are RGB, four are RGBA over a checkerboard, and of any other number the first is shown in
     grey. Their display range is `ends` if given; else it reaches from the 0.5th to the 99.5th percentile of finite floats, or
-    spans the dtype of integers. Raises UserError without images or columns, or for an empty range.
+    spans the dtype of integers. `labels` of one or more lines stand below the images, in strips of their own. Raises UserError
+    without images or columns, or for an empty range.
     """
+    if labels is not None and len(labels) != len(images):
+        raise UserError(f"A grid of {len(images)} images takes as many labels, got {len(labels)}.")
     if len(images) == 0 or columns < 1:
         raise UserError(f"A grid needs at least one image and one column, got {len(images)} images and {columns} columns.")
     values = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
@@ -118,7 +123,7 @@ def grid(
         shown = Shown(_plain(values, ends))
     else:
         shown = show(values, metadata or Metadata(), display, seen)
-    canvas = _laid_out(shown.pictures, columns)
+    canvas = _laid_out(shown.pictures, columns, labels)
     return canvas if shown.bar is None else _above_bar(canvas, shown.bar)
 
 
@@ -276,20 +281,48 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return _between(values, PERCENTILES)
 
 
-def _laid_out(pictures: Pictures, columns: int) -> Image.Image:
-    """Pictures in rows, enlarged, with grey between them."""
+def _laid_out(pictures: Pictures, columns: int, labels: Sequence[str] | None) -> Image.Image:
+    """Pictures in rows, enlarged, with grey between them; with labels white, and these below them."""
     count, height, width, _ = pictures.shape
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     room = min((WIDEST - GAP * (columns - 1)) // (columns * width), HIGHEST // (rows * height))
     scale = max(1, min(room, LARGEST_SCALE))
     tiles = _opaque(pictures.repeat(scale, axis=1).repeat(scale, axis=2))
-    height, width = tiles.shape[1] + GAP, tiles.shape[2] + GAP
-    canvas = np.full((rows * height - GAP, columns * width - GAP, tiles.shape[3]), GAP_GREY, np.uint8)
+    across = tiles.shape[2] if labels is None else max(tiles.shape[2], LABELLED)
+    font, strip = (None, 0) if labels is None else _fitting(labels, across)
+    height, width = tiles.shape[1] + strip + GAP, across + GAP
+    ground = GAP_GREY if labels is None else 255
+    canvas = np.full((rows * height - GAP, columns * width - GAP, tiles.shape[3]), ground, np.uint8)
     for place, tile in enumerate(tiles):
         row, column = divmod(place, columns)
         canvas[row * height :, column * width :][: tile.shape[0], : tile.shape[1]] = tile
-    return Image.fromarray(canvas.squeeze(2) if canvas.shape[2] == 1 else canvas)
+    picture = Image.fromarray(canvas.squeeze(2) if canvas.shape[2] == 1 else canvas)
+    pen = ImageDraw.Draw(picture)
+    for place, label in enumerate(labels or ()):
+        assert font is not None
+        row, column = divmod(place, columns)
+        lines = "\n".join(_shortened(line, font, across) for line in label.split("\n"))
+        pen.text((column * width, row * height + tiles.shape[1] + 1), lines, fill="black", font=font, spacing=1)
+    return picture
+
+
+def _fitting(labels: Sequence[str], width: int) -> tuple[ImageFont.FreeTypeFont, int]:
+    """The largest font in which every label fits the width, else the smallest; and the height of a strip of labels."""
+    lines = [line for label in labels for line in label.split("\n")]
+    fonts = [_font(size) for size in LABEL_SIZES]
+    font = next((font for font in fonts if all(font.getlength(line) <= width for line in lines)), fonts[-1])
+    most = max((label.count("\n") + 1 for label in labels), default=0)
+    return font, most * (sum(font.getmetrics()) + 1) + 2
+
+
+def _shortened(line: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The line, its middle left out if it is too long."""
+    short, kept = line, len(line)
+    while font.getlength(short) > width and kept > 2:
+        kept -= 1
+        short = f"{line[: kept // 2]}\N{HORIZONTAL ELLIPSIS}{line[len(line) - (kept - kept // 2) :]}"
+    return short
 
 
 def _opaque(tiles: Pictures) -> UInt8[np.ndarray, "image row column opaque"]:
@@ -304,9 +337,7 @@ def _opaque(tiles: Pictures) -> UInt8[np.ndarray, "image row column opaque"]:
 
 def _above_bar(picture: Image.Image, bar: Bar) -> Image.Image:
     """The picture with a colour bar of its width below it, pointed where there are values beyond."""
-    from matplotlib.font_manager import findfont
-
-    font = ImageFont.truetype(findfont("DejaVu Sans"), LETTERS)
+    font = _font(LETTERS)
     ends = max(font.getlength(f"{end:.5g}") for end in (bar.lowest, bar.highest))
     left = round(ends / 2) + MARGIN  # a number at an end needs so much room beyond it
     width = max(picture.width, NARROWEST, math.ceil(font.getlength(bar.title)) + 2 * MARGIN)
@@ -329,6 +360,12 @@ def _above_bar(picture: Image.Image, bar: Bar) -> Image.Image:
     if bar.title:
         pen.text(((left + right) / 2, below + TICK + lines), bar.title, fill="black", font=font, anchor="mt")
     return canvas
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    from matplotlib.font_manager import findfont
+
+    return ImageFont.truetype(findfont("DejaVu Sans"), size)
 
 
 def _ticks(bar: Bar, width: int, font: ImageFont.FreeTypeFont) -> list[float]:

@@ -53,9 +53,11 @@ def save_plots(folder: Path, result: Mapping[str, Any]) -> None:
     save_png(folder / "histograms.png", histograms_plot(values["histograms"]))
 
 
-def nearest_picture(rows: Sequence[Tensor], metadata: Metadata, ranges: Sequence[tuple[float, float]] | None) -> Image.Image:
+def nearest_picture(
+    rows: Sequence[Tensor], metadata: Metadata, ranges: Sequence[tuple[float, float]] | None, labels: Sequence[str] | None = None
+) -> Image.Image:
     """Native samples above their nearest training images (and their nearest held-out images): a column per sample."""
-    return grid(torch.cat([*rows]), len(rows[0]), metadata=metadata, seen=ranges)
+    return grid(torch.cat([*rows]), len(rows[0]), metadata=metadata, seen=ranges, labels=labels)
 
 
 def loss_gap_plot(rows: JSONRows) -> Figure:

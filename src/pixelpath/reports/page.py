@@ -20,12 +20,14 @@ from PIL import Image
 
 from pixelpath.atomic import leaves, read_json, whole
 from pixelpath.errors import UserError
+from pixelpath.reports.names import name_of
 from pixelpath.reports.pictures import rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDEST = 1440  # pixels across, of a picture
+LONG = 60  # letters of a value that takes a line of its own
 
 
 def write_page(path: Path, title: str, top: str, sections: Mapping[str, str]) -> Path:
@@ -55,7 +57,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     body = []
     for record in records:
         protocol = record.get("protocol")
-        cells = "".join(f"<td{_align(record.get(key))}>{text(record.get(key))}</td>" for key in keys)
+        cells = "".join(f"<td{_align(record.get(key))}>{text(record[key]) if key in record else ''}</td>" for key in keys)
         body.append(f"<tr{' class=record' if protocol else ''}>{cells}</tr>")
         body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{protocol_line(protocol)}</td></tr>"] if protocol else []
     return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
@@ -63,12 +65,12 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
 
 def pairs(values: Mapping[str, Any]) -> str:
     """Names and values, one pair a line."""
-    rows = [f"<tr><th>{text(key)}</th><td>{text(value)}</td></tr>" for key, value in leaves(values)]
+    rows = [f"<tr><th>{text(key)}</th><td{_align(value)}>{text(value)}</td></tr>" for key, value in leaves(values)]
     return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else ""
 
 
-def figure(path: Path, caption: str, kind: str = "", widest: int = WIDEST) -> str:
-    """A picture file with a caption, which is HTML."""
+def figure(path: Path, caption: str, kind: str = "sheet", widest: int = WIDEST) -> str:
+    """A picture file with a caption (HTML): a "sheet" of images, or a "plot", whose colours follow the theme of the page."""
     with Image.open(path) as picture:
         return f"<figure>{embedded(picture, kind, widest, path.stem)}<figcaption>{caption}</figcaption></figure>"
 
@@ -97,19 +99,23 @@ def groups(values: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def embedded(picture: Image.Image, kind: str, widest: int, name: str) -> str:
-    """The picture inside the page, scaled down if it is wider than `widest`."""
+    """The picture inside the page, scaled down if it is wider than `widest`; on a narrow screen it scrolls."""
     if picture.width > widest:
         picture = picture.resize((widest, max(1, round(picture.height * widest / picture.width))), Image.Resampling.LANCZOS)
     held = io.BytesIO()
     picture.save(held, "PNG", optimize=True)
     data = base64.b64encode(held.getvalue()).decode("ascii")
-    size = f'width="{picture.width}" height="{picture.height}"'
-    return f'<img class="{kind}" alt="{text(name)}" {size} src="data:image/png;base64,{data}">'
+    size = f'width="{picture.width}" height="{picture.height}" style="min-width: min(40rem, {picture.width}px)"'
+    return f'<div class="wide"><img class="{kind}" alt="{text(name)}" {size} src="data:image/png;base64,{data}"></div>'
 
 
 def boxes(values: Mapping[str, Any], protocol: Mapping[str, Any] | None = None) -> str:
     """Single values side by side, and their protocol below them."""
-    shown = "".join(f"<div><dt>{words(key)}</dt><dd>{text(value)}</dd></div>" for key, value in values.items())
+    long = {key for key, value in values.items() if isinstance(value, str) and len(value) > LONG}
+    shown = "".join(
+        f"<div{' class=long' if key in long else ''}><dt>{words(key)}</dt><dd>{text(value)}</dd></div>"
+        for key, value in values.items()
+    )
     return f"<dl class='pairs'>{shown}</dl>" + (f"<p class='protocol'>{protocol_line(protocol)}</p>" if protocol else "")
 
 
@@ -130,7 +136,7 @@ def document_of(path: Path) -> Any:
 
 def words(key: str) -> str:
     """A key as escaped words."""
-    return text(key.replace("_", " "))
+    return text(name_of(key))
 
 
 def text(value: Any) -> str:

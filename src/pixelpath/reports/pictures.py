@@ -135,6 +135,12 @@ def series(rows: Metrics, key: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(steps, np.float64), np.array(values, np.float64)
 
 
+def loss_names(rows: Metrics) -> list[str]:
+    """The parts of the loss that the rows hold."""
+    others = NOT_LOSSES | {key for key, _, _ in PANELS} | {"loss", "held_out_loss"}
+    return [key for key in dict.fromkeys(key for row in rows for key in row) if key not in others and len(series(rows, key)[0])]
+
+
 def skipped_steps(rows: Metrics) -> list[int]:
     """The steps of the lines whose number of steps skipped so far is larger than in the line before."""
     counts = [(row["step"], row["skipped"]) for row in rows if "skipped" in row]
@@ -219,8 +225,7 @@ def _sorted(rows: Sequence[ProbeRow] | Sequence[HeldOutRow] | JSONRows) -> list[
 
 def _losses(axes: Axes, rows: Metrics) -> None:
     """Every loss, the held-out loss, and marks along the edges where steps were skipped or an alarm was raised."""
-    others = NOT_LOSSES | {key for key, _, _ in PANELS} | {"loss", "held_out_loss"}
-    parts = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in others and len(series(rows, key)[0])]
+    parts = loss_names(rows)
     for key, colour in zip(["loss", *parts], colours(), strict=False):
         _draw(axes, rows, key, colour, label=key.replace("_", " "))
     logarithmic(axes, np.concatenate([series(rows, key)[1] for key in ("loss", *parts)]))

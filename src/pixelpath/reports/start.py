@@ -17,6 +17,7 @@ FEW = 8  # values of a list that settings show
 NAMES = {"least": "least", "q05": "5 % below", "median": "median"}  # of the quantiles of a distance
 NATS = "Nats, with standard errors: cross is the estimate, excess one too low, direct one too high."
 
+IMAGES = "Side by side"  # the picture of images, whose colours are their own
 PICTURES = {
     "Certificate": (
         "certificate.png",
@@ -31,7 +32,7 @@ PICTURES = {
         "follow the dashed line. Of samples of the same density, 95 % would lie within the grey band at each place. Rings are "
         "quantiles that can be judged, because at least 20 held-out images lie beyond.",
     ),
-    "Side by side": (
+    IMAGES: (
         "side-by-side.png",
         "Noised real images should look like samples of the start, and the denoiser's estimates of both should look alike. "
         "They are not the same images: only their kind can be compared.",
@@ -56,7 +57,11 @@ def write_start_report(folder: Path) -> Path:
     (best,) = [each for each in candidates if each["name"] == chosen]
     rows = [_divergence(each["name"], row) for each in candidates for row in each["certificate"] or ()]
     pictures = {title: folder / name for title, (name, _) in PICTURES.items()}
-    sections = {title: figure(path, PICTURES[title][1], "plot") for title, path in pictures.items() if path.is_file()}
+    sections = {
+        title: figure(path, PICTURES[title][1], "sheet" if title == IMAGES else "plot")
+        for title, path in pictures.items()
+        if path.is_file()
+    }
     sections |= {
         "Candidates": table([_candidate(each, chosen) for each in candidates])
         + (folded("Divergences at every noise level", note(NATS) + table(rows)) if rows else ""),
@@ -69,15 +74,15 @@ def write_start_report(folder: Path) -> Path:
                 for name, distances in search["neighbours"].items()
             ]
         ),
-        "Settings": groups({"start": _short(saved["metadata"]), "made for": _short(saved["about"])}),
+        "Settings": folded("All settings", groups({"start": _short(saved["metadata"]), "made for": _short(saved["about"])})),
     }
     title = f"Start: {folder.resolve().name}"
     return write_page(folder / "report.html", title, _top(title, search, best, saved["about"]), sections)
 
 
 def _top(title: str, search: Record, best: Record, about: Record) -> str:
-    """The choice and what it saves in words, then the main numbers."""
-    below = "".join(f"<p>{text(sentence)}</p>" for sentence in (search["sentence"], search["savings"]))
+    """What the start saves and the choice in words, then the main numbers."""
+    below = "".join(f"<p class='verdict'>{text(sentence)}</p>" for sentence in (search["savings"], search["sentence"]))
     below += "".join(note(text(remark)) for remark in search["remarks"])
     index = search["index"]
     metadata = {

@@ -17,6 +17,7 @@ from pixelpath.interop.generator import ONNX, TORCH
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.reports.pictures import training_curves
 from pixelpath.runs import sample_conditions as asking
+from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.data import Data
 from pixelpath.runs.devices import choose_device
 from pixelpath.runs.evaluate import Judges, check_runs, evaluate
@@ -26,7 +27,7 @@ from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import Samples, free_folder, sample
-from pixelpath.runs.session import Beginning, Saving, Session, begin
+from pixelpath.runs.session import Session, begin
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.trainer.journal import lines
 from pixelpath.trainer.loop import Step
@@ -162,6 +163,7 @@ def train(
     init_from: Path | str | Run | None = None,
     device: str | None = None,
     every: int | None = None,
+    measure_every: int | None = None,
     keep: int = 3,
     progress: bool = False,
 ) -> Run:
@@ -175,7 +177,9 @@ def train(
         encoder: Run of stage one whose encoder stage two begins with.
         init_from: Run of the same stage whose weights to begin with.
         device: cpu, cuda, cuda:1, mps. Default: the best one here.
-        every: Steps between checkpoints, previews and held-out measurements. Default: a tenth of the run.
+        every: Steps between checkpoints. Default: a tenth of the run.
+        measure_every: Steps between previews and held-out measurements, a multiple of `every`. Default: at every checkpoint, or
+            less often where they would take more than a tenth of the training time.
         keep: How many of the latest checkpoints stay, beside the best.
         progress: Print progress and remarks on standard error.
 
@@ -187,7 +191,7 @@ def train(
         2
     """
     with _progress(progress):
-        session = _session(data, recipe, Path(out), encoder, init_from, device, Saving(every, keep))
+        session = _session(data, recipe, Path(out), encoder, init_from, device, Saving(every, measure_every, keep))
         with _callers_randomness(session):
             session.run()
     if not session.finished:
@@ -204,6 +208,7 @@ def training(
     init_from: Path | str | Run | None = None,
     device: str | None = None,
     every: int | None = None,
+    measure_every: int | None = None,
     keep: int = 3,
     progress: bool = False,
 ) -> Iterator[Step]:
@@ -217,7 +222,7 @@ def training(
         2
     """
     with _progress(progress):
-        session = _session(data, recipe, Path(out), encoder, init_from, device, Saving(every, keep))
+        session = _session(data, recipe, Path(out), encoder, init_from, device, Saving(every, measure_every, keep))
     steps = session.proceed()
     try:
         while True:

@@ -18,7 +18,7 @@ from pixelpath.atomic import write_json
 from pixelpath.data.formats.reading import BrokenFileError
 from pixelpath.data.opening import kind_of, open_place, open_split
 from pixelpath.data.parts import parts
-from pixelpath.data.settings import DataSettings
+from pixelpath.data.settings import DataSettings, fitting
 from pixelpath.data.sources import Source, describe
 from pixelpath.data.tiles import Stacked
 from pixelpath.errors import MissingError, UserError
@@ -30,7 +30,7 @@ from pixelpath.reports.audit import summary, write_audit
 from pixelpath.reports.audit_plots import save_pictures
 from pixelpath.reports.page import duration
 from pixelpath.runs.audit_findings import costs, device_memory, findings, ordered, status, unfit
-from pixelpath.runs.audit_recipes import fitting, recipe_of, recipes_for, train_commands
+from pixelpath.runs.audit_recipes import recipe_of, recipes_for, train_commands
 from pixelpath.runs.cost import Cost, measured_apart
 from pixelpath.runs.devices import choose_device
 

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 
 from pixelpath.data.normalise.curves import Normalisation
-from pixelpath.data.settings import DataSettings
+from pixelpath.data.settings import DataSettings, fitting
 from pixelpath.data.sources import Source
 from pixelpath.evaluation.alike import Pair
 from pixelpath.evaluation.inspection import NAMED, Finding, Inspection, Level, Part
 from pixelpath.evaluation.survey import Channel
 from pixelpath.recipes.recipe import Recipe
-from pixelpath.runs.audit_recipes import fitting
 from pixelpath.runs.cost import Cost
 
 LEVELS: tuple[Level, ...] = ("note", "warning", "problem")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pixelpath.data.normalise.curves import Normalisation
-from pixelpath.data.settings import DataSettings
+from pixelpath.data.settings import DataSettings, fitting
 from pixelpath.errors import UserError
 from pixelpath.evaluation.inspection import Inspection
 from pixelpath.recipes import RECIPES
@@ -19,7 +19,6 @@ from pixelpath.recipes.recipe import Recipe, from_json
 from pixelpath.recipes.sizes import SIZES
 
 TOKENS, FEWEST, MOST, COARSEST = 64, 4, 256, 32  # tokens of an image that are aimed at, and accepted; the largest patch
-MULTIPLE, SQUARE = 8, 1.6  # that proposed sides are multiples of; longer side in shorter ones, up to which they are equal
 MANY = 1024  # tokens of an image above which it is rather made smaller
 SMALL_SIDE, MIDDLE_SIDE = 16, 45  # sides of images up to which the recipes digits and small-32 are meant
 NANO, TINY = 5000, 50_000  # training images up to which a size is enough
@@ -93,12 +92,6 @@ def train_commands(recipes: tuple[Recipe, ...], settings: DataSettings) -> list[
         words += ["--encoder runs/encoder"] if number else []
         found.append(" ".join([*words, "--out", f"runs/{stage}"]))
     return found
-
-
-def fitting(rows: int, columns: int, multiple: int = MULTIPLE) -> tuple[int, int]:
-    """Sides near these that a patch divides: square unless one is much longer, as resizing crops to the shorter one anyway."""
-    near = [max(multiple, round(side / multiple) * multiple) for side in (rows, columns)]
-    return (min(near), min(near)) if max(rows, columns) <= SQUARE * min(rows, columns) else (near[0], near[1])
 
 
 def _patch(rows: int, columns: int, patch: int) -> int | None:

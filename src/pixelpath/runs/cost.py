@@ -31,10 +31,11 @@ from pixelpath.models.representation import Representation
 from pixelpath.recipes.build import objective_through, representation_of
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.runs import monitor
+from pixelpath.runs.chosen import Saving
 from pixelpath.runs.devices import choose_device, use_tensor_cores
 from pixelpath.runs.generate import Origin, generate
 from pixelpath.runs.prepare import PreparedData, close, read_data
-from pixelpath.runs.session import Saving, Session
+from pixelpath.runs.session import Session
 from pixelpath.runs.students import new_student
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.trainer.journal import peak_memory
@@ -190,7 +191,7 @@ def _finish(session: Session, recipe: Recipe, images: Source) -> int:
         monitor.watch_features(recipe, data, images, session.ema, session.device)
     elif isinstance(session.ema, Denoiser):
         chosen = Sampling(steps=2, sampler=Sampler.HEUN).over(recipe.usual_sampling)
-        seeds = range(monitor.PREVIEWS)
+        seeds = range(monitor.PREVIEWS[0])
         for _ in generate(session.ema, Origin(recipe.noise), chosen, seeds, data.condition(seeds)):
             pass
     session.save()

@@ -154,7 +154,7 @@ def fit_run_start(run: OpenRun, data: PreparedData, folder: Path, fit: Fit | Non
     search = find_start(run.denoiser, run.noise, known, families, fit.budget, fit.sigma, fit.seed, fit.points, run.device)
     usual = run.recipe.usual_sampling.count
     fewer = steps_below(run.noise, usual, search.warm.sigma)
-    savings = f"As fine a grid as the recipe's {usual} steps takes {fewer} of them from there on."
+    savings = f"Sampling takes {fewer} steps from this start, and {usual} steps as fine from pure noise."
     about = {"name": search.chosen.name, "divergence": search.chosen.divergence(), "budget": search.budget, "steps": fewer}
     save_start(folder, search.warm, run, about)
     write_json(folder / "search.json", _record(search, savings))  # now, so that a start is never without its record

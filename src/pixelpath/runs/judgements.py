@@ -99,8 +99,11 @@ def save_pictures(folder: Path, data: PreparedData, made: Samples, result: Mappi
     """Write nearest.png and the plots of a result into the run's folder, over older ones."""
     save_plots(folder, result)
     if result["copies"]:
-        rows = nearest_images(data, made, result["copies"]["pairs"])
-        save_png(folder / "nearest.png", nearest_picture(rows, data.metadata, data.normaliser.shown))
+        pairs = result["copies"]["pairs"]
+        names = [made.labels[pair["sample"]] for pair in pairs]
+        names += [pair[f"{side}_name"] for side in ("training", "held_out") for pair in pairs if side in pair]
+        rows = nearest_images(data, made, pairs)
+        save_png(folder / "nearest.png", nearest_picture(rows, data.metadata, data.normaliser.shown, names))
 
 
 def nearest_images(data: PreparedData, made: Samples, pairs: Sequence[Mapping[str, Any]]) -> list[Native]:

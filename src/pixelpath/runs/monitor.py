@@ -32,11 +32,14 @@ from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
 from pixelpath.runs.generate import Origin, generate
 from pixelpath.runs.prepare import PreparedData, for_objective
+from pixelpath.runs.sample_conditions import captions
 from pixelpath.sampling.sampler import Sampling, usual
 from pixelpath.trainer.journal import lines
 from pixelpath.types import Images, Objective
 
-PREVIEWS = 36  # images of a preview, always of the seeds 0, 1, ...
+PREVIEWS = (36, 24, 12, 6, 3, 1)  # images of a preview, of the seeds 0, 1, ...: fewer if a run is short
+SHARE, LEAST = 0.1, 0.05  # of the training time: what measurements may take; what all but previews may where these leave less
+BACKWARD = 3  # times the cost of an evaluation of the network: a step of training, for each image
 MEASURED = 1024  # held-out images, at most, that a measurement during training uses
 WATCHED = 256  # of these, how many have their features watched
 FEW = 8  # images too few to say anything about the spread of features
@@ -49,6 +52,53 @@ JUDGED = 256  # of these, how many have their moments compared
 REMEDY = (
     "One-step training from scratch is known to collapse: begin with stage one (`encoder` RUN) or diffusion (`init_from` RUN)."
 )
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How often a run is measured while it trains, in steps; it is always measured at its end.
+
+    `losses` counts for all but previews; `images` are those of a preview.
+    """
+
+    losses: int
+    previews: int
+    images: int = PREVIEWS[0]
+
+    def sentence(self, every: int, steps: int) -> str:
+        """What is measured less often than at every checkpoint; empty if nothing is."""
+        spelled = {what: f"every {what:,} steps" if what < steps else "at the end only" for what in (self.losses, self.previews)}
+        few = f" (of {self.images} image{'s' * (self.images > 1)})" if self.images < PREVIEWS[0] else ""
+        kinds = (("held-out loss", self.losses), (f"previews{few}", self.previews))
+        said = [f"{name} {spelled[interval]}" for name, interval in kinds if interval > every]
+        if not said:
+            return ""
+        ways = f"`measure_every` {every} measures every {every:,} steps." if every < steps else ""
+        return f"Measured less often, to take no more than a tenth of the time: {', '.join(said)}. {ways}".rstrip()
+
+
+def measuring(recipe: Recipe, every: int, measured: int, references: int, chosen: int | None = None) -> Measuring:
+    """How often to measure a run that is saved `every` steps: at each save, or less often where it would take too long.
+
+    The cost is counted in evaluations of the network for one image, so that it depends on the recipe alone and a run taken up
+    again is measured at the same steps. `measured` is the number of held-out images; `references` those that a one-step run has.
+    `chosen` steps hold whatever they cost.
+    """
+    if chosen is not None:
+        return Measuring(chosen, chosen)
+    between = BACKWARD * recipe.batch_size * every  # the cost of training from one save to the next
+    losses = measured + (references if recipe.is_one_step else min(WATCHED, measured) if recipe.is_encoder else 0)
+    images, each = PREVIEWS[0], 0
+    if not recipe.is_encoder:
+        how = recipe.usual_sampling
+        assert how.sampler is not None
+        each = how.sampler.nfe(how.count) * (1 if how.guidance == 1 else 2)
+        most = SHARE * between * recipe.steps / every
+        images = next((count for count in PREVIEWS if count * each <= most), PREVIEWS[-1])
+    left = max(LEAST, SHARE - images * each / between)
+    saves = max(1, math.ceil(losses / (left * between)))
+    left = SHARE - losses / (saves * between)
+    return Measuring(every * saves, every * max(1, math.ceil(images * each / (left * between))), images)
 
 
 def measured(data: PreparedData) -> Source:
@@ -75,14 +125,14 @@ def held_out_loss(
     return float(processes.mean(torch.stack(losses).mean()))
 
 
-def preview(recipe: Recipe, data: PreparedData, ema: nn.Module, path: Path) -> None:
-    """A grid of samples of fixed seeds, classes in turn, as the recipe samples."""
+def preview(recipe: Recipe, data: PreparedData, ema: nn.Module, path: Path, count: int = PREVIEWS[0]) -> None:
+    """A grid of `count` samples of fixed seeds, classes in turn, as the recipe samples."""
     assert isinstance(ema, Denoiser)
-    seeds = range(PREVIEWS)
-    labels = data.condition(seeds)
-    made = generate(ema, Origin(recipe.noise), recipe.usual_sampling, seeds, labels)
-    images = torch.cat([data.normaliser.decode(part) for part in made])
-    save_png(path, grid(images, columns=12, metadata=data.metadata, seen=data.normaliser.shown))
+    seeds = range(count)
+    asked = data.condition(seeds)
+    made = generate(ema, Origin(recipe.noise), recipe.usual_sampling, seeds, asked)
+    images, labels = torch.cat([data.normaliser.decode(part) for part in made]), captions(seeds, asked, data.classes)
+    save_png(path, grid(images, columns=12, metadata=data.metadata, seen=data.normaliser.shown, labels=labels))
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +206,8 @@ def watch_features(recipe: Recipe, data: PreparedData, images: Source, ema: nn.M
 
 
 def standing_alarms(run: Path, step: int) -> list[str]:
-    """The alarms that the last measurement of features or samples raised, at `step`."""
-    rows = [row for row in lines(run) if row["step"] == step and ("sample_distance" in row or "feature_std" in row)]
+    """The alarms that the last measurement of features or samples up to `step` raised."""
+    rows = [row for row in lines(run) if row["step"] <= step and ("sample_distance" in row or "feature_std" in row)]
     return rows[-1].get("alarms", []) if rows else []
 
 

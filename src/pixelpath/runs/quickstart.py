@@ -22,6 +22,7 @@ from pixelpath.log import say
 from pixelpath.recipes.digits import digits_diffusion, digits_encoder, digits_onestep
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
+from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.comparison import extractors, keep
 from pixelpath.runs.digits import write_digits
 from pixelpath.runs.evaluate import RESULTS, measure, summary
@@ -31,7 +32,7 @@ from pixelpath.runs.prepare import PreparedData, read_data, with_data
 from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import Samples, free_folder, sample
 from pixelpath.runs.sample_conditions import choose_labels
-from pixelpath.runs.session import Beginning, Saving, begin
+from pixelpath.runs.session import begin
 from pixelpath.sampling.sampler import Sampling
 
 JUDGED = 200  # guided samples that the classifier must recognise
@@ -59,10 +60,11 @@ def quickstart(out: Path, device: torch.device, speed_up: int = 1) -> None:
             return
     run, one = (open_run(out / name, device=device) for name in ("diffusion", "onestep"))
     data = read_data(run.recipe, None, run.normaliser)
-    result = judge(run, data, out) | {"one_step": judge_steps(one, data, out)}
+    reader = Reader(data)
+    result = judge(run, data, reader, out) | {"one_step": judge_steps(one, data, reader, out)}
     say("A start: how many of the diffusion model's steps a simple density saves.")
     try:
-        result["warm"] = judge_start(run, data)
+        result["warm"] = judge_start(run, data, reader)
     except ValueError as error:
         if speed_up == 1:
             raise
@@ -74,10 +76,10 @@ def quickstart(out: Path, device: torch.device, speed_up: int = 1) -> None:
     say(_ending(out, result))
 
 
-def judge(run: OpenRun, data: PreparedData, out: Path) -> dict[str, Any]:
+def judge(run: OpenRun, data: PreparedData, reader: Reader, out: Path) -> dict[str, Any]:
     """Sample, let a classifier of real digits read the samples, and measure distances with guidance and without."""
     usual, features = run.recipe.usual_sampling, extractors(run, data, None)
-    found, measured = _judged(run, data, usual, Sampling(guidance=1.0), features, out / "samples.png")
+    found, measured = _judged(run, data, reader, usual, Sampling(guidance=1.0), features, out / "samples.png")
     say(summary(measured))
     pixels = measured["distances"][0]
     return found | {
@@ -89,14 +91,14 @@ def judge(run: OpenRun, data: PreparedData, out: Path) -> dict[str, Any]:
     }
 
 
-def judge_steps(run: OpenRun, data: PreparedData, out: Path) -> dict[str, Any]:
+def judge_steps(run: OpenRun, data: PreparedData, reader: Reader, out: Path) -> dict[str, Any]:
     """Samples of the one-step model in one evaluation and in two: pictures, readings, distances as of the diffusion model."""
     ways = {"one": Sampling(steps=1), "two": Sampling(steps=2)}
     pictures = {name: out / f"samples-{name}-step.png" for name in ways}
-    return {name: _judged(run, data, how, how, [Pixels()], pictures[name])[0] for name, how in ways.items()}
+    return {name: _judged(run, data, reader, how, how, [Pixels()], pictures[name])[0] for name, how in ways.items()}
 
 
-def judge_start(run: OpenRun, data: PreparedData) -> dict[str, Any]:
+def judge_start(run: OpenRun, data: PreparedData, reader: Reader) -> dict[str, Any]:
     """Samples from the newest complete start (fitted now if there is none) in half the steps, judged as the others."""
     half = run.recipe.usual_sampling.count // 2
     complete = [path.parent for path in run.path.glob("starts/*/search.json")]
@@ -106,13 +108,14 @@ def judge_start(run: OpenRun, data: PreparedData) -> dict[str, Any]:
         fit = Fit(points=POINTS, quality=Quality(steps=(half,)))
         folder = fit_run_start(run, data, free_folder(run.path / "starts", None), fit)
     how = Sampling(steps=half, start=folder)
-    found, measured = _judged(run, data, how, replace(how, guidance=1.0), [Pixels()])
+    found, measured = _judged(run, data, reader, how, replace(how, guidance=1.0), [Pixels()])
     return found | {"start": str(folder), "sigma": measured["sampling"]["start_sigma"], "steps": how.steps}
 
 
 def _judged(
     run: OpenRun,
     data: PreparedData,
+    reader: Reader,
     guided: Sampling,
     plain: Sampling,
     found: list[FeatureExtractor],
@@ -125,16 +128,15 @@ def _judged(
     labels = choose_labels(run, range(JUDGED), ())
     read_of = sample(run, range(JUDGED), labels, guided)
     if picture is not None:
-        save_png(picture, grid(read_of.images[:120], columns=20))
-    accuracy, recognised = read(data, read_of, labels.numpy())
+        save_png(picture, grid(read_of.images[:120], columns=20, labels=read_of.labels[:120]))
     seeds = range(len(data.training))
     made = sample(run, seeds, choose_labels(run, seeds, ()), plain)
     measured = measure(run, data, made, found)
     keep(run.path / RESULTS, measured)
     pixels = measured["distances"][0]
     return {
-        "classifier_held_out_accuracy": accuracy,
-        "recognised": recognised,
+        "classifier_held_out_accuracy": reader.accuracy,
+        "recognised": reader.recognised(read_of, labels.numpy()),
         "nfe": read_of.nfe,
         "evaluations_unguided": made.nfe,
         "frechet": pixels["frechet_of_few"],
@@ -142,12 +144,17 @@ def _judged(
     }, measured
 
 
-def read(data: PreparedData, made: Samples, intended: np.ndarray) -> tuple[float, float]:
-    """A classifier (support vectors) of real digits: its accuracy on held-out ones, the share of samples it reads as intended."""
-    known = [_rows(sources.gather(side, range(len(side)))) for side in (data.training, data.held_out)]
-    classifier = SVC(gamma="scale", C=10.0).fit(known[0], sources.labels(data.training))
-    accuracy = classifier.score(known[1], sources.labels(data.held_out))
-    return float(accuracy), float((classifier.predict(_rows(made.images)) == intended).mean())
+class Reader:
+    """A classifier (support vectors) of the real digits of training; `accuracy` is its share right among held-out ones."""
+
+    def __init__(self, data: PreparedData) -> None:
+        training, held_out = (_rows(sources.gather(side, range(len(side)))) for side in (data.training, data.held_out))
+        self.classifier = SVC(gamma="scale", C=10.0).fit(training, sources.labels(data.training))
+        self.accuracy = float(self.classifier.score(held_out, sources.labels(data.held_out)))
+
+    def recognised(self, made: Samples, intended: np.ndarray) -> float:
+        """The share of samples that it reads as the digit intended."""
+        return float((self.classifier.predict(_rows(made.images)) == intended).mean())
 
 
 def _rows(images: np.ndarray) -> np.ndarray:

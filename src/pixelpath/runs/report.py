@@ -5,13 +5,16 @@ A section is empty, and so left out, where the run has nothing to say about it.
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pixelpath.atomic import leaves
 from pixelpath.errors import MissingError
 from pixelpath.evaluation.features import Inception
 from pixelpath.evaluation.held_out import HeldOutRow
@@ -19,6 +22,9 @@ from pixelpath.evaluation.histograms import HistogramRow
 from pixelpath.evaluation.memorising import GapRow
 from pixelpath.evaluation.probe import ProbeRow
 from pixelpath.evaluation.spectrum import SpectrumRow
+from pixelpath.recipes import RECIPES
+from pixelpath.recipes.recipe import to_json
+from pixelpath.reports.charts import training_charts
 from pixelpath.reports.evaluation import histograms_plot, loss_gap_plot, spectrum_plot
 from pixelpath.reports.page import (
     boxes,
@@ -46,11 +52,12 @@ from pixelpath.reports.pictures import (
     skipped_steps,
     training_curves,
 )
-from pixelpath.runs.verdict import closeness_of, verdict
+from pixelpath.reports.quickstart import comparison
+from pixelpath.runs.verdict import closeness_of, training_verdict, verdict
 from pixelpath.trainer.journal import lines
 
 SHOWN = 9  # previews in the strip, at most
-STRIP = 640  # pixels across, of a picture in the strip
+STRIP = 1000  # pixels across, of a picture in the strip
 STAGES = {
     "RepresentationLearning": "Stage one: representation learning",
     "Denoising": "Stage two: diffusion",
@@ -64,6 +71,7 @@ PLOTS = {
     HistogramRow: histograms_plot,
 }
 CURVES = ("spectra", "histograms")  # of pixel values
+FOLDED = {"sampling", "pairs", "neighbours", "quantiles", "frequent"}  # parts of a document that say how, or in detail
 OPEN = 30  # numbers below a plot, at most, that are not folded away
 FILES = {
     "recipe.json": "every setting of the run",
@@ -107,7 +115,7 @@ def write_report(run: Path) -> Path:
         "Training": _training(run),
         "Previews": _previews(run),
         "Settings": _settings(run),
-        "Environment": pairs(document_of(run / "environment.json") or {}),
+        "Environment": _environment(run),
         "Files": _files(run),
     }
     return write_page(run / "report.html", _name(run), _header(run), sections)
@@ -142,15 +150,20 @@ def _header(run: Path) -> str:
         values = series(rows, key)[1]
         if len(values):
             metadata[name] = spelled(float(values[-1]))
-    said = "".join(f"<p class='verdict'>{text(sentence)}</p>" for sentence in _verdict(run))
+    said = "".join(f"<p class='verdict'>{text(sentence)}</p>" for sentence in _verdict(run, rows, recipe.get("steps")))
     return header(_name(run), said + note(stage), metadata)
 
 
-def _verdict(run: Path) -> list[str]:
-    """What the newest evaluation says in words."""
+def _verdict(run: Path, rows: Sequence[Mapping[str, Any]], steps: int | None) -> list[str]:
+    """What the newest evaluation says in words; without one how training went, and how to evaluate it."""
     measured = document_of(run / "evaluation.json")
     newest = measured[-1] if isinstance(measured, list) and measured else measured
-    return verdict(newest) if isinstance(newest, Mapping) else []
+    if isinstance(newest, Mapping):
+        return verdict(newest)
+    said = training_verdict(rows, steps)
+    if not said or _objective(run) == "RepresentationLearning":
+        return said
+    return [*said, f"How good its samples are has not been measured yet: pixelpath evaluate {shlex.quote(str(run))}"]
 
 
 def _samples(run: Path) -> str:
@@ -167,7 +180,8 @@ def _samples(run: Path) -> str:
         return figure(beside, f"{kind} samples of the quickstart, seeds in order from 0, classes in turn.")
     steps = _preview_files(run)
     if steps:
-        return figure(steps[-1], f"The preview of step {_step(steps[-1]):,}: fixed seeds, sampled with the EMA of the weights.")
+        caption = f"The preview of step {_step(steps[-1]):,}: fixed seeds, sampled with the EMA of the weights."
+        return figure(steps[-1], caption)
     return ""
 
 
@@ -180,7 +194,8 @@ def _views(run: Path) -> str:
 def _results(run: Path) -> str:
     """The quickstart's numbers, the newest curves and evaluation, and the earlier ones folded away."""
     quick, measured = _quickstart(run), document_of(run / "evaluation.json")
-    parts = [f"<h3>Quickstart</h3>{_tree(quick)}"] if quick else []
+    compared = comparison(quick) if quick else ""
+    parts = [f"<h3>Quickstart</h3>{compared}{folded('All numbers', _tree(quick), shown=not compared)}"] if quick else []
     drawn = [_over_nfe(result["curves"]) for result in reversed(document_of(run / "distance_over_nfe.json") or [])]
     parts += [f"<h3>Distance over network evaluations (NFE)</h3>{content}" for content in drawn[:1]]
     parts += [folded("Earlier curves", content) for content in drawn[1:]]
@@ -256,14 +271,17 @@ def _training(run: Path) -> str:
     rows = lines(run)
     if not rows:
         return ""
-    caption = "Faint: as measured. Strong: smoothed. The held-out loss is that of the EMA of the weights."
+    caption = (
+        "Faint: as measured. Strong: smoothed. The held-out loss is that of the EMA of the weights. The pointer tells values; "
+        "the same as a picture: <a href='curves.png'>curves.png</a>."
+    )
     odd = [(step, "skipped: its loss or gradient was not finite") for step in skipped_steps(rows)] + _alarms(rows)
     listed = "".join(
         f"<tr><td class='number'>{step:,}</td><td class='bad'>{text(what)}</td></tr>" for step, what in sorted(odd)[:200]
     )
     head = "<h3>Alarms and skipped steps</h3><table><thead><tr><th class='number'>step</th><th>what</th></tr></thead>"
     save_png(run / "curves.png", training_curves(rows))
-    return figure(run / "curves.png", caption, "plot") + (f"{head}<tbody>{listed}</tbody></table>" if odd else "")
+    return training_charts(rows) + note(caption) + (f"{head}<tbody>{listed}</tbody></table>" if odd else "")
 
 
 def _alarms(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
@@ -289,12 +307,27 @@ def _previews(run: Path) -> str:
 
 
 def _settings(run: Path) -> str:
+    """What differs from the recipe of this name, and everything folded away."""
     recipe = document_of(run / "recipe.json")
     if not recipe:
         return ""
     plain = {key: value for key, value in recipe.items() if not isinstance(value, Mapping)}
     nested = {key: value for key, value in recipe.items() if isinstance(value, Mapping)}
-    return groups({"run": plain, **nested, "origin": document_of(run / "origin.json") or {}})
+    every = folded("All settings", groups({"run": plain, **nested, "origin": document_of(run / "origin.json") or {}}))
+    if recipe.get("name") not in RECIPES:
+        return every
+    usual = dict(leaves(json.loads(to_json(RECIPES[recipe["name"]]()))))
+    rows = [
+        {"setting": key, "here": value, "in the recipe": usual.get(key)}
+        for key, value in leaves(recipe)
+        if value != usual.get(key)
+    ]
+    return (table(rows) if rows else note("All settings are those of the recipe.")) + every
+
+
+def _environment(run: Path) -> str:
+    known = document_of(run / "environment.json")
+    return folded("Versions and devices", pairs(known)) if known else ""
 
 
 def _files(run: Path) -> str:
@@ -316,7 +349,11 @@ def _tree(document: Any) -> str:
         single = {key: value for key, value in document.items() if key not in nested and key != "protocol"}
         parts = [boxes(single, document.get("protocol"))] if single else []
         ordered = sorted(nested.items(), key=lambda item: isinstance(item[1], Mapping))  # measurements before how they were made
-        parts += [f"<h3>{words(key)}</h3>{_tree(value)}" for key, value in ordered if value]
+        parts += [
+            folded(words(key), _tree(value)) if key in FOLDED else f"<h3>{words(key)}</h3>{_tree(value)}"
+            for key, value in ordered
+            if value
+        ]
         return "\n".join(parts)
     if isinstance(document, list) and all(isinstance(row, Mapping) for row in document):
         for kind, drawn in PLOTS.items():

@@ -29,6 +29,7 @@ from pixelpath.reports.display import BY_RULE, Display, grid
 from pixelpath.reports.pictures import save_png
 from pixelpath.runs.generate import Origin, generate, steps_below
 from pixelpath.runs.opened import OpenRun, open_run
+from pixelpath.runs.sample_conditions import captions
 from pixelpath.runs.start_files import open_start
 from pixelpath.sampling.sampler import LENGTHS, Sampling
 from pixelpath.starts.warm import check_count
@@ -63,10 +64,17 @@ class Samples:
         shape = "x".join(map(str, self.native.shape[1:]))
         return f"<{len(self)} samples of {self.run.path}, {shape} {self.run.normaliser.dtype}, {self.nfe:g} NFE an image>"
 
-    def grid(self, columns: int = 12, display: Display = BY_RULE) -> Image.Image:
-        """The first 144 images as one picture, row by row."""
-        columns = min(columns, len(self))
-        return grid(self.images[:SHOWN], columns, metadata=self.run.metadata, display=display, seen=self.run.normaliser.shown)
+    def grid(self, columns: int = 12, display: Display = BY_RULE, *, labels: bool = True) -> Image.Image:
+        """The first 144 images as one picture, row by row, the seed and the class of each below it if `labels`."""
+        images, known, looks = self.images[:SHOWN], self.labels[:SHOWN] if labels else None, self.run.normaliser.shown
+        return grid(images, min(columns, len(self)), metadata=self.run.metadata, display=display, seen=looks, labels=known)
+
+    @property
+    def labels(self) -> list[str]:
+        """The seed and the class of each."""
+        first, last = self.settings["seeds"]
+        numbers = torch.tensor(self.settings["labels"] or [0] * len(self), dtype=torch.int64)
+        return captions(range(first, last + 1), numbers, self.settings["classes"])
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()

@@ -23,7 +23,7 @@ from pixelpath.log import say
 from pixelpath.runs.generate import balanced
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData, read_data_of
-from pixelpath.types import Condition, Conditioning, Labels
+from pixelpath.types import Condition, Conditioning, Labels, classes_of
 
 
 def condition(
@@ -53,6 +53,13 @@ def condition(
         vectors = asks.vectors(known, [seed % known.count for seed in range(len(seeds))])
     other = None if cond_image is None else _cond_images(run, cond_image, len(seeds))
     return ConditionData(asks, vectors, other).condition(range(len(seeds)), labels)
+
+
+def captions(seeds: Sequence[int], asked: Conditioning, classes: Sequence[str]) -> list[str]:
+    """What stands below samples: the seed of each, and below it the class if there are any."""
+    names = [f"\nclass {name}" if name.isdecimal() else f"\n{name}" for name in classes]
+    named = [names[number] for number in classes_of(asked).tolist()] if classes else [""] * len(seeds)
+    return [f"seed {seed}{name}" for seed, name in zip(seeds, named, strict=True)]
 
 
 def as_held_out(run: OpenRun, data: PreparedData, seeds: Sequence[int]) -> Conditioning:

@@ -7,7 +7,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +23,7 @@ from pixelpath.log import say
 from pixelpath.recipes.build import objective_through
 from pixelpath.recipes.recipe import Recipe, to_json
 from pixelpath.runs import monitor
+from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.devices import precision_of
 from pixelpath.runs.folder import (
     by_main,
@@ -56,39 +57,6 @@ FARTHER = 2.0  # times the best distance of samples so far: much farther away
 REMEMBERED = 51  # losses among which a jump shows
 
 
-@dataclass(frozen=True)
-class Beginning:
-    """The weights that a run begins with: random ones unless a run is named."""
-
-    encoder: Path | None = None
-    """Run of stage one whose encoder stage two begins with, and through which a one-step recipe compares features."""
-    init_from: Path | None = None
-    """Run of the same stage whose weights to begin with. A one-step recipe can begin with those of a diffusion run."""
-
-    def to_json(self) -> dict[str, str]:
-        """What the run's folder keeps of it."""
-        origin = {"encoder": self.encoder, "init_from": self.init_from}
-        return {name: "" if run is None else str(run.absolute()) for name, run in origin.items()}
-
-
-@dataclass(frozen=True)
-class Saving:
-    """What a run writes while it trains."""
-
-    every: int | None = None
-    """Steps between checkpoints, previews and held-out measurements. Default: a tenth of the run."""
-    keep: int = 3
-    """How many of the latest checkpoints stay, beside the best."""
-    tensorboard: bool = False
-    """Write TensorBoard events too (needs pixelpath[track])."""
-
-    def __post_init__(self) -> None:
-        if self.keep < 1:
-            raise UserError(f"`keep` must be at least 1, got {self.keep}.", setting="keep")
-        if self.every is not None and self.every < 1:
-            raise UserError(f"`every` must be at least 1, got {self.every}.", setting="every")
-
-
 def begin(
     recipe: Recipe, out: Path, device: torch.device, beginning: Beginning, saving: Saving, sources: Sources | None = None
 ) -> Session:
@@ -116,6 +84,7 @@ def _begin(
 ) -> Session:
     """A session of a run whose folder is held, or will be by `held` before it is claimed."""
     check_origin(recipe, beginning.encoder, beginning.init_from)
+    saving.interval(recipe.steps)
     recipe = replace(recipe, data=recipe.data.absolute())
     in_memory = sources[0] if sources is not None and recipe.data.path is None else None
     if in_memory is not None:
@@ -166,7 +135,9 @@ class Session:
         scratch: bool = False,
     ) -> None:
         self.recipe, self.objective, self.data, self.out, self.device = recipe, objective, data, out, device
-        self.scratch, self.saving, self.every = scratch, saving, saving.every or max(1, recipe.steps // 10)
+        self.scratch, self.saving, self.every = scratch, saving, saving.interval(recipe.steps)
+        held_out, references = min(monitor.MEASURED, len(data.held_out)), min(monitor.SAMPLED, len(data.training))
+        self.measuring = monitor.measuring(recipe, self.every, held_out, references, saving.measure_every)
         self.precision = precision_of(recipe, device)
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -245,13 +216,19 @@ class Session:
         """Step by step to the end, or to where it is asked to stop, in either case saved."""
         images = monitor.measured(self.data)
         real = monitor.reference(self.data) if self.recipe.is_one_step and processes.rank() == 0 else None
+        if thinned := self.measuring.sentence(self.every, self.recipe.steps):
+            say(thinned)
         for step in self.steps():
             journal.record(step, [*self.alarms, *self.jumped(step)])
             last, stop = step.number == self.recipe.steps, asked_to_stop()
             due = step.number % self.every == 0 or last
+            measured = step.number % self.measuring.losses == 0 or last
             if (due or stop) and not step.streak:  # what is saved must be known to go on
-                # measured when due alone: what a measurement decides must not depend on when a run was interrupted
-                self.keep(step, journal, self.measure(step, images, journal, real) if due else None)
+                # measured at fixed steps: what a measurement decides must not depend on when a run was interrupted
+                value = self.measure(step, images, journal, real) if measured else None
+                if step.number % self.measuring.previews == 0 or last:
+                    self.preview(step.number)
+                self.keep(step, journal, value)
             try:
                 yield step
             except GeneratorExit:
@@ -378,13 +355,18 @@ class Session:
             health = monitor.watch_features(self.recipe, self.data, images, self.ema, self.device)
             self.alarms = monitor.alarms(self.recipe, health, step.losses["contrast"], step.number)
             values |= health
-        else:
-            monitor.preview(self.recipe, self.data, self.ema, self.out / "previews" / f"step-{step.number:08d}.png")
         if self.alarms:
             values["alarms"] = self.alarms
         if values:
             journal.note(step.number, values)
         return value
+
+    def preview(self, number: int) -> None:
+        """Samples of the EMA as it is after a step, as a picture; none in stage one."""
+        if processes.rank() != 0 or self.recipe.is_encoder:
+            return
+        path = self.out / "previews" / f"step-{number:08d}.png"
+        monitor.preview(self.recipe, self.data, self.ema, path, self.measuring.images)
 
     def judge(
         self, step: Step, distance: float, wrong: list[str], journal: Journal, values: dict[str, float | list[str]]

@@ -5,7 +5,7 @@ It reads a result as evaluation.json keeps it, so that a report can be written a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -14,6 +14,7 @@ from pixelpath.evaluation.features import Inception
 
 EQUAL = 1.1  # times the floor, up to which a distance is as good as that of real images
 NEEDED = {"features", "few", "frechet_of_few", "frechet_floor_of_few"}
+RISEN = 0.02  # of the lowest held-out loss, up to which it counts as no higher
 FEW = 100  # images on a side, below which a distance is rough
 TRUST = (Inception.name, "encoder", "own network", "pixels")  # features, those that see most like people first
 NAMES = {
@@ -29,6 +30,27 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
     rows = [row for row in distances if set(row) >= NEEDED and row["frechet_floor_of_few"] > 0] if distances else []
     found = [_close(min(rows, key=_trust))] if rows else []
     return [*found, _copies(copies)] if copies is None or {"closeness", "duplicates"} <= set(copies) else found
+
+
+def training_verdict(rows: Sequence[Mapping[str, Any]], steps: int | None) -> list[str]:
+    """How far training of so many steps came, by lines of metrics.jsonl, and whether it was still getting better.
+
+    That is judged by held-out losses, or for one-step runs by the distance of samples, of which their loss does not tell.
+    """
+    if not rows:
+        return []
+    last = rows[-1]["step"]
+    done = f"Training stands at step {last:,} of {steps:,}." if steps and last < steps else f"All {last:,} steps are taken."
+    key = "sample_distance" if any("sample_distance" in row for row in rows) else "held_out_loss"
+    name = {"sample_distance": "The distance of its samples", "held_out_loss": "The held-out loss"}[key]
+    found = [(row[key], row["step"]) for row in rows if row.get(key) is not None]
+    if len(found) < 2:
+        return [done]
+    lowest, best = min(found)
+    risen = found[-1][0] / lowest - 1 if lowest > 0 else 0.0
+    if risen <= RISEN:
+        return [f"{done} {name} is still at its lowest."]
+    return [f"{done} {name} was lowest at step {best:,} and has risen by {risen:.0%} since: more such steps do not help."]
 
 
 def worst(copies: Mapping[str, Any]) -> tuple[Mapping[str, Any], Closeness] | None:

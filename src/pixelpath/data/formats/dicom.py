@@ -21,6 +21,7 @@ from pixelpath.data.formats.reading import UNSCALED, BrokenFileError, Scale, che
 from pixelpath.data.formats.stacks import EVERYTHING, Stack
 from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
+from pixelpath.log import followed
 
 WANTED = "a folder of DICOM files, or one such file"
 DIRECTORY = "1.2.840.10008.1.3.10"  # the class of DICOMDIR files, which only list others (PS3.4, table B.5-1)
@@ -96,7 +97,7 @@ def open_dicom(path: Path, names: Sequence[str], broken: list[str] | None = None
     series: dict[str, list[_File]] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of oddities that it then puts right
-        for name in names:
+        for name in followed(names, "opening files", len(names)):
             with leaving_out(broken, name):
                 header = _header(root / name, name)
                 if header is not None:

@@ -27,7 +27,9 @@ from pixelpath.data.formats.recent import DECODED
 from pixelpath.data.formats.stacks import EVERYTHING
 from pixelpath.data.formats.tiff import MAGIC, TiffStack, is_map, open_tiff
 from pixelpath.data.metadata import Metadata
+from pixelpath.data.settings import fitting
 from pixelpath.errors import UserError
+from pixelpath.log import followed
 
 IMAGES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 UNREAD = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".psd", ".tga", ".exr", ".dng", ".cr2", ".nef", ".arw")
@@ -100,7 +102,8 @@ def headers(
         return found
 
     # a header takes less time than handing it to a thread; decoding takes more
-    found = list(pool.map(look, names) if skip_broken and pool is not None else map(look, names))
+    looked = pool.map(look, names) if skip_broken and pool is not None else map(look, names)
+    found = list(followed(looked, "opening files", len(names)))
     return found, [name for name, seen in zip(names, found, strict=True) if seen is None]
 
 
@@ -146,7 +149,7 @@ def unlike(where: Path | str, found: Header, other: Path | str, common: Header) 
     rows, columns = common.size
     return UserError(
         f"{where} is {found.size[0]}x{found.size[1]} pixels (rows x columns) but {other} is {rows}x{columns}: "
-        f"bring all to one size with `data.resize` {rows} {columns}.",
+        "bring all to one size with `data.resize` {} {}.".format(*fitting(rows, columns)),
         "data.resize",
     )
 

@@ -22,6 +22,7 @@ from pixelpath.data.formats.resampling import resampled
 from pixelpath.data.formats.stacks import EVERYTHING, Stack
 from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
+from pixelpath.log import followed
 
 File = Any
 """An open binary file, of Python's or of Arrow's."""
@@ -130,7 +131,7 @@ def as_stacks(
     labelled differently.
     """
     shards: list[Shard] = []
-    for path in paths:
+    for path in followed(paths, "opening files", len(paths)):
         with leaving_out(broken, path.name):
             shards.append(open_shard(path))
     if not shards:
