@@ -63,7 +63,8 @@ def main() -> None:
     except Stopped:
         sys.exit(STOPPED)
     except KeyboardInterrupt:
-        sys.stderr.write(f"pixelpath: {_stopped(arguments)}\n")
+        if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+            sys.stderr.write(f"pixelpath: {_stopped(arguments)}\n")
         sys.exit(STOPPED)
     except BrokenPipeError:
         sys.exit(1)

@@ -157,7 +157,15 @@ def read_state(folder: Path) -> State:
             raise _corrupted(folder / "state.json", f"it has no {name}")
         if not isinstance(document[name], _kinds(kind)):
             raise _corrupted(folder / "state.json", f"its {name} is {document[name]!r}")
+    if _number(folder) not in (None, document["step"]):
+        raise _corrupted(folder / "state.json", f"it is of step {document['step']}")
     return State(**{name: document[name] for name in types})
+
+
+def _number(folder: Path) -> int | None:
+    """The step in the name of a checkpoint; None if it has none."""
+    prefix, _, number = folder.name.partition("-")
+    return int(number) if prefix == "step" and number.isascii() and number.isdecimal() else None
 
 
 def _kinds(hint: Any) -> tuple[type, ...]:
@@ -176,8 +184,8 @@ def read(folder: Path, name: str) -> dict[str, Any]:
 
 def complete(run: Path) -> list[Path]:
     """The folders of all complete checkpoints of a run, by rising step."""
-    found = [path for path in (run / "checkpoints").glob("step-*") if path.name[5:].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[5:]))
+    found = [path for path in (run / "checkpoints").glob("step-*") if _number(path) is not None]
+    return sorted(found, key=lambda path: _number(path) or 0)
 
 
 def latest(run: Path) -> Path | None:
