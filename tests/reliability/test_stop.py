@@ -16,7 +16,7 @@ COMMANDS = {  # what is typed, and where its files are: at the third one it is s
     "export": ("export {digits-onestep} --format torch", "digits-onestep"),
     "report": ("report {digits-diffusion}", "digits-diffusion"),
     "audit": ("audit {pictures} --out {new}/audit", "pictures"),
-    "import-official": ("import-official {weights} --out {new}/run --encoder-heads 4 --decoder-heads 4", "weights"),
+    "import-official": ("import-official {weights} --out {new}/run --encoder-heads 4 --decoder-heads 4", "new"),
     "quickstart": ("quickstart --out {new} --device cpu --speed-up 100", "new"),
     "train": ("train digits-diffusion --data {pictures} --out {new}/run --device cpu", "pictures"),
 }
@@ -33,9 +33,8 @@ def test_a_command_that_is_stopped_says_how_to_go_on(
     for recipe, each in kinds.items():
         if f"{{{recipe}}}" in words:
             shutil.copytree(each.straight, places[recipe])
-    within = places[at].parent if at == "weights" else places[at]
     typed = tuple(words.format(**places).split())
-    (ended,) = starter.run(Command(typed, fault={"kind": kind, "at": 3 if at != "weights" else 1, "within": str(within)}))
+    (ended,) = starter.run(Command(typed, fault={"kind": kind, "at": 3, "within": str(places[at])}))
     last = ended.said.rstrip().splitlines()[-1]
     assert ended.status == 130, ended.said
     assert "Traceback" not in ended.said
