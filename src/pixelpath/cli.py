@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from pixelpath.commands import RefusedError, names
 from pixelpath.commands.names import spelled
-from pixelpath.errors import UserError
+from pixelpath.errors import Stopped, UserError
 
 COMMANDS = {
     "quickstart": "Train on small handwritten digits in both stages, sample, evaluate, and say where to look.",
@@ -31,7 +34,8 @@ COMMANDS = {
     "export": "Write the generator of a one-step run as one file that runs without pixelpath.",
     "import-official": "Turn a published EPG checkpoint into a run that can be sampled.",
 }
-MISTAKE, BUG = 2, 70  # exit statuses
+MISTAKE, BUG, STOPPED = 2, 70, 130  # exit statuses
+RESUMED = ("train", "quickstart")  # commands that take up what they had done
 ISSUES = "https://github.com/pixelpath/pixelpath/issues"
 REPORT = f"This is a bug of pixelpath or a library that it uses: please report it, with the output above, at {ISSUES}."
 TRACEBACK = "PIXELPATH_TRACEBACK"  # environment variable: show where a mistake was noticed
@@ -41,7 +45,7 @@ def main() -> None:
     """Run the command that the arguments name.
 
     A user's mistake, or a fault of the machine, is one sentence on standard error and exit status 2. Anything else is a bug: its
-    traceback, where to report it, and exit status 70.
+    traceback, where to report it, and exit status 70. A command that Ctrl-C or SIGTERM stops says how to go on; exit status 130.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not spin on cores that others need
     arguments = sys.argv[1:]
@@ -54,9 +58,14 @@ def main() -> None:
         sys.stdout.write(f"pixelpath {version('pixelpath')}\n")
         return
     try:
-        _call(arguments[0], arguments[1:])
+        with _terminable():
+            _call(arguments[0], arguments[1:])
+    except Stopped:
+        sys.exit(STOPPED)
     except KeyboardInterrupt:
-        sys.exit(130)
+        if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+            sys.stderr.write(f"pixelpath: {_stopped(arguments)}\n")
+        sys.exit(STOPPED)
     except BrokenPipeError:
         sys.exit(1)
     except Exception as caught:
@@ -66,6 +75,26 @@ def main() -> None:
             traceback.print_exception(error)
         sys.stderr.write(f"pixelpath: {spelled(' '.join((sentence or REPORT).split()))}\n")
         sys.exit(BUG if sentence is None else MISTAKE)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """While open, SIGTERM stops a command as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stopped(arguments: Sequence[str]) -> str:
+    """That a command was stopped, and which one goes on."""
+    goes_on, out = "goes on" if arguments[0] in RESUMED else "begins again", names.value_of("--out", arguments)
+    taken = arguments[0] not in RESUMED and out and os.path.isdir(out) and os.listdir(out)
+    remark = f", once {out} is empty or --out names another folder" if taken else ""
+    return (
+        f"{arguments[0]} was stopped before it was done. This command {goes_on}{remark}: {shlex.join(['pixelpath', *arguments])}"
+    )
 
 
 def _call(name: str, arguments: list[str]) -> None:

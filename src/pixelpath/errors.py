@@ -20,5 +20,9 @@ class UserError(ValueError):
         self.setting = setting
 
 
+class Stopped(KeyboardInterrupt):
+    """A command stopped as it was asked to, and has said where it stands and how to go on."""
+
+
 class MissingError(UserError, FileNotFoundError):
     """A UserError about a file or folder that is not there."""

@@ -90,6 +90,9 @@ def progress(task: str, total: int) -> Iterator[Advance]:
     printer.task = _Task(task, total)
     try:
         yield printer.task.advance
+    except KeyboardInterrupt:
+        say(f"Stopped at {task}: {printer.task.done} of {total} done.")
+        raise
     finally:
         printer.task.close()
         printer.task = None

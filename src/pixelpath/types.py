@@ -80,7 +80,8 @@ class Batch:
     Classes in `labels` lie in [0, num_classes], where num_classes says "no class". `seeds` hold one 63-bit seed per image, a
     function of (run seed, step, position in the global batch); `seed` is the same on every process. All randomness of a step
     comes from them. `valid` is False where a pixel has no value: it is 0 in `images` and counts in no loss. None: all have one.
-    `index` says which image of the data each one is, as a batch may hold an image twice; None: no image occurs twice.
+    `index` says which image of the data each one is, as a batch may hold an image twice; None: no image occurs twice. `windows`
+    are two views of each image that are cut already, for self-supervision.
     """
 
     images: Images
@@ -89,6 +90,7 @@ class Batch:
     seed: int
     valid: Bool[Tensor, "batch channel row column"] | None = None
     index: Int[Tensor, "batch"] | None = None
+    windows: Float[Tensor, "batch view channel row column"] | None = None
 
     def __getitem__(self, part: slice) -> Batch:
         return _part(self, part)

@@ -18,7 +18,12 @@ def stop():
     if os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGTERM)
 with at_step(3, stop):
-    cli.main()
+    try:
+        cli.main()
+    except SystemExit as left:
+        assert left.code == 130
+    else:
+        raise AssertionError("it was stopped and did not say so")
 """
 
 
@@ -52,7 +57,7 @@ def words_of(stage: str, data: Path) -> list[object]:
 def test_stage_one_on_two_processes_is_that_on_one(pictures: Path, tmp_path: Path) -> None:
     words = words_of("digits-encoder", pictures)
     assert call(*words, "--out", tmp_path / "one") == 0
-    said = together("-m", "pixelpath.cli", *words, "--out", tmp_path / "two")
+    said = together("-m", "pixelpath.cli", *words, "--accumulate", 2, "--out", tmp_path / "two")
     assert said.count("Training data:") == 1
     assert said.count("Report:") == 1
     assert_near(tmp_path / "two", tmp_path / "one", 4)

@@ -12,6 +12,7 @@ from PIL import Image
 from tests.application import TINY, at_step, call, files, train
 
 from pixelpath import cli
+from pixelpath.errors import Stopped
 
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
 
@@ -35,6 +36,7 @@ MISTAKES: list[tuple[str, str]] = [  # what is typed, and what the answer names:
     (f"{ON_ONE} --batch-size 0", "--batch-size | 0"),
     (f"{ON_ONE} --batch-size 1", "--batch-size | 2"),
     (f"{ON_ONE} --accumulate 3", "--batch-size | 8 | 3"),
+    ("train digits-onestep --data {pictures} --objective.features contrastive --accumulate 2 --out {new}", "--accumulate"),
     (f"{ON_ONE} --every 0", "--every | 0"),
     (f"{ON_ONE} --keep 0", "--keep | 0"),
     (f"{ON_ONE} --ema-decay 1", "--ema-decay | 1.0 | 0.999"),
@@ -223,8 +225,8 @@ def test_too_little_memory_is_no_bug(
     assert "--batch-size" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (BrokenPipeError(), 1)])
-def test_an_interruption_says_nothing(error: BaseException, status: int, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("error", "status"), [(Stopped(), 130), (BrokenPipeError(), 1)])
+def test_whoever_has_said_enough_says_nothing(error: BaseException, status: int, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*given: object) -> None:
         raise error
 

@@ -313,7 +313,7 @@ def test_a_run_does_not_fall_back_to_where_it_was_merely_interrupted(pictures: P
     run = tmp_path / "run"
     with samples_judged([], WRONG):  # near at step 3, interrupted at 4, away at 6
         with at_step(4, interrupt):
-            assert train("digits-onestep", pictures, run) == 0
+            assert train("digits-onestep", pictures, run) == 130
         assert steps_kept(run) == [0, 3, 4]
         assert train("digits-onestep", pictures, run) == 0
     assert json.loads((run / "divergences.json").read_text())[0]["back_to"] == "step-00000003"

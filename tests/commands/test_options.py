@@ -3,6 +3,9 @@
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
+
+from tests.application import call
 
 
 def test_the_command_line_multiplies_on_tensor_cores_and_the_library_does_not_ask_for_them(diffusion_run: Path) -> None:
@@ -14,3 +17,13 @@ def test_the_command_line_multiplies_on_tensor_cores_and_the_library_does_not_as
     )
     done = subprocess.run([sys.executable, "-c", script, diffusion_run], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_flags_among_the_settings_of_a_choice_count(pictures: Path, tmp_path: Path) -> None:
+    """True can be turned off, False on, beside other settings of the choice."""
+    words = ["train", "digits-encoder", "--data", pictures, "--out", tmp_path / "run"]
+    flags = ["--augmentation.rot90", "--augmentation.no-from-originals", "--augmentation.flip", 0.25]
+    with patch("pixelpath.commands.train.begin") as begin:
+        assert call(*words, *flags) == 0
+    strength = begin.call_args.args[0].augmentation
+    assert (strength.rot90, strength.from_originals, strength.flip) == (True, False, 0.25)

@@ -1,11 +1,13 @@
 """A representation is the encoder's CLS token of scaled images, and its projection; every parameter learns from it."""
 
+import pytest
 import torch
 
 from pixelpath.models.preconditioning import XPrediction
 from pixelpath.models.representation import Representation
 from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.projector import Projector
+from pixelpath.objectives.contrast import info_nce
 
 
 def build() -> Representation:
@@ -49,3 +51,33 @@ def test_every_parameter_receives_a_finite_gradient() -> None:
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
         assert float(parameter.grad.abs().max()) > 0, name
+
+
+def loss_and_gradient(model: Representation, parts: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Of a loss for which images meet, in the norms of the projector and in the loss; and how many numbers it kept."""
+    model.parts, kept = parts, 0
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel()
+        return tensor
+
+    model.zero_grad()
+    source = torch.Generator().manual_seed(2)
+    first, second = (torch.randn(12, 2, 8, 4, generator=source) for _ in range(2))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        queries, targets = (model(images, SIGMA[0]).projection for images in (first, second))
+        loss = info_nce(queries, targets, 0.2).mean()
+    loss.backward()
+    gradients = [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
+    return loss.detach(), torch.cat(gradients), kept
+
+
+@pytest.mark.parametrize("parts", [2, 4, 12])
+def test_parts_give_the_gradient_of_the_whole_batch_and_keep_less(parts: int) -> None:
+    model = build()
+    loss, gradient, kept = loss_and_gradient(model, 1)
+    other, cached, fewer = loss_and_gradient(model, parts)
+    torch.testing.assert_close(other, loss)
+    torch.testing.assert_close(cached, gradient, rtol=1e-4, atol=2e-5)
+    assert fewer < kept / 4

@@ -21,6 +21,7 @@ from typing import Any
 OPERATIONS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}
 TAKE_SPACE = {"os.rename", "os.mkdir", "os.link", "os.symlink"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "interrupt": signal.SIGINT}
 DEADLINE = 120.0  # seconds after which a child that hangs is killed
 
 
@@ -57,8 +58,10 @@ def watch(fault: dict[str, Any], counter: mmap.mmap) -> None:
         (number,) = struct.unpack("q", counter[:8])
         counter[:8] = struct.pack("q", number + 1)
         if at is not None and number + 1 >= at:
-            if fault["kind"] == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
+            if fault["kind"] in SIGNALS:
+                if number + 1 == at:
+                    os.kill(os.getpid(), SIGNALS[fault["kind"]])
+                return
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(arguments[0]))
 
     sys.addaudithook(hook)

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from tests.reliability.harness import Command, Starter, differences, train
 
+from pixelpath.trainer.journal import lines
+
 
 def replace_image(data: Path) -> Path:
     """Another image of the same size, in the same number of bytes as far as that can be."""
@@ -45,6 +47,21 @@ def test_a_changed_image_is_noticed(change: Callable[[Path], Path], starter: Sta
     file = change(data)
     (ended,) = starter.run(Command(words))
     assert file.name in ended.sentence
+    assert "--accept-changed-data" in ended.sentence
+    (ended,) = starter.run(Command((*words, "--accept-changed-data")))
+    assert ended.status == 0, ended.said
+    assert any(file.name in alarm for line in lines(out) for alarm in line.get("alarms", []))
+    assert starter.run(Command(words))[0].status == 0  # its checkpoints know the new data
+
+
+def test_data_of_another_shape_are_not_accepted(starter: Starter, tmp_path: Path) -> None:
+    out, file = tmp_path / "run", tmp_path / "data.npy"
+    np.save(file, np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), np.uint8))
+    words = train("digits-diffusion", file, out)
+    assert starter.run(Command(words))[0].status == 0
+    np.save(file, np.random.default_rng(0).integers(0, 256, (40, 1, 12, 8), np.uint8))
+    (ended,) = starter.run(Command((*words, "--accept-changed-data")))
+    assert "shape" in ended.sentence or "12" in ended.sentence
 
 
 def test_a_changed_array_is_noticed(starter: Starter, tmp_path: Path) -> None:

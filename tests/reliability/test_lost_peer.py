@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -19,13 +20,15 @@ def port() -> int:
         return found.getsockname()[1]
 
 
-def together(starter: Starter, words: tuple[str, ...], killed: int | None = None, once: Path | None = None) -> list[Ended]:
-    """The command on two processes; the one numbered `killed` dies once a file is there."""
+def together(
+    starter: Starter, words: tuple[str, ...], killed: int | None = None, once: Path | None = None, second: tuple[str, ...] = ()
+) -> list[Ended]:
+    """The command on two processes, with the words `second` too on the second; process `killed` dies once a file is there."""
     where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()), "LOCAL_WORLD_SIZE": "2"}
     commands = []
     for rank in range(2):
         env = where | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        commands.append(Command(words, env=env, after_file=str(once) if rank == killed else None))
+        commands.append(Command(words + rank * second, env=env, after_file=str(once) if rank == killed else None))
     return starter.run(*commands)
 
 
@@ -65,3 +68,22 @@ def test_a_process_that_is_killed_does_no_harm(both: Path, starter: Starter, pic
     assert [ended.status for ended in together(starter, words)] == [0, 0]
     assert {name: checkpoints(out).get(name) for name in before} == before
     assert differences(both, out) == []
+
+
+def test_processes_that_are_given_other_settings_do_not_begin(starter: Starter, pictures: Path, tmp_path: Path) -> None:
+    for words, name in ((("--lr", "1e-5"), "lr"), (("--every", "4"), "every"), (("--out", str(tmp_path / "else")), "out")):
+        found = together(starter, train("digits-diffusion", pictures, tmp_path / "run", *LONG), second=words)
+        assert [ended.status for ended in found] == [2, 2]
+        assert name in found[0].sentence
+        assert "pixelpath: " not in found[1].said
+        assert not (tmp_path / "run").exists()
+
+
+def test_another_number_of_processes_is_said(both: Path, starter: Starter, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(both, out)
+    (ended,) = starter.run(Command(train("digits-diffusion", pictures, out, *LONG)))
+    assert ended.status == 0
+    assert ended.said.count("began with 2 process(es) and goes on with 1") == 1
+    found = together(starter, train("digits-diffusion", pictures, out, *LONG))
+    assert not [ended for ended in found if "began with" in ended.said or ended.status]

@@ -1,7 +1,10 @@
 """A run opened from its folder: the average, ready for use, or a sentence."""
 
+import os
 import shutil
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from safetensors.torch import load_file
 from tests.application import train
 
 from pixelpath.runs.opened import open_run
+from pixelpath.trainer import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +56,22 @@ def test_a_damaged_file_is_named(name: str, run: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints" / "step-00000006" / name).write_text("{}")
     with pytest.raises(ValueError, match=rf"{name} cannot be used .*remove .*step-00000006 to go on from .*step-00000003"):
         open_run(tmp_path / "run")
+
+
+def test_a_checkpoint_that_training_removes_meanwhile_is_followed_by_the_newest(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    newest, older = (out / "checkpoints" / f"step-{step:08d}" for step in (6, 3))
+    os.rename(newest, tmp_path / "later")
+    restore = checkpoint.restore
+
+    def pruned(*given: Any) -> None:  # between reading the documents and the weights
+        if older.exists():
+            os.rename(tmp_path / "later", newest)
+            shutil.rmtree(older)
+        restore(*given)
+
+    with patch("pixelpath.trainer.checkpoint.restore", pruned):
+        assert open_run(out).step == 6
+        with pytest.raises(FileNotFoundError, match="step-00000003"):
+            open_run(out, older)

@@ -1,5 +1,6 @@
 """Runs through the command: exact resume, folders that are never overwritten, and every kind of data."""
 
+import errno
 import json
 import os
 import shutil
@@ -7,10 +8,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from tests.application import TINY, assert_same, at_step, call, files, losses, steps_kept, train, weights
+from torch import Tensor
 
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.recipes.build import student_of
@@ -36,7 +40,7 @@ def whole(request: pytest.FixtureRequest, pictures: Path, tmp_path_factory: pyte
 def test_stopped_and_taken_up_is_one_go(whole: tuple[str, Path], pictures: Path, tmp_path: Path, capsys) -> None:
     stage, straight = whole
     with at_step(5, interrupt):
-        assert train(stage, pictures, tmp_path / "run", "--steps", 9) == 0
+        assert train(stage, pictures, tmp_path / "run", "--steps", 9) == 130
     assert "Stopped and saved at step 5" in capsys.readouterr().err
     assert train(stage, pictures, tmp_path / "run", "--steps", 9) == 0
     assert "Taken up at step 5" in capsys.readouterr().err
@@ -234,9 +238,10 @@ def test_a_batch_may_be_larger_than_the_data(pictures: Path, tmp_path: Path) -> 
         assert train(stage, pictures, tmp_path / stage, "--batch-size", 100, "--steps", 3) == 0
 
 
-def test_parts_of_a_batch_give_its_gradient(pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", STAGES[:2])
+def test_parts_of_a_batch_give_its_gradient(stage: str, pictures: Path, tmp_path: Path) -> None:
     for name, words in (("whole", ()), ("parts", ("--accumulate", 4)), ("checkpointed", ("--activation-checkpointing",))):
-        assert train("digits-diffusion", pictures, tmp_path / name, *words) == 0
+        assert train(stage, pictures, tmp_path / name, *words) == 0
     straight = losses(tmp_path / "whole")
     for name in ("parts", "checkpointed"):
         for ours, theirs in zip(losses(tmp_path / name), straight, strict=True):
@@ -291,7 +296,38 @@ def test_a_run_shorter_than_its_warm_up_shortens_it_and_says_so(
 
 def test_an_interrupted_quickstart_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with at_step(2, interrupt):
-        assert call("quickstart", "--out", tmp_path / "run", "--speed-up", 100) == 0
-    assert "The quickstart was interrupted" in capsys.readouterr().err
+        assert call("quickstart", "--out", tmp_path / "run", "--speed-up", 100) == 130
+    assert "The quickstart was stopped" in capsys.readouterr().err
     assert steps_kept(tmp_path / "run" / "encoder")[-1] == 2
     assert not (tmp_path / "run" / "diffusion").exists()
+
+
+def test_a_checkpoint_is_saved_when_enough_time_has_passed(pictures: Path, tmp_path: Path) -> None:
+    """Without a measurement, so that the run is the same as one without it."""
+    assert train("digits-diffusion", pictures, tmp_path / "plain", "--keep", 20) == 0
+    assert steps_kept(tmp_path / "plain") == [3, 6]
+    assert train("digits-diffusion", pictures, tmp_path / "often", "--keep", 20, "--save-minutes", 1e-9) == 0
+    assert steps_kept(tmp_path / "often") == [1, 2, 3, 4, 5, 6]
+    assert [checkpoint.read_state(folder).value is None for folder in checkpoint.complete(tmp_path / "often")] == [
+        *[True, True, False],
+        *[True, True, False],
+    ]
+    assert_same(tmp_path / "plain", tmp_path / "often", 6)
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_run(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is written beside training, and its fault is raised at a later step, or at the end of the last one."""
+    store, full = checkpoint._store, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for fails in (3, 6):
+
+        def stored(tensors: dict[str, Tensor], file: Path, *rest: Any, name: str = f".step-{fails:08d}.partial") -> None:
+            if file.parent.name == name:
+                raise full
+            store(tensors, file, *rest)
+
+        with patch("pixelpath.trainer.checkpoint._store", stored):
+            assert train("digits-diffusion", pictures, tmp_path / str(fails)) == 2
+        assert capsys.readouterr().err.splitlines()[-1] == "pixelpath: No space left on device."
+        assert fails not in steps_kept(tmp_path / str(fails))

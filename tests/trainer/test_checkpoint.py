@@ -17,7 +17,6 @@ from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.checkpoint import (
     Corrupted,
-    Interruption,
     State,
     best,
     complete,
@@ -29,6 +28,7 @@ from pixelpath.trainer.checkpoint import (
     save,
 )
 from pixelpath.trainer.ema import twin
+from pixelpath.trainer.interruption import Interruption
 from pixelpath.trainer.loop import train
 from pixelpath.trainer.optimizer import AdamW, Cosine, Muon
 from pixelpath.types import Batch, Losses, Views

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -58,6 +59,25 @@ def test_fewer_lines_hold_means(tmp_path: Path) -> None:
             journal.record(step(number, loss=float(number)))
     assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(3, 2.0), (6, 5.0), (8, 7.5)]
     assert lines(tmp_path)[0]["images_per_second"] == 128.0
+
+
+def test_broken_lines_are_no_lines_and_are_moved_aside_byte_by_byte(tmp_path: Path) -> None:
+    good, deep = b'{"step": 1, "loss": 0.5}', b"[" * 100_000
+    broken = [b"\xff\xfe", b'{"step": true}', b'{"step": 1e400}', b'{"step": 1, "loss": "a"}', b"[1]", deep, b"half a li"]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([*broken[:3], good, *broken[3:]]))
+    assert lines(tmp_path) == [{"step": 1, "loss": 0.5}]
+    aside = set_aside(tmp_path, 5)
+    assert aside is not None
+    assert aside.read_bytes().splitlines() == broken
+    assert (tmp_path / "metrics.jsonl").read_bytes() == good + b"\n"
+
+
+def test_metrics_that_are_no_file_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(UserError, match=r"metrics\.jsonl"):
+        lines(tmp_path)
+    with pytest.raises(UserError, match=r"metrics\.jsonl"):
+        Journal(tmp_path, total=1)
 
 
 def test_resuming_moves_later_lines_aside_and_loses_none(tmp_path: Path) -> None:

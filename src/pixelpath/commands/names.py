@@ -141,6 +141,11 @@ def _paths(command: str, arguments: Sequence[str]) -> Iterator[tuple[str, str, s
             yield value, setting, f"check the path that `{setting}` names"
 
 
+def value_of(option: str, arguments: Sequence[str]) -> str:
+    """The value of an option, empty if it is not given."""
+    return dict(_values(arguments)).get(option, "")
+
+
 def _values(arguments: Sequence[str]) -> list[tuple[str, str]]:
     """Every option with its first value, or with the word that follows it."""
     pairs = [(word, after) for word, after in pairwise([*arguments, ""]) if word.startswith("--")]

@@ -208,6 +208,7 @@ def _options(choice: Choice, plain: Plain, brief: bool) -> StructConstructorSpec
 
     def instantiate(name: str, **settings: Any) -> Any:
         typed = {path: value.value for path, value in settings.items() if isinstance(value, Typed)}
+        typed |= {path: value for path, value in settings.items() if value is (not leaves[path].value)}  # a flag is not read
         return _made(lambda: choice.choose(name, typed))
 
     return StructConstructorSpec(instantiate, tuple(found))

@@ -9,6 +9,7 @@ import tyro
 
 from pixelpath import recipes
 from pixelpath.commands.options import device_named
+from pixelpath.errors import Stopped
 from pixelpath.recipes.recipe import summary
 from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.cost import tell_cost
@@ -28,6 +29,7 @@ def train(
     beginning: Annotated[Beginning, tyro.conf.arg(name="")] = RANDOM,
     device: str | None = None,
     saving: Annotated[Saving, tyro.conf.arg(name="")] = USUAL,
+    accept_changed_data: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Train a recipe on your images; the same command again takes up the run where it stopped, exactly.
@@ -43,6 +45,7 @@ def train(
         beginning: The weights that the run begins with.
         device: cpu, cuda, cuda:1, mps. Default: the best one here.
         saving: What the run writes while it trains.
+        accept_changed_data: Go on although the images are not those that the run began with; shape and classes must be.
         dry_run: Only say what it would cost: size, compute, memory and speed of three real steps.
     """
     with joined():
@@ -52,4 +55,5 @@ def train(
             content = read_data(recipe)
             tell_cost(close(recipe, content), content, chosen)
             return
-        begin(recipe, out, chosen, beginning, saving).run()
+        if not begin(recipe, out, chosen, beginning, saving, accept_changed_data=accept_changed_data).run():
+            raise Stopped

@@ -8,7 +8,9 @@ the other images of the batch nor on the device. The image operations work on th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,7 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from pixelpath import randomness
+from pixelpath.data.formats.pictures import Box
 from pixelpath.data.normalise.normaliser import Normaliser
+from pixelpath.data.originals import Boxes
 from pixelpath.errors import UserError
 from pixelpath.types import Batch, Images, Views
 
@@ -66,6 +70,8 @@ class Augmentation:
     """Range of the std of the blur, in pixels."""
     solarise: tuple[float, float] = (0.0, 0.2)
     """Probabilities of inverting all values from the middle of the unit range up, by view."""
+    from_originals: bool = True
+    """Crop from the pictures or array images as they were before data.resize, which are then decoded at every step."""
 
     def __post_init__(self) -> None:
         for name in ("flip", "jitter", "gray", "blur", "solarise"):
@@ -121,10 +127,13 @@ def augment(batch: Batch, augmentation: Augmentation, normaliser: Normaliser, co
     """The images of a batch with two random views of each, all in model range; a function of the batch's images and seeds
     alone.
 
-    Without `colours`, and of values that have no unit range, views are moved and blurred only.
+    Windows that are cut already are not cropped again. Without `colours`, and of values that have no unit range, views are moved
+    and blurred only.
     """
     draws = _draw(batch.seeds)
-    images = batch.images.repeat(2, 1, 1, 1)
+    images = batch.images.repeat(2, 1, 1, 1) if batch.windows is None else batch.windows.transpose(0, 1).flatten(0, 1)
+    if batch.windows is not None:
+        augmentation = replace(augmentation, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
     if augmentation.moves:
         images = _move(images, augmentation, draws)
     if augmentation.rot90:
@@ -138,6 +147,33 @@ def augment(batch: Batch, augmentation: Augmentation, normaliser: Normaliser, co
         images = normaliser.from_unit(_recolour(normaliser.unit(images), augmentation, draws))
     first, second = images.chunk(2)
     return Views(batch.images, first, second, batch.seeds, batch.seed, batch.index)
+
+
+def windows(seeds: Sequence[int], augmentation: Augmentation, aspect: float) -> list[Boxes]:
+    """Where both views of every image lie in its original, of any size; `aspect` is the width of a view over its height.
+
+    The crop's share of the area is that of the original (random resized crop: Szegedy et al. 2015, arXiv 1409.4842, section 6).
+    """
+    draws = _draw(tuple(seeds))
+    area, ratio = _area_and_ratio(augmentation, draws)
+    numbers = torch.stack([area, aspect * ratio, draws["across"], draws["down"]], 1).unflatten(0, (2, -1))
+    return [partial(_boxes, views) for views in numbers.transpose(0, 1).tolist()]
+
+
+def _boxes(views: list[list[float]], rows: int, columns: int) -> list[Box]:
+    """A box per view, of which (area, ratio, across, down) is given."""
+    found: list[Box] = []
+    for area, ratio, across, down in views:
+        wide = min(math.sqrt(area * rows * columns * ratio), columns)
+        high = min(math.sqrt(area * rows * columns / ratio), rows)
+        left, top = across * (columns - wide), down * (rows - high)
+        found.append((left, top, min(left + wide, columns), min(top + high, rows)))
+    return found
+
+
+def _area_and_ratio(augmentation: Augmentation, draws: Draws) -> tuple[Tensor, Tensor]:
+    ratio = torch.exp(_between(draws["ratio"], *map(math.log, augmentation.crop_ratio)))
+    return _between(draws["area"], *augmentation.crop_scale), ratio
 
 
 def _draw(seeds: tuple[int, ...]) -> Draws:
@@ -158,8 +194,7 @@ def _chosen(draw: Float[Tensor, "views"], chances: tuple[float, float]) -> Bool[
 def _move(images: Images, augmentation: Augmentation, draws: Draws) -> Images:
     """Crop, turn, mirror and enlarge to the old size by one bilinear sampling; crops only enlarge, so nothing aliases."""
     rows, columns = images.shape[-2:]
-    area = _between(draws["area"], *augmentation.crop_scale)
-    ratio = torch.exp(_between(draws["ratio"], *map(math.log, augmentation.crop_ratio)))
+    area, ratio = _area_and_ratio(augmentation, draws)
     wide, high = torch.sqrt(area * ratio).clamp(max=1), torch.sqrt(area / ratio).clamp(max=1)  # parts of the image's own sides
     across, down = (1 - wide) * (2 * draws["across"] - 1), (1 - high) * (2 * draws["down"] - 1)
     angle = math.radians(augmentation.rotation) * (2 * draws["rotation"] - 1)

@@ -21,9 +21,10 @@ from torch import Tensor
 from pixelpath import randomness
 from pixelpath.data.conditions import ConditionData
 from pixelpath.data.normalise.normaliser import Normaliser
+from pixelpath.data.originals import Cutting
 from pixelpath.data.sources import TASK, Source, decoders, gather, labels, load
 from pixelpath.errors import UserError
-from pixelpath.types import Batch, Condition
+from pixelpath.types import Batch, Condition, Images
 
 ORDER, FLIP, ROT90 = -1, -2, -4  # keys of the random numbers drawn here; steps and positions, keys elsewhere, are never negative
 AHEAD = 3  # steps that are decoded before they are asked for
@@ -36,7 +37,8 @@ class Batches:
     (seed, epoch); the process `rank` takes the rank-th of `processes` equal slices. With `flip`, half of the images are mirrored
     left to right; with `rot90`, they are turned by 0 to 3 right angles. The conditions that are `given` go with them.
     Images are kept in memory in their native dtype if they fit into `cache_bytes`, else decoded by `workers`
-    threads (None: one per core), some steps ahead. Raises UserError if there are no images, `processes` does not divide
+    threads (None: one per core), some steps ahead. With `cutting`, batches have windows of the originals, which are decoded for
+    every step. Raises UserError if there are no images, `processes` does not divide
     `batch_size`, or images to be turned are not square.
     """
 
@@ -54,6 +56,7 @@ class Batches:
         given: ConditionData | None = None,
         workers: int | None = 0,
         cache_bytes: int = 2 * 2**30,
+        cutting: Cutting | None = None,
     ) -> None:
         if len(source) == 0:
             raise UserError("There are no images to train on: give at least one.")
@@ -71,7 +74,8 @@ class Batches:
         self.share = batch_size // processes
         self._normaliser = normaliser
         needed = len(source) * int(np.prod(source.shape)) * source.dtype.itemsize
-        self.cached = needed <= cache_bytes
+        self.cutting = cutting
+        self.cached = needed <= cache_bytes and cutting is None
         self._source = load(source, workers) if self.cached else source
         self._workers = 0 if self.cached else workers
         self._labels = labels(source)
@@ -79,7 +83,7 @@ class Batches:
 
     def batch(self, step: int) -> Batch:
         """This process's share of the global batch of `step`, on the device and in model range."""
-        return self._assemble(step, gather(self._source, self._indices(step)))
+        return self._assemble(step, self._native(self._indices(step), self._seeds(step)))
 
     def batches(self, first: int = 0) -> Generator[Batch]:
         """Batches `first`, `first` + 1, ... without end; closing the iterator ends its threads, their errors are raised here."""
@@ -95,8 +99,16 @@ class Batches:
                     yield self._assemble(ready, np.concatenate([part.result() for part in parts]))
 
     def _submit(self, pool: Executor, step: int) -> list[Future[np.ndarray]]:
-        indices = self._indices(step)
-        return [pool.submit(gather, self._source, indices[at : at + TASK]) for at in range(0, len(indices), TASK)]
+        indices, seeds = self._indices(step), self._seeds(step)
+        parts = [slice(at, at + TASK) for at in range(0, len(indices), TASK)]
+        return [pool.submit(self._native, indices[part], seeds[part]) for part in parts]
+
+    def _native(self, indices: Int[np.ndarray, "batch"], seeds: tuple[int, ...]) -> np.ndarray:
+        """Native images, with `cutting` [batch, 1 + views, channel, row, column]."""
+        return gather(self._source, indices) if self.cutting is None else self.cutting.gather(indices, seeds)
+
+    def _seeds(self, step: int) -> tuple[int, ...]:
+        return tuple(randomness.seed_of(self.seed, step, position) for position in self._positions())
 
     def _positions(self) -> range:
         return range(self.rank * self.share, (self.rank + 1) * self.share)
@@ -111,22 +123,30 @@ class Batches:
         bits = np.random.MT19937(randomness.seed_of(self.seed, ORDER, epoch))
         return np.random.RandomState(bits).permutation(len(self._labels))
 
-    def _assemble(self, step: int, native: Shaped[np.ndarray, "batch channel row column"]) -> Batch:
-        seeds = tuple(randomness.seed_of(self.seed, step, position) for position in self._positions())
+    def _encoded(self, native: Shaped[np.ndarray, "count channel row column"]) -> Images:
+        """On the device and in model range."""
         images = torch.from_numpy(native)
-        valid = self._normaliser.valid(images)
         if self.device.type == "cuda":
             images = images.pin_memory()
         if self._normaliser.wide and self.device.type == "mps":  # which has no float64
-            images = self._normaliser.encode(images).to(self.device)
-        else:
-            images = self._normaliser.encode(images.to(self.device, non_blocking=True))
+            return self._normaliser.encode(images).to(self.device)
+        return self._normaliser.encode(images.to(self.device, non_blocking=True))
+
+    def _assemble(self, step: int, native: np.ndarray) -> Batch:
+        """From what `_native` gives."""
+        windows = None
+        if self.cutting is not None:
+            cut = np.ascontiguousarray(native[:, 1:])
+            windows = self._encoded(cut.reshape(-1, *cut.shape[2:])).unflatten(0, cut.shape[:2])
+            native = np.ascontiguousarray(native[:, 0])
+        seeds, images = self._seeds(step), self._encoded(native)
+        valid = self._normaliser.valid(torch.from_numpy(native))
         indices = self._indices(step)
         labels = torch.from_numpy(self._labels[indices])
         condition = labels if self.given is None else self.given.condition(indices, labels)
         valid = None if valid is None else valid.to(self.device)
         index = torch.from_numpy(indices).to(self.device)
-        batch = Batch(images, condition.to(self.device), seeds, randomness.seed_of(self.seed, step), valid, index)
+        batch = Batch(images, condition.to(self.device), seeds, randomness.seed_of(self.seed, step), valid, index, windows)
         return moved(batch, flip=self.flip, rot90=self.rot90)
 
 

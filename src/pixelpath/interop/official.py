@@ -122,7 +122,12 @@ def _read(path: Path) -> dict[str, Tensor]:
         )
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except pickle.UnpicklingError as error:  # whose text advises to read it unsafely
+        raise UserError(
+            f"{path} cannot be read: it is damaged, or holds more than tensors and plain values, which could run code. Give the "
+            "state dict alone, best as .safetensors."
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError) as error:
         raise UserError(
             f"{path} cannot be read as a file of tensors alone ({str(error).splitlines()[0]}): is it complete?"
         ) from error

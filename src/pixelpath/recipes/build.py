@@ -59,6 +59,8 @@ def student_of(
             else denoiser_of(recipe, shape, num_classes, numbers, cond_image)
         )
     checkpoint_activations(student, recipe.activation_checkpointing)
+    if isinstance(student, Representation):
+        student.parts = recipe.accumulate
     return student
 
 

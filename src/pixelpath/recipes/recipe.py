@@ -98,7 +98,9 @@ class Recipe:
     batch_size: int = 128
     """Images per step, over all processes."""
     accumulate: int = 1
-    """Micro-batches per step into which every process splits its share of the batch."""
+    """Micro-batches per step into which every process splits its share of the batch. Stage one still tells apart the images of
+    the whole batch, at a third more compute.
+    """
     optimizer: AdamW | Muon = field(default_factory=AdamW)
     """Optimizer."""
     schedule: Schedule = field(default_factory=Cosine)

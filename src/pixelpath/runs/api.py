@@ -165,6 +165,8 @@ def train(
     every: int | None = None,
     measure_every: int | None = None,
     keep: int = 3,
+    save_minutes: float | None = 20.0,
+    accept_changed_data: bool = False,
     progress: bool = False,
 ) -> Run:
     """Train a recipe to its end and return the run; the same call takes up a run that was interrupted.
@@ -181,6 +183,8 @@ def train(
         measure_every: Steps between previews and held-out measurements, a multiple of `every`. Default: at every checkpoint, or
             less often where they would take more than a tenth of the training time.
         keep: How many of the latest checkpoints stay, beside the best.
+        save_minutes: Save a checkpoint after so many minutes too; None: only every `every` steps.
+        accept_changed_data: Go on although the images are not those that the run began with.
         progress: Print progress and remarks on standard error.
 
     Raises UserError for settings or data that cannot be, Diverged if training fails, KeyboardInterrupt (once saved) on Ctrl-C.
@@ -191,7 +195,8 @@ def train(
         2
     """
     with _progress(progress):
-        session = _session(data, recipe, Path(out), encoder, init_from, device, Saving(every, measure_every, keep))
+        saving = Saving(every, measure_every, keep, save_minutes=save_minutes)
+        session = _session(data, recipe, Path(out), encoder, init_from, device, saving, accept_changed_data)
         with _callers_randomness(session):
             session.run()
     if not session.finished:
@@ -210,6 +215,8 @@ def training(
     every: int | None = None,
     measure_every: int | None = None,
     keep: int = 3,
+    save_minutes: float | None = 20.0,
+    accept_changed_data: bool = False,
     progress: bool = False,
 ) -> Iterator[Step]:
     """Train as `train` does, as a loop that you control: yields every step once it was taken; leaving the loop saves the run.
@@ -222,7 +229,8 @@ def training(
         2
     """
     with _progress(progress):
-        session = _session(data, recipe, Path(out), encoder, init_from, device, Saving(every, measure_every, keep))
+        saving = Saving(every, measure_every, keep, save_minutes=save_minutes)
+        session = _session(data, recipe, Path(out), encoder, init_from, device, saving, accept_changed_data)
     steps = session.proceed()
     try:
         while True:
@@ -243,11 +251,20 @@ def _session(
     init_from: Path | str | Run | None,
     device: str | None,
     saving: Saving,
+    accept_changed_data: bool,
 ) -> Session:
     """A session of the recipe on these data, whatever the recipe says of data."""
     beginning = Beginning(_path(encoder), _path(init_from))
     sides = (data.training, data.held_out)
-    return begin(replace(recipe, data=data.settings), out, choose_device(device), beginning, saving, sides)
+    return begin(
+        replace(recipe, data=data.settings),
+        out,
+        choose_device(device),
+        beginning,
+        saving,
+        sides,
+        accept_changed_data=accept_changed_data,
+    )
 
 
 def _callers_randomness(session: Session) -> AbstractContextManager[None]:

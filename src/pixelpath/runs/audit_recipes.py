@@ -40,7 +40,7 @@ def recipes_for(seen: Inspection, name: str | None, count: int, device: torch.de
 def recipe_of(name: str) -> Recipe:
     """The recipe of a name, or of a run's recipe.json; UserError for an unknown name."""
     if name.endswith(".json"):
-        return from_json(Path(name).read_text(encoding="utf-8"))
+        return from_json(Path(name).read_text(encoding="utf-8", errors="replace"))
     if name not in RECIPES:
         sentence = f"There is no recipe {name}: choose from {', '.join(RECIPES)}, or give the recipe.json of a run."
         raise UserError(sentence, setting="recipe")

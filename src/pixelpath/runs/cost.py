@@ -121,7 +121,7 @@ def cost(recipe: Recipe, data: PreparedData, device: torch.device) -> Cost:
             _steps(session, replace(recipe, batch_size=size // 2, accumulate=1), 1)
             before = _finish(session, recipe, images)
             seconds = _seconds(session, replace(recipe, batch_size=size, accumulate=1)) * recipe.batch_size / size
-            part = recipe.batch_size // recipe.accumulate
+            part = recipe.batch_size if recipe.is_encoder else recipe.batch_size // recipe.accumulate
             memory = max(before, peak_memory(device))
             memory += round((memory - before) / (size - size // 2) * max(0, part - size))
         bytes_written = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
@@ -195,6 +195,7 @@ def _finish(session: Session, recipe: Recipe, images: Source) -> int:
         for _ in generate(session.ema, Origin(recipe.noise), chosen, seeds, data.condition(seeds)):
             pass
     session.save()
+    session.writer.wait()
     return peak_memory(session.device)
 
 

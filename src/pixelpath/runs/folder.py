@@ -32,6 +32,7 @@ Given = ParamSpec("Given")
 Value = TypeVar("Value")
 DIVERGENCES = "divergences.json"
 ENCODER = "encoder"  # the folder within a run of the stage one that its loss needs
+LEARNED = ("shape", "dtype", "classes", "conditions")  # of the data, what the network and its normaliser are made for
 ELSEWHERE = ("path", "workers", "cache_bytes")  # where the data lie and how they are read may change between sessions
 
 
@@ -76,8 +77,33 @@ def look(out: Path) -> Path | None:
     return None
 
 
-def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], data: dict[str, Any]) -> None:
-    """UserError naming up to three differences unless the run in `out` has these settings, origin and data."""
+def check_alike(settings: dict[str, Any]) -> None:
+    """UserError naming up to three differences, said once, unless every process of this run was given the same settings."""
+    if processes.count() == 1:
+        return
+    given: list[Any] = [None] * processes.count()
+    dist.all_gather_object(given, settings)
+
+    def compare() -> bool:
+        for rank, theirs in enumerate(given):
+            if changed := _differences(given[0], theirs):
+                raise UserError(
+                    f"Process {rank} of this run was started with other settings than process 0 ({changed}): start all of them "
+                    "with the same command."
+                )
+        return True
+
+    by_main(compare)()
+
+
+def check_same(
+    out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], data: dict[str, Any], *, accept_changed_data: bool
+) -> str:
+    """UserError naming up to three differences unless the run in `out` has these settings, origin and data.
+
+    Data whose images alone are others are accepted if asked; returns how they differ, in words. Says what another number of
+    processes changes.
+    """
     before, now = json.loads(to_json(from_json(json.dumps(_document(out / "recipe.json"))))), json.loads(to_json(recipe))
     for settings in (before["data"], now["data"]):
         settings.update({place: str(_place(settings[place])) for place in PLACES if settings[place] is not None})
@@ -88,18 +114,29 @@ def check_same(out: Path, latest: Path, recipe: Recipe, origin: dict[str, str], 
         raise UserError(
             f"{out} holds a run with other settings ({changed}): use the same ones to go on, or another `out`.", setting="out"
         )
-    _document(out / "environment.json")
+    _say_processes(_document(out / "environment.json").get("processes"), recipe)
     began = _document(out / "origin.json")
     if {key: _place(value) for key, value in began.items()} != {key: _place(value) for key, value in origin.items()}:
         words = ", ".join(f"`{key}` {value}" for key, value in began.items() if value) or "neither `encoder` nor `init_from`"
         raise UserError(f"{out} holds a run that began with {words}: give the same to go on, or another `out`.", setting="out")
     known = checkpoint.read(latest, "data")
     changed = _differences(known, {key: value for key, value in data.items() if key in known or key != "images"})
+    fits = all(known.get(key) == data[key] for key in LEARNED)
+    if changed and not (fits and accept_changed_data):
+        remedy = "give the same data to go on, or another `out`" + (", or set `accept_changed_data`" if fits else "")
+        raise UserError(f"{out} holds a run on other data than {recipe.data.path} holds ({changed}): {remedy}.", setting="out")
     if changed:
-        raise UserError(
-            f"{out} holds a run on other data than {recipe.data.path} holds ({changed}): give the same data to go on, or another "
-            "`out`.",
-            setting="out",
+        say(f"Going on with changed data, as accepted: {changed}.")
+    return changed
+
+
+def _say_processes(began: Any, recipe: Recipe) -> None:
+    """What it changes that a run goes on with another number of processes than it began with."""
+    if isinstance(began, int) and began != processes.count():
+        masks = ", and dropout draws other masks" if recipe.dropout else ""
+        say(
+            f"This run began with {began} process(es) and goes on with {processes.count()}: batches, noise and seeds stay the "
+            f"same, sums are rounded in another order{masks}."
         )
 
 

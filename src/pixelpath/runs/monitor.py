@@ -31,7 +31,7 @@ from pixelpath.recipes.recipe import Recipe
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
 from pixelpath.runs.generate import Origin, generate
-from pixelpath.runs.prepare import PreparedData, for_objective
+from pixelpath.runs.prepare import PreparedData, cutting, for_objective
 from pixelpath.runs.sample_conditions import captions
 from pixelpath.sampling.sampler import Sampling, usual
 from pixelpath.trainer.journal import lines
@@ -119,7 +119,8 @@ def held_out_loss(
     if size == 0:
         return None
     given = None if data.given_held_out is None else data.given_held_out.first(len(images))
-    stream = Batches(images, data.normaliser, size, recipe.seed, device, processes.rank(), count, given=given)
+    cut = cutting(recipe, sources.subset(data.held_out, range(len(images))))
+    stream = Batches(images, data.normaliser, size, recipe.seed, device, processes.rank(), count, given=given, cutting=cut)
     found = [for_objective(stream.batch(step), recipe, data) for step in range(len(images) // size)]
     losses = [objective(ema, ema, batch, 1.0).total for batch in found]  # as at the end of the run
     return float(processes.mean(torch.stack(losses).mean()))
@@ -182,7 +183,7 @@ def _pixels(images: Images) -> Tensor:
 
 def show_views(recipe: Recipe, data: PreparedData, path: Path) -> None:
     """A grid of training images (first row), and of two views of each (the rows below): what stage one is asked to recognise."""
-    stream = Batches(data.training, data.normaliser, 12, recipe.seed, cache_bytes=0)
+    stream = Batches(data.training, data.normaliser, 12, recipe.seed, cache_bytes=0, cutting=cutting(recipe, data.originals))
     views = augment(stream.batch(0), recipe.augmentation, data.normaliser, data.colours)
     rows = torch.cat([views.images, views.first, views.second])
     save_png(path, grid(data.normaliser.decode(rows), columns=12, metadata=data.metadata, seen=data.normaliser.shown))
@@ -223,7 +224,7 @@ def alarms(recipe: Recipe, health: dict[str, float], contrast: float, step: int)
     if step >= min(SETTLED, recipe.steps) and health.get("by_content", 1.0) < 0.5:
         share = f"{health['by_content']:.0%} of the images by their content, the others by their noise"
         found.append(f"features at sigma {NOISY:g} know {share} (`objective.one_noise` and `objective.view_draw` are cures)")
-    chance = 2 * chance_level(recipe.batch_size // recipe.accumulate)
+    chance = 2 * chance_level(recipe.batch_size)
     if step >= min(SETTLED, recipe.steps) and contrast > 0.98 * chance:
         found.append(f"contrastive loss {contrast:.2f} is at chance level {chance:.2f}")
     return found

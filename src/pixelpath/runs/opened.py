@@ -77,13 +77,23 @@ class OpenRun:
 def open_run(path: Path | str, which: Path | None = None, device: torch.device | str = "cpu") -> OpenRun:
     """The run in folder `path` at its latest checkpoint, or at the checkpoint folder `which`.
 
-    Says so if training went wrong after it. Raises MissingError if there is no run or no checkpoint, UserError if the checkpoint
-    is damaged or does not fit the recipe.
+    If training removes the latest one meanwhile, it is the newest then. Says so if training went wrong after it. Raises
+    MissingError if there is no run or no checkpoint, UserError if the checkpoint is damaged or does not fit the recipe.
     """
     path = Path(path)
-    found = which or checkpoint.latest(path)
-    if found is None:
-        raise MissingError(f"{path} holds no checkpoint of a run: name the folder that training wrote as `out`.", setting="run")
+    while True:
+        found = which or checkpoint.latest(path)
+        if found is None:
+            sentence = f"{path} holds no checkpoint of a run: name the folder that training wrote as `out`."
+            raise MissingError(sentence, setting="run")
+        try:
+            return _open(path, found, device)
+        except (UserError, OSError):
+            if which is not None or found.exists():
+                raise
+
+
+def _open(path: Path, found: Path, device: torch.device | str) -> OpenRun:
     recipe = from_json(json.dumps(checkpoint.read(found, "recipe")))
     about = checkpoint.read(found, "data")
     normaliser, asks = read_encoding(found)

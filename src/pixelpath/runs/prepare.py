@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ import torch
 
 from pixelpath import processes
 from pixelpath.data import conditions, sources
-from pixelpath.data.augment import augment
+from pixelpath.data.augment import augment, windows
 from pixelpath.data.batches import Batches
 from pixelpath.data.conditions import ConditionData, Conditions
 from pixelpath.data.digest import digests
@@ -21,6 +21,7 @@ from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.normalise.propose import propose
 from pixelpath.data.opening import check_patch, open_place, open_split
+from pixelpath.data.originals import Cutting, has_originals
 from pixelpath.data.parts import HELD_OUT, TRAIN, parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source
@@ -37,7 +38,10 @@ from pixelpath.types import Batch, Condition, Conditioning, Views, classes_of
 
 @dataclass(frozen=True)
 class PreparedData:
-    """The images of a run on both sides of its split, and how they come into model range."""
+    """The images of a run on both sides of its split, and how they come into model range.
+
+    `originals` are the training images as a source that cuts windows from them before it resizes them, if there is one.
+    """
 
     training: Source
     held_out: Source
@@ -46,6 +50,7 @@ class PreparedData:
     resize: tuple[int, int] | None = None
     given: ConditionData | None = None
     given_held_out: ConditionData | None = None
+    originals: Source | None = None
 
     @property
     def shape(self) -> Shape:
@@ -130,13 +135,14 @@ def read_data(
         say("The classes are not used.")
     for name in list(dict.fromkeys([*training.broken, *held_out.broken]))[:20]:
         say(f"Left out, cannot be decoded: {name}")
+    originals = training if has_originals(training) else None
     given = (None, None) if recipe.is_encoder else _given(training, held_out, recipe.data, asks)
     if known is None:
         training = held_in_memory(training, recipe.data)
         known = fitted(training, recipe.data)
         _check_varied(training, known)
         _check_held_out(held_out, known)
-    return PreparedData(training, held_out, known, recipe.conditional, recipe.data.resize, *given)
+    return PreparedData(training, held_out, known, recipe.conditional, recipe.data.resize, *given, originals)
 
 
 def fitted(training: Source, settings: DataSettings) -> Normaliser:
@@ -261,9 +267,18 @@ def batches(recipe: Recipe, data: PreparedData, device: torch.device, first: int
         given=data.given,
         workers=recipe.data.workers,
         cache_bytes=recipe.data.cache_bytes,
+        cutting=cutting(recipe, data.originals),
     )
     found = (for_objective(batch, recipe, data) for batch in stream.batches(first))
     return cast(Iterator[Batch] | Iterator[Views], found)  # which of the two follows from the recipe
+
+
+def cutting(recipe: Recipe, source: Source | None) -> Cutting | None:
+    """How the views of stage one are cut from the originals of a source; None if they are made of its images themselves."""
+    if source is None or not (recipe.is_encoder and recipe.augmentation.from_originals and has_originals(source)):
+        return None
+    _, rows, columns = source.shape
+    return Cutting(source, partial(windows, augmentation=recipe.augmentation, aspect=columns / rows))
 
 
 def for_objective(batch: Batch, recipe: Recipe, data: PreparedData) -> Batch | Views:
@@ -286,7 +301,13 @@ def close(recipe: Recipe, data: PreparedData) -> Recipe:
             f"{recipe.accumulate} equal parts each: choose a `batch_size` that is a multiple of {parts}.",
             setting="batch_size",
         )
-    if (recipe.is_encoder or recipe.needs_encoder) and recipe.batch_size // recipe.accumulate < 2:
+    if recipe.needs_encoder and recipe.accumulate > 1:
+        raise UserError(
+            "The contrastive loss on features compares the images of a whole batch, so `accumulate` must be 1: use "
+            "`activation_checkpointing` to save memory, or choose no features (`objective.features`).",
+            setting="accumulate",
+        )
+    if (recipe.is_encoder or recipe.needs_encoder) and recipe.batch_size < 2:
         sentence = "A contrastive loss tells the images of a batch apart, so it needs at least 2 at a time: raise `batch_size`."
         raise UserError(sentence, setting="batch_size")
     if recipe.is_encoder and not data.colours:
@@ -294,6 +315,8 @@ def close(recipe: Recipe, data: PreparedData) -> Recipe:
     if (recipe.rot90 or (recipe.is_encoder and recipe.augmentation.rot90)) and data.shape[1] != data.shape[2]:
         size = "x".join(map(str, data.shape[1:]))
         raise UserError(f"Images of {size} pixels are not square, so they cannot be turned: omit `rot90`.", setting="rot90")
+    if cutting(recipe, data.originals) is not None:
+        say("Views are cut from the images as before `data.resize`, decoded at every step (`augmentation.from_originals`).")
     for remark in unlearned(recipe):
         say(remark)
     warmup, shorter = recipe.schedule.warmup, recipe.steps // 10

@@ -17,6 +17,7 @@ from sklearn.svm import SVC
 
 from pixelpath.atomic import write_json
 from pixelpath.data import sources
+from pixelpath.errors import Stopped
 from pixelpath.evaluation.features import FeatureExtractor, Pixels
 from pixelpath.log import say
 from pixelpath.recipes.digits import digits_diffusion, digits_encoder, digits_onestep
@@ -56,8 +57,8 @@ def quickstart(out: Path, device: torch.device, speed_up: int = 1) -> None:
         name, steps = recipe.name.removeprefix("digits-"), max(2, recipe.steps // speed_up)
         saving = Saving(every=max(1, steps // 5))
         if not begin(with_data(replace(recipe, steps=steps), digits), out / name, device, Beginning(origin), saving).run():
-            say("The quickstart was interrupted; the same command again goes on from there.")
-            return
+            say("The quickstart was stopped; the same command again goes on from there.")
+            raise Stopped
     run, one = (open_run(out / name, device=device) for name in ("diffusion", "onestep"))
     data = read_data(run.recipe, None, run.normaliser)
     reader = Reader(data)

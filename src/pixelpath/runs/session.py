@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -27,6 +28,7 @@ from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.devices import precision_of
 from pixelpath.runs.folder import (
     by_main,
+    check_alike,
     check_same,
     claim,
     divergences,
@@ -42,13 +44,16 @@ from pixelpath.runs.monitor import Reference
 from pixelpath.runs.opened import read_encoding
 from pixelpath.runs.prepare import PreparedData, Sources, batches, close, held_in_memory, read_data
 from pixelpath.runs.report import is_reported, write_report
+from pixelpath.runs.sitting import Beginning, Saving
 from pixelpath.runs.students import check_origin, freeze, frozen_encoder, in_range_of, new_student
 from pixelpath.trainer import checkpoint
-from pixelpath.trainer.checkpoint import Interruption, NotFiniteError, State
+from pixelpath.trainer.checkpoint import NotFiniteError, State
 from pixelpath.trainer.ema import twin
+from pixelpath.trainer.interruption import Interruption
 from pixelpath.trainer.journal import Journal
 from pixelpath.trainer.loop import Diverged, Step, distribute, loss_scaler
 from pixelpath.trainer.loop import train as steps_of
+from pixelpath.trainer.writer import Writer
 from pixelpath.types import Objective
 
 DATA = "data.npz"  # images of a run that was trained from memory
@@ -58,17 +63,28 @@ REMEMBERED = 51  # losses among which a jump shows
 
 
 def begin(
-    recipe: Recipe, out: Path, device: torch.device, beginning: Beginning, saving: Saving, sources: Sources | None = None
+    recipe: Recipe,
+    out: Path,
+    device: torch.device,
+    beginning: Beginning,
+    saving: Saving,
+    sources: Sources | None = None,
+    *,
+    accept_changed_data: bool = False,
 ) -> Session:
     """A session of the run in `out` at its newest good checkpoint, or at its first step if it has not begun.
 
-    `sources` are the images of a recipe whose data lie in memory; a new run keeps them as RUN/data.npz.
+    `sources` are the images of a recipe whose data lie in memory; a new run keeps them as RUN/data.npz. A run whose images
+    changed goes on if that is accepted.
     """
+    recipe = replace(recipe, data=recipe.data.absolute())
+    chosen = {"recipe": json.loads(to_json(recipe)), "saving": vars(saving)}
+    check_alike({**chosen, **beginning.to_json(), "out": str(out.absolute()), "accept_changed_data": accept_changed_data})
     with ExitStack() as held:
         is_run = by_main(holds_run)(out)
         if is_run:
             held.callback(hold(out))
-        session = _begin(recipe, out, device, beginning, saving, sources, None if is_run else held)
+        session = _begin(recipe, out, device, beginning, saving, sources, None if is_run else held, accept_changed_data)
         session.held = held.pop_all()
     return session
 
@@ -81,15 +97,15 @@ def _begin(
     saving: Saving,
     sources: Sources | None,
     held: ExitStack | None,
+    accept_changed_data: bool,
 ) -> Session:
     """A session of a run whose folder is held, or will be by `held` before it is claimed."""
     check_origin(recipe, beginning.encoder, beginning.init_from)
     saving.interval(recipe.steps)
-    recipe = replace(recipe, data=recipe.data.absolute())
     in_memory = sources[0] if sources is not None and recipe.data.path is None else None
     if in_memory is not None:
         recipe = replace(recipe, data=replace(recipe.data, path=(out / DATA).absolute()))
-    latest = by_main(look)(out)
+    latest, changed = by_main(look)(out), ""
     data = read_data(recipe, sources) if latest is None else read_data(recipe, sources, *read_encoding(latest))
     if latest is None:
         for begun in (beginning.encoder, beginning.init_from):
@@ -107,7 +123,7 @@ def _begin(
         kept = None if through is None else keep_encoder(through, out)
     else:
         data = replace(data, training=held_in_memory(data.training, recipe.data))  # all of it is read to be compared
-        check_same(out, latest, closed, origin, data.known)
+        changed = check_same(out, latest, closed, origin, data.known, accept_changed_data=accept_changed_data)
         student, kept = data.student(closed), kept_encoder(out) if closed.needs_encoder else None
         freeze(student, closed)
     objective = objective_through(closed, frozen_encoder(kept, data, device))
@@ -115,6 +131,7 @@ def _begin(
     session = Session(closed, objective, data, out, device, student, saving, scratch=scratch)
     if latest is not None:
         session.take_up(latest)
+        session.remarks += [f"went on with changed data: {changed}"] if changed else []
         session.alarms = monitor.standing_alarms(out, session.state.step)
     return session
 
@@ -146,10 +163,12 @@ class Session:
         self.optimizer = recipe.optimizer.build(self.bare)
         self.scaler = loss_scaler(self.precision, device)
         self.state = State(0, recipe.seed, scaler={} if self.scaler is None else self.scaler.state_dict())
+        self.writer, self.saved = Writer(), time.monotonic()
         self.alarms: list[str] = []
         self.losses: deque[float] = deque(maxlen=REMEMBERED)
         self.held = ExitStack()  # what it has of its folder while it lasts
-        self.falls, self.fell = sum(fall["back_to"] is not None for fall in divergences(out)), ""
+        self.remarks: list[str] = []  # on how this sitting goes on, for the metrics
+        self.falls = sum(fall["back_to"] is not None for fall in divergences(out))
 
     @property
     def finished(self) -> bool:
@@ -204,9 +223,9 @@ class Session:
             self.save()  # something to fall back on
         while True:
             try:
-                with self.journal() as journal:
-                    if self.fell:
-                        journal.note(self.state.step, {"alarms": [self.fell]})
+                with self.journal() as journal, self.writer:
+                    if self.remarks:
+                        journal.note(self.state.step, {"alarms": self.remarks})
                     yield from self.sit(journal, asked_to_stop)
                 break
             except Diverged as error:
@@ -219,11 +238,12 @@ class Session:
         if thinned := self.measuring.sentence(self.every, self.recipe.steps):
             say(thinned)
         for step in self.steps():
+            self.writer.check()
             journal.record(step, [*self.alarms, *self.jumped(step)])
             last, stop = step.number == self.recipe.steps, asked_to_stop()
             due = step.number % self.every == 0 or last
             measured = step.number % self.measuring.losses == 0 or last
-            if (due or stop) and not step.streak:  # what is saved must be known to go on
+            if (due or stop or self.overdue()) and not step.streak:  # what is saved must be known to go on
                 # measured at fixed steps: what a measurement decides must not depend on when a run was interrupted
                 value = self.measure(step, images, journal, real) if measured else None
                 if step.number % self.measuring.previews == 0 or last:
@@ -237,6 +257,12 @@ class Session:
                 raise
             if stop and not last:
                 return
+
+    def overdue(self) -> bool:
+        """Whether the last checkpoint is too old, as the main process finds; every process must call it at the same step."""
+        minutes = self.saving.save_minutes
+        late = minutes is not None and processes.rank() == 0 and time.monotonic() - self.saved >= 60 * minutes
+        return late if minutes is None or processes.count() == 1 else bool(processes.add(torch.tensor(float(late))))
 
     def keep(self, step: Step, journal: Journal, value: float | None) -> None:
         """A checkpoint of the run as it is after a step; `value` is what it was measured at, if it was."""
@@ -276,7 +302,7 @@ class Session:
         self.alarms = []
         self.losses.clear()
         rate = f"with {0.5**self.falls:g} of the learning rate from here on"
-        self.fell = f"fell back from step {error.step.number} ({error.why}), {rate}"
+        self.remarks = [f"fell back from step {error.step.number} ({error.why}), {rate}"]
         say(f"Step {error.step.number}: {error.why}. Falling back, {rate}.")
         self.take_up(back_to)
 
@@ -329,7 +355,7 @@ class Session:
             seed=recipe.seed,
             clip=recipe.optimizer.limit,
             precision=self.precision,
-            accumulate=recipe.accumulate,
+            accumulate=1 if recipe.is_encoder else recipe.accumulate,  # the student of stage one works in parts itself
             scaler=self.scaler,
         )
 
@@ -343,6 +369,7 @@ class Session:
 
         That is the held-out loss; for one-step runs, whose loss does not tell good samples from bad, it is their distance.
         """
+        self.writer.wait()  # what is decided here depends on the checkpoints before
         value = monitor.held_out_loss(self.recipe, self.objective, self.data, images, self.ema, self.device)
         values: dict[str, float | list[str]] = {} if value is None else {"held_out_loss": value}
         if self.recipe.is_one_step:
@@ -384,11 +411,11 @@ class Session:
         self.alarms = [f"{what} (not near the data yet)" for what in wrong] if late else []
 
     def save(self) -> None:
-        """A checkpoint of now."""
+        """Begin to write a checkpoint of now."""
         extras = {
             "recipe": json.loads(to_json(self.recipe)),
             "normaliser": self.data.normaliser.to_json(),
             "data": self.data.known,
         }
-        checkpoint.save(self.out, self.state, self.bare, self.ema, self.optimizer, extras, self.saving.keep)
-        processes.barrier()
+        self.writer.save(self.out, self.state, (self.bare, self.ema), self.optimizer, extras, self.saving.keep)
+        self.saved = time.monotonic()

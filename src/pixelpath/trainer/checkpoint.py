@@ -11,15 +11,13 @@ import json
 import math
 import os
 import shutil
-import signal
-import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from types import FrameType, TracebackType, UnionType
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
@@ -61,32 +59,39 @@ class State:
     near: bool = False
 
 
-class Interruption:
-    """While open, the first SIGTERM or Ctrl-C asks the run to save and stop; a second Ctrl-C interrupts at once."""
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint is to hold: the numbers, the tensors of student, EMA and optimizer, and the optimizer's parameters."""
 
-    def __init__(self) -> None:
-        self._signalled = False
-        self._before: dict[int, Any] = {}
+    state: State
+    parts: dict[str, dict[str, Tensor]]
+    parameters: list[str]
 
-    def asked(self) -> bool:
-        """Whether any process of the run has been asked to stop; every process must call it at the same step."""
-        if processes.count() == 1:
-            return self._signalled
-        return bool(processes.add(torch.tensor(float(self._signalled))))
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._signalled and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._signalled = True
+def capture(
+    state: State, student: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, *, copied: bool = True
+) -> Snapshot:
+    """A run as it is now; if `copied`, in memory of the CPU that training does not touch (on the main process, which writes it).
 
-    def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
+    Raises NotFiniteError for values that are not finite, on every process.
+    """
+    names = _names(student, optimizer)
+    parts = {
+        "student": unwrapped(student).state_dict(),
+        "ema": unwrapped(ema).state_dict(),
+        "optimizer": _flattened(optimizer, names),
+    }
+    for part, tensors in parts.items():
+        if odd := _not_finite(tensors):
+            raise NotFiniteError(f"{odd} of the {part} is not finite, so step {state.step} cannot be saved.")
+    if copied:
+        is_main = processes.rank() == 0
+        parts = {part: {name: _copy(value) for name, value in tensors.items() if is_main} for part, tensors in parts.items()}
+    return Snapshot(state, parts, list(names.values()))
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+
+def _copy(value: Tensor) -> Tensor:
+    return value.detach().to("cpu", copy=True)
 
 
 def save(
@@ -98,34 +103,31 @@ def save(
     extras: Mapping[str, Mapping[str, Any]] | None = None,
     keep: int = 3,
 ) -> Path:
+    """Capture the run and write it, at once; raises as both."""
+    return write(run, capture(state, student, ema, optimizer, copied=False), extras, keep)
+
+
+def write(run: Path, now: Snapshot, extras: Mapping[str, Mapping[str, Any]] | None = None, keep: int = 3) -> Path:
     """Write RUN/checkpoints/step-<step> whole or not at all, then remove all but the last `keep`, the best and the last measured.
 
-    `extras` become <name>.json. Every process may call it, only the main one writes. Raises UserError unless keep >= 1,
-    NotFiniteError for values that are not finite. OSError (a full disk) leaves the older ones in place.
+    `extras` become <name>.json. Every process may call it, only the main one writes. Raises UserError unless keep >= 1. OSError
+    (a full disk) leaves the older ones in place.
     """
     if keep < 1:
         raise UserError(f"A run keeps at least its last checkpoint, got `keep` {keep}: choose 1 or more.", setting="keep")
-    folder, names = run / "checkpoints" / f"step-{state.step:08d}", _names(student, optimizer)
-    parts = {
-        "student": unwrapped(student).state_dict(),
-        "ema": unwrapped(ema).state_dict(),
-        "optimizer": _flattened(optimizer, names),
-    }
-    for part, tensors in parts.items():
-        if odd := _not_finite(tensors):
-            raise NotFiniteError(f"{odd} of the {part} is not finite, so step {state.step} cannot be saved.")
+    folder = run / "checkpoints" / f"step-{now.state.step:08d}"
     if processes.rank() != 0:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     clean(run)
     partial = _aside(folder)
     partial.mkdir()
-    texts = {"optimizer": {"parameters": json.dumps(list(names.values()))}}
-    for part, tensors in parts.items():
+    texts = {"optimizer": {"parameters": json.dumps(now.parameters)}}
+    for part, tensors in now.parts.items():
         _store(tensors, partial / f"{part}.safetensors", texts.get(part))
     for name, document in (extras or {}).items():
         (partial / f"{name}.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
-    _finish(partial, folder, state)
+    _finish(partial, folder, now.state)
     _prune(run, keep)
     return folder
 
@@ -155,7 +157,15 @@ def read_state(folder: Path) -> State:
             raise _corrupted(folder / "state.json", f"it has no {name}")
         if not isinstance(document[name], _kinds(kind)):
             raise _corrupted(folder / "state.json", f"its {name} is {document[name]!r}")
+    if _number(folder) not in (None, document["step"]):
+        raise _corrupted(folder / "state.json", f"it is of step {document['step']}")
     return State(**{name: document[name] for name in types})
+
+
+def _number(folder: Path) -> int | None:
+    """The step in the name of a checkpoint; None if it has none."""
+    prefix, _, number = folder.name.partition("-")
+    return int(number) if prefix == "step" and number.isascii() and number.isdecimal() else None
 
 
 def _kinds(hint: Any) -> tuple[type, ...]:
@@ -174,8 +184,8 @@ def read(folder: Path, name: str) -> dict[str, Any]:
 
 def complete(run: Path) -> list[Path]:
     """The folders of all complete checkpoints of a run, by rising step."""
-    found = [path for path in (run / "checkpoints").glob("step-*") if path.name[5:].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[5:]))
+    found = [path for path in (run / "checkpoints").glob("step-*") if _number(path) is not None]
+    return sorted(found, key=lambda path: _number(path) or 0)
 
 
 def latest(run: Path) -> Path | None:

@@ -114,7 +114,7 @@ class Journal:
 def lines(run: Path) -> list[dict[str, Any]]:
     """All whole lines of a run's metrics.jsonl; empty if there is none."""
     file = run / METRICS
-    text = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    text = _text(file).splitlines() if file.exists() else []
     return [parsed for line in text if (parsed := _parsed(line)) is not None]
 
 
@@ -126,7 +126,7 @@ def set_aside(run: Path, last: int) -> Path | None:
     file = run / METRICS
     if not file.exists():
         return None
-    text = file.read_text(encoding="utf-8").splitlines()
+    text = _text(file).splitlines()
     kept = [line for line in text if (parsed := _parsed(line)) is not None and parsed["step"] <= last]
     if len(kept) == len(text) and file.read_bytes().endswith(b"\n"):
         return None
@@ -198,16 +198,26 @@ def _means(steps: Sequence[Step]) -> dict[str, float]:
     return {name: math.fsum(losses[name] for losses in counted) / len(counted) for name in counted[0]}
 
 
+def _text(file: Path) -> str:
+    """What a file of metrics holds, bytes that are no text too; UserError for what is no file, which could wait for ever."""
+    if not file.is_file():
+        raise UserError(f"{file} is no file: remove it, then give the same command again.")
+    return file.read_text(encoding="utf-8", errors="surrogateescape")
+
+
 def _parsed(line: str) -> dict[str, Any] | None:
+    """A line as `note` writes it: numbers, nulls and lists of sentences; None for any other, which is broken."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and isinstance(value.get("step"), int) else None
+    if not isinstance(value, dict) or type(value.get("step")) is not int:
+        return None
+    return value if all(each is None or isinstance(each, int | float | list) for each in value.values()) else None
 
 
 def _write(file: Path, text: Sequence[str]) -> None:
-    with file.open("w", encoding="utf-8") as stream:
+    with file.open("w", encoding="utf-8", errors="surrogateescape") as stream:
         stream.writelines(line + "\n" for line in text)
         stream.flush()
         os.fsync(stream.fileno())

@@ -97,9 +97,9 @@ def train(
 
     `batches` begin with the batch of index `first`. `schedule(number, steps)` is the factor of the learning rate; `ema_decay` and
     `clip` (largest norm of the gradient) may be functions of the step's number. Each process's batch is split into `accumulate`
-    equal micro-batches, whose gradients are averaged; a contrastive loss then finds its negatives within a micro-batch. The
-    forward pass is autocast to `precision`; float16 needs a `scaler`. torch's global generators are seeded by (seed, index,
-    process), so that dropout is a function of the step. A step waits for the device once.
+    equal micro-batches, whose gradients are averaged. So the images of an objective must not meet: a Representation has `parts`
+    instead. The forward pass is autocast to `precision`; float16 needs a `scaler`. torch's global generators are seeded by (seed,
+    index, process), so that dropout is a function of the step. A step waits for the device once.
 
     Raises Diverged after ten skipped steps in a row, or if the last step is skipped, and ValueError for arguments that do not go
     together or if the batches end.

@@ -40,6 +40,7 @@ PHOTOGRAPHS = (*BYTES.values(), "RGBa")
 STEPS = {"L;2": 85, "L;4": 17}  # raw modes of PNG that Pillow widens to 8 bits, though not the transparent value; the factor
 
 Size = tuple[int, int]
+Box = tuple[float, float, float, float]  # left, top, right and bottom of a part of an image, in pixels
 
 _LIMIT = threading.Lock()
 
@@ -172,7 +173,7 @@ def pixels(picture: Path | Packed, mode: str, resize: Size | None = None) -> Pla
         else:
             stored = _sixteen(picture, opened) if mode.endswith(";16") else _native(opened, mode)
             upright = turned(stored, _orientation(opened))
-        return _resized(upright, mode, resize)
+        return resized_by(mode, upright, resize)
 
 
 def read(
@@ -224,17 +225,19 @@ def planes_of(
         raise UserError(
             f"{where} has 16 bits per colour, which Pillow cuts to 8: give an array, or open the folder by its path.", "images"
         )
-    return _resized(turned(_native(image.copy(), mode), _orientation(image)), mode, resize)
+    return resized_by(mode, turned(_native(image.copy(), mode), _orientation(image)), resize)
 
 
-def resized(image: Shaped[np.ndarray, "channel row column"], size: Size) -> Shaped[np.ndarray, "channel rows columns"]:
+def resized(
+    image: Shaped[np.ndarray, "channel row column"], size: Size, box: Box | None = None
+) -> Shaped[np.ndarray, "channel rows columns"]:
     """An array resized by its shorter side (antialiased, bilinear: no new extremes) and cropped at the centre, computed in
-    float32; integers rounded.
+    float32; integers rounded. With a box, that part of it resized.
     """
     rows, columns = image.shape[1:]
-    if (rows, columns) == tuple(size):
+    if box is None and (rows, columns) == tuple(size):
         return image
-    box = _centre((columns, rows), size)
+    box = box or _centre((columns, rows), size)
     planes = [Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32)) for plane in image]
     array = np.stack([np.asarray(plane.resize((size[1], size[0]), Image.Resampling.BILINEAR, box)) for plane in planes])
     return (np.rint(array) if image.dtype.kind in "iu" else array).astype(image.dtype)
@@ -255,14 +258,14 @@ def _header(opened: ImageFile.ImageFile | TiffStack, channels: int | None) -> He
     return Header(DEEP.get((opened.letters, opened.dtype.name), f"{bands}x{opened.dtype}"), (rows, columns))
 
 
-def _resized(planes: Planes, mode: str, resize: Size | None) -> Planes:
+def resized_by(mode: str, planes: Planes, resize: Size | None, box: Box | None = None) -> Planes:
     """As `resized`, but 8-bit pictures by Pillow's bicubic filter, which keeps what is transparent out of the colours."""
-    if resize is None or planes.shape[1:] == tuple(resize):
+    if resize is None or (box is None and planes.shape[1:] == tuple(resize)):
         return np.array(planes, order="C")  # what Pillow gives cannot be written to
     if mode not in BYTES.values():
-        return resized(planes, resize)
+        return resized(planes, resize, box)
     image = Image.fromarray(np.ascontiguousarray(planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)))
-    small = image.resize((resize[1], resize[0]), Image.Resampling.BICUBIC, _centre(image.size, resize))
+    small = image.resize((resize[1], resize[0]), Image.Resampling.BICUBIC, box or _centre(image.size, resize))
     return np.array(_planes(small), order="C")
 
 
@@ -361,10 +364,8 @@ def _spoken(mode: str) -> str:
     return words.get(mode, f"16-bit {mode.split(';')[0].replace('I', 'grey')}" if mode in DEPTHS else mode)
 
 
-def _centre(size: Size, resize: Size) -> tuple[float, float, float, float]:
-    """The largest centred box (left, top, right, bottom) of an image (columns, rows) with the sides' ratio of `resize` (rows,
-    columns).
-    """
+def _centre(size: Size, resize: Size) -> Box:
+    """The largest centred box of an image (columns, rows) with the sides' ratio of `resize` (rows, columns)."""
     columns, rows = size
     scale = min(rows / resize[0], columns / resize[1])
     high, wide = resize[0] * scale, resize[1] * scale

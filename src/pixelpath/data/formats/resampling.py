@@ -7,22 +7,22 @@ import math
 import numpy as np
 from jaxtyping import Shaped
 
-from pixelpath.data.formats.pictures import Size, resized
+from pixelpath.data.formats.pictures import Box, Size, resized
 
 ENOUGH = 0.5 - 1e-4  # share of a new pixel that must be measured: a half, however it is rounded
 
 
 def resampled(
-    image: Shaped[np.ndarray, "channel row column"], size: Size, nodata: float | None
+    image: Shaped[np.ndarray, "channel row column"], size: Size, nodata: float | None, box: Box | None = None
 ) -> Shaped[np.ndarray, "channel rows columns"]:
     """`pictures.resized` of measured values alone: R(valid * image) / R(valid), and nodata where R(valid) < 1/2.
 
     R is the resize, whose weights of every new pixel sum to 1. Without nodata, or where all is valid, this is R(image).
     """
     valid = np.ones(image.shape, bool) if nodata is None else ~np.isnan(image) if math.isnan(nodata) else image != nodata
-    if nodata is None or valid.all() or image.shape[1:] == tuple(size):
-        return resized(image, size)
-    share = resized(valid.astype(np.float32), size)
-    values = resized(np.where(valid, image, 0).astype(np.float32), size) / np.maximum(share, ENOUGH)
+    if nodata is None or valid.all() or (box is None and image.shape[1:] == tuple(size)):
+        return resized(image, size, box)
+    share = resized(valid.astype(np.float32), size, box)
+    values = resized(np.where(valid, image, 0).astype(np.float32), size, box) / np.maximum(share, ENOUGH)
     values = np.rint(values) if image.dtype.kind in "iu" else values
     return np.where(share >= ENOUGH, values, nodata).astype(image.dtype)

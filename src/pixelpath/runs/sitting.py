@@ -1,0 +1,46 @@
+"""What is chosen for a sitting of a run beside its recipe: where its weights come from, and what it writes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixelpath.errors import UserError
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The weights that a run begins with: random ones unless a run is named."""
+
+    encoder: Path | None = None
+    """Run of stage one whose encoder stage two begins with, and through which a one-step recipe compares features."""
+    init_from: Path | None = None
+    """Run of the same stage whose weights to begin with. A one-step recipe can begin with those of a diffusion run."""
+
+    def to_json(self) -> dict[str, str]:
+        """What the run's folder keeps of it."""
+        origin = {"encoder": self.encoder, "init_from": self.init_from}
+        return {name: "" if run is None else str(run.absolute()) for name, run in origin.items()}
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What a run writes while it trains."""
+
+    every: int | None = None
+    """Steps between checkpoints, previews and held-out measurements. Default: a tenth of the run."""
+    keep: int = 3
+    """How many of the latest checkpoints stay, beside the best."""
+    tensorboard: bool = False
+    """Write TensorBoard events too (needs pixelpath[track])."""
+    save_minutes: float | None = 20.0
+    """Save a checkpoint after so many minutes too, however few steps that are. None: only every `every` steps."""
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise UserError(f"`keep` must be at least 1, got {self.keep}.", setting="keep")
+        if self.every is not None and self.every < 1:
+            raise UserError(f"`every` must be at least 1, got {self.every}.", setting="every")
+        if self.save_minutes is not None and not 0 < self.save_minutes < math.inf:
+            raise UserError(f"`save_minutes` must be above 0, got {self.save_minutes}: choose 20, or None.", "save_minutes")

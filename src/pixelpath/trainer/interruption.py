@@ -1,0 +1,40 @@
+"""A run that is asked to stop saves first, at the end of its step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+
+from pixelpath import processes
+
+
+class Interruption:
+    """While open, the first SIGTERM or Ctrl-C asks the run to save and stop; a second Ctrl-C interrupts at once."""
+
+    def __init__(self) -> None:
+        self._signalled = False
+        self._before: dict[int, Any] = {}
+
+    def asked(self) -> bool:
+        """Whether any process of the run has been asked to stop; every process must call it at the same step."""
+        if processes.count() == 1:
+            return self._signalled
+        return bool(processes.add(torch.tensor(float(self._signalled))))
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._signalled and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signalled = True
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
