@@ -109,7 +109,7 @@ def test_plots_take_rows_and_their_json() -> None:
     held_out = [HeldOutRow(sigma, 0.1 * sigma, 0.001, 10) for sigma in (2.0, 0.5, 0.1)]
     assert drawn(noise_levels_plot, held_out) == drawn(noise_levels_plot, [row.__dict__ for row in reversed(held_out)])
     assert drawn(noise_levels_plot, held_out) != drawn(noise_levels_plot, held_out[:2])
-    rows = [ProbeRow(name, sigma, 0.9, 0.8, 10, 5) for name in ("encoder", "pixels") for sigma in (0.1, 1.0)]
+    rows = [ProbeRow(name, sigma, 0.9, 0.8, 0.7, 10, 5) for name in ("encoder", "pixels") for sigma in (0.1, 1.0)]
     picture = drawn(probe_plot, rows)
     assert picture == drawn(probe_plot, [row.__dict__ for row in rows])
     assert has_colour(picture, "#0b6fb8")

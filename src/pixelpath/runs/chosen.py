@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Saving:
     """How many of the latest checkpoints stay, beside the best."""
     tensorboard: bool = False
     """Write TensorBoard events too (needs pixelpath[track])."""
+    save_minutes: float | None = 20.0
+    """Save a checkpoint after so many minutes too, however few steps that are. None: only every `every` steps."""
 
     def __post_init__(self) -> None:
         if self.keep < 1:
@@ -43,6 +46,8 @@ class Saving:
         for name, steps in (("every", self.every), ("measure_every", self.measure_every)):
             if steps is not None and steps < 1:
                 raise UserError(f"`{name}` must be at least 1, got {steps}.", setting=name)
+        if self.save_minutes is not None and not 0 < self.save_minutes < math.inf:
+            raise UserError(f"`save_minutes` must be above 0, got {self.save_minutes}: choose 20, or None.", "save_minutes")
 
     def interval(self, steps: int) -> int:
         """The steps between checkpoints of a run of so many; UserError if measurements fall between them."""

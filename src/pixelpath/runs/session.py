@@ -44,7 +44,6 @@ from pixelpath.runs.monitor import Reference
 from pixelpath.runs.opened import read_encoding
 from pixelpath.runs.prepare import PreparedData, Sources, batches, close, held_in_memory, read_data
 from pixelpath.runs.report import is_reported, write_report
-from pixelpath.runs.sitting import Beginning, Saving
 from pixelpath.runs.students import check_origin, freeze, frozen_encoder, in_range_of, new_student
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.checkpoint import NotFiniteError, State
