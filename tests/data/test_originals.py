@@ -86,7 +86,9 @@ def test_views_are_the_windows_of_the_images_own_seeds(source: Source) -> None:
     batch = stream.batch(2)
     threaded = Batches(source, normaliser, 4, 7, cutting=cutting, workers=2).batches(2)
     again = next(threaded).windows
-    assert batch.windows is not None and again is not None and batch.index is not None
+    assert batch.windows is not None
+    assert again is not None
+    assert batch.index is not None
     assert torch.equal(again, batch.windows)
     threaded.close()
     views = augment(batch, strength, normaliser, colours=False)
