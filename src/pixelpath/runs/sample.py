@@ -113,9 +113,10 @@ def sample(
 ) -> Samples:
     """One image per seed and condition; what `sampling` leaves open is as the run's recipe says."""
     complete, origin = completed(run, sampling or Sampling())
-    warm, ratio = origin.warm, None
+    warm, ratio, checked = origin.warm, None, 0
     if warm is not None and warm.expected is not None:  # UserError if start and denoiser disagree
-        ratio = warm.check(run.denoiser, check_count(math.prod(run.shape)), run.device)
+        checked = check_count(math.prod(run.shape))
+        ratio = warm.check(run.denoiser, checked, run.device)
     steps = math.ceil(len(seeds) / max(1, batch_size)) * (len(origin.schedule(complete)) - 1)
     with (
         counted(run.denoiser, *([origin.reference] if origin.reference else [])) as calls,
@@ -130,6 +131,7 @@ def sample(
         **_identity(run, seeds, condition),
         **_choices(complete, origin),
         "start_residual_ratio": ratio,
+        "start_check_nfe": checked,
         "nfe": nfe,
         "batch_size": batch_size,
         "device": str(run.device),
