@@ -54,6 +54,8 @@ class Run(OpenRun):
         nfe: int | None = None,
         sampler: str | Sampler | None = None,
         sigmas: Sequence[float] | None = None,
+        sigma_max: float | None = None,
+        rho: float | None = None,
         guidance: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         guide_with: Path | Run | None = None,
@@ -83,6 +85,8 @@ class Run(OpenRun):
             None if sigmas is None else tuple(sigmas),
             guide_with.path if isinstance(guide_with, Run) else guide_with,
             None if start is None else Path(start),
+            sigma_max,
+            rho,
         )
         seeds = range(seed, seed + count)
         with _progress(progress):
