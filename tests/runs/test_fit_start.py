@@ -73,7 +73,7 @@ def onestep(place: Path, run: Path) -> Path:
 @pytest.fixture(scope="module")
 def whole(run: Path) -> Path:
     """The start that is fitted when nothing but the cost is said, with its comparison of samples."""
-    assert call("start", "fit", run, "--points", 256, "--quality.count", 40, "--quality.steps", 2, 4) == 0
+    assert call("start", "fit", run, "--points", 256, "--quality.count", 40, "--quality.nfe", 3, 7) == 0
     return run / "starts" / "1"
 
 
@@ -129,7 +129,8 @@ def test_the_folder_of_a_start_is_complete_and_agrees_with_itself(run: Path, who
     chosen = next(each for each in search["candidates"] if each["name"] == search["chosen"])
     assert about["name"] == search["chosen"]
     assert about["sigma"] == search["sigma"] == chosen["sigma"]
-    assert about["divergence"] == chosen["divergence"]
+    assert about["limit"] == search["bound"]["limit"] <= search["budget"]
+    assert search["bound"]["sigma"] <= search["sigma"] == chosen["sigma"]
     assert about["budget"] == search["budget"] == 0.02  # the usual one of up to 64 values
     assert about["run"] == str(run)
     assert about["checkpoint"] == "step-00000060"
@@ -149,21 +150,29 @@ def test_the_level_is_the_smallest_of_those_that_keep_to_the_budget(run: Path, w
     assert search["sigma"] <= 1.02 * min(levels.values())
     assert levels["moment-by-class"] < levels["moment"] / 1.5  # two ramps are two Gaussians
     for each in search["candidates"]:
-        assert each["divergence"] <= search["budget"] * (1 + 1e-9)
-        kept = [row["cross"] for row in each["certificate"] if row["sigma"] >= each["sigma"] * (1 - 1e-9)]
+        assert each["limit"] <= search["budget"]
+        assert each["sigma"] in [row["sigma"] for row in each["certificate"]]
+        kept = [row["limit"] for row in each["certificate"] if row["sigma"] >= each["sigma"] * (1 - 1e-9)]
         assert max(kept) <= search["budget"]
         assert each["certificate"][0]["sigma"] == pytest.approx(200 * 4 / 64)
 
 
 def test_the_quality_is_that_of_warm_and_cold_samples(run: Path, whole: Path) -> None:
     search = document(whole)
-    cold, warm = search["quality"]
-    assert cold["name"] == "run (digits-diffusion)"
-    assert warm["name"] == f"run (digits-diffusion) from start {search['chosen']} at sigma {search['sigma']:.3g}"
-    for curve in (cold, warm):
-        assert [(point["steps"], point["nfe"]) for point in curve["points"]] == [(2, 3), (4, 7)]
+    recipe, cold, multistep, heun = search["quality"]
+    hidden = "" if search["cold"] is None else f" from sigma {search['cold']:.3g}"
+    assert [curve["name"] for curve in search["quality"]] == [
+        "cold, as the recipe",
+        f"cold, 2M{hidden}",
+        "warm, 2M",
+        "warm, Heun",
+    ]
+    assert [point["nfe"] for point in recipe["points"]] == [15]
+    for curve, steps in ((cold, (3, 7)), (multistep, (3, 7)), (heun, (2, 4))):
+        assert [(point["steps"], point["nfe"]) for point in curve["points"]] == list(zip(steps, (3, 7), strict=True))
         assert curve["few"] == 40
-    assert warm["points"][0]["frechet"] < cold["points"][0]["frechet"] / 10  # two steps do not lead down from noise alone
+    assert search["verdict"].startswith("The start needs " if search["pays"] else "No start pays here: ")
+    assert search["verdict"] in (whole / "report.html").read_text()
     near = search["neighbours"]
     assert set(near) == {"held-out images", "warm samples", "cold samples"}
     opened = open_run(run)
@@ -178,8 +187,12 @@ def test_what_is_said_is_what_is_recorded(run: Path, tmp_path: Path, capsys: pyt
     said, search = capsys.readouterr().err, document(out)
     steps = document(out, "start.json")["about"]["steps"]
     assert f"{search['sentence']} {search['savings']}\n" in said
+    assert f"{search['verdict']}\n" in said
+    assert f"The search asked the network about {search['nfe']:,} images.\n" in said
+    assert "% confidence (estimate " in search["sentence"]
     assert "Fitting to 144 training images, comparing on 106 held-out ones." in said
-    assert f"pixelpath sample {run} --start {out} --steps {steps}\n" in said
+    used = f"pixelpath sample {run} --start {out} --sampler dpmpp_2m --steps {steps}\n"
+    assert (used in said) == search["pays"]
     assert [each["name"] for each in search["candidates"]] == ["moment", "moment-by-class"]
     assert search["budget"] == 0.01
     assert "(budget 0.01)" in search["sentence"]
@@ -211,7 +224,8 @@ def test_a_fit_that_is_stopped_leaves_a_whole_start_or_none(run: Path, start: Pa
 def test_a_level_chosen_by_hand_is_used_whatever_the_budget(run: Path, start: Path) -> None:
     search = document(start)
     assert search["sigma"] == LEVEL
-    assert search["candidates"][0]["divergence"] > search["budget"]
+    assert search["bound"]["limit"] > search["budget"]
+    assert f"Start moment-by-class at sigma {LEVEL:g}: at most " in search["sentence"]
     usual = [(12.5 ** (1 / 7) + place / 7 * (0.001 ** (1 / 7) - 12.5 ** (1 / 7))) ** 7 for place in range(8)]
     assert document(start, "start.json")["about"]["steps"] == sum(sigma < LEVEL for sigma in usual) == 4
 
@@ -241,7 +255,7 @@ def test_the_samples_of_a_one_step_run_are_a_start(run: Path, onestep: Path, tmp
     out = fit(run, tmp_path / "out", "--density", "samples", "--generator", onestep, "--sigma", 3)
     search, saved = document(out), document(out, "start.json")
     assert (search["chosen"], search["sigma"], search["candidates"][0]["divergence"]) == ("samples", 3, None)
-    assert "level chosen by hand" in search["sentence"]
+    assert "sigma chosen by hand, divergence not measured" in search["sentence"]
     assert saved["metadata"]["run"] == str(onestep.resolve())
     words = ("--count", 3, "--format", "npy", "--guidance", 1, "--steps", 3)
     assert call("sample", run, *words, "--start", out, "--out", tmp_path / "samples") == 0
@@ -264,7 +278,7 @@ MISTAKES = [
     ),
     ("--quality.count -1", "--quality.count must be 0 or at least 2"),
     ("--quality.count 1", "--quality.count must be 0 or at least 2"),
-    ("--quality.steps 2 0", "steps at least 1, got 500 and (2, 0)"),
+    ("--quality.nfe 2 0", "--quality.nfe at least 1, got 500 and (2, 0)"),
     ("--budget 0", "A budget is a number of nats above 0, got 0.0"),
     ("--budget -0.1", "A budget is a number of nats above 0, got -0.1"),
     ("--budget nan", "A budget is a number of nats above 0, got nan"),
@@ -389,6 +403,7 @@ def test_recorded_evaluations_are_calls_of_the_network(
     checked = check_count(16)
     assert calls[0] == checked == 625  # 4 / (16 x 0.02^2): the check of the start against the network, before anything is counted
     assert sum(calls[1:]) == 5 * NFE[sampler] * guidance
+    assert made["start_check_nfe"] == checked
     assert made["nfe"] == NFE[sampler] * guidance
     assert f"{NFE[sampler] * guidance} network evaluations an image" in capsys.readouterr().err
 

@@ -180,7 +180,7 @@ def from_diffusers(
     classes = classes_of_diffusers(network)
     widths = configured(network, "in_channels"), configured(network, "out_channels")
 
-    def call(preserved: Images, level: Tensor, labels: Labels | None) -> Tensor:
+    def call(preserved: Images, level: Tensor, labels: Labels | None) -> Any:
         if labels is not None and classes is not None:
             check_labels(labels, classes)
         answer = predicted(network(preserved, level, class_labels=labels, return_dict=False))
@@ -190,7 +190,7 @@ def from_diffusers(
 
 
 def from_edm(
-    network: Callable[[Images, Tensor, Float[Tensor, "batch classes"] | None], Tensor],
+    network: Callable[[Images, Tensor, Float[Tensor, "batch classes"] | None], Any],
     noise: NoiseRange = USUAL,
     num_classes: int = 0,
     scale: float = 1.0,
@@ -203,21 +203,21 @@ def from_edm(
     classes.
     """
 
-    def call(noisy: Images, level: Tensor, labels: Labels | None) -> Tensor:
+    def call(noisy: Images, level: Tensor, labels: Labels | None) -> Any:
         return network(noisy, level, _one_hot(labels, num_classes, len(noisy)))
 
     return _from_sigma(_in_its_dtype(network, call), noise, scale, shift)
 
 
 def from_k_diffusion(
-    network: Callable[[Images, Tensor], Tensor], noise: NoiseRange = USUAL, scale: float = 1.0, shift: float = 0.0
+    network: Callable[[Images, Tensor], Any], noise: NoiseRange = USUAL, scale: float = 1.0, shift: float = 0.0
 ) -> ForeignDenoiser:
     """A wrapper in the manner of k-diffusion, `network(noisy, sigma [batch])`: a denoiser already; labels are bound before.
 
     `noise` are the sigmas it learned. The denoiser raises UserError if it is given labels.
     """
 
-    def call(noisy: Images, level: Tensor, labels: Labels | None) -> Tensor:
+    def call(noisy: Images, level: Tensor, labels: Labels | None) -> Any:
         if labels is not None:
             raise UserError(
                 "A denoiser(x, sigma) takes no labels: bind them before, as in lambda x, sigma: model(x, sigma, labels)."
@@ -300,7 +300,7 @@ def _in_its_dtype(network: Any, call: Network) -> Network:
     if weights is None:
         return call
 
-    def within(noisy: Images, level: Tensor, labels: Labels | None) -> Tensor:
+    def within(noisy: Images, level: Tensor, labels: Labels | None) -> Any:
         if noisy.device != weights.device:
             raise UserError(f"Images are on {noisy.device} and the network is on {weights.device}: move one to the other.")
         return call(noisy.to(weights.dtype), level, labels)

@@ -63,7 +63,9 @@ class Quality:
 
     def __post_init__(self) -> None:
         if self.count < 0 or self.count == 1 or min(self.nfe, default=0) < 1:
-            raise UserError(f"`quality.count` must be 0 or at least 2 and `nfe` at least 1, got {self.count} and {self.nfe}.")
+            raise UserError(
+                f"`quality.count` must be 0 or at least 2 and `quality.nfe` at least 1, got {self.count} and {self.nfe}."
+            )
 
 
 USUAL = Quality()
