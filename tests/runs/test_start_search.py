@@ -66,9 +66,12 @@ def test_the_mixture_begins_lower_than_the_gaussian_and_is_chosen(search: Search
     assert search.bound.sigma == search.warm.sigma
     assert (search.certifying, search.tries) == (1000, 1)
     assert f"at most {search.bound.limit:.3g} nats from the noised data with 95% confidence" in search.sentence()
-    assert search.pays
     assert search.cold is not None
     assert search.cold > 2 * search.warm.sigma
+    assert search.verdict().startswith("No start pays here: the density mixture keeps to 0.02 nats down to ")  # it is the data
+    moment = replace(search, chosen=by_name["moment"], warm=replace(search.warm, sigma=by_name["moment"].sigma))
+    assert moment.pays == (search.cold >= 2 * moment.warm.sigma)
+    assert replace(search, cold=None, bound=None).verdict().startswith("Noise alone keeps to 0.02 nats from no sigma.")
 
 
 def test_the_divergence_at_the_gaussians_level_is_below_its_limit_by_sampling_too(search: Search, true: Density) -> None:
