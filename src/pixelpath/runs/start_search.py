@@ -306,7 +306,7 @@ class _Trial:
         """The candidate at the first sigma, of those from here up, at which it passes, or with why it passes at none."""
         tried = candidate
         for level in [level for level in reversed(self.levels) if level >= sigma]:
-            tried = replace(self.at(tried, level), remark=candidate.remark)
+            tried = self.at(tried, level)
             if not tried.against and (tried.tails is None or tried.tails.passes):
                 return tried
         wrong = [each for each in tried.tails.quantiles if each.wrong(tried.tails.tolerance)] if tried.tails else []
