@@ -43,7 +43,7 @@ TOLERANCE = 1.02  # of the best distance: ways this near are as good
 REPEATS = 3  # sets of fresh seeds that reported numbers are of
 MOST = 2000  # samples in each of them, unless told otherwise
 LEARNED = 2  # ways at a number of evaluations, the best ones, whose sigmas are learned
-PAIRED_VALUES, PAIRED = 2**20, 64  # values, and images, at most, by which sigmas are learned
+PAIRED_VALUES, PAIRED = 2**20, 32  # values, and images, at most, by which sigmas are learned
 FINE = 32  # steps of Heun's method whose images sigmas are learned from
 CONTROL = 18  # steps of the usual control: Heun's method from the highest sigma
 
@@ -54,6 +54,8 @@ class Tune:
 
     nfe: tuple[int, ...] = (3, 4, 5, 7, 9, 13)
     """Numbers of network evaluations (NFE) of the sampler, each at least 2; guidance doubles their cost."""
+    guidance: tuple[float, ...] = ()
+    """Guidance scales to tune for; 1 is no guidance. Default: 1, and that of the run's recipe."""
     count: int = 500
     """Samples by which ways are compared, at least 2."""
     reported: int | None = None
@@ -112,7 +114,7 @@ def tune_run(run: OpenRun, data: PreparedData, choices: Tune = USUAL) -> dict[st
     search = range(choices.count)
     fresh = [range(choices.count + place * reported, choices.count + (place + 1) * reported) for place in range(REPEATS)]
     judge = _judge(run, data)
-    tables = [_table(judge, guidance, choices, search, fresh) for guidance in _guidances(run)]
+    tables = [_table(judge, guidance, choices, search, fresh) for guidance in _guidances(run, choices)]
     result = {
         "checkpoint": run.checkpoint.name,
         "step": run.step,
@@ -171,10 +173,14 @@ def _judge(run: OpenRun, data: PreparedData) -> _Judge:
     return _Judge(run, data, found, known[0], known[-1], "held-out images" if len(sides) == 2 else "training images")
 
 
-def _guidances(run: OpenRun) -> list[float]:
-    """No guidance, and that of the run's recipe where it can act."""
-    usual = run.recipe.usual_sampling.guidance
-    return [1.0] if usual in (None, 1.0) or not run.denoiser.backbone.conditional else [1.0, usual]
+def _guidances(run: OpenRun, choices: Tune) -> list[float]:
+    """The guidance scales chosen, or none and that of the run's recipe; UserError for guidance that cannot act."""
+    conditional = run.denoiser.backbone.conditional
+    if any(each != 1 for each in choices.guidance) and not conditional:
+        raise UserError(f"{run.path} is unconditional, so `guidance` cannot act: omit it.", setting="guidance")
+    usual = run.recipe.usual_sampling.guidance if conditional else 1.0
+    assert usual is not None
+    return sorted(set(choices.guidance or (1.0, usual)))
 
 
 def _table(
@@ -237,7 +243,8 @@ def _plans(run: OpenRun, nfe: int, guidance: float, start: Path | None) -> list[
         if sampler is Sampler.HEUN and (nfe % 2 == 0 or nfe < 3):
             continue
         plain = Sampling(nfe=nfe, guidance=guidance, sampler=sampler)
-        found += [(f"{sampler.value} from sigma {first:.3g}", replace(plain, sigma_max=first)) for first in firsts]
+        own = firsts if sampler is Sampler.DPMPP_2M else [hidden(run.noise)]
+        found += [(f"{sampler.value} from sigma {first:.3g}", replace(plain, sigma_max=first)) for first in own]
         folder = start or newest_start(run.path)
         found += [] if folder is None else [(f"{sampler.value} from {start_name(folder)}", replace(plain, start=folder))]
     return found

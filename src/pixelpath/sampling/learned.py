@@ -17,7 +17,7 @@ from torch import Tensor
 from pixelpath.sampling.samplers import SigmaSchedule, checked
 from pixelpath.types import Images
 
-ROUNDS = 8  # of Gauss and Newton
+ROUNDS = 5  # of Gauss and Newton
 DIFFERENCE = 0.02  # of a logarithm of a gap: float32 images tell smaller ones badly
 NARROWEST = 0.01  # share of the way from the first sigma to the lowest that a gap is taken to have at first, at least
 REACH = 6.0  # furthest that a logarithm of a gap goes from 0
