@@ -137,7 +137,7 @@ def test_a_notebook_shows_samples_and_findings(data: pp.Data, run: pp.Run) -> No
 @pytest.mark.parametrize(
     ("wrong", "setting"),
     [
-        ({"nfe": 4}, "nfe"),
+        ({"nfe": 4, "sampler": "heun"}, "nfe"),
         ({"steps": 2, "nfe": 3}, "steps"),
         ({"sampler": "hune"}, "sampler"),
         ({"classes": ["eleven"]}, "classes"),

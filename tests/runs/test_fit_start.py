@@ -167,7 +167,7 @@ def test_the_quality_is_that_of_warm_and_cold_samples(run: Path, whole: Path) ->
         "warm, 2M",
         "warm, Heun",
     ]
-    assert [point["nfe"] for point in recipe["points"]] == [15]
+    assert [point["nfe"] for point in recipe["points"]] == [8]
     for curve, steps in ((cold, (3, 7)), (multistep, (3, 7)), (heun, (2, 4))):
         assert [(point["steps"], point["nfe"]) for point in curve["points"]] == list(zip(steps, (3, 7), strict=True))
         assert curve["few"] == 40
@@ -226,7 +226,7 @@ def test_a_level_chosen_by_hand_is_used_whatever_the_budget(run: Path, start: Pa
     assert search["sigma"] == LEVEL
     assert search["bound"]["limit"] > search["budget"]
     assert f"Start moment-by-class at sigma {LEVEL:g}: at most " in search["sentence"]
-    usual = [(12.5 ** (1 / 7) + place / 7 * (0.001 ** (1 / 7) - 12.5 ** (1 / 7))) ** 7 for place in range(8)]
+    usual = [(5 ** (1 / 7) + place / 7 * (0.001 ** (1 / 7) - 5 ** (1 / 7))) ** 7 for place in range(8)]
     assert document(start, "start.json")["about"]["steps"] == sum(sigma < LEVEL for sigma in usual) == 4
 
 
@@ -374,7 +374,7 @@ def test_the_settings_of_warm_samples_are_on_record(run: Path, start: Path, tmp_
     assert made["start"] == str(start)
     assert made["start_sigma"] == LEVEL
     assert made["start_residual_ratio"] == pytest.approx(1, abs=0.1)
-    assert (made["steps"], made["nfe"]) == (4, 7)  # the share of the recipe's 8 steps; Heun
+    assert (made["steps"], made["nfe"]) == (4, 4)  # the share of the recipe's 8
     levels = open_run(run).noise.sigmas(4, start=LEVEL).tolist()
     assert made["sigmas"] == pytest.approx(levels)
     assert made["sigmas"][0] == pytest.approx(LEVEL)
@@ -430,11 +430,11 @@ def test_warm_samples_keep_to_their_class(run: Path, start: Path, tmp_path: Path
 
 
 def test_levels_below_a_start_may_be_named(run: Path, start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = sampled(run, tmp_path / "out", start, "--count", 2, "--sigmas", 2, 0.5, "--guidance", 1)[1]
-    assert made["sigmas"] == pytest.approx([LEVEL, 2 / 16, 0.5 / 16, 0])  # for 64 pixels; the images have 4
-    assert (made["steps"], made["nfe"]) == (3, 5)
-    said = refused(capsys, "sample", run, "--start", start, "--sigmas", 5, "--out", tmp_path / "above")  # 5 / 16 > 0.3
-    assert f"must fall strictly between {LEVEL * 16:g} and 0.016" in said
+    made = sampled(run, tmp_path / "out", start, "--count", 2, "--sigmas", 0.125, 0.03, "--guidance", 1)[1]
+    assert made["sigmas"] == pytest.approx([LEVEL, 0.125, 0.03, 0])
+    assert (made["steps"], made["nfe"]) == (3, 3)
+    said = refused(capsys, "sample", run, "--start", start, "--sigmas", 0.31, "--out", tmp_path / "above")
+    assert f"must fall strictly between {LEVEL:g} and 0.001" in said
     assert not (tmp_path / "above").exists()
 
 
@@ -541,7 +541,7 @@ def test_cold_and_warm_curves_are_kept_and_reported(run: Path, start: Path, tmp_
         "run (digits-diffusion)", f"run (digits-diffusion) from start moment-by-class at sigma {LEVEL:g}",
     ]  # fmt: skip
     for curve in (cold, warm):
-        assert [(point["steps"], point["nfe"]) for point in curve["points"]] == [(2, 3), (4, 7)]
+        assert [(point["steps"], point["nfe"]) for point in curve["points"]] == [(2, 2), (4, 4)]
     assert warm["points"][0]["frechet"] < cold["points"][0]["frechet"] / 10
     assert warm["name"] in (copy / "report.html").read_text()
 
@@ -551,8 +551,8 @@ def test_one_evaluation_is_of_warm_samples_alone(run: Path, start: Path, tmp_pat
     assert call("evaluate", copy, "--start", start, "--count", 20, "--no-use-inception", "--guidance", 1) == 0
     (result,) = document(copy, "evaluation.json")
     assert result["sampling"]["start_sigma"] == LEVEL
-    assert result["sampling"]["nfe"] == 7  # of 4 steps
-    assert result["distances"][0]["protocol"]["nfe"] == 7
+    assert result["sampling"]["nfe"] == 4
+    assert result["distances"][0]["protocol"]["nfe"] == 4
 
 
 def test_a_start_belongs_to_one_run(run: Path, plain: Path, start: Path, capsys: pytest.CaptureFixture[str]) -> None:

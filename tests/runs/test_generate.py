@@ -156,7 +156,7 @@ def test_levels_to_visit_lie_inside_the_range(sigmas: tuple[float, ...]) -> None
 
 def test_a_consistency_model_is_renoised() -> None:
     diffusion = digits_diffusion()
-    assert diffusion.usual_sampling.sampler is Sampler.HEUN
+    assert diffusion.usual_sampling.sampler is Sampler.DPMPP_2M
     assert replace(diffusion, objective=Consistency(NOISE)).usual_sampling.sampler is Sampler.CONSISTENCY
 
 
@@ -253,8 +253,8 @@ def test_the_share_of_steps_below_a_start(steps: int) -> None:
     """As many as the cold grid has levels below the start; at least one, and all of them from above its highest level."""
     levels = karras(steps, 5.0, 0.01) if steps > 1 else [5.0]
     for sigma in (0.02, 0.3, 2.0, 4.99):
-        assert steps_below(NOISE, steps, sigma) == max(1, sum(level < sigma for level in levels))
-    assert steps_below(NOISE, steps, 5.1) == steps
+        assert steps_below(NOISE.sigmas(steps), sigma) == max(1, sum(level < sigma for level in levels))
+    assert steps_below(NOISE.sigmas(steps), 5.1) == steps
 
 
 @pytest.mark.parametrize("sampler", Sampler)

@@ -187,10 +187,10 @@ def test_levels_cover_the_range_in_even_ratios(known: Known) -> None:
 
 def test_steps_below_a_level_are_those_of_the_grid() -> None:
     levels = RANGE.sigmas(32)
-    assert steps_below(RANGE, 32, float(levels[12]) * 1.001) == 20
-    assert steps_below(RANGE, 32, float(levels[12]) * 0.999) == 19
-    assert steps_below(RANGE, 32, 20.0) == 32
-    assert steps_below(RANGE, 4, 0.0101) == 1
+    assert steps_below(RANGE.sigmas(32), float(levels[12]) * 1.001) == 20
+    assert steps_below(RANGE.sigmas(32), float(levels[12]) * 0.999) == 19
+    assert steps_below(RANGE.sigmas(32), 20.0) == 32
+    assert steps_below(RANGE.sigmas(4), 0.0101) == 1
 
 
 def test_a_start_hardly_below_noise_alone_is_not_praised(known: Known, true: Density) -> None:

@@ -193,9 +193,9 @@ def fit_run_start(run: OpenRun, data: PreparedData, folder: Path, fit: Fit | Non
     families, known = _families(fit, run), known_of(run, data)
     say(f"Fitting to {len(known.training)} training images, comparing on {len(known.held_out)} held-out ones.")
     search = find_start(run.denoiser, run.noise, known, families, fit.budget, fit.sigma, fit.seed, fit.points, run.device)
-    usual = run.recipe.usual_sampling.count
-    fewer = steps_below(run.noise, usual, search.warm.sigma)
-    savings = f"As fine a grid as the recipe's {usual} steps takes {fewer} of them from there on."
+    usual = run.recipe.usual_sampling
+    fewer = steps_below(usual.schedule(run.noise), search.warm.sigma)
+    savings = f"As fine a grid as the recipe's {usual.count} steps takes {fewer} of them from there on."
     limit = None if search.bound is None else search.bound.limit
     about = {"name": search.chosen.name, "limit": limit, "budget": search.budget, "steps": fewer}
     save_start(folder, search.warm, run, about)

@@ -51,9 +51,9 @@ class Origin:
         return std * normal(streams, shape) if self.warm is None else self.warm.draw(streams, shape, labels)
 
 
-def steps_below(noise: NoiseRange, steps: int, sigma: float) -> int:
-    """How many steps as fine a grid as one of `steps` from the highest sigma takes from sigma on; at least 1."""
-    return max(1, int((noise.sigmas(steps)[:-1] < sigma).sum()))
+def steps_below(sigmas: torch.Tensor, sigma: float) -> int:
+    """How many steps as fine a grid as that of `sigmas`, which end in 0, takes from sigma on; at least 1."""
+    return max(1, int((sigmas[:-1] < sigma).sum()))
 
 
 def balanced(seeds: Sequence[int], num_classes: int) -> Labels:

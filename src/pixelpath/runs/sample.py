@@ -30,6 +30,7 @@ from pixelpath.reports.pictures import save_png
 from pixelpath.runs.generate import Origin, generate, steps_below
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.start_files import open_start
+from pixelpath.runs.tuned import with_tuning
 from pixelpath.sampling.sampler import LENGTHS, Sampling
 from pixelpath.starts.warm import check_count
 from pixelpath.types import Conditioning, classes_of
@@ -140,10 +141,11 @@ def sample(
 
 
 def completed(run: OpenRun, chosen: Sampling) -> tuple[Sampling, Origin]:
-    """The choices completed by the run's recipe, and what they need; UserError if they do not fit the run.
+    """The choices completed by how the run was tuned and by its recipe, and what they need; UserError if they do not fit the run.
 
     Below a start as fine a grid as the recipe's is walked, unless the number of steps is chosen.
     """
+    chosen = with_tuning(run, chosen)
     sampling = chosen.over(run.recipe.usual_sampling)
     reference = None if sampling.guide_with is None else _reference(run, sampling.guide_with)
     if reference is None and not run.denoiser.backbone.conditional:
@@ -153,7 +155,7 @@ def completed(run: OpenRun, chosen: Sampling) -> tuple[Sampling, Origin]:
         sampling = replace(sampling, guidance=1.0)
     warm = None if sampling.start is None else open_start(sampling.start, run)
     if warm is not None and all(vars(chosen)[name] is None for name in LENGTHS):
-        fewer = steps_below(run.noise, sampling.count, warm.sigma)
+        fewer = steps_below(run.recipe.usual_sampling.schedule(run.noise), warm.sigma)
         sampling = replace(sampling, steps=fewer, nfe=None, sigmas=None)
     origin = Origin(run.noise, warm, reference)
     origin.schedule(sampling)  # sigmas that do not fit are better refused now

@@ -99,7 +99,8 @@ class Sampling:
     start: Path | None = None
     """Begin at a start that `pixelpath start fit RUN` wrote, at its sigma, instead of at pure noise."""
     sigma_max: float | None = None
-    """First sigma of sampling from pure noise (in model range, std of the data 0.5). Images must be invisible at it."""
+    """First sigma of sampling from pure noise (in model range, std of the data 0.5); images must be hidden at it. Default: 80 for
+    64 pixels, 40 for 32, if the run's noise range reaches so far; a one-step model begins at its highest sigma."""
     rho: float | None = None
     """Curvature of the sigmas of a number of steps, at least 1: a higher one puts more of them at low noise. Default: 7."""
 
@@ -135,7 +136,7 @@ class Sampling:
         return replace(other, **own)
 
     def schedule(self, noise: NoiseRange, start: float | None = None) -> Float[Tensor, "sigmas"]:
-        """The shifted sigmas, falling from `sigma_max` (or from `start`, shifted) to 0 (float64).
+        """The shifted sigmas, falling from the first one (`sigma_max`, or `start`, shifted) to 0 (float64).
 
         Everything must be chosen (`over`). Raises UserError if chosen sigmas do not fall within the range.
         """
@@ -145,13 +146,12 @@ class Sampling:
             raise UserError(
                 f"`sigma_max` must lie in the noise range of the run, {low:g} to {high:g}, got {self.sigma_max:g}.", "sigma_max"
             )
-        first = self.sigma_max if start is None else start
+        first = start or self.sigma_max or high
         if self.sigmas is None:
             return self.sampler.sigmas(noise, self.count, first, self.rho or RHO)
-        top = high if first is None else first
-        if any(not below < sigma for sigma, below in pairwise((top, *self.sigmas, low))):
-            raise UserError(f"`sigmas` must fall strictly between {top:g} and {low:g}, got {self.sigmas}.", setting="sigmas")
-        return torch.tensor([top, *self.sigmas, 0.0], dtype=torch.float64)
+        if any(not below < sigma for sigma, below in pairwise((first, *self.sigmas, low))):
+            raise UserError(f"`sigmas` must fall strictly between {first:g} and {low:g}, got {self.sigmas}.", setting="sigmas")
+        return torch.tensor([first, *self.sigmas, 0.0], dtype=torch.float64)
 
     @property
     def count(self) -> int:
@@ -165,13 +165,23 @@ class Sampling:
         return self.steps
 
 
+def hidden(noise: NoiseRange) -> float:
+    """The shifted sigma at which images are just hidden: 80 for 64 pixels, or the highest of the range if that is lower.
+
+    The divergence of N(0, sigma^2 + 0.5^2) from the noised data is about the squared size of what their covariance holds beyond
+    0.5^2, divided by 4 sigma^4, and large parts of images are alike, so that it grows with the pixels as the shift does.
+    """
+    return min(HIDDEN, noise.sigma_max) * noise.shift
+
+
 LENGTHS = ("steps", "nfe", "sigmas")
 MOST_STEPS = 100_000
 MOST_RHO = 100
+HIDDEN = 80.0
 
 
 def usual(one_step: bool) -> Sampling:
-    """The default: one step of a consistency model, 32 steps of Heun's method of any other."""
+    """The default: one step of a consistency model, 12 of DPM-Solver++(2M) of any other."""
     if one_step:
         return Sampling(1, 1.0, (0.0, math.inf), sampler=Sampler.CONSISTENCY)
-    return Sampling(32, 1.5, (0.0, math.inf), sampler=Sampler.HEUN)
+    return Sampling(12, 1.5, (0.0, math.inf), sampler=Sampler.DPMPP_2M)
