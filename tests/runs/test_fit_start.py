@@ -20,7 +20,8 @@ from tests.application import SIZE, call, files
 from pixelpath import log
 from pixelpath.atomic import read_json
 from pixelpath.models.denoiser import Denoiser
-from pixelpath.runs.fit_start import known_of
+from pixelpath.runs.curves import DistanceCurve, DistancePoint
+from pixelpath.runs.fit_start import known_of, start_pays
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
 from pixelpath.starts.warm import check_count
@@ -180,6 +181,42 @@ def test_the_quality_is_that_of_warm_and_cold_samples(run: Path, whole: Path) ->
     distances = torch.cdist(known.held_out[:40].flatten(1), known.training.flatten(1)).min(1).values
     assert near["held-out images"]["median"] == pytest.approx(float(distances.median()), rel=1e-4)
     assert 0.5 < near["warm samples"]["median"] / near["held-out images"]["median"] < 2.5
+
+
+def curve(name: str, *points: tuple[int, float]) -> DistanceCurve:
+    made = tuple(DistancePoint(nfe, nfe, distance, distance, 0.0) for nfe, distance in points)
+    return DistanceCurve(name, "run", "recipe", 1, "pixels", 0.0, 40, made, {})
+
+
+RECIPE, COLD = curve("cold, as the recipe", (35, 0.05)), curve("cold, 2M", (5, 0.07), (7, 0.06), (9, 0.051), (17, 0.05))
+
+
+@pytest.mark.parametrize(
+    ("warm", "verdict"),
+    [
+        (curve("warm, 2M", (5, 0.051), (9, 0.049)), (True, "The start needs 1.8 times fewer evaluations than the best cold")),
+        (
+            curve("warm, 2M", (5, 0.06), (9, 0.049)),
+            (False, "No start pays here: 9 evaluations (warm, 2M) and 9 (cold, 2M) reach"),
+        ),
+        (curve("warm, 2M", (5, 0.09), (9, 0.06)), (False, "No start pays here: the distance of warm samples is 0.06 at best")),
+        (curve("warm, 2M", (8, 0.0549)), (False, "No start pays here: the distance of warm samples is 0.0549 at best")),
+    ],
+)
+def test_a_start_pays_where_it_needs_fewer_evaluations_than_the_best_cold_samples(
+    warm: DistanceCurve, verdict: tuple[bool, str]
+) -> None:
+    """The goal is 0.0525, 1.05 times the least cold distance, which 2M reaches at 9 evaluations."""
+    pays, said = start_pays([RECIPE, COLD, warm])
+    assert pays == verdict[0]
+    assert said.startswith(verdict[1])
+
+
+def test_a_start_that_is_hardly_closer_at_fewer_evaluations_does_not_pay() -> None:
+    """0.052 at 8 evaluations against 0.054 at 7: chance may have made that difference."""
+    near = curve("cold, 2M", (7, 0.054), (9, 0.051), (17, 0.05))
+    assert not start_pays([RECIPE, near, curve("warm, 2M", (8, 0.052))])[0]
+    assert start_pays([RECIPE, near, curve("warm, 2M", (8, 0.0485))])[0]
 
 
 def test_what_is_said_is_what_is_recorded(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
