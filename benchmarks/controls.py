@@ -1,6 +1,7 @@
 """Controls that every fitted start is compared with: noise alone, and the training images themselves.
 
-*Naive* is the cold start at any sigma. *Empirical* memorises: its samples are training images with noise on them.
+*Naive* is the cold start at any sigma; with the variance of the data, at the level that just hides them, it is the best one.
+*Empirical* memorises: its samples are training images with noise on them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pixelpath.noise import expand
 from pixelpath.randomness import Streams, normal
 from pixelpath.starts.start import Fitted, Rows, as_images, as_rows, by_sigma, choose, level, no_density, part_weights
 from pixelpath.types import Images, Labels
@@ -19,28 +21,30 @@ from pixelpath.types import Images, Labels
 
 @dataclass(frozen=True)
 class Naive:
-    """N(0, sigma^2 I), the cold start, at any sigma: right where sigma dwarfs the data, and the negative control below.
+    """N(0, (sigma^2 + data_std^2) I), the cold start, at any sigma: right where sigma dwarfs the data, a negative control below.
 
-    Its distance from the noised data is about tr(C^2) / (4 sigma^4) nats, C being the second moment of the data.
+    Its distance from the noised data is about tr((C - data_std^2 I)^2) / (4 sigma^4) nats, C being the second moment of the data.
     """
 
     shape: tuple[int, int, int]
+    data_std: float = 0.0
 
     def sample(self, streams: Streams, sigma: float, labels: Labels | None = None) -> Images:
-        """sigma e; the label changes nothing."""
-        return level(sigma) * normal(streams, self.shape).cpu()
+        """sqrt(sigma^2 + data_std^2) e; the label changes nothing."""
+        return math.hypot(level(sigma), self.data_std) * normal(streams, self.shape).cpu()
 
     def log_prob(self, images: Images, sigma: float, labels: Labels | None = None) -> Float[Tensor, "batch"]:
-        """-(|x|^2 / sigma^2 + d ln(2 pi sigma^2)) / 2; ValueError at sigma 0."""
-        if level(sigma) == 0:
+        """-(|x|^2 / v + d ln(2 pi v)) / 2 with v = sigma^2 + data_std^2; ValueError where v is 0."""
+        variance = level(sigma) ** 2 + self.data_std**2
+        if variance == 0:
             raise no_density()
         rows = as_rows(images, self.shape)
-        return (-((rows / sigma) ** 2 + math.log(2 * math.pi * sigma**2)).sum(1) / 2).to(images)
+        return (-(rows**2 / variance + math.log(2 * math.pi * variance)).sum(1) / 2).to(images)
 
     def denoise(self, noisy: Images, sigma: Tensor, labels: Labels | None = None) -> Images:
-        """Zeros: the clean image is always 0."""
+        """data_std^2 / v of the image: that of Gaussian images, 0 where the clean image is always 0."""
         as_rows(noisy, self.shape)
-        return torch.zeros_like(noisy)
+        return noisy * expand(self.data_std**2 / (self.data_std**2 + sigma**2), noisy)
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,7 +54,7 @@ def targets(
 def images(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
     families: tuple[str, ...] = (),
-    steps: tuple[int, ...] = (3, 4, 5, 6, 9, 12, 18, 36),
+    nfe: tuple[int, ...] = (5, 7, 9, 11, 17, 23, 35, 71),
     count: int = 2000,
     points: int = 2048,
     generator: Path | None = None,
@@ -67,8 +67,8 @@ def images(
     Args:
         runs: Runs of one recipe that differ in their seed.
         families: Families of starts to compare; those that suit the data if none is given.
-        steps: Steps of Heun's method.
-        count: Samples at each number of steps.
+        nfe: Odd numbers of network evaluations.
+        count: Samples at each of them.
         points: Noisy held-out images at each level of a certificate.
         generator: A one-step run on the data of the first run, whose samples are a start too.
         sigmas: Levels to which its samples are noised.
@@ -79,7 +79,7 @@ def images(
     found = []
     for number, run in enumerate(runs):
         other = (generator, sigmas) if number == 0 else (None, ())
-        found.append(warmstart_images.measured(run, families, steps, count, points, *other))
+        found.append(warmstart_images.measured(run, families, nfe, count, points, *other))
         if out is not None:
             about = {"benchmark": "warmstart images", "machine": measure.machine(torch.device("cpu"))}
             record = about | {"runs": [asdict(each) for each in found]}

@@ -1,5 +1,8 @@
 """Warm against cold sampling of trained runs on real images: distance over network evaluations, and what the start cost.
 
+An *arm* is a sampler and where it begins. The usual cold arm is Heun's method from the highest sigma; the best one is
+DPM-Solver++(2M) from where images are just hidden. A start has an arm of each sampler too.
+
 Runs of one recipe that differ in their seed are one *problem*; every number is a mean over its runs, with the standard deviation.
 The evaluations *needed* for a distance are read off a run's curve, ln distance being linear in ln evaluations between points.
 """
@@ -10,7 +13,7 @@ import math
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pixelpath.runs import curves
@@ -22,7 +25,7 @@ from pixelpath.runs.prepare import read_data_of
 from pixelpath.runs.start_families import FAMILIES, Family
 from pixelpath.runs.start_files import RunSamples, check_generator, save_start
 from pixelpath.runs.start_search import find_start
-from pixelpath.sampling.sampler import Sampling
+from pixelpath.sampling.sampler import Sampler, Sampling, hidden
 from pixelpath.starts.warm import WarmStart
 
 WORSE = 1.05  # of the distance of the most evaluations: what counts as equal to it
@@ -30,10 +33,10 @@ WORSE = 1.05  # of the distance of the most evaluations: what counts as equal to
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: its cold curve, those from starts by the name of each, and what was chosen."""
+    """One run: its curves by the name of the arm, those from starts by the name of each (with 2M), and what was chosen."""
 
     run: str
-    cold: DistanceCurve
+    arms: dict[str, DistanceCurve]
     warm: dict[str, DistanceCurve]
     chosen: str
     sigma: float
@@ -44,7 +47,7 @@ class Measured:
 def measured(
     path: Path,
     families: Sequence[str],
-    steps: Sequence[int],
+    nfe: Sequence[int],
     count: int,
     points: int,
     generator: Path | None = None,
@@ -65,11 +68,22 @@ def measured(
         places = {name: Path(folder) / str(number) for number, name in enumerate(starts)}
         for name, start in starts.items():
             save_start(places[name], start, run, {"name": name})
-        ways = [Sampling(steps=number, guidance=1.0, start=place) for place in (None, *places.values()) for number in steps]
-        cold, *warm = curves.curves([run], data, range(count), ways, [pixels(data)])
+
+        def curve(sampler: Sampler, start: Path | None = None, sigma_max: float | None = None) -> DistanceCurve:
+            own = Sampling(guidance=1.0, sampler=sampler, start=start, sigma_max=sigma_max)
+            (found,) = curves.curves([run], data, range(count), [replace(own, nfe=number) for number in nfe], [pixels(data)])
+            return found
+
+        first, highest = next(iter(places.values())), run.noise.sigma_max * run.noise.shift
+        arms = {
+            "cold Heun": curve(Sampler.HEUN, sigma_max=highest),
+            "cold 2M": curve(Sampler.DPMPP_2M, sigma_max=hidden(run.noise)),
+            "warm Heun": curve(Sampler.HEUN, first),
+        }
+        warm = {name: curve(Sampler.DPMPP_2M, place) for name, place in places.items()}
     best = search.chosen
     return Measured(
-        str(path), cold, dict(zip(starts, warm, strict=True)), best.name, search.warm.sigma, search.seconds, best.numbers
+        str(path), arms | {"warm 2M": warm[next(iter(warm))]}, warm, best.name, search.warm.sigma, search.seconds, best.numbers
     )
 
 
@@ -86,23 +100,21 @@ def needed(curve: DistanceCurve, distance: float) -> float:
 
 
 def table(found: Sequence[Measured]) -> str:
-    """Distances by evaluations, cold and from the chosen start, and the evaluations needed for the best cold distance."""
-    chosen = [next(iter(each.warm.values())) for each in found]
-    rows = ["| evaluations | cold | warm |", "|---|---|---|"]
-    for place, point in enumerate(found[0].cold.points):
-        before, after = ([curve.points[place].frechet for curve in curves] for curves in ([each.cold for each in found], chosen))
-        rows.append(f"| {point.nfe:g} | {_spread(before)} | {_spread(after)} |")
-    goals = [WORSE * each.cold.points[-1].frechet for each in found]
-    cold, warm = (
-        [needed(*pair) for pair in zip(curves, goals, strict=True)] for curves in ([each.cold for each in found], chosen)
-    )
-    factors = [before / after for before, after in zip(cold, warm, strict=True)]
-    first = found[0].cold
+    """Distances by evaluations, of every arm, and the evaluations that each needs for the distance of the most cold ones."""
+    arms = {name: [each.arms[name] for each in found] for name in found[0].arms}
+    rows = [f"| evaluations | {' | '.join(arms)} |", f"|---|{'---|' * len(arms)}"]
+    for place, point in enumerate(arms["cold Heun"][0].points):
+        cells = [_spread([curve.points[place].frechet for curve in curves]) for curves in arms.values()]
+        rows.append(f"| {point.nfe:g} | {' | '.join(cells)} |")
+    goals = [WORSE * curve.points[-1].frechet for curve in arms["cold Heun"]]
+    enough = {name: [needed(*pair) for pair in zip(curves, goals, strict=True)] for name, curves in arms.items()}
+    factors = [before / after for before, after in zip(enough["cold 2M"], enough["warm 2M"], strict=True)]
+    first = arms["cold Heun"][0]
     rows += [
         "",
-        f"Evaluations needed for {WORSE:g} times the distance of {first.points[-1].nfe:g} cold ones: cold "
-        f"{_spread(cold, 3)}, warm {_spread(warm, 3)}, {_spread(factors, 2)} times fewer. Floor {first.floor:.4g} "
-        f"({first.few} held-out images in place of samples).",
+        f"Evaluations needed for {WORSE:g} times the distance of {first.points[-1].nfe:g} of cold Heun: "
+        f"{', '.join(f'{name} {_spread(values, 3)}' for name, values in enough.items())}. Warm 2M needs {_spread(factors, 2)} "
+        f"times fewer than cold 2M. Floor {first.floor:.4g} ({first.few} held-out images in place of samples).",
         f"Starts: {', '.join(f'{each.chosen} sigmas sigma {each.sigma:.2f}' for each in found)}; chosen in "
         f"{_spread([each.seconds for each in found], 3)} s, {found[0].numbers:,} numbers.",
     ]

@@ -1,7 +1,8 @@
 """Warm and cold sampling of the targets, over several seeds: how near samples come to true ones, and what they cost.
 
 The *floor* F of a distance is its value between two sets of true samples; a *cold* run begins at sigma 80, a *warm* at a start.
-Cold controls have the reference number of evaluations and, at least, once, twice and four times that of the warm runs.
+Cold controls have the reference number of evaluations and, at least, once, twice and four times that of the warm runs. The best
+cold control has theirs, of DPM-Solver++(2M) from where points are just hidden, with the variance of the data on the noise's.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pixelpath.evaluation import statistics as moments
 from pixelpath.evaluation.distances import frechet
 from pixelpath.noise import NoiseRange
 from pixelpath.randomness import Streams, seed_of
-from pixelpath.sampling.samplers import heun
+from pixelpath.sampling.samplers import dpmpp_2m, heun
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
 from pixelpath.starts.start import Saved, Start
@@ -35,7 +36,8 @@ from pixelpath.starts.tails import fit_pareto_tail
 from pixelpath.types import Denoise, Images, Sigmas
 
 Fit = Callable[[Images], Start]
-COLD = 80.0
+COLD, HIDDEN = 80.0, 10.0
+Walk = Callable[[Denoise, Images, Tensor], Images]
 USUAL = NoiseRange()
 FLOORS = 4  # pairs of true sets of which the floor is the mean
 BULK = 0.99  # share of images within the radius at which heavy-tailed coordinates are held for the distance
@@ -93,10 +95,10 @@ class Counted:
 
 
 @torch.no_grad()
-def sampled(denoise: Denoise, start: Start, sigma: float, steps: int, seeds: Sequence[int]) -> Run:
+def sampled(denoise: Denoise, start: Start, sigma: float, steps: int, seeds: Sequence[int], walk: Walk = heun) -> Run:
     """A point for each seed: drawn from the start at sigma, then down the grid built anew from there, in float32."""
     began, counted = time.perf_counter(), Counted(denoise)
-    images = heun(counted, start.sample(Streams(seeds), sigma), USUAL.sigmas(steps, start=sigma))
+    images = walk(counted, start.sample(Streams(seeds), sigma), USUAL.sigmas(steps, start=sigma))
     return Run(images, counted.calls, time.perf_counter() - began)
 
 
@@ -185,14 +187,17 @@ def measured(
     clean, denoise = target.sample(problem.fitted, seed_of(seed, 1)), denoiser_of(problem, seed)
     rows: list[dict[str, Any]] = []
 
-    def add(name: str, start: Start, sigma: float, steps: int, seconds: float) -> None:
-        run = sampled(denoise, start, sigma, steps, [seed_of(seed, 2, place) for place in range(count)])
+    def add(name: str, start: Start, sigma: float, steps: int, seconds: float, walk: Walk = heun) -> None:
+        run = sampled(denoise, start, sigma, steps, [seed_of(seed, 2, place) for place in range(count)], walk)
         row = {"problem": problem.name, "name": name, "seed": seed, "sigma": sigma, "nfe": run.nfe, "floor": floor}
         cost = {"fit_seconds": seconds, "numbers": numbers_of(start), "sample_seconds": run.seconds}
         rows.append(row | judged(problem, run.images, truth, floor) | cost)
 
     for name, steps in (colds(problem) if cold is None else cold).items():
         add(name, Naive(target.shape), COLD, steps, 0.0)
+    if cold is None:
+        spread, evaluations = float(clean.square().mean().sqrt()), 2 * max(each.steps for each in problem.warm.values()) - 1
+        add("cold, 2M", Naive(target.shape, spread), HIDDEN, evaluations, 0.0, dpmpp_2m)
     for name in problem.warm if warm is None else warm:
         began, own = time.perf_counter(), problem.warm[name]
         try:

@@ -137,12 +137,17 @@ def test_a_notebook_shows_samples_and_findings(data: pp.Data, run: pp.Run) -> No
 @pytest.mark.parametrize(
     ("wrong", "setting"),
     [
-        ({"nfe": 4}, "nfe"),
+        ({"nfe": 4, "sampler": "heun"}, "nfe"),
         ({"steps": 2, "nfe": 3}, "steps"),
         ({"sampler": "hune"}, "sampler"),
         ({"classes": ["eleven"]}, "classes"),
         ({"guidance": float("nan")}, "guidance"),
         ({"sigmas": [3.0, 9.0]}, "sigmas"),
+        ({"sigmas": [3.0, 1.0], "rho": 5}, "rho"),
+        ({"rho": 0.5}, "rho"),
+        ({"sigma_max": 0}, "sigma_max"),
+        ({"sigma_max": 1e9}, "sigma_max"),
+        ({"sigma_max": 2, "start": "somewhere"}, "sigma_max"),
         ({"count": 0}, "count"),
     ],
 )

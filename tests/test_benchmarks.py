@@ -115,7 +115,7 @@ def test_radar_study_runs_and_goes_on_where_it_stopped(tmp_path: Path, monkeypat
         radar.main(data, out, seeds=(1,), steps=2, samples=32, picture=picture)
         rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
         assert {"test", "training", "log", "raw", "t-EDM"} == {row["model"] for row in rows}
-        assert {"cold", "naive", "gaussian"} <= {row["start"] for row in rows}
+        assert {"cold", "cold-2M", "naive", "gaussian"} <= {row["start"] for row in rows}
         assert {row["evaluations"] for row in rows if row["start"] != "data"} == {3}
         assert all(math.isfinite(number) for number in numbers(rows))
         assert picture.stat().st_size > 10_000
@@ -140,11 +140,13 @@ def test_the_evaluations_needed_for_a_distance_lie_on_a_power_law_between_points
 
 def test_the_table_of_warm_starts_compares_runs_at_equal_evaluations() -> None:
     cold, warm = curve((5, 4.0), (20, 1.0)), curve((5, 1.0), (20, 0.9))
-    each = warmstart_images.Measured("run", cold, {"moment at 1.00": warm}, "moment", 1.0, 2.0, 1234)
+    best = curve((5, 2.0), (20, 1.0))
+    arms = {"cold Heun": cold, "cold 2M": best, "warm Heun": warm, "warm 2M": warm}
+    each = warmstart_images.Measured("run", arms, {"moment at 1.00": warm}, "moment", 1.0, 2.0, 1234)
     table = warmstart_images.table([each, each])
-    assert "| 5 | 4 ± 0 | 1 ± 0 |" in table
+    assert "| 5 | 4 ± 0 | 2 ± 0 | 1 ± 0 | 1 ± 0 |" in table
     assert "1,234 numbers" in table
-    assert f"{warmstart_images.needed(cold, 1.05) / 5:.2g} ± 0 times fewer" in table
+    assert f"{warmstart_images.needed(best, 1.05) / 5:.2g} ± 0 times fewer" in table
 
 
 def test_images_of_the_known_law_have_it_and_others_are_told_apart() -> None:

@@ -32,6 +32,14 @@ def test_the_naive_start_is_the_cold_start() -> None:
     assert isinstance(Naive((3, 8, 8)), Density)
 
 
+def test_the_best_cold_start_is_gaussian_noise_with_the_variance_of_the_data() -> None:
+    density, noisy, sigma = Naive((1, 1, 2), 0.5), images(6, 1, 1, 2), torch.tensor(1.2, dtype=torch.float64)
+    expected = gaussian_log_density(noisy.flatten(1).numpy(), np.zeros(2), (0.25 + 1.44) * np.eye(2))
+    np.testing.assert_allclose(density.log_prob(noisy, 1.2).numpy(), expected, rtol=1e-13)
+    assert score_gap(density, noisy, sigma) < 1e-14
+    assert float(density.sample(Streams(range(20_000)), 1.2).std()) == pytest.approx(1.3, rel=0.02)
+
+
 def test_the_naive_law_is_noise_alone() -> None:
     density, noisy = Naive((1, 1, 2)), images(6, 1, 1, 2)
     expected = gaussian_log_density(noisy.flatten(1).numpy(), np.zeros(2), 0.49 * np.eye(2))

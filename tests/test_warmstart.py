@@ -431,5 +431,6 @@ def test_printed_evaluations_are_the_calls_of_the_denoiser() -> None:
         "cold, 1x": 13,
         "cold, 2x": 27,
         "cold, 4x": 55,
+        "cold, 2M": 13,
         "mixture": 13,
     }

@@ -13,9 +13,10 @@ Training
 
 A run
     load          a run on disk
-    Run           sample, evaluate, report, curves, fit_start, export
+    Run           sample, evaluate, tune, report, curves, fit_start, export
     Samples       images that a run made; a notebook shows them
     Sampling      how to sample: steps or nfe, sampler, sigmas, guidance, start
+    Tune          what `run.tune()` looks for: the fewest evaluations
 
 Pieces, for people with a denoiser of their own, denoise(noisy, sigma) -> clean estimate
     NoiseRange    which noise levels exist
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pixelpath.runs.data import Data, from_arrays, open_data
     from pixelpath.runs.fit_start import fit_start
     from pixelpath.runs.sample import Samples
+    from pixelpath.runs.tune import Tune
     from pixelpath.sampling.sampler import Sampling
 
     __version__ = version("pixelpath")
@@ -54,6 +56,7 @@ __all__ = [
     "Run",
     "Samples",
     "Sampling",
+    "Tune",
     "UserError",
     "__version__",
     "fit_start",
@@ -74,6 +77,7 @@ _HOMES = {
     "Run": "runs.api",
     "Samples": "runs.sample",
     "Sampling": "sampling.sampler",
+    "Tune": "runs.tune",
     "UserError": "errors",
     "fit_start": "runs.fit_start",
     "from_arrays": "runs.data",

@@ -27,6 +27,7 @@ COMMANDS = {
     "recipes": "List the recipes: what can be trained.",
     "sample": "Make images with a trained run.",
     "audit": "Look at data before training: what they hold, what is wrong, what a run costs here.",
+    "tune": "Find how to sample a run in the fewest network evaluations.",
     "start": "Fit where sampling of a run may begin, for fewer steps: `start fit RUN`.",
     "evaluate": "Measure how close a run's samples are to its held-out images.",
     "probe": "Measure what the encoder of a run has learned, at six noise levels.",

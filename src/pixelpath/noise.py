@@ -18,6 +18,7 @@ from pixelpath.randomness import Streams, normal, uniform
 from pixelpath.types import Images, Sigmas
 
 RHO = 7.0  # curvature of the Karras grid
+DATA_STD = 0.5  # of images in model range
 
 
 def expand(sigma: Sigmas, images: Images) -> Tensor:
@@ -52,35 +53,36 @@ class NoiseRange:
         """The same range for images `pixels` high (for images that are not square: the root of height x width)."""
         return replace(self, shift=pixels / 64)
 
-    def grid(self, count: int, beyond: int = 0, dtype: torch.dtype = torch.float64) -> Float[Tensor, "levels"]:
+    def grid(self, count: int, beyond: int = 0, dtype: torch.dtype = torch.float64, rho: float = RHO) -> Float[Tensor, "levels"]:
         """The `count` unshifted sigmas of Karras et al. 2022 (arXiv 2206.00364, eq. 5), falling, computed in `dtype`.
 
-        `beyond` continues the formula by that many sigmas below the lowest. Raises UserError if count < 2.
+        `beyond` continues the formula by that many sigmas below the lowest. A higher `rho` puts more of them at low sigmas.
+        Raises UserError if count < 2.
         """
         if count < 2:
             raise UserError(f"A grid needs at least 2 levels, got {count}.")
         position = torch.arange(count + beyond, dtype=dtype) / (count - 1)
-        top, bottom = self.sigma_max ** (1 / RHO), self.sigma_min ** (1 / RHO)
-        return (top + position * (bottom - top)) ** RHO
+        top, bottom = self.sigma_max ** (1 / rho), self.sigma_min ** (1 / rho)
+        return (top + position * (bottom - top)) ** rho
 
-    def sigmas(self, count: int, start: float | None = None) -> Float[Tensor, "levels"]:
+    def sigmas(self, count: int, start: float | None = None, rho: float = RHO) -> Float[Tensor, "levels"]:
         """The `count` + 1 shifted sigmas of `count` sampling steps: they fall from sigma_max (or `start`) and end in 0.
 
-        `start` is a shifted sigma in the range. The grid is then built between it and sigma_min. Raises UserError if count < 1
-        or `start` is outside the range.
+        `start` is a shifted sigma in the range. The grid of `rho` is then built between it and sigma_min. Raises UserError if
+        count < 1 or `start` is outside the range.
         """
         _check_count(count)
         below = self._below(start)
-        levels = below.grid(count) if count > 1 else torch.tensor([below.sigma_max], dtype=torch.float64)
+        levels = below.grid(count, rho=rho) if count > 1 else torch.tensor([below.sigma_max], dtype=torch.float64)
         return torch.cat([levels * self.shift, levels.new_zeros(1)])
 
-    def consistency_sigmas(self, count: int, start: float | None = None) -> Float[Tensor, "levels"]:
+    def consistency_sigmas(self, count: int, start: float | None = None, rho: float = RHO) -> Float[Tensor, "levels"]:
         """The shifted sigmas of `count` steps of the consistency sampler: the grid of count + 1 without its lowest, then 0.
 
-        A last estimate at sigma_min would change nothing. `start` and errors are as in `sigmas`.
+        A last estimate at sigma_min would change nothing. `start`, `rho` and errors are as in `sigmas`.
         """
         _check_count(count)
-        levels = self._below(start).grid(count + 1) * self.shift
+        levels = self._below(start).grid(count + 1, rho=rho) * self.shift
         return torch.cat([levels[:-1], levels.new_zeros(1)])
 
     def _below(self, start: float | None) -> NoiseRange:

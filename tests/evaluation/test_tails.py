@@ -97,6 +97,22 @@ def test_intervals_hold_the_truth_99_times_in_100() -> None:
     assert outside["worst direction"] <= 3
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_detectable_error_is_found_in_8_of_10_repetitions_and_half_of_it_rarely(side: int) -> None:
+    """Samples whose every quantile errs by what the gate says it can see, and by the square root of that ratio."""
+    found = {1.0: 0, 0.5: 0}
+    error = compare_tails(student(2000, 2, 3.0, 1), student(2000, 2, 3.0, 2), (0.99,)).quantiles[0].detectable[side]
+    for seed in range(40):
+        drawn, truth = student(2000, 2, 3.0, 100 + 2 * seed), student(2000, 2, 3.0, 101 + 2 * seed)
+        for power in found:
+            report = compare_tails(drawn * (1 + error) ** power, truth, (0.99,), seed=seed)
+            found[power] += report.quantiles[0].wrong(report.tolerance)
+    assert 24 <= found[1.0] <= 39
+    assert found[0.5] <= 16
+    sentence = compare_tails(drawn, truth, (0.99,)).sentence()
+    assert sentence.startswith("tails not rejected to the 0.99 quantile (errors of its radius between -")
+
+
 def test_a_quantile_of_few_exceedances_is_not_certified_and_decides_nothing() -> None:
     report = compare_tails(student(20000, 2, 1e6, 1), student(20000, 2, 3.0, 2))
     far = report.quantiles[2]

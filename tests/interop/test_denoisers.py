@@ -7,12 +7,14 @@ through the joint normal law of (x, e) given what they see: E[x | a x + b e] and
 import math
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy
 import pytest
 import torch
 from torch import Tensor, nn
 
+from pixelpath.errors import UserError
 from pixelpath.interop.denoisers import (
     ForeignDenoiser,
     Network,
@@ -29,6 +31,7 @@ from pixelpath.interop.denoisers import (
     velocity,
 )
 from pixelpath.noise import NoiseRange
+from pixelpath.runs.fit_start import fit_start
 from pixelpath.sampling.samplers import heun
 from pixelpath.types import Images, Labels
 
@@ -244,9 +247,11 @@ def test_labels_of_edm_are_one_hot() -> None:
     assert given[0].tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 1]]
     assert given[0].dtype == torch.float32
     assert given[1] is None
-    for classes, labels in ((3, [0, 4, 1]), (3, [0, -1, 1]), (0, [0, 0, 0])):
-        with pytest.raises(ValueError, match=rf"Labels must lie in 0\.\.{classes}, "):
-            from_edm(watched, num_classes=classes)(noisy, torch.tensor(1.0), torch.tensor(labels))
+    for labels in ([0, 4, 1], [0, -1, 1]):
+        with pytest.raises(UserError, match=r"Labels must lie in 0\.\.3, "):
+            denoise(noisy, torch.tensor(1.0), torch.tensor(labels))
+    with pytest.raises(UserError, match="was told of no classes"):
+        from_edm(watched)(noisy, torch.tensor(1.0), torch.tensor([0, 0, 0]))
     with pytest.raises(ValueError, match="bind them before"):
         KINDS["k-diffusion"]()(noisy, torch.tensor(1.0), torch.tensor([0, 1, 2]))
 
@@ -283,6 +288,79 @@ def test_sigma_and_labels_must_fit_the_images(adapt: Callable[..., ForeignDenois
         adapt()(noisy, torch.ones(2))
     with pytest.raises(ValueError, match=r"got sigma \[\] and labels \[4\]"):
         adapt()(noisy, torch.tensor(1.0), torch.zeros(4, dtype=torch.int64))
+
+
+class Answer:
+    """An output object, as libraries return them."""
+
+    def __init__(self, sample: Tensor) -> None:
+        self.sample = sample
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [tuple, Answer, lambda each: {"logvar": each, "sample": each}, lambda each: {"other": each}, lambda each: [each, 0]],
+    ids=["tuple", "object", "dictionary with sample", "dictionary", "list"],
+)
+def test_predictions_in_tuples_objects_and_dictionaries(wrapped: Callable[[Any], Any]) -> None:
+    given = wrapped if wrapped is not tuple else lambda each: (each, None)
+    noisy, sigma = noisy_at(torch.ones(2)), torch.tensor(1.0)
+    network = preserving("epsilon")
+    found = from_variance_preserving(lambda seen, level, labels: given(network(seen, level, labels)), ABAR, epsilon)
+    torch.testing.assert_close(found(noisy, sigma), exact(noisy, sigma))
+    torch.testing.assert_close(
+        from_k_diffusion(lambda noisy, sigma: given(exact(noisy, sigma)))(noisy, sigma), exact(noisy, sigma)
+    )
+
+
+@pytest.mark.parametrize("nothing", [None, (), {}, "text", Answer])
+def test_answers_without_a_tensor(nothing: Any) -> None:
+    with pytest.raises(UserError, match="returns no tensor, nor a tuple, object or dictionary with one"):
+        from_k_diffusion(lambda noisy, sigma: nothing)(noisy_at(torch.ones(2)), torch.tensor(1.0))
+
+
+def test_labels_that_a_network_does_not_know() -> None:
+    """By its configuration where it has one, else as its table of labels says."""
+    noisy, sigma, table = noisy_at(torch.ones(2)), torch.tensor(1.0), nn.Embedding(3, 1)
+    looked_up = from_variance_preserving(lambda seen, level, labels: seen * 0 * table(labels).sum(), ABAR, epsilon)
+    with pytest.raises(UserError, match=r"knows not all of the labels \[0, 3\]"):
+        looked_up(noisy, sigma, torch.tensor([0, 3]))
+    for config, highest in ({"num_class_embeds": 3}, 2), ({"num_embeds_ada_norm": 3}, 3):
+        network = Called("epsilon")
+        network.config = config
+        denoise = from_diffusers(network, scheduler(prediction_type="epsilon"))
+        assert denoise(noisy, sigma, torch.tensor([0, highest])).shape == noisy.shape
+        for wrong in (-1, highest + 1):
+            with pytest.raises(UserError, match=rf"Labels must lie in 0\.\.{highest}, got \[0, {wrong}\]"):
+                denoise(noisy, sigma, torch.tensor([0, wrong]))
+
+
+def test_a_learned_variance_is_left_out() -> None:
+    class Doubled(Called):
+        def forward(self, *given: Any, **named: Any) -> tuple[Images]:
+            (found,) = super().forward(*given, **named)
+            return (torch.cat([found, 9 * found], 1),)
+
+    network, noisy, sigma = Doubled("epsilon"), noisy_at(torch.ones(2)), torch.tensor(1.0)
+    network.config = {"in_channels": 2, "out_channels": 4}
+    denoise = from_diffusers(network, scheduler(prediction_type="epsilon"))
+    torch.testing.assert_close(denoise(noisy, sigma), exact(noisy, sigma))
+
+
+@pytest.mark.parametrize("other", ["scaled", "cosine", "swapped time"])
+def test_a_wrong_schedule_is_caught_before_a_start_is_fitted(other: str) -> None:
+    """The network was trained with the linear schedule of 1,000 steps, or with data at time 0."""
+    betas = torch.linspace(1e-4**0.5, 0.012**0.5, 1000) ** 2
+    share = torch.arange(1, 1001) / 1000
+    schedules = {"scaled": torch.cumprod(1 - betas, 0), "cosine": torch.cos(share * 0.995 * math.pi / 2) ** 2}
+    if other in schedules:
+        denoise = from_variance_preserving(preserving("epsilon"), schedules[other], epsilon)
+    else:
+        denoise = from_flow_matching(path(0), 1)
+    source = torch.Generator().manual_seed(0)
+    training, held_out = (MEAN + DEVIATION * torch.randn(400, 2, 4, 4, generator=source) for _ in range(2))
+    with pytest.raises(UserError, match=r"takes sigma for another noise|not in the range"):
+        fit_start(denoise, denoise.noise, training, held_out, points=64)
 
 
 Broken = Callable[[Images], Tensor]

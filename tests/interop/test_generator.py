@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pixelpath.data.normalise.atoms import Ceiling, Hurdle
 from pixelpath.data.normalise.normaliser import Normaliser
+from pixelpath.errors import UserError
 from pixelpath.interop import generator as module
 from pixelpath.interop.generator import ONNX, TOLERANCE, TORCH, Format, Generator, Make, agreement, write_onnx
 from pixelpath.models.denoiser import Denoiser
@@ -28,7 +29,6 @@ from pixelpath.sampling.sampler import Sampler, Sampling
 
 RANGE = NoiseRange().for_resolution(8)
 SHAPE = (2, 8, 12)
-ABOUT = {"recipe": "tiny", "classes": '["a", "b"]'}
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Case:
     classes: int
     guidance: float
     normaliser: Normaliser
+
+    @property
+    def about(self) -> dict[str, str]:
+        """The metadata of its file."""
+        return {"recipe": "tiny", "classes": json.dumps(["a", "b", "c"][: self.classes])}
 
 
 BYTES = Normaliser((120.0, 100.0), (60.0, 40.0))
@@ -86,7 +91,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     model = denoiser(case.classes)
     path = tmp_path_factory.mktemp("export") / f"generator{case.format.suffix}"
     with path.open("wb") as file:
-        case.format.write(Generator(model, case.normaliser, 10.0, case.guidance), file, ABOUT)
+        case.format.write(Generator(model, case.normaliser, 10.0, case.guidance), file, case.about)
     return case, model, path, case.format.read(path)
 
 
@@ -125,7 +130,7 @@ def test_a_file_says_what_it_is_and_not_where_it_was_made(exported: tuple[Case, 
     if case.format is ONNX:
         graph = onnx.load(path)
         onnx.checker.check_model(graph, full_check=True)
-        assert {item.key: item.value for item in graph.metadata_props} == ABOUT
+        assert {item.key: item.value for item in graph.metadata_props} == case.about
         names = ["noise", "label"] if case.classes else ["noise"]
         axes = {value.name: value.type.tensor_type.shape.dim for value in (*graph.graph.input, *graph.graph.output)}
         assert list(axes) == [*names, "image"]
@@ -136,11 +141,21 @@ def test_a_file_says_what_it_is_and_not_where_it_was_made(exported: tuple[Case, 
     else:
         with zipfile.ZipFile(path) as archive:
             parts = {name: archive.read(name) for name in archive.namelist()}
-        assert [json.loads(parts[name]) for name in parts if name.endswith("extra/pixelpath.json")] == [ABOUT]
+        assert [json.loads(parts[name]) for name in parts if name.endswith("extra/pixelpath.json")] == [case.about]
         content = b"".join(parts.values())
     assert str(Path(module.__file__).parent).encode() not in content
     assert str(Path.cwd()).encode() not in content
     assert list(path.parent.iterdir()) == [path]  # one file
+
+
+def test_labels_beyond_the_classes_of_a_file_are_refused(exported: tuple[Case, Denoiser, Path, Make]) -> None:
+    """ONNX would take -1 for the last row of its table, and say of 3 that an index is out of bounds."""
+    case, _, _, make = exported
+    noise = noise_of(range(2))
+    said = rf"Labels of this file lie in 0\.\.{case.classes}, " if case.classes else "run without classes: give no labels"
+    for label in (-1, case.classes + 1):
+        with pytest.raises(UserError, match=said):
+            make(noise, torch.tensor([0, label]))
 
 
 def test_the_normaliser_still_works_after_an_export(exported: tuple[Case, Denoiser, Path, Make]) -> None:

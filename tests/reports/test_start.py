@@ -23,18 +23,20 @@ TAIL = {
     "samples": 7.05,
     "error": -0.0356,
     "interval": [-0.081, 0.0123],
+    "detectable": [-0.123, 0.14],
     "exceedances": 21,
     "beyond": 12,
     "expected": 20.5,
     "certified": True,
 }
 ROW = {"sigma": 1.25, "direct": 0.06, "excess": 0.03, "cross": 0.045}
-ROW |= {"direct_error": 0.002, "excess_error": 0.003, "cross_error": 0.0041, "top": 0.125}
+ROW |= {"direct_error": 0.002, "excess_error": 0.003, "cross_error": 0.0041, "top": 0.125, "limit": 0.0519}
 MIXTURE = {
     "name": "mixture",
     "sigma": 1.2345678,
     "divergence": 0.04987,
     "error": 0.0021,
+    "limit": 0.0541,
     "seconds": 3.21,
     "numbers": 48230,
     "against": "",
@@ -45,7 +47,14 @@ MIXTURE = {
 STUDENT = dict.fromkeys(MIXTURE) | {"name": "student", "against": "its tails <are> wrong", "remark": ""}
 SEARCH = {
     "sentence": "Start mixture at sigma 1.23: 0.0499 nats & less.",
-    "savings": "Sampling takes 17 steps from this start, and 32 steps as fine from pure noise.",
+    "verdict": "The start needs 2.0 times fewer <evaluations>.",
+    "pays": True,
+    "bound": ROW,
+    "certifying": 90,
+    "tries": 1,
+    "cold": 9.87,
+    "nfe": 123456,
+    "savings": "As fine a grid as the recipe's 32 steps takes 17 of them from there on.",
     "budget": 0.05,
     "sigma": 1.2345678,
     "chosen": "mixture",
@@ -123,6 +132,8 @@ def test_everything_is_there(tmp_path: Path) -> None:
         "runs/<a>",
         "class <3> has no image",
         "was <not> tried",
+        "2.0 times fewer <evaluations>",
+        "0.0519",
     ):
         assert part in words, part
     assert "0.9877" not in words  # the energies
@@ -138,10 +149,10 @@ def test_links_lead_to_sections(tmp_path: Path) -> None:
 
 def test_numbers_of_candidates_tails_and_quality(tmp_path: Path) -> None:
     words = page_of(write(tmp_path / "1")).words
-    assert "mixture (chosen) 1.235 0.04987 0.0021 3.21 48230 -3.6 radius, 0.99" in words  # of the certified ones
-    assert "student none none none none none none none not used: its tails <are> wrong" in words
-    assert "radius 0.99 7.31 7.05 -3.6 -8.1 1.2 21 12 20.5 yes" in words
-    assert "mixture 1.25 0.045 ± 0.004 0.03 ± 0.003 0.06 ± 0.002 12.5" in words
+    assert "mixture (chosen) 1.235 0.0541 0.04987 0.0021 3.21 48230 -3.6 radius, 0.99" in words  # of the certified ones
+    assert "student none none none none none none none none not used: its tails <are> wrong" in words
+    assert "radius 0.99 7.31 7.05 -3.6 -8.1 1.2 -12.3 14 21 12 20.5 yes" in words
+    assert "mixture 1.25 0.0519 0.045 ± 0.004 0.03 ± 0.003 0.06 ± 0.002 12.5" in words
     assert "run <1> pixels 8 15 1.5 1.75 0.0123" in words
     assert "held-out images 3.25 1.125 0.5" in words
 

@@ -36,8 +36,8 @@ def test_two_runs_are_two_curves_in_each_kind_of_features(runs: tuple[Path, Path
     ]
     assert [(curve["name"], curve["features"]) for curve in found] == expected
     assert [[point["steps"] for point in curve["points"]] for curve in found] == [[1, 3]] * 4
-    assert [[point["nfe"] for point in curve["points"]] for curve in found] == [[1, 5]] * 2 + [[1, 3]] * 2
-    assert [curve["protocol"]["sampler"] for curve in found] == ["heun", "heun", "consistency", "consistency"]
+    assert [[point["nfe"] for point in curve["points"]] for curve in found] == [[1, 3]] * 4
+    assert [curve["protocol"]["sampler"] for curve in found] == ["dpmpp_2m", "dpmpp_2m", "consistency", "consistency"]
     assert len({curve["protocol"]["extractor_hash"] for curve in found}) == 2  # both runs in the features of one encoder
     assert all(point["seconds"] > 0 for curve in found for point in curve["points"])
 
@@ -65,7 +65,7 @@ def test_every_run_keeps_all_curves_and_shows_them(runs: tuple[Path, Path]) -> N
     assert call("evaluate", first, "--steps", "1,2", "--guidance", 2) == 0
     assert curves(first)[:-1] == before
     assert curves(second) == before
-    assert [point["nfe"] for point in curves(first)[-1][0]["points"]] == [2, 6]  # guided: each with and without its label
+    assert [point["nfe"] for point in curves(first)[-1][0]["points"]] == [2, 4]  # guided: each with and without its label
     assert curves(first)[-1][0]["protocol"]["generated"] == 4  # as many as held-out images, if no count is given
     with Image.open(first / "distance_over_nfe.png") as newer, Image.open(second / "distance_over_nfe.png") as older:
         assert newer != older
@@ -90,7 +90,7 @@ def test_runs_without_numbers_are_measured_as_their_recipes_say(runs: tuple[Path
         (run / "distance_over_nfe.json").unlink()
     assert call("evaluate", *copies, "--count", 3, "--guidance", 1) == 0
     (found,) = curves(copies[1])
-    assert [(point["steps"], point["nfe"]) for curve in found[::2] for point in curve["points"]] == [(2, 3), (1, 1)]
+    assert [(point["steps"], point["nfe"]) for curve in found[::2] for point in curve["points"]] == [(2, 2), (1, 1)]
 
 
 def test_progress_is_a_line_for_every_point(diffusion_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,8 @@ from tests.application import SIZE, call, files
 from pixelpath import log
 from pixelpath.atomic import read_json
 from pixelpath.models.denoiser import Denoiser
-from pixelpath.runs.fit_start import known_of
+from pixelpath.runs.curves import DistanceCurve, DistancePoint
+from pixelpath.runs.fit_start import known_of, start_pays
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
 from pixelpath.starts.warm import check_count
@@ -73,7 +74,7 @@ def onestep(place: Path, run: Path) -> Path:
 @pytest.fixture(scope="module")
 def whole(run: Path) -> Path:
     """The start that is fitted when nothing but the cost is said, with its comparison of samples."""
-    assert call("start", "fit", run, "--points", 256, "--quality.count", 40, "--quality.steps", 2, 4) == 0
+    assert call("start", "fit", run, "--points", 256, "--quality.count", 40, "--quality.nfe", 3, 7) == 0
     return run / "starts" / "1"
 
 
@@ -129,7 +130,8 @@ def test_the_folder_of_a_start_is_complete_and_agrees_with_itself(run: Path, who
     chosen = next(each for each in search["candidates"] if each["name"] == search["chosen"])
     assert about["name"] == search["chosen"]
     assert about["sigma"] == search["sigma"] == chosen["sigma"]
-    assert about["divergence"] == chosen["divergence"]
+    assert about["limit"] == search["bound"]["limit"] <= search["budget"]
+    assert search["bound"]["sigma"] <= search["sigma"] == chosen["sigma"]
     assert about["budget"] == search["budget"] == 0.02  # the usual one of up to 64 values
     assert about["run"] == str(run)
     assert about["checkpoint"] == "step-00000060"
@@ -149,21 +151,29 @@ def test_the_level_is_the_smallest_of_those_that_keep_to_the_budget(run: Path, w
     assert search["sigma"] <= 1.02 * min(levels.values())
     assert levels["moment-by-class"] < levels["moment"] / 1.5  # two ramps are two Gaussians
     for each in search["candidates"]:
-        assert each["divergence"] <= search["budget"] * (1 + 1e-9)
-        kept = [row["cross"] for row in each["certificate"] if row["sigma"] >= each["sigma"] * (1 - 1e-9)]
+        assert each["limit"] <= search["budget"]
+        assert each["sigma"] in [row["sigma"] for row in each["certificate"]]
+        kept = [row["limit"] for row in each["certificate"] if row["sigma"] >= each["sigma"] * (1 - 1e-9)]
         assert max(kept) <= search["budget"]
         assert each["certificate"][0]["sigma"] == pytest.approx(200 * 4 / 64)
 
 
 def test_the_quality_is_that_of_warm_and_cold_samples(run: Path, whole: Path) -> None:
     search = document(whole)
-    cold, warm = search["quality"]
-    assert cold["name"] == "run (digits-diffusion)"
-    assert warm["name"] == f"run (digits-diffusion) from start {search['chosen']} at sigma {search['sigma']:.3g}"
-    for curve in (cold, warm):
-        assert [(point["steps"], point["nfe"]) for point in curve["points"]] == [(2, 3), (4, 7)]
+    recipe, cold, multistep, heun = search["quality"]
+    hidden = "" if search["cold"] is None else f" from sigma {search['cold']:.3g}"
+    assert [curve["name"] for curve in search["quality"]] == [
+        "cold, as the recipe",
+        f"cold, 2M{hidden}",
+        "warm, 2M",
+        "warm, Heun",
+    ]
+    assert [point["nfe"] for point in recipe["points"]] == [8]
+    for curve, steps in ((cold, (3, 7)), (multistep, (3, 7)), (heun, (2, 4))):
+        assert [(point["steps"], point["nfe"]) for point in curve["points"]] == list(zip(steps, (3, 7), strict=True))
         assert curve["few"] == 40
-    assert warm["points"][0]["frechet"] < cold["points"][0]["frechet"] / 10  # two steps do not lead down from noise alone
+    assert search["verdict"].startswith("The start needs " if search["pays"] else "No start pays here: ")
+    assert search["verdict"] in (whole / "report.html").read_text()
     near = search["neighbours"]
     assert set(near) == {"held-out images", "warm samples", "cold samples"}
     opened = open_run(run)
@@ -171,6 +181,42 @@ def test_the_quality_is_that_of_warm_and_cold_samples(run: Path, whole: Path) ->
     distances = torch.cdist(known.held_out[:40].flatten(1), known.training.flatten(1)).min(1).values
     assert near["held-out images"]["median"] == pytest.approx(float(distances.median()), rel=1e-4)
     assert 0.5 < near["warm samples"]["median"] / near["held-out images"]["median"] < 2.5
+
+
+def curve(name: str, *points: tuple[int, float]) -> DistanceCurve:
+    made = tuple(DistancePoint(nfe, nfe, distance, distance, 0.0) for nfe, distance in points)
+    return DistanceCurve(name, "run", "recipe", 1, "pixels", 0.0, 40, made, {})
+
+
+RECIPE, COLD = curve("cold, as the recipe", (35, 0.05)), curve("cold, 2M", (5, 0.07), (7, 0.06), (9, 0.051), (17, 0.05))
+
+
+@pytest.mark.parametrize(
+    ("warm", "verdict"),
+    [
+        (curve("warm, 2M", (5, 0.051), (9, 0.049)), (True, "The start needs 1.8 times fewer evaluations than the best cold")),
+        (
+            curve("warm, 2M", (5, 0.06), (9, 0.049)),
+            (False, "No start pays here: 9 evaluations (warm, 2M) and 9 (cold, 2M) reach"),
+        ),
+        (curve("warm, 2M", (5, 0.09), (9, 0.06)), (False, "No start pays here: the distance of warm samples is 0.06 at best")),
+        (curve("warm, 2M", (8, 0.0549)), (False, "No start pays here: the distance of warm samples is 0.0549 at best")),
+    ],
+)
+def test_a_start_pays_where_it_needs_fewer_evaluations_than_the_best_cold_samples(
+    warm: DistanceCurve, verdict: tuple[bool, str]
+) -> None:
+    """The goal is 0.0525, 1.05 times the least cold distance, which 2M reaches at 9 evaluations."""
+    pays, said = start_pays([RECIPE, COLD, warm])
+    assert pays == verdict[0]
+    assert said.startswith(verdict[1])
+
+
+def test_a_start_that_is_hardly_closer_at_fewer_evaluations_does_not_pay() -> None:
+    """0.052 at 8 evaluations against 0.054 at 7: chance may have made that difference."""
+    near = curve("cold, 2M", (7, 0.054), (9, 0.051), (17, 0.05))
+    assert not start_pays([RECIPE, near, curve("warm, 2M", (8, 0.052))])[0]
+    assert start_pays([RECIPE, near, curve("warm, 2M", (8, 0.0485))])[0]
 
 
 def test_what_is_said_is_what_is_recorded(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,8 +228,12 @@ def test_what_is_said_is_what_is_recorded(run: Path, tmp_path: Path, capsys: pyt
     assert all(len(line) <= 60 for line in steps)
     steps = document(out, "start.json")["about"]["steps"]
     assert f"{search['sentence']} {search['savings']}\n" in said
+    assert f"{search['verdict']}\n" in said
+    assert f"The search asked the network about {search['nfe']:,} images.\n" in said
+    assert "% confidence (estimate " in search["sentence"]
     assert "Fitting to 144 training images, comparing on 106 held-out ones." in said
-    assert f"pixelpath sample {run} --start {out} --steps {steps}\n" in said
+    used = f"pixelpath sample {run} --start {out} --sampler dpmpp_2m --steps {steps}\n"
+    assert (used in said) == search["pays"]
     assert [each["name"] for each in search["candidates"]] == ["moment", "moment-by-class"]
     assert search["budget"] == 0.01
     assert "(budget 0.01)" in search["sentence"]
@@ -215,8 +265,9 @@ def test_a_fit_that_is_stopped_leaves_a_whole_start_or_none(run: Path, start: Pa
 def test_a_level_chosen_by_hand_is_used_whatever_the_budget(run: Path, start: Path) -> None:
     search = document(start)
     assert search["sigma"] == LEVEL
-    assert search["candidates"][0]["divergence"] > search["budget"]
-    usual = [(12.5 ** (1 / 7) + place / 7 * (0.001 ** (1 / 7) - 12.5 ** (1 / 7))) ** 7 for place in range(8)]
+    assert search["bound"]["limit"] > search["budget"]
+    assert f"Start moment-by-class at sigma {LEVEL:g}: at most " in search["sentence"]
+    usual = [(5 ** (1 / 7) + place / 7 * (0.001 ** (1 / 7) - 5 ** (1 / 7))) ** 7 for place in range(8)]
     assert document(start, "start.json")["about"]["steps"] == sum(sigma < LEVEL for sigma in usual) == 4
 
 
@@ -245,7 +296,7 @@ def test_the_samples_of_a_one_step_run_are_a_start(run: Path, onestep: Path, tmp
     out = fit(run, tmp_path / "out", "--density", "samples", "--generator", onestep, "--sigma", 3)
     search, saved = document(out), document(out, "start.json")
     assert (search["chosen"], search["sigma"], search["candidates"][0]["divergence"]) == ("samples", 3, None)
-    assert "level chosen by hand" in search["sentence"]
+    assert "sigma chosen by hand, divergence not measured" in search["sentence"]
     assert saved["metadata"]["run"] == str(onestep.resolve())
     words = ("--count", 3, "--format", "npy", "--guidance", 1, "--steps", 3)
     assert call("sample", run, *words, "--start", out, "--out", tmp_path / "samples") == 0
@@ -268,7 +319,7 @@ MISTAKES = [
     ),
     ("--quality.count -1", "--quality.count must be 0 or at least 2"),
     ("--quality.count 1", "--quality.count must be 0 or at least 2"),
-    ("--quality.steps 2 0", "steps at least 1, got 500 and (2, 0)"),
+    ("--quality.nfe 2 0", "--quality.nfe at least 1, got 500 and (2, 0)"),
     ("--budget 0", "A budget is a number of nats above 0, got 0.0"),
     ("--budget -0.1", "A budget is a number of nats above 0, got -0.1"),
     ("--budget nan", "A budget is a number of nats above 0, got nan"),
@@ -364,7 +415,7 @@ def test_the_settings_of_warm_samples_are_on_record(run: Path, start: Path, tmp_
     assert made["start"] == str(start)
     assert made["start_sigma"] == LEVEL
     assert made["start_residual_ratio"] == pytest.approx(1, abs=0.1)
-    assert (made["steps"], made["nfe"]) == (4, 7)  # the share of the recipe's 8 steps; Heun
+    assert (made["steps"], made["nfe"]) == (4, 4)  # the share of the recipe's 8
     levels = open_run(run).noise.sigmas(4, start=LEVEL).tolist()
     assert made["sigmas"] == pytest.approx(levels)
     assert made["sigmas"][0] == pytest.approx(LEVEL)
@@ -393,6 +444,7 @@ def test_recorded_evaluations_are_calls_of_the_network(
     checked = check_count(16)
     assert calls[0] == checked == 625  # 4 / (16 x 0.02^2): the check of the start against the network, before anything is counted
     assert sum(calls[1:]) == 5 * NFE[sampler] * guidance
+    assert made["start_check_nfe"] == checked
     assert made["nfe"] == NFE[sampler] * guidance
     assert f"{NFE[sampler] * guidance} network evaluations an image" in capsys.readouterr().err
 
@@ -419,11 +471,11 @@ def test_warm_samples_keep_to_their_class(run: Path, start: Path, tmp_path: Path
 
 
 def test_levels_below_a_start_may_be_named(run: Path, start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = sampled(run, tmp_path / "out", start, "--count", 2, "--sigmas", 2, 0.5, "--guidance", 1)[1]
-    assert made["sigmas"] == pytest.approx([LEVEL, 2 / 16, 0.5 / 16, 0])  # for 64 pixels; the images have 4
-    assert (made["steps"], made["nfe"]) == (3, 5)
-    said = refused(capsys, "sample", run, "--start", start, "--sigmas", 5, "--out", tmp_path / "above")  # 5 / 16 > 0.3
-    assert f"must fall strictly between {LEVEL * 16:g} and 0.016" in said
+    made = sampled(run, tmp_path / "out", start, "--count", 2, "--sigmas", 0.125, 0.03, "--guidance", 1)[1]
+    assert made["sigmas"] == pytest.approx([LEVEL, 0.125, 0.03, 0])
+    assert (made["steps"], made["nfe"]) == (3, 3)
+    said = refused(capsys, "sample", run, "--start", start, "--sigmas", 0.31, "--out", tmp_path / "above")
+    assert f"must fall strictly between {LEVEL:g} and 0.001" in said
     assert not (tmp_path / "above").exists()
 
 
@@ -530,7 +582,7 @@ def test_cold_and_warm_curves_are_kept_and_reported(run: Path, start: Path, tmp_
         "run (digits-diffusion)", f"run (digits-diffusion) from start moment-by-class at sigma {LEVEL:g}",
     ]  # fmt: skip
     for curve in (cold, warm):
-        assert [(point["steps"], point["nfe"]) for point in curve["points"]] == [(2, 3), (4, 7)]
+        assert [(point["steps"], point["nfe"]) for point in curve["points"]] == [(2, 2), (4, 4)]
     assert warm["points"][0]["frechet"] < cold["points"][0]["frechet"] / 10
     assert warm["name"] in (copy / "report.html").read_text()
 
@@ -540,8 +592,8 @@ def test_one_evaluation_is_of_warm_samples_alone(run: Path, start: Path, tmp_pat
     assert call("evaluate", copy, "--start", start, "--count", 20, "--no-use-inception", "--guidance", 1) == 0
     (result,) = document(copy, "evaluation.json")
     assert result["sampling"]["start_sigma"] == LEVEL
-    assert result["sampling"]["nfe"] == 7  # of 4 steps
-    assert result["distances"][0]["protocol"]["nfe"] == 7
+    assert result["sampling"]["nfe"] == 4
+    assert result["distances"][0]["protocol"]["nfe"] == 4
 
 
 def test_a_start_belongs_to_one_run(run: Path, plain: Path, start: Path, capsys: pytest.CaptureFixture[str]) -> None:

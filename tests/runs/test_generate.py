@@ -8,6 +8,7 @@ import torch
 from benchmarks.controls import Naive
 from torch import Tensor
 
+from pixelpath.errors import UserError
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.noise import NoiseRange
 from pixelpath.objectives.consistency import Consistency
@@ -45,8 +46,11 @@ def plan(
     sigmas: tuple[float, ...] | None = None,
     warm: WarmStart | None = None,
     reference: Denoiser | None = None,
+    sigma_max: float | None = None,
+    rho: float | None = None,
 ) -> Plan:
-    return Origin(NOISE, warm, reference), Sampling(steps, guidance, interval, sampler=sampler, sigmas=sigmas)
+    chosen = Sampling(steps, guidance, interval, sampler=sampler, sigmas=sigmas, sigma_max=sigma_max, rho=rho)
+    return Origin(NOISE, warm, reference), chosen
 
 
 def schedule(chosen: Plan) -> list[float]:
@@ -72,7 +76,8 @@ def test_an_image_belongs_to_its_seed_at_any_batch_size(sampler: Sampler, denois
 def test_one_step_is_the_estimate_at_the_highest_level(denoiser: Denoiser) -> None:
     made = images(denoiser, [5], [1], plan(1, sampler=Sampler("euler")))
     noise = normal(Streams([seed_of(5)]), SHAPE)
-    expected = denoiser(5.0 * noise, torch.tensor(5.0), torch.tensor([1]))  # 10 times the shift
+    noise *= math.hypot(5.0, 0.5)  # 10 times the shift, and the data's own variance
+    expected = denoiser(noise, torch.tensor(5.0), torch.tensor([1]))
     torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -123,25 +128,42 @@ def test_a_batch_of_nothing_is_refused(denoiser: Denoiser) -> None:
 def test_renoising_visits_its_own_levels() -> None:
     assert schedule(plan(3, sampler=Sampler("consistency"))) == NOISE.consistency_sigmas(3).tolist()
     assert schedule(plan(3)) == NOISE.sigmas(3).tolist()
-    assert schedule(plan(sigmas=(1.0, 0.3))) == pytest.approx([5.0, 0.5, 0.15, 0.0])
+    assert schedule(plan(sigmas=(1.0, 0.3))) == [5.0, 1.0, 0.3, 0.0]
     assert schedule(plan(sigmas=())) == [5.0, 0.0]
 
 
-@pytest.mark.parametrize("sigmas", [(10.0,), (1.0, 1.0), (0.5, 1.0), (1.0, 0.02)])
+@pytest.mark.parametrize("sampler", Sampler)
+def test_a_cold_start_begins_where_it_is_told(sampler: Sampler) -> None:
+    """The grid is built anew below the first sigma, which is in model range; rho 1 divides it evenly."""
+    assert schedule(plan(sampler=sampler, sigma_max=2.0, sigmas=(0.3,))) == [2.0, 0.3, 0.0]
+    even = schedule(plan(3, sampler=sampler, sigma_max=2.0, rho=1.0))
+    places = (0, 1 / 3, 2 / 3) if sampler is Sampler.CONSISTENCY else (0, 1 / 2, 1)
+    assert even == pytest.approx([*(2.0 - place * 1.99 for place in places), 0.0])
+
+
+@pytest.mark.parametrize("sigma_max", [0.01, 5.1, 80.0])
+def test_a_cold_start_outside_the_range_is_refused(sigma_max: float) -> None:
+    with pytest.raises(UserError, match=r"0\.01 to 5") as caught:
+        schedule(plan(3, sigma_max=sigma_max))
+    assert caught.value.setting == "sigma_max"
+
+
+@pytest.mark.parametrize("sigmas", [(5.0,), (0.5, 0.5), (0.25, 0.5), (0.5, 0.01)])
 def test_levels_to_visit_lie_inside_the_range(sigmas: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match=r"strictly between 10 and 0\.02"):
+    with pytest.raises(ValueError, match=r"strictly between 5 and 0\.01"):
         schedule(plan(sigmas=sigmas))
 
 
 def test_a_consistency_model_is_renoised() -> None:
     diffusion = digits_diffusion()
-    assert diffusion.usual_sampling.sampler is Sampler.HEUN
+    assert diffusion.usual_sampling.sampler is Sampler.DPMPP_2M
     assert replace(diffusion, objective=Consistency(NOISE)).usual_sampling.sampler is Sampler.CONSISTENCY
 
 
-def test_one_step_of_renoising_is_that_of_euler(denoiser: Denoiser) -> None:
-    one, other = (images(denoiser, [5], [1], plan(1, sampler=Sampler(name))) for name in ("consistency", "euler"))
-    assert torch.equal(one, other)
+def test_a_consistency_model_is_given_noise_alone(denoiser: Denoiser) -> None:
+    made = images(denoiser, [5], [1], plan(1, sampler=Sampler.CONSISTENCY))
+    noise = normal(Streams([seed_of(5)]), SHAPE)
+    torch.testing.assert_close(made, denoiser(5.0 * noise, torch.tensor(5.0), torch.tensor([1])), rtol=1e-5, atol=1e-6)
 
 
 # warm: from a fitted start
@@ -160,8 +182,8 @@ def test_levels_are_built_anew_below_a_start() -> None:
     assert schedule(plan(1, warm=warm)) == pytest.approx([1.2, 0.0])
     visits = schedule(plan(3, sampler=Sampler("consistency"), warm=warm))
     assert visits == pytest.approx([*karras(4, 1.2, 0.01)[:-1], 0.0])
-    named = plan(sigmas=(1.0, 0.3), warm=warm)
-    assert schedule(named) == pytest.approx([1.2, 0.5, 0.15, 0.0])
+    named = plan(sigmas=(0.5, 0.15), warm=warm)
+    assert schedule(named) == [1.2, 0.5, 0.15, 0.0]
 
 
 @pytest.mark.parametrize("sampler", Sampler)
@@ -174,19 +196,27 @@ def test_a_start_outside_the_range_is_refused(sampler: Sampler, sigma: float) ->
 def test_named_levels_do_not_lead_out_of_the_range() -> None:
     with pytest.raises(ValueError, match="choose a start inside that range"):
         schedule(plan(sigmas=(1.0,), warm=WarmStart(Naive(SHAPE), 5.5)))
-    with pytest.raises(ValueError, match=r"strictly between 0\.018 and 0\.02"):
-        schedule(plan(sigmas=(0.01,), warm=WarmStart(Naive(SHAPE), 0.009)))
+    with pytest.raises(ValueError, match=r"strictly between 0\.009 and 0\.01"):
+        schedule(plan(sigmas=(0.005,), warm=WarmStart(Naive(SHAPE), 0.009)))
 
 
 def test_named_levels_lie_below_the_start() -> None:
-    with pytest.raises(ValueError, match=r"strictly between 2\.4 and 0\.02, got \(2\.5,"):
-        schedule(plan(sigmas=(2.5, 1.0), warm=WarmStart(Naive(SHAPE), 1.2)))
+    with pytest.raises(ValueError, match=r"strictly between 1\.2 and 0\.01, got \(1\.25,"):
+        schedule(plan(sigmas=(1.25, 0.5), warm=WarmStart(Naive(SHAPE), 1.2)))
+
+
+class NoisedNoise(Naive):
+    """Noise of the data's variance, 0.5^2, with noise of std sigma on it."""
+
+    def sample(self, streams: Streams, sigma: float, labels: Tensor | None = None) -> Tensor:
+        return super().sample(streams, math.hypot(sigma, 0.5), labels)
 
 
 @pytest.mark.parametrize("sampler", Sampler)
-def test_noise_alone_as_a_start_at_the_highest_level_is_the_cold_image(sampler: Sampler, denoiser: Denoiser) -> None:
-    cold = plan(3, 2.0, sampler=sampler)
-    warm = plan(3, 2.0, sampler=sampler, warm=WarmStart(Naive(SHAPE), 5.0))
+def test_noise_as_a_start_is_the_cold_image(sampler: Sampler, denoiser: Denoiser) -> None:
+    density = (Naive if sampler is Sampler.CONSISTENCY else NoisedNoise)(SHAPE)
+    cold = plan(3, 2.0, sampler=sampler, sigma_max=2.0)
+    warm = plan(3, 2.0, sampler=sampler, warm=WarmStart(density, 2.0))
     assert schedule(warm) == schedule(cold)
     assert torch.equal(images(denoiser, [3, 8], [0, 2], warm), images(denoiser, [3, 8], [0, 2], cold))
 
@@ -223,8 +253,8 @@ def test_the_share_of_steps_below_a_start(steps: int) -> None:
     """As many as the cold grid has levels below the start; at least one, and all of them from above its highest level."""
     levels = karras(steps, 5.0, 0.01) if steps > 1 else [5.0]
     for sigma in (0.02, 0.3, 2.0, 4.99):
-        assert steps_below(NOISE, steps, sigma) == max(1, sum(level < sigma for level in levels))
-    assert steps_below(NOISE, steps, 5.1) == steps
+        assert steps_below(NOISE.sigmas(steps), sigma) == max(1, sum(level < sigma for level in levels))
+    assert steps_below(NOISE.sigmas(steps), 5.1) == steps
 
 
 @pytest.mark.parametrize("sampler", Sampler)

@@ -23,6 +23,12 @@ def pixels(folder: Path) -> np.ndarray:
     return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("0*.png"))])
 
 
+def equal_up_to_rounding(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether 8-bit images differ by at most 1, and in fewer than one value of a hundred."""
+    apart = np.abs(first.astype(int) - second)
+    return bool(apart.max() <= 1 and (apart > 0).mean() < 0.01)
+
+
 def settings(folder: Path) -> dict:
     return json.loads((folder / "samples.json").read_text())
 
@@ -34,12 +40,12 @@ def test_an_image_is_a_function_of_its_seed_at_any_batch_size(diffusion_run: Pat
             out = tmp_path / f"{sampler}{batch}"
             assert call("sample", diffusion_run, "--count", 7, "--batch-size", batch, "--sampler", sampler, "--out", out) == 0
             sizes[batch] = pixels(out)
-        assert np.array_equal(sizes[1], sizes[64])
-        assert np.array_equal(sizes[3], sizes[64])
+        assert equal_up_to_rounding(sizes[1], sizes[64])
+        assert equal_up_to_rounding(sizes[3], sizes[64])
         later = tmp_path / f"{sampler}-later"
         assert call("sample", diffusion_run, "--count", 2, "--first-seed", 5, "--sampler", sampler, "--out", later) == 0
         assert sorted(path.name for path in later.glob("0*.png")) == ["000005.png", "000006.png"]
-        assert np.array_equal(pixels(later), sizes[64][5:])
+        assert equal_up_to_rounding(pixels(later), sizes[64][5:])
 
 
 @pytest.mark.parametrize("sampler", NFE)
@@ -53,7 +59,7 @@ def test_every_sampler_runs_and_its_evaluations_are_counted(
 
 
 def test_guidance_inside_an_interval_costs_less(diffusion_run: Path, tmp_path: Path) -> None:
-    words = ("--count", 3, "--steps", 8, "--guidance", 2, "--out", tmp_path)
+    words = ("--count", 3, "--steps", 8, "--sampler", "heun", "--guidance", 2, "--out", tmp_path)
     assert call("sample", diffusion_run, *words, "--guidance-interval", 1, 50) == 0
     made = settings(tmp_path)
     inside = [1 < level / (8 / 64) <= 50 for level in made["sigmas"][:-1]]
@@ -67,8 +73,8 @@ def test_the_settings_are_complete(diffusion_run: Path, tmp_path: Path, capsys: 
     made = settings(tmp_path / "first")
     expected = {
         "run": str(diffusion_run), "recipe": "digits-diffusion", "checkpoint": "step-00000006", "step": 6, "seeds": [4, 6],
-        "labels": [0, 1, 0], "classes": ["across", "down"], "sampler": "heun", "steps": 2, "guidance": 1.5, "guide_with": None,
-        "shape": [3, 8, 8], "dtype": "uint8", "device": "cpu", "files": ["000004.png", "000006.png"],
+        "labels": [0, 1, 0], "classes": ["across", "down"], "sampler": "dpmpp_2m", "steps": 2, "guidance": 1.5,
+        "guide_with": None, "shape": [3, 8, 8], "dtype": "uint8", "device": "cpu", "files": ["000004.png", "000006.png"],
     }  # fmt: skip
     assert {key: made[key] for key in expected} == expected
     said = capsys.readouterr().err
@@ -112,7 +118,7 @@ def test_autoguidance_pushes_away_from_the_other_run(diffusion_run: Path, pictur
     away, same, plain = (np.load(tmp_path / name / "000000-000001.npy") for name in "abc")
     assert np.array_equal(same, plain)
     assert not np.array_equal(away, plain)
-    assert settings(tmp_path / "a")["nfe"] == 10
+    assert settings(tmp_path / "a")["nfe"] == 6  # of either run
     assert settings(tmp_path / "a")["guide_with"] == str(tmp_path / "weak")
 
 
@@ -137,7 +143,7 @@ def test_a_one_step_run_makes_images_in_one_evaluation(onestep_run: Path, tmp_pa
     made = settings(tmp_path / "default")
     assert (made["sampler"], made["steps"], made["guidance"], made["nfe"]) == ("consistency", 1, 1.0, 1)
     assert call("sample", onestep_run, "--count", 3, "--sampler", "euler", "--out", tmp_path / "euler") == 0
-    assert np.array_equal(pixels(tmp_path / "default"), pixels(tmp_path / "euler"))  # one step is the estimate in both
+    assert equal_up_to_rounding(pixels(tmp_path / "default"), pixels(tmp_path / "euler"))  # one step is the estimate in both
     assert call("sample", onestep_run, "--count", 3, "--steps", 2, "--out", tmp_path / "two") == 0
     assert settings(tmp_path / "two")["nfe"] == 2
     assert not np.array_equal(pixels(tmp_path / "two"), pixels(tmp_path / "default"))
@@ -145,13 +151,12 @@ def test_a_one_step_run_makes_images_in_one_evaluation(onestep_run: Path, tmp_pa
 
 @pytest.mark.parametrize(("sampler", "nfe"), [("consistency", 3), ("heun", 5)])
 def test_levels_may_be_named(sampler: str, nfe: int, diffusion_run: Path, tmp_path: Path) -> None:
-    words = ("--sigmas", 20, 0.8, "--sampler", sampler, "--guidance", 1, "--out", tmp_path)
+    words = ("--sigma-max", 5, "--sigmas", 2.5, 0.1, "--sampler", sampler, "--guidance", 1, "--out", tmp_path)
     assert call("sample", diffusion_run, "--count", 2, *words) == 0
     made = settings(tmp_path)
     assert made["steps"] == 3
     assert made["nfe"] == nfe
-    assert made["sigmas"][1:] == pytest.approx([20 / 8, 0.8 / 8, 0])  # for 64 pixels; the images have 8
-    assert made["sigmas"][0] > 20 / 8
+    assert made["sigmas"] == [5, 2.5, 0.1, 0]
 
 
 def test_the_levels_of_renoising_are_the_ones_of_the_run(onestep_run: Path, tmp_path: Path) -> None:
@@ -159,8 +164,7 @@ def test_the_levels_of_renoising_are_the_ones_of_the_run(onestep_run: Path, tmp_
     assert call("sample", onestep_run, "--count", 1, "--steps", 3, "--out", tmp_path / "three") == 0
     levels = settings(tmp_path / "three")["sigmas"]
     assert levels == pytest.approx(run.noise.consistency_sigmas(3).tolist())
-    sigmas = [level / run.noise.shift for level in levels[1:-1]]
-    assert call("sample", onestep_run, "--count", 1, "--sigmas", *sigmas, "--out", tmp_path / "named") == 0
+    assert call("sample", onestep_run, "--count", 1, "--sigmas", *levels[1:-1], "--out", tmp_path / "named") == 0
     assert np.array_equal(pixels(tmp_path / "three"), pixels(tmp_path / "named"))
 
 

@@ -11,12 +11,14 @@ from pixelpath.noise import NoiseRange
 from pixelpath.randomness import Streams, normal
 from pixelpath.sampling.checks import (
     check_finite,
+    check_noise,
     check_residual,
     check_scale,
     check_sigmas,
     noised,
     residual_energy,
 )
+from pixelpath.starts.student import fit_student
 from pixelpath.types import Denoise, Images, Sigmas
 
 MEAN, DEVIATION = 0.3, 0.5
@@ -127,7 +129,7 @@ def test_slope_of_images_over_estimates(scale: float, sigma: float) -> None:
     else:
         with pytest.raises(UserError, match="times their estimates") as error:
             check_scale(gaussian, clean, sigma, seeds)
-        said = re.search(r"are (\d\.\d\d) times", str(error.value))
+        said = re.search(r"are (\d\.\d\d) \+- \d\.\d\d times", str(error.value))
         assert said is not None
         assert float(said[1]) == pytest.approx(expected, rel=0.02)
 
@@ -148,8 +150,47 @@ def test_offset_of_images_from_estimates(shift: float, inside: bool) -> None:
 
 def test_a_denoiser_without_an_answer_is_out_of_scale() -> None:
     constant: Denoise = lambda noisy, sigma: torch.zeros_like(noisy)  # noqa: E731
-    with pytest.raises(UserError, match="nan times"):
+    with pytest.raises(UserError, match=r"nan \+- nan times"):
         check_scale(constant, images(20), 1.0, range(20))
+
+
+def test_chance_alone_refuses_no_exact_denoiser() -> None:
+    """Of 12 heavy-tailed images the slope is often far from 1 by chance; its standard error says so, and none is refused."""
+    heavy, slopes = fit_student(heavy_images(5000), freedom=2.2), []
+    for seed in range(40):
+        slopes.append(check_scale(heavy.denoise, heavy_images(12, seed + 1), 1.0, range(9000, 9012))[0])
+    assert min(slopes) < 0.75
+    assert max(slopes) > 1.33
+
+
+def heavy_images(count: int, seed: int = 0) -> Images:
+    """Student points of 2.2 degrees of freedom in the plane."""
+    source = torch.Generator().manual_seed(seed)
+    chi = torch.distributions.Gamma(1.1, 1.1)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        precision = chi.sample((count, 1, 1, 1))
+    return 0.5 * torch.randn(count, 1, 1, 2, generator=source) / precision.sqrt()
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.8, 1.0, 1.25, 2.0])
+def test_noise_that_is_taken_for_another(ratio: float) -> None:
+    """Gaussian data, D of ratio * sigma: slope (sigma^2 / (s^2 + sigma^2)) (s^2 + r^2 sigma^2) / (r sigma)^2."""
+    sigma, clean = 0.1, images(2000)
+    level = ratio * sigma
+    expected = sigma**2 / (DEVIATION**2 + sigma**2) * (DEVIATION**2 + level**2) / level**2
+
+    def denoise(noisy: Images, sigma: Sigmas) -> Images:
+        return gaussian(noisy, ratio * sigma)
+
+    if 0.75 <= expected <= 1.33:
+        assert check_noise(denoise, clean, sigma, other_seeds(3)) == pytest.approx(expected, rel=0.03)
+    else:
+        with pytest.raises(UserError, match="it takes sigma for another noise") as error:
+            check_noise(denoise, clean, sigma, other_seeds(3))
+        said = re.search(r"images is (\d\.\d\d) \+-", str(error.value))
+        assert said is not None
+        assert float(said[1]) == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("count", [1, 2, 18])

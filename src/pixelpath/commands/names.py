@@ -34,6 +34,7 @@ RUNS = {
     "report": slice(1),
     "export": slice(1),
     "start": slice(1, 2),
+    "tune": slice(1),
 }
 """Which of the words before the first option name runs."""
 

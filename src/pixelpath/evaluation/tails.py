@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ WIDER = 5  # times the values of an index, by which it is told whether the tail 
 AXES = 16  # principal axes along which tails are compared, and as many random directions
 SEARCHED = 4096  # images of each set, at most, in which principal axes are looked for
 REPLICATES = 1000
+POWER = 0.8  # share of repetitions in which a detectable error is found
 MOST_LOG = 700.0  # of a ratio: it has no bound where a quantile reaches down to the centre, and exp overflows
 LOWEST = 0.8  # lowest probability whose quantile counts as tail
 PROBABILITIES = (0.99, 0.999, 0.9999)
@@ -101,8 +103,9 @@ class TailQuantile:
     """One quantile of samples against held-out images.
 
     `error` is samples / held out - 1. `interval` is its 99 % confidence interval by the bootstrap, over all directions at once
-    for the worst one. `exceedances` counts held-out images beyond their own quantile, `beyond` samples beyond that value, and
-    `expected` is what `beyond` would be with equal tails.
+    for the worst one. `detectable` are the nearest errors below and above 0 that this comparison would find wrong in 8 of 10
+    repetitions: it could not have seen smaller ones. `exceedances` counts held-out images beyond their own quantile, `beyond`
+    samples beyond that value, and `expected` is what `beyond` would be with equal tails.
     """
 
     what: str
@@ -111,6 +114,7 @@ class TailQuantile:
     samples: float
     error: float
     interval: tuple[float, float]
+    detectable: tuple[float, float]
     exceedances: int
     beyond: int
     expected: float
@@ -128,7 +132,8 @@ class TailQuantile:
         """What was found, in words."""
         found = (
             f"{self.what}, quantile {self.probability:g}: {self.error:+.1%} [{self.interval[0]:+.1%}, {self.interval[1]:+.1%}], "
-            f"{self.beyond} samples beyond it where {self.expected:.0f} are expected"
+            f"{self.beyond} samples beyond it where {self.expected:.0f} are expected; errors between {self.detectable[0]:+.0%} "
+            f"and {self.detectable[1]:+.0%} could not have been seen"
         )
         return found if self.certified else f"{found}; not certified, with {self.exceedances} exceedances of {LEAST}"
 
@@ -149,6 +154,13 @@ class TailReport:
     def certified_to(self) -> float:
         """The greatest probability at which there are enough exceedances."""
         return max(quantile.probability for quantile in self.quantiles if quantile.certified)
+
+    def sentence(self) -> str:
+        """What the gate says of the furthest certified radius: that it is wrong, or not rejected, and what it could have seen."""
+        last = next(each for each in self.quantiles if each.probability == self.certified_to)
+        low, high = last.detectable
+        seen = f"errors of its radius between {low:+.0%} and {high:+.0%} could not have been seen"
+        return f"tails {'not rejected' if self.passes else 'rejected'} to the {self.certified_to:g} quantile ({seen})"
 
 
 def compare_tails(
@@ -176,7 +188,7 @@ def compare_tails(
     chance = np.random.default_rng(seed)
     return TailReport(
         tuple(
-            _quantile(what, probability, sets[0], sets[1], chance)
+            _quantile(what, probability, sets[0], sets[1], tolerance, chance)
             for what, sets in (("radius", far), ("worst direction", along))
             for probability in probabilities
         ),
@@ -256,21 +268,26 @@ def _quantile(
     probability: float,
     truth: Float[Tensor, "direction held_out"],
     drawn: Float[Tensor, "direction sample"],
+    tolerance: float,
     chance: np.random.Generator,
 ) -> TailQuantile:
     """The comparison along the worst of some directions, whose values are sorted.
 
     The band is the 99 % quantile of the greatest deviation of a bootstrapped log ratio over all directions, drawn
-    independently: no narrower than with their dependence.
+    independently: no narrower than with their dependence. An error of the log ratio is found in POWER of repetitions if it is
+    that much greater, by the ratio's own standard error, than what band and tolerance let pass.
     """
     ranks = [_rank(probability, each.shape[1]) for each in (truth, drawn)]
     found = [each[:, rank - 1].clamp(min=1e-300) for each, rank in zip((truth, drawn), ranks, strict=True)]
     ratio = (found[1] / found[0]).log()
     redrawn = [_redrawn(each, rank, chance).log() for each, rank in zip((truth, drawn), ranks, strict=True)]
-    band = float((redrawn[1] - redrawn[0] - ratio[:, None]).abs().amax(0).quantile(0.99))
+    deviations = redrawn[1] - redrawn[0] - ratio[:, None]
+    band = float(deviations.abs().amax(0).quantile(0.99))
     errors = ratio.expm1()
     worst = int(errors.abs().argmax())
     far = min(float(ratio[worst]) + band, MOST_LOG)
+    beyond_chance = NormalDist().inv_cdf(POWER) * float(deviations[worst].std())
+    seen = [max(band, least) + beyond_chance for least in (-math.log1p(-tolerance), math.log1p(tolerance))]
     return TailQuantile(
         what,
         probability,
@@ -278,6 +295,7 @@ def _quantile(
         samples=float(found[1][worst]),
         error=float(errors[worst]),
         interval=(math.expm1(float(ratio[worst]) - band), math.expm1(far)),
+        detectable=(math.expm1(-seen[0]), math.expm1(min(seen[1], MOST_LOG))),
         exceedances=truth.shape[1] - ranks[0],
         beyond=int((drawn[worst] > found[0][worst]).sum()),
         expected=(truth.shape[1] - ranks[0]) * drawn.shape[1] / truth.shape[1],

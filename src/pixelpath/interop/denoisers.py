@@ -8,7 +8,7 @@ sigma. A network of images in [-1, 1], of std about 0.5, needs neither. A *varia
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,11 @@ from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange, expand
 from pixelpath.types import Denoise, Images, Labels, Sigmas
 
-Network = Callable[[Images, Tensor, Labels | None], Tensor]
-"""(its noisy images, its coordinate of the level [batch], labels or None) -> its prediction, of the shape of the images."""
+Network = Callable[[Images, Tensor, Labels | None], Any]
+"""(its noisy images, its coordinate of the level [batch], labels or None) -> its prediction, of the shape of the images.
+
+The prediction may be the first value of a tuple, or the `sample` of an object or a dictionary.
+"""
 
 Prediction = Callable[[Images, Images, Tensor, Tensor], Images]
 """(prediction, a x + b e, a, b) -> estimate of x; a and b of shape [batch, 1, 1, 1]."""
@@ -159,8 +162,9 @@ def from_diffusers(
     """A UNet2DModel of diffusers (or a network called the same way) with the scheduler that it was trained with, as DDPM or
     DDIM.
 
-    Schedule and prediction are those of `scheduler`; labels go to the network as class_labels. Raises as
-    `from_variance_preserving`, and ValueError for a scheduler that has no alphas_cumprod or a prediction_type not known here.
+    Schedule and prediction are those of `scheduler`; labels go to the network as class_labels. Of a network that learned a
+    variance too, which doubles its channels, the first half is taken. Raises as `from_variance_preserving`, and UserError for a
+    scheduler that has no alphas_cumprod or a prediction_type not known here, or for labels that the network does not know.
     """
     kind = type(scheduler).__name__
     try:
@@ -173,14 +177,20 @@ def from_diffusers(
     if named not in PREDICTIONS:
         raise UserError(f"The prediction_type {named!r} of {kind} is none of {', '.join(PREDICTIONS)}: give its true one.")
 
-    def call(preserved: Images, level: Tensor, labels: Labels | None) -> Tensor:
-        return network(preserved, level, class_labels=labels, return_dict=False)[0]
+    classes = classes_of_diffusers(network)
+    widths = configured(network, "in_channels"), configured(network, "out_channels")
+
+    def call(preserved: Images, level: Tensor, labels: Labels | None) -> Any:
+        if labels is not None and classes is not None:
+            check_labels(labels, classes)
+        answer = predicted(network(preserved, level, class_labels=labels, return_dict=False))
+        return answer[:, : preserved.shape[1]] if None not in widths and widths[1] == 2 * widths[0] else answer
 
     return from_variance_preserving(_in_its_dtype(network, call), schedule, PREDICTIONS[named], timestep, scale, shift)
 
 
 def from_edm(
-    network: Callable[[Images, Tensor, Float[Tensor, "batch classes"] | None], Tensor],
+    network: Callable[[Images, Tensor, Float[Tensor, "batch classes"] | None], Any],
     noise: NoiseRange = USUAL,
     num_classes: int = 0,
     scale: float = 1.0,
@@ -193,21 +203,21 @@ def from_edm(
     classes.
     """
 
-    def call(noisy: Images, level: Tensor, labels: Labels | None) -> Tensor:
+    def call(noisy: Images, level: Tensor, labels: Labels | None) -> Any:
         return network(noisy, level, _one_hot(labels, num_classes, len(noisy)))
 
     return _from_sigma(_in_its_dtype(network, call), noise, scale, shift)
 
 
 def from_k_diffusion(
-    network: Callable[[Images, Tensor], Tensor], noise: NoiseRange = USUAL, scale: float = 1.0, shift: float = 0.0
+    network: Callable[[Images, Tensor], Any], noise: NoiseRange = USUAL, scale: float = 1.0, shift: float = 0.0
 ) -> ForeignDenoiser:
     """A wrapper in the manner of k-diffusion, `network(noisy, sigma [batch])`: a denoiser already; labels are bound before.
 
     `noise` are the sigmas it learned. The denoiser raises UserError if it is given labels.
     """
 
-    def call(noisy: Images, level: Tensor, labels: Labels | None) -> Tensor:
+    def call(noisy: Images, level: Tensor, labels: Labels | None) -> Any:
         if labels is not None:
             raise UserError(
                 "A denoiser(x, sigma) takes no labels: bind them before, as in lambda x, sigma: model(x, sigma, labels)."
@@ -273,11 +283,9 @@ def _log_sigmas(alphas_cumprod: Float[Tensor, "steps"]) -> Float[Tensor, "kept"]
 def _one_hot(labels: Labels | None, num_classes: int, batch: int) -> Float[Tensor, "batch classes"] | None:
     if labels is None:
         return None
-    if not num_classes or not bool(((labels >= 0) & (labels <= num_classes)).all()):
-        raise UserError(
-            f"Labels must lie in 0..{num_classes}, {num_classes} for no class, got {labels.tolist()[:8]}: tell from_edm the "
-            "num_classes of the network, or give no labels to a network without."
-        )
+    if not num_classes:
+        raise UserError("from_edm was told of no classes: tell it the num_classes of the network, or give no labels.")
+    check_labels(labels, num_classes + 1)
     return one_hot(labels, num_classes + 1)[:, :num_classes].float()
 
 
@@ -292,7 +300,7 @@ def _in_its_dtype(network: Any, call: Network) -> Network:
     if weights is None:
         return call
 
-    def within(noisy: Images, level: Tensor, labels: Labels | None) -> Tensor:
+    def within(noisy: Images, level: Tensor, labels: Labels | None) -> Any:
         if noisy.device != weights.device:
             raise UserError(f"Images are on {noisy.device} and the network is on {weights.device}: move one to the other.")
         return call(noisy.to(weights.dtype), level, labels)
@@ -300,9 +308,52 @@ def _in_its_dtype(network: Any, call: Network) -> Network:
     return within
 
 
+def configured(network: Any, name: str) -> Any:
+    """A value of the configuration that diffusers keeps with a network; None without one."""
+    try:
+        return network.config[name]
+    except (AttributeError, KeyError, TypeError):
+        return None
+
+
+def classes_of_diffusers(network: Any) -> int | None:
+    """How many labels a network of diffusers knows, that of "no class" included; None if it does not say."""
+    if configured(network, "num_class_embeds") is not None:
+        return int(configured(network, "num_class_embeds"))
+    number = configured(network, "num_embeds_ada_norm")  # of a DiT, whose label for "no class" comes last
+    return None if number is None else int(number) + 1
+
+
+def check_labels(labels: Labels, count: int) -> None:
+    """UserError unless every label is one of 0 .. count - 1."""
+    if not bool(((labels >= 0) & (labels < count)).all()):
+        raise UserError(f"Labels must lie in 0..{count - 1}, got {labels.tolist()[:8]}: the network knows no others.")
+
+
+def predicted(answer: Any) -> Any:
+    """The prediction in what a network returns: a tensor, the first of a tuple, or `sample` of an object or a dictionary."""
+    if isinstance(answer, Mapping):
+        return answer["sample"] if "sample" in answer else next(iter(answer.values()), None)
+    if isinstance(answer, tuple | list):
+        return answer[0] if answer else None
+    try:
+        return answer if isinstance(answer, Tensor) else answer.sample
+    except AttributeError:
+        return None
+
+
 def _answer(call: Network, noisy: Images, level: Tensor, labels: Labels | None, sigma: Sigmas) -> Images:
-    """The network's answer in the dtype of the images; UserError if its shape is another or a value is not finite."""
-    answer = call(noisy, level, labels)
+    """The network's answer in the dtype of the images; UserError for unknown labels, another shape or values not finite."""
+    try:
+        answer = predicted(call(noisy, level, labels))
+    except IndexError as error:
+        if labels is None:
+            raise
+        raise UserError(
+            f"The network knows not all of the labels {labels.unique().tolist()[:8]} ({error}): give others."
+        ) from error
+    if not isinstance(answer, Tensor):
+        raise UserError("The network returns no tensor, nor a tuple, object or dictionary with one: wrap it so that it does.")
     if answer.shape != noisy.shape:
         raise UserError(
             f"The network answers images {list(noisy.shape)} with {list(answer.shape)}: give images of the shape it was trained "

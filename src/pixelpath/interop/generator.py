@@ -120,7 +120,10 @@ def read_onnx(path: Path) -> Make:
     options.add_session_config_entry("session.force_spinning_stop", "1")  # idle threads leave the cores to others
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
+    classes = len(json.loads(session.get_modelmeta().custom_metadata_map.get("classes", "[]")))
+
     def make(noise: Images, label: Labels | None = None) -> Native:
+        _check_label(label, classes)
         given = {"noise": noise.numpy()} | ({} if label is None else {"label": label.numpy()})
         return torch.from_numpy(session.run(["image"], given)[0])
 
@@ -134,10 +137,13 @@ def write_torch(generator: Generator, file: IO[bytes], about: Mapping[str, str])
 
 def read_torch(path: Path) -> Make:
     """The generator of a .pt2 file, run by torch."""
+    found = {ABOUT: ""}
     with path.open("rb") as file:
-        module = torch.export.load(file).module()
+        module = torch.export.load(file, extra_files=found).module()
+    classes = len(json.loads(json.loads(found[ABOUT]).get("classes", "[]")))
 
     def make(noise: Images, label: Labels | None = None) -> Native:
+        _check_label(label, classes)
         with torch.no_grad():
             return module(noise) if label is None else module(noise, label)
 
@@ -185,6 +191,16 @@ def agreement(made: Native, estimate: Images, normaliser: Normaliser) -> Agreeme
     excess = excess.masked_fill(leaps, 0.0) if normaliser.hurdles or normaliser.ceilings else excess
     difference = (made.double() - normaliser.decode(estimate).double()).abs()
     return Agreement(float(excess.max()), float((difference == 0).double().mean()), float(difference.max()))
+
+
+def _check_label(label: Labels | None, classes: int) -> None:
+    """UserError for labels of a file without classes, or others than 0 .. classes (the last one: no class)."""
+    if label is not None and not bool(((label >= 0) & (label <= classes)).all() and classes):
+        raise UserError(
+            f"Labels of this file lie in 0..{classes}, {classes} for no class, got {label.tolist()[:8]}: give such ones."
+            if classes
+            else "This file was exported from a run without classes: give no labels."
+        )
 
 
 def _inputs(generator: Generator) -> list[str]:

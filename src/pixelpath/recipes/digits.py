@@ -61,7 +61,7 @@ def digits_diffusion() -> Recipe:
         optimizer=AdamW(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01, clip=1.0),
         schedule=Cosine(warmup=100),
         ema_decay=0.999,
-        sampling=Sampling(steps=18, guidance=1.5),
+        sampling=Sampling(guidance=1.5),
         data=DataSettings(held_out_share=0.2),
     )
 

@@ -17,7 +17,7 @@ from pixelpath.objectives.representation import Curriculum, RepresentationLearni
 from pixelpath.recipes.changes import RecipeFunction, adjustable
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.recipes.sizes import SIZES
-from pixelpath.sampling.sampler import Sampling
+from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.trainer.optimizer import AdamW, Cosine, Steps
 
 
@@ -56,7 +56,7 @@ def _diffusion(letter: str, pixels: int) -> Recipe:
         optimizer=AdamW(lr=1e-4, betas=(0.9, 0.999), weight_decay=0.01, clip=0.5, clip_after=10_000, decay_all=True),
         schedule=Cosine(warmup=10_000),
         ema_decay=0.9999,
-        sampling=Sampling(steps=32, guidance=2.5, guidance_interval=(0.19, 1.61)),
+        sampling=Sampling(steps=32, guidance=2.5, guidance_interval=(0.19, 1.61), sampler=Sampler.HEUN),
         data=_data(pixels),
     )
 

@@ -29,7 +29,7 @@ from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.features import FeatureLoss
 from pixelpath.objectives.representation import RepresentationLearning, Temperature, ViewDraw
 from pixelpath.recipes.sizes import NANO, Size
-from pixelpath.sampling.sampler import Sampling, usual
+from pixelpath.sampling.sampler import Sampling, hidden, usual
 from pixelpath.trainer.optimizer import AdamW, Cosine, Muon, Schedule
 
 
@@ -145,7 +145,8 @@ class Recipe:
     @property
     def usual_sampling(self) -> Sampling:
         """How samples are made unless told otherwise: as the recipe says, and as usual where it chooses nothing."""
-        return self.sampling.over(usual(self.is_one_step))
+        first = None if self.is_one_step else hidden(self.noise)
+        return self.sampling.over(replace(usual(self.is_one_step), sigma_max=first))
 
     @property
     def is_encoder(self) -> bool:

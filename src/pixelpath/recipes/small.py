@@ -155,7 +155,7 @@ def cpu_32_diffusion() -> Recipe:
         optimizer=Muon(lr=6e-3, betas=(0.9, 0.99), clip=1.0),
         schedule=Cosine(warmup=100),
         ema_decay=0.999,
-        sampling=Sampling(steps=18, guidance=1.5),
+        sampling=Sampling(guidance=1.5),
     )
 
 

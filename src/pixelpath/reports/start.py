@@ -15,16 +15,19 @@ Record = Mapping[str, Any]
 
 FEW = 8  # values of a list that settings show
 NAMES = {"least": "least", "q05": "5 % below", "median": "median"}  # of the quantiles of a distance
-NATS = "Nats, with standard errors: cross is the estimate, excess one too low, direct one too high."
+NATS = (
+    "Nats. At most: the upper 95 % limit of cross. Cross is the estimate, excess one too low, direct one too high, each with its "
+    "standard error."
+)
 
 IMAGES = "Side by side"  # the picture of images, whose colours are their own
 PICTURES = {
     "Certificate": (
         "certificate.png",
-        "The divergence of each start from the noised data at every noise level, by held-out images. Lower is better. Sampling "
-        "begins at the dashed line: the smallest sigma where the chosen start keeps to the budget and has the data's tails, or "
-        "the sigma that was given. Strong bands are one standard error. Faint bands reach from the low to the high estimate, and "
-        "are wide where the denoiser errs.",
+        "The divergence of each start from the noised data at every noise level, by the choosing half of the held-out images. "
+        "Lower is better. Sampling begins at the dashed line: the smallest sigma where the chosen start keeps to the budget in "
+        "both halves and has the data's tails, or the sigma that was given. Strong bands end at the upper 95 % limit. Faint "
+        "bands reach from the low to the high estimate, and are wide where the denoiser errs.",
     ),
     "Tails": (
         "tails.png",
@@ -81,14 +84,16 @@ def write_start_report(folder: Path) -> Path:
 
 
 def _top(title: str, search: Record, best: Record, about: Record) -> str:
-    """What the start saves and the choice in words, then the main numbers."""
-    below = "".join(f"<p class='verdict'>{text(sentence)}</p>" for sentence in (search["savings"], search["sentence"]))
+    """The choice and what it saves in words, then the main numbers."""
+    below = "".join(f"<p class='verdict'>{text(sentence)}</p>" for sentence in (search["verdict"], search["sentence"]))
+    below += f"<p>{text(search['savings'])}</p>"
     below += "".join(note(text(remark)) for remark in search["remarks"])
     index = search["index"]
     metadata = {
         "start": search["chosen"],
         "begins at sigma": search["sigma"],
-        "nats from the noised data": best["divergence"],
+        "nats from the noised data, at most": None if search["bound"] is None else search["bound"]["limit"],
+        "noise alone would begin at sigma": search["cold"],
         "steps from there": about["steps"],
         "tail index of the data": None if index is None else _with_error(index["value"], index["error"]),
     }
@@ -104,7 +109,8 @@ def _candidate(candidate: Record, chosen: str) -> dict[str, Any]:
     return {
         "start": f"{name} (chosen)" if name == chosen else name,
         "sigma": candidate["sigma"],
-        "divergence, nats": candidate["divergence"],
+        "divergence at most, nats": candidate["limit"],
+        "estimate": candidate["divergence"],
         "standard error": candidate["error"],
         "seconds to fit": candidate["seconds"],
         "numbers held": candidate["numbers"],
@@ -117,7 +123,13 @@ def _candidate(candidate: Record, chosen: str) -> dict[str, Any]:
 def _divergence(name: str, row: Record) -> dict[str, Any]:
     """The divergence of a candidate at one noise level."""
     estimates = {kind: _with_error(row[kind], row[f"{kind}_error"]) for kind in ("cross", "excess", "direct")}
-    return {"start": name, "sigma": row["sigma"], **estimates, "of the greatest hundredth, %": _percent(row["top"])}
+    return {
+        "start": name,
+        "sigma": row["sigma"],
+        "at most": row["limit"],
+        **estimates,
+        "of the greatest hundredth, %": _percent(row["top"]),
+    }
 
 
 def _quantile(row: Record) -> dict[str, Any]:
@@ -129,6 +141,8 @@ def _quantile(row: Record) -> dict[str, Any]:
         "error, %": _percent(row["error"]),
         "from": _percent(row["interval"][0]),
         "to (99 %)": _percent(row["interval"][1]),
+        "not seen from, %": _percent(row["detectable"][0]),
+        "not seen to, %": _percent(row["detectable"][1]),
         "images beyond": row["exceedances"],
         "samples beyond": row["beyond"],
         "expected": row["expected"],

@@ -59,8 +59,8 @@ def certificate_plot(certificates: Mapping[str, Certificate | None], chosen: str
     """The divergence of every candidate that has one against sigma, both logarithmic, with the budget and the chosen sigma.
 
     `certificates` are those of the candidates by name, None without a density; `budget` is in nats. A line of cross estimates
-    lies inside a band of their standard error and one from excess to direct. Estimates of 0 or less are noise and leave a gap.
-    Red crosses are those that a few images decide.
+    lies inside a band from a standard error below it to its limit, and one from excess to direct. Estimates of 0 or less
+    are noise and leave a gap. Red crosses are those that a few images decide.
     """
     figure = blank(4.6)
     axes = figure.add_subplot()
@@ -75,7 +75,7 @@ def certificate_plot(certificates: Mapping[str, Certificate | None], chosen: str
         axes.plot(sigmas, numbers, "x", color=RED, markersize=5, zorder=4, label="decided by a few images")
     drawn = [row.sigma for row in positive if row.cross >= least]
     left, right = min([*drawn, sigma / 1.3]) / 1.15, max([*drawn, sigma * 1.3]) * 1.15
-    greatest = max([row.cross + row.cross_error for row in positive] + [10 * budget]) * 1.3
+    greatest = max([row.limit for row in positive] + [10 * budget]) * 1.3
     by_level(axes)
     logarithmic(axes, np.array([least, greatest]))
     plain_numbers(axes.xaxis, right / left)
@@ -176,12 +176,12 @@ def shown(shape: tuple[int, ...]) -> int:
 def _draw_certificate(axes: Axes, certificate: Certificate, number: int, name: str, least: float, *, strong: bool) -> None:
     """The line of a certificate, of the colour and mark of this number, and its bands; strong for the chosen candidate."""
     rows = [asdict(row) for row in certificate.rows]
-    keys = ("sigma", "cross", "cross_error", "excess", "direct")
-    sigma, cross, error, excess, direct = (np.array([row[key] for row in rows], np.float64) for key in keys)
+    keys = ("sigma", "cross", "cross_error", "limit", "excess", "direct")
+    sigma, cross, error, limit, excess, direct = (np.array([row[key] for row in rows], np.float64) for key in keys)
     cross = np.where(cross > 0, cross, np.nan)
     colour, floor, alpha = colours()[number % len(colours())], least / 10, 0.14 if strong else 0.06
     axes.fill_between(sigma, np.maximum(excess, floor), np.maximum(direct, floor), color=colour, alpha=alpha, linewidth=0)
-    axes.fill_between(sigma, np.maximum(cross - error, floor), cross + error, color=colour, alpha=0.3, linewidth=0)
+    axes.fill_between(sigma, np.maximum(cross - error, floor), limit, color=colour, alpha=0.3, linewidth=0)
     (line,) = axes.plot(sigma, cross, f"{MARKS[number % len(MARKS)]}-", color=colour, markersize=4.5)
     line.set(markevery=(number % 4, 4), linewidth=2.2 if strong else 1.2, zorder=3 if strong else 2)
     line.set_label(f"{name} (chosen)" if strong else name)

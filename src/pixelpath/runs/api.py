@@ -28,6 +28,7 @@ from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import Samples, free_folder, sample
 from pixelpath.runs.session import Session, begin
+from pixelpath.runs.tune import Tune, check_can_tune, tune_run
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.trainer.journal import lines
 from pixelpath.trainer.loop import Step
@@ -55,6 +56,8 @@ class Run(OpenRun):
         nfe: int | None = None,
         sampler: str | Sampler | None = None,
         sigmas: Sequence[float] | None = None,
+        sigma_max: float | None = None,
+        rho: float | None = None,
         guidance: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         guide_with: Path | Run | None = None,
@@ -84,6 +87,8 @@ class Run(OpenRun):
             None if sigmas is None else tuple(sigmas),
             guide_with.path if isinstance(guide_with, Run) else guide_with,
             None if start is None else Path(start),
+            sigma_max,
+            rho,
         )
         seeds = range(seed, seed + count)
         with _progress(progress):
@@ -126,6 +131,17 @@ class Run(OpenRun):
         """
         with _progress(progress):
             return fit_run_start(self, self._data(data), free_folder(self.path / "starts", out), fit)
+
+    def tune(
+        self, data: Data | Path | str | None = None, choices: Tune | None = None, *, progress: bool = False
+    ) -> dict[str, Any]:
+        """Find how to sample the run in the fewest network evaluations; `sample` then follows it, and `nfe` names a row of it.
+
+        Adds the result to RUN/sampling.json, writes RUN/tuning.html, and returns the result.
+        """
+        with _progress(progress):
+            check_can_tune(self)
+            return tune_run(self, self._data(data), choices or Tune())
 
     def export(self, path: Path | str | None = None, *, guidance: float | None = None, progress: bool = False) -> Path:
         """Write the generator of a one-step run as one file, .onnx or .pt2 (torch.export); RUN/generator.onnx if not given."""

@@ -1,24 +1,26 @@
 """Fitting where sampling may begin instead of at pure noise: for a run, or for a denoiser of your own.
 
-*Warm* samples begin at the start, *cold* ones at noise alone, as the control. The folder of a run's start holds the start,
-search.json with everything that was compared, pictures and a report.
+*Warm* samples begin at the start, *cold* ones at noise alone: by DPM-Solver++(2M) from the sigma at which the data are just
+hidden, which is the best control, and by the recipe's own sampling. The folder of a run's start holds the start, search.json
+with everything that was compared, pictures and a report.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from pixelpath.atomic import write_json
 from pixelpath.data import sources
 from pixelpath.errors import UserError
 from pixelpath.evaluation.distances import nearest
+from pixelpath.interop.pipelines import Pipeline
 from pixelpath.log import say
 from pixelpath.noise import NoiseRange
 from pixelpath.randomness import Streams, seed_of
@@ -29,6 +31,7 @@ from pixelpath.runs import curves
 from pixelpath.runs.comparison import Real, pixels
 from pixelpath.runs.generate import steps_below
 from pixelpath.runs.opened import OpenRun, open_run
+from pixelpath.runs.pipeline_start import PipelineStart, fit_pipeline_start
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import sample
 from pixelpath.runs.sample_conditions import choose_labels
@@ -36,30 +39,33 @@ from pixelpath.runs.start_families import FAMILIES, Family, Known
 from pixelpath.runs.start_files import RunSamples, check_generator, save_start
 from pixelpath.runs.start_search import POINTS, Candidate, Search, find_start
 from pixelpath.sampling.checks import noised
-from pixelpath.sampling.sampler import Sampling
+from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.starts.warm import WarmStart
-from pixelpath.types import Denoise
+from pixelpath.types import Denoise, Images, Labels
 
 DensityName = Literal[
     "auto", "moment", "moment-by-class", "mixture", "mixture-by-class", "student", "pareto-tail", "symlog", "flow", "samples"
 ]
 assert set(get_args(DensityName)) - {"auto", "samples"} == set(FAMILIES)
 MEMORY = 2**28  # bytes of training images, in model range, that a start is fitted to
+EQUAL, CLOSER = 1.05, 0.9  # of distances: no worse than, and closer than
 NEIGHBOURS = 500  # images of each kind whose nearest training image is looked for
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How warm and cold samples are compared: `count` samples at each of some numbers of steps."""
+    """How warm and cold samples are compared: `count` samples at each of some numbers of network evaluations."""
 
     count: int = 500
-    """Samples at every number of steps; 0 leaves the comparison out."""
-    steps: tuple[int, ...] = ()
-    """Numbers of steps; an eighth, a fourth, half and all of the recipe's if not given."""
+    """Samples at every number of evaluations; 0 leaves the comparison out."""
+    nfe: tuple[int, ...] = (3, 5, 7, 9, 13, 17)
+    """Network evaluations (NFE) of one sample; at odd ones Heun's method is compared too."""
 
     def __post_init__(self) -> None:
-        if self.count < 0 or self.count == 1 or min(self.steps, default=1) < 1:
-            raise UserError(f"`quality.count` must be 0 or at least 2 and steps at least 1, got {self.count} and {self.steps}.")
+        if self.count < 0 or self.count == 1 or min(self.nfe, default=0) < 1:
+            raise UserError(
+                f"`quality.count` must be 0 or at least 2 and `quality.nfe` at least 1, got {self.count} and {self.nfe}."
+            )
 
 
 USUAL = Quality()
@@ -78,7 +84,7 @@ class Fit:
     generator: Path | None = None
     """A one-step run on the same data whose samples, noised to `sigma`, are the start."""
     points: int = POINTS
-    """Noisy held-out images at each noise level by which densities are compared."""
+    """Noisy images of either half of the held-out ones at each noise level by which densities are compared."""
     quality: Quality = USUAL
     """How warm and cold samples are compared."""
     seed: int = 0
@@ -107,28 +113,60 @@ def check_can_start(run: OpenRun, fit: Fit) -> None:
         )
 
 
+@overload
 def fit_start(
     denoise: Denoise,
     noise: NoiseRange,
-    train_images: Float[Tensor, "training channel row column"],
-    held_out_images: Float[Tensor, "held_out _ _ _"],
+    train_images: Images,
+    held_out_images: Images,
     *,
     budget: float | None = None,
     sigma: float | None = None,
     seed: int = 0,
     points: int = POINTS,
-) -> WarmStart:
+    device: torch.device | str = "cpu",
+) -> WarmStart: ...
+
+
+@overload
+def fit_start(
+    denoise: Pipeline,
+    noise: Images,
+    train_images: Labels | None = None,
+    *,
+    budget: float | None = None,
+    sigma: float | None = None,
+    seed: int = 0,
+    points: int = POINTS,
+) -> PipelineStart: ...
+
+
+def fit_start(
+    denoise: Any,
+    noise: Any,
+    train_images: Any = None,
+    held_out_images: Any = None,
+    *,
+    budget: float | None = None,
+    sigma: float | None = None,
+    seed: int = 0,
+    points: int = POINTS,
+    device: torch.device | str = "cpu",
+) -> WarmStart | PipelineStart:
     """Fit where sampling with `denoise` may begin instead of at pure noise; draw from it with `start.draw(streams)`.
+
+    `fit_start(pipeline, images, labels)` does so for a pipeline of diffusers: see `pixelpath.runs.pipeline_start`.
 
     Args:
         denoise: (noisy, sigma) to the estimate of the clean images, in the range of the images.
         noise: The noise levels that the denoiser has learned.
         train_images: Clean images in model range (about mean 0 and standard deviation 0.5) that densities are fitted to.
-        held_out_images: Clean images by which densities and sigma are chosen.
+        held_out_images: Clean images: one half chooses density and sigma, the other one confirms them.
         budget: How many nats the start may be from the noised data. Default: 0.02 up to 64 values an image, else 0.05.
         sigma: Begin at this sigma, whatever the budget.
         seed: All randomness of the fit is a function of it.
-        points: Noisy held-out images at each level by which densities are compared.
+        points: Noisy images of either half of the held-out ones at each level by which densities are compared.
+        device: Where `denoise` works; images may stay on the CPU.
 
     Raises UserError if images are not in the denoiser's range, or if no start will do. `start.sigma` is where the sigmas of a
     sampler begin: `noise.sigmas(steps, start.sigma)`.
@@ -141,8 +179,11 @@ def fit_start(
         >>> 0 < start.sigma < 80
         True
     """
-    known = Known(train_images, held_out_images)
-    return find_start(lambda noisy, sigma, labels: denoise(noisy, sigma), noise, known, None, budget, sigma, seed, points).warm
+    if isinstance(denoise, Pipeline):
+        return fit_pipeline_start(denoise, noise, train_images, budget, sigma, seed, points)
+    known = Known(train_images.cpu(), held_out_images.cpu())
+    labelled = lambda noisy, sigma, labels: denoise(noisy, sigma)  # noqa: E731
+    return find_start(labelled, noise, known, None, budget, sigma, seed, points, device).warm
 
 
 def fit_run_start(run: OpenRun, data: PreparedData, folder: Path, fit: Fit | None = None) -> Path:
@@ -152,24 +193,30 @@ def fit_run_start(run: OpenRun, data: PreparedData, folder: Path, fit: Fit | Non
     families, known = _families(fit, run), known_of(run, data)
     say(f"Fitting to {len(known.training)} training images, comparing on {len(known.held_out)} held-out ones.")
     search = find_start(run.denoiser, run.noise, known, families, fit.budget, fit.sigma, fit.seed, fit.points, run.device)
-    usual = run.recipe.usual_sampling.count
-    fewer = steps_below(run.noise, usual, search.warm.sigma)
-    savings = f"Sampling takes {fewer} steps from this start, and {usual} steps as fine from pure noise."
-    about = {"name": search.chosen.name, "divergence": search.chosen.divergence(), "budget": search.budget, "steps": fewer}
+    usual = run.recipe.usual_sampling
+    fewer = steps_below(usual.schedule(run.noise), search.warm.sigma)
+    savings = f"As fine a grid as the recipe's {usual.count} steps takes {fewer} of them from there on."
+    limit = None if search.bound is None else search.bound.limit
+    about = {"name": search.chosen.name, "limit": limit, "budget": search.budget, "steps": fewer}
     save_start(folder, search.warm, run, about)
-    write_json(folder / "search.json", _record(search, savings))  # now, so that a start is never without its record
+    record = _record(search, savings)
+    write_json(folder / "search.json", record)  # now, so that a start is never without its record
     say(f"{search.sentence()} {savings}")
     left_out = [f"  {name}: left out. {why}" for name, why in search.left_out.items()]
     for sentence in (*(f"  {_line(candidate)}" for candidate in search.candidates), *search.remarks, *left_out):
         say(sentence)
     _pictures(folder, run, known, search)
-    quality = {
-        "quality": _quality(folder, run, data, fit.quality),
-        "neighbours": _neighbours(folder, run, known, fit.quality, fewer),
-    }
-    write_json(folder / "search.json", _record(search, savings) | quality)
+    found = _quality(folder, run, data, fit.quality, search.cold)
+    pays, verdict = search.pays, search.verdict()
+    if found and pays:
+        pays, verdict = start_pays(found)
+    record |= {"quality": [asdict(curve) for curve in found], "verdict": verdict, "pays": pays}
+    write_json(folder / "search.json", record | {"neighbours": _neighbours(folder, run, known, fit.quality, fewer)})
+    say(verdict)
+    say(f"The search asked the network about {search.nfe:,} images.")
     say(f"Start: {folder}; report: {write_start_report(folder)}.")
-    say(f"Use it: pixelpath sample {run.path} --start {folder} --steps {fewer}")
+    if pays:
+        say(f"Use it: pixelpath sample {run.path} --start {folder} --sampler dpmpp_2m --steps {fewer}")
     return folder
 
 
@@ -209,10 +256,11 @@ def _line(candidate: Candidate) -> str:
     if candidate.against:
         return f"{candidate.name}: not used, {candidate.against}."
     found = candidate.divergence()
-    nats = "no density" if found is None else f"{found:.3g} nats"
+    nats = "no density" if found is None else f"at most {found.limit:.3g} nats by the choosing half (estimate {found.cross:.3g})"
     remark = f", {candidate.remark}" if candidate.remark else ""
-    tails = "tails not judged" if candidate.tails is None else f"tails judged to the {candidate.tails.certified_to:g} quantile"
-    return f"{candidate.name}: sigma {candidate.sigma:.3g}, {nats}, {tails}, fitted in {candidate.seconds:.1f} s{remark}."
+    tails = "tails not judged" if candidate.tails is None else candidate.tails.sentence()
+    looks = f" after {candidate.looks} looks, each with fresh noise" if candidate.looks > 1 else ""
+    return f"{candidate.name}: sigma {candidate.sigma:.3g}, {nats}, {tails}{looks}, fitted in {candidate.seconds:.1f} s{remark}."
 
 
 def _record(search: Search, savings: str) -> dict[str, Any]:
@@ -220,22 +268,30 @@ def _record(search: Search, savings: str) -> dict[str, Any]:
     candidates = []
     for each in search.candidates:
         tails, certificate, divergence = each.tails, each.certificate, each.divergence()
-        plain = {name: vars(each)[name] for name in ("name", "sigma", "seconds", "numbers", "against", "remark")}
+        plain = {name: vars(each)[name] for name in ("name", "sigma", "seconds", "numbers", "against", "remark", "looks")}
         candidates.append(
             {
                 **plain,
-                "divergence": divergence,
-                "error": None if divergence is None else each.error(),
+                "divergence": None if divergence is None else divergence.cross,
+                "error": None if divergence is None else divergence.cross_error,
+                "limit": None if divergence is None else divergence.limit,
                 "tails": None if tails is None else [asdict(row) | {"certified": row.certified} for row in tails.quantiles],
                 "certificate": None if certificate is None else [asdict(row) for row in certificate.rows],
             }
         )
     return {
         "sentence": search.sentence(),
+        "verdict": search.verdict(),
+        "pays": search.pays,
         "savings": savings,
         "budget": search.budget,
         "sigma": search.warm.sigma,
         "chosen": search.chosen.name,
+        "bound": None if search.bound is None else asdict(search.bound),
+        "certifying": search.certifying,
+        "tries": search.tries,
+        "cold": search.cold,
+        "nfe": search.nfe,
         "index": None if search.index is None else asdict(search.index),
         "candidates": candidates,
         "left_out": search.left_out,
@@ -290,17 +346,54 @@ def _pictures(folder: Path, run: OpenRun, known: Known, search: Search) -> None:
     save_png(folder / "side-by-side.png", side_by_side(true[:few], drawn[:few], first, second, run.normaliser.decode))
 
 
-def _quality(folder: Path, run: OpenRun, data: PreparedData, quality: Quality) -> list[dict[str, Any]]:
-    """Distance in pixels over evaluations, cold and warm, unguided; drawn and returned."""
+def _quality(
+    folder: Path, run: OpenRun, data: PreparedData, quality: Quality, hidden: float | None
+) -> list[curves.DistanceCurve]:
+    """Distance in pixels over evaluations, unguided: cold by the recipe and from the sigma that hides the data, warm; drawn."""
     if quality.count == 0:
         return []
-    usual = run.recipe.usual_sampling.count
-    steps = sorted(set(quality.steps or (max(1, usual // part) for part in (8, 4, 2, 1))))
-    ways = [Sampling(steps=number, guidance=1.0, start=where) for where in (None, folder) for number in steps]
+    odd = [number for number in quality.nfe if number % 2]
+    usual = Sampling(steps=run.recipe.usual_sampling.count, guidance=1.0)
+    cold = {"cold, as the recipe": [usual]}
+    high = "" if hidden is None else f" from sigma {hidden:.3g}"
+    cold |= {f"cold, 2M{high}": [Sampling(nfe=number, sampler=Sampler.DPMPP_2M, sigma_max=hidden) for number in quality.nfe]}
+    warm = {"warm, 2M": [Sampling(nfe=number, sampler=Sampler.DPMPP_2M, start=folder) for number in quality.nfe]}
+    warm |= {"warm, Heun": [Sampling(nfe=number, sampler=Sampler.HEUN, start=folder) for number in odd]} if odd else {}
     seeds = range(min(quality.count, max(2, Real(data).few)))
-    found = [asdict(curve) for curve in curves.curves([run], data, seeds, ways, [pixels(data)])]
-    save_png(folder / "distance_over_nfe.png", distance_over_nfe(found))
+    found = []
+    for name, ways in (cold | warm).items():
+        unguided = [replace(way, guidance=1.0) for way in ways]
+        (curve,) = curves.curves([run], data, seeds, unguided, [pixels(data)])
+        found.append(replace(curve, name=name))
+    save_png(folder / "distance_over_nfe.png", distance_over_nfe([asdict(curve) for curve in found]))
     return found
+
+
+def start_pays(found: Sequence[curves.DistanceCurve]) -> tuple[bool, str]:
+    """Whether warm samples need fewer evaluations than the best cold ones for the same distance, and the sentence that says so.
+
+    The goal is 1.05 times the least cold distance. At the fewest evaluations at which warm samples reach it, they must also be
+    closer by a tenth than cold ones of as many or fewer.
+    """
+    cold, warm = (
+        [(point.nfe, point.frechet, curve.name) for curve in found if curve.name.startswith(kind) for point in curve.points]
+        for kind in ("cold", "warm")
+    )
+    goal = EQUAL * min(distance for _, distance, _ in cold)
+    least, _, control = min(point for point in cold if point[1] <= goal)
+    reached = [point for point in warm if point[1] <= goal]
+    if not reached:
+        best = min(distance for _, distance, _ in warm)
+        return (
+            False,
+            f"No start pays here: the distance of warm samples is {best:.3g} at best, that of cold ones {goal / EQUAL:.3g}.",
+        )
+    fewest, distance, name = min(reached)
+    equal = min((each for nfe, each, _ in cold if nfe <= fewest), default=math.inf)
+    numbers = f"{fewest:g} evaluations ({name}) and {least:g} ({control}) reach a distance of {goal:.3g}"
+    if fewest >= least or distance > CLOSER * equal:
+        return False, f"No start pays here: {numbers}."
+    return True, f"The start needs {least / fewest:.1f} times fewer evaluations than the best cold samples: {numbers}."
 
 
 def _neighbours(folder: Path, run: OpenRun, known: Known, quality: Quality, steps: int) -> dict[str, dict[str, float]]:

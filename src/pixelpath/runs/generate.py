@@ -27,7 +27,7 @@ from pixelpath.types import Conditioning, Denoise, Images, Labels, classes_of
 class Origin:
     """What sampling needs beside choices: the noise range; a fitted start, if any; a weaker denoiser to guide with, if any.
 
-    Without `warm` sampling begins at pure noise at the highest sigma (cold). Without `reference` the same denoiser without label
+    Without `warm` sampling begins at pure noise (cold). Without `reference` the same denoiser without label
     is the reference of guidance (classifier-free), which needs classes.
     """
 
@@ -43,14 +43,17 @@ class Origin:
         check_sigmas(sigmas, self.warm.sigma, self.noise)
         return sigmas
 
-    def first(self, streams: Streams, shape: tuple[int, int, int], sigma: float, labels: Labels | None) -> Images:
-        """The noisy images at the first sigma, one per stream, on the CPU; UserError if a start gives what it cannot."""
-        return sigma * normal(streams, shape) if self.warm is None else self.warm.draw(streams, shape, labels)
+    def first(self, streams: Streams, shape: tuple[int, int, int], std: float, labels: Labels | None) -> Images:
+        """The noisy images at the first sigma, one per stream, on the CPU: draws of the start, or N(0, std^2).
+
+        Raises UserError if a start gives what it cannot.
+        """
+        return std * normal(streams, shape) if self.warm is None else self.warm.draw(streams, shape, labels)
 
 
-def steps_below(noise: NoiseRange, steps: int, sigma: float) -> int:
-    """How many steps as fine a grid as one of `steps` from the highest sigma takes from sigma on; at least 1."""
-    return max(1, int((noise.sigmas(steps)[:-1] < sigma).sum()))
+def steps_below(sigmas: torch.Tensor, sigma: float) -> int:
+    """How many steps as fine a grid as that of `sigmas`, which end in 0, takes from sigma on; at least 1."""
+    return max(1, int((sigmas[:-1] < sigma).sum()))
 
 
 def balanced(seeds: Sequence[int], num_classes: int) -> Labels:
@@ -95,7 +98,7 @@ def from_sources(
     labels = classes_of(condition) if denoiser.backbone.num_classes > 0 else None
     sigmas = origin.schedule(sampling)
     denoise = _followed(_guided(denoiser, condition.to(device), origin, sampling), sigmas, advance)
-    first = origin.first(streams, shape, float(sigmas[0]), labels).to(device)
+    first = origin.first(streams, shape, sampling.sampler.cold_std(float(sigmas[0])), labels).to(device)
     images = sampling.sampler(denoise, first, sigmas, lambda: normal(streams, shape).to(device)).float().cpu()
     advance(1)
     return images

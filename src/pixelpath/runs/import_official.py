@@ -23,7 +23,7 @@ from pixelpath.recipes.build import encoder_in
 from pixelpath.recipes.recipe import ProjectorSize, Recipe, to_json
 from pixelpath.recipes.sizes import Blocks, Size
 from pixelpath.runs.folder import claim
-from pixelpath.sampling.sampler import Sampling
+from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.checkpoint import State
 
@@ -68,7 +68,7 @@ def recipe_of(model: Denoiser | Representation, name: str) -> Recipe:
         return Recipe(name, objective, Size(stack, stack), encoder.patch, projector, steps=1)
     decoder = model.backbone.decoder
     size = Size(stack, Blocks(len(decoder.blocks), int(decoder.norm.normalized_shape[0]), heads_of(decoder)))
-    sampling = Sampling(steps=32, guidance=2.5, guidance_interval=(0.19, 1.61))
+    sampling = Sampling(steps=32, guidance=2.5, guidance_interval=(0.19, 1.61), sampler=Sampler.HEUN)
     return Recipe(name, Denoising(noise), size, encoder.patch, preconditioning=model.preconditioning, steps=1, sampling=sampling)
 
 

@@ -106,7 +106,7 @@ def judge_start(run: OpenRun, data: PreparedData, reader: Reader) -> dict[str, A
     if complete:
         folder = max(complete, key=lambda path: int(path.name))
     else:
-        fit = Fit(points=POINTS, quality=Quality(steps=(half,)))
+        fit = Fit(points=POINTS, quality=Quality(nfe=(half,)))
         folder = fit_run_start(run, data, free_folder(run.path / "starts", None), fit)
     how = Sampling(steps=half, start=folder)
     found, measured = _judged(run, data, reader, how, replace(how, guidance=1.0), [Pixels()])

@@ -90,6 +90,8 @@ FILES = {
     "probe.png": "the same as a plot",
     "divergences.json": "when training diverged and went back to a checkpoint",
     "encoder": "the encoder whose features the loss compares",
+    "sampling.json": "how the run was tuned to be sampled, and everything that was compared",
+    "tuning.html": "the newest of it as a page",
     "starts": "fitted starts for sampling in fewer steps",
     "quickstart.json": "the numbers of the quickstart",
     "report.html": "this report",

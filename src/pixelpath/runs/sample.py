@@ -31,6 +31,7 @@ from pixelpath.runs.generate import Origin, generate, steps_below
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.sample_conditions import captions
 from pixelpath.runs.start_files import open_start
+from pixelpath.runs.tuned import with_tuning
 from pixelpath.sampling.sampler import LENGTHS, Sampling
 from pixelpath.starts.warm import check_count
 from pixelpath.types import Conditioning, classes_of
@@ -121,9 +122,10 @@ def sample(
 ) -> Samples:
     """One image per seed and condition; what `sampling` leaves open is as the run's recipe says."""
     complete, origin = completed(run, sampling or Sampling())
-    warm, ratio = origin.warm, None
+    warm, ratio, checked = origin.warm, None, 0
     if warm is not None and warm.expected is not None:  # UserError if start and denoiser disagree
-        ratio = warm.check(run.denoiser, check_count(math.prod(run.shape)), run.device)
+        checked = check_count(math.prod(run.shape))
+        ratio = warm.check(run.denoiser, checked, run.device)
     steps = math.ceil(len(seeds) / max(1, batch_size)) * (len(origin.schedule(complete)) - 1)
     with (
         counted(run.denoiser, *([origin.reference] if origin.reference else [])) as calls,
@@ -138,6 +140,7 @@ def sample(
         **_identity(run, seeds, condition),
         **_choices(complete, origin),
         "start_residual_ratio": ratio,
+        "start_check_nfe": checked,
         "nfe": nfe,
         "batch_size": batch_size,
         "device": str(run.device),
@@ -146,10 +149,11 @@ def sample(
 
 
 def completed(run: OpenRun, chosen: Sampling) -> tuple[Sampling, Origin]:
-    """The choices completed by the run's recipe, and what they need; UserError if they do not fit the run.
+    """The choices completed by how the run was tuned and by its recipe, and what they need; UserError if they do not fit the run.
 
     Below a start as fine a grid as the recipe's is walked, unless the number of steps is chosen.
     """
+    chosen = with_tuning(run, chosen)
     sampling = chosen.over(run.recipe.usual_sampling)
     reference = None if sampling.guide_with is None else _reference(run, sampling.guide_with)
     if reference is None and not run.denoiser.backbone.conditional:
@@ -159,7 +163,7 @@ def completed(run: OpenRun, chosen: Sampling) -> tuple[Sampling, Origin]:
         sampling = replace(sampling, guidance=1.0)
     warm = None if sampling.start is None else open_start(sampling.start, run)
     if warm is not None and all(vars(chosen)[name] is None for name in LENGTHS):
-        fewer = steps_below(run.noise, sampling.count, warm.sigma)
+        fewer = steps_below(run.recipe.usual_sampling.schedule(run.noise), warm.sigma)
         sampling = replace(sampling, steps=fewer, nfe=None, sigmas=None)
     origin = Origin(run.noise, warm, reference)
     origin.schedule(sampling)  # sigmas that do not fit are better refused now

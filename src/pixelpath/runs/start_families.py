@@ -75,6 +75,13 @@ class Known:
         images, labels = self.held(permutation(Streams([seed]), len(self.held_out)))
         return replace(self, held_out=images, held_out_labels=labels)
 
+    def halves(self) -> tuple[Known, Known]:
+        """The same twice, each with half of the held-out images: the first ones and the others."""
+        middle = len(self.held_out) // 2
+        found = [self.held(part) for part in (slice(middle), slice(middle, None))]
+        first, second = (replace(self, held_out=images, held_out_labels=labels) for images, labels in found)
+        return first, second
+
     @cached_property
     def index(self) -> Index | None:
         """The tail index of the training images' radii; None for fewer than 2,000, which cannot tell."""
@@ -163,13 +170,18 @@ def levels_of(known: Known, noise: NoiseRange) -> list[float]:
 
 
 def _mixed(known: Known, *, by_class: bool, components: int, seed: int) -> Start:
-    """A mixture of so many components, of each class if `by_class`."""
+    """A mixture of so many components, of each class if `by_class`; of half as many, and so on, where they are too many."""
     places = evenly(len(known.training), MIXED)
     images, labels = known.training[places], known.training_labels[places] if known.training_labels is not None else None
     coordinates = min(32, known.values, max(1, len(images) // 4))
-    return fit_mixture(
-        images, labels if by_class else None, known.num_classes if by_class else 0, components, coordinates, seed=seed
-    )
+    given = (labels, known.num_classes) if by_class else (None, 0)
+    while True:
+        try:
+            return fit_mixture(images, *given, components, coordinates, seed=seed)
+        except UserError:  # too few images for so many components, or one that collapsed
+            if components == 1:
+                raise
+            components //= 2
 
 
 def _require(known: Known, *, by_class: bool) -> None:

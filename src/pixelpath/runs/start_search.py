@@ -1,8 +1,9 @@
 """Which start, and at which sigma: densities of several families fitted to training images, compared on held-out ones.
 
-A *candidate* is a fitted start with its sigma: the smallest at which its divergence keeps to the *budget* (nats) and its tails
-pass the gate. A start without a density, such as another model's samples, has no divergence, so the user chooses its sigma.
-Method: Fassina et al. 2026 (arXiv 2603.00772); the choice of sigma is ours.
+A *candidate* is a fitted start with its sigma: the smallest at which the limit of its divergence keeps to the *budget* (nats)
+and its tails pass the gate. One half of the held-out images, the *choosing* half, tells which; the other one, the *certifying*
+half, tells how far the chosen start is from the noised data. A start without a density, such as another model's samples, has
+no divergence, so the user chooses its sigma. Method: Fassina et al. 2026 (arXiv 2603.00772); the choice of sigma is ours.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import repeat
 
 import torch
@@ -18,16 +20,16 @@ from torch import Tensor
 
 from pixelpath.data.sources import evenly
 from pixelpath.errors import UserError
-from pixelpath.evaluation.certificate import Certificate, certify, certify_density
+from pixelpath.evaluation.certificate import CONFIDENCE, Certificate, Divergence, certify, certify_density
 from pixelpath.evaluation.fits import compare_fit
 from pixelpath.evaluation.tails import Index, TailReport, tail_gate, within_reach
 from pixelpath.log import followed
 from pixelpath.noise import NoiseRange
 from pixelpath.randomness import seed_of
 from pixelpath.runs.start_families import TINY, Family, Known, levels_of, usual
-from pixelpath.sampling.checks import check_scale, noised, residual_energy
+from pixelpath.sampling.checks import check_noise, check_scale, noised, residual_energy
 from pixelpath.starts.flow import Flow
-from pixelpath.starts.gaussian import fit_gaussian
+from pixelpath.starts.gaussian import fit_gaussian, noise_alone
 from pixelpath.starts.start import Density, Saved, Start
 from pixelpath.starts.tails import ParetoTail
 from pixelpath.starts.warm import WarmStart, check_count
@@ -36,8 +38,11 @@ from pixelpath.types import LabelledDenoise
 POINTS = 2048  # noisy held-out images at each level of a certificate
 BEYOND = 20.0  # a certificate ends where every density is so many times beyond the budget
 TIE = 1.02  # ratio of levels that count as equal; the earlier family then has it
-CONTROL = ""  # a density compared beside the candidates
+CONTROL, COLD = "", "noise alone"  # densities compared beside the candidates
+PAYS = 2.0  # times the sigma of a start, at least, from which noise alone must begin for the start to save steps
+ALONE = 0.15  # of the data's std: below, a density needs no network
 BUDGETS = (0.02, 0.05)  # nats, up to TINY values and above
+NOISE_SEEN = (0.15, 0.5)  # of the data's std: where the denoiser must find the noise that is there
 TOO_FEW = "{} held-out images are too few to compare tails with: hold out 100 or more, better 2,000."
 
 
@@ -45,8 +50,9 @@ TOO_FEW = "{} held-out images are too few to compare tails with: hold out 100 or
 class Candidate:
     """A fitted start: its certificate (None without a density), its sigma (None: no sigma will do) and the tails there.
 
-    `numbers` counts the values that the start holds. `against` says why it is not to be used, empty if nothing is against it. A
-    start with a Pareto tail has the certificate of its bulk, and the `remark` says so.
+    The certificate is by the choosing half. `numbers` counts the values that the start holds. `against` says why it is not to be
+    used, empty if nothing is against it. A start with a Pareto tail has the certificate of its bulk, and the `remark` says so.
+    Tails were judged at `looks` levels, of which all but the last were rejected; every look takes fresh noise.
     """
 
     name: str
@@ -58,31 +64,21 @@ class Candidate:
     tails: TailReport | None = None
     against: str = ""
     remark: str = ""
+    looks: int = 0
 
-    def error(self) -> float | None:
-        """The standard error of the cross estimate at the level of the certificate nearest to its own."""
-        sigma = self.sigma
-        if self.certificate is None or sigma is None:
-            return None
-        return min(self.certificate.rows, key=lambda row: abs(math.log(row.sigma / sigma))).cross_error
-
-    def divergence(self) -> float | None:
-        """The cross estimate at its level, ln KL being linear in ln sigma between levels."""
-        sigma = self.sigma
-        if self.certificate is None or sigma is None:
-            return None
-        rows = self.certificate.rows
-        above = min((row for row in rows if row.sigma >= sigma * (1 - 1e-9)), key=lambda row: row.sigma)
-        below = max((row for row in rows if row.sigma < sigma), key=lambda row: row.sigma, default=above)
-        if above is below or min(above.cross, below.cross) <= 0:
-            return above.cross
-        share = math.log(above.sigma / sigma) / math.log(above.sigma / below.sigma)
-        return above.cross * (below.cross / above.cross) ** share
+    def divergence(self) -> Divergence | None:
+        """The row of its certificate that bounds its divergence at its sigma."""
+        return None if self.certificate is None or self.sigma is None else self.certificate.at(self.sigma)
 
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """What was compared and what was chosen, one of `candidates`; `left_out` says which families could not be fitted, and why."""
+    """What was compared and what was chosen, one of `candidates`; `left_out` says which families could not be fitted, and why.
+
+    `bound` is the divergence of the chosen start at its sigma by the certifying half, of `certifying` images (None where it has
+    no density, or none was measured); `tries` candidates were put to that half. `cold` is from where noise alone, with the data's
+    variance, keeps to the budget (None: nowhere). `nfe` counts the images that the denoiser was asked about.
+    """
 
     candidates: tuple[Candidate, ...]
     left_out: dict[str, str]
@@ -91,13 +87,56 @@ class Search:
     warm: WarmStart
     index: Index | None
     seconds: float
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...]
+    bound: Divergence | None
+    certifying: int
+    tries: int
+    cold: float | None
+    std: float
+    nfe: int
 
     def sentence(self) -> str:
-        """The choice in words."""
-        found = self.chosen.divergence()
-        kept = f"{found:.3g} nats from the noised data (budget {self.budget:g})" if found is not None else "level chosen by hand"
-        return f"Start {self.chosen.name} at sigma {self.warm.sigma:.3g}: {kept}."
+        """The choice in words, with the limit of its divergence."""
+        return f"Start {self.chosen.name} at sigma {self.warm.sigma:.3g}: {self._bound()}."
+
+    @property
+    def pays(self) -> bool:
+        """Whether beginning there can save evaluations at all, before any image is sampled."""
+        return not self._useless()
+
+    def verdict(self) -> str:
+        """That no start pays here, and why, or how far the start is below noise alone."""
+        sigma = self.warm.sigma
+        than = "from no sigma" if self.cold is None else f"from sigma {self.cold:.3g}, {self.cold / sigma:.1f} times higher"
+        hopeful = f"Noise alone keeps to {self.budget:g} nats {than}. Only samples at equal evaluations tell what that saves."
+        return self._useless() or hopeful
+
+    def _useless(self) -> str:
+        sigma = self.warm.sigma
+        if self.cold is not None and self.cold < PAYS * sigma:
+            return (
+                f"No start pays here: noise with the variance of the data keeps to {self.budget:g} nats from sigma "
+                f"{self.cold:.3g} on, and this start begins at {sigma:.3g}. Sample without a start, from that sigma."
+            )
+        if self.bound is not None and self.bound.limit <= self.budget and sigma <= ALONE * self.std:
+            return (
+                f"No start pays here: the density {self.chosen.name} keeps to {self.budget:g} nats down to sigma {sigma:.3g}, "
+                f"{sigma / self.std:.0%} of the data's std. It needs no network: sample it alone."
+            )
+        return ""
+
+    def _bound(self) -> str:
+        if self.bound is None:
+            return "sigma chosen by hand, divergence not measured"
+        confidence = 1 - self.tries * (1 - CONFIDENCE)
+        found = (
+            f"at most {self.bound.limit:.3g} nats from the noised data with {confidence:.0%} confidence (estimate "
+            f"{self.bound.cross:.3g}, budget {self.budget:g}), by {self.certifying} held-out images that it was not chosen by"
+        )
+        few = (
+            f"; {self.bound.top:.0%} of it comes from one image in a hundred, too few to rely on" if self.bound.dominated else ""
+        )
+        return found + few
 
 
 def find_start(
@@ -114,11 +153,12 @@ def find_start(
     """The start that lets sampling begin at the smallest sigma, of all `families` (None: the usual ones), and how they compare.
 
     `denoise(noisy, sigma, labels)` works on `device` in the range of `known` and learned the sigmas of `noise`. A sigma will do
-    if from there up the divergence, by the cross estimate on held-out images, keeps to `budget` nats (None: 0.02 up to 64 values,
-    else 0.05) and is not decided by a few images, and if there start samples have the tails of held-out noised images, and the
-    residual energy. A given `sigma` (shifted, in model range) is used instead, for starts without a density too; then only the
-    residual energy must fit. Raises UserError if images are not in the denoiser's range, or if no start will do: it says which
-    sigma and family would reach which budget.
+    if from there up the limit of the divergence keeps to `budget` nats (None: 0.02 up to 64 values, else 0.05), and if there
+    start samples have the tails of held-out noised images, and the residual energy. The choosing half of the held-out images
+    finds density and sigma; the certifying half then confirms both, or moves the sigma up. A given `sigma` (shifted, in model
+    range) is used instead, for starts without a density too; then only the residual energy must fit. `points` are noisy images
+    of each half at each level. Raises UserError if images are not in the denoiser's range or the denoiser in another noise, or
+    if no start will do: it says which sigma and family would reach which budget.
     """
     began = time.perf_counter()
     budget = BUDGETS[known.values > TINY] if budget is None else budget
@@ -131,14 +171,31 @@ def find_start(
     trial = _Trial(denoise, torch.device(device), known, levels, budget, seed, points, fit_gaussian(known.training))
     trial.check_range()
     fitted, left_out = _fit(usual(known) if families is None else families, known, noise, seed)
-    fitted = trial.certified(fitted)
+    fitted, cold = trial.certified(fitted)
     trying = followed(fitted, "candidates of a start", len(fitted))
-    judged = tuple(trial.placed(candidate) if sigma is None else trial.at(candidate, sigma) for candidate in trying)
-    best = _best(judged, left_out, budget, sigma)
+    judged = [trial.placed(candidate) if sigma is None else trial.at(candidate, sigma) for candidate in trying]
+    best, bound, tries = trial.confirmed(judged, chosen_by_hand=sigma is not None)
+    if best is None:
+        raise _none_will_do(judged, left_out, budget, sigma)
     assert best.sigma is not None
     remarks = () if within_reach(len(known.held_out)) else (TOO_FEW.format(len(known.held_out)),)
-    warm = trial.warm(best.start, best.sigma)
-    return Search(judged, left_out, budget, best, warm, known.index, time.perf_counter() - began, remarks)
+    candidates = tuple(best if each.name == best.name else each for each in judged)
+    return Search(
+        candidates=candidates,
+        left_out=left_out,
+        budget=budget,
+        chosen=best,
+        warm=trial.warm(best.start, best.sigma),
+        index=known.index,
+        seconds=time.perf_counter() - began,
+        remarks=remarks,
+        bound=bound,
+        certifying=len(trial.halves[1].held_out),
+        tries=tries,
+        cold=cold,
+        std=float(known.training.std()),
+        nfe=sum(trial.asked),
+    )
 
 
 def _fit(families: Mapping[str, Family], known: Known, noise: NoiseRange, seed: int) -> tuple[list[Candidate], dict[str, str]]:
@@ -168,13 +225,24 @@ class _Trial:
     seed: int
     points: int
     control: Density
+    asked: list[int] = field(default_factory=list)
+
+    @cached_property
+    def halves(self) -> tuple[Known, Known]:
+        """Choosing and certifying half of the held-out images."""
+        return self.known.halves()
+
+    def counted(self, noisy: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """The denoiser's estimates, and the images in them counted."""
+        self.asked.append(len(noisy))
+        return self.denoise(noisy, sigma, labels)
 
     def estimate(self, noisy: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         """The denoiser's estimates for any number of images on the CPU, 256 at a time on its device."""
         parts = zip(noisy.split(256), repeat(None) if labels is None else labels.split(256), strict=False)
         return torch.cat(
             [
-                self.denoise(
+                self.counted(
                     part.to(self.device),
                     sigma.to(self.device).expand(len(part)).float(),
                     None if own is None else own.to(self.device),
@@ -184,31 +252,41 @@ class _Trial:
         )
 
     def check_range(self) -> None:
-        """ValueError if held-out images are not in the range that the denoiser knows."""
+        """UserError if held-out images are not in the range that the denoiser knows, or it takes sigma for another noise."""
         seeds = [seed_of(self.seed, 4, place) for place in range(min(512, len(self.known.held_out)))]
         images, labels = self.known.held(slice(len(seeds)))
         sigma = min(max(2 * float(self.known.training.std()), self.levels[-1]), self.levels[0])
         check_scale(lambda x, s: self.estimate(x, s, labels), images, sigma, seeds)
+        for share in NOISE_SEEN:
+            sigma = min(max(share * float(self.known.training.std()), self.levels[-1]), self.levels[0])
+            check_noise(lambda x, s: self.estimate(x, s, labels), images, sigma, seeds)
 
-    def certified(self, fitted: Sequence[Candidate]) -> list[Candidate]:
-        """The candidates with the certificate of each that has a density, or whose bulk has."""
-        bulks = {each.name: each.start.bulk if isinstance(each.start, ParetoTail) else each.start for each in fitted}
+    def certified(self, fitted: Sequence[Candidate]) -> tuple[list[Candidate], float | None]:
+        """The candidates with the certificate of each that has a density, or whose bulk has; the sigma of noise alone."""
+        bulks = {each.name: _bulk(each.start) for each in fitted}
         densities = {name: bulk for name, bulk in bulks.items() if isinstance(bulk, Density)}
         if not densities:
-            return list(fitted)
+            return list(fitted), None
+        found = self._certificates(densities | {COLD: noise_alone(self.known.training)}, self.halves[0], self.levels, 5)
+        cold = found[COLD].sigma_for(self.budget)
+        remarks = {each.name: "certificate of its bulk" for each in fitted if isinstance(each.start, ParetoTail)}
+        return [replace(each, certificate=found.get(each.name), remark=remarks.get(each.name, "")) for each in fitted], cold
+
+    def _certificates(
+        self, densities: Mapping[str, Density], half: Known, levels: Sequence[float], key: int
+    ) -> dict[str, Certificate]:
         flows = {name: density for name, density in densities.items() if isinstance(density, Flow)}
-        images, labels = self.known.held(evenly(len(self.known.held_out), self.points))
+        images, labels = half.held(evenly(len(half.held_out), self.points))
         repeats = max(1, round(self.points / len(images)))
         compared = {name: density for name, density in densities.items() if name not in flows}
         compared |= {CONTROL: self.control} if flows else {}
-        seed, enough = seed_of(self.seed, 5), BEYOND * self.budget
-        found = certify(self.denoise, compared, images, labels, self.levels, seed, repeats, enough, device=self.device)
+        seed, enough = seed_of(self.seed, key), BEYOND * self.budget
+        found = certify(self.counted, compared, images, labels, levels, seed, repeats, enough, device=self.device)
         for name, flow in flows.items():
             inside = tuple(row for row in found[CONTROL].rows if flow.levels[0] <= row.sigma <= flow.levels[1])
-            seed = seed_of(self.seed, 10)
+            seed = seed_of(self.seed, 10, key)
             found[name] = certify_density(Certificate(inside), self.control, flow, images, labels, seed, repeats)
-        remarks = {each.name: "certificate of its bulk" for each in fitted if isinstance(each.start, ParetoTail)}
-        return [replace(each, certificate=found.get(each.name), remark=remarks.get(each.name, "")) for each in fitted]
+        return found
 
     def placed(self, candidate: Candidate) -> Candidate:
         """The candidate at the smallest sigma that keeps to the budget and passes, or with why none does."""
@@ -217,22 +295,45 @@ class _Trial:
             return replace(candidate, against="it has no density, so no sigma can be chosen for it: give one (`sigma`)")
         sigma = certificate.sigma_for(self.budget)
         if sigma is None:
-            top = certificate.rows[0]
-            against = f"it is {top.sentence()} even at the highest sigma, beyond {self.budget:g}"
-            if top.dominated:
-                against = f"it has other tails than the data: even at the highest sigma it is {top.sentence()}"
+            against = f"it is {certificate.rows[0].sentence()}, the highest there is, and the budget is {self.budget:g}"
+            if certificate.rows[0].dominated:
+                against = f"it has other tails than the data: {certificate.rows[0].sentence()}, the highest there is"
             return replace(candidate, against=against)
         against = self._fit_against(candidate.start, sigma)
-        if against:
-            return replace(candidate, against=against)
+        return replace(candidate, against=against) if against else self._raised(candidate, sigma)
+
+    def _raised(self, candidate: Candidate, sigma: float) -> Candidate:
+        """The candidate at the first sigma, of those from here up, at which it passes, or with why it passes at none."""
         tried = candidate
-        for level in [sigma, *(level for level in reversed(self.levels) if level > sigma)]:
-            tried = self.at(candidate, level)
+        for level in [level for level in reversed(self.levels) if level >= sigma]:
+            tried = self.at(tried, level)
             if not tried.against and (tried.tails is None or tried.tails.passes):
                 return tried
         wrong = [each for each in tried.tails.quantiles if each.wrong(tried.tails.tolerance)] if tried.tails else []
         worst = max(wrong, key=lambda each: abs(each.error)).sentence() if wrong else tried.against
         return replace(tried, sigma=None, against=f"it does not pass at any sigma ({worst})")
+
+    def confirmed(self, judged: Sequence[Candidate], *, chosen_by_hand: bool) -> tuple[Candidate | None, Divergence | None, int]:
+        """The candidate to use, its divergence by the certifying half, and how many were put to it: the best first.
+
+        Its sigma moves up to where that half keeps to the budget too, unless it was chosen by hand. Without such a sigma the next
+        candidate is tried, which costs 5 of 100 in the confidence of what is found.
+        """
+        for tries, candidate in enumerate(_ordered(judged), 1):
+            assert candidate.sigma is not None
+            density = _bulk(candidate.start)
+            if candidate.certificate is None or not isinstance(density, Density):
+                return candidate, None, 0
+            levels = self.levels[: max(4, sum(level >= candidate.sigma * (1 - 1e-9) for level in self.levels) + chosen_by_hand)]
+            certificate = self._certificates({candidate.name: density}, self.halves[1], levels, 13)[candidate.name]
+            if chosen_by_hand:
+                return candidate, certificate.at(candidate.sigma), tries
+            kept = certificate.sigma_for(self.budget)
+            if kept is not None and kept > candidate.sigma:
+                candidate = self._raised(candidate, kept)
+            if kept is not None and candidate.sigma is not None:
+                return candidate, certificate.at(candidate.sigma), tries
+        return None, None, 0
 
     def at(self, candidate: Candidate, sigma: float) -> Candidate:
         """The candidate at sigma, with its tails as far as held-out images tell, and with what the denoiser has against it."""
@@ -241,10 +342,10 @@ class _Trial:
             self.warm(candidate.start, sigma).check(self.estimate, check_count(known.values))
         except ValueError as error:
             against = str(error).rstrip(".")
-        reach, seed = within_reach(len(known.held_out)), seed_of(self.seed, 6)
+        reach, seed = within_reach(len(known.held_out)), seed_of(self.seed, 6, candidate.looks)
         if reach:
             tails = tail_gate(candidate.start, known.held_out, sigma, known.held_out_labels, seed=seed, probabilities=reach)
-        return replace(candidate, sigma=sigma, tails=tails, against=against)
+        return replace(candidate, sigma=sigma, tails=tails, against=against, looks=candidate.looks + 1)
 
     def warm(self, start: Start, sigma: float) -> WarmStart:
         """The start at sigma, with the residual energies of held-out images there."""
@@ -261,29 +362,40 @@ class _Trial:
             return ""
         training = evenly(len(self.known.training), POINTS)
         own = None if self.known.training_labels is None else self.known.training_labels[training]
-        images, labels = self.known.held(evenly(len(self.known.held_out), POINTS))
+        images, labels = self.halves[0].held(evenly(len(self.halves[0].held_out), POINTS))
         seed = seed_of(self.seed, 11)
         return compare_fit(start, self.control, self.known.training[training], images, sigma, own, labels, seed).against
 
 
-def _best(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: float, wanted: float | None) -> Candidate:
-    """The candidate of the smallest sigma, the first of equals; UserError with what would help if there is none."""
-    usable = [(candidate.sigma, candidate) for candidate in judged if not candidate.against and candidate.sigma is not None]
-    if usable:
-        least = min(sigma for sigma, _ in usable)
-        return next(candidate for sigma, candidate in usable if sigma <= least * TIE)
+def _bulk(start: Start) -> Start:
+    return start.bulk if isinstance(start, ParetoTail) else start
+
+
+def _ordered(judged: Sequence[Candidate]) -> list[Candidate]:
+    """Those that may be used, the smallest sigma first; among equals the earlier family."""
+    left = [(candidate.sigma, candidate) for candidate in judged if not candidate.against and candidate.sigma is not None]
+    found: list[Candidate] = []
+    while left:
+        least = min(sigma for sigma, _ in left)
+        place = next(place for place, (sigma, _) in enumerate(left) if sigma <= least * TIE)
+        found.append(left.pop(place)[1])
+    return found
+
+
+def _none_will_do(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: float, wanted: float | None) -> UserError:
+    """What would help where no candidate may be used."""
     reasons = {**{candidate.name: candidate.against for candidate in judged}, **left_out}
     against = "; ".join(f"{name}: {why}".rstrip(".") for name, why in reasons.items())
     if wanted is not None:
-        raise UserError(f"No start will do at sigma {wanted:g}: begin at a higher one, or choose another family. {against}.")
+        return UserError(f"No start will do at sigma {wanted:g}: begin at a higher one, or choose another family. {against}.")
     lowest = [
-        (row.cross, row.sigma, candidate.name)
+        (row.limit, row.sigma, candidate.name)
         for candidate in judged
         for row in (candidate.certificate.rows if candidate.certificate else ())
-        if not row.dominated and row.cross > 0
+        if not row.dominated
     ]
     hint = "give more training images, or a family for heavy tails (student, pareto-tail)"
     if lowest:
-        cross, sigma, name = min(lowest)
-        hint = f"{name} at sigma {sigma:.3g} would take a budget of {cross:.2g} nats"
-    raise UserError(f"No start keeps to a budget of {budget:g} nats with the tails of the data: {hint}. {against}.")
+        limit, sigma, name = min(lowest)
+        hint = f"{name} at sigma {sigma:.3g} would take a budget of {limit:.2g} nats"
+    return UserError(f"No start keeps to a budget of {budget:g} nats with the tails of the data: {hint}. {against}.")

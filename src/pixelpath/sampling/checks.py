@@ -20,6 +20,7 @@ from pixelpath.types import Denoise, Images
 
 BAND = 0.1  # how far the ratio of two mean residual energies may be from 1; a sigma 25 % off gives 1.52 or 0.63
 SLOPES = (0.75, 1.33)  # of clean images over estimates; twice the range that the denoiser knows gives 1.6 and more
+ERRORS = 3.0  # standard errors by which a slope or offset must leave its band
 OFFSET = 0.35  # of clean images from estimates, in stds of the images
 
 Energies = Float[Tensor, "_"]
@@ -71,20 +72,55 @@ def check_scale(denoise: Denoise, images: Images, sigma: float, seeds: Sequence[
     slope = <x, D - m> / |D - m|^2 with m the mean of D over images; offset = |mean(x - D)| over the std of x, of the channel
     where it is largest. Gaussian images c times as wide as the denoiser's, of std s, have the slope
     c^2 (s^2 + sigma^2) / (c^2 s^2 + sigma^2). Choose sigma at one to three times the std of the data: far above it estimates hold
-    too little of the image. Give some dozen images or more, and seeds that did not make them. Raises UserError if the slope
-    leaves [0.75, 1.33] or the offset exceeds 0.35.
+    too little of the image. Give some dozen images or more, and seeds that did not make them. Raises UserError if the slope is
+    outside [0.75, 1.33] by more than 3 of its standard errors, or the offset exceeds 0.35 by as much.
     """
     estimate = denoise(noised(images, sigma, seeds), torch.tensor(sigma, dtype=torch.float64)).double()
-    centred, clean = estimate - estimate.mean(0), images.double()
-    slope = float((centred * clean).sum() / centred.square().sum())
-    offset = float((clean - estimate).mean((0, 2, 3)).abs().max() / clean.std())
-    if not (SLOPES[0] <= slope <= SLOPES[1] and offset <= OFFSET):
+    clean = images.double()
+    slope, error = _slope(clean, estimate - estimate.mean(0))
+    apart = (clean - estimate).mean((2, 3))
+    offsets, spreads = apart.mean(0).abs() / clean.std(), apart.std(0) / (len(apart) ** 0.5 * clean.std())
+    offset = float(offsets.max())
+    inside = _inside(slope, error) and bool((offsets - ERRORS * spreads <= OFFSET).all())
+    if not inside:
         raise UserError(
-            f"At sigma {sigma:g} held-out images are {slope:.2f} times their estimates and {offset:.2f} stds off: they are "
-            "not in the range that the denoiser knows. Give images in its range, its adapter the right scale and shift, or train "
-            "it for longer."
+            f"At sigma {sigma:g} held-out images are {slope:.2f} +- {error:.2f} times their estimates and {offset:.2f} stds off: "
+            "they are not in the range that the denoiser knows. Give images in its range, its adapter the right scale and shift, "
+            "or train it for longer."
         )
     return slope, offset
+
+
+@torch.no_grad()
+def check_noise(denoise: Denoise, images: Images, sigma: float, seeds: Sequence[int]) -> float:
+    """The slope of the noise e in held-out images over the noise that the denoiser finds, f = (x + sigma e - D) / sigma: about 1.
+
+    slope = <e, f> / |f|^2 is 1 for the exact denoiser, as f is the mean of e for what it sees. A denoiser that takes sigma for r
+    times as much has 1 / r^2 on smooth images. Choose sigma well below the std of the data. Raises UserError if the slope is
+    outside [0.75, 1.33] by more than 3 of its standard errors: the network was then trained with another schedule than the one
+    by which sigma becomes its own coordinate.
+    """
+    noisy = noised(images, sigma, seeds)
+    found = (noisy - denoise(noisy, torch.tensor(sigma, dtype=torch.float64))).double() / sigma
+    slope, error = _slope((noisy - images).double() / sigma, found)
+    if not _inside(slope, error):
+        raise UserError(
+            f"At sigma {sigma:g} the noise of held-out images is {slope:.2f} +- {error:.2f} times the noise that the denoiser "
+            "finds in them: it takes sigma for another noise. Give its adapter the schedule (alphas_cumprod, data_at, sigmas) "
+            "and the prediction that it was trained with, or train it for longer."
+        )
+    return slope
+
+
+def _slope(values: Images, estimates: Images) -> tuple[float, float]:
+    """<values, estimates> / |estimates|^2 over all images, and its standard error over images (of a ratio, to first order)."""
+    products, squares = (values * estimates).flatten(1).sum(1), estimates.square().flatten(1).sum(1)
+    slope = products.sum() / squares.sum()
+    return float(slope), float((products - slope * squares).square().sum().sqrt() / squares.sum())
+
+
+def _inside(slope: float, error: float) -> bool:
+    return SLOPES[0] - ERRORS * error <= slope <= SLOPES[1] + ERRORS * error
 
 
 def check_sigmas(sigmas: Float[Tensor, "sigmas"], sigma: float, learned: NoiseRange) -> None:

@@ -1,6 +1,7 @@
 """How images are sampled: by which sampler, over which sigmas, under what guidance.
 
-Sigmas that a user chooses are *unshifted* (for 64 pixels), as everywhere in a recipe; those that a sampler walks are shifted.
+The sigmas of a `Sampling` are those that a sampler walks: noise levels in model range, where the std of the data is 0.5. Only
+the interval of guidance is *unshifted* (for 64 pixels), as the noise range of a recipe is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pixelpath.errors import UserError
-from pixelpath.noise import NoiseRange
+from pixelpath.noise import DATA_STD, RHO, NoiseRange
 from pixelpath.sampling.guidance import check_interval
 from pixelpath.sampling.samplers import consistency, dpmpp_2m, euler, euler_ancestral, heun, heun_stochastic
 from pixelpath.types import Denoise, Images, Noise
@@ -51,9 +52,16 @@ class Sampler(Enum):
             raise UserError(f"`nfe` is {nfe}, but {self.value} {rule}: choose another.", setting="nfe")
         return steps
 
-    def sigmas(self, noise: NoiseRange, steps: int, start: float | None = None) -> Float[Tensor, "levels"]:
+    def sigmas(self, noise: NoiseRange, steps: int, start: float | None = None, rho: float = RHO) -> Float[Tensor, "levels"]:
         """The shifted sigmas of `steps` steps from the highest (or from `start`, shifted) to 0."""
-        return noise.consistency_sigmas(steps, start) if self is Sampler.CONSISTENCY else noise.sigmas(steps, start)
+        return (noise.consistency_sigmas if self is Sampler.CONSISTENCY else noise.sigmas)(steps, start, rho)
+
+    def cold_std(self, sigma: float) -> float:
+        """The std of the noise that sampling begins with at sigma: sqrt(sigma^2 + 0.5^2), that of noised images.
+
+        Consistency models are given noise of std sigma, as published (Song et al. 2023, arXiv 2303.01469, algorithm 1).
+        """
+        return sigma if self is Sampler.CONSISTENCY else math.hypot(sigma, DATA_STD)
 
 
 _TWICE = {Sampler.HEUN, Sampler.HEUN_STOCHASTIC}
@@ -85,11 +93,16 @@ class Sampling:
     sampler: Sampler | None = None
     """Sampler. Heun's methods evaluate the network twice a step, the others once."""
     sigmas: tuple[float, ...] | None = None
-    """Sigmas (for 64 pixels) to visit between the highest one and 0, instead of steps."""
+    """Sigmas (in model range, std of the data 0.5) to visit between the first one and 0, instead of steps."""
     guide_with: Path | None = None
     """Guide against another, weaker run (autoguidance) instead of against the same model without label."""
     start: Path | None = None
     """Begin at a start that `pixelpath start fit RUN` wrote, at its sigma, instead of at pure noise."""
+    sigma_max: float | None = None
+    """First sigma of sampling from pure noise (in model range, std of the data 0.5); images must be hidden at it. Default: 80 for
+    64 pixels, 40 for 32, if the run's noise range reaches so far; a one-step model begins at its highest sigma."""
+    rho: float | None = None
+    """Curvature of the sigmas of a number of steps, at least 1: a higher one puts more of them at low noise. Default: 7."""
 
     def __post_init__(self) -> None:
         lengths = [name for name in LENGTHS if vars(self)[name] is not None]
@@ -106,28 +119,39 @@ class Sampling:
             raise UserError(f"`guidance` must be finite, got {self.guidance}: 1 is no guidance.", setting="guidance")
         if self.guidance_interval is not None:
             check_interval(*self.guidance_interval)
+        if self.sigma_max is not None and not 0 < self.sigma_max < math.inf:
+            raise UserError(f"`sigma_max` must be above 0 and finite, got {self.sigma_max}.", setting="sigma_max")
+        if self.rho is not None and not 1 <= self.rho <= MOST_RHO:
+            raise UserError(f"`rho` must be from 1 to {MOST_RHO}, got {self.rho}: choose for example 7.", setting="rho")
+        for one, two, of in (("sigma_max", "start", "the first sigma"), ("rho", "sigmas", "all sigmas")):
+            if vars(self)[one] is not None and vars(self)[two] is not None:
+                raise UserError(f"`{two}` says {of} already: omit `{one}`.", setting=one)
 
     def over(self, other: Sampling) -> Sampling:
-        """These choices, and those of the other one where this one has none; of steps, nfe and sigmas one is kept."""
+        """These choices, and those of the other one where this one has none; what these choices rule out is not taken over."""
         own = {field.name: vars(self)[field.name] for field in fields(self) if vars(self)[field.name] is not None}
-        if any(name in own for name in LENGTHS):
-            other = replace(other, steps=None, nfe=None, sigmas=None)
+        for group in (LENGTHS, ("rho", "sigmas"), ("start", "sigma_max")):
+            if any(name in own for name in group):
+                other = replace(other, **dict.fromkeys(group))
         return replace(other, **own)
 
     def schedule(self, noise: NoiseRange, start: float | None = None) -> Float[Tensor, "sigmas"]:
-        """The shifted sigmas, falling from the highest of the range (or from `start`, shifted) to 0 (float64).
+        """The shifted sigmas, falling from the first one (`sigma_max`, or `start`, shifted) to 0 (float64).
 
         Everything must be chosen (`over`). Raises UserError if chosen sigmas do not fall within the range.
         """
         assert self.sampler is not None
-        if self.sigmas is not None:
-            top = noise.sigma_max if start is None else start / noise.shift
-            if any(not below < sigma for sigma, below in pairwise((top, *self.sigmas, noise.sigma_min))):
-                raise UserError(
-                    f"`sigmas` must fall strictly between {top:g} and {noise.sigma_min:g}, got {self.sigmas}.", setting="sigmas"
-                )
-            return torch.tensor([top, *self.sigmas, 0.0], dtype=torch.float64) * noise.shift
-        return self.sampler.sigmas(noise, self.count, start)
+        low, high = noise.sigma_min * noise.shift, noise.sigma_max * noise.shift
+        if self.sigma_max is not None and not low < self.sigma_max <= high * (1 + 1e-9):
+            raise UserError(
+                f"`sigma_max` must lie in the noise range of the run, {low:g} to {high:g}, got {self.sigma_max:g}.", "sigma_max"
+            )
+        first = start or self.sigma_max or high
+        if self.sigmas is None:
+            return self.sampler.sigmas(noise, self.count, first, self.rho or RHO)
+        if any(not below < sigma for sigma, below in pairwise((first, *self.sigmas, low))):
+            raise UserError(f"`sigmas` must fall strictly between {first:g} and {low:g}, got {self.sigmas}.", setting="sigmas")
+        return torch.tensor([first, *self.sigmas, 0.0], dtype=torch.float64)
 
     @property
     def count(self) -> int:
@@ -141,12 +165,23 @@ class Sampling:
         return self.steps
 
 
+def hidden(noise: NoiseRange) -> float:
+    """The shifted sigma at which images are just hidden: 80 for 64 pixels, or the highest of the range if that is lower.
+
+    The divergence of N(0, sigma^2 + 0.5^2) from the noised data is about the squared size of what their covariance holds beyond
+    0.5^2, divided by 4 sigma^4, and large parts of images are alike, so that it grows with the pixels as the shift does.
+    """
+    return min(HIDDEN, noise.sigma_max) * noise.shift
+
+
 LENGTHS = ("steps", "nfe", "sigmas")
 MOST_STEPS = 100_000
+MOST_RHO = 100
+HIDDEN = 80.0
 
 
 def usual(one_step: bool) -> Sampling:
-    """The default: one step of a consistency model, 32 steps of Heun's method of any other."""
+    """The default: one step of a consistency model, 12 of DPM-Solver++(2M) of any other."""
     if one_step:
         return Sampling(1, 1.0, (0.0, math.inf), sampler=Sampler.CONSISTENCY)
-    return Sampling(32, 1.5, (0.0, math.inf), sampler=Sampler.HEUN)
+    return Sampling(12, 1.5, (0.0, math.inf), sampler=Sampler.DPMPP_2M)

@@ -142,6 +142,16 @@ def fit_gaussian(
     return MomentGaussian(**groups.parts(), mean=mean, basis=basis, spread=spread, remainder=remainder)
 
 
+def noise_alone(images: Fitted) -> MomentGaussian:
+    """N(0, v I), v the mean square of the images' values: noised to sigma, the start of cold sampling that adds it to sigma^2."""
+    groups, width = by_class(images, None, 0), images[0].numel()
+    variance = to_rows(images).double().square().mean().view(1, 1)
+    empty = variance.new_zeros(1, 0)
+    return MomentGaussian(
+        **groups.parts(), mean=variance.new_zeros(1, width), basis=empty.new_zeros(1, width, 0), spread=empty, remainder=variance
+    )
+
+
 def _moments(rows: Rows, form: Form, named: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean [value], basis [value, rank], spread [rank] and remainder [value] or [1] of one class."""
     count, width = rows.shape

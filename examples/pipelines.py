@@ -1,0 +1,193 @@
+"""Starts for whole pipelines of diffusers in latents: a DiT with classes and a latent diffusion model without, trained here.
+
+python -m examples.pipelines      (needs `pip install diffusers`; about five minutes on one core)
+
+Both make digits of 16 x 16 pixels. *Cold* samples begin at noise with the variance of the latents, at the sigma at which these
+are just hidden: the best control. *Warm* ones begin at a fitted start. Both walk by DPM-Solver++(2M). Distances are Frechet
+distances in pixels (0 .. 1) to the training images; the *floor* is that of the held-out ones, after the same autoencoder.
+"""
+
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportReturnType=false
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from collections.abc import Callable
+
+import torch
+import tyro
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    LDMPipeline,
+    UNet2DModel,
+    VQModel,
+)
+from diffusers.training_utils import EMAModel
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, mse_loss
+
+import pixelpath as pp
+from pixelpath.evaluation.distances import frechet_of_rows
+from pixelpath.randomness import Streams, normal
+from pixelpath.runs.pipeline_start import PipelineStart
+from pixelpath.sampling.samplers import dpmpp_2m
+from pixelpath.types import Images, Labels
+
+BATCH, SETS = 64, 3
+CHANNELS = {"block_out_channels": (16, 32), "norm_num_groups": 4, "layers_per_block": 1}
+DOWN, UP = {"down_block_types": ("DownEncoderBlock2D",) * 2}, {"up_block_types": ("UpDecoderBlock2D",) * 2}
+Sample = Callable[[range, int, list[int] | None], Images]
+"""(seeds, evaluations, labels or None) -> images in [-1, 1]."""
+
+
+def digits() -> tuple[Images, Labels]:
+    """The 1,797 digits in [-1, 1], at 16 x 16 pixels."""
+    rows, labels = load_digits(return_X_y=True)
+    images = torch.from_numpy(rows).float().view(-1, 1, 8, 8) / 8 - 1
+    return interpolate(images, size=16, mode="bilinear").clamp(-1, 1), torch.from_numpy(labels).long()
+
+
+def optimised(module: nn.Module, steps: int, loss: Callable[[], Tensor], lr: float = 2e-3) -> None:
+    """AdamW for `steps`, its learning rate falling to 0 by a cosine; the module then has its averaged weights."""
+    optimizer, ema = torch.optim.AdamW(module.parameters(), lr=lr), EMAModel(module.parameters(), decay=0.99)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1, (step + 1) / 50) * (1 + math.cos(math.pi * step / steps)) / 2
+        optimizer.zero_grad()
+        loss().backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        ema.step(module.parameters())
+    ema.copy_to(module.parameters())
+    module.eval().requires_grad_(False)
+
+
+def autoencoder_of(images: Images, steps: int, *, quantised: bool) -> AutoencoderKL | VQModel:
+    """An autoencoder to latents of 3 x 8 x 8, whose scaling factor gives them a standard deviation of 1."""
+    shared = {"in_channels": 1, "out_channels": 1, "latent_channels": 3, "sample_size": 16, **CHANNELS, **DOWN, **UP}
+    model = VQModel(num_vq_embeddings=256, **shared) if quantised else AutoencoderKL(**shared)
+
+    def loss() -> Tensor:
+        batch = images[torch.randint(len(images), (BATCH,))]
+        if isinstance(model, VQModel):
+            shown = model(batch)
+            return mse_loss(shown.sample, batch) + shown.commit_loss.mean()
+        allowed = model.encode(batch).latent_dist
+        return mse_loss(model.decode(allowed.sample()).sample, batch) + 1e-4 * allowed.kl().mean() / allowed.mean[0].numel()
+
+    optimised(model, steps, loss)
+    with torch.no_grad():
+        encoded = model.encode(images)
+        spread = float((encoded.latents if quantised else encoded.latent_dist.mode()).std())
+    model.register_to_config(scaling_factor=1 / spread)
+    return model
+
+
+def trained(pipeline: DiTPipeline | LDMPipeline, images: Images, labels: Labels | None, steps: int) -> None:
+    """Train the network of a pipeline to predict the noise in the latents of its autoencoder, as diffusers' tutorials do."""
+    network = pipeline.transformer if isinstance(pipeline, DiTPipeline) else pipeline.unet
+    coder = pipeline.vae if isinstance(pipeline, DiTPipeline) else pipeline.vqvae
+    with torch.no_grad():
+        encoded = coder.encode(images)
+        latents = (encoded.latents if labels is None else encoded.latent_dist.mode()) * coder.config.scaling_factor
+    scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+
+    def loss() -> Tensor:
+        chosen, times = torch.randint(len(latents), (BATCH,)), torch.randint(1000, (BATCH,))
+        noise = torch.randn_like(latents[chosen])
+        seen = scheduler.add_noise(latents[chosen], noise, times)
+        if labels is None:
+            return mse_loss(network(seen, times).sample, noise)
+        return mse_loss(network(seen, times, class_labels=labels[chosen]).sample, noise)
+
+    network.requires_grad_(True).train()
+    optimised(network, steps, loss)
+
+
+def with_classes(images: Images, labels: Labels, coding: int, training: int) -> DiTPipeline:
+    """A DiT of ten classes over an AutoencoderKL."""
+    network = DiTTransformer2DModel(
+        num_attention_heads=4, attention_head_dim=24, in_channels=3, out_channels=3, num_layers=4, sample_size=8, patch_size=2,
+        num_embeds_ada_norm=10, norm_num_groups=1,
+    )  # fmt: skip
+    coder = autoencoder_of(images, coding, quantised=False)
+    pipeline = DiTPipeline(network, coder, DDIMScheduler(clip_sample=False))
+    trained(pipeline, images, labels, training)
+    return pipeline
+
+
+def without(images: Images, coding: int, training: int) -> LDMPipeline:
+    """A latent diffusion model without classes over a VQModel."""
+    network = UNet2DModel(
+        sample_size=8, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(32, 64), norm_num_groups=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    coder = autoencoder_of(images, coding, quantised=True)
+    pipeline = LDMPipeline(coder, network, DDIMScheduler(clip_sample=False))
+    trained(pipeline, images, None, training)
+    return pipeline
+
+
+def cold(start: PipelineStart) -> Sample:
+    """Samples from noise with the variance of the latents, at the sigma at which it keeps to the budget of the start."""
+    parts = start.pipeline
+    highest = start.search.cold or parts.denoiser.noise.sigma_max
+
+    @torch.no_grad()
+    def sample(seeds: range, steps: int, labels: list[int] | None) -> Images:
+        first = math.hypot(highest, 1.0) * normal(Streams(seeds), (3, 8, 8))
+        denoise = parts.denoiser.bind(None if labels is None else torch.tensor(labels))
+        return parts.decode(dpmpp_2m(denoise, first, parts.denoiser.noise.sigmas(steps, highest)))
+
+    return sample
+
+
+def compared(name: str, start: PipelineStart, images: Images, labels: Labels | None, evaluations: tuple[int, ...]) -> list[str]:
+    """Distances of warm and cold samples at some numbers of evaluations, in words."""
+    held = torch.arange(len(images)) % 5 >= 3
+    count, parts = int(held.sum()), start.pipeline
+
+    def distance(made: Images) -> float:
+        return frechet_of_rows((made.flatten(1) + 1) / 2, (images[~held].flatten(1) + 1) / 2)
+
+    lines = [name, start.search.sentence(), start.search.verdict()]
+    lines.append(f"floor, {count} held-out digits: {distance(parts.decode(parts.encode(images[held]))):.4f}")
+    for kind, sample in (("cold", cold(start)), ("warm", start.sample)):
+        for steps in evaluations:
+            own = None if labels is None else labels[held].tolist()
+            found = [distance(sample(range(count * number, count * (number + 1)), steps, own)) for number in range(SETS)]
+            lines.append(
+                f"{kind}, {steps} evaluations: {statistics.mean(found):.4f} ({', '.join(f'{each:.4f}' for each in found)})"
+            )
+    return lines
+
+
+def main(coding: int = 300, training: int = 800, evaluations: tuple[int, ...] = (4, 9, 18)) -> None:
+    """Train both pipelines, fit a start to each, and compare its samples with cold ones.
+
+    Args:
+        coding: Steps of training an autoencoder, of 64 digits each.
+        training: Steps of training a network in its latents.
+        evaluations: Numbers of network evaluations of one sample.
+    """
+    torch.manual_seed(0)
+    images, labels = digits()
+    pipelines = {
+        "DiT with classes": (with_classes(images, labels, coding, training), labels),
+        "LDM without classes": (without(images, coding, training), None),
+    }
+    for name, (pipeline, own) in pipelines.items():
+        start = pp.fit_start(pipeline, images, own, points=512)
+        sys.stdout.write("\n".join([*compared(name, start, images, own, evaluations), ""]) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

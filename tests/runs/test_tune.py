@@ -1,0 +1,113 @@
+"""Tuned sampling: what is chosen is what sampling follows, and what is reported is measured on seeds that chose nothing."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.application import call
+
+import pixelpath as pp
+from pixelpath.runs.tune import Way, cheapest
+from pixelpath.sampling.sampler import Sampling
+
+COUNTS = ("--count", 6, "--reported", 5)
+
+
+@pytest.fixture(scope="module")
+def tuned(diffusion_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was tuned for 2 and 3 evaluations."""
+    run = shutil.copytree(diffusion_run, tmp_path_factory.mktemp("tuned") / "run")
+    assert call("tune", run, "--nfe", 2, 3, *COUNTS) == 0
+    return run
+
+
+def newest(run: Path) -> dict[str, Any]:
+    return json.loads((run / "sampling.json").read_text())[-1]
+
+
+def made(run: Path, out: Path, *words: object) -> dict[str, Any]:
+    assert call("sample", run, "--count", 2, "--out", out, *words) == 0
+    return json.loads((out / "samples.json").read_text())
+
+
+def sigmas(row: dict[str, Any]) -> Any:
+    return pytest.approx([row["sigma_max"], *row["sigmas"], 0])
+
+
+def test_every_way_is_compared_with_guidance_and_without(tuned: Path) -> None:
+    result = newest(tuned)
+    assert [table["guidance"] for table in result["tables"]] == [1.0, 1.5]
+    for table in result["tables"]:
+        assert {row["nfe"] for row in table["candidates"]} == {2, 3}
+        assert {row["sampler"] for row in table["candidates"]} == {"dpmpp_2m", "heun"}
+        assert [(row["name"], row["nfe"]) for row in table["controls"]] == [("heun from sigma 80", 35), ("as the recipe says", 2)]
+        for nfe, chosen in zip((2, 3), table["chosen"], strict=True):
+            ways = [row["searched"] for row in table["candidates"] if row["nfe"] == nfe]
+            score = [way["pixels"] * way["encoder"] for way in ways]
+            assert chosen["searched"]["pixels"] * chosen["searched"]["encoder"] == pytest.approx(min(score))
+            assert sum("learned" in row["name"] for row in table["candidates"] if row["nfe"] == nfe) == 2
+        assert [row["default"] for row in table["chosen"]].count(True) == 1
+    assert "dpmpp_2m from sigma 10" in (tuned / "tuning.html").read_text()
+
+
+def test_reported_numbers_are_of_seeds_that_chose_nothing(tuned: Path) -> None:
+    result = newest(tuned)
+    assert result["searched"] == {"seeds": [0, 5], "compared_with": "held-out images"}
+    assert result["reported"] == {"seeds": [[6, 10], [11, 15], [16, 20]], "compared_with": "training images"}
+    row = result["tables"][0]["chosen"][1]
+    words = ("--nfe", 3, "--guidance", 1, "--first-seed", 11, "--count", 5, "--no-use-inception")
+    assert call("evaluate", tuned, *words) == 0
+    alone = json.loads((tuned / "evaluation.json").read_text())[-1]["distances"]
+    for distance in alone:
+        assert row["reported"][distance["features"]][1] == pytest.approx(distance["frechet"], rel=1e-6)
+
+
+def test_sampling_follows_the_chosen_row(tuned: Path, diffusion_run: Path, tmp_path: Path) -> None:
+    plain, guided = newest(tuned)["tables"]
+    for place, (words, rows) in enumerate({("--guidance", 1): plain["chosen"], (): guided["chosen"]}.items()):
+        for nfe, row in zip((2, 3), rows, strict=True):
+            found = made(tuned, tmp_path / f"{place}{nfe}", "--nfe", nfe, *words)
+            assert (found["sampler"], found["sigmas"]) == (row["sampler"], pytest.approx([row["sigma_max"], *row["sigmas"], 0]))
+        (default,) = [row for row in rows if row["default"]]
+        assert made(tuned, tmp_path / f"{place}", *words)["sigmas"] == pytest.approx(
+            [default["sigma_max"], *default["sigmas"], 0]
+        )
+    for name, words in {"steps": ("--steps", 3), "untuned": ("--nfe", 5), "sampler": ("--nfe", 3, "--sampler", "heun")}.items():
+        own, other = (made(run, tmp_path / f"{name}{run.parent.name}", *words)["sigmas"] for run in (tuned, diffusion_run))
+        assert own == other
+
+
+def test_another_checkpoint_is_not_sampled_as_tuned(tuned: Path, tmp_path: Path) -> None:
+    found = made(tuned, tmp_path / "out", "--checkpoint", tuned / "checkpoints" / "step-00000003", "--guidance", 1)
+    assert found["sigmas"][:2] == pytest.approx([10.0, 0.002])  # the recipe's two steps
+
+
+def test_a_result_is_added_to_the_earlier_ones(tuned: Path) -> None:
+    run = pp.load(tuned, device="cpu")
+    before = json.loads((tuned / "sampling.json").read_text())
+    result = run.tune(choices=pp.Tune(nfe=(2,), count=4, reported=4))
+    assert json.loads((tuned / "sampling.json").read_text()) == [*before, result]
+    (tuned / "sampling.json").write_text(json.dumps(before))
+
+
+def test_the_cheapest_way_within_two_percent_is_the_default() -> None:
+    ways = [
+        Way(str(nfe), Sampling(), nfe, {"pixels": distance}) for nfe, distance in ((3, 1.1), (5, 1.019), (7, 1.0), (9, 1.005))
+    ]
+    steady, loose = [{"pixels": [5.0, 5.0, 5.0]}] * 4, [{"pixels": [0.9, 1.0, 1.1]}] * 4  # a spread of none, and of a tenth
+    assert cheapest(ways, steady).nfe == 5
+    assert cheapest(ways, loose).nfe == 3
+    assert cheapest([*ways[:1], *ways[2:]], steady).nfe == 7
+
+
+def test_what_cannot_be_tuned_is_refused(onestep_run: Path, tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, part in (((onestep_run,), "one-step"), ((tuned, "--nfe", 1), "--nfe"), ((tuned, "--count", 1), "--count")):
+        assert call("tune", *words) == 2
+        assert part in capsys.readouterr().err
+    kept = (tuned / "sampling.json").read_text()
+    (tuned / "sampling.json").write_text('[{"checkpoint": "step-00000006"}]')
+    assert call("sample", tuned, "--count", 1) == 2
+    assert "sampling.json cannot be used" in capsys.readouterr().err
+    (tuned / "sampling.json").write_text(kept)
