@@ -17,6 +17,10 @@ A run
     Samples       images that a run made; a notebook shows them
     Sampling      how to sample: steps or nfe, sampler, sigmas, guidance, start
 
+Any images
+    compare       distances, copies, spectra of two sets: folders, arrays, statistics of FID, runs
+    Comparison    its numbers with their protocols
+
 Pieces, for people with a denoiser of their own, denoise(noisy, sigma) -> clean estimate
     NoiseRange    which noise levels exist
     sampling      heun, euler, dpmpp_2m, ...: functions of (denoise, x, sigmas)
@@ -38,7 +42,8 @@ if TYPE_CHECKING:
     from pixelpath.data.settings import DataSettings
     from pixelpath.errors import MissingError, UserError
     from pixelpath.noise import NoiseRange
-    from pixelpath.runs.api import Run, load, train, training
+    from pixelpath.runs.api import Run, compare, load, train, training
+    from pixelpath.runs.compare import Comparison
     from pixelpath.runs.data import Data, from_arrays, open_data
     from pixelpath.runs.fit_start import fit_start
     from pixelpath.runs.sample import Samples
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
     __version__ = version("pixelpath")
 
 __all__ = [
+    "Comparison",
     "Data",
     "DataSettings",
     "MissingError",
@@ -56,6 +62,7 @@ __all__ = [
     "Sampling",
     "UserError",
     "__version__",
+    "compare",
     "fit_start",
     "from_arrays",
     "load",
@@ -67,6 +74,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Comparison": "runs.compare",
     "Data": "runs.data",
     "DataSettings": "data.settings",
     "MissingError": "errors",
@@ -75,6 +83,7 @@ _HOMES = {
     "Samples": "runs.sample",
     "Sampling": "sampling.sampler",
     "UserError": "errors",
+    "compare": "runs.api",
     "fit_start": "runs.fit_start",
     "from_arrays": "runs.data",
     "load": "runs.api",

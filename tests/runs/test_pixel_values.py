@@ -34,7 +34,7 @@ def test_any_number_of_channels_and_any_aspect(channels: int, rows: int, columns
     data = data_of(images, 10)
     samples = images[10:].copy()
     samples[:, -1] += np.array(30).astype(dtype)
-    found = pixel_values(data, torch.from_numpy(samples))
+    found = pixel_values(data, as_source(samples))
     assert found["images"]["drawn"][0] == str(channels - 1)
     assert len(found["images"]["drawn"]) == min(4, channels)
     last = found["channels"][-1]
@@ -51,7 +51,7 @@ def test_any_number_of_channels_and_any_aspect(channels: int, rows: int, columns
 def test_without_held_out_images_there_is_no_floor() -> None:
     images = np.random.default_rng(1).normal(size=(30, 2, 8, 12)).astype(np.float32)
     data = data_of(images, 0)
-    found = pixel_values(data, torch.from_numpy(images[:20]))
+    found = pixel_values(data, as_source(images[:20]))
     assert (found["images"]["few"], found["images"]["held_out"]) == (0, 0)
     assert {row["held_out"] for key in ("spectra", "histograms", "quantiles") for row in found[key]} == {None}
     assert rendered(spectrum_plot(found["spectra"])).width == rendered(histograms_plot(found["histograms"])).width == 1440
@@ -65,7 +65,7 @@ def test_zeros_and_half_transparent_pixels_are_counted() -> None:
     data = data_of(images, 6, Metadata(alpha="straight", channels=("red", "green", "blue", "alpha")))
     samples = images[6:].copy()
     samples[:, 3, 0] = 77
-    found = pixel_values(data, torch.from_numpy(samples))
+    found = pixel_values(data, as_source(samples))
     assert found["half_transparent"] == {"training": 4 / 64, "held_out": 4 / 64, "samples": 12 / 64}
     row = found["frequent"][3]
     assert (row["value"], row["share_training"], row["share_samples"], row["zeros_held_out"]) == (0, 0.75, 0.75, 0.75)
