@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from pixelpath.data import sources
 from pixelpath.data.metadata import Metadata
@@ -16,6 +15,10 @@ from pixelpath.runs.pixel_values import pixel_values, sentence
 from pixelpath.runs.prepare import PreparedData
 
 UNKNOWN = Metadata()
+
+
+def as_source(images: np.ndarray) -> sources.Source:
+    return sources.Arrays(images, np.zeros(len(images), np.int64))
 
 
 def data_of(images: np.ndarray, held_out: int, metadata: Metadata = UNKNOWN) -> PreparedData:
@@ -76,13 +79,13 @@ def test_zeros_and_half_transparent_pixels_are_counted() -> None:
 
 def test_what_was_not_measured_counts_for_nothing() -> None:
     images = np.random.default_rng(2).normal(3, 1, (40, 1, 8, 8)).astype(np.float32)
-    whole = pixel_values(data_of(images, 8), torch.from_numpy(images[8:]))
+    whole = pixel_values(data_of(images, 8), as_source(images[8:]))
     images[:, :, 2] = -9999
     data = data_of(images, 8)
     marked = replace(data, normaliser=replace(data.normaliser, nodata=-9999.0))
     samples = images[8:].copy()
     samples[:, :, 2] = 3
-    found = pixel_values(marked, torch.from_numpy(samples))
+    found = pixel_values(marked, as_source(samples))
     assert abs(found["channels"][0]["training_std"] - whole["channels"][0]["training_std"]) < 0.05
     assert found["frequent"][0]["value"] != -9999
     (batch,) = Real(marked).batches(marked.held_out)

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from pixelpath.errors import MissingError, UserError
 from pixelpath.evaluation.features import FeatureVectors, Native, eight_bit, hash_of
-from pixelpath.evaluation.inception import cache, cached
+from pixelpath.evaluation.inception import cache, cached, shortened
 
 URL = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth"
 FILES = (URL.rsplit("/", 1)[-1],)
@@ -119,17 +119,17 @@ def dinov2(weights: Path | None = None, device: torch.device | str = "cpu") -> D
         state = torch.load(path, map_location="cpu", weights_only=True)
         network = _built(state)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} does not hold DINOv2 weights like {URL} ({reason}): give that file.", "dinov2") from error
+        sentence = f"{path} does not hold DINOv2 weights like those of {URL} ({shortened(error)})"
+        raise UserError(f"{sentence}: give that file.", setting="dinov2") from error
     width = state["cls_token"].shape[-1]
     return DINOv2(network.to(device), hash_of(state), f"dinov2-vit-{SIZES[width]}-14")
 
 
 def _built(state: Mapping[str, Tensor]) -> VisionTransformer:
-    """The network that the weights are of, strictly loaded; KeyError or RuntimeError for others."""
+    """The network that the weights are of, strictly loaded; ValueError, KeyError or RuntimeError for others."""
     width, positions = state["cls_token"].shape[-1], state["pos_embed"].shape[1] - 1
     if width not in SIZES:
-        raise UserError(f"its width is {width}, not that of ViT-S, B or L")
+        raise ValueError(f"its width is {width}, not that of ViT-S, B or L")
     depth = 1 + max(int(found[1]) for name in state if (found := re.match(r"blocks\.(\d+)\.", name)))
     network = VisionTransformer(width, depth, round(positions**0.5))
     network.load_state_dict(dict(state), strict=True)

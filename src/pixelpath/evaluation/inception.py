@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,11 +121,14 @@ def inception(weights: Path | None = None, device: torch.device | str = "cpu") -
         parts = ["2048", "logits_unbiased"]
         network = module.FeatureExtractorInceptionV3("inception-v3", parts, feature_extractor_weights_path=str(path))
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path} does not hold the Inception weights of {module.URL_INCEPTION_V3} ({reason}): give that file.", "inception"
-        ) from error
+        sentence = f"{path} does not hold the Inception weights of {module.URL_INCEPTION_V3} ({shortened(error)})"
+        raise UserError(f"{sentence}: give that file.", setting="inception") from error
     return Inception(network.to(device), hash_of(state))
+
+
+def shortened(error: Exception) -> str:
+    """The beginning of what an error says, in one line."""
+    return textwrap.shorten(str(error), 120, placeholder=" ...") or type(error).__name__
 
 
 def cache() -> Path:

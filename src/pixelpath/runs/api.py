@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from pixelpath import log
+from pixelpath.data.memory import Layout
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import UserError
 from pixelpath.interop.generator import ONNX, TORCH
@@ -247,6 +248,7 @@ def compare(
     dinov2: Path | str | None = None,
     value_range: tuple[float, float] | None = None,
     settings: DataSettings | None = None,
+    layout: Layout | None = None,
     count: int | None = None,
     seed: int = 0,
     sampling: Sampling | None = None,
@@ -266,6 +268,7 @@ def compare(
         dinov2: File of the DINOv2 weights; likewise.
         value_range: The values that mean black and white where images are not 8-bit, for features of Inception and DINOv2.
         settings: How files are read, both sets alike (`resize`, `channels`, `nodata`, ...).
+        layout: "channels_first" or "channels_last", where the shape of an array leaves it open.
         count: How many samples of a run; as many as the other set has images if not given, of two runs 10,000 each.
         seed: Seed of the first sample.
         sampling: How to sample a run.
@@ -282,7 +285,7 @@ def compare(
     weights = Weights(_path(encoder), _path(inception), _path(dinov2), value_range)
     options = Comparing(tuple(features), tuple(measures), weights)
     with _progress(progress):
-        how = Reading(settings or DataSettings(), sampling, count, seed, device=choose_device(device))
+        how = Reading(settings or DataSettings(), sampling, count, seed, device=choose_device(device), layout=layout)
         return compare_sets(images, reference, held_out, options, how)
 
 

@@ -36,6 +36,7 @@ from pixelpath.runs.judgements import Features, Made
 from pixelpath.runs.pixel_values import pixel_values
 from pixelpath.runs.prepare import PreparedData, fitted
 from pixelpath.runs.report import tree
+from pixelpath.runs.verdict import FEW as TELLING
 
 SHOWN = 36  # images of each set
 SURVEYED = 1024  # images whose range is looked at
@@ -102,17 +103,15 @@ def compare(
         own += found if isinstance(extractor, Pixels | EncoderFeatures) else []
     pictures: dict[str, Image.Image] = {}
     if data is None or ours.source is None or theirs.source is None:
-        left_out += [
-            options.refuse(each, "needs the images of both sets") for each in ("copies", "values") if options.wants(each)
-        ]
+        left_out += [options.refuse(each, "the images of both sets") for each in ("copies", "values") if options.wants(each)]
     else:
         pictures = {"images.png": _shown(ours.source, data), "reference.png": _shown(theirs.source, data)}
         if options.wants("copies") and own:
             document["copies"], pictures["nearest.png"] = _copies(own, sets, data)
         if options.wants("values"):
             document["pixel_values"] = pixel_values(_halves(data), ours.source, data.normaliser)
-    if options.wants("score") and not document["inception_score"]:
-        left_out.append(options.refuse("score", "needs Inception features of images"))
+    if "score" in options.measures and not document["inception_score"]:
+        options.refuse("score", "Inception features of images")
     if not document["distances"] and not document["inception_score"]:
         raise UserError(f"Nothing can be compared. {' '.join(left_out)}", setting="features")
     document["left_out"] = list(dict.fromkeys(left_out))
@@ -151,10 +150,10 @@ def _surveyed(ours: ImageSet, theirs: ImageSet, options: Comparing) -> dict[str,
             found[name]["outside"] = float(((finite < black) | (finite > white)).mean())
     spreads = [each["highest"] - each["lowest"] for each in found.values()]
     if len(spreads) == 2 and options.weights.value_range is None and min(spreads) > 0 and max(spreads) > APART * min(spreads):
-        words = [f"{name} from {each['lowest']:g} to {each['highest']:g}" for name, each in found.items()]
+        words = [f"values from {each['lowest']:g} to {each['highest']:g}" for each in found.values()]
         raise UserError(
-            f"The values of the {words[0]}, of the {words[1]}, so one of them seems to be scaled: bring both to one scale, or "
-            "say with `value_range` what is black and white in both.",
+            f"{ours.name} holds {words[0]}, {theirs.name} {words[1]}, so one of them seems to be scaled: bring both to one "
+            "scale, or say with `value_range` what is black and white in both.",
             setting="images",
         )
     return found
@@ -218,5 +217,6 @@ def _verdict(document: Mapping[str, Any]) -> list[str]:
         found = {row["of"]: row for row in document["distances"] if row["features"] == name and "frechet" in row}
         if {FEW, FLOOR} <= set(found) and found[FLOOR]["frechet"] > 0:
             few, times = found[FEW]["images"], found[FEW]["frechet"] / found[FLOOR]["frechet"]
-            return [f"{few:,} images are {times:.3g} times as far from the reference as {few:,} others of it are ('{name}')."]
+            rough = f" This is rough: {TELLING} images and more tell." if few < TELLING else ""
+            return [f"{few:,} images are {times:.3g} times as far from the reference as {few:,} of its own ('{name}').{rough}"]
     return []

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from pixelpath.data.sources import Source
 from pixelpath.errors import UserError
-from pixelpath.evaluation import statistics
 from pixelpath.evaluation.dinov2 import dinov2
-from pixelpath.evaluation.distances import drawn, frechet
+from pixelpath.evaluation.distances import drawn, frechet, frechet_of_sets
 from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor
 from pixelpath.evaluation.inception import AllInception, adm_parts, fidelity_parts, inception, inception_score
 from pixelpath.evaluation.protocol import protocol_of
-from pixelpath.evaluation.statistics import Moments, Statistics
+from pixelpath.evaluation.statistics import Moments
 from pixelpath.randomness import Streams, permutation
 from pixelpath.runs.compare_sets import POOLED, SPATIAL_NAME, ImageSet
 from pixelpath.runs.comparison import Real, encoder_features, features_of, pixels, quality
@@ -27,7 +26,6 @@ from pixelpath.runs.prepare import PreparedData
 
 MEASURES = ("frechet", "kernel", "precision", "score", "copies", "values")
 FEATURES = ("pixels", "encoder", "inception", "dinov2")
-FIRST = {"kernel": "kernel_distance", "precision": "precision"}  # of each measure of pairs, the first number
 KINDS = {
     "kernel": ("kernel_distance", "kernel_distance_std"),
     "precision": ("precision", "recall", "density", "coverage"),
@@ -78,11 +76,12 @@ class Comparing:
         """Whether this measure was asked for, by name or as a part of everything."""
         return not self.measures or measure in self.measures
 
-    def refuse(self, measure: str, why: str) -> str:
-        """The sentence that a measure is left out; UserError if it was asked for by name."""
+    def refuse(self, measure: str, needed: str) -> str:
+        """The sentence that a measure is left out for want of what it needs; UserError if it was asked for by name."""
+        sentence = f"{measure} cannot be measured without {needed}"
         if measure in self.measures:
-            raise UserError(f"`measures` {measure} {why}.", setting="measures")
-        return f"Left out: {measure} {why}."
+            raise UserError(f"`measures` {sentence}: give these, or omit it.", setting="measures")
+        return f"Left out: {sentence}."
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,17 +120,18 @@ def extractors(sets: Sets, left_out: list[str]) -> Iterator[FeatureExtractor]:
             sentence = "Both sets are statistics, so `features` cannot be extracted: omit it, or give images."
             raise UserError(sentence, setting="features")
         return
-    alone = next((each.name for each in (sets.images, sets.reference) if each.source is None), None)
+    alone = next((each for each in (sets.images, sets.reference) if each.source is None), None)
+    held = set() if alone is None else {name.partition("-")[0] for name in alone.moments}
     for name in FEATURES:
         given = vars(options.weights).get(name)
-        asked = name in options.features or given is not None
-        if not asked and (options.features or name == "encoder"):
+        asked = name in options.features or given is not None or name in held
+        if name not in options.features if options.features else name == "encoder" and given is None:
             continue
-        if name in ("pixels", "encoder") and alone is not None:
-            sentence = f"{alone} holds statistics alone, so there are no features '{name}' to compare"
-            if asked:
-                raise UserError(f"{sentence}: give images.", setting="features")
-            left_out.append(f"{sentence}.")
+        if alone is not None and name not in held:
+            sentence = f"{alone.name} holds statistics alone, and none of features '{name}'"
+            if name in options.features:
+                raise UserError(f"{sentence}: give its images.", setting="features")
+            left_out.append(f"Left out: {sentence}.")
             continue
         try:
             yield _extractor(name, sets, data)
@@ -235,7 +235,7 @@ def of_statistics(sets: Sets) -> list[dict[str, Any]]:
         )
     for measure in sets.options.measures:
         if measure != "frechet":
-            sets.options.refuse(measure, "needs images, and both sets are statistics alone")
+            sets.options.refuse(measure, "images, and both sets are statistics alone")
     return [
         {
             "features": name,
@@ -256,10 +256,13 @@ def _row(
     moments: list[Moments | None],
     left_out: list[str],
 ) -> dict[str, Any]:
+    """The numbers of one row. Statistics of a file go before those of its images, of which ADM's files hold only a part."""
     options, values, how = sets.options, {}, {}
     if options.wants("frechet"):
-        first, second = (_moments(side, known) for side, known in zip((images, reference), moments, strict=True))
-        values["frechet"] = frechet(first, second)
+        first, second = (known or side for side, known in zip((images, reference), moments, strict=True))
+        assert first is not None
+        assert second is not None
+        values["frechet"] = frechet_of_sets(first, second)
         how["moments"] = "; ".join(
             f"{name}: {'covariance / (n - 1), float64' if known is None else 'mu and sigma of the file'}"
             for name, known in zip(("images", "reference"), moments, strict=True)
@@ -274,17 +277,9 @@ def _row(
             values |= {name: found[name] for name in names}
             how |= about
         else:
-            why = "needs the images of both sets" if min(counts) == 0 else "needs more than 3 images of each set"
+            why = "the images of both sets" if min(counts) == 0 else "more than 3 images of each set"
             left_out += [options.refuse(measure, f"{why} ('{kind.name}', {of})") for measure in KINDS if options.wants(measure)]
     return {"features": kind.name, "of": of, **_record(sets, kind, images, reference, values, how)}
-
-
-def _moments(side: Tensor | None, known: Moments | None) -> Statistics | Moments:
-    """Statistics of a file go before those of its images, of which it may hold a part only, as ADM's reference files do."""
-    if known is not None:
-        return known
-    assert side is not None
-    return statistics.of(side)
 
 
 def _record(

@@ -64,7 +64,10 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Reading:
-    """How sets are read and sampled: files by `settings`, runs at `sampling` with `count` images from `first_seed` on."""
+    """How sets are read and sampled: files by `settings`, runs at `sampling` with `count` images from `first_seed` on.
+
+    `layout` says where the channels of arrays are, where their shape leaves it open.
+    """
 
     settings: DataSettings = DataSettings()
     sampling: Sampling | None = None
@@ -72,6 +75,7 @@ class Reading:
     first_seed: int = 0
     batch_size: int = 64
     device: torch.device | str = "cpu"
+    layout: memory.Layout | None = None
 
 
 def open_sets(images: Given, reference: Given, how: Reading) -> tuple[ImageSet, ImageSet]:
@@ -84,7 +88,7 @@ def open_sets(images: Given, reference: Given, how: Reading) -> tuple[ImageSet, 
     if not runs and (how.sampling is not None or how.count is not None):
         setting = "count" if how.count is not None else "sampling"
         raise UserError(f"`{setting}` says how a run is sampled, and neither set is a run: omit it.", setting=setting)
-    read = {name: _read(each, name, how.settings) for name, each in given.items() if name not in runs}
+    read = {name: _read(each, name, how) for name, each in given.items() if name not in runs}
     count = how.count or min(MOST, max(map(len, read.values()), default=0) or SAMPLES)
     read |= {name: _sampled(run, count, how) for name, run in runs.items()}
     _check_alike(read["images"], read["reference"])
@@ -95,7 +99,7 @@ def open_held_out(given: Given, reference: ImageSet, how: Reading) -> ImageSet:
     """Images that the generator did not see; UserError unless they are like those of the reference."""
     if _run(given, how) is not None:
         raise UserError("Held-out images are real ones: give a folder or file, not a run.", setting="held_out")
-    found = _read(given, "held_out", how.settings)
+    found = _read(given, "held_out", how)
     if found.source is None:
         raise UserError(f"{found.name} holds statistics alone: give the held-out images themselves.", setting="held_out")
     _check_alike(found, reference, "held_out")
@@ -111,14 +115,15 @@ def _run(given: Given, how: Reading) -> OpenRun | None:
     return None
 
 
-def _read(given: Given, setting: str, settings: DataSettings) -> ImageSet:
+def _read(given: Given, setting: str, how: Reading) -> ImageSet:
+    settings = how.settings
     if isinstance(given, Samples):
         return _of_source(str(given.run.path), as_source(given), "run", settings, given.settings)
     if isinstance(given, Data):
         found = _of_source(str(given.settings.path or "images in memory"), given.training, "training images", given.settings)
         return replace(found, held_out=given.held_out if len(given.held_out) else None)
     if isinstance(given, np.ndarray | Tensor):
-        source, _ = memory.from_arrays(given, settings=replace(settings, held_out_share=0))
+        source, _ = memory.from_arrays(given, layout=how.layout, settings=replace(settings, held_out_share=0))
         return _of_source("array in memory", source, "array", settings)
     if isinstance(given, Source):
         return _of_source("images in memory", given, "images", settings)
@@ -150,7 +155,7 @@ def _of_source(
     source = held_in_memory(source, settings)
     digest = hashlib.sha256(json.dumps(digests(source)).encode()).hexdigest()[:16]
     about: dict[str, Any] = {"path": name, "kind": kind, "images": len(source), "look": look(source), "hash": digest}
-    about["resize"] = RESIZED[0 if settings.resize else 1]
+    about["resize"] = RESIZED[0 if settings.resize and kind != "run" else 1]
     if made is not None:
         kept = ("checkpoint", "step", "seeds", "sampler", "steps", "nfe", "guidance", "guidance_interval", "start")
         about["sampling"] = {key: made[key] for key in kept if key in made}
@@ -158,9 +163,6 @@ def _of_source(
 
 
 def _sampled(run: OpenRun, count: int, how: Reading) -> ImageSet:
-    if how.settings.resize is not None:
-        sentence = f"Samples of {run.path} have a size of their own: omit `data.resize`, or save the samples and compare these."
-        raise UserError(sentence, setting="data.resize")
     run.denoiser  # noqa: B018 (UserError for a run of stage one)
     seeds = range(how.first_seed, how.first_seed + count)
     made = sample(run, seeds, condition(run, seeds), how.sampling, how.batch_size)
