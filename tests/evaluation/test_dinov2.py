@@ -51,14 +51,18 @@ def test_the_network_is_a_transformer_with_a_gain_for_each_branch() -> None:
 
 
 def test_positions_are_resized_with_the_offset_of_the_published_code() -> None:
-    """A linear ramp stays linear inside, with the slope 37 / 16.1 of a scale of (16 + 0.1) / 37, not 37 / 16."""
-    network = random()
-    ramp = torch.arange(37.0).repeat(37, 1).reshape(1, -1, 1).expand(-1, -1, 384)
-    network.pos_embed.data[:, 1:] = ramp
-    found = network.positions(16)[0, 1:, 0].reshape(16, 16)
-    assert found.shape == (16, 16)
-    torch.testing.assert_close(found[8, 3:13].diff(), torch.full((9,), 37 / 16.1), atol=1e-3, rtol=0)
-    torch.testing.assert_close(network.positions(16)[0, 0], network.pos_embed[0, 0])
+    """Of a ramp: cubic convolution (a = -3/4) at (i + 1/2) 37 / 16.1 - 1/2, for a scale of (16 + 0.1) / 37 and not 16 / 37."""
+    network = random(depth=1)
+    network.pos_embed.data[:, 1:] = torch.arange(37.0).repeat(37, 1).reshape(1, -1, 1)
+    places = (np.arange(2, 14) + 0.5) * 37 / 16.1 - 0.5
+    taps = np.floor(places)[:, None] + np.arange(-1, 3)
+    far = np.abs(places[:, None] - taps)
+    near = 1.25 * far**3 - 2.25 * far**2 + 1
+    weights = np.where(far <= 1, near, -0.75 * far**3 + 3.75 * far**2 - 6 * far + 3)
+    found = network.positions(16)
+    assert found.shape == (1, 257, 384)
+    assert found[0, 1:, 0].reshape(16, 16)[8, 2:14].tolist() == pytest.approx((weights * taps).sum(1).tolist(), abs=1e-4)
+    assert torch.equal(found[0, 0], network.pos_embed[0, 0])
 
 
 @pytest.fixture(scope="module")
