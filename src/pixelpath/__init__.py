@@ -18,6 +18,10 @@ A run
     Sampling      how to sample: steps or nfe, sampler, sigmas, guidance, start
     Tune          what `run.tune()` looks for: the fewest evaluations
 
+Any images
+    compare       distances, copies, spectra of two sets: folders, arrays, statistics of FID, runs
+    Comparison    its numbers with their protocols
+
 Pieces, for people with a denoiser of their own, denoise(noisy, sigma) -> clean estimate
     NoiseRange    which noise levels exist
     sampling      heun, euler, dpmpp_2m, ...: functions of (denoise, x, sigmas)
@@ -39,7 +43,8 @@ if TYPE_CHECKING:
     from pixelpath.data.settings import DataSettings
     from pixelpath.errors import MissingError, UserError
     from pixelpath.noise import NoiseRange
-    from pixelpath.runs.api import Run, load, train, training
+    from pixelpath.runs.api import Run, compare, load, train, training
+    from pixelpath.runs.compare import Comparison
     from pixelpath.runs.data import Data, from_arrays, open_data
     from pixelpath.runs.fit_start import fit_start
     from pixelpath.runs.sample import Samples
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
     __version__ = version("pixelpath")
 
 __all__ = [
+    "Comparison",
     "Data",
     "DataSettings",
     "MissingError",
@@ -59,6 +65,7 @@ __all__ = [
     "Tune",
     "UserError",
     "__version__",
+    "compare",
     "fit_start",
     "from_arrays",
     "load",
@@ -70,6 +77,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Comparison": "runs.compare",
     "Data": "runs.data",
     "DataSettings": "data.settings",
     "MissingError": "errors",
@@ -79,6 +87,7 @@ _HOMES = {
     "Sampling": "sampling.sampler",
     "Tune": "runs.tune",
     "UserError": "errors",
+    "compare": "runs.api",
     "fit_start": "runs.fit_start",
     "from_arrays": "runs.data",
     "load": "runs.api",

@@ -30,6 +30,7 @@ COMMANDS = {
     "tune": "Find how to sample a run in the fewest network evaluations.",
     "start": "Fit where sampling of a run may begin, for fewer steps: `start fit RUN`.",
     "evaluate": "Measure how close a run's samples are to its held-out images.",
+    "compare": "Compare any two sets of images: folders, arrays, statistics of FID, runs.",
     "probe": "Measure what the encoder of a run has learned, at six noise levels.",
     "report": "Write the report of a run again.",
     "export": "Write the generator of a one-step run as one file that runs without pixelpath.",

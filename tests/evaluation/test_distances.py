@@ -10,9 +10,22 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 
+from pixelpath.errors import UserError
 from pixelpath.evaluation import statistics
-from pixelpath.evaluation.distances import Floor, frechet, kernel, precision_recall, real_floor
-from pixelpath.evaluation.statistics import Statistics
+from pixelpath.evaluation.distances import (
+    FAR,
+    Floor,
+    density_coverage,
+    drawn,
+    frechet,
+    frechet_of_rows,
+    frechet_of_sets,
+    kernel,
+    precision_recall,
+    real_floor,
+    rounded,
+)
+from pixelpath.evaluation.statistics import Moments, Statistics
 from pixelpath.randomness import Streams, permutation
 
 
@@ -157,3 +170,73 @@ def test_the_floor_falls_as_one_over_the_counts() -> None:
     floors = [real_floor(torch.randn(400, 1), count=100, seed=seed).distance for seed in range(600)]
     expected = 1.5 * (1 / 100 + 1 / 300)
     assert np.mean(floors) == pytest.approx(expected, rel=4 * np.std(floors) / 600**0.5 / expected)
+
+
+@pytest.mark.parametrize("count", [12, 60])  # fewer and more images than the 20 features
+def test_frechet_of_features_and_moments_in_any_mix(count: int) -> None:
+    first, second = features(count, 20, 1), features(count + 7, 20, 2, shift=0.2)
+    known = [Moments(each.mean, each.covariance) for each in map(statistics.of, (first, second))]
+    expected = frechet(*known)
+    for mix in ((first, second), (first, known[1]), (known[0], second), tuple(known)):
+        assert frechet_of_sets(*mix) == pytest.approx(expected, rel=1e-7)
+    with pytest.raises(UserError, match="one width, got 20 and 3"):
+        frechet_of_sets(first, Moments(torch.zeros(3), torch.eye(3)))
+
+
+def test_density_and_coverage_by_hand() -> None:
+    """One neighbour: balls of radius 1 about 0 and 1, of 9 about 10; 0.5 is in two of them, 15 and 100 in the last and none."""
+    real, generated = torch.tensor([[0.0], [1.0], [10.0]]), torch.tensor([[0.5], [15.0], [100.0]])
+    found = density_coverage(real, generated, neighbours=1)
+    assert (found.density, found.coverage) == (pytest.approx(3 / 3), pytest.approx(3 / 3))
+    fewer = density_coverage(real, generated[[0, 2, 2]], neighbours=1)
+    assert (fewer.density, fewer.coverage) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+
+
+def test_density_and_coverage_agree_with_scikit_learn() -> None:
+    real, generated = features(120, 4, 1), features(90, 4, 1, shift=0.5) * 0.8
+    ours, theirs = real.double().numpy(), generated.double().numpy()
+    radii = NearestNeighbors(n_neighbors=5).fit(ours).kneighbors()[0][:, -1]
+    inside = cdist(theirs, ours) <= radii
+    found = density_coverage(real, generated)
+    assert found.density == pytest.approx(inside.sum() / 5 / 90)
+    assert found.coverage == pytest.approx(inside.any(0).mean())
+    assert 0 < found.coverage < 1
+
+
+def test_neighbours_are_those_of_a_random_subset_of_a_large_set() -> None:
+    """Rows in order of two classes: the first ones alone would be one class."""
+    rows = torch.cat([torch.zeros(300, 2), torch.ones(300, 2)]) + 0.01 * torch.randn(600, 2)
+    chosen = drawn(rows, 100, seed=3)
+    assert 25 < int((chosen[:, 0] > 0.5).sum()) < 75
+    assert torch.equal(chosen, drawn(rows, 100, seed=3))
+    assert torch.equal(drawn(rows, 600, seed=3), rows)
+    found = precision_recall(rows, rows[300:], most=100)
+    assert (found.real, found.generated) == (100, 100)
+    assert 0.25 < found.recall < 0.75  # of the first 100 images alone none
+
+
+def test_neighbours_do_not_see_a_large_offset() -> None:
+    real, generated = features(80, 3, 1).double(), features(70, 3, 2).double()
+    near, far = (
+        (precision_recall(real + offset, generated + offset), density_coverage(real + offset, generated + offset))
+        for offset in (0, 2.0**30)
+    )
+    assert near == far
+    assert frechet_of_rows(real + 2.0**30, generated + 2.0**30) == pytest.approx(frechet_of_rows(real, generated), rel=1e-5)
+
+
+def test_rounding_at_large_offsets_is_known() -> None:
+    rows = features(50, 3, 1).double()
+    assert rounded(rows, rows + 1) is None
+    assert rounded(rows + 1e8, rows + 1e8) == pytest.approx(1e8 / float(rows.std(0).max()), rel=0.02)
+    assert rounded(torch.ones(5, 2), torch.ones(5, 2)) is None
+    assert FAR == 1e6
+
+
+def test_features_that_are_not_finite_are_an_error_everywhere() -> None:
+    good, bad = torch.randn(9, 2), torch.randn(9, 2)
+    bad[3, 1] = torch.nan
+    for measure in (kernel, precision_recall, density_coverage, frechet_of_rows, frechet_of_sets):
+        for pair in ((good, bad), (bad, good)):
+            with pytest.raises(UserError, match="1 of 9 features are not finite, the first of them number 3"):
+                measure(*pair)

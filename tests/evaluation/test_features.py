@@ -1,30 +1,13 @@
-"""Feature extractors: their values, hashes and mistakes; Inception with random weights where torch-fidelity is installed."""
-
-import importlib
-import importlib.util
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+"""Feature extractors: their values, hashes and mistakes."""
 
 import pytest
 import torch
+from tests.refusal import refused
 from torch import nn
 
-from pixelpath.evaluation import features
-from pixelpath.evaluation.features import (
-    EncoderFeatures,
-    FeatureExtractor,
-    Inception,
-    Pixels,
-    extract,
-    hash_of,
-    inception,
-    stream,
-)
-
-fidelity = pytest.mark.skipif(importlib.util.find_spec("torch_fidelity") is None, reason="needs the extra 'metrics'")
+from pixelpath.errors import UserError
+from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, eight_bit, extract, hash_of, stream
+from pixelpath.evaluation.inception import Inception
 
 
 def test_pixels_are_the_values_between_their_limits() -> None:
@@ -87,76 +70,33 @@ def test_every_extractor_says_its_protocol() -> None:
     assert all(len(extractor.hash) == 16 and extractor.resize for extractor in extractors)
 
 
-@pytest.mark.parametrize("images", [torch.zeros(1, 4, 8, 8, dtype=torch.uint8), torch.zeros(1, 3, 8, 8)])
-def test_inception_says_which_images_it_takes(images: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="uint8 images of 1 or 3 channels"):
-        Inception(nn.Identity(), "")(images)
+@pytest.mark.parametrize("extractor", [Pixels(), Inception(nn.Identity(), "")])
+def test_features_that_are_not_finite_are_an_error(extractor: FeatureExtractor) -> None:
+    class Broken:
+        name, hash, resize = extractor.name, extractor.hash, extractor.resize
+
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(images), 2), torch.nan)
+
+    with pytest.raises(UserError, match=f"3 of 3 features '{extractor.name}' are not finite"):
+        extract(Broken(), [torch.zeros(3, 1, 2, 2)])
 
 
-@pytest.fixture(scope="module")
-def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, torch.Tensor]]]:
-    module = features._inception_module()
-
-    class Blank(module.FeatureExtractorInceptionV3):
-        """Keeps the random weights it is born with."""
-
-        def load_state_dict(self, *_: Any) -> None: ...
-
-    folder = tmp_path_factory.mktemp("inception")
-    torch.save({}, folder / "none.pth")
-    torch.manual_seed(0)
-    state = Blank("blank", ["2048"], feature_extractor_weights_path=str(folder / "none.pth")).state_dict()
-    torch.save(state, folder / "weights.pth")
-    yield folder / "weights.pth", state
-    (folder / "weights.pth").unlink()
+def test_pixels_of_long_integers_keep_their_digits() -> None:
+    images = (1_000_000_000 + torch.arange(8)).to(torch.int32).reshape(2, 1, 2, 2)
+    found = extract(Pixels(0.0, 2.0**31), [images])
+    assert found.dtype == torch.float64
+    assert (found[1] - found[0]).mul(2**31).tolist() == [4.0] * 4
 
 
-@fidelity
-def test_inception_with_weights_from_a_file(random_weights: tuple[Path, dict[str, torch.Tensor]]) -> None:
-    path, state = random_weights
-    extractor = inception(path)
-    gray = torch.randint(0, 255, (2, 1, 8, 8), dtype=torch.uint8)
-    found = extract(extractor, [gray])
-    assert found.shape == (2, 2048)
-    assert extractor.hash == hash_of(state)
-    torch.testing.assert_close(found[:1], extractor(gray[:1].repeat(1, 3, 1, 1)))
-    assert (found[0] - found[1]).abs().max() > 1e-4 * found.abs().max()
-
-
-@fidelity
-def test_wrong_weights_and_missing_files_are_said(tmp_path: Path) -> None:
-    torch.save({"some": torch.zeros(1)}, tmp_path / "wrong.pth")
-    (tmp_path / "text.pth").write_text("no weights")
-    for name in ("wrong.pth", "text.pth"):
-        with pytest.raises(ValueError, match="does not hold the Inception weights of https://"):
-            inception(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match=r"no Inception weights file .*absent\.pth"):
-        inception(tmp_path / "absent.pth")
-
-
-@fidelity
-def test_weights_that_cannot_be_downloaded_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def offline(*_: Any, **__: Any) -> None:
-        raise OSError("Name or service not known")
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(ValueError, match=r"Name or service not known.*--inception PATH"):
-        inception()
-
-
-def test_torch_fidelity_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'pixelpath\[metrics\]'"):
-        inception()
-
-
-@fidelity
-def test_inception_needs_no_torchvision_and_leaves_no_half_imported_package() -> None:
-    code = (
-        "import sys; sys.modules['torchvision'] = None\n"
-        "from pixelpath.evaluation.features import _inception_module\n"
-        "assert _inception_module().URL_INCEPTION_V3.endswith('.pth')\n"
-        "assert not [name for name in sys.modules if name.startswith('torch_fidelity')]\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_images_become_8_bit_by_the_values_of_black_and_white() -> None:
+    images = torch.tensor([-1.5, -1.0, 0.0, 0.5, 1.0, 2.0]).reshape(1, 1, 2, 3)
+    found = eight_bit(images, (-1.0, 1.0), "some")
+    assert found.shape == (1, 3, 2, 3)
+    assert found[0, 1].flatten().tolist() == [0, 0, 128, 191, 255, 255]
+    stored = torch.arange(6, dtype=torch.uint8).reshape(1, 1, 2, 3)
+    assert torch.equal(eight_bit(stored, (0.0, 1.0), "some")[0, 2], stored[0, 0])
+    with refused("value_range", "float32", "'some'"):
+        eight_bit(images, None, "some")
+    with refused(None, "4", "'some'"):
+        eight_bit(torch.zeros(1, 4, 2, 2, dtype=torch.uint8), None, "some")

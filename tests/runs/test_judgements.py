@@ -15,7 +15,7 @@ from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.reports.evaluation import loss_gap_plot, nearest_picture
 from pixelpath.reports.pictures import rendered
 from pixelpath.runs.comparison import Real, real_statistics
-from pixelpath.runs.judgements import Features, copies, loss_gap, nearest_images, sentences, trained_on
+from pixelpath.runs.judgements import Features, as_source, copies, loss_gap, nearest_images, of_run, sentences, trained_on
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.runs.sample import Samples
@@ -48,14 +48,14 @@ def test_planted_copies_are_found_named_and_shown(run: OpenRun, data: PreparedDa
     images = np.random.default_rng(0).integers(0, 255, (20, 3, 8, 8)).astype(np.uint8)
     images[[2, 5, 11]] = sources.gather(data.training, [7, 30, 0])
     made = made_of(run, images)
-    found = copies(run, data, made, [features_of(data, made)])
+    found = copies(data, of_run(run, data, made), [features_of(data, made)])
     assert found["duplicates"] == 3
     assert found["held_out_duplicates"] == 0
     for pair, (place, index) in zip(found["pairs"], ((2, 7), (5, 30), (11, 0)), strict=False):
         assert (pair["sample"], pair["seed"], pair["training"], pair["training_distance"]) == (place, 100 + place, index, 0)
         assert pair["training_name"] == data.training.name(index)
     assert len(found["pairs"]) == 12
-    rows = nearest_images(data, made, found["pairs"])
+    rows = nearest_images(data, as_source(made), found["pairs"])
     picture = np.asarray(nearest_picture(rows, data.metadata, data.normaliser.shown))
     side = (picture.shape[0] + 2) // 3
     assert np.array_equal(picture[: side - 2, : side * 3 - 2], picture[side : 2 * side - 2, : side * 3 - 2])
@@ -63,7 +63,7 @@ def test_planted_copies_are_found_named_and_shown(run: OpenRun, data: PreparedDa
 
 def test_samples_that_are_training_images(run: OpenRun, data: PreparedData) -> None:
     made = made_of(run, sources.gather(data.training, range(36)))
-    found = copies(run, data, made, [features_of(data, made)])
+    found = copies(data, of_run(run, data, made), [features_of(data, made)])
     (row,) = found["closeness"]
     assert (row["closer"], row["below"], found["duplicates"]) == (1, 1, 36)
     assert (row["samples"], row["training"], row["held_out"]) == (36, 36, 4)
@@ -75,7 +75,7 @@ def test_samples_that_are_training_images(run: OpenRun, data: PreparedData) -> N
 def test_mirror_images_are_copies_where_training_saw_them(run: OpenRun, data: PreparedData) -> None:
     made = made_of(run, sources.gather(data.training, range(20))[..., ::-1].copy())
     mirrored = replace(run, recipe=replace(run.recipe, flip=True))
-    plain, flipped = (copies(each, data, made, [features_of(data, made)]) for each in (run, mirrored))
+    plain, flipped = (copies(data, of_run(each, data, made), [features_of(data, made)]) for each in (run, mirrored))
     assert plain["duplicates"] == 0
     assert (flipped["duplicates"], flipped["mirrored"]) == (20, True)
     assert flipped["closeness"][0]["closer"] == 1

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from pixelpath.data import sources
 from pixelpath.data.metadata import Metadata
@@ -16,6 +15,10 @@ from pixelpath.runs.pixel_values import pixel_values, sentence
 from pixelpath.runs.prepare import PreparedData
 
 UNKNOWN = Metadata()
+
+
+def as_source(images: np.ndarray) -> sources.Source:
+    return sources.Arrays(images, np.zeros(len(images), np.int64))
 
 
 def data_of(images: np.ndarray, held_out: int, metadata: Metadata = UNKNOWN) -> PreparedData:
@@ -34,7 +37,7 @@ def test_any_number_of_channels_and_any_aspect(channels: int, rows: int, columns
     data = data_of(images, 10)
     samples = images[10:].copy()
     samples[:, -1] += np.array(30).astype(dtype)
-    found = pixel_values(data, torch.from_numpy(samples))
+    found = pixel_values(data, as_source(samples))
     assert found["images"]["drawn"][0] == str(channels - 1)
     assert len(found["images"]["drawn"]) == min(4, channels)
     last = found["channels"][-1]
@@ -51,7 +54,7 @@ def test_any_number_of_channels_and_any_aspect(channels: int, rows: int, columns
 def test_without_held_out_images_there_is_no_floor() -> None:
     images = np.random.default_rng(1).normal(size=(30, 2, 8, 12)).astype(np.float32)
     data = data_of(images, 0)
-    found = pixel_values(data, torch.from_numpy(images[:20]))
+    found = pixel_values(data, as_source(images[:20]))
     assert (found["images"]["few"], found["images"]["held_out"]) == (0, 0)
     assert {row["held_out"] for key in ("spectra", "histograms", "quantiles") for row in found[key]} == {None}
     assert rendered(spectrum_plot(found["spectra"])).width == rendered(histograms_plot(found["histograms"])).width == 1440
@@ -65,7 +68,7 @@ def test_zeros_and_half_transparent_pixels_are_counted() -> None:
     data = data_of(images, 6, Metadata(alpha="straight", channels=("red", "green", "blue", "alpha")))
     samples = images[6:].copy()
     samples[:, 3, 0] = 77
-    found = pixel_values(data, torch.from_numpy(samples))
+    found = pixel_values(data, as_source(samples))
     assert found["half_transparent"] == {"training": 4 / 64, "held_out": 4 / 64, "samples": 12 / 64}
     row = found["frequent"][3]
     assert (row["value"], row["share_training"], row["share_samples"], row["zeros_held_out"]) == (0, 0.75, 0.75, 0.75)
@@ -76,13 +79,13 @@ def test_zeros_and_half_transparent_pixels_are_counted() -> None:
 
 def test_what_was_not_measured_counts_for_nothing() -> None:
     images = np.random.default_rng(2).normal(3, 1, (40, 1, 8, 8)).astype(np.float32)
-    whole = pixel_values(data_of(images, 8), torch.from_numpy(images[8:]))
+    whole = pixel_values(data_of(images, 8), as_source(images[8:]))
     images[:, :, 2] = -9999
     data = data_of(images, 8)
     marked = replace(data, normaliser=replace(data.normaliser, nodata=-9999.0))
     samples = images[8:].copy()
     samples[:, :, 2] = 3
-    found = pixel_values(marked, torch.from_numpy(samples))
+    found = pixel_values(marked, as_source(samples))
     assert abs(found["channels"][0]["training_std"] - whole["channels"][0]["training_std"]) < 0.05
     assert found["frequent"][0]["value"] != -9999
     (batch,) = Real(marked).batches(marked.held_out)

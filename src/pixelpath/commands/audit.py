@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from pixelpath.data.settings import DataSettings
 from pixelpath.log import say
 from pixelpath.runs import audit as runs
 from pixelpath.runs.audit import DEFAULTS, AuditOptions
-from pixelpath.runs.sample import new_folder
+from pixelpath.runs.sample import new_folder, numbered
 
 
 def audit(
@@ -45,6 +44,4 @@ def audit(
 def _folder(path: Path) -> Path:
     """audit/NAME, with the first number from 2 on that is free."""
     file, *variable = str(path).split("::")
-    base = Path("audit") / "-".join([Path(file).resolve().name, *variable]).replace("/", "-")
-    numbered = (base.with_name(f"{base.name}-{number}") for number in itertools.count(2))
-    return base if not base.exists() else next(place for place in numbered if not place.exists())
+    return numbered(Path("audit") / "-".join([Path(file).resolve().name, *variable]).replace("/", "-"))

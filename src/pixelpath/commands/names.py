@@ -25,7 +25,7 @@ ORIGINS = ("--encoder", "--init-from")  # what only the first sitting of a run n
 EXISTING = {
     *("--data", "--data.path", "--data.held-out", "--data.conditions", "--data.cond-image", "--conditions", "--cond-image"),
     *("--checkpoint", "--guide-with", "--sampling.guide-with", "--start", "--sampling.start", "--generator", *ORIGINS),
-    *("--inception", "--fill-nodata"),
+    *("--inception", "--dinov2", "--held-out", "--fill-nodata"),
 }
 RUNS = {
     "sample": slice(1),
@@ -132,7 +132,7 @@ def _paths(command: str, arguments: Sequence[str]) -> Iterator[tuple[str, str, s
     free = list(takewhile(lambda word: not word.startswith("-"), arguments))
     for word in free[RUNS.get(command, slice(0))]:
         yield word, "run", "name the folder that pixelpath train wrote"
-    for word in free[:1] if command in ("audit", "import-official") else []:
+    for word in free[: {"audit": 1, "import-official": 1, "compare": 2}.get(command, 0)]:
         yield word, "path", "check the path"
     values = _values(arguments)
     begun = any(option == "--out" and Path(value, "recipe.json").exists() for option, value in values)

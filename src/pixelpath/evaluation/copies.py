@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pixelpath.errors import UserError
+from pixelpath.sampling.checks import check_finite
 
 Rows = Float[Tensor, "rows feature"]
 Views = Float[Tensor, "view others feature"]
@@ -81,6 +82,8 @@ def search(rows: Rows, sets: Sets) -> tuple[list[Neighbours], Float[Tensor, "poo
     """
     if len(rows) == 0 or not sets or not all(views.shape[1] for views in sets):
         raise UserError("Neighbours need at least one sample, and one image in every set: evaluate or hold out more.")
+    for each in (rows, *(views.flatten(0, 1) for views in sets)):
+        check_finite(each, "features", "look for NaN in the images, or in the weights of the extractor")
     centre = sets[0].double().mean((0, 1))  # distances do not change, and lose no digits to a large mean
     moved = [views.double() - centre for views in sets]
     lengths = [views.square().sum(2) for views in moved]

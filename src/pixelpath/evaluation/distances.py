@@ -2,25 +2,30 @@
 
 *Frechet distance*: between Gaussians of equal mean and covariance. *Kernel distance*: squared maximum mean discrepancy.
 *Precision*: the share of generated images among the real ones; *recall*: the share of real images among the generated ones.
+*Density* and *coverage* are their kin that single outliers do not spoil. Features that are not finite are an error everywhere.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pixelpath.errors import UserError
 from pixelpath.evaluation import statistics
-from pixelpath.evaluation.statistics import Statistics
+from pixelpath.evaluation.statistics import Moments, Statistics
 from pixelpath.randomness import Streams, permutation, seed_of
+from pixelpath.sampling.checks import check_finite
 
 CHUNK = 2**24  # pairwise distances held at a time
+JUDGED = 10_000  # images of a set, at most, whose neighbours are looked for
+FAR = 1e6  # stds from 0, beyond which kernel distances lose their digits
 
 
-def frechet(first: Statistics, second: Statistics) -> float:
+def frechet(first: Statistics | Moments, second: Statistics | Moments) -> float:
     """The squared Frechet distance |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^(1/2) C2 C1^(1/2))^(1/2)) of two Gaussians.
 
     Dowson and Landau 1982; on Inception features it is the FID of Heusel et al. 2017 (arXiv 1706.08500). The trace of the
@@ -46,10 +51,34 @@ def frechet_of_rows(first: Float[Tensor, "first feature"], second: Float[Tensor,
     """
     if len(first) < 2 or len(second) < 2:
         raise UserError(f"A Frechet distance needs at least 2 images of each set, got {len(first)} and {len(second)}.")
-    rows = [each.detach().cpu().double() for each in (first, second)]
+    rows = [_rows(each) for each in (first, second)]
     centred = [(each - each.mean(0)) / (len(each) - 1) ** 0.5 for each in rows]
     spread = centred[0].square().sum() + centred[1].square().sum()
     return _frechet(rows[0].mean(0) - rows[1].mean(0), spread, torch.linalg.svdvals(centred[0] @ centred[1].T).sum())
+
+
+def frechet_of_sets(first: Tensor | Moments, second: Tensor | Moments) -> float:
+    """The same distance of two sets, each features [image, feature] or the moments of such, in the quickest way.
+
+    Of fewer rows A = (x - mean) / (n - 1)^(1/2) than features and a covariance C, the trace of the root is the sum of the roots
+    of the eigenvalues of A C A^T. Raises UserError as `frechet`.
+    """
+    if isinstance(first, Moments):
+        if isinstance(second, Moments):
+            return frechet(first, second)
+        first, second = second, first
+    width = first.shape[1]
+    if len(first) >= width or (width,) != (second.mean.shape if isinstance(second, Moments) else second.shape[1:]):
+        many = second if isinstance(second, Moments) else statistics.of(second)
+        return frechet(statistics.of(first), many)
+    if not isinstance(second, Moments):
+        return frechet_of_rows(first, second)
+    if len(first) < 2:
+        raise UserError(f"A Frechet distance needs at least 2 images, got {len(first)}.")
+    rows = _rows(first)
+    centred = (rows - rows.mean(0)) / (len(rows) - 1) ** 0.5
+    shared = torch.linalg.eigvalsh(centred @ second.covariance @ centred.T).clamp(min=0).sqrt().sum()
+    return _frechet(rows.mean(0) - second.mean, centred.square().sum() + second.covariance.trace(), shared)
 
 
 def _frechet(between: Float[Tensor, "feature"], spread: Tensor, shared: Tensor) -> float:
@@ -72,27 +101,34 @@ def kernel(
     second: Float[Tensor, "second feature"],
     subsets: int = 100,
     size: int = 1000,
-    seed: int = 0,
+    seed: int = 2020,
 ) -> KernelDistance:
     """The unbiased squared maximum mean discrepancy under the kernel (x.y / width + 1)^3.
 
     Binkowski et al. 2018 (arXiv 1801.01401): over `subsets` subsets of `size` images (at most as many as the smaller set has)
-    drawn without replacement. Its expectation does not depend on the counts, so it needs no floor; it can be negative. Raises
-    ValueError for fewer than two images.
+    drawn without replacement, the same ones as torch-fidelity draws for these counts and this seed. Its expectation does not
+    depend on the counts, so it needs no floor; it can be negative. Raises UserError for fewer than two images.
     """
     size = min(size, len(first), len(second))
     if size < 2 or subsets < 1:
         raise UserError(
             f"A kernel distance needs at least 2 images of each set and 1 subset, got {size} and {subsets}: evaluate more."
         )
-    values = torch.stack([_discrepancy(*_subsets(first, second, size, seed_of(seed, subset))) for subset in range(subsets)])
-    return KernelDistance(float(values.mean()), float(values.std(correction=0)), subsets, size)
+    rows, drawn = [_rows(each) for each in (first, second)], np.random.RandomState(seed)
+    values = []
+    for _ in range(subsets):
+        chosen = [each[torch.from_numpy(drawn.choice(len(each), size, replace=False))] for each in rows]
+        values.append(_discrepancy(chosen[0], chosen[1]))
+    found = torch.stack(values)
+    return KernelDistance(float(found.mean()), float(found.std(correction=0)), subsets, size)
 
 
-def _subsets(first: Tensor, second: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    stream = Streams([seed])
-    chosen = [permutation(stream, len(rows))[:size].sort().values for rows in (first, second)]
-    return first[chosen[0].to(first.device)].cpu().double(), second[chosen[1].to(second.device)].cpu().double()
+def rounded(first: Float[Tensor, "first feature"], second: Float[Tensor, "second feature"]) -> float | None:
+    """How many of their own stds the features lie from 0, where that is so far that a kernel distance loses its digits."""
+    rows = torch.cat([first, second]).double()
+    spread = float(rows.std(0).max())
+    far = float(rows.mean(0).abs().max()) / spread if spread > 0 else 0.0
+    return far if far > FAR else None
 
 
 def _discrepancy(first: Float[Tensor, "size feature"], second: Float[Tensor, "size feature"]) -> Float[Tensor, ""]:
@@ -107,31 +143,85 @@ def _discrepancy(first: Float[Tensor, "size feature"], second: Float[Tensor, "si
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Precision and recall, each in [0, 1], with the number of neighbours that made the manifolds."""
+    """Precision and recall, each in [0, 1], the number of neighbours that made the manifolds, and how many images were drawn."""
 
     precision: float
     recall: float
     neighbours: int
+    real: int
+    generated: int
 
 
 def precision_recall(
-    real: Float[Tensor, "real feature"], generated: Float[Tensor, "generated feature"], neighbours: int = 3
+    real: Float[Tensor, "real feature"],
+    generated: Float[Tensor, "generated feature"],
+    neighbours: int = 3,
+    most: int = JUDGED,
+    seed: int = 0,
 ) -> PrecisionRecall:
     """The improved precision and recall of Kynkaanniemi et al. 2019 (arXiv 1904.06991).
 
     The manifold of a set is the union of balls around its features, each reaching to its k-th nearest neighbour in the set;
-    precision is the share of generated features inside the real manifold, recall the converse. Both depend on the counts.
-    Raises UserError if a set has no more images than `neighbours`.
+    precision is the share of generated features inside the real manifold, recall the converse. Both depend on the counts. Of
+    larger sets `most` images are drawn at random. Raises UserError if a set has no more images than `neighbours`.
     """
-    if min(len(real), len(generated)) <= neighbours:
-        raise UserError(
-            f"Precision and recall with {neighbours} neighbours need more than {neighbours} images of each set, "
-            f"got {len(real)} real and {len(generated)} generated: evaluate more samples."
-        )
-    real, generated = real.cpu().double(), generated.cpu().double()
+    real, generated = _judged(real, generated, neighbours, "Precision and recall", most, seed)
     precision = _inside(generated, real, _radii(real, neighbours)).double().mean()
     recall = _inside(real, generated, _radii(generated, neighbours)).double().mean()
-    return PrecisionRecall(float(precision), float(recall), neighbours)
+    return PrecisionRecall(float(precision), float(recall), neighbours, len(real), len(generated))
+
+
+@dataclass(frozen=True)
+class DensityCoverage:
+    """Density, about 1 and at least 0, coverage in [0, 1], and the number of neighbours that made the manifold."""
+
+    density: float
+    coverage: float
+    neighbours: int
+
+
+def density_coverage(
+    real: Float[Tensor, "real feature"],
+    generated: Float[Tensor, "generated feature"],
+    neighbours: int = 5,
+    most: int = JUDGED,
+    seed: int = 0,
+) -> DensityCoverage:
+    """Density and coverage of Naeem et al. 2020 (arXiv 2002.09797), of the same images as `precision_recall`.
+
+    With the balls of the real manifold, density is how many of them hold a generated feature, in the mean over these, divided
+    by k; coverage is the share of balls that hold any. Raises UserError if a set has no more images than `neighbours`.
+    """
+    real, generated = _judged(real, generated, neighbours, "Density and coverage", most, seed)
+    radii = _radii(real, neighbours)
+    held = torch.zeros(len(real), dtype=torch.float64)  # generated features in each ball
+    for part in _chunks(generated, len(real)):
+        held += (torch.cdist(part, real) <= radii).sum(0)
+    return DensityCoverage(float(held.sum() / len(generated) / neighbours), float((held > 0).double().mean()), neighbours)
+
+
+def _judged(real: Tensor, generated: Tensor, neighbours: int, what: str, most: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Both sets, at most so many of each, drawn at random; less the real mean, as distances lose digits to a large one."""
+    if min(len(real), len(generated)) <= neighbours:
+        raise UserError(
+            f"{what} with {neighbours} neighbours need more than {neighbours} images of each set, "
+            f"got {len(real)} real and {len(generated)} generated: evaluate more samples."
+        )
+    sets = [_rows(drawn(each, most, seed_of(seed, side))) for side, each in enumerate((real, generated))]
+    centre = sets[0].mean(0)
+    return sets[0] - centre, sets[1] - centre
+
+
+def drawn(rows: Float[Tensor, "rows feature"], most: int, seed: int) -> Float[Tensor, "_ feature"]:
+    """At most so many of the rows, drawn at random and in their order."""
+    return rows if len(rows) <= most else rows[permutation(Streams([seed]), len(rows))[:most].sort().values]
+
+
+def _rows(features: Float[Tensor, "rows feature"]) -> Float[Tensor, "rows feature"]:
+    """The features on the CPU in float64; UserError if one is not finite."""
+    rows = features.detach().cpu().double()
+    check_finite(rows, "features", "look for NaN in the images, or in the weights of the extractor")
+    return rows
 
 
 def nearest(rows: Float[Tensor, "rows feature"], others: Float[Tensor, "others feature"]) -> Float[Tensor, "rows"]:

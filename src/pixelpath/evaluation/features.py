@@ -7,27 +7,24 @@ feature extractor states its `name`, the `hash` of its weights and how it resize
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from pixelpath.errors import UserError
+from pixelpath.sampling.checks import check_finite
 
 Native = Shaped[Tensor, "batch channel row column"]
 FeatureVectors = Float[Tensor, "batch feature"]
 Batches = Iterable[Shaped[Tensor, "_ channel row column"]]
 WIDEST = 4096  # values of an image, at most, that are features in pixels
-INSTALL = "pip install 'pixelpath[metrics]'"
+LONG = (torch.int32, torch.uint32, torch.float64)  # dtypes that hold more digits than float32
 
 
 @runtime_checkable
@@ -65,14 +62,19 @@ def hash_of(weights: Mapping[str, Tensor]) -> str:
 
 
 def stream(extractor: FeatureExtractor, batches: Batches, device: torch.device | str = "cpu") -> Iterable[FeatureVectors]:
-    """The features of batches of native images, one batch at a time, on the CPU; the extractor works on `device`."""
+    """The features of batches of native images, one batch at a time, on the CPU; the extractor works on `device`.
+
+    float32, or float64 where the extractor gives that. UserError for a feature that is not finite.
+    """
     for images in batches:
         with torch.no_grad():
-            yield extractor(images.to(device)).float().cpu()
+            found = extractor(images.to(device)).cpu()
+        check_finite(found, f"features '{extractor.name}'", "look for NaN in the images, or in the weights of the extractor")
+        yield found if found.dtype == torch.float64 else found.float()
 
 
 def extract(extractor: FeatureExtractor, batches: Batches, device: torch.device | str = "cpu") -> Float[Tensor, "images feature"]:
-    """The features of all batches as one float32 tensor [images, feature] on the CPU; UserError for no batch."""
+    """The features of all batches as one tensor [images, feature] on the CPU, as `stream` gives them; UserError for no batch."""
     parts = list(stream(extractor, batches, device))
     if not parts:
         raise UserError(f"There are no images to extract the features '{extractor.name}' from: give at least one batch.")
@@ -118,8 +120,8 @@ class Pixels:
         return "none" if self.size is None else f"means of blocks, to {self.size[0]}x{self.size[1]}"
 
     def __call__(self, images: Native) -> FeatureVectors:
-        """Features [batch, channel * row * column]."""
-        values = images.float()
+        """Features [batch, channel * row * column]; float64 for dtypes that float32 would round."""
+        values = images.cpu().double() if images.dtype in LONG else images.float()
         if self.size is not None:
             values = functional.adaptive_avg_pool2d(values.cpu(), self.size)  # MPS has none for sizes that do not divide
         return (values - self.lowest).flatten(1) / (self.highest - self.lowest)
@@ -147,81 +149,25 @@ class EncoderFeatures:
         return self.features(encoded, encoded.new_tensor(self.sigma)).float()
 
 
-@dataclass(frozen=True)
-class Inception:
-    """The 2048 pooled features of the Inception network of the FID (Heusel et al. 2017, arXiv 1706.08500).
+def eight_bit(images: Native, value_range: tuple[float, float] | None, features: str) -> Shaped[Tensor, "batch 3 row column"]:
+    """Native images as RGB of 8 bits, as networks for photographs take them: one channel is repeated to three.
 
-    Made by `inception`. One channel is repeated to three. Raises UserError for images that are not uint8 with 1 or 3 channels.
+    uint8 stays as it is. Other dtypes need the values that mean black and white: round(255 (x - black) / (white - black)),
+    what lies outside is limited. Raises UserError without these, and for another number of channels; `features` is named.
     """
-
-    network: nn.Module
-    hash: str
-    name: str = "inception-v3-2048"
-    resize: str = "bilinear to 299x299 without antialiasing, as TensorFlow 1"
-
-    def __call__(self, images: Native) -> FeatureVectors:
-        """Features [batch, 2048]."""
-        if images.dtype != torch.uint8 or images.shape[1] not in (1, 3):
-            raise UserError(
-                f"Inception features need uint8 images of 1 or 3 channels, got {images.shape[1]} of {images.dtype}: "
-                "use the features of your own encoder, or pixels, for this data."
-            )
-        return self.network(images.expand(-1, 3, -1, -1).contiguous())[0]
-
-
-def inception(weights: Path | None = None, device: torch.device | str = "cpu") -> Inception:
-    """The Inception extractor through torch-fidelity, with its weights from a file or else from torch-fidelity's own download.
-
-    Raises UserError if torch-fidelity is missing, the download fails or the file holds other weights, FileNotFoundError if
-    there is no such file; each says what to do.
-    """
-    module = _inception_module()
-    path = _download(module.URL_INCEPTION_V3) if weights is None else weights
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no Inception weights file {path}: download {module.URL_INCEPTION_V3} and give its path."
+    if images.shape[1] not in (1, 3):
+        raise UserError(
+            f"Features '{features}' need images of 1 or 3 channels, got {images.shape[1]}: "
+            "use the features of your own encoder, or pixels, for this data."
         )
-    try:
-        # torch-fidelity reads the file as a trusting pickle, so it is read here first in the way that runs no code.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        network = module.FeatureExtractorInceptionV3("inception-v3", ["2048"], feature_extractor_weights_path=str(path))
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path} does not hold the Inception weights of {module.URL_INCEPTION_V3} ({reason}): give that file."
-        ) from error
-    return Inception(network.to(device), hash_of(state))
-
-
-def _inception_module() -> Any:
-    """torch-fidelity's Inception module alone: the package also imports torchvision, which Inception does not need."""
-    spec = importlib.util.find_spec("torch_fidelity")
-    if spec is None:
-        raise UserError(f"Inception features need the extra 'metrics': run {INSTALL}, or evaluate in other features.")
-    before = set(sys.modules)
-    if "torch_fidelity" not in before:
-        sys.modules["torch_fidelity"] = importlib.util.module_from_spec(spec)  # not executed: only its path is needed
-    try:
-        return importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
-    except ImportError as error:
-        raise UserError(f"The Inception of torch-fidelity does not import ({error}): run {INSTALL} --upgrade.") from error
-    finally:
-        if "torch_fidelity" not in before:  # a later `import torch_fidelity` must find the whole package
-            for name in {name for name in sys.modules if name.split(".")[0] == "torch_fidelity"} - before:
-                del sys.modules[name]
-
-
-def _download(url: str) -> Path:
-    """The file of torch-fidelity's weights in torch's own cache, downloaded if it is not there yet."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
-    if path.is_file():
-        return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), progress=False)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"The Inception weights could not be downloaded from {url} ({error}): fetch that file on another machine and give it "
-            "as --inception PATH, or evaluate in the features of your encoder or in pixels."
-        ) from error
-    return path
+    if images.dtype != torch.uint8:
+        if value_range is None:
+            raise UserError(
+                f"Features '{features}' need 8-bit images, got {images.dtype}: say which values are black and white with "
+                "`value_range`, or use the features of your own encoder, or pixels.",
+                setting="value_range",
+            )
+        black, white = value_range
+        values = (images.cpu().double() - black) / (white - black)
+        images = (values * 255).round().clamp(0, 255).to(torch.uint8).to(images.device)
+    return images.expand(-1, 3, -1, -1).contiguous()

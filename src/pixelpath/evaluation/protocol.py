@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from pixelpath.errors import UserError
 from pixelpath.evaluation.features import FeatureExtractor
@@ -31,13 +33,13 @@ class Protocol:
     guidance: float | None = None
     seeds: tuple[int, int] | None = None
 
-    def record(self, **values: float | int | str | None) -> dict[str, object]:
-        """The named numbers with this protocol, for evaluation.json; raises ValueError for a number that is not finite."""
+    def record(self, how: Mapping[str, Any] | None = None, /, **values: float | int | str | None) -> dict[str, Any]:
+        """The named numbers with this protocol and `how` else they were measured; UserError for a number that is not finite."""
         broken = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
         if broken:
             raise UserError(f"{', '.join(broken)} in features '{self.extractor}' is not finite: look for NaN in the samples.")
         protocol = asdict(self) | {"seeds": None if self.seeds is None else list(self.seeds)}
-        return {**values, "protocol": protocol}
+        return {**values, "protocol": protocol | dict(how or {})}
 
 
 def protocol_of(extractor: FeatureExtractor, real: int, generated: int, labels: str, images: str) -> Protocol:

@@ -42,6 +42,14 @@ class Statistics:
         return Statistics(count, self.mean + apart * (other.count / count), self.scatter + other.scatter + between)
 
 
+@dataclass(frozen=True)
+class Moments:
+    """Mean [feature] and covariance [feature, feature] of features that are not at hand, as a file of statistics keeps them."""
+
+    mean: Float[Tensor, "feature"]
+    covariance: Float[Tensor, "feature feature"]
+
+
 def of(features: Float[Tensor, "batch feature"]) -> Statistics:
     """The statistics of one batch of features, computed on the CPU; raises UserError if it is empty or not finite."""
     if len(features) == 0:

@@ -12,12 +12,18 @@ import torch
 from matplotlib.figure import Figure
 
 from pixelpath import log
+from pixelpath.data.memory import Layout
+from pixelpath.data.settings import DataSettings
 from pixelpath.errors import UserError
 from pixelpath.interop.generator import ONNX, TORCH
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.reports.pictures import training_curves
 from pixelpath.runs import sample_conditions as asking
 from pixelpath.runs.chosen import Beginning, Saving
+from pixelpath.runs.compare import Comparison
+from pixelpath.runs.compare import compare as compare_sets
+from pixelpath.runs.compare_features import Comparing, Weights
+from pixelpath.runs.compare_sets import Given, Reading
 from pixelpath.runs.data import Data
 from pixelpath.runs.devices import choose_device
 from pixelpath.runs.evaluate import Judges, check_runs, evaluate
@@ -257,6 +263,59 @@ def training(
             yield step
     finally:
         steps.close()
+
+
+def compare(
+    images: Given,
+    reference: Given,
+    *,
+    held_out: Given | None = None,
+    features: Sequence[str] = (),
+    measures: Sequence[str] = (),
+    encoder: Path | str | Run | None = None,
+    inception: Path | str | None = None,
+    dinov2: Path | str | None = None,
+    value_range: tuple[float, float] | None = None,
+    settings: DataSettings | None = None,
+    layout: Layout | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    sampling: Sampling | None = None,
+    device: str | None = None,
+    progress: bool = False,
+) -> Comparison:
+    """Compare images with a reference: paths, arrays, `Data`, runs, samples, or .npz files of statistics, in any mix.
+
+    Args:
+        images: The images to judge.
+        reference: What they are compared with.
+        held_out: Images like the reference that the generator did not see, to tell copies from likeness.
+        features: Any of pixels, encoder, inception, dinov2; those that can be had if not given. Nothing is downloaded.
+        measures: Any of frechet, kernel, precision, score, copies, values; all that the two sets allow if not given.
+        encoder: Run of stage one in whose features to compare.
+        inception: File of the Inception weights; that in torch's cache if not given.
+        dinov2: File of the DINOv2 weights; likewise.
+        value_range: The values that mean black and white where images are not 8-bit, for features of Inception and DINOv2.
+        settings: How files are read, both sets alike (`resize`, `channels`, `nodata`, ...).
+        layout: "channels_first" or "channels_last", where the shape of an array leaves it open.
+        count: How many samples of a run; as many as the other set has images if not given, of two runs 10,000 each.
+        seed: Seed of the first sample.
+        sampling: How to sample a run.
+        device: cpu, cuda, cuda:1, mps. Default: the best one here.
+        progress: Print progress and remarks on standard error.
+
+    Raises UserError for sets that cannot be compared, and for features or measures that were asked for and cannot be had.
+
+    Example:
+        >>> found = compare(run.sample(40), data, features=["pixels"], measures=["frechet", "precision"])
+        >>> [(row["of"], row["images"], row["reference"]) for row in found.distances]
+        [('all images', 40, 1425), ('few images', 40, 713), ('floor: reference itself', 40, 713)]
+    """
+    weights = Weights(_path(encoder), _path(inception), _path(dinov2), value_range)
+    options = Comparing(tuple(features), tuple(measures), weights)
+    with _progress(progress):
+        how = Reading(settings or DataSettings(), sampling, count, seed, device=choose_device(device), layout=layout)
+        return compare_sets(images, reference, held_out, options, how)
 
 
 def _session(

@@ -20,8 +20,9 @@ from pixelpath.atomic import read_json, write_json
 from pixelpath.data import sources
 from pixelpath.errors import UserError
 from pixelpath.evaluation import statistics
-from pixelpath.evaluation.distances import real_floor
-from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract, fewer, hash_of, inception
+from pixelpath.evaluation.distances import density_coverage, kernel, precision_recall, real_floor, rounded
+from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract, fewer, hash_of
+from pixelpath.evaluation.inception import inception
 from pixelpath.evaluation.protocol import Protocol, protocol_of
 from pixelpath.evaluation.statistics import Statistics
 from pixelpath.log import followed, say
@@ -32,6 +33,7 @@ from pixelpath.runs.sample import Samples
 
 Native = Shaped[Tensor, "batch channel row column"]
 BATCH = 256
+DENSITY_NEIGHBOURS = 5
 MOST = 50_000  # real images, and samples unless told otherwise, that are compared
 
 
@@ -123,7 +125,7 @@ def extractors(run: OpenRun, data: PreparedData, encoder: Path | None) -> list[F
         say("No encoder of stage one: give one with `encoder` RUN to measure in its features too.")
         return found
     stage_one = open_run(origin, device=run.device)
-    representation = stage_one.representation
+    stage_one.representation  # noqa: B018 (UserError for a run of stage two)
     if stage_one.shape != run.shape:
         shapes = ["x".join(map(str, shape)) for shape in (stage_one.shape, run.shape)]
         sentence = f"The encoder {origin} takes images of {shapes[0]}, not {shapes[1]}"
@@ -131,10 +133,15 @@ def extractors(run: OpenRun, data: PreparedData, encoder: Path | None) -> list[F
             raise UserError(f"{sentence}: give one that was trained on such images.")
         say(f"{sentence}, so its features are left out.")
         return found
-    sigma = stage_one.noise.sigma_min * stage_one.noise.shift
-    weights = hash_of(representation.encoder.state_dict())
-    found.append(EncoderFeatures(stage_one.model.features, stage_one.normaliser.encode, sigma, weights))
+    found.append(encoder_features(stage_one))
     return found
+
+
+def encoder_features(stage_one: OpenRun) -> EncoderFeatures:
+    """The features of the encoder of a run of stage one; UserError for another run."""
+    sigma = stage_one.noise.sigma_min * stage_one.noise.shift
+    weights = hash_of(stage_one.representation.encoder.state_dict())
+    return EncoderFeatures(stage_one.representation.features, stage_one.normaliser.encode, sigma, weights)
 
 
 def own_network(run: OpenRun, found: Sequence[FeatureExtractor]) -> list[FeatureExtractor]:
@@ -164,6 +171,40 @@ def inception_features(run: OpenRun, weights: Path | None) -> list[FeatureExtrac
             raise
         say(f"Inception features left out: {error}")
         return []
+
+
+def quality(
+    real: Float[Tensor, "real feature"], generated: Float[Tensor, "generated feature"], features: str
+) -> tuple[dict[str, float | None], dict[str, Any]]:
+    """Kernel distance, precision, recall, density and coverage of features, and how they were measured.
+
+    Density and coverage are None where there are too few images for them. Says so where features lie so far from 0 that the
+    kernel distance is rounded.
+    """
+    far = rounded(real, generated)
+    if far is not None:
+        say(
+            f"Features '{features}' lie {far:.1e} times their spread away from 0, so rounding spoils their kernel distance; the "
+            "other numbers are measured about their mean."
+        )
+    spread, manifold = kernel(generated, real), precision_recall(real, generated)
+    few = min(len(real), len(generated)) <= DENSITY_NEIGHBOURS
+    dense = None if few else density_coverage(real, generated, DENSITY_NEIGHBOURS)
+    values = {
+        "kernel_distance": spread.mean,
+        "kernel_distance_std": spread.std,
+        "precision": manifold.precision,
+        "recall": manifold.recall,
+        "density": None if dense is None else dense.density,
+        "coverage": None if dense is None else dense.coverage,
+    }
+    how = {
+        "kernel": f"{spread.subsets} subsets of {spread.size}, seed 2020",
+        "precision_and_recall": f"k = {manifold.neighbours}",
+        "density_and_coverage": f"k = {DENSITY_NEIGHBOURS}",
+        "neighbours_among": f"{manifold.real} real and {manifold.generated} generated images, seed 0 where drawn",
+    }
+    return values, how
 
 
 def protocol(extractor: FeatureExtractor, real: int, look: str, made: Samples, run: OpenRun) -> Protocol:
@@ -199,7 +240,7 @@ def keep(path: Path, result: Any) -> None:
 def pixels(data: PreparedData) -> Pixels:
     """Pixels as features, scaled by the range of the dtype or, where it has none, by that of some training images."""
     lowest, highest = data.normaliser.lowest, data.normaliser.highest
-    if lowest is None or highest is None:
+    if lowest is None or highest is None or data.training.dtype.itemsize > 2:  # no data fill the range of 32 bits
         sample = filled(torch.from_numpy(sources.gather(data.training, range(min(BATCH, len(data.training))))), data).double()
         lowest, highest = float(sample.min()), float(sample.max())
     return Pixels(float(lowest), float(highest), fewer(data.shape))

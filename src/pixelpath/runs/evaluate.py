@@ -14,9 +14,10 @@ import torch
 from pixelpath.data import sources
 from pixelpath.data.sources import Source
 from pixelpath.evaluation import statistics
-from pixelpath.evaluation.distances import frechet, kernel, precision_recall
-from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Inception, Pixels
+from pixelpath.evaluation.distances import frechet
+from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels
 from pixelpath.evaluation.held_out import HeldOutRow, held_out_loss
+from pixelpath.evaluation.inception import Inception
 from pixelpath.log import progress, say
 from pixelpath.randomness import seed_of
 from pixelpath.runs import curves, judgements
@@ -32,6 +33,7 @@ from pixelpath.runs.comparison import (
     kept,
     own_network,
     protocol,
+    quality,
     real_statistics,
 )
 from pixelpath.runs.judgements import Features, save_pictures
@@ -46,7 +48,6 @@ from pixelpath.sampling.sampler import Sampling
 from pixelpath.types import Conditioning, Images, Sigmas
 
 LEVELS = 10  # noise levels of the held-out loss
-JUDGED = 10_000  # of the images compared, how many have their precision and recall measured
 RESULTS = "evaluation.json"
 
 
@@ -59,7 +60,7 @@ class Judges:
     use_inception: bool = True
     """Measure in Inception features too, where the images allow it; for curves only if `inception` is given."""
     inception: Path | None = None
-    """File of the Inception weights, for machines that cannot download them."""
+    """File of the Inception weights. Default: the one in torch's cache, if it is there; nothing is downloaded."""
 
     def extractors(self, run: OpenRun, data: PreparedData, curves: bool) -> list[FeatureExtractor]:
         """The features that these images have; a network's own only if there are no others and one run is measured in full."""
@@ -157,18 +158,16 @@ def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[Feature
         "seconds_sampling": made.seconds,
         "distances": distances,
         "held_out_loss": [asdict(row) for row in rows],
-        "copies": judgements.copies(run, data, made, compared) if compared else None,
+        "copies": judgements.copies(data, judgements.of_run(run, data, made), compared) if compared else None,
         "loss_gap": judgements.loss_gap(run, seen, rows) if seen else None,
-        "pixel_values": pixel_values(data, made.native),
+        "pixel_values": pixel_values(data, judgements.as_source(made)),
     }
 
 
 def _distances(features: Features, about: RealStatistics, real: Real, made: Samples, run: OpenRun) -> dict[str, Any]:
     training, generated = features.training, features.samples
-    with progress(f"distances ({features.extractor.name})", 4) as advance:
-        spread = kernel(training, generated)
-        advance(1)
-        quality = precision_recall(training[:JUDGED], generated[:JUDGED])
+    with progress(f"distances ({features.extractor.name})", 3) as advance:
+        spread, how = quality(training, generated, features.extractor.name)
         advance(1)
         far = frechet(about.statistics, statistics.of(generated))
         advance(1)
@@ -179,13 +178,10 @@ def _distances(features: Features, about: RealStatistics, real: Real, made: Samp
         "frechet_of_few": far_of_few,
         "frechet_floor_of_few": about.floor,
         "few": about.few,
-        "kernel_distance": spread.mean,
-        "kernel_distance_std": spread.std,
-        "precision": quality.precision,
-        "recall": quality.recall,
+        **spread,
     }
     extractor = features.extractor
-    return {"features": extractor.name, **protocol(extractor, len(training), real.look, made, run).record(**values)}
+    return {"features": extractor.name, **protocol(extractor, len(training), real.look, made, run).record(how, **values)}
 
 
 def loss_by_level(run: OpenRun, data: PreparedData, limit: int = 1024, side: Source | None = None) -> list[HeldOutRow]:

@@ -6,8 +6,9 @@ A *judgement* is a JSON-ready mapping for RUN/evaluation.json, in which rows of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pixelpath.evaluation import memorising
 from pixelpath.evaluation.copies import Neighbours, closeness, quantiles, search, suspects
 from pixelpath.evaluation.features import FeatureExtractor, extract
 from pixelpath.evaluation.held_out import HeldOutRow
+from pixelpath.evaluation.protocol import Protocol
 from pixelpath.log import followed
 from pixelpath.reports.evaluation import nearest_picture, save_plots
 from pixelpath.reports.pictures import save_png, series
@@ -54,16 +56,43 @@ def trained_on(run: OpenRun, data: PreparedData) -> bool:
     return (about["training"], about["held_out"]) == (len(data.training), len(data.held_out))
 
 
-def copies(run: OpenRun, data: PreparedData, made: Samples, found: Sequence[Features]) -> dict[str, Any]:
-    """Neighbours of samples among training and held-out images in each kind of features; pairs and duplicates by the first."""
+@dataclass(frozen=True)
+class Made:
+    """Images that may be copies of the training images, in memory or in files.
+
+    `protocol(extractor, real)` says how they are compared with so many real ones. `mirrored`: mirror images of training images
+    are copies too. The first image has the seed `first_seed`, None for images without seeds. Features are extracted on `device`.
+    """
+
+    images: Source
+    protocol: Callable[[FeatureExtractor, int], Protocol]
+    mirrored: bool = False
+    first_seed: int | None = None
+    device: torch.device | str = "cpu"
+
+
+def as_source(made: Samples) -> Source:
+    """Samples as a source."""
+    return sources.Arrays(made.images, np.zeros(len(made), np.int64))
+
+
+def of_run(run: OpenRun, data: PreparedData, made: Samples) -> Made:
+    """The samples of a run that was trained on these data."""
+    look, seed = Real(data).look, made.settings["seeds"][0]
+    about = partial(protocol, look=look, made=made, run=run)
+    return Made(as_source(made), about, run.recipe.flip, seed, run.device)
+
+
+def copies(data: PreparedData, made: Made, found: Sequence[Features]) -> dict[str, Any]:
+    """Neighbours of images among training and held-out images in each kind of features; pairs and duplicates by the first."""
     real = Real(data)
-    searched = [_searched(features, real, run) for features in followed(found, "search for copies", len(found))]
-    rows = [_closeness(features, each, real, made, run) for features, each in zip(found, searched, strict=True)]
+    searched = [_searched(features, real, made) for features in followed(found, "search for copies", len(found))]
+    rows = [_closeness(features, each, made) for features, each in zip(found, searched, strict=True)]
     first = searched[0]
     return {
-        "duplicates": _duplicates(made.native, data.training, first.to_training),
+        "duplicates": _duplicates(made.images, data.training, first.to_training),
         "held_out_duplicates": None if first.real is None else _real_duplicates(data, first.real),
-        "mirrored": run.recipe.flip,
+        "mirrored": made.mirrored,
         "closeness": rows,
         "neighbours": [row for features, each in zip(found, searched, strict=True) for row in _distances(features, each)],
         "pairs": _pairs(data, made, first),
@@ -102,13 +131,13 @@ def save_pictures(folder: Path, data: PreparedData, made: Samples, result: Mappi
         pairs = result["copies"]["pairs"]
         names = [made.labels[pair["sample"]] for pair in pairs]
         names += [pair[f"{side}_name"] for side in ("training", "held_out") for pair in pairs if side in pair]
-        rows = nearest_images(data, made, pairs)
+        rows = nearest_images(data, as_source(made), pairs)
         save_png(folder / "nearest.png", nearest_picture(rows, data.metadata, data.normaliser.shown, names))
 
 
-def nearest_images(data: PreparedData, made: Samples, pairs: Sequence[Mapping[str, Any]]) -> list[Native]:
+def nearest_images(data: PreparedData, made: Source, pairs: Sequence[Mapping[str, Any]]) -> list[Native]:
     """The samples of the pairs, their nearest training images, and their nearest held-out images if there are such."""
-    rows = [torch.from_numpy(made.images[[pair["sample"] for pair in pairs]])]
+    rows = [torch.from_numpy(sources.gather(made, [pair["sample"] for pair in pairs]))]
     for name, side in (("training", data.training), ("held_out", data.held_out)):
         if name in pairs[0]:
             images = torch.from_numpy(sources.gather(side, [pair[name] for pair in pairs]))
@@ -126,33 +155,33 @@ class _Searched:
     hits: Tensor
 
 
-def _searched(features: Features, real: Real, run: OpenRun) -> _Searched:
-    training = _views(features.extractor, features.training, real, real.data.training, run)
+def _searched(features: Features, real: Real, made: Made) -> _Searched:
+    training = _views(features.extractor, features.training, real, real.data.training, made)
     samples = features.samples[:SEARCHED]
     if features.held_out is None:
         (near,), hits = search(samples, [training])
         return _Searched(near, None, None, hits)
-    held_out = _views(features.extractor, features.held_out, real, real.data.held_out, run)
+    held_out = _views(features.extractor, features.held_out, real, real.data.held_out, made)
     (near, other), hits = search(samples, [training, held_out])
     return _Searched(near, other, search(features.held_out, [training])[0][0], hits)
 
 
 def _views(
-    extractor: FeatureExtractor, features: Tensor, real: Real, side: Source, run: OpenRun
+    extractor: FeatureExtractor, features: Tensor, real: Real, side: Source, made: Made
 ) -> Float[Tensor, "view image feature"]:
-    """The features of real images, and of their mirror images if the run was trained on these too."""
-    if not run.recipe.flip:
+    """The features of real images, and of their mirror images if these are copies too."""
+    if not made.mirrored:
         return features[None]
-    return torch.stack([features, extract(extractor, (_flipped(images) for images in real.batches(side)), run.device)])
+    return torch.stack([features, extract(extractor, (_flipped(images) for images in real.batches(side)), made.device)])
 
 
-def _closeness(features: Features, found: _Searched, real: Real, made: Samples, run: OpenRun) -> dict[str, Any]:
+def _closeness(features: Features, found: _Searched, made: Made) -> dict[str, Any]:
     """How many samples are suspiciously near to training images; without held-out images this cannot be told."""
     near = found.to_training.distance
     values: dict[str, Any] = {} if found.real is None else asdict(closeness(near, found.real.distance, found.hits))
     held_out = 0 if features.held_out is None else len(features.held_out)
     counts = {"samples": len(near), "training": len(features.training), "held_out": held_out}
-    about = protocol(features.extractor, len(features.training), real.look, made, run)
+    about = made.protocol(features.extractor, len(features.training))
     return {"features": features.extractor.name, **about.record(**counts, **values)}
 
 
@@ -170,12 +199,12 @@ def _distances(features: Features, found: _Searched) -> list[dict[str, Any]]:
     ]
 
 
-def _pairs(data: PreparedData, made: Samples, found: _Searched) -> list[dict[str, Any]]:
+def _pairs(data: PreparedData, made: Made, found: _Searched) -> list[dict[str, Any]]:
     """The samples nearest to training images, with the images that they are near to."""
-    first, _ = made.settings["seeds"]
     rows = []
     for place in suspects(found.to_training, found.to_held_out, PAIRS):
-        row: dict[str, Any] = {"sample": place, "seed": first + place}
+        row: dict[str, Any] = {"sample": place}
+        row |= {"sample_name": made.images.name(place)} if made.first_seed is None else {"seed": made.first_seed + place}
         for name, side, near in (("training", data.training, found.to_training), ("held_out", data.held_out, found.to_held_out)):
             if near is not None:
                 index = int(sources.evenly(len(side), MOST)[near.index[place]])
@@ -185,13 +214,13 @@ def _pairs(data: PreparedData, made: Samples, found: _Searched) -> list[dict[str
     return rows
 
 
-def _duplicates(images: Native, side: Source, near: Neighbours) -> int:
+def _duplicates(images: Source, side: Source, near: Neighbours) -> int:
     """How many of the images equal, value for value, their nearest image of the other side (or its mirror image)."""
     places = (near.distance == 0).nonzero().flatten()
     chosen, count = sources.evenly(len(side), MOST), 0
     for part in places.split(BATCH):
         others = torch.from_numpy(sources.gather(side, chosen[near.index[part].numpy()]))
-        ours = images.numpy()[part.numpy()]  # torch 2.9 indexes no 16- and 32-bit unsigned integers
+        ours = sources.gather(images, part.numpy())
         count += int((_mirrored(others, near.view[part].bool()).numpy() == ours).all((1, 2, 3)).sum())
     return count
 
@@ -205,7 +234,7 @@ def _mirrored(images: Native, which: Bool[Tensor, "image"]) -> Native:
 def _real_duplicates(data: PreparedData, near: Neighbours) -> int:
     places = (near.distance == 0).nonzero().flatten()
     chosen = sources.evenly(len(data.held_out), MOST)
-    images = torch.from_numpy(sources.gather(data.held_out, chosen[places.numpy()]))
+    images = sources.subset(data.held_out, chosen[places.numpy()])
     part = Neighbours(near.index[places], near.view[places], near.distance[places])
     return _duplicates(images, data.training, part)
 

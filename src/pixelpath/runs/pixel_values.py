@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor
 
 from pixelpath.data import sources
 from pixelpath.data.normalise.normaliser import Normaliser
@@ -53,17 +52,17 @@ class _Sets:
         return {name: None if each is None else measure(each) for name, each in vars(self).items()}
 
 
-def pixel_values(data: PreparedData, images: Shaped[Tensor, "sample channel row column"]) -> dict[str, Any]:
+def pixel_values(data: PreparedData, images: Source, normaliser: Normaliser | None = None) -> dict[str, Any]:
     """Spectra, histograms and quantiles of every channel of native samples and of training images, JSON-ready.
 
-    In the data's own units. Of real images only measured pixels count.
+    In the data's own units. Of real images only measured pixels count; of the others too where a `normaliser` knows them.
     """
     shape, most = data.shape, min(MOST, max(LEAST, ENOUGH // math.prod(data.shape)))
     count, few = min(most, len(images)), min(most, len(data.held_out), len(images)) if len(data.held_out) >= 2 else 0
     training = _measure(_batches(data.training, most), min(most, len(data.training)), shape, data.normaliser)
     held_out = _measure(_batches(data.held_out, few), few, shape, data.normaliser) if few else None
-    samples = _measure(_split(images[:most]), count, shape, None)
-    fewer = samples if few in (0, count) else _measure(_split(images[:few]), few, shape, None)
+    samples = _measure(_batches(images, most), count, shape, normaliser)
+    fewer = samples if few in (0, count) else _measure(_batches(images, few), few, shape, normaliser)
     channels, sets = _channels(data), _Sets(training, held_out, samples)
     rows = _differences(channels, sets, fewer)
     worst = sorted(range(shape[0]), key=lambda number: -rows[number]["total_variation"])[:DRAWN]
@@ -104,11 +103,6 @@ def _batches(side: Source, most: int) -> Iterator[np.ndarray]:
     chosen = sources.evenly(len(side), most)
     for first in range(0, len(chosen), BATCH):
         yield sources.gather(side, chosen[first : first + BATCH])
-
-
-def _split(images: Tensor) -> Iterator[np.ndarray]:
-    for part in images.split(BATCH):
-        yield part.numpy()
 
 
 def _channels(data: PreparedData) -> list[str]:

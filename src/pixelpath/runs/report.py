@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 from pixelpath.atomic import leaves
 from pixelpath.errors import MissingError
-from pixelpath.evaluation.features import Inception
 from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.histograms import HistogramRow
+from pixelpath.evaluation.inception import Inception
 from pixelpath.evaluation.memorising import GapRow
 from pixelpath.evaluation.probe import ProbeRow
 from pixelpath.evaluation.spectrum import SpectrumRow
@@ -197,7 +197,7 @@ def _results(run: Path) -> str:
     """The quickstart's numbers, the newest curves and evaluation, and the earlier ones folded away."""
     quick, measured = _quickstart(run), document_of(run / "evaluation.json")
     compared = comparison(quick) if quick else ""
-    parts = [f"<h3>Quickstart</h3>{compared}{folded('All numbers', _tree(quick), shown=not compared)}"] if quick else []
+    parts = [f"<h3>Quickstart</h3>{compared}{folded('All numbers', tree(quick), shown=not compared)}"] if quick else []
     drawn = [_over_nfe(result["curves"]) for result in reversed(document_of(run / "distance_over_nfe.json") or [])]
     parts += [f"<h3>Distance over network evaluations (NFE)</h3>{content}" for content in drawn[:1]]
     parts += [folded("Earlier curves", content) for content in drawn[1:]]
@@ -205,9 +205,9 @@ def _results(run: Path) -> str:
     for place, evaluation in enumerate(reversed(evaluations)):
         step = f" of step {text(evaluation['step'])}" if isinstance(evaluation, Mapping) and "step" in evaluation else ""
         if place == 0:
-            parts.append(f"<h3>Evaluation{step}</h3>{_tree(in_short(evaluation))}{_nearest(run)}")
+            parts.append(f"<h3>Evaluation{step}</h3>{tree(in_short(evaluation))}{_nearest(run)}")
         else:
-            parts.append(folded(f"Earlier evaluation{step}", _tree(in_short(evaluation, curves=False))))
+            parts.append(folded(f"Earlier evaluation{step}", tree(in_short(evaluation, curves=False))))
     return "\n".join(parts)
 
 
@@ -266,7 +266,7 @@ def _over_nfe(found: Sequence[Mapping[str, Any]]) -> str:
 def _features(run: Path) -> str:
     document = document_of(run / "probe.json")
     words = "Accuracy of classes predicted from frozen features of noisy held-out images."
-    return note(words) + _tree(document) if document else ""
+    return note(words) + tree(document) if document else ""
 
 
 def _training(run: Path) -> str:
@@ -344,7 +344,7 @@ def _files(run: Path) -> str:
     return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else ""
 
 
-def _tree(document: Any) -> str:
+def tree(document: Any) -> str:
     """Any document: its single values with their protocol, rows of measurements as plots, and its parts under their names."""
     if isinstance(document, Mapping):
         nested = {key: value for key, value in document.items() if _is_nested(value) and key != "protocol"}
@@ -352,7 +352,7 @@ def _tree(document: Any) -> str:
         parts = [boxes(single, document.get("protocol"))] if single else []
         ordered = sorted(nested.items(), key=lambda item: isinstance(item[1], Mapping))  # measurements before how they were made
         parts += [
-            folded(words(key), _tree(value)) if key in FOLDED else f"<h3>{words(key)}</h3>{_tree(value)}"
+            folded(words(key), tree(value)) if key in FOLDED else f"<h3>{words(key)}</h3>{tree(value)}"
             for key, value in ordered
             if value
         ]
@@ -362,7 +362,7 @@ def _tree(document: Any) -> str:
             if document and all({part.name for part in fields(kind)} <= set(row) for row in document):
                 return plot(drawn(document), document, shown=len(document) <= OPEN)
         flat = all(not _is_nested(value) or key == "protocol" for row in document for key, value in row.items())
-        return table(document) if flat else "\n".join(_tree(row) for row in document)
+        return table(document) if flat else "\n".join(tree(row) for row in document)
     return f"<p>{text(document)}</p>"
 
 

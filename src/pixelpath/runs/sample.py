@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -246,6 +247,12 @@ def new_folder(out: Path) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already and not an empty folder: choose another `out`, nothing is overwritten.", "out")
     return out
+
+
+def numbered(base: Path) -> Path:
+    """The path, or where it is taken with the first number from 2 on that is free."""
+    others = (base.with_name(f"{base.name}-{number}") for number in itertools.count(2))
+    return base if not base.exists() else next(place for place in others if not place.exists())
 
 
 def free_folder(among: Path, out: Path | None) -> Path:

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from pixelpath.evaluation.copies import Closeness
-from pixelpath.evaluation.features import Inception
+from pixelpath.evaluation.inception import Inception
 
 EQUAL = 1.1  # times the floor, up to which a distance is as good as that of real images
 NEEDED = {"features", "few", "frechet_of_few", "frechet_floor_of_few"}

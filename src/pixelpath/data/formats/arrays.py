@@ -23,7 +23,7 @@ CHANNELS_FIRST, CHANNELS_LAST = "channels_first", "channels_last"
 
 def array_parts(path: Path) -> set[str]:
     """The words of the keys of a .npz file that name images, in small letters: "train" for train, train_images or X_train."""
-    return {key.lower().removesuffix("_images").removeprefix("x_") for key in _keys(path)}
+    return {key.lower().removesuffix("_images").removeprefix("x_") for key in keys_of(path)}
 
 
 class ClassLabels(NamedTuple):
@@ -50,8 +50,8 @@ def read_arrays(path: Path, part: str | None) -> ArrayFile:
     """
     if path.suffix.lower() == ".npy":
         sibling = path.with_name(path.stem + "_labels.npy")
-        return ArrayFile(_mapped(path), _mapped(sibling) if sibling.exists() else None)
-    keys = {key.lower(): key for key in _keys(path)}
+        return ArrayFile(mapped(path), mapped(sibling) if sibling.exists() else None)
+    keys = {key.lower(): key for key in keys_of(path)}
     wanted = ("images", "x", "data", "arr_0") if part is None else (f"{part}_images", part, f"x_{part}")
     images = next((keys[key] for key in wanted if key in keys), next(iter(keys.values())) if len(keys) == 1 else None)
     if images is None:
@@ -59,10 +59,10 @@ def read_arrays(path: Path, part: str | None) -> ArrayFile:
         raise UserError(f"{path} holds {held} but no images: name the array images, or train_images and test_images.")
     wanted = ("labels", "y") if part is None else (f"{part}_labels", f"y_{part}")
     labels = next((keys[key] for key in wanted if key in keys), None)
-    names = tuple(str(name) for name in _mapped(path, keys["class_names"])) if "class_names" in keys else None
-    layout = str(_mapped(path, keys["layout"]).ravel()[0]) if "layout" in keys else ""
+    names = tuple(str(name) for name in mapped(path, keys["class_names"])) if "class_names" in keys else None
+    layout = str(mapped(path, keys["layout"]).ravel()[0]) if "layout" in keys else ""
     last = layout == CHANNELS_LAST if layout in (CHANNELS_FIRST, CHANNELS_LAST) else None
-    return ArrayFile(_mapped(path, images), None if labels is None else _mapped(path, labels), names, last)
+    return ArrayFile(mapped(path, images), None if labels is None else mapped(path, labels), names, last)
 
 
 def write_arrays(path: Path, images: Shaped[np.ndarray, "count channel row column"], labels: ClassLabels) -> None:
@@ -132,7 +132,7 @@ def _reading(path: Path) -> AbstractContextManager[None]:
     return reading(path, "as arrays without Python objects", "write it with numpy.save or numpy.savez from plain numbers")
 
 
-def _keys(path: Path) -> list[str]:
+def keys_of(path: Path) -> list[str]:
     """The names of the arrays of a .npz file; UserError if there are none, one is there twice, or one leads out of the file."""
     check_regular(path)
     with _reading(path), zipfile.ZipFile(path) as archive:
@@ -148,7 +148,7 @@ def _keys(path: Path) -> list[str]:
     return keys
 
 
-def _mapped(path: Path, key: str | None = None) -> np.ndarray:
+def mapped(path: Path, key: str | None = None) -> np.ndarray:
     """The array of a .npy file, or of a key of a .npz file, mapped from the disk unless it is compressed."""
     check_regular(path)
     with _reading(path):
