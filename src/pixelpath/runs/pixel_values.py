@@ -56,14 +56,14 @@ class _Sets:
 def pixel_values(data: PreparedData, images: Shaped[Tensor, "sample channel row column"]) -> dict[str, Any]:
     """Spectra, histograms and quantiles of every channel of native samples and of training images, JSON-ready.
 
-    In the data's own units. Of real images only measured pixels count.
+    In the data's own units. Only measured pixels count.
     """
     shape, most = data.shape, min(MOST, max(LEAST, ENOUGH // math.prod(data.shape)))
     count, few = min(most, len(images)), min(most, len(data.held_out), len(images)) if len(data.held_out) >= 2 else 0
     training = _measure(_batches(data.training, most), min(most, len(data.training)), shape, data.normaliser)
     held_out = _measure(_batches(data.held_out, few), few, shape, data.normaliser) if few else None
-    samples = _measure(_split(images[:most]), count, shape, None)
-    fewer = samples if few in (0, count) else _measure(_split(images[:few]), few, shape, None)
+    samples = _measure(_split(images[:most]), count, shape, data.normaliser)
+    fewer = samples if few in (0, count) else _measure(_split(images[:few]), few, shape, data.normaliser)
     channels, sets = _channels(data), _Sets(training, held_out, samples)
     rows = _differences(channels, sets, fewer)
     worst = sorted(range(shape[0]), key=lambda number: -rows[number]["total_variation"])[:DRAWN]
@@ -117,11 +117,11 @@ def _channels(data: PreparedData) -> list[str]:
     return list(names) if len(set(names)) == data.shape[0] else [str(number) for number in range(data.shape[0])]
 
 
-def _measure(batches: Iterable[Native], count: int, shape: tuple[int, int, int], normaliser: Normaliser | None) -> _Measured:
-    """One pass over the images; the normaliser knows which pixels were measured, of samples (None) all count."""
+def _measure(batches: Iterable[Native], count: int, shape: tuple[int, int, int], normaliser: Normaliser) -> _Measured:
+    """One pass over the images; the normaliser knows which pixels were measured."""
     power, values = SpectrumSum(*shape), Values(count, *shape)
     for images in batches:
-        valid = None if normaliser is None else normaliser.valid(torch.from_numpy(images))
+        valid = normaliser.valid(torch.from_numpy(images))
         mask = None if valid is None else valid.numpy()
         power.add(images, mask)
         values.add(images, mask)
