@@ -71,7 +71,7 @@ def test_rain_keeps_its_zeros_units_and_coordinates(tmp_path: Path) -> None:
     assert np.load(newest(out) / "000000-000001.npy").shape == (2, 1, 8, 12)
 
 
-def test_what_was_not_measured_counts_for_nothing_and_is_made_only_where_asked(
+def test_what_was_not_measured_counts_for_nothing_and_is_made_where_no_image_has_a_value_and_where_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = RANDOM.normal(3, 2, (12, 2, 8, 8)).astype(np.float32)
@@ -84,10 +84,54 @@ def test_what_was_not_measured_counts_for_nothing_and_is_made_only_where_asked(
     mask = np.zeros((1, 8, 8), np.uint8)
     mask[0, 4:, 4:] = 1
     np.save(tmp_path / "mask.npy", mask)
-    for words, expected in (((), np.zeros((8, 8), bool)), (("--fill-nodata", tmp_path / "mask.npy"), mask[0] > 0)):
+    shared = np.isnan(images).all((0, 1))
+    for words, expected in (((), shared), (("--fill-nodata", tmp_path / "mask.npy"), shared | (mask[0] > 0))):
         assert call("sample", out, "--count", 2, *words) == 0
         samples = np.load(newest(out) / "000000-000001.npy")
         assert (np.isnan(samples) == expected).all()
+
+
+def test_a_sea_keeps_its_land_and_its_variables_their_kinds_units_and_conditions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rain over all, temperature of the sea alone; a table in the order of the file, without names."""
+    xarray = pytest.importorskip("xarray")
+    rain = RANDOM.gamma(0.5, 2.0, (40, 8, 8)).astype(np.float32)
+    rain[RANDOM.random(rain.shape) < 0.6] = 0
+    warmth = RANDOM.normal(290, 5, rain.shape).astype(np.float32)
+    warmth[RANDOM.random(rain.shape) < 0.2] = np.nan  # clouds
+    land = np.zeros((8, 8), bool)
+    land[2:7, :3] = True
+    warmth[:, land] = np.nan
+    axes = ("time", "y", "x")
+    variables = {"rain": (axes, rain, {"units": "mm/h"}), "sst": (axes, warmth, {"units": "K"})}
+    xarray.Dataset(variables).to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    (tmp_path / "table.csv").write_text("day,wind\n" + "".join(f"{n},{'east' if n % 2 else 'west'}\n" for n in range(40)))
+    data, out = Path(f"{tmp_path / 'a.nc'}::rain,sst"), tmp_path / "run"
+    words = ("--data.normaliser.kind", "auto", "--data.conditions", tmp_path / "table.csv", "--flip")
+    assert train("digits-diffusion", data, out, *words) == 0
+    said = capsys.readouterr().err
+    assert "12% of the values are not measured in any image" in said
+    assert "in the order of the file" in said
+    assert train("digits-diffusion", data, out, *words) == 0  # takes it up again
+    run = open_run(out)
+    assert not run.recipe.flip
+    assert [type(each).__name__ for each in run.normaliser.transforms] == ["Log1p", "Identity"]
+    (tmp_path / "asked.csv").write_text("day,wind\n3,east\n17.5,west\n")
+    assert call("sample", out, "--conditions", tmp_path / "asked.csv") == 0
+    with xarray.open_dataset(newest(out) / "000000-000001.nc", engine="h5netcdf") as samples:
+        assert [samples[name].attrs["units"] for name in ("rain", "sst")] == ["mm/h", "K"]
+        assert (np.isnan(samples["sst"].values) == land).all()
+        assert not np.isnan(samples["rain"].values).any()
+        assert (samples["day"].values.tolist(), samples["wind"].values.tolist()) == ([3.0, 17.5], ["east", "west"])
+    about = json.loads((newest(out) / "samples.json").read_text())
+    assert (about["units"], about["channels"]) == (["mm/h", "K"], ["rain", "sst"])
+    assert about["conditions"] == {"day": [3.0, 17.5], "wind": ["east", "west"]}
+    assert call("evaluate", out, "--count", 6, "--no-use-inception") == 0
+    measured = json.loads((out / "evaluation.json").read_text())[-1]
+    assert np.isfinite([row["frechet"] for row in measured["distances"]]).all()
+    channels = {row["channel"]: row for row in measured["pixel_values"]["channels"]}
+    assert set(channels) == {"rain", "sst"}
 
 
 def test_samples_can_be_asked_for_by_a_table(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,12 @@ from pixelpath.data.conditions import (
     cond_images_of,
     fit_columns,
     fit_cond_image,
-    lines_of,
-    read_table,
 )
 from pixelpath.data.normalise.normaliser import Normaliser
+from pixelpath.data.opening import open_split
+from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Arrays
+from pixelpath.data.tables import check_shared, for_images, lines_of, read_table
 from pixelpath.types import Condition
 
 TABLE = """name,rain,kind,tags
@@ -75,6 +77,60 @@ def test_arrays_are_tables_in_the_order_of_the_images(tmp_path: Path) -> None:
     columns = fit_columns(read, lines_of(read, source))
     assert [(column.name, column.mean, column.std) for column in columns][1] == ("1", 2.0, 1.0)  # constant
     assert read_table(tmp_path / "b.npz", ("test",)).columns == {"0": ["7.0"]}
+
+
+def asked_in_order(folder: Path, text: str, path: str, **options: Any) -> list[tuple[list[int], list[str]]]:
+    """For both sides of the data at a path: the lines of a table that names no image, and what the images hold."""
+    sides = open_split(DataSettings(Path(path), held_out_share=0.3, **options))
+    read = for_images(read_table(table(folder, text)), sides)
+    check_shared(read, sides)
+    return [(lines_of(read, side), [str(int(side[index].flat[0])) for index in range(len(side))]) for side in sides]
+
+
+@pytest.mark.parametrize("kind", ["a.npy", "a.h5", "a.nc", "a.zarr", "times.nc"])
+def test_a_table_without_names_follows_the_order_of_the_file(tmp_path: Path, kind: str) -> None:
+    """The first number of image n is n, and so is that of line n."""
+    values = np.arange(20, dtype=np.int16)[:, None, None] + np.zeros((8, 8), np.int16)
+    path = tmp_path / kind
+    if kind == "a.npy":
+        np.save(path, values)
+    elif kind == "a.h5":
+        with pytest.importorskip("h5py").File(path, "w") as store:
+            store["x"] = values
+    else:
+        xarray, times = pytest.importorskip("xarray"), np.datetime64("2020-01-01") + np.arange(20) * np.timedelta64(1, "D")
+        coords = {"time": times.astype("datetime64[ns]")} if kind == "times.nc" else {}
+        data = xarray.Dataset({"x": (("time", "y", "x_"), values)}, coords=coords)
+        data.to_zarr(path, consolidated=False) if kind == "a.zarr" else data.to_netcdf(path, engine="h5netcdf")
+    text = "rain,kind\n" + "".join(f"{number},{'wet' if number % 2 else 'dry'}\n" for number in range(20))
+    for options in ({}, {"tile": (4, 4)}):
+        for lines, held in asked_in_order(tmp_path, text, str(path), **options):
+            assert [str(line) for line in lines] == held
+            assert len(held) > 0
+    for short in (text.rsplit("\n", 2)[0] + "\n", text + "3,wet\n"):
+        with refused("data.conditions", "table.csv", short.count("\n") - 1, "20 images"):
+            asked_in_order(tmp_path, short, str(path))
+
+
+def test_a_table_without_names_fits_one_file_alone(tmp_path: Path) -> None:
+    values = np.zeros((4, 8, 8), np.uint8)
+    for folder in ("many", "parts/train", "parts/test"):
+        (tmp_path / folder).mkdir(parents=True)
+        np.save(tmp_path / folder / "a.npy", values)
+    np.save(tmp_path / "many" / "b.npy", values)
+    text = "rain,kind\n1,a\n2,b\n3,a\n4,b\n"
+    with refused(None, "no line for the image a.npy"):
+        asked_in_order(tmp_path, text, str(tmp_path / "many"))
+    with refused("data.conditions", "table.csv", "train and test"):
+        asked_in_order(tmp_path, text, str(tmp_path / "parts"))
+
+
+def test_what_was_asked_can_be_told_from_the_vector(tmp_path: Path) -> None:
+    days = [20240101.0, 20240115.25, 20240131.0]
+    text = f"name,day,kind,tags\na,{days[0]},u,\nb,{days[1]},v,p|q\nc,{days[2]},u,q\n"
+    read = read_table(table(tmp_path, text))
+    asks = Conditions(fit_columns(read, [0, 1, 2]))
+    assert asks.entries(asks.vectors(read, [0, 1, 2])) == {"day": days, "kind": ["u", "v", "u"], "tags": ["", "p|q", "q"]}
 
 
 @pytest.mark.parametrize(

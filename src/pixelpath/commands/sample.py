@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from pixelpath.commands.options import device_named
-from pixelpath.data.metadata import Format
+from pixelpath.data.metadata import SampleFormat
 from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.reports.display import BY_RULE, Display
@@ -33,7 +33,7 @@ def sample(
     batch_size: int = 64,
     checkpoint: Path | None = None,
     out: Path | None = None,
-    format: Format | None = None,
+    format: SampleFormat | None = None,
     coordinates: bool = False,
     fill_nodata: Path | None = None,
     display: Display = BY_RULE,

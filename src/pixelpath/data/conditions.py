@@ -1,18 +1,14 @@
 """What images can be asked for besides their class: numbers, categories and tags from a table, and condition images.
 
-A *table* has a line per image: a .csv file whose first column (or the one called name, file or file_name) names the images, or an
-array [image, number] in the order of the images. A *number* is standardised; a *category* is one of several words; *tags* are any
-of several words, separated by |. *Condition images* are masks or maps of the same rows and columns, found by the images' names.
+A *number* of a table is standardised; a *category* is one of several words; *tags* are any of several words, separated by |.
+*Condition images* are masks or maps of the same rows and columns, found by the images' names.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
 import math
-import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,13 +20,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from pixelpath.data import sources
-from pixelpath.data.formats import arrays
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.sources import Source
-from pixelpath.errors import MissingError, UserError
+from pixelpath.data.tables import Table
+from pixelpath.errors import UserError
 from pixelpath.types import Condition
 
-NAMES = ("name", "file", "file_name", "filename", "image", "id")
 TAG = "|"
 FARTHEST = 1e6  # in units of the std, from the mean: a number beyond is a mistake, which would blow the network up
 MOST_CLASSES = 32  # single-channel integers below this are the numbers of classes in a mask
@@ -70,6 +65,15 @@ class Column:
                 rows[place, self.words.index(word)] = 1.0
         return rows
 
+    def decode(self, rows: Float[np.ndarray, "image width"]) -> list[float] | list[str]:
+        """The entries that rows of the vector stand for; numbers to as many decimals as float32 keeps of them."""
+        if self.kind == "number":
+            steps = [self.std * max(1.0, abs(row)) * 2.0**-23 for row in rows[:, 0].tolist()]
+            values = zip(rows[:, 0].tolist(), steps, strict=True)
+            return [round(self.mean + self.std * row, -math.ceil(math.log10(step))) for row, step in values]
+        chosen = [[word for word, on in zip(self.words, row, strict=True) if on > 0.5] for row in rows.tolist()]
+        return [TAG.join(words) for words in chosen]
+
     def _standardised(self, entry: str, where: str) -> float:
         value = _number(entry, where)
         standardised = (value - self.mean) / self.std
@@ -78,26 +82,6 @@ class Column:
                 f"{where}: {entry} is {abs(standardised):.0e} std from the mean of training, {self.mean:g}: correct it."
             )
         return standardised
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """The entries of a table as words, column by column; `names` of images, or None if they are in order."""
-
-    path: Path
-    names: tuple[str, ...] | None
-    columns: Mapping[str, Sequence[str]]
-    lines: tuple[int, ...] = ()
-    """Where in a text file they stand; of an array, nothing."""
-
-    def where(self, line: int) -> str:
-        """How to name a line in a sentence."""
-        return f"{self.path}, line {self.lines[line]}" if self.lines else f"{self.path}, row {line} (the first is 0)"
-
-    @property
-    def count(self) -> int:
-        """How many lines it has."""
-        return len(next(iter(self.columns.values())))
 
 
 @dataclass(frozen=True)
@@ -157,6 +141,14 @@ class Conditions:
         parts = [column.encode([table.columns[column.name][line] for line in lines], where) for column in self.columns]
         return np.concatenate(parts, axis=1)
 
+    def entries(self, vectors: Float[np.ndarray, "image number"]) -> dict[str, list[float] | list[str]]:
+        """What vectors stand for, column by column."""
+        ends = np.cumsum([column.width for column in self.columns])
+        return {
+            column.name: column.decode(vectors[:, end - column.width : end])
+            for column, end in zip(self.columns, ends, strict=True)
+        }
+
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary, for a JSON file."""
         cond_image = None
@@ -200,64 +192,6 @@ class ConditionData:
             other, native = self.cond_image, torch.from_numpy(sources.gather(self.cond_image, indices))
             cond_image = self.conditions.cond_image.encode(native, lambda place: other.name(int(indices[place])))
         return Condition(labels, vector, cond_image)
-
-
-def read_table(path: Path, part: Sequence[str] = (), columns: tuple[str, ...] | None = ()) -> Table:
-    """A table; of a .npz file the array of the part (train, test ...). UserError for what is none.
-
-    With `columns` (None: any) the first column may be one of these; then no column names the images.
-    """
-    if not os.path.isfile(path):  # unlike its counterpart in pathlib, it answers for names that are too long
-        raise MissingError(f"{path} does not exist or is no file: give a table of conditions (.csv, .npy or .npz).")
-    if path.suffix.lower() in arrays.ARRAYS:
-        return _table_of_array(path, part)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            numbered = [(reader.line_num, row) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a table ({error}): write it as comma-separated text in UTF-8.") from error
-    lines, rows = tuple(line for line, _ in numbered), [row for _, row in numbered]
-    unnamed = bool(rows) and (columns is None or rows[0][0].strip() in columns or (bool(columns) and len(rows[0]) == 1))
-    if len(rows) < 2 or (len(rows[0]) < 2 and not unnamed):
-        raise UserError(f"{path} holds no table: write a line of column names, then a line per image, its name first.")
-    head = [name.strip() for name in rows[0]]
-    if len(set(head)) < len(head):
-        raise UserError(f"{path} names a column twice ({', '.join(head)}): give every column its own name.")
-    odd = next(((line, len(row)) for line, row in numbered if len(row) != len(head)), None)
-    if odd is not None:
-        raise UserError(f"{path}, line {odd[0]} has {odd[1]} entries but the first line {len(head)}: correct it.")
-    key = next((name for name in NAMES if name in head), head[0])
-    entries = {name: [row[place].strip() for row in rows[1:]] for place, name in enumerate(head)}
-    if unnamed:
-        return Table(path, None, entries, lines[1:])
-    names = tuple(entries.pop(key))
-    if len(set(names)) < len(names):
-        twice = Counter(names).most_common(1)[0][0]
-        raise UserError(f"{path} has two lines for {twice}: keep one.")
-    return Table(path, names, entries, lines[1:])
-
-
-def lines_of(table: Table, source: Source, part: Sequence[str] = ()) -> list[int]:
-    """The line of every image of a source; UserError naming the first image that has none."""
-    if table.names is None:
-        called = (_called(source.name(index), ()) for index in range(len(source)))
-        numbers = [next((word for word in words if word.isdecimal()), None) for words in called]
-        wrong = next((index for index, number in enumerate(numbers) if number is None or int(number) >= table.count), None)
-        if wrong is not None:
-            raise UserError(
-                f"{table.path} has {table.count} rows in the order of an array, and none for {source.name(wrong)}: give a row "
-                "for every image of the array, or a .csv file that names the images."
-            )
-        return [int(number) for number in numbers if number is not None]
-    lines = {name: line for line, name in enumerate(table.names)}
-    found = []
-    for index in range(len(source)):
-        line = next((lines[word] for word in _called(source.name(index), part) if word in lines), None)
-        if line is None:
-            raise UserError(f"{table.path} has no line for the image {source.name(index)}: add one, or leave the image out.")
-        found.append(line)
-    return found
 
 
 def fit_columns(table: Table, lines: Sequence[int]) -> tuple[Column, ...]:
@@ -321,27 +255,6 @@ def cond_images_of(source: Source, other: Source, where: Path) -> Source:
             "data.cond_image",
         )
     return sources.subset(other, found)
-
-
-def _table_of_array(path: Path, part: Sequence[str]) -> Table:
-    names = [name for name in part if path.suffix.lower() == ".npz" and name in arrays.array_parts(path)]
-    values = arrays.read_arrays(path, names[0] if names else None).images
-    values = values[:, None] if values.ndim == 1 else values
-    if values.ndim != 2 or values.dtype.kind not in "iuf" or 0 in values.shape:
-        raise UserError(f"{path} has shape {values.shape} and dtype {values.dtype}: give numbers as [image, number].")
-    columns = {str(place): [repr(value) for value in values[:, place].tolist()] for place in range(values.shape[1])}
-    return Table(path, None, columns)
-
-
-def _called(name: str, part: Sequence[str]) -> Iterator[str]:
-    """What an image may be called in a table: by part and path, by path, by file, with and without its ending."""
-    image = name.split("@")[0]
-    for word in (name, image, image.split(":")[0]):
-        yield from (f"{side}/{word}" for side in part)
-        yield word
-        yield word.rsplit(".", 1)[0]
-    yield image.rsplit("/", 1)[-1]
-    yield image.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
 def _float(entry: str) -> float | None:

@@ -10,8 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Format = Literal["png", "tiff", "geotiff", "npy", "netcdf", "hdf5", "zarr", "dicom", "nifti"]
-"""The kinds of files that images come from; PNG stands for all picture files."""
+SampleFormat = Literal["png", "tiff", "geotiff", "npy", "netcdf", "hdf5", "zarr", "nifti"]
+"""The kinds of files that samples are written as; PNG stands for all picture files.
+
+DICOM is none on purpose: a generated picture must never be mistaken for a patient's.
+"""
+Format = SampleFormat | Literal["dicom"]
+"""The kinds of files that images come from."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,16 @@ class Metadata:
     """The coordinates along rows and columns, in this order, or none."""
     channel_units: tuple[str, ...] = ()
     """The units of every channel where they differ, or none."""
+    unmeasured: str = ""
+    """Where no image has a value, as `data.unmeasured` writes it; "" if nowhere."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary, for a JSON file."""
         nodata = None if self.nodata is None else "nan" if math.isnan(self.nodata) else self.nodata
         axes = [{"name": axis.name, "values": list(axis.values), "units": axis.units} for axis in self.axes]
         words = {"channels": list(self.channels), "channel_units": list(self.channel_units)}
-        return {**self.__dict__, **words, "nodata": nodata, "axes": axes}
+        found = {**self.__dict__, **words, "nodata": nodata, "axes": axes}
+        return found if self.unmeasured else {name: each for name, each in found.items() if name != "unmeasured"}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Metadata:

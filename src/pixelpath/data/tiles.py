@@ -16,9 +16,10 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from pixelpath.data.formats.arrays import ClassLabels
+from pixelpath.data.formats.dicom import DicomStack
 from pixelpath.data.formats.nifti import NiftiStack
 from pixelpath.data.formats.resampling import resampled
-from pixelpath.data.formats.stacks import Stack
+from pixelpath.data.formats.stacks import Chosen, Stack
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.settings import DataSettings, fitting
 from pixelpath.data.sources import Source, brief
@@ -80,11 +81,15 @@ class Stacked:
         whole = self._title(stack, image)
         return whole if self.tile is None else f"{whole}@{row},{column}"
 
+    def image(self, index: int) -> int:
+        """The number within its file of the image that item `index` is, or is a tile of."""
+        return self._place(index)[1]
+
     def groups(self, index: int) -> tuple[str, ...]:
         stack, image, row, column = self._place(index)
         whole, volume, depth = self._title(stack, image), self.stacks[stack], self._depth
         if volume.whole and len(self.stacks) > 1:
-            return (self.titles[stack],)
+            return (self._owners[stack],)
         if volume.whole and (self.tile is None or depth >= FEW):
             return (f"{self.titles[stack]}@slices{image % depth // -(-depth // FEW)}",)
         if self.tile is None or len(self.labels) >= FEW:
@@ -96,9 +101,19 @@ class Stacked:
         return tuple(f"{whole}@block{i},{j}" for i in down for j in across)
 
     @cached_property
+    def _owners(self) -> tuple[str, ...]:
+        """Whose every stack is: of DICOM series their patients, else their studies, where there are several; else its own."""
+        inner = [stack.stack if isinstance(stack, Chosen) else stack for stack in self.stacks]
+        series = [stack for stack in inner if isinstance(stack, DicomStack)]
+        for owners in ([each.patient for each in series], [each.study for each in series]):
+            if len(owners) == len(inner) and all(owners) and len(set(owners)) > 1:
+                return tuple(owners)
+        return self.titles
+
+    @cached_property
     def _depth(self) -> int:
         """How many slices the first volume has in space: of one with time points, the same slices come again and again."""
-        first = self.stacks[0]
+        first = self.stacks[0].stack if isinstance(self.stacks[0], Chosen) else self.stacks[0]
         return first.volume[first.axis] if isinstance(first, NiftiStack) else first.shape[0]
 
     def _title(self, stack: int, image: int) -> str:

@@ -224,8 +224,9 @@ def _tried(source: Source, settings: DataSettings) -> NormaliserTrial:
     """Some images through the normaliser of the settings, or the proposed one if they choose none."""
     few = subset(source, evenly(len(source), TRIED))
     try:
-        proposal = propose(few, settings.workers)
-        how = proposal.how if settings.normaliser in (Normalisation(), Normalisation("auto")) else settings.normaliser
+        auto = settings.normaliser.kind == "auto"
+        proposal = propose(few, settings.workers, **({"given": settings.normaliser} if auto else {}))
+        how = proposal.each if auto or settings.normaliser == Normalisation() else settings.normaliser
         normaliser = Normaliser.fit(few, settings.workers, how, source.metadata.nodata)
         native = torch.from_numpy(gather(few, range(len(few))))
         if source.dtype.kind not in "iu":

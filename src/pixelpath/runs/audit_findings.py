@@ -321,7 +321,9 @@ def _normaliser(seen: Inspection) -> list[Finding]:
         remedy = "Choose another `data.normaliser.kind`, or convert the data to float32."
         found.append(Finding("problem", "normaliser", words, (), remedy))
     if trial.proposal is not None and given == Normalisation() and trial.proposal.how != given:
-        remedy = f"Use {_spelled(trial.proposal.how)}, or let it be chosen with `data.normaliser.kind` auto."
+        mixed = trial.proposal.how.kind == "auto"
+        auto = "et it be chosen with `data.normaliser.kind` auto."
+        remedy = f"L{auto}" if mixed else f"Use {_spelled(trial.proposal.how)}, or l{auto}"
         found.append(Finding("warning", "normaliser", trial.proposal.why[-1].rstrip("."), (), remedy))
     return found
 

@@ -78,6 +78,11 @@ def filled(images: Native, data: PreparedData) -> Native:
     return torch.where(measured, images, data.normaliser.decode(torch.zeros(1, images.shape[1], 1, 1)))
 
 
+def batches_of(made: Samples, data: PreparedData) -> Iterator[Native]:
+    """Samples in memory-sized batches, as `Real.batches` gives real images."""
+    return (filled(part, data) for part in made.native.split(BATCH))
+
+
 @dataclass(frozen=True, eq=False)
 class RealStatistics:
     """Statistics of `count` training images in one kind of features, and the floor: the distance of `few` other real ones."""

@@ -17,7 +17,7 @@ from pixelpath.evaluation.distances import frechet
 from pixelpath.evaluation.features import FeatureExtractor
 from pixelpath.log import say
 from pixelpath.reports.pictures import distance_over_nfe, save_png
-from pixelpath.runs.comparison import BATCH, Real, RealStatistics, features_of, keep, protocol, real_statistics
+from pixelpath.runs.comparison import Real, RealStatistics, batches_of, features_of, keep, protocol, real_statistics
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.report import write_report
@@ -89,7 +89,7 @@ def curves(
         for start in dict.fromkeys(way.start for way in ways):
             named = f"{name} ({run.recipe.name})" + ("" if start is None else f" from {start_name(start)}")
             made = (sample(run, seeds, condition, way, batch_size) for way in ways if way.start == start)
-            measured += _curves_of(run, named, made, features, real.look)
+            measured += _curves_of(run, named, made, features, real)
     return measured
 
 
@@ -117,14 +117,14 @@ def write(runs: Sequence[OpenRun], found: Sequence[DistanceCurve]) -> None:
 
 
 def _curves_of(
-    run: OpenRun, name: str, samples: Iterable[Samples], features: Sequence[RealStatistics], look: str
+    run: OpenRun, name: str, samples: Iterable[Samples], features: Sequence[RealStatistics], real: Real
 ) -> list[DistanceCurve]:
     """The run's curves, one per kind of features; says every point as soon as it is measured."""
     points: list[list[DistancePoint]] = []
     about: list[dict[str, Any]] = []
     for made in samples:
-        points.append([_point(known, made) for known in features])
-        about = [_about(known, look, made, run) for known in features]
+        points.append([_point(known, made, real.data) for known in features])
+        about = [_about(known, real.look, made, run) for known in features]
         distances = ", ".join(f"{p.frechet:.4g} ({known.extractor.name})" for known, p in zip(features, points[-1], strict=True))
         cost = f"steps {made.settings['steps']}, {made.nfe:g} network evaluations (NFE) per image, {made.seconds:.1f} s"
         say(f"{name}: {cost}; Frechet distance {distances}.")
@@ -134,8 +134,8 @@ def _curves_of(
     ]
 
 
-def _point(known: RealStatistics, made: Samples) -> DistancePoint:
-    generated = features_of(known.extractor, made.native.split(BATCH), len(made), made.run.device)
+def _point(known: RealStatistics, made: Samples, data: PreparedData) -> DistancePoint:
+    generated = features_of(known.extractor, batches_of(made, data), len(made), made.run.device)
     every = frechet(known.statistics, statistics.of(generated))
     few = every if known.few == len(generated) else frechet(known.statistics, statistics.of(generated[: known.few]))
     return DistancePoint(made.settings["steps"], made.nfe, every, few, made.seconds)

@@ -26,6 +26,7 @@ from pixelpath.runs.comparison import (
     MOST,
     Real,
     RealStatistics,
+    batches_of,
     extractors,
     features_of,
     inception_features,
@@ -141,9 +142,8 @@ def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[Feature
     distances, compared = [], []
     for extractor in found:
         about, training, held_out = real_statistics(extractor, real, len(made), run.device)
-        features = Features(
-            extractor, training, held_out, features_of(extractor, made.native.split(BATCH), len(made), run.device)
-        )
+        generated = features_of(extractor, batches_of(made, data), len(made), run.device)
+        features = Features(extractor, training, held_out, generated)
         distances.append(_distances(features, about, real, made, run))
         compared += [features] if own and isinstance(extractor, Pixels | EncoderFeatures) else []
     if not own:
@@ -154,7 +154,7 @@ def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[Feature
         "run": str(run.path),
         "checkpoint": run.checkpoint.name,
         "step": run.step,
-        "sampling": {key: made.settings[key] for key in made.settings if key not in ("labels", "sigmas")},
+        "sampling": {key: made.settings[key] for key in made.settings if key not in ("labels", "conditions", "sigmas")},
         "seconds_sampling": made.seconds,
         "distances": distances,
         "held_out_loss": [asdict(row) for row in rows],

@@ -221,7 +221,9 @@ def _duplicates(images: Source, side: Source, near: Neighbours) -> int:
     for part in places.split(BATCH):
         others = torch.from_numpy(sources.gather(side, chosen[near.index[part].numpy()]))
         ours = sources.gather(images, part.numpy())
-        count += int((_mirrored(others, near.view[part].bool()).numpy() == ours).all((1, 2, 3)).sum())
+        theirs = _mirrored(others, near.view[part].bool()).numpy()
+        equal = (theirs == ours) | ((theirs != theirs) & (ours != ours))  # NaN, which is not measured on either side
+        count += int(equal.all((1, 2, 3)).sum())
     return count
 
 

@@ -19,6 +19,7 @@ from pixelpath.data import sources
 from pixelpath.data.augment import augment
 from pixelpath.data.batches import Batches
 from pixelpath.data.sources import Source
+from pixelpath.data.unmeasured import left_out, mask_of
 from pixelpath.evaluation.collapse import effective_rank, feature_std
 from pixelpath.evaluation.distances import frechet_of_rows
 from pixelpath.evaluation.divergence import Moments, moments, outside
@@ -132,7 +133,8 @@ def preview(recipe: Recipe, data: PreparedData, ema: nn.Module, path: Path, coun
     seeds = range(count)
     asked = data.condition(seeds)
     made = generate(ema, Origin(recipe.noise), recipe.usual_sampling, seeds, asked)
-    images, labels = torch.cat([data.normaliser.decode(part) for part in made]), captions(seeds, asked, data.classes)
+    images = left_out(torch.cat([data.normaliser.decode(part) for part in made]), data.sampled or data.metadata)
+    labels = captions(seeds, asked, data.classes)
     save_png(path, grid(images, columns=12, metadata=data.metadata, seen=data.normaliser.shown, labels=labels))
 
 
@@ -165,6 +167,8 @@ def watch_samples(recipe: Recipe, data: PreparedData, ema: nn.Module, real: Refe
     seeds = range(len(real.rows))
     once = Sampling(steps=1, guidance=1.0).over(usual(one_step=True))
     samples = torch.cat(list(generate(ema, Origin(recipe.noise), once, seeds, data.condition(seeds))))
+    mask = mask_of(data.sampled or data.metadata, data.shape)
+    samples = samples if mask is None else samples.masked_fill(torch.from_numpy(mask), 0.0)
     if not bool(samples.isfinite().all()):
         return math.inf, ["samples are not finite"]
     if len(samples) < 2:

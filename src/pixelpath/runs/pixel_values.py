@@ -55,7 +55,7 @@ class _Sets:
 def pixel_values(data: PreparedData, images: Source, normaliser: Normaliser | None = None) -> dict[str, Any]:
     """Spectra, histograms and quantiles of every channel of native samples and of training images, JSON-ready.
 
-    In the data's own units. Of real images only measured pixels count; of the others too where a `normaliser` knows them.
+    In the data's own units. Only measured pixels count: of samples by the `normaliser` that made them, if there is one.
     """
     shape, most = data.shape, min(MOST, max(LEAST, ENOUGH // math.prod(data.shape)))
     count, few = min(most, len(images)), min(most, len(data.held_out), len(images)) if len(data.held_out) >= 2 else 0
@@ -111,11 +111,11 @@ def _channels(data: PreparedData) -> list[str]:
     return list(names) if len(set(names)) == data.shape[0] else [str(number) for number in range(data.shape[0])]
 
 
-def _measure(batches: Iterable[Native], count: int, shape: tuple[int, int, int], normaliser: Normaliser | None) -> _Measured:
-    """One pass over the images; the normaliser knows which pixels were measured, of samples (None) all count."""
+def _measure(batches: Iterable[Native], count: int, shape: tuple[int, int, int], normaliser: Normaliser) -> _Measured:
+    """One pass over the images; the normaliser knows which pixels were measured."""
     power, values = SpectrumSum(*shape), Values(count, *shape)
     for images in batches:
-        valid = None if normaliser is None else normaliser.valid(torch.from_numpy(images))
+        valid = normaliser.valid(torch.from_numpy(images))
         mask = None if valid is None else valid.numpy()
         power.add(images, mask)
         values.add(images, mask)

@@ -18,6 +18,7 @@ from pixelpath.data.batches import Batches
 from pixelpath.data.conditions import ConditionData, Conditions
 from pixelpath.data.digest import digests
 from pixelpath.data.metadata import Metadata
+from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.normalise.propose import propose
 from pixelpath.data.opening import check_patch, open_place, open_split
@@ -25,6 +26,8 @@ from pixelpath.data.originals import Cutting, has_originals
 from pixelpath.data.parts import HELD_OUT, TRAIN, parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source
+from pixelpath.data.tables import Table, check_shared, for_images, lines_of, read_table
+from pixelpath.data.unmeasured import Mask, moved_along, unmeasured, with_mask
 from pixelpath.errors import MissingError, UserError
 from pixelpath.log import say
 from pixelpath.models.denoiser import Denoiser
@@ -34,6 +37,8 @@ from pixelpath.recipes.recipe import Recipe, for_data, unlearned
 from pixelpath.runs.generate import balanced
 from pixelpath.runs.opened import OpenRun
 from pixelpath.types import Batch, Condition, Conditioning, Views, classes_of
+
+MASKED = 0.01  # share of the values: so many that all images lack, and their mirror images have, are a map's
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class PreparedData:
     given: ConditionData | None = None
     given_held_out: ConditionData | None = None
     originals: Source | None = None
+    sampled: Metadata | None = None
+    """What is known of samples, if more than of the images: where they have no value."""
 
     @property
     def shape(self) -> Shape:
@@ -66,6 +73,17 @@ class PreparedData:
     def metadata(self) -> Metadata:
         """What is known of the images besides their values."""
         return self.training.metadata
+
+    @cached_property
+    def unmeasured(self) -> Mask | None:
+        """Where no training image has a value; None if there is no such pixel."""
+        return unmeasured(self.training, self.normaliser.nodata)
+
+    def masked(self, recipe: Recipe) -> PreparedData:
+        """The same, samples of the closed recipe being nodata where no view of any image has a value."""
+        if recipe.is_encoder or self.unmeasured is None:
+            return self
+        return replace(self, sampled=with_mask(self.metadata, moved_along(self.unmeasured, flip=recipe.flip, rot90=recipe.rot90)))
 
     @property
     def conditions(self) -> Conditions:
@@ -103,7 +121,7 @@ class PreparedData:
             "classes": list(self.classes),
             "training": len(self.training),
             "held_out": len(self.held_out),
-            "metadata": self.metadata.to_json(),
+            "metadata": (self.sampled or self.metadata).to_json(),
             "conditions": self.conditions.to_json(),
             "images": {"training": digests(self.training), "held_out": digests(self.held_out)},
         }
@@ -147,10 +165,10 @@ def read_data(
 
 def fitted(training: Source, settings: DataSettings) -> Normaliser:
     """The normaliser of training images; of kind auto, what was chosen and why is said."""
-    how = settings.normaliser
+    how: Normalisation | tuple[Normalisation, ...] = settings.normaliser
     if how.kind == "auto":
-        proposal = propose(training, settings.workers)
-        how = proposal.how
+        proposal = propose(training, settings.workers, given=how)
+        how = proposal.each
         for reason in proposal.why:
             say(reason)
     return Normaliser.fit(training, settings.workers, how, training.metadata.nodata)
@@ -190,10 +208,9 @@ def _given(
         return None, None
     sides = (training, held_out)
     names = [(*words, *map(str.capitalize, words), *map(str.upper, words)) for words in (TRAIN, HELD_OUT)]
-    tables = [None if settings.conditions is None else conditions.read_table(settings.conditions, part) for part in names]
+    tables = [None if settings.conditions is None else _table(settings.conditions, sides, part) for part in names]
     lines = [
-        None if table is None else conditions.lines_of(table, side, part)
-        for table, side, part in zip(tables, sides, names, strict=True)
+        None if table is None else lines_of(table, side, part) for table, side, part in zip(tables, sides, names, strict=True)
     ]
     cond_image = [None, None] if settings.cond_image is None else _cond_images(settings.cond_image, sides, settings)
     if asks is None:
@@ -209,6 +226,13 @@ def _given(
     if second.cond_image is not None and len(held_out):
         second.condition(range(len(held_out)), torch.zeros(len(held_out), dtype=torch.int64))  # a mistake is better said now
     return first, second
+
+
+def _table(path: Path, sides: tuple[Source, Source], part: Sequence[str]) -> Table:
+    """A table of the images of both sides, of one with parts this one."""
+    table = for_images(read_table(path, part), sides)
+    check_shared(table, sides)
+    return table
 
 
 def _cond_images(path: Path, sides: tuple[Source, Source], settings: DataSettings) -> list[Source]:
@@ -292,6 +316,21 @@ def for_objective(batch: Batch, recipe: Recipe, data: PreparedData) -> Batch | V
     return replace(batch, labels=replace(condition, labels=none) if isinstance(condition, Condition) else none)
 
 
+def _unmoved(recipe: Recipe, data: PreparedData) -> Recipe:
+    """The recipe without mirror images where all images lack the same pixels, which mirror images would have."""
+    if recipe.is_encoder or not (recipe.flip or recipe.rot90) or data.unmeasured is None:
+        return recipe
+    mask, kept = data.unmeasured, moved_along(data.unmeasured, flip=recipe.flip, rot90=recipe.rot90)
+    if (mask & ~kept).mean() < MASKED:
+        return recipe
+    about = f"{mask.mean():.0%} of the values are not measured in any image, as where a map shows land"
+    if recipe.rot90:
+        say(f"{about}: turned images (`rot90`) have them elsewhere, so samples do not keep all of them.")
+        return recipe
+    say(f"{about}, so images are not mirrored (`flip`).")
+    return replace(recipe, flip=False)
+
+
 def close(recipe: Recipe, data: PreparedData) -> Recipe:
     """The recipe closed for this data (see `for_data`); UserError if its batch cannot be shared out among the processes."""
     parts = processes.count() * recipe.accumulate
@@ -319,6 +358,7 @@ def close(recipe: Recipe, data: PreparedData) -> Recipe:
         say("Views are cut from the images as before `data.resize`, decoded at every step (`augmentation.from_originals`).")
     for remark in unlearned(recipe):
         say(remark)
+    recipe = _unmoved(recipe, data)
     warmup, shorter = recipe.schedule.warmup, recipe.steps // 10
     if warmup >= recipe.steps:
         say(f"The run is shorter than its warm-up of {warmup} steps, which takes {shorter} instead: `schedule.warmup` sets it.")

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from pixelpath.atomic import write_json
 from pixelpath.data.formats.writers import nodata_in, write_samples, written_as
-from pixelpath.data.metadata import Format
+from pixelpath.data.metadata import SampleFormat
 from pixelpath.data.opening import open_source
+from pixelpath.data.unmeasured import left_out
 from pixelpath.errors import UserError
 from pixelpath.log import progress
 from pixelpath.models.denoiser import Denoiser
@@ -35,7 +36,7 @@ from pixelpath.runs.start_files import open_start
 from pixelpath.runs.tuned import with_tuning
 from pixelpath.sampling.sampler import LENGTHS, Sampling
 from pixelpath.starts.warm import check_count
-from pixelpath.types import Conditioning, classes_of
+from pixelpath.types import Condition, Conditioning, classes_of
 
 SHOWN = 144  # images of a grid, at most
 
@@ -86,7 +87,7 @@ class Samples:
     def save(
         self,
         folder: Path | str,
-        format: Format | None = None,
+        format: SampleFormat | None = None,
         *,
         coordinates: bool = False,
         fill_nodata: Path | None = None,
@@ -102,12 +103,16 @@ class Samples:
         if fill_nodata is not None:
             images = images.copy()
             images[:, :, unmeasured(self.run, fill_nodata)] = nodata_in(self.run.metadata, images.dtype)
-        first = self.settings["seeds"][0]
-        written = write_samples(folder, images, self.run.metadata, first, format, coordinates=coordinates)
+        first, asked = self.settings["seeds"][0], dict(self.settings["conditions"])
+        if self.settings["labels"] is not None:
+            asked = {"class": [self.run.classes[label] for label in self.settings["labels"]], **asked}
+        metadata = self.run.metadata
+        written = write_samples(folder, images, metadata, first, format, coordinates=coordinates, conditions=asked)
         save_png(folder / "grid.png", replace(self, native=torch.from_numpy(images)).grid(display=display))
         files = {
             "format": kind,
-            "units": self.run.metadata.units or list(self.run.metadata.channel_units) or "",
+            "units": metadata.units or list(metadata.channel_units) or "",
+            "channels": list(metadata.channels),
             "files": [written[0].name, written[-1].name],
         }
         write_json(folder / "samples.json", {**self.settings, **files})
@@ -134,7 +139,7 @@ def sample(
     ):
         began = time.perf_counter()
         made = generate(run.denoiser, origin, complete, seeds, condition, batch_size, advance)
-        images = [run.normaliser.decode(part) for part in made]
+        images = [left_out(run.normaliser.decode(part), run.metadata) for part in made]
         seconds = time.perf_counter() - began
     nfe = sum(calls) / len(seeds)
     settings = {
@@ -172,7 +177,8 @@ def completed(run: OpenRun, chosen: Sampling) -> tuple[Sampling, Origin]:
 
 
 def _identity(run: OpenRun, seeds: Sequence[int], condition: Conditioning) -> dict[str, Any]:
-    """Which images these are, of which run."""
+    """Which images these are, of which run, and what was asked of each."""
+    vector = condition.vector if isinstance(condition, Condition) else None
     return {
         "run": str(run.path),
         "recipe": run.recipe.name,
@@ -181,6 +187,7 @@ def _identity(run: OpenRun, seeds: Sequence[int], condition: Conditioning) -> di
         "seeds": [seeds[0], seeds[-1]],
         "labels": classes_of(condition).tolist() if run.classes else None,
         "classes": list(run.classes),
+        "conditions": {} if vector is None else run.conditions.entries(vector.numpy()),
         "shape": list(run.shape),
         "dtype": run.normaliser.dtype,
         "pixelpath": version("pixelpath"),
@@ -203,7 +210,7 @@ def _choices(sampling: Sampling, origin: Origin) -> dict[str, Any]:
     }
 
 
-def check_format(run: OpenRun, format: Format | None) -> str:
+def check_format(run: OpenRun, format: SampleFormat | None) -> str:
     """The kind of files that samples of the run are written as; UserError if it cannot hold them."""
     return written_as(run.metadata, np.dtype(run.normaliser.dtype), run.shape[0], format)
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
-from pixelpath.data import conditions, sources
+from pixelpath.data import sources
 from pixelpath.data.conditions import ConditionData
 from pixelpath.data.opening import open_place
 from pixelpath.data.parts import parts
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source
+from pixelpath.data.tables import read_table
 from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.runs.generate import balanced
@@ -49,7 +50,7 @@ def condition(
         return replace(drawn, labels=labels) if classes and isinstance(drawn, Condition) else drawn
     vectors = None
     if table is not None:
-        known = conditions.read_table(table, columns=tuple(column.name for column in asks.columns))
+        known = read_table(table, columns=tuple(column.name for column in asks.columns))
         vectors = asks.vectors(known, [seed % known.count for seed in range(len(seeds))])
     other = None if cond_image is None else _cond_images(run, cond_image, len(seeds))
     return ConditionData(asks, vectors, other).condition(range(len(seeds)), labels)
@@ -70,7 +71,7 @@ def as_held_out(run: OpenRun, data: PreparedData, seeds: Sequence[int]) -> Condi
 def lines_in(table: Path | None, cond_image: Path | None) -> int | None:
     """How many samples a table, or the images at `cond_image`, ask for; None without either."""
     if table is not None:
-        return conditions.read_table(table, columns=None).count
+        return read_table(table, columns=None).count
     return None if cond_image is None else len(open_place(parts(cond_image)[0], DataSettings(cond_image), None))
 
 

@@ -110,6 +110,7 @@ def _begin(
         for begun in (beginning.encoder, beginning.init_from):
             data = data if begun is None else in_range_of(begun, data, recipe)
     closed, origin = close(recipe, data), beginning.to_json()
+    data = data.masked(closed)
     if latest is None:
         student = new_student(closed, data, beginning.encoder, beginning.init_from)
         through = encoder_run(closed, beginning.encoder, beginning.init_from)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 pydicom = pytest.importorskip("pydicom")
 
+from pydicom.data import get_testdata_file  # noqa: E402
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
 from pydicom.uid import (  # noqa: E402
     UID,
@@ -25,6 +27,8 @@ from pydicom.uid import (  # noqa: E402
 from tests.data.formats.packing import sentence  # noqa: E402
 
 from pixelpath.data.formats.dicom import looks_like_dicom, open_dicom  # noqa: E402
+from pixelpath.data.opening import open_split  # noqa: E402
+from pixelpath.data.settings import DataSettings  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
 CT = RANDOM.integers(0, 4096, (3, 6, 5)).astype(np.uint16)  # three slices
@@ -294,3 +298,26 @@ def test_threads_read_what_one_reads(tmp_path: Path) -> None:
     (stack,) = open_dicom(scan(tmp_path / "a.dcm", frames, NumberOfFrames=30), [])
     with ThreadPoolExecutor(4) as pool:
         np.testing.assert_array_equal(np.stack(list(pool.map(stack.read, range(30))))[:, 0], frames)
+
+
+@pytest.mark.parametrize("tag", ["PatientID", "StudyInstanceUID"])
+def test_the_series_of_a_patient_are_held_out_together(tmp_path: Path, tag: str) -> None:
+    """Twelve series of two slices, two of a patient each (or of a study, where there is one patient alone)."""
+    for series in range(12):
+        for number in range(2):
+            owner = f"1.2.{series // 2}" if tag == "StudyInstanceUID" else f"P{series // 2}"
+            tags = {"SeriesInstanceUID": f"1.3.{series}", "InstanceNumber": number, "PatientID": "none", tag: owner}
+            scan(tmp_path / f"{series}-{number}.dcm", np.full((6, 5), series // 2, np.uint8), **tags)
+    training, held_out = open_split(DataSettings(tmp_path, held_out_share=0.3))
+    sides = [{int(side[index].flat[0]) for index in range(len(side))} for side in (training, held_out)]
+    assert (sides[0] & sides[1], sides[0] | sides[1]) == (set(), set(range(6)))
+    assert len(held_out) == 4 * len(sides[1])
+
+
+def test_a_header_of_another_encoding_than_it_says_is_read_as_pydicom_reads_it_whole() -> None:
+    path = Path(get_testdata_file("SC_rgb_jpeg.dcm", download=False))
+    (stack,) = open_dicom(path, ())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = pydicom.dcmread(path).pixel_array
+        np.testing.assert_array_equal(stack.read(0), expected.transpose(2, 0, 1))

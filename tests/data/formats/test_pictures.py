@@ -455,3 +455,12 @@ def test_more_pixels_than_pillow_trusts(tmp_path: Path, monkeypatch: pytest.Monk
     assert Image.MAX_IMAGE_PIXELS == 100
     with (tmp_path / "a.png").open("rb") as file, pytest.raises(UserError, match=r"s\.tar::a"):
         pictures.header(pictures.Packed(file, "s.tar::a"))
+
+
+def test_a_header_that_claims_more_than_a_file_can_hold_takes_no_memory(tmp_path: Path) -> None:
+    Image.fromarray(SMOOTH).save(tmp_path / "a.gif")
+    whole = bytearray((tmp_path / "a.gif").read_bytes())
+    whole[6:10] = struct.pack("<HH", 65535, 65534)
+    (tmp_path / "a.gif").write_bytes(whole)
+    with refused("data.skip_broken", "a.gif", "65534x65535", len(whole)):
+        open_source(tmp_path)

@@ -493,6 +493,7 @@ MISTAKES: list[tuple[str, str | None, Callable[[Path], object], list[str]]] = [
     ("a.h5", None, cut, ["cannot be read", "again"]),
     ("a.h5", None, lambda path: path.write_bytes(b""), ["cannot be read", "again"]),
     ("a.nc", None, lambda path: path.write_bytes(b"no store at all"), ["neither NetCDF 3 nor NetCDF 4"]),
+    ("a.nc", None, lambda path: path.write_bytes(b"CDF\5" + bytes(28)), ["64-bit data (CDF-5)", "nccopy -k nc4"]),
     ("a.nc", "no/group", single(integers(3, 4, 5)), ["no variable no/group", "(a)"]),
     ("a.nc", None, cut, ["cannot be read", "again"]),
     ("a.nc", None, lambda path: path.write_bytes(b"CDF\1\0\0\0\0\0\0"), ["cannot be read", "again"]),
@@ -538,6 +539,21 @@ def test_damage_that_shows_when_pixels_are_read(tmp_path: Path, version: int) ->
     with pytest.raises(ValueError, match="at image 1") as caught:
         stack.read(1)
     assert_sentence(caught.value, ["a.zarr", "image 1", "again"])
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.nc"])
+def test_a_filter_that_is_not_there_is_no_damage(tmp_path: Path, name: str) -> None:
+    """32015 is Zstandard, which HDF5 has as a plugin."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / name, "w") as file:
+        how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        how.set_chunk((3, 4, 5))
+        how.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, (3,))
+        data = h5py.h5d.create(file.id, b"a", h5py.h5t.NATIVE_INT16, h5py.h5s.create_simple((3, 4, 5)), how)
+        data.write_direct_chunk((0, 0, 0), bytes(120), 0)
+    stack = open_store(tmp_path / name, None)
+    with refused(None, name, "filter", "gzip"):
+        stack.read(0)
 
 
 def test_a_store_that_goes_away(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.refusal import refused
 
 from pixelpath.data.formats import tiff
+from pixelpath.data.formats.reading import BrokenFileError
 from pixelpath.data.formats.stacks import Stack
 from pixelpath.data.formats.tiff import is_map, is_picture, open_tiff
 
@@ -149,6 +151,39 @@ def test_smaller_copies_are_passed_over(tmp_path: Path) -> None:
         file.write(image, subifds=1, tile=(16, 16))
         file.write(image[::2, ::2], subfiletype=1, tile=(16, 16))
     assert_holds(open_tiff(tmp_path / "a.tif"), image[None, None])
+
+
+@pytest.mark.parametrize("reduced", [0, 1])
+def test_pages_below_a_page_are_read_only_where_it_is_a_smaller_copy(tmp_path: Path, reduced: int) -> None:
+    """Other versions of a page; cameras write the small one first, and the picture itself below it."""
+    image = values(32, 32)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(image[::2, ::2], subifds=1, subfiletype=reduced)
+        file.write(image)
+    assert_holds(open_tiff(tmp_path / "a.tif"), (image if reduced else image[::2, ::2])[None, None])
+
+
+def test_three_pages_of_two_shapes_are_called_that(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for side in (8, 8, 16):
+            file.write(values(side, side), compression="zlib", metadata=None)
+    with refused(None, "a.tif", "2x8x8", "16x16"):
+        open_tiff(tmp_path / "a.tif")
+
+
+def test_a_segment_with_fewer_samples_than_its_page_is_damaged(tmp_path: Path) -> None:
+    """PlanarConfiguration of another type than it has is neither of its values: one sample would be read and the others lost."""
+    pytest.importorskip("imagecodecs")
+    image = np.stack([values(16, 16).astype(np.uint8)] * 3, -1)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, image, photometric="ycbcr", compression="jpeg", tile=(16, 16))
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[0].tags["PlanarConfiguration"].offset + 2
+    whole = bytearray(path.read_bytes())
+    whole[place : place + 2] = (7).to_bytes(2, "little")
+    path.write_bytes(whole)
+    with pytest.raises(BrokenFileError, match="1x16x16 values where 3x16x16 belong"):
+        open_tiff(path).read(0)
 
 
 def test_a_window_of_a_packed_file_reads_the_segments_under_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 import warnings
@@ -18,14 +19,14 @@ from pixelpath.data.alpha import premultiply
 from pixelpath.data.formats import writers
 from pixelpath.data.formats.stores import open_store
 from pixelpath.data.formats.writers import nodata_in, write_samples, written_as
-from pixelpath.data.metadata import Axis, Format, Metadata
+from pixelpath.data.metadata import Axis, Format, Metadata, SampleFormat
 
 ROWS, COLUMNS = 5, 3
 DTYPES = ("uint8", "int16", "uint16", "int32", "float16", "float32", "float64")
 AXES = (Axis("lat", (60.0, 61.0, 62.5, 63.0, 64.0), "degrees_north"), Axis("lon", (20.0, 21.0, 22.0), "degrees_east"))
 
 
-def require(kind: Format) -> None:
+def require(kind: SampleFormat) -> None:
     """Skip the test unless the packages of the format are installed."""
     for package in writers.PACKAGES.get(kind, ()):
         pytest.importorskip(package)
@@ -58,7 +59,7 @@ def open_raster(path: Path) -> Any:
         return rasterio.open(path)
 
 
-def read_again(kind: Format, paths: list[Path], channels: int) -> np.ndarray:
+def read_again(kind: SampleFormat, paths: list[Path], channels: int) -> np.ndarray:
     if kind in ("tiff", "geotiff"):
         return np.stack([read_tiff(path, channels) if kind == "tiff" else open_raster(path).read() for path in paths])
     if kind == "nifti":
@@ -78,7 +79,7 @@ def read_again(kind: Format, paths: list[Path], channels: int) -> np.ndarray:
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 7])
 @pytest.mark.parametrize("kind", ["npy", "tiff", "geotiff", "netcdf", "hdf5", "zarr", "nifti"])
-def test_every_value_comes_back(tmp_path: Path, kind: Format, channels: int) -> None:
+def test_every_value_comes_back(tmp_path: Path, kind: SampleFormat, channels: int) -> None:
     """Bit for bit in the same dtype; only float16 becomes float32 where a format has none."""
     require(kind)
     for dtype in DTYPES:
@@ -137,8 +138,8 @@ def test_what_does_not_fit_is_said_and_nothing_is_written(tmp_path: Path) -> Non
     floats = drawn("float32", 3)
     with refused("format", "PNG", "float32 of 3"):
         write_samples(tmp_path, floats, Metadata(), 0, "png")
-    with refused("format", "DICOM"):
-        write_samples(tmp_path, floats, Metadata("dicom"), 0, "dicom")
+    with refused("format", "dicom", "tiff", "nifti"):
+        inspect.unwrap(written_as)(Metadata("dicom"), np.dtype("float32"), 3, "dicom")  # past the check of types
     with refused(None, "int64", "float32"):
         write_samples(tmp_path, floats.astype(np.int64), Metadata(), 0)
     with refused("count", "no images"):
@@ -362,3 +363,32 @@ def test_every_variable_has_its_own_units(tmp_path: Path, kind: Format) -> None:
     (path,) = write_samples(tmp_path / "out", np.ones((2, 3, 8, 8), np.float32), metadata, 0, kind)
     again = open_store(path, "a,b,c").metadata
     assert (again.channel_units, again.channels) == (units, ("a", "b", "c"))
+
+
+@pytest.mark.parametrize("kind", ["netcdf", "hdf5", "zarr"])
+def test_variables_with_levels_come_back_with_their_units_and_what_was_asked(tmp_path: Path, kind: SampleFormat) -> None:
+    """Two variables of two levels each; a number, a word and a class of every sample."""
+    require(kind)
+    images = drawn("float32", 4, 3)
+    names = ("u 850", "u 500", "t 850", "t 500")
+    metadata = Metadata(kind, "winds/u,winds/t", names, nodata=float("nan"), channel_units=("m/s", "m/s", "K", "K"))
+    asked = {"class": ["cat", "dög", "cat"], "rain/day": [0.5, 1.25, -3.0]}
+    (path,) = write_samples(tmp_path, images, metadata, 7, kind, conditions=asked)
+    stack = open_store(path, "winds/u,winds/t")
+    np.testing.assert_array_equal(np.stack([stack.read(index) for index in range(3)]), images)
+    assert stack.metadata.channel_units == metadata.channel_units
+    if kind == "hdf5":
+        with pytest.importorskip("h5py").File(path) as store:
+            assert store["class"].asstr()[:].tolist() == asked["class"]
+            assert (store["rain_day"][:].tolist(), store["seeds"][:].tolist()) == (asked["rain/day"], [7, 8, 9])
+            assert store["winds/t"].attrs["channels"].tolist() == ["850", "500"]
+        return
+    engine = {"netcdf": "h5netcdf", "zarr": "zarr"}[kind]
+    options = {"consolidated": False} if kind == "zarr" else {}
+    with pytest.importorskip("xarray").open_dataset(path, group="winds", engine=engine, **options) as store:
+        assert store["rain_day"].values.tolist() == asked["rain/day"]
+        assert store["sample"].values.tolist() == [7, 8, 9]
+        words = store["t"].attrs["class"] if kind == "zarr" else store["class"].values.tolist()
+        assert list(words) == asked["class"]
+        assert list(store["t"].attrs["channels"]) == ["850", "500"]
+        assert kind == "zarr" or stack.metadata.channels == names

@@ -9,7 +9,8 @@ import pytest
 from tests.arrays import array_source
 
 from pixelpath.data.metadata import Metadata
-from pixelpath.data.normalise.curves import Normalisation
+from pixelpath.data.normalise.curves import Asinh, Identity, Log1p, Normalisation
+from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.normalise.propose import propose
 from pixelpath.data.sources import Arrays, Source
 
@@ -56,6 +57,23 @@ def test_every_law_has_its_curve(name: str, how: Normalisation) -> None:
     assert f"({how.kind}" in proposal.why[-1]
 
 
+def test_channels_that_differ_in_kind_have_a_curve_each_unless_they_are_to_share_one() -> None:
+    images = np.concatenate([law(name) for name in ("rain", "normal", "student")], 1)
+    proposal = propose(source(images))
+    assert proposal.how == Normalisation("auto")
+    assert proposal.each == (Normalisation("log1p"), Normalisation("affine"), Normalisation("asinh"))
+    assert "0 log1p, 1 affine, 2 asinh" in proposal.why[-1]
+    fitted = Normaliser.fit(source(images), how=Normalisation("auto"))
+    assert [type(each) for each in fitted.transforms] == [Log1p, Identity, Asinh]
+    alone = [Normaliser.fit(source(images[:, [channel]]), how=how) for channel, how in enumerate(proposal.each)]
+    assert (fitted.mean, fitted.std) == (tuple(each.mean[0] for each in alone), tuple(each.std[0] for each in alone))
+    assert fitted.hurdles == (alone[0].hurdles[0], None, None)
+    shared = Normalisation("auto", per_channel=False)
+    assert propose(source(images), given=shared).each == (Normalisation("asinh", per_channel=False),)
+    bare = propose(source(images), given=Normalisation("auto", hurdle=False)).each[0]
+    assert bare == Normalisation("log1p", hurdle=False)
+
+
 def test_the_numbers_behind_a_proposal_are_those_of_the_data() -> None:
     """A Pareto law of index 3, to two standard errors of 1 / index (1.46 / sqrt(655)); a gamma law of skewness 2 / sqrt(1/2)."""
     shape = (400, 1, 16, 16)
@@ -69,12 +87,12 @@ def test_the_numbers_behind_a_proposal_are_those_of_the_data() -> None:
     assert "kept apart by a gap (log1p with a hurdle)" in why
 
 
-def test_one_heavy_channel_decides() -> None:
-    images = np.concatenate([law("normal"), law("pareto")], 1)
-    proposal = propose(source(images))
-    assert proposal.how.kind == "log1p"
+def test_one_heavy_channel_decides_for_those_that_share_a_curve() -> None:
+    images, shared = np.concatenate([law("normal"), law("pareto")], 1), Normalisation("auto", per_channel=False)
+    proposal = propose(source(images), given=shared)
+    assert proposal.how == Normalisation("log1p", per_channel=False, hurdle=False)
     assert len(proposal.why) == 3
-    assert propose(source(images * np.array([-1, 1], np.float32)[:, None, None])).how.kind == "asinh"
+    assert propose(source(images * np.array([-1, 1], np.float32)[:, None, None]), given=shared).how.kind == "asinh"
 
 
 def test_what_is_known_of_the_images_comes_first() -> None:

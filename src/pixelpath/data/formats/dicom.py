@@ -26,7 +26,8 @@ from pixelpath.log import followed
 WANTED = "a folder of DICOM files, or one such file"
 DIRECTORY = "1.2.840.10008.1.3.10"  # the class of DICOMDIR files, which only list others (PS3.4, table B.5-1)
 HEADER = (
-    *("SeriesInstanceUID", "Modality", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames"),
+    *("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
+    *("InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation"),
     *("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "PixelPaddingValue"),
     *("RedPaletteColorLookupTableDescriptor", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
@@ -53,6 +54,10 @@ class DicomStack:
     shape: tuple[int, int, int, int]
     dtype: np.dtype
     metadata: Metadata
+    patient: str = ""
+    """Whose series it is, "" if the files do not say."""
+    study: str = ""
+    """The examination that it belongs to, likewise."""
     labels: Int[np.ndarray, "count"] | None = None
     classes: tuple[str, ...] | None = None
     whole: bool = True
@@ -114,6 +119,8 @@ class _File:
     path: Path
     name: str
     series: str
+    patient: str
+    study: str
     shape: tuple[int, int, int]
     stored: np.dtype
     bits: int
@@ -144,6 +151,8 @@ def _header(path: Path, name: str) -> _File | None:
             path=path,
             name=name,
             series=str(found.get("SeriesInstanceUID", "")),
+            patient=str(found.get("PatientID") or ""),
+            study=str(found.get("StudyInstanceUID") or ""),
             shape=(3 if palette else int(found.get("SamplesPerPixel", 1)), int(found.Rows), int(found.Columns)),
             stored=np.dtype(f"uint{found.RedPaletteColorLookupTableDescriptor[2]}") if palette else stored,
             bits=int(found.get("BitsStored") or found.BitsAllocated),
@@ -254,7 +263,7 @@ def _series(path: Path, files: Sequence[_File]) -> DicomStack:
         for frame, scale in enumerate(file.scales)
     )
     metadata = Metadata("dicom", units=first.units, nodata=_nodata(files, dtype))
-    return DicomStack(path, slices, (len(slices), *first.shape), dtype, metadata)
+    return DicomStack(path, slices, (len(slices), *first.shape), dtype, metadata, first.patient, first.study)
 
 
 def _frame_name(file: _File, frame: int) -> str:
@@ -310,13 +319,23 @@ def _nodata(files: Sequence[_File], dtype: np.dtype) -> float | None:
     return next(iter(found), None)
 
 
+def _whole(path: Path) -> Any:
+    """All of a DICOM file, without the warnings of what is put right in it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return needs("pydicom", "medical", path).dcmread(path)
+
+
 def _stored_pixels(piece: Slice) -> np.ndarray:
     """The decoded frame [row, column] or [row, column, channel]; YBR and palettes as RGB."""
     pixels, pydicom = needs("pydicom.pixels", "medical", piece.file), needs("pydicom", "medical", piece.file)
     with reading(piece.file, "as a DICOM file"):
-        # of a deflated file nothing can be read alone
-        source = pydicom.dcmread(piece.file) if piece.deflated else piece.file
-        stored = pixels.pixel_array(source, index=piece.frame)
+        try:
+            # of a deflated file nothing can be read alone
+            source = _whole(piece.file) if piece.deflated else piece.file
+            stored = pixels.pixel_array(source, index=piece.frame)
+        except Exception:  # headers of another encoding than they say are put right only where all is read
+            stored = pixels.pixel_array(_whole(piece.file), index=piece.frame)
         if piece.palette:
             stored = pixels.apply_color_lut(stored, pydicom.dcmread(piece.file, stop_before_pixels=True))
     return stored

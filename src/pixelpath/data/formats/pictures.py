@@ -39,6 +39,9 @@ DEPTHS = {mode: np.dtype(dtype) for (_, dtype), mode in DEEP.items()}
 PHOTOGRAPHS = (*BYTES.values(), "RGBa")
 STEPS = {"L;2": 85, "L;4": 17}  # raw modes of PNG that Pillow widens to 8 bits, though not the transparent value; the factor
 
+ALWAYS = 2**28  # pixels, which every WebP file may have
+MOST_PACKED = 10_000  # pixels of a byte: deflate packs 1032 bytes into one, of 8 pixels each
+
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]  # left, top, right and bottom of a part of an image, in pixels
 
@@ -383,7 +386,15 @@ def _opened(picture: Path | Packed) -> Iterator[ImageFile.ImageFile | TiffStack]
             yield open_tiff(picture)
         else:
             with _image(file, trusted=isinstance(picture, Path)) as image:
+                _check_plausible(image, file.seek(0, os.SEEK_END))
                 yield image
+
+
+def _check_plausible(image: ImageFile.ImageFile, size: int) -> None:
+    """ValueError for a header that claims what would fill the memory and cannot be in a file of so many bytes."""
+    columns, rows = image.size
+    if rows * columns > max(ALWAYS, MOST_PACKED * size):
+        raise ValueError(f"its header claims {rows}x{columns} pixels, which {size} bytes cannot hold")
 
 
 def _stream(picture: Path | Packed) -> AbstractContextManager[Any]:

@@ -20,6 +20,7 @@ class Recent:
         self._held: OrderedDict[Hashable, np.ndarray] = OrderedDict()
         self._making: dict[Hashable, threading.Lock] = {}
         self._lock = threading.Lock()
+        self._bytes = 0
 
     def get(self, key: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
         """The array of a key, which must not be changed; made once, whoever else asks meanwhile waits for it."""
@@ -38,10 +39,12 @@ class Recent:
 
     def _keep(self, key: Hashable, array: np.ndarray) -> None:
         with self._lock:
-            self._held[key] = array
+            if self._held.get(key) is not array:
+                self._held[key] = array
+                self._bytes += array.nbytes
             self._held.move_to_end(key)
-            while len(self._held) > 1 and sum(each.nbytes for each in self._held.values()) > self.most:
-                self._held.popitem(last=False)
+            while len(self._held) > 1 and self._bytes > self.most:
+                self._bytes -= self._held.popitem(last=False)[1].nbytes
 
 
 DECODED = Recent(2**30)

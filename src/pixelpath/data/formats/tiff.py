@@ -219,13 +219,14 @@ def _known(path: Path, changed: int, size: int) -> Pages:
 def _parsed(handle: Any, source: Path | Packed) -> Pages:
     with _logged() as told, tifffile.TiffFile(handle, _multifile=False) as file:
         every = [each.levels[0] for each in file.series]
-        series = [each for each in every if not each.keyframe.subfiletype & (SMALLER | MASK)] or every
+        large = [each for each in every if not each.keyframe.subfiletype & (SMALLER | MASK)] or every
+        series = [each for each in large if len(each.keyframe.treeindex) == 1] or large  # before those below a page (SubIFD)
         if not series:
             raise ValueError("it has no pages")
         pages = tuple(page for each in series for page in each.pages if page is not None)
         first = series[0]
         offset = first.dataoffset if len(series) == 1 else None
-        needed = len(series) * math.prod(n for n, axis in zip(first.shape, first.axes, strict=True) if axis not in "YXS")
+        needed = sum(math.prod(n for n, axis in zip(each.shape, each.axes, strict=True) if axis not in "YXS") for each in series)
         damaged = any("invalid page offset" in line or "corrupted" in line for line in told)
         if damaged or (offset is None and len(pages) != needed):
             raise ValueError("pages are missing at its end or lie in other files")
@@ -351,6 +352,10 @@ def _window(file: Any, key: Hashable, page: Any, dtype: np.dtype, rows: slice, c
         inside = top <= y and y + tall <= bottom and left <= x and x + broad <= right
         decode = functools.partial(_segment, file, page, number)
         piece = decode() if inside else DECODED.get((key, page.dataoffsets[number], number), decode)
+        held, needed = piece.shape, (samples if planes == 1 else 1, min(tall, high - y), min(broad, wide - x))
+        if any(has < least for has, least in zip(held, needed, strict=True)):
+            words = ["x".join(map(str, shape)) for shape in (held, needed)]
+            raise ValueError(f"a strip or tile holds {words[0]} values where {words[1]} belong")
         y0, y1 = max(top, y), min(bottom, y + piece.shape[1])
         x0, x1 = max(left, x), min(right, x + piece.shape[2])
         sample = plane if planes > 1 else 0

@@ -175,6 +175,10 @@ def check_kind(path: Path) -> None:
         begin = _begin(path)
         if begin[:3] != b"CDF" and begin != b"\x89HDF":
             raise BrokenFileError(f"{path} is neither NetCDF 3 nor NetCDF 4, by its first bytes: write or copy the file again.")
+        if begin == b"CDF\x05":
+            raise UserError(
+                f"{path} is NetCDF of 64-bit data (CDF-5), which is not read: rewrite it as NetCDF 4 with nccopy -k nc4 IN OUT."
+            )
         modules = modules if begin[:3] == b"CDF" else ("xarray", "h5netcdf")
     for module in modules:
         needs(module, "arrays", path)
@@ -299,6 +303,15 @@ def _attributes(attributes: Mapping[str, Any]) -> tuple[str, Any]:
     return text_of(attributes.get("units", "")), next((attributes[key] for key in MISSING if key in attributes), None)
 
 
-def reading_store(path: Path, what: str = "") -> AbstractContextManager[None]:
-    """`reading` with the remedy for stores."""
-    return reading(path, what, "write or copy the store again")
+@contextlib.contextmanager
+def reading_store(path: Path, what: str = "") -> Iterator[None]:
+    """`reading` with the remedy for stores; UserError for HDF5 that needs a filter which is not there, though it is whole."""
+    with reading(path, what, "write or copy the store again"):
+        try:
+            yield
+        except OSError as error:
+            if not any(word in str(error) for word in ("plugin", "not registered")):
+                raise
+            raise UserError(
+                f"{path} is packed by a filter that HDF5 does not have here: write it again packed by gzip."
+            ) from error

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import tifffile
@@ -25,7 +25,7 @@ from pixelpath.data import dtypes
 from pixelpath.data.alpha import unpremultiply
 from pixelpath.data.formats.reading import needs
 from pixelpath.data.formats.tiff import GDAL_NODATA
-from pixelpath.data.metadata import Format, Metadata
+from pixelpath.data.metadata import Metadata, SampleFormat
 from pixelpath.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 
 Samples = Shaped[np.ndarray, "sample channel row column"]
 Sample = Shaped[np.ndarray, "channel row column"]
+Conditions = Mapping[str, Sequence[float] | Sequence[str]]
+"""By name: what was asked of every sample, a number or words."""
 
-SUFFIXES: dict[Format, str] = {
+SUFFIXES: dict[SampleFormat, str] = {
     "png": ".png",
     "tiff": ".tif",
     "geotiff": ".tif",
@@ -44,14 +46,14 @@ SUFFIXES: dict[Format, str] = {
     "zarr": ".zarr",
     "nifti": ".nii.gz",
 }
-PACKAGES: dict[Format, tuple[str, ...]] = {
+PACKAGES: dict[SampleFormat, tuple[str, ...]] = {
     "geotiff": ("rasterio",),
     "netcdf": ("xarray", "h5netcdf"),
     "hdf5": ("h5py",),
     "zarr": ("xarray", "zarr"),
     "nifti": ("nibabel",),
 }
-EXTRAS: dict[Format, str] = {"geotiff": "geo", "nifti": "medical"}  # of the others: arrays
+EXTRAS: dict[SampleFormat, str] = {"geotiff": "geo", "nifti": "medical"}  # of the others: arrays
 WIDENED = ("geotiff", "netcdf", "nifti")  # these hold no float16
 DESCRIPTION_TAG = 270
 TEXT = 2  # the type of this tag and of GDAL_NODATA
@@ -68,6 +70,7 @@ class _Batch:
     dtype: np.dtype
     """The native dtype, from which the images may have been widened."""
     coordinates: bool
+    conditions: Conditions
 
     @property
     def nodata(self) -> int | float | None:
@@ -79,16 +82,24 @@ class _Batch:
 
 
 def write_samples(
-    folder: Path, images: Samples, metadata: Metadata, first_seed: int, kind: Format | None = None, *, coordinates: bool = False
+    folder: Path,
+    images: Samples,
+    metadata: Metadata,
+    first_seed: int,
+    kind: SampleFormat | None = None,
+    *,
+    coordinates: bool = False,
+    conditions: Conditions | None = None,
 ) -> list[Path]:
     """Write native samples, numbered by their seeds from `first_seed` on, in the format of the data, and return the files.
 
     Every value comes back bit for bit; float16 is widened to float32, and said to be, where a format has none. One file each:
     PNG, TIFF and GeoTIFF (without a place: samples are nowhere). One file for all: .npy, NetCDF, HDF5 and Zarr (format 3), where
-    the variable has the data's name (or "samples") and the axes sample, channel, row, column, or is a variable per channel if
-    the data were; NIfTI, a volume [row, column, sample] per channel. `written_as` says which it is. With `coordinates`, NetCDF
-    and Zarr files have the data's own along rows and columns. Premultiplied colours are written straight. The units and
-    nodata are kept where a format has a place for them (.npy and PNG have none, NIfTI none for nodata); a nodata that no pixel
+    the variable has the data's name (or "samples") and the axes sample, channel, row, column. Several variables of the data are
+    several again, each with its units. `conditions`, what was asked of every sample, lie along the samples. NIfTI: a volume
+    [row, column, sample] per channel. `written_as` says which it is. With `coordinates`, NetCDF and Zarr files have the data's
+    own along rows and columns. Premultiplied colours are written straight. The units and nodata are kept where a format has a
+    place for them (.npy and PNG have none, NIfTI none for nodata, and conditions neither); a nodata that no pixel
     could have is left out.
 
     Each file is whole or absent. Raises UserError for no samples, a format that cannot hold them or whose package is missing,
@@ -102,7 +113,8 @@ def write_samples(
     values = unpremultiply(images) if metadata.alpha == "premultiplied" and images.shape[1] == 4 else images
     widens = kind in WIDENED and images.dtype == np.float16
     values = values.astype(np.float32 if widens else images.dtype.newbyteorder("="), copy=False)
-    batch = _Batch(values, metadata, range(first_seed, first_seed + len(images)), images.dtype.newbyteorder("="), coordinates)
+    seeds, native = range(first_seed, first_seed + len(images)), images.dtype.newbyteorder("=")
+    batch = _Batch(values, metadata, seeds, native, coordinates, conditions or {})
     paths = _paths(folder, kind, batch.seeds, images.shape[1])
     for path in paths:
         if path.exists():
@@ -113,18 +125,16 @@ def write_samples(
     return paths
 
 
-def written_as(metadata: Metadata, dtype: np.dtype, channels: int, kind: Format | None = None) -> Format:
+def written_as(metadata: Metadata, dtype: np.dtype, channels: int, kind: SampleFormat | None = None) -> SampleFormat:
     """The format in which samples of this dtype and so many channels are written: `kind`, else as the data, else TIFF.
 
     PNG holds uint8 of 1, 3 or 4 channels and uint16 of 1; picture files of any other kind (16-bit RGB, other numbers of channels,
-    floats) become TIFF. So do DICOM series, always: a generated picture must never be mistaken for a patient's. Raises UserError
-    for a `kind` that cannot hold the samples, a format whose package is missing, and dtypes that are not those of images.
+    floats) become TIFF. So do DICOM series (see `SampleFormat`). Raises UserError for a `kind` that there is not or that cannot
+    hold the samples, a format whose package is missing, and dtypes that are not those of images.
     """
     dtypes.checked(dtype, "The array of samples")
-    if kind == "dicom":
-        raise UserError(
-            "Samples are not written as DICOM, lest they be mistaken for a patient's: ask for tiff or nifti.", "format"
-        )
+    if kind is not None and kind not in WRITE:
+        raise UserError(f"Samples are not written as {kind}: ask for one of {', '.join(WRITE)}.", "format")
     in_png = (dtype == np.uint8 and channels in (1, 3, 4)) or (dtype == np.uint16 and channels == 1)
     if kind == "png" and not in_png:
         raise UserError(
@@ -132,7 +142,7 @@ def written_as(metadata: Metadata, dtype: np.dtype, channels: int, kind: Format 
             "ask for tiff or npy.",
             "format",
         )
-    chosen: Format = kind or metadata.format
+    chosen: SampleFormat | Literal["dicom"] = kind or metadata.format
     if chosen == "dicom" or (chosen == "png" and not in_png):
         chosen = "tiff"
     for package in PACKAGES.get(chosen, ()):
@@ -146,7 +156,7 @@ def nodata_in(metadata: Metadata, dtype: np.dtype) -> int | float | None:
     return int(held) if held is not None and dtype.kind in "iu" else held
 
 
-def _paths(folder: Path, kind: Format, seeds: range, channels: int) -> list[Path]:
+def _paths(folder: Path, kind: SampleFormat, seeds: range, channels: int) -> list[Path]:
     if kind in ("png", "tiff", "geotiff"):
         return [folder / f"{seed:06d}{SUFFIXES[kind]}" for seed in seeds]
     name = f"{seeds[0]:06d}-{seeds[-1]:06d}"
@@ -155,7 +165,7 @@ def _paths(folder: Path, kind: Format, seeds: range, channels: int) -> list[Path
     return [folder / f"{name}{SUFFIXES[kind]}"]
 
 
-def _check_coordinates(kind: Format, images: Samples, metadata: Metadata) -> None:
+def _check_coordinates(kind: SampleFormat, images: Samples, metadata: Metadata) -> None:
     if kind not in ("netcdf", "zarr"):
         raise UserError(
             f"Coordinates can be kept in netcdf and zarr, not in {kind}: leave them out, or ask for netcdf.", "coordinates"
@@ -259,21 +269,45 @@ def _nifti(path: Path, batch: _Batch, number: int) -> None:
         packed.write(image.to_bytes())
 
 
-def _variables(batch: _Batch) -> dict[str, np.ndarray]:
-    """The arrays by the names of their variables: one per channel if the data had so many, else one."""
-    names = [name.strip().strip("/") for name in batch.metadata.variable.split(",")]
-    if len(names) == batch.images.shape[1] > 1:
-        return {name: batch.images[:, channel] for channel, name in enumerate(names)}
-    return {names[0] if len(names) == 1 and names[0] else "samples": batch.images}
+class _Variable(NamedTuple):
+    """One variable of the file: its name, its samples [sample, row, column] or with channels, their names and its units."""
+
+    name: str
+    array: np.ndarray
+    channels: list[str]
+    units: str | list[str]
 
 
-def _attributes(batch: _Batch, array: np.ndarray, number: int) -> dict[str, Any]:
-    """The attributes of the variable of this number; units that differ within one are a list."""
-    own = batch.metadata.channel_units
-    said = batch.metadata.units or (own[number] if own and array.ndim == 3 else list(own))
-    units = {"units": said} if said else {}
-    names = {"channels": list(batch.metadata.channels)} if batch.metadata.channels and array.ndim == 4 else {}
+def _variables(batch: _Batch) -> list[_Variable]:
+    """The variables that the data had, else one."""
+    metadata, channels = batch.metadata, batch.images.shape[1]
+    names, own = [name.strip().strip("/") for name in metadata.variable.split(",")], list(metadata.channel_units)
+    if len(names) == 1 or channels % len(names):
+        name = names[0] if len(names) == 1 and names[0] else "samples"
+        return [_Variable(name, batch.images, list(metadata.channels), metadata.units or own)]
+    each, found = channels // len(names), []
+    for number, name in enumerate(names):
+        part = slice(number * each, (number + 1) * each)
+        called = [channel.removeprefix(f"{name.rpartition('/')[2]} ") for channel in metadata.channels[part]]
+        units = metadata.units or (own[part.start] if own else "")
+        array = batch.images[:, part.start] if each == 1 else batch.images[:, part]
+        found.append(_Variable(name, array, called if each > 1 else [], units))
+    return found
+
+
+def _attributes(batch: _Batch, variable: _Variable) -> dict[str, Any]:
+    """The attributes of a variable; units that differ within it are a list."""
+    units = {"units": variable.units} if variable.units else {}
+    names = {"channels": variable.channels} if variable.channels else {}
     return {**units, **names, **batch.widened, "description": "generated samples, not measurements"}
+
+
+def _conditions(batch: _Batch, taken: Sequence[str]) -> dict[str, Any]:
+    """What was asked of the samples, by names that a store can have and that are not `taken`."""
+    found: dict[str, Any] = {}
+    for name, values in batch.conditions.items():
+        found[_free(name.replace("/", "_") or "condition", [*taken, *found])] = list(values)
+    return found
 
 
 def _free(name: str, taken: Sequence[str]) -> str:
@@ -286,36 +320,48 @@ def _hdf5(path: Path, batch: _Batch, _: int) -> None:
     import h5py
 
     variables = _variables(batch)
+    seeds = _free("seeds", names := [each.name for each in variables])
     with whole(path) as file, h5py.File(file, "w") as store:
-        for number, (name, array) in enumerate(variables.items()):
-            data = store.create_dataset(name, data=array)
-            data.attrs.update(_attributes(batch, array, number))
+        for each in variables:
+            data = store.create_dataset(each.name, data=each.array)
+            data.attrs.update(_attributes(batch, each))
             if batch.nodata is not None:
-                data.attrs["nodata"] = array.dtype.type(batch.nodata)
-        store.create_dataset(_free("seeds", list(variables)), data=np.array(batch.seeds, np.int64))
+                data.attrs["nodata"] = each.array.dtype.type(batch.nodata)
+        store.create_dataset(seeds, data=np.array(batch.seeds, np.int64))
+        for name, values in _conditions(batch, [*names, seeds]).items():
+            encoded = [value.encode() if isinstance(value, str) else value for value in values]
+            kind = h5py.string_dtype("utf-8", max(1, *map(len, encoded))) if isinstance(values[0], str) else None
+            store.create_dataset(name, data=np.array(encoded, kind))
 
 
 def _datasets(batch: _Batch, *, named: bool) -> dict[str | None, tuple[Dataset, dict[str, Any]]]:
     """By group (None: the root): variables with their dimensions, and how they are encoded: as they are.
 
-    With `named`, the names of the channels are the coordinate along them.
+    With `named`, words (names of channels, conditions) are coordinates, else attributes.
     """
     import xarray
 
     metadata, nodata = batch.metadata, batch.nodata
     found: dict[str | None, tuple[Dataset, dict[str, Any]]] = {}
-    variables = [(*name.rpartition("/")[::2], array) for name, array in _variables(batch).items()]
+    variables = [(*each.name.rpartition("/")[::2], each) for each in _variables(batch)]
     axes: list[str] = []
     for name in ["sample", "channel", *([axis.name for axis in metadata.axes] or ["row", "column"])]:
         axes.append(_free(name, [*axes, *(last for _, last, _ in variables)]))
-    for number, (group, name, array) in enumerate(variables):
+    asked = _conditions(batch, [*axes, *(last for _, last, _ in variables)])
+    words = {} if named else {name: values for name, values in asked.items() if isinstance(values[0], str)}
+    for group, name, each in variables:
         dataset, encoding = found.setdefault(group or None, (xarray.Dataset(), {}))
-        attributes = _attributes(batch, array, number) | ({} if nodata is None else {"_FillValue": array.dtype.type(nodata)})
+        array, attributes = each.array, _attributes(batch, each) | words
+        attributes |= {} if nodata is None else {"_FillValue": array.dtype.type(nodata)}
         encoding[name] = {"_FillValue": None} if nodata is None else {}
         dataset[name] = (axes if array.ndim == 4 else [axes[0], *axes[2:]], array, attributes)
         dataset.coords[axes[0]] = (axes[0], np.array(batch.seeds, np.int64), {"long_name": "seed"})
-        if named and metadata.channels and array.ndim == 4:
-            dataset.coords[axes[1]] = (axes[1], list(metadata.channels))
+        for called, values in asked.items():
+            if called not in words:
+                dataset.coords[called] = (axes[0], values)
+                encoding[called] = {} if isinstance(values[0], str) else {"_FillValue": None}
+        if named and each.channels and array.ndim == 4:
+            dataset.coords[axes[1]] = (axes[1], each.channels)
         for axis, dimension in zip(metadata.axes if batch.coordinates else (), axes[2:], strict=batch.coordinates):
             dataset.coords[dimension] = (
                 dimension,
@@ -340,7 +386,7 @@ def _zarr(path: Path, batch: _Batch, _: int) -> None:
             dataset.to_zarr(unfinished, mode="a" if number else "w", group=group, encoding=encoding, zarr_format=3)
 
 
-WRITE: dict[Format, Callable[[Path, _Batch, int], None]] = {
+WRITE: dict[SampleFormat, Callable[[Path, _Batch, int], None]] = {
     "png": _png,
     "tiff": _tiff,
     "geotiff": _geotiff,

@@ -56,26 +56,34 @@ class Constants:
     range: ChannelRange
 
 
-def fitted(source: Source, workers: int | None, how: Normalisation, nodata: float | None) -> tuple[Constants, ...]:
-    """The constants of every channel; raises as `Normaliser.fit`."""
-    given = _given(how)
-    each = measure(source, workers, nodata, (given or Identity(),))
-    found = each if how.per_channel else (pooled(each),) * len(each)
+def fitted(
+    source: Source, workers: int | None, each_how: tuple[Normalisation, ...], nodata: float | None
+) -> tuple[Constants, ...]:
+    """The constants of every channel, by one normalisation for all or one each; raises as `Normaliser.fit`."""
+    hows = each_how * source.shape[0] if len(each_how) == 1 else each_how
+    per_channel, given = hows[0].per_channel, tuple(map(_given, hows))
+    each = measure(source, workers, nodata, tuple(transform or Identity() for transform in given))
+    found = each if per_channel else (pooled(each),) * len(each)
     whole = source.dtype.kind in "iu" and found[-1].counted
-    alpha = len(found) - 1 if source.metadata.alpha and how.per_channel and whole else None
-    ends = tuple(_ends(how, seen, source.dtype if channel == alpha else None) for channel, seen in enumerate(found))
+    alpha = len(found) - 1 if source.metadata.alpha and per_channel and whole else None
+    ends = tuple(
+        _ends(how, seen, source.dtype if channel == alpha else None)
+        for channel, (how, seen) in enumerate(zip(hows, found, strict=True))
+    )
     hurdles = tuple(hurdle for hurdle, _ in ends)
-    if how.hurdle and not any(hurdles):
+    if any(how.hurdle for how in hows) and not any(hurdles):
         raise UserError(
             f"In no channel do {MANY:.0%} of the values equal the lowest, of 0 or more, so there is nothing to keep apart by a "
             f"hurdle: leave `data.normaliser.hurdle` away.",
             "data.normaliser.hurdle",
         )
-    chosen = tuple(given or _chosen(how, seen, hurdle) for seen, hurdle in zip(found, hurdles, strict=True))
+    chosen = tuple(
+        transform or _chosen(how, seen, hurdle) for how, transform, seen, hurdle in zip(hows, given, found, hurdles, strict=True)
+    )
     for channel, (seen, transform) in enumerate(zip(each, chosen, strict=True)):
         _check_domain(source, workers, nodata, channel, seen, transform)
-    found_sums = _sums(source, workers, nodata, each, given, chosen)
-    if not how.per_channel:
+    found_sums = tuple(seen.sums for seen in each) if chosen == given else _sums(source, workers, nodata, each, chosen)
+    if not per_channel:
         found_sums = (added(found_sums),) * len(each)
     rows = zip(found_sums, found, chosen, ends, strict=True)
     centred = [_centred(*row, integer=source.dtype.kind in "iu") for row in rows]
@@ -177,12 +185,9 @@ def _sums(
     workers: int | None,
     nodata: float | None,
     each: tuple[ChannelStatistics, ...],
-    given: Transform | None,
     chosen: tuple[Transform, ...],
 ) -> tuple[Sums, ...]:
     """The sums of the transformed values of every channel, by a second pass only if the first could not know the transform."""
-    if given is not None:
-        return tuple(seen.sums for seen in each)
     if all(seen.counted for seen in each):
         rows = zip(each, chosen, strict=True)
         return tuple(Sums.of(transformed(transform, seen.values), seen.weights, seen.count) for seen, transform in rows)

@@ -174,11 +174,12 @@ class Normaliser:
         cls,
         source: Source,
         workers: int | None = 0,
-        how: Normalisation = Normalisation(),  # noqa: B008 (frozen)
+        how: Normalisation | tuple[Normalisation, ...] = Normalisation(),  # noqa: B008 (frozen)
         nodata: float | None = None,
     ) -> Normaliser:
         """Everything measured on the images, in float64 and constant memory: in one pass over them, or in two.
 
+        `how` is one normalisation for all channels, or one each (as `propose` finds them for the kind auto).
         Two are needed where constants are to be chosen on the data (see `Normalisation`) of more than 16 bits: the first pass
         then chooses them on 65536 values per channel besides 0. A channel of one constant value takes std 1, and of integers
         no channel takes less than one step at its mean, so that nothing is divided by zero or blown up. Raises UserError
@@ -187,11 +188,12 @@ class Normaliser:
         imagenet measures nothing, and takes 8-bit RGB alone.
         """
         nodata = _held(nodata, source.dtype.name)
-        if how.kind == "imagenet":
+        hows = (how,) if isinstance(how, Normalisation) else how
+        if hows[0].kind == "imagenet":
             return _published(source, nodata)
-        if how.kind == "auto":
-            how = propose(source, workers, nodata).how
-        constants = fitted(source, workers, how, nodata)
+        if hows[0].kind == "auto":
+            hows = propose(source, workers, nodata, hows[0]).each
+        constants = fitted(source, workers, hows, nodata)
         mean, std, through, hurdles, ceilings, ranges = (tuple(row) for row in zip(*map(_row, constants), strict=True))
         normaliser = cls(mean, std, source.dtype.name, through, hurdles, ceilings, nodata, ranges)
         if normaliser._integer:

@@ -7,7 +7,8 @@ above 4.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -29,10 +30,14 @@ HOUNSFIELD = (-1000.0, 1000.0)  # air to dense bone
 
 @dataclass(frozen=True)
 class Proposal:
-    """A normalisation, and one sentence for every observation and decision that led to it."""
+    """A normalisation, and one sentence for every observation and decision that led to it.
+
+    `each` has one normalisation for all channels or one each; where they differ, `how` is of kind auto.
+    """
 
     how: Normalisation
     why: tuple[str, ...]
+    each: tuple[Normalisation, ...]
 
 
 @dataclass(frozen=True)
@@ -50,32 +55,50 @@ class Shape:
         return self.index < HEAVY
 
 
-def propose(source: Source, workers: int | None = 0, nodata: float | None = None) -> Proposal:
+def propose(
+    source: Source,
+    workers: int | None = 0,
+    nodata: float | None = None,
+    given: Normalisation = Normalisation("auto"),  # noqa: B008 (frozen)
+) -> Proposal:
     """The normalisation for these data, judged on at most 256 images spread evenly; `nodata` is that of the metadata if None.
 
-    Photographs and 8-bit data: affine. HU: a window from air to bone. A heavy tail (index below 4) or a skewness beyond 2 in any
-    channel: asinh where anything is negative, else (if to the right) log1p, with a hurdle where a twentieth of a channel has its
-    lowest value. Otherwise: affine. Raises as `measure`.
+    Photographs and 8-bit data: affine. HU: a window from air to bone. Else every channel on its own, or all together where
+    they are to share a curve (`per_channel` of what is `given`, which is kept, as is its hurdle). A heavy tail (index below 4)
+    or a skewness beyond 2: asinh where anything is negative, else (if to the right) log1p, with a hurdle where a twentieth of a
+    channel has its lowest value. Otherwise: affine. Raises as `measure`.
     """
     nodata = source.metadata.nodata if nodata is None else nodata
+    kept = {"per_channel": given.per_channel} | ({} if given.hurdle is None else {"hurdle": given.hurdle})
     if source.metadata.photographs or source.dtype.itemsize == 1:
         what = (
             "photographs"
             if source.metadata.photographs
             else f"{source.dtype.name}, whose 256 values leave no room for long tails"
         )
-        return Proposal(Normalisation(), (f"The images are {what}, so values are only centred and scaled (affine).",))
+        return _alike(Normalisation(**kept), f"The images are {what}, so values are only centred and scaled (affine).")
     if source.metadata.units.strip().upper() == "HU":
         why = f"The units are HU, so a window from {HOUNSFIELD[0]:g} to {HOUNSFIELD[1]:g} stays straight (window)."
-        return Proposal(Normalisation("window", window=HOUNSFIELD), (why,))
+        return _alike(Normalisation("window", window=HOUNSFIELD, **kept), why)
     most = max(1, min(IMAGES, VALUES // math.prod(source.shape)))
     shapes = [_shape(seen) for seen in measure(subset(source, evenly(len(source), most)), workers, nodata)]
-    why = [_sentence(channel, shape) for channel, shape in enumerate(shapes)]
-    how, reason = _decide(shapes)
-    return Proposal(how, (*why, reason))
+    seen = [_sentence(channel, shape) for channel, shape in enumerate(shapes)]
+    found = [_decide([shape]) for shape in shapes] if given.per_channel else [_decide(shapes)]
+    if len({how for how, _ in found}) == 1:
+        how, reason = found[0]
+        return _alike(replace(how, **kept), *seen, reason)
+    why = [f"{sentence} {reason}" for sentence, (_, reason) in zip(seen, found, strict=True)]
+    kinds = ", ".join(f"{channel} {how.kind}" for channel, (how, _) in enumerate(found))
+    last = f"The channels differ in kind, so each has a curve of its own ({kinds})."
+    return Proposal(given, (*why, last), tuple(replace(how, **kept) for how, _ in found))
 
 
-def _decide(shapes: list[Shape]) -> tuple[Normalisation, str]:
+def _alike(how: Normalisation, *why: str) -> Proposal:
+    return Proposal(how, why, (how,))
+
+
+def _decide(shapes: Sequence[Shape]) -> tuple[Normalisation, str]:
+    """One normalisation for channels of these shapes, and why."""
     negative = any(shape.negative for shape in shapes)
     usable = [shape for shape in shapes if negative or shape.skewness > 0]  # log1p would only lengthen a tail to the left
     heavy, skewed = any(shape.heavy for shape in usable), any(abs(shape.skewness) > SKEWED for shape in usable)
