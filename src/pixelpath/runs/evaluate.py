@@ -160,7 +160,7 @@ def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[Feature
         "held_out_loss": [asdict(row) for row in rows],
         "copies": judgements.copies(data, judgements.of_run(run, data, made), compared) if compared else None,
         "loss_gap": judgements.loss_gap(run, seen, rows) if seen else None,
-        "pixel_values": pixel_values(data, judgements.as_source(made)),
+        "pixel_values": pixel_values(data, judgements.as_source(made), data.normaliser),
     }
 
 
