@@ -15,6 +15,7 @@ import math
 import statistics
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import tyro
@@ -79,12 +80,15 @@ def autoencoder_of(images: Images, steps: int, *, quantised: bool) -> Autoencode
         if isinstance(model, VQModel):
             shown = model(batch)
             return mse_loss(shown.sample, batch) + shown.commit_loss.mean()
-        allowed = model.encode(batch).latent_dist
-        return mse_loss(model.decode(allowed.sample()).sample, batch) + 1e-4 * allowed.kl().mean() / allowed.mean[0].numel()
+        allowed: Any = model.encode(batch, return_dict=False)[0]
+        return (
+            mse_loss(model.decode(allowed.sample(), return_dict=False)[0], batch)
+            + 1e-4 * allowed.kl().mean() / allowed.mean[0].numel()
+        )
 
     optimised(model, steps, loss)
     with torch.no_grad():
-        encoded = model.encode(images)
+        encoded: Any = model.encode(images)
         spread = float((encoded.latents if quantised else encoded.latent_dist.mode()).std())
     model.register_to_config(scaling_factor=1 / spread)
     return model
@@ -95,9 +99,9 @@ def trained(pipeline: DiTPipeline | LDMPipeline, images: Images, labels: Labels 
     network = pipeline.transformer if isinstance(pipeline, DiTPipeline) else pipeline.unet
     coder = pipeline.vae if isinstance(pipeline, DiTPipeline) else pipeline.vqvae
     with torch.no_grad():
-        encoded = coder.encode(images)
+        encoded: Any = coder.encode(images)
         latents = (encoded.latents if labels is None else encoded.latent_dist.mode()) * coder.config.scaling_factor
-    scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+    scheduler: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
 
     def loss() -> Tensor:
         chosen, times = torch.randint(len(latents), (BATCH,)), torch.randint(1000, (BATCH,))

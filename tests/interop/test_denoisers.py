@@ -327,7 +327,7 @@ def test_labels_that_a_network_does_not_know() -> None:
         looked_up(noisy, sigma, torch.tensor([0, 3]))
     for config, highest in ({"num_class_embeds": 3}, 2), ({"num_embeds_ada_norm": 3}, 3):
         network = Called("epsilon")
-        network.config = config
+        network.config = config  # pyright: ignore[reportArgumentType]
         denoise = from_diffusers(network, scheduler(prediction_type="epsilon"))
         assert denoise(noisy, sigma, torch.tensor([0, highest])).shape == noisy.shape
         for wrong in (-1, highest + 1):
@@ -342,7 +342,7 @@ def test_a_learned_variance_is_left_out() -> None:
             return (torch.cat([found, 9 * found], 1),)
 
     network, noisy, sigma = Doubled("epsilon"), noisy_at(torch.ones(2)), torch.tensor(1.0)
-    network.config = {"in_channels": 2, "out_channels": 4}
+    network.config = {"in_channels": 2, "out_channels": 4}  # pyright: ignore[reportArgumentType]
     denoise = from_diffusers(network, scheduler(prediction_type="epsilon"))
     torch.testing.assert_close(denoise(noisy, sigma), exact(noisy, sigma))
 

@@ -145,7 +145,7 @@ def statistics_file(path: Path, stand: Inception, of: np.ndarray, **more: np.nda
     outputs = stand.outputs(torch.from_numpy(of))
     pool, spatial = outputs.pool.double().numpy(), outputs.spatial.double().numpy()
     moments = {"mu": pool.mean(0), "sigma": np.cov(pool, rowvar=False)}
-    np.savez(path, **moments, mu_s=spatial.mean(0), sigma_s=np.cov(spatial, rowvar=False), **more)
+    np.savez(path, allow_pickle=True, **moments, mu_s=spatial.mean(0), sigma_s=np.cov(spatial, rowvar=False), **more)
     return path
 
 
@@ -307,7 +307,7 @@ def test_mistakes_are_said_in_a_sentence(name: str) -> None:
     ],
 )
 def test_files_that_hold_no_statistics(arrays: dict[str, np.ndarray], facts: tuple[str, ...], tmp_path: Path) -> None:
-    np.savez(tmp_path / "stats.npz", **arrays)
+    np.savez(tmp_path / "stats.npz", allow_pickle=True, **arrays)
     with refused("reference", tmp_path / "stats.npz", *facts):
         pp.compare(images(9), tmp_path / "stats.npz")
 

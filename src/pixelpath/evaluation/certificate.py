@@ -174,7 +174,7 @@ def certify_density(
         values = [row.direct + more, row.excess + more, row.cross + more]
         errors = [math.hypot(each, error) for each in (row.direct_error, row.excess_error, row.cross_error)]
         limit = max(values[2], 0.0) + (row.limit - max(row.cross, 0.0)) + (found.limit - max(more, 0.0))
-        rows.append(Divergence(row.sigma, *values, *errors, top, limit))
+        rows.append(Divergence(row.sigma, *_three(values), *_three(errors), top, limit))
     return Certificate(tuple(rows))
 
 
@@ -266,7 +266,12 @@ def _rows(
     tops = (sizes[: max(1, len(sizes) // 100)].sum(0) / sizes.sum(0).clamp(min=1e-300)).tolist()
     limits = upper_limit(estimates[2]).tolist()
     each = zip(levels, means, errors, tops, limits, strict=True)
-    return [Divergence(sigma, *mean, *error, top, limit) for sigma, mean, error, top, limit in each]
+    return [Divergence(sigma, *_three(mean), *_three(error), top, limit) for sigma, mean, error, top, limit in each]
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    direct, excess, cross = values
+    return direct, excess, cross
 
 
 def _check(images: Images, labels: Int[Tensor, "label"] | None, levels: Sequence[float]) -> None:

@@ -111,11 +111,11 @@ def _channels(data: PreparedData) -> list[str]:
     return list(names) if len(set(names)) == data.shape[0] else [str(number) for number in range(data.shape[0])]
 
 
-def _measure(batches: Iterable[Native], count: int, shape: tuple[int, int, int], normaliser: Normaliser) -> _Measured:
-    """One pass over the images; the normaliser knows which pixels were measured."""
+def _measure(batches: Iterable[Native], count: int, shape: tuple[int, int, int], normaliser: Normaliser | None) -> _Measured:
+    """One pass over the images; the normaliser knows which pixels were measured, None: all."""
     power, values = SpectrumSum(*shape), Values(count, *shape)
     for images in batches:
-        valid = normaliser.valid(torch.from_numpy(images))
+        valid = None if normaliser is None else normaliser.valid(torch.from_numpy(images))
         mask = None if valid is None else valid.numpy()
         power.add(images, mask)
         values.add(images, mask)

@@ -57,5 +57,5 @@ def learned_sigmas(
     widths = -np.diff(np.log(np.append(levels.numpy(), lowest)))
     widths = np.maximum(widths, NARROWEST * widths.sum())
     start = np.clip(np.log(widths[1:] / widths[0]), -REACH, REACH)
-    found = least_squares(residual, start, slopes, (-REACH, REACH), max_nfev=rounds)
+    found = least_squares(residual, start, slopes, (-REACH, REACH), max_nfev=rounds)  # pyright: ignore[reportArgumentType]
     return schedule(found.x)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -69,7 +70,7 @@ def propose(
     channel has its lowest value. Otherwise: affine. Raises as `measure`.
     """
     nodata = source.metadata.nodata if nodata is None else nodata
-    kept = {"per_channel": given.per_channel} | ({} if given.hurdle is None else {"hurdle": given.hurdle})
+    kept: dict[str, Any] = {"per_channel": given.per_channel} | ({} if given.hurdle is None else {"hurdle": given.hurdle})
     if source.metadata.photographs or source.dtype.itemsize == 1:
         what = (
             "photographs"
