@@ -60,7 +60,7 @@ def test_all_outputs_are_those_of_the_network(random_weights: tuple[Path, dict[s
     torch.testing.assert_close(pool, extractor(gray.repeat(1, 3, 1, 1)))
     torch.testing.assert_close(logits, pool @ state["fc.weight"].T)
     assert (pool[0] - pool[1]).abs().max() > 1e-3 * pool.abs().max()
-    seen: list[torch.Tensor] = []
+    seen: list[Any] = []
     hook = extractor.network.get_submodule("Mixed_6d").register_forward_hook(lambda module, given, out: seen.append(out))
     extractor(gray)
     hook.remove()
