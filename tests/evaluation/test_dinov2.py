@@ -26,9 +26,8 @@ def test_the_network_is_a_transformer_with_a_gain_for_each_branch() -> None:
     """Against torch's TransformerEncoderLayer, with the gains multiplied into the weights that precede them."""
     network = random(grid=2)
     images = torch.randn(3, 3, 28, 28)
-    project = network.patch_embed["proj"]
-    assert isinstance(project, nn.Conv2d)
-    patches = functional.conv2d(images, project.weight, project.bias, 14)
+    given = dict(network.named_parameters())
+    patches = functional.conv2d(images, given["patch_embed.proj.weight"], given["patch_embed.proj.bias"], 14)
     tokens = torch.cat([network.cls_token.expand(3, -1, -1), patches.flatten(2).transpose(1, 2)], 1) + network.pos_embed
     for block in network.blocks:
         layer = nn.TransformerEncoderLayer(384, 6, 1536, 0.0, "gelu", 1e-6, batch_first=True, norm_first=True).eval()

@@ -141,11 +141,11 @@ def test_inception_has_the_names_and_conventions_of_the_field(stand: Inception) 
     assert "FID" in str(found)
 
 
-def statistics_file(path: Path, stand: Inception, of: np.ndarray, **more: np.ndarray) -> Path:
+def statistics_file(path: Path, stand: Inception, of: np.ndarray, **more: Any) -> Path:
     outputs = stand.outputs(torch.from_numpy(of))
     pool, spatial = outputs.pool.double().numpy(), outputs.spatial.double().numpy()
     moments = {"mu": pool.mean(0), "sigma": np.cov(pool, rowvar=False)}
-    np.savez(path, allow_pickle=True, **moments, mu_s=spatial.mean(0), sigma_s=np.cov(spatial, rowvar=False), **more)
+    np.savez(path, **moments, mu_s=spatial.mean(0), sigma_s=np.cov(spatial, rowvar=False), **more)
     return path
 
 
@@ -306,8 +306,8 @@ def test_mistakes_are_said_in_a_sentence(name: str) -> None:
         ({"mu": np.zeros(384), "sigma": np.triu(np.ones((384, 384)))}, ("no covariance",)),
     ],
 )
-def test_files_that_hold_no_statistics(arrays: dict[str, np.ndarray], facts: tuple[str, ...], tmp_path: Path) -> None:
-    np.savez(tmp_path / "stats.npz", allow_pickle=True, **arrays)
+def test_files_that_hold_no_statistics(arrays: dict[str, Any], facts: tuple[str, ...], tmp_path: Path) -> None:
+    np.savez(tmp_path / "stats.npz", **arrays)
     with refused("reference", tmp_path / "stats.npz", *facts):
         pp.compare(images(9), tmp_path / "stats.npz")
 
