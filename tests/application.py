@@ -54,8 +54,9 @@ def call(*words: object, report: bool = False) -> int:
 
 
 def train(recipe: str, data: Path, out: Path, *words: object, report: bool = False) -> int:
-    """`pixelpath train` of a tiny model for 6 steps, unless the words say otherwise."""
-    return call("train", recipe, "--data", data, "--out", out, *TINY[recipe], "--steps", 6, "--every", 3, *words, report=report)
+    """`pixelpath train` of a tiny model for 6 steps, saved and measured every 3, unless the words say otherwise."""
+    saved = ["--every", 3] if "--every" in words else ["--every", 3, "--measure-every", 3]
+    return call("train", recipe, "--data", data, "--out", out, *TINY[recipe], "--steps", 6, *saved, *words, report=report)
 
 
 @contextlib.contextmanager

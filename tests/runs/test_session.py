@@ -154,7 +154,7 @@ def test_a_finished_run_has_every_file(diffusion_run: Path, encoder_run: Path) -
     }
     assert both <= {path.name for path in diffusion_run.iterdir()}
     assert both <= {path.name for path in encoder_run.iterdir()}
-    assert sorted(path.name for path in (diffusion_run / "previews").iterdir()) == ["step-00000006.png"]
+    assert sorted(path.name for path in (diffusion_run / "previews").iterdir()) == ["step-00000003.png", "step-00000006.png"]
     assert [path.name for path in (encoder_run / "previews").iterdir()] == ["views.png"]
 
 
