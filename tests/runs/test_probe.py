@@ -44,3 +44,15 @@ def test_an_encoder_gives_the_same_features_in_both_stages(encoder_run: Path, pi
         assert not torch.allclose(one.features(noisy, sigma), two.features(noisy, sigma), rtol=1e-5, atol=1e-5)
         two.backbone.classes.weight.zero_()  # stage two has a vector for "no class", stage one has none
         torch.testing.assert_close(one.features(noisy, sigma), two.features(noisy, sigma), rtol=1e-5, atol=1e-5)
+
+
+def test_sigmas_can_be_chosen(encoder_run: Path, capsys) -> None:
+    assert call("probe", encoder_run, "--sigmas", 0.5, 2) == 0
+    rows = json.loads((encoder_run / "probe.json").read_text())
+    assert [(row["name"], row["sigma"]) for row in rows] == [
+        (name, sigma) for name in ("encoder", "pixels") for sigma in (0.5, 2)
+    ]
+    assert all(0 <= row["by_content"] <= 1 for row in rows)
+    capsys.readouterr()
+    assert call("probe", encoder_run, "--sigmas", 0.5, 0) == 2
+    assert "--sigmas must be above 0" in capsys.readouterr().err

@@ -1,7 +1,9 @@
-"""What an encoder knows of the classes, at six noise levels."""
+"""What an encoder knows of the classes, at several noise levels."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
@@ -20,19 +22,22 @@ from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
 
 
-def probe(run: OpenRun, data: PreparedData, limit: int = 10_000) -> list[ProbeRow]:
-    """k-NN and linear accuracy of the encoder's features (and of pixels) at six noise levels; kept in RUN/probe.json and .png.
+def probe(run: OpenRun, data: PreparedData, limit: int = 10_000, sigmas: Sequence[float] = ()) -> list[ProbeRow]:
+    """k-NN and linear accuracy of the encoder's features (and of pixels) at these sigmas; kept in RUN/probe.json and .png.
 
+    Without sigmas at the six of `probe_levels`.
     `by_content` is the share of images that features know by their content rather than by their noise. At most `limit` training
     and as many held-out images are used. Raises UserError for data without classes or held-out images.
     """
     if limit < 1:
         raise UserError(f"`limit` must be at least 1, got {limit}.", setting="limit")
+    if not all(0 < sigma < math.inf for sigma in sigmas):
+        raise UserError(f"`sigmas` must be above 0 and finite, got {', '.join(map(str, sigmas))}.", setting="sigmas")
     if not data.training.classes:
         raise UserError("A probe needs images of 2 or more classes: give labelled images as `data`.", setting="data")
     if len(data.held_out) == 0:
         raise UserError("A probe needs held-out images: give `data` with parts train and test.", setting="data")
-    rows = probe_run(run, data, limit)
+    rows = probe_run(run, data, limit, tuple(sigmas) or probe_levels(run.noise))
     say(table(rows))
     write_json(run.path / "probe.json", [asdict(row) for row in rows])
     save_png(run.path / "probe.png", probe_plot(rows))
@@ -40,10 +45,9 @@ def probe(run: OpenRun, data: PreparedData, limit: int = 10_000) -> list[ProbeRo
     return rows
 
 
-def probe_run(run: OpenRun, data: PreparedData, limit: int) -> list[ProbeRow]:
+def probe_run(run: OpenRun, data: PreparedData, limit: int, levels: Sequence[float]) -> list[ProbeRow]:
     """Rows for the encoder's CLS features and, as a control, for the pixels of the same noisy images."""
     (train, train_labels), (test, test_labels) = (_images(side, data, limit) for side in (data.training, data.held_out))
-    levels = probe_levels(run.noise)
 
     def encoder(noisy: Tensor, sigma: Tensor) -> Tensor:
         return run.model.features(noisy.to(run.device), sigma.to(run.device))
