@@ -80,10 +80,15 @@ def read_table(path: Path, part: Sequence[str] = (), columns: tuple[str, ...] | 
 
 
 def for_images(table: Table, sides: Sequence[Source]) -> Table:
-    """The table with its lines in order, if its first column is not called like names and none of the images has such a name."""
+    """The table with its lines in order, if its first column is not called like names and none of the images has such a name.
+
+    Words of which none comes twice are names, though mistaken ones.
+    """
     if table.names is None or table.key in NAMES or any(_numbers(side) is None for side in sides):
         return table
     names = set(table.names)
+    if len(names) == len(table.names) and any(float_of(name) is None for name in names):
+        return table
     if any(word in names for side in sides for index in range(len(side)) for word in _called(side.name(index), ())):
         return table
     say(f"{table.path} names no image, so its lines are taken in the order of the file.")
@@ -171,3 +176,11 @@ def _called(name: str, part: Sequence[str]) -> Iterator[str]:
         yield word.rsplit(".", 1)[0]
     yield image.rsplit("/", 1)[-1]
     yield image.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+
+
+def float_of(entry: str) -> float | None:
+    """The number that an entry is, None if it is none."""
+    try:
+        return float(entry)
+    except ValueError:
+        return None

@@ -33,7 +33,8 @@ def unmeasured(source: Source, nodata: float | None, workers: int | None = 0) ->
         missing = missing_in(images, nodata)
         if missing is None:
             return None
-        found = missing.all(0) if found is None else found & missing.all(0)
+        here = np.logical_and.reduce(missing)
+        found = here if found is None else found & here
         if not found.any():
             return None
     return found

@@ -315,7 +315,7 @@ def test_the_series_of_a_patient_are_held_out_together(tmp_path: Path, tag: str)
 
 
 def test_a_header_of_another_encoding_than_it_says_is_read_as_pydicom_reads_it_whole() -> None:
-    path = Path(get_testdata_file("SC_rgb_jpeg.dcm", download=False))
+    path = Path(str(get_testdata_file("SC_rgb_jpeg.dcm", download=False)))
     (stack,) = open_dicom(path, ())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

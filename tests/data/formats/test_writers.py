@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_said_and_nothing_is_written(tmp_path: Path) -> Non
     ("kind", "module", "extra"), [("hdf5", "h5py", "arrays"), ("geotiff", "rasterio", "geo"), ("nifti", "nibabel", "medical")]
 )
 def test_missing_package_names_its_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Format, module: str, extra: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: SampleFormat, module: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ValueError, match=rf"{module}.*pixelpath\[{extra}\]"):
@@ -177,7 +177,7 @@ def test_plain_tiff_needs_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("kind", ["png", "npy", "netcdf", "zarr"])
-def test_nothing_is_overwritten(tmp_path: Path, kind: Format) -> None:
+def test_nothing_is_overwritten(tmp_path: Path, kind: SampleFormat) -> None:
     require(kind)
     images = drawn("uint8", 1)
     write_samples(tmp_path, images, Metadata(kind), 5)
@@ -245,7 +245,7 @@ def test_geotiff_has_bands_and_nodata_but_no_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["netcdf", "zarr"])
-def test_stores_have_names_units_and_coordinates(tmp_path: Path, kind: Format) -> None:
+def test_stores_have_names_units_and_coordinates(tmp_path: Path, kind: SampleFormat) -> None:
     require(kind)
     xarray = pytest.importorskip("xarray")
     engine = "zarr" if kind == "zarr" else "h5netcdf"
@@ -268,7 +268,7 @@ def test_stores_have_names_units_and_coordinates(tmp_path: Path, kind: Format) -
 
 
 @pytest.mark.parametrize("kind", ["netcdf", "zarr"])
-def test_several_variables_stay_several(tmp_path: Path, kind: Format) -> None:
+def test_several_variables_stay_several(tmp_path: Path, kind: SampleFormat) -> None:
     require(kind)
     xarray = pytest.importorskip("xarray")
     images = drawn("float16", 2)
@@ -350,7 +350,7 @@ def test_nodata_is_what_a_pixel_can_hold(dtype: str, nodata: float | None, expec
 
 
 @pytest.mark.parametrize("kind", ["netcdf", "zarr", "hdf5"])
-def test_every_variable_has_its_own_units(tmp_path: Path, kind: Format) -> None:
+def test_every_variable_has_its_own_units(tmp_path: Path, kind: SampleFormat) -> None:
     """Written as they were, read again as they were."""
     pytest.importorskip("h5netcdf")
     xarray, units = pytest.importorskip("xarray"), ("K", "hPa", "")
