@@ -18,7 +18,6 @@ from pixelpath.data.formats.stacks import Chosen
 from pixelpath.data.sources import Arrays, Premultiplied, Source, Subset
 from pixelpath.data.tiles import Stacked
 from pixelpath.errors import MissingError, UserError
-from pixelpath.log import say
 
 NAMES = ("name", "file", "file_name", "filename", "image", "id")
 
@@ -91,7 +90,6 @@ def for_images(table: Table, sides: Sequence[Source]) -> Table:
         return table
     if any(word in names for side in sides for index in range(len(side)) for word in _called(side.name(index), ())):
         return table
-    say(f"{table.path} names no image, so its lines are taken in the order of the file.")
     first = {table.key: table.names} if table.key else {}  # a column without a name only counts the lines
     return Table(table.path, None, {**first, **table.columns}, table.lines)
 
