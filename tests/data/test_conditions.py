@@ -121,6 +121,8 @@ def test_a_table_without_names_fits_one_file_alone(tmp_path: Path) -> None:
     text = "rain,kind\n1,a\n2,b\n3,a\n4,b\n"
     with refused(None, "no line for the image a.npy"):
         asked_in_order(tmp_path, text, str(tmp_path / "many"))
+    with refused(None, "no line for the image 0000000"):  # names that are mistaken
+        asked_in_order(tmp_path, "time,rain\nJan,1\nFeb,2\nMar,3\nApr,3\n", str(tmp_path / "many" / "a.npy"))
     with refused("data.conditions", "table.csv", "train and test"):
         asked_in_order(tmp_path, text, str(tmp_path / "parts"))
 

@@ -22,7 +22,7 @@ def holes(nodata: float, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     missing[:, 1, 2:, :2] = True
     images = RANDOM.integers(1, 100, missing.shape).astype(dtype)
     images[missing] = nodata
-    return images, np.asarray(missing.all(0))
+    return images, np.logical_and.reduce(missing)
 
 
 @pytest.mark.parametrize(("nodata", "dtype"), [(np.nan, "float32"), (-9999.0, "int16"), (0.0, "uint8"), (-1.0, "float64")])

@@ -22,7 +22,7 @@ from torch.nn import functional
 from pixelpath.data import sources
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.sources import Source
-from pixelpath.data.tables import Table
+from pixelpath.data.tables import Table, float_of
 from pixelpath.errors import UserError
 from pixelpath.types import Condition
 
@@ -202,7 +202,7 @@ def fit_columns(table: Table, lines: Sequence[int]) -> tuple[Column, ...]:
     found = []
     for name, entries in table.columns.items():
         words = [entries[line] for line in lines]
-        numbers = [value for value in map(_float, words) if value is not None]
+        numbers = [value for value in map(float_of, words) if value is not None]
         if len(numbers) == len(words):
             values = np.array(numbers)
             if not np.isfinite(values).all():
@@ -257,15 +257,8 @@ def cond_images_of(source: Source, other: Source, where: Path) -> Source:
     return sources.subset(other, found)
 
 
-def _float(entry: str) -> float | None:
-    try:
-        return float(entry)
-    except ValueError:
-        return None
-
-
 def _number(entry: str, where: str) -> float:
-    value = _float(entry)
+    value = float_of(entry)
     if value is None or not math.isfinite(value):
         raise UserError(f"{where}: {entry or 'an empty entry'} is no finite number: correct it.")
     return value

@@ -18,7 +18,6 @@ from pixelpath.data.formats.stacks import Chosen
 from pixelpath.data.sources import Arrays, Premultiplied, Source, Subset
 from pixelpath.data.tiles import Stacked
 from pixelpath.errors import MissingError, UserError
-from pixelpath.log import say
 
 NAMES = ("name", "file", "file_name", "filename", "image", "id")
 
@@ -80,13 +79,17 @@ def read_table(path: Path, part: Sequence[str] = (), columns: tuple[str, ...] | 
 
 
 def for_images(table: Table, sides: Sequence[Source]) -> Table:
-    """The table with its lines in order, if its first column is not called like names and none of the images has such a name."""
+    """The table with its lines in order, if its first column is not called like names and none of the images has such a name.
+
+    Words of which none comes twice are names, though mistaken ones.
+    """
     if table.names is None or table.key in NAMES or any(_numbers(side) is None for side in sides):
         return table
     names = set(table.names)
+    if len(names) == len(table.names) and any(float_of(name) is None for name in names):
+        return table
     if any(word in names for side in sides for index in range(len(side)) for word in _called(side.name(index), ())):
         return table
-    say(f"{table.path} names no image, so its lines are taken in the order of the file.")
     first = {table.key: table.names} if table.key else {}  # a column without a name only counts the lines
     return Table(table.path, None, {**first, **table.columns}, table.lines)
 
@@ -171,3 +174,11 @@ def _called(name: str, part: Sequence[str]) -> Iterator[str]:
         yield word.rsplit(".", 1)[0]
     yield image.rsplit("/", 1)[-1]
     yield image.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+
+
+def float_of(entry: str) -> float | None:
+    """The number that an entry is, None if it is none."""
+    try:
+        return float(entry)
+    except ValueError:
+        return None

@@ -28,12 +28,12 @@ def unmeasured(source: Source, nodata: float | None, workers: int | None = 0) ->
 
     Reads all images if there is one, else as a rule only the first.
     """
-    found: Mask | None = None
+    found = None
     for _, images in chunks(source, workers):
         missing = missing_in(images, nodata)
         if missing is None:
             return None
-        here = np.asarray(missing.all(0))
+        here = np.logical_and.reduce(missing)
         found = here if found is None else found & here
         if not found.any():
             return None

@@ -225,7 +225,7 @@ def _tried(source: Source, settings: DataSettings) -> NormaliserTrial:
     few = subset(source, evenly(len(source), TRIED))
     try:
         auto = settings.normaliser.kind == "auto"
-        proposal = propose(few, settings.workers, given=settings.normaliser) if auto else propose(few, settings.workers)
+        proposal = propose(few, settings.workers, given=settings.normaliser if auto else Normalisation("auto"))
         how = proposal.each if auto or settings.normaliser == Normalisation() else settings.normaliser
         normaliser = Normaliser.fit(few, settings.workers, how, source.metadata.nodata)
         native = torch.from_numpy(gather(few, range(len(few))))

@@ -209,6 +209,8 @@ def _given(
     sides = (training, held_out)
     names = [(*words, *map(str.capitalize, words), *map(str.upper, words)) for words in (TRAIN, HELD_OUT)]
     tables = [None if settings.conditions is None else _table(settings.conditions, sides, part) for part in names]
+    if tables[0] is not None and tables[0].names is None:
+        say(f"{settings.conditions} names no image, so its lines are taken in the order of the file.")
     lines = [
         None if table is None else lines_of(table, side, part) for table, side, part in zip(tables, sides, names, strict=True)
     ]

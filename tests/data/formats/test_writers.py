@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_said_and_nothing_is_written(tmp_path: Path) -> Non
     ("kind", "module", "extra"), [("hdf5", "h5py", "arrays"), ("geotiff", "rasterio", "geo"), ("nifti", "nibabel", "medical")]
 )
 def test_missing_package_names_its_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Format, module: str, extra: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: SampleFormat, module: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ValueError, match=rf"{module}.*pixelpath\[{extra}\]"):

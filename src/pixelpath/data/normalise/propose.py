@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -70,28 +69,31 @@ def propose(
     channel has its lowest value. Otherwise: affine. Raises as `measure`.
     """
     nodata = source.metadata.nodata if nodata is None else nodata
-    kept: dict[str, Any] = {"per_channel": given.per_channel} | ({} if given.hurdle is None else {"hurdle": given.hurdle})
+
+    def kept(how: Normalisation) -> Normalisation:
+        return replace(how, per_channel=given.per_channel, hurdle=how.hurdle if given.hurdle is None else given.hurdle)
+
     if source.metadata.photographs or source.dtype.itemsize == 1:
         what = (
             "photographs"
             if source.metadata.photographs
             else f"{source.dtype.name}, whose 256 values leave no room for long tails"
         )
-        return _alike(Normalisation(**kept), f"The images are {what}, so values are only centred and scaled (affine).")
+        return _alike(kept(Normalisation()), f"The images are {what}, so values are only centred and scaled (affine).")
     if source.metadata.units.strip().upper() == "HU":
         why = f"The units are HU, so a window from {HOUNSFIELD[0]:g} to {HOUNSFIELD[1]:g} stays straight (window)."
-        return _alike(Normalisation("window", window=HOUNSFIELD, **kept), why)
+        return _alike(kept(Normalisation("window", window=HOUNSFIELD)), why)
     most = max(1, min(IMAGES, VALUES // math.prod(source.shape)))
     shapes = [_shape(seen) for seen in measure(subset(source, evenly(len(source), most)), workers, nodata)]
     seen = [_sentence(channel, shape) for channel, shape in enumerate(shapes)]
     found = [_decide([shape]) for shape in shapes] if given.per_channel else [_decide(shapes)]
     if len({how for how, _ in found}) == 1:
         how, reason = found[0]
-        return _alike(replace(how, **kept), *seen, reason)
+        return _alike(kept(how), *seen, reason)
     why = [f"{sentence} {reason}" for sentence, (_, reason) in zip(seen, found, strict=True)]
     kinds = ", ".join(f"{channel} {how.kind}" for channel, (how, _) in enumerate(found))
     last = f"The channels differ in kind, so each has a curve of its own ({kinds})."
-    return Proposal(given, (*why, last), tuple(replace(how, **kept) for how, _ in found))
+    return Proposal(given, (*why, last), tuple(kept(how) for how, _ in found))
 
 
 def _alike(how: Normalisation, *why: str) -> Proposal:
