@@ -44,7 +44,7 @@ from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data
 from pixelpath.runs.sample import sample
 from pixelpath.runs.sample_conditions import choose_labels
-from pixelpath.sampling.sampler import Sampling
+from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.loop import Diverged
 from pixelpath.trainer.optimizer import AdamW, Cosine
@@ -188,8 +188,12 @@ def measured(folder: Path) -> dict[str, float]:
     seeds, one_step = range(count), opened.recipe.is_one_step
     labels = choose_labels(opened, seeds, ())
     found: dict[str, float] = {}
-    for name, steps in (("one", 1), ("two", 2)) if one_step else (("one", 32),):
-        made = sample(opened, seeds, labels, Sampling(guidance=1.0, steps=steps))
+    highest = opened.noise.sigma_max * opened.noise.shift
+    ways = {"one": Sampling(steps=32, guidance=1.0, sampler=Sampler.HEUN, sigma_max=highest)}
+    if one_step:
+        ways = {"one": Sampling(steps=1, guidance=1.0), "two": Sampling(steps=2, guidance=1.0)}
+    for name, way in ways.items():
+        made = sample(opened, seeds, labels, way)
         found[name] = frechet_of_rows(pixels(made.native), real)
         if name == "one" and data.shape == (1, 8, 8):
             found["recognised"] = quickstart.read(data, made, labels.numpy())[1]

@@ -34,7 +34,7 @@ from pixelpath.models.denoiser import Denoiser
 from pixelpath.recipes.build import student_of
 from pixelpath.runs.generate import Origin, balanced, generate
 from pixelpath.sampling.guidance import guide
-from pixelpath.sampling.sampler import Sampling
+from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.sampling.samplers import heun
 
 
@@ -51,7 +51,7 @@ class Bench:
         swift.compile()  # in place, so that it still binds labels
         self.denoisers = {False: self.denoiser, True: swift}
         self.origin = Origin(recipe.noise)
-        self.sampling = Sampling(steps=settings.steps).over(recipe.usual_sampling)
+        self.sampling = Sampling(steps=settings.steps, sampler=Sampler.HEUN).over(recipe.usual_sampling)
         other = peer(recipe.size, settings.shape, settings.patch, True)
         self.peer = None if other is None else other.to(device).requires_grad_(False).eval()
         self.peers = {} if self.peer is None else {False: self.peer, True: compiled(self.peer)}
