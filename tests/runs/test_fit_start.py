@@ -21,9 +21,10 @@ from pixelpath import log
 from pixelpath.atomic import read_json
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.runs.curves import DistanceCurve, DistancePoint
-from pixelpath.runs.fit_start import known_of, start_pays
+from pixelpath.runs.fit_start import known_of
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
+from pixelpath.runs.start_quality import start_pays
 from pixelpath.starts.warm import check_count
 
 TRAINED = [

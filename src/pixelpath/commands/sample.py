@@ -72,5 +72,7 @@ def sample(
     seeds = range(first_seed, first_seed + count)
     made = runs.sample(opened, seeds, asking.condition(opened, seeds, classes, conditions, cond_image), how, batch_size)
     made.save(folder, format, coordinates=coordinates, fill_nodata=fill_nodata, display=display)
-    speed = f"{count / made.seconds:.1f} images/s, {made.nfe:g} network evaluations an image"
+    checked = made.settings["start_check_nfe"]
+    once = f" and {checked} once to check the start" if checked else ""
+    speed = f"{count / made.seconds:.1f} images/s, {made.nfe:g} network evaluations an image{once}"
     say(f"{count} images in {folder}: {speed}, peak memory {peak_memory(chosen) / 2**30:.2f} GiB.")

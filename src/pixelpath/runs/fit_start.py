@@ -8,8 +8,7 @@ with everything that was compared, pictures and a report.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
@@ -24,11 +23,9 @@ from pixelpath.interop.pipelines import Pipeline
 from pixelpath.log import say
 from pixelpath.noise import NoiseRange
 from pixelpath.randomness import Streams, seed_of
-from pixelpath.reports.pictures import distance_over_nfe, save_png
+from pixelpath.reports.pictures import save_png
 from pixelpath.reports.start import write_start_report
 from pixelpath.reports.start_plots import certificate_plot, neighbours_plot, shown, side_by_side, tails_plot
-from pixelpath.runs import curves
-from pixelpath.runs.comparison import Real, pixels
 from pixelpath.runs.generate import steps_below
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.pipeline_start import PipelineStart, fit_pipeline_start
@@ -37,9 +34,10 @@ from pixelpath.runs.sample import sample
 from pixelpath.runs.sample_conditions import choose_labels
 from pixelpath.runs.start_families import FAMILIES, Family, Known
 from pixelpath.runs.start_files import RunSamples, check_generator, save_start
+from pixelpath.runs.start_quality import Quality, measure_quality, start_pays
 from pixelpath.runs.start_search import POINTS, Candidate, Search, find_start
 from pixelpath.sampling.checks import noised
-from pixelpath.sampling.sampler import Sampler, Sampling
+from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts.warm import WarmStart
 from pixelpath.types import Denoise, Images, Labels
 
@@ -48,24 +46,7 @@ DensityName = Literal[
 ]
 assert set(get_args(DensityName)) - {"auto", "samples"} == set(FAMILIES)
 MEMORY = 2**28  # bytes of training images, in model range, that a start is fitted to
-EQUAL, CLOSER = 1.05, 0.9  # of distances: no worse than, and closer than
 NEIGHBOURS = 500  # images of each kind whose nearest training image is looked for
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How warm and cold samples are compared: `count` samples at each of some numbers of network evaluations."""
-
-    count: int = 500
-    """Samples at every number of evaluations; 0 leaves the comparison out."""
-    nfe: tuple[int, ...] = (3, 5, 7, 9, 13, 17)
-    """Network evaluations (NFE) of one sample; at odd ones Heun's method is compared too."""
-
-    def __post_init__(self) -> None:
-        if self.count < 0 or self.count == 1 or min(self.nfe, default=0) < 1:
-            raise UserError(
-                f"`quality.count` must be 0 or at least 2 and `quality.nfe` at least 1, got {self.count} and {self.nfe}."
-            )
 
 
 USUAL = Quality()
@@ -206,7 +187,7 @@ def fit_run_start(run: OpenRun, data: PreparedData, folder: Path, fit: Fit | Non
     for sentence in (*(f"  {_line(candidate)}" for candidate in search.candidates), *search.remarks, *left_out):
         say(sentence)
     _pictures(folder, run, known, search)
-    found = _quality(folder, run, data, fit.quality, search.cold)
+    found = measure_quality(folder, run, data, fit.quality, search.cold)
     pays, verdict = search.pays, search.verdict()
     if found and pays:
         pays, verdict = start_pays(found)
@@ -344,56 +325,6 @@ def _pictures(folder: Path, run: OpenRun, known: Known, search: Search) -> None:
     with torch.no_grad():
         first, second = (run.denoiser(side[:few].to(run.device), level, own).cpu() for side in (true, drawn))
     save_png(folder / "side-by-side.png", side_by_side(true[:few], drawn[:few], first, second, run.normaliser.decode))
-
-
-def _quality(
-    folder: Path, run: OpenRun, data: PreparedData, quality: Quality, hidden: float | None
-) -> list[curves.DistanceCurve]:
-    """Distance in pixels over evaluations, unguided: cold by the recipe and from the sigma that hides the data, warm; drawn."""
-    if quality.count == 0:
-        return []
-    odd = [number for number in quality.nfe if number % 2]
-    usual = Sampling(steps=run.recipe.usual_sampling.count, guidance=1.0)
-    cold = {"cold, as the recipe": [usual]}
-    high = "" if hidden is None else f" from sigma {hidden:.3g}"
-    cold |= {f"cold, 2M{high}": [Sampling(nfe=number, sampler=Sampler.DPMPP_2M, sigma_max=hidden) for number in quality.nfe]}
-    warm = {"warm, 2M": [Sampling(nfe=number, sampler=Sampler.DPMPP_2M, start=folder) for number in quality.nfe]}
-    warm |= {"warm, Heun": [Sampling(nfe=number, sampler=Sampler.HEUN, start=folder) for number in odd]} if odd else {}
-    seeds = range(min(quality.count, max(2, Real(data).few)))
-    found = []
-    for name, ways in (cold | warm).items():
-        unguided = [replace(way, guidance=1.0) for way in ways]
-        (curve,) = curves.curves([run], data, seeds, unguided, [pixels(data)])
-        found.append(replace(curve, name=name))
-    save_png(folder / "distance_over_nfe.png", distance_over_nfe([asdict(curve) for curve in found]))
-    return found
-
-
-def start_pays(found: Sequence[curves.DistanceCurve]) -> tuple[bool, str]:
-    """Whether warm samples need fewer evaluations than the best cold ones for the same distance, and the sentence that says so.
-
-    The goal is 1.05 times the least cold distance. At the fewest evaluations at which warm samples reach it, they must also be
-    closer by a tenth than cold ones of as many or fewer.
-    """
-    cold, warm = (
-        [(point.nfe, point.frechet, curve.name) for curve in found if curve.name.startswith(kind) for point in curve.points]
-        for kind in ("cold", "warm")
-    )
-    goal = EQUAL * min(distance for _, distance, _ in cold)
-    least, _, control = min(point for point in cold if point[1] <= goal)
-    reached = [point for point in warm if point[1] <= goal]
-    if not reached:
-        best = min(distance for _, distance, _ in warm)
-        return (
-            False,
-            f"No start pays here: the distance of warm samples is {best:.3g} at best, that of cold ones {goal / EQUAL:.3g}.",
-        )
-    fewest, distance, name = min(reached)
-    equal = min((each for nfe, each, _ in cold if nfe <= fewest), default=math.inf)
-    numbers = f"{fewest:g} evaluations ({name}) and {least:g} ({control}) reach a distance of {goal:.3g}"
-    if fewest >= least or distance > CLOSER * equal:
-        return False, f"No start pays here: {numbers}."
-    return True, f"The start needs {least / fewest:.1f} times fewer evaluations than the best cold samples: {numbers}."
 
 
 def _neighbours(folder: Path, run: OpenRun, known: Known, quality: Quality, steps: int) -> dict[str, dict[str, float]]:

@@ -129,8 +129,9 @@ class Search:
         if self.bound is None:
             return "sigma chosen by hand, divergence not measured"
         confidence = 1 - self.tries * (1 - CONFIDENCE)
+        what = "its bulk is " if isinstance(self.chosen.start, ParetoTail) else ""
         found = (
-            f"at most {self.bound.limit:.3g} nats from the noised data with {confidence:.0%} confidence (estimate "
+            f"{what}at most {self.bound.limit:.3g} nats from the noised data with {confidence:.0%} confidence (estimate "
             f"{self.bound.cross:.3g}, budget {self.budget:g}), by {self.certifying} held-out images that it was not chosen by"
         )
         few = (
@@ -384,7 +385,10 @@ def _ordered(judged: Sequence[Candidate]) -> list[Candidate]:
 
 def _none_will_do(judged: Sequence[Candidate], left_out: Mapping[str, str], budget: float, wanted: float | None) -> UserError:
     """What would help where no candidate may be used."""
-    reasons = {**{candidate.name: candidate.against for candidate in judged}, **left_out}
+    reasons = {
+        **{candidate.name: candidate.against or "not confirmed by the certifying half" for candidate in judged},
+        **left_out,
+    }
     against = "; ".join(f"{name}: {why}".rstrip(".") for name, why in reasons.items())
     if wanted is not None:
         return UserError(f"No start will do at sigma {wanted:g}: begin at a higher one, or choose another family. {against}.")
