@@ -44,9 +44,9 @@ def write_tuning_page(path: Path, name: str, result: Mapping[str, Any]) -> Path:
 
 def search_plot(table: Mapping[str, Any], features: str) -> Figure:
     """Distances in the search against evaluations, both logarithmic: a colour and mark for each kind of way."""
-    figure = blank(3.8)
-    axes = figure.add_subplot()
     names = list(dict.fromkeys(row["name"] for row in table["candidates"]))
+    figure = blank(3.6 + 0.2 * (len(names) + len(table["controls"])))  # names are long: one a line
+    axes = figure.add_subplot()
     for place, name in enumerate(names):
         rows = sorted((row for row in table["candidates"] if row["name"] == name), key=lambda row: row["nfe"])
         counts, distances = [row["nfe"] for row in rows], [row["searched"][features] for row in rows]
@@ -56,13 +56,12 @@ def search_plot(table: Mapping[str, Any], features: str) -> Figure:
     rings = [row["nfe"] for row in chosen], [row["searched"][features] for row in chosen]
     axes.plot(*rings, "o", color="black", markersize=10, fillstyle="none", label="chosen")
     for row in table["controls"]:
-        axes.plot(row["nfe"], row["searched"][features], "x", color=GREY)
-        axes.annotate(f" {row['name']}", (row["nfe"], row["searched"][features]), fontsize=7)
+        axes.plot(row["nfe"], row["searched"][features], "x", color=GREY, label=f"control: {row['name']}, {row['nfe']} NFE")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set(xlabel="network evaluations (NFE)", ylabel=f"Frechet distance ({features})")
     logarithmic(axes, np.array([row["searched"][features] for row in [*table["candidates"], *table["controls"]]]))
-    return styled(figure, columns=3)
+    return styled(figure, columns=1)
 
 
 def _reported(row: Mapping[str, Any]) -> dict[str, Any]:
