@@ -85,12 +85,12 @@ def test_views_are_the_windows_of_the_images_own_seeds(source: Source) -> None:
     stream = Batches(source, normaliser, 4, 7, cutting=cutting, workers=0)
     batch = stream.batch(2)
     threaded = Batches(source, normaliser, 4, 7, cutting=cutting, workers=2).batches(2)
-    again = next(threaded).windows
-    assert batch.windows is not None
-    assert again is not None
-    assert batch.index is not None
-    assert torch.equal(again, batch.windows)
+    again = next(threaded)
     threaded.close()
+    assert batch.windows is not None
+    assert again.windows is not None
+    assert batch.index is not None
+    assert torch.equal(again.windows, batch.windows)
     views = augment(batch, strength, normaliser, colours=False)
     for position, (seed, index) in enumerate(zip(batch.seeds, batch.index.tolist(), strict=True)):
         expected = cut(source, index, windows([seed], strength, 1.0)[0])
@@ -100,7 +100,6 @@ def test_views_are_the_windows_of_the_images_own_seeds(source: Source) -> None:
 
 
 def test_stage_one_on_larger_pictures_resumes_exactly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-
     numbers = np.random.default_rng(0)
     (tmp_path / "data").mkdir()
     for place in range(20):

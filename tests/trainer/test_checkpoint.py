@@ -7,6 +7,9 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from threading import Event
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -31,6 +34,7 @@ from pixelpath.trainer.ema import twin
 from pixelpath.trainer.interruption import Interruption
 from pixelpath.trainer.loop import train
 from pixelpath.trainer.optimizer import AdamW, Cosine, Muon
+from pixelpath.trainer.writer import Writer
 from pixelpath.types import Batch, Losses, Views
 
 
@@ -335,3 +339,47 @@ def test_a_checkpoint_whose_replacement_failed_gets_its_name_back(tmp_path: Path
     assert not folder.exists()
     save(tmp_path, State(2, seed=5), *other)
     assert load(folder, *fresh()).value == 0.5
+
+
+def test_what_is_merely_called_like_a_checkpoint_is_none(tmp_path: Path) -> None:
+    folder = save(tmp_path, State(3, seed=5), *fresh())
+    parent = folder.parent
+    (parent / "step-00000007").write_text("a file")
+    (parent / "step-00000008").symlink_to(parent / "step-00000008")
+    (parent / "step-²").mkdir()
+    assert complete(tmp_path) == [folder]
+    folder.rename(parent / "step-00000009")
+    assert not checkpoint.good(parent / "step-00000009")
+    with pytest.raises(Corrupted, match="it is of step 3"):
+        read_state(parent / "step-00000009")
+
+
+def test_a_checkpoint_is_written_as_the_run_was_when_it_began(tmp_path: Path) -> None:
+    """Training goes on while it is written, and what goes wrong is raised by the next call."""
+    run, resumed = fresh(), fresh(seed=99)
+    go(run, 0, 2)
+    before = everything(run)
+    writing, done = Event(), Event()
+    store = checkpoint._store
+
+    def slow(*given: Any) -> None:
+        writing.set()
+        assert done.wait(20)
+        store(*given)
+
+    with patch("pixelpath.trainer.checkpoint._store", slow), Writer() as writer:
+        writer.save(tmp_path, State(2, seed=5), (run[0], run[1]), run[2], {}, 3)
+        assert writing.wait(20)
+        writer.check()
+        go(run, 2, 4)
+        assert complete(tmp_path) == []
+        done.set()
+    (folder,) = complete(tmp_path)
+    load(folder, *resumed)
+    assert same(everything(resumed), before)
+    assert not same(everything(run), before)
+    with patch("pixelpath.trainer.checkpoint._store", side_effect=OSError("no room")):
+        writer.save(tmp_path, State(4, seed=5), (run[0], run[1]), run[2], {}, 3)
+        with pytest.raises(OSError, match="no room"):
+            writer.wait()
+    assert complete(tmp_path) == [folder]

@@ -89,7 +89,7 @@ def open_run(path: Path | str, which: Path | None = None, device: torch.device |
         try:
             return _open(path, found, device)
         except (UserError, OSError):
-            if which is not None or found.exists():
+            if which is not None or checkpoint.latest(path) == found:
                 raise
 
 

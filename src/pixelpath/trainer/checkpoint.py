@@ -184,7 +184,7 @@ def read(folder: Path, name: str) -> dict[str, Any]:
 
 def complete(run: Path) -> list[Path]:
     """The folders of all complete checkpoints of a run, by rising step."""
-    found = [path for path in (run / "checkpoints").glob("step-*") if _number(path) is not None]
+    found = [path for path in (run / "checkpoints").glob("step-*") if _number(path) is not None and path.is_dir()]
     return sorted(found, key=lambda path: _number(path) or 0)
 
 
