@@ -8,6 +8,7 @@ Data
 
 Training
     recipes       what to train: `recipes.small_32_diffusion(steps=5000, lr=3e-3)`
+    fit           from a path and a number of minutes to a run, everything chosen by the data
     train         train a recipe to its end, or take it up where it stopped
     training      the same as a loop in your hands
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from pixelpath.data.settings import DataSettings
     from pixelpath.errors import MissingError, UserError
     from pixelpath.noise import NoiseRange
-    from pixelpath.runs.api import Run, load, train, training
+    from pixelpath.runs.api import Run, fit, load, train, training
     from pixelpath.runs.data import Data, from_arrays, open_data
     from pixelpath.runs.fit_start import fit_start
     from pixelpath.runs.sample import Samples
@@ -59,6 +60,7 @@ __all__ = [
     "Tune",
     "UserError",
     "__version__",
+    "fit",
     "fit_start",
     "from_arrays",
     "load",
@@ -79,6 +81,7 @@ _HOMES = {
     "Sampling": "sampling.sampler",
     "Tune": "runs.tune",
     "UserError": "errors",
+    "fit": "runs.api",
     "fit_start": "runs.fit_start",
     "from_arrays": "runs.data",
     "load": "runs.api",
