@@ -8,6 +8,7 @@ Data
 
 Training
     recipes       what to train: `recipes.small_32_diffusion(steps=5000, lr=3e-3)`
+    fit           from a path and a number of minutes to a run, everything chosen by the data
     train         train a recipe to its end, or take it up where it stopped
     training      the same as a loop in your hands
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from pixelpath.data.settings import DataSettings
     from pixelpath.errors import MissingError, UserError
     from pixelpath.noise import NoiseRange
-    from pixelpath.runs.api import Run, compare, load, train, training
+    from pixelpath.runs.api import Run, compare, fit, load, train, training
     from pixelpath.runs.compare import Comparison
     from pixelpath.runs.data import Data, from_arrays, open_data
     from pixelpath.runs.fit_start import fit_start
@@ -66,6 +67,7 @@ __all__ = [
     "UserError",
     "__version__",
     "compare",
+    "fit",
     "fit_start",
     "from_arrays",
     "load",
@@ -88,6 +90,7 @@ _HOMES = {
     "Tune": "runs.tune",
     "UserError": "errors",
     "compare": "runs.api",
+    "fit": "runs.api",
     "fit_start": "runs.fit_start",
     "from_arrays": "runs.data",
     "load": "runs.api",

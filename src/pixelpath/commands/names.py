@@ -132,7 +132,7 @@ def _paths(command: str, arguments: Sequence[str]) -> Iterator[tuple[str, str, s
     free = list(takewhile(lambda word: not word.startswith("-"), arguments))
     for word in free[RUNS.get(command, slice(0))]:
         yield word, "run", "name the folder that pixelpath train wrote"
-    for word in free[: {"audit": 1, "import-official": 1, "compare": 2}.get(command, 0)]:
+    for word in free[: {"audit": 1, "fit": 1, "import-official": 1, "compare": 2}.get(command, 0)]:
         yield word, "path", "check the path"
     values = _values(arguments)
     begun = any(option == "--out" and Path(value, "recipe.json").exists() for option, value in values)

@@ -27,9 +27,12 @@ from pixelpath.evaluation.survey import Survey, survey
 SIGNED, SIGNED_HELD_OUT = 16_000, 4_000  # images among which near-duplicates are looked for, at most
 FAST, FAST_HELD_OUT = 2000, 500  # images that a fast inspection reads
 CONFIRMED = 2000  # pairs whose pixels are compared, at most
+MIRRORABLE = 50  # held-out images, at least, by which it is judged whether mirrored images belong to the data
+AS_NEAR = 1.02  # ratio of median differences up to which mirrored training images are as near as upright ones
 TRIED = 512  # images that go through the normaliser and back
 NAMED = 10  # items that a finding names, at most
 
+LEFT_TO_RIGHT = "mirrored left to right"
 Level = Literal["note", "warning", "problem"]
 
 
@@ -96,7 +99,8 @@ class Inspection:
     """What was measured. `own_split`: the data have held-out images of their own. `left_out`: images on neither side.
 
     `nearest` of every signed training image is its nearest other one; `nearest_held_out` of every signed held-out image is the
-    nearest training image.
+    nearest training image. `mirrored` is how much farther from held-out images training images are when mirrored left to right:
+    the ratio of the median differences, None for too few held-out images.
     """
 
     settings: DataSettings
@@ -112,6 +116,7 @@ class Inspection:
     nearest_held_out: Nearest | None
     order: Order
     normaliser: NormaliserTrial
+    mirrored: float | None = None
 
     @property
     def parts(self) -> list[tuple[str, Part]]:
@@ -126,6 +131,11 @@ class Inspection:
             finite = np.empty(0) if nearest is None else nearest.difference[np.isfinite(nearest.difference)]
             found.append(float(np.median(finite)) if len(finite) else None)
         return found[0], found[1]
+
+    @property
+    def mirrors(self) -> bool | None:
+        """Whether mirrored images belong to the data, as they are no farther from held-out ones; None if that cannot be told."""
+        return None if self.mirrored is None else self.mirrored <= AS_NEAR
 
     @property
     def class_counts(self) -> dict[str, dict[str, int]]:
@@ -176,7 +186,21 @@ def inspect(
         nearest_held_out=nearest_held_out,
         order=alike.in_order(upright, places, numbers),
         normaliser=_tried(all_training, settings),
+        mirrored=_mirrored(ours, theirs),
     )
+
+
+def _mirrored(ours: Part, theirs: Part | None) -> float | None:
+    """How much farther held-out images are from training images when mirrored left to right: the ratio of median differences."""
+    if theirs is None:
+        return None
+    views = (alike.AS_IS, {LEFT_TO_RIGHT: alike.MIRRORED[LEFT_TO_RIGHT]})
+    found = [alike.nearest(theirs.found.signatures, ours.found.signatures, view).difference for view in views]
+    both = np.isfinite(found[0]) & np.isfinite(found[1])
+    if both.sum() < MIRRORABLE:
+        return None
+    upright, mirrored = (float(np.median(each[both])) for each in found)
+    return mirrored / upright if upright > 0 else None
 
 
 def _part(source: Source, settings: DataSettings, most: int) -> Part:

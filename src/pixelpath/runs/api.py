@@ -18,6 +18,7 @@ from pixelpath.errors import UserError
 from pixelpath.interop.generator import ONNX, TORCH
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.reports.pictures import training_curves
+from pixelpath.runs import fit as fitting
 from pixelpath.runs import sample_conditions as asking
 from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.compare import Comparison
@@ -174,6 +175,39 @@ def load(path: Path | str, checkpoint: Path | None = None, device: str | None = 
         <Run ...: digits-diffusion, step 20 of 20, 1x8x8, 10 classes>
     """
     return Run(**vars(open_run(path, checkpoint, choose_device(device))))
+
+
+def fit(
+    path: Path | str,
+    minutes: float = 60.0,
+    *,
+    out: Path | str | None = None,
+    one_step: bool = False,
+    settings: DataSettings | None = None,
+    device: str | None = None,
+    progress: bool = False,
+) -> Run:
+    """From a folder or file and a budget of time to a run: audit, plan, train, tune, sample, evaluate, report.
+
+    The same call goes on where it was interrupted; with more minutes it goes on from where it was. OUT (runs/NAME if not given)
+    gets fit.json with the plan, its reasons and the seconds used, samples, and the folder of the run.
+
+    Args:
+        path: Images, as `open_data` takes them.
+        minutes: The budget, all calls together.
+        out: Folder of everything that it makes.
+        one_step: Train a one-step model too, with half of the training time.
+        settings: How the data are read; what it leaves open is chosen by the data.
+        device: cpu, cuda, cuda:1, mps. Default: the best one here.
+        progress: Print progress and remarks on standard error.
+
+    Raises UserError for data that cannot be trained on, KeyboardInterrupt (once saved) on Ctrl-C.
+    """
+    chosen = replace(settings or DataSettings(), path=Path(path))
+    folder = fitting.folder_of(path) if out is None else Path(out)
+    where = choose_device(device)
+    with _progress(progress), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        return load(fitting.fit(chosen, folder, fitting.Budget(minutes, one_step), where), device=device)
 
 
 def train(

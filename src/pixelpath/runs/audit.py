@@ -49,6 +49,8 @@ class AuditOptions:
     """Look for mirrored and rotated copies too."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps. Default: the best one here."""
+    costs: bool = True
+    """Measure what training would cost here, in some real steps."""
 
 
 DEFAULTS = AuditOptions()
@@ -140,7 +142,7 @@ def audit(settings: DataSettings, options: AuditOptions = DEFAULTS) -> Audit:
     choose_device(options.device)
     found: list[Finding] = []
     try:
-        training, held_out, settings = _open(settings, found)
+        training, held_out, settings = open_together(settings, found)
     except MissingError:
         raise
     except ValueError as error:
@@ -173,7 +175,7 @@ def audit_sources(
     for recipe in recipes:
         found += unfit(*training.shape[1:], recipe, settings)
     measured: list[Cost] = []
-    if settings.path is not None and not any(finding.level == "problem" for finding in found):
+    if options.costs and settings.path is not None and not any(finding.level == "problem" for finding in found):
         found += _measure(recipes, device, measured)
     return Audit(settings, tuple(ordered(found)), seen, len(training), len(held_out), recipes, tuple(measured))
 
@@ -194,7 +196,7 @@ def sizes_of(settings: DataSettings) -> list[tuple[str, int]]:
     return [(f"{rows}x{columns}", count) for (rows, columns), count in counts.most_common()]
 
 
-def _open(settings: DataSettings, found: list[Finding]) -> tuple[Source, Source, DataSettings]:
+def open_together(settings: DataSettings, found: list[Finding]) -> tuple[Source, Source, DataSettings]:
     """Both sides, and the settings with which they can be read together; what others than the given ones are for is `found`.
 
     Files that cannot be decoded are left out here, and become a finding of the inspection.
@@ -281,6 +283,7 @@ def _measurements(seen: Inspection) -> dict[str, Any]:
         "near_leaked": [] if held_out is None else [_pair(pair, held_out, seen.training) for pair in seen.near_leaked],
         "near_below": NEAR,
         "median_difference": {"training": inside[0], "held_out": inside[1]},
+        "mirrored": {"ratio": seen.mirrored, "belongs": seen.mirrors},
         "order": asdict(seen.order) | {"matters": seen.order.matters},
         "classes": seen.class_counts,
         "normaliser": {"why": (), **(asdict(trial.proposal) if trial.proposal else {}), "integers_exact": trial.exact},

@@ -46,6 +46,7 @@ def findings(seen: Inspection, *, flipped: bool = False) -> list[Finding]:
             *_channels(seen),
             *_copies(seen),
             *_leakage(seen),
+            *_mirroring(seen),
             *_order(seen),
             *_distance(seen),
             *_classes(seen),
@@ -113,7 +114,7 @@ def _counts(seen: Inspection, *, flipped: bool) -> list[Finding]:
     if count < SMALL:
         level: Level = "warning" if count < FEW else "note"
         ways = ["give more"] if seen.settings.tile or seen.settings.resize else ["give more", "cut tiles (`data.tile`)"]
-        ways += [] if flipped else ["mirror them (`flip`)"]
+        ways += [] if flipped or seen.mirrors is False else ["mirror them (`flip`)"]
         remedy = f"A model of so few will repeat them: {' or '.join(ways)}."
         found.append(Finding(level, "count", f"there are only {count} training images", (), remedy))
     held = 0 if seen.held_out is None else len(seen.held_out.source)
@@ -237,6 +238,14 @@ def _leakage(seen: Inspection) -> list[Finding]:
         words = f"{len(both)} groups have images on both sides"
         found.append(Finding("warning", "leakage", words, tuple(both[:NAMED]), "Keep what belongs together on one side."))
     return found
+
+
+def _mirroring(seen: Inspection) -> list[Finding]:
+    """Whether mirrored images belong to the data."""
+    if not seen.mirrors:
+        return []
+    words = f"mirrored training images are as near to held-out ones as upright ones (median difference {seen.mirrored:.3f} times)"
+    return [Finding("note", "mirroring", words, (), "Mirror half of them in training (`flip`).")]
 
 
 def _order(seen: Inspection) -> list[Finding]:

@@ -29,7 +29,8 @@ def recipes_for(seen: Inspection, name: str | None, count: int, device: torch.de
     settings, proposal = seen.settings, seen.normaliser.proposal
     if name is None:
         how = proposal.how if proposal is not None and settings.normaliser == Normalisation() else settings.normaliser
-        return proposed(replace(settings, normaliser=how), seen.training.source.shape, count, device)
+        found = proposed(replace(settings, normaliser=how), seen.training.source.shape, count, device)
+        return tuple(replace(each, flip=each.flip or (seen.mirrors is True and not each.is_encoder)) for each in found)
     recipe = recipe_of(name)
     encoder = f"{recipe.name.split('-diffusion')[0].split('-onestep')[0]}-encoder"
     first = RECIPES[encoder]() if name in RECIPES and encoder in RECIPES else None
@@ -84,6 +85,7 @@ def train_commands(recipes: tuple[Recipe, ...], settings: DataSettings) -> list[
         name = next((name for name, size in SIZES.items() if size == recipe.size), None)
         if known is not None and known.size != recipe.size and name is not None:
             words += ["--size", name]
+        words += ["--flip"] if known is not None and recipe.flip and not known.flip else []
         if recipe.data.resize is not None:  # as proposed, where nobody asked
             settings = replace(settings, tile=(), stride=(), resize=recipe.data.resize)
         words += _options(replace(settings, path=None, normaliser=Normalisation()), DataSettings(), "data")

@@ -31,6 +31,7 @@ from pixelpath.trainer import checkpoint
 Given = ParamSpec("Given")
 Value = TypeVar("Value")
 DIVERGENCES = "divergences.json"
+FIT = "fit.json"  # of a folder that `fit` wrote, which holds runs
 ENCODER = "encoder"  # the folder within a run of the stage one that its loss needs
 LEARNED = ("shape", "dtype", "classes", "conditions")  # of the data, what the network and its normaliser are made for
 ELSEWHERE = ("path", "workers", "cache_bytes")  # where the data lie and how they are read may change between sessions
@@ -143,6 +144,19 @@ def _say_processes(began: Any, recipe: Recipe) -> None:
 def holds_run(out: Path) -> bool:
     """Whether the folder holds a run, begun or not."""
     return (out / "recipe.json").exists()
+
+
+def document_of_fit(path: Path) -> dict[str, Any]:
+    """What the folder of a fit says of it; UserError if that cannot be read."""
+    return _document(path / FIT)
+
+
+def fitted_run(path: Path) -> Path:
+    """The newest run with a checkpoint in the folder of a fit; any other path as it is."""
+    if holds_run(path) or not (path / FIT).exists():
+        return path
+    runs = [path / run["folder"] for run in document_of_fit(path)["runs"]]
+    return next((run for run in reversed(runs) if checkpoint.latest(run) is not None), path)
 
 
 def hold(out: Path) -> Callable[[], None]:

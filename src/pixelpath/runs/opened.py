@@ -22,7 +22,7 @@ from pixelpath.models.representation import Representation
 from pixelpath.noise import NoiseRange
 from pixelpath.recipes.build import Shape, student_of
 from pixelpath.recipes.recipe import Recipe, from_json
-from pixelpath.runs.folder import divergences
+from pixelpath.runs.folder import divergences, fitted_run
 from pixelpath.trainer import checkpoint
 
 
@@ -75,12 +75,12 @@ class OpenRun:
 
 
 def open_run(path: Path | str, which: Path | None = None, device: torch.device | str = "cpu") -> OpenRun:
-    """The run in folder `path` at its latest checkpoint, or at the checkpoint folder `which`.
+    """The run in folder `path` (of a fit: its newest one) at its latest checkpoint, or at the checkpoint folder `which`.
 
     If training removes the latest one meanwhile, it is the newest then. Says so if training went wrong after it. Raises
     MissingError if there is no run or no checkpoint, UserError if the checkpoint is damaged or does not fit the recipe.
     """
-    path = Path(path)
+    path = fitted_run(Path(path))
     while True:
         found = which or checkpoint.latest(path)
         if found is None:

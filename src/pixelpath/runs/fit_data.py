@@ -1,0 +1,116 @@
+"""What `fit` decides from the data: how they are read, and the recipe that suits them, each decision with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from pixelpath.data.settings import DataSettings, fitting
+from pixelpath.data.sources import Source, describe
+from pixelpath.errors import UserError
+from pixelpath.evaluation.inspection import Finding
+from pixelpath.log import say
+from pixelpath.recipes.recipe import Recipe
+from pixelpath.runs.audit import AuditOptions, audit_sources, open_together
+
+LARGEST = 64  # pixels of the shorter side: the largest images that the small recipes were made for
+SINGLE = 20  # images, up to which large ones are rather cut into tiles: a few scenes, not a collection
+STOPPING = ("dead", "not finite", "normaliser")  # what problems are about that no setting mends
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What was decided: the recipe, its data settings inside; its data in a sentence; the reasons."""
+
+    recipe: Recipe
+    about: str
+    training: int
+    held_out: int
+    classes: int
+    reasons: tuple[str, ...]
+
+
+def chosen_for(asked: DataSettings, device: torch.device, *, fast: bool = True) -> Chosen:
+    """How the data are read and trained on, where the settings leave it open; what was asked for stays.
+
+    `fast` inspects about 2,000 images. Raises UserError for what cannot be trained on.
+    """
+    settings, reasons = read_as(asked)
+    for _ in range(2):
+        found: list[Finding] = []
+        training, held_out, settings = open_together(settings, found)
+        options = AuditOptions(fast=fast, device=str(device), costs=False)
+        audit = audit_sources(training, held_out, settings, options, found)
+        mended = _mended(settings, audit.findings)
+        if mended is None:
+            break
+        settings, reason = mended
+        reasons.append(reason)
+    for finding in audit.findings:
+        if finding.level == "problem" and finding.about == "normaliser" and "exactly" in finding.what:
+            say(str(finding))  # samples are rounded, which spoils no training
+        elif finding.level == "problem" and finding.about in STOPPING:
+            raise UserError(f"These data cannot be trained on: {str(finding).partition(': ')[2]}", setting="data")
+        elif finding.level != "note" and finding.about not in ("reading", "broken", "series"):
+            say(str(finding))
+    recipe = audit.recipes[-1]
+    settings = recipe.data
+    if settings.resize not in (None, asked.resize) and not any("resize" in reason for reason in reasons):
+        reasons.append(f"no patch divides the images well: resized to {_sides(settings)} (`data.resize`)")
+    if any(finding.about == "series" and finding.level == "warning" for finding in audit.findings) and not training.classes:
+        settings = replace(settings, held_out_by="order")
+        training, held_out, settings = open_together(settings, [])
+        reasons.append("neighbours in order are alike: the last images are held out (`data.held_out_by` order)")
+    if recipe.flip:
+        reasons.append("mirrored images are as near to held-out ones as upright ones: half are mirrored in training (`flip`)")
+    if settings.normaliser != asked.normaliser:
+        reasons.append(f"values are normalised by {settings.normaliser.kind} (`data.normaliser`)")
+    return Chosen(
+        replace(recipe, data=settings), describe(training), len(training), len(held_out), len(training.classes), tuple(reasons)
+    )
+
+
+def read_as(asked: DataSettings) -> tuple[DataSettings, list[str]]:
+    """The settings by which the data are read, and why: images of one size that small recipes take, and alpha."""
+    found: list[Finding] = []
+    training, _, settings = open_together(asked, found)
+    reasons = []
+    if settings.channels != asked.channels:
+        reasons.append(f"colours are mixed: all images become RGB (`data.channels` {settings.channels})")
+    mixed, free = settings.resize != asked.resize, asked.resize is None and not asked.tile
+    if free and (mixed or min(training.shape[1:]) > LARGEST):
+        settings, reason = _smaller(training, settings, mixed=mixed)
+        reasons.append(reason)
+    if settings.alpha == "straight" and training.metadata.alpha == "straight" and training.dtype.kind == "u":
+        settings = replace(settings, alpha="premultiplied")
+        reasons.append("colours are multiplied by alpha, so that what cannot be seen has none (`data.alpha` premultiplied)")
+    return settings, reasons
+
+
+def _smaller(training: Source, settings: DataSettings, *, mixed: bool) -> tuple[DataSettings, str]:
+    """Large images cut into tiles where there are few of them or their integers would be rounded, and otherwise resized."""
+    _, rows, columns = training.shape
+    scenes = not training.metadata.photographs and len(training) <= SINGLE
+    if not mixed and (scenes or (training.dtype.kind in "iu" and training.dtype.itemsize > 2)):
+        settings = replace(settings, tile=(LARGEST, LARGEST))
+        return settings, f"images of {rows}x{columns} pixels are cut into tiles of {LARGEST}x{LARGEST} (`data.tile`)"
+    scale = min(1.0, LARGEST / min(rows, columns))
+    settings = replace(settings, resize=fitting(round(rows * scale), round(columns * scale)))
+    what = "images of several sizes" if mixed else f"images of {rows}x{columns} pixels"
+    return settings, f"{what} are resized to {_sides(settings)}, the shorter side first, then a centre crop (`data.resize`)"
+
+
+def _mended(settings: DataSettings, findings: tuple[Finding, ...]) -> tuple[DataSettings, str] | None:
+    """The settings that read what the audit could not take as it is, and why; None if nothing needs it."""
+    problems = {finding.about: finding.what for finding in findings if finding.level == "problem"}
+    if "broken" in problems and not settings.skip_broken:
+        return replace(settings, skip_broken=True), f"{problems['broken']}: left out (`data.skip_broken`)"
+    if " 0 infinite" in problems.get("not finite", "") and settings.nodata is None:
+        return replace(settings, nodata=float("nan")), "NaN is taken as not measured (`data.nodata` nan)"
+    return None
+
+
+def _sides(settings: DataSettings) -> str:
+    assert settings.resize is not None
+    return "x".join(map(str, settings.resize))

@@ -1,0 +1,92 @@
+"""From a folder to samples in a budget of a clock that ticks when it is asked: trained, resumed, extended."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.application import at_step, call
+
+from pixelpath.data.settings import DataSettings
+from pixelpath.errors import Stopped, UserError
+from pixelpath.recipes.recipe import Recipe
+from pixelpath.runs.cost import Cost
+from pixelpath.runs.fit import Budget, Machine, fit, plan_fit
+from pixelpath.runs.opened import open_run
+
+CPU = torch.device("cpu")
+
+
+def ticking(tick: float, step: float) -> Machine:
+    """A machine whose clock goes on by `tick` seconds whenever it is read, and that tells of `step` seconds a step."""
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += tick
+        return now
+
+    def cost(recipe: Recipe, device: str) -> Cost:
+        return Cost(recipe.name, device, 1000, 6, 1e6, recipe.steps, recipe.batch_size, recipe.batch_size, step, 1, 1)
+
+    return Machine(clock, cost)
+
+
+def fitted(pictures: Path, out: Path, minutes: float, machine: Machine) -> Path:
+    return fit(DataSettings(path=pictures), out, Budget(minutes), CPU, machine)
+
+
+def document(out: Path) -> dict[str, Any]:
+    return json.loads((out / "fit.json").read_text())
+
+
+def test_a_fit_trains_resumes_and_goes_on_with_more_minutes(pictures: Path, tmp_path: Path) -> None:
+    out, machine = tmp_path / "fit", ticking(0.1, 1.0)
+    stop: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+    with at_step(5, stop), pytest.raises(Stopped):
+        fitted(pictures, out, 1, machine)
+    half = document(out)
+    assert [run["ended"] for run in half["runs"]] == [""]
+    assert open_run(out).step == 5
+    run = fitted(pictures, out, 1, machine)
+    done = document(out)
+    assert run == out / "diffusion"
+    assert next(each["folder"] for each in done["runs"]) == "diffusion"
+    assert 54 < sum(done["spent"].values()) < 66
+    assert {"training", "samples", "evaluation"} <= set(done["done"])
+    for name in ("samples/1/grid.png", "diffusion/report.html", "diffusion/evaluation.json"):
+        assert (out / name).exists()
+    before = open_run(out).step
+    assert fitted(pictures, out, 1, machine) == run
+    assert open_run(out).step == before
+    longer = fitted(pictures, out, 2, machine)
+    assert longer == out / document(out)["runs"][-1]["folder"] != run
+    assert json.loads((longer / "origin.json").read_text())["init_from"].endswith("diffusion")
+    assert 108 < sum(document(out)["spent"].values()) < 132
+    assert (out / "samples" / "2" / "grid.png").exists()
+
+
+def test_a_plan_that_is_off_is_made_anew(pictures: Path, tmp_path: Path) -> None:
+    fitted(pictures, tmp_path / "fit", 1, ticking(0.1, 0.05))
+    runs = document(tmp_path / "fit")["runs"]
+    assert [run["ended"] for run in runs[:2]] == ["planned anew", "steps taken"]
+    assert runs[1]["recipe"]["steps"] < runs[0]["recipe"]["steps"] / 3
+    assert runs[1]["from"] == "diffusion"
+
+
+def test_a_plan_alone_writes_nothing(pictures: Path, tmp_path: Path) -> None:
+    said = plan_fit(DataSettings(path=pictures), tmp_path / "fit", Budget(10), CPU, ticking(0.1, 0.1))
+    assert any("train" in line and "digits-diffusion" in line for line in said)
+    assert not (tmp_path / "fit").exists()
+
+
+def test_a_folder_of_anything_else_is_left_alone(pictures: Path, tmp_path: Path, diffusion_run: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        fitted(pictures, diffusion_run, 1, ticking(0.1, 1.0))
+    assert caught.value.setting == "out"
+    assert call("fit", tmp_path / "nothing", "--minutes", 1) == 2
+    assert call("fit", pictures, "--minutes", 0) == 2

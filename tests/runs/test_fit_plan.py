@@ -1,0 +1,134 @@
+"""What is decided from the data, and how a budget is spent: functions of data, seconds a step, and minutes."""
+
+import math
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.pictures import write
+
+from pixelpath.data.settings import DataSettings
+from pixelpath.errors import UserError
+from pixelpath.models.preconditioning import EDMPreconditioning
+from pixelpath.recipes import cpu_32_diffusion, digits_diffusion, small_64_diffusion
+from pixelpath.runs.fit_data import Chosen, chosen_for
+from pixelpath.runs.fit_plan import MEASURED, lines, one_step_recipe, planned, steps_in
+
+CPU = torch.device("cpu")
+NUMBERS = np.random.default_rng(0)
+SPRITES = Chosen(cpu_32_diffusion(), "3249 images, 4x32x32 uint8, 6 classes.", 3249, 408, 6, ())
+
+
+def decided(path: Path, settings: DataSettings | None = None) -> Chosen:
+    return chosen_for(replace(settings or DataSettings(), path=path), CPU)
+
+
+def test_photographs_of_mixed_sizes_are_resized_to_64(tmp_path: Path) -> None:
+    for number in range(60):
+        rows, columns = (96, 144) if number % 3 else (144, 96)
+        write(tmp_path / "photos" / f"{number:03d}.jpg", NUMBERS.integers(0, 256, (rows, columns, 3), np.uint8))
+    found = decided(tmp_path / "photos")
+    assert (found.recipe.name, found.recipe.patch) == ("cpu-64-diffusion", 8)
+    assert found.recipe.data.resize == (64, 64)
+    assert any("several sizes" in reason and "64x64" in reason for reason in found.reasons)
+
+
+def test_sprites_with_transparency_are_premultiplied(tmp_path: Path) -> None:
+    for number in range(60):
+        write(tmp_path / "sprites" / f"{number:03d}.png", NUMBERS.integers(0, 256, (32, 32, 4), np.uint8))
+    found = decided(tmp_path / "sprites")
+    assert (found.recipe.name, found.recipe.patch) == ("cpu-32-diffusion", 4)
+    assert (found.recipe.data.alpha, found.recipe.data.resize) == ("premultiplied", None)
+    asked = decided(tmp_path / "sprites", DataSettings(resize=(16, 16)))
+    assert asked.recipe.data.resize == (16, 16)
+
+
+def test_a_ct_series_is_resized_and_its_last_slices_held_out(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    from tests.data.formats.test_dicom import scan
+
+    across, down = np.meshgrid(np.arange(96), np.arange(96))
+    for number in range(80):
+        disc = np.hypot(across - 20 - number / 2, down - 40) < 12 + number / 8
+        slice_ = (1000 + 300 * disc + NUMBERS.normal(0, 5, (96, 96))).astype(np.uint16)
+        scan(tmp_path / "ct" / f"{number:03d}.dcm", slice_, InstanceNumber=number, ImagePositionPatient=[0, 0, float(number)])
+    found = decided(tmp_path / "ct")
+    assert (found.recipe.name, found.recipe.data.resize) == ("cpu-64-diffusion", (64, 64))
+    assert found.recipe.data.held_out_by == "order"
+
+
+def test_a_field_with_a_land_mask_keeps_it(tmp_path: Path) -> None:
+    xarray = pytest.importorskip("xarray")
+    sea = NUMBERS.normal(15, 3, (60, 40, 48)).astype(np.float32)
+    sea[:, :10, :20] = np.nan
+    xarray.Dataset({"sst": (("time", "y", "x"), sea, {"units": "degC"})}).to_netcdf(tmp_path / "sea.nc", engine="scipy")
+    found = decided(Path(f"{tmp_path / 'sea.nc'}::sst"))
+    assert (found.recipe.name, found.recipe.data.resize) == ("cpu-32-diffusion", None)
+    assert found.recipe.data.nodata is None or math.isnan(found.recipe.data.nodata)
+
+
+def test_scenes_of_16_bits_are_cut_into_tiles(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    (tmp_path / "scenes").mkdir()
+    for number in range(3):
+        scene = NUMBERS.integers(0, 4096, (330, 400)).astype(np.uint16)
+        tifffile.imwrite(tmp_path / "scenes" / f"{number}.tif", scene, photometric="minisblack")
+    found = decided(tmp_path / "scenes")
+    assert (found.recipe.data.tile, found.recipe.name) == ((64, 64), "cpu-64-diffusion")
+    assert found.training + found.held_out == 3 * 5 * 6
+
+
+def test_what_cannot_be_trained_on_stops_in_one_sentence(tmp_path: Path) -> None:
+    np.save(tmp_path / "same.npy", np.full((40, 1, 8, 8), 7, np.uint8))
+    np.save(tmp_path / "far.npy", np.where(NUMBERS.random((40, 1, 8, 8)) < 0.01, np.inf, 1.0).astype(np.float32))
+    for name, words in (("same", "only one value"), ("far", "infinite")):
+        with pytest.raises(UserError, match=words) as caught:
+            decided(tmp_path / f"{name}.npy")
+        assert caught.value.setting == "data"
+
+
+def test_a_plan_uses_what_is_left() -> None:
+    for left in (30.0, 180.0, 3600.0, 86_400.0):
+        plan = planned(SPRITES, 0.1, left, one_step=False)
+        assert plan.training + plan.tuning + plan.evaluation == pytest.approx(left)
+        assert plan.training >= left / 2
+        assert plan.training - MEASURED * plan.step < MEASURED * plan.step * plan.steps <= plan.training
+
+
+def test_a_longer_budget_is_tuned_and_judged_by_more_samples() -> None:
+    short, hour, day = (planned(SPRITES, 0.1, left, one_step=False) for left in (180.0, 3600.0, 86_400.0))
+    assert short.tuned == 0 < hour.tuned <= day.tuned == 1000
+    assert short.judged < hour.judged <= day.judged == 3249
+    assert hour.tuning <= 360
+    assert hour.evaluation <= 1.1 * 360
+    assert planned(SPRITES, 0.2, 3600.0, one_step=False).steps < 0.6 * hour.steps
+
+
+def test_few_steps_become_more_of_a_smaller_batch() -> None:
+    slow = planned(SPRITES, 1.0, 600.0, one_step=False)
+    assert (slow.batch_size, slow.step) == (16, 0.5)
+    assert planned(SPRITES, 0.1, 600.0, one_step=False).batch_size == 32
+    few = planned(replace(SPRITES, recipe=digits_diffusion(), training=40), 0.01, 600.0, one_step=False)
+    assert few.batch_size == 32
+
+
+def test_a_one_step_model_takes_half_of_the_training_and_the_weights_as_they_are() -> None:
+    plan = planned(SPRITES, 0.1, 3600.0, one_step=True)
+    assert plan.steps == steps_in(plan.training / 2, 0.1)
+    assert plan.tuned == 0
+    recipe = one_step_recipe(replace(cpu_32_diffusion(), flip=True))
+    assert (recipe.name, recipe.flip, recipe.pixel_head) == ("small-32-onestep", True, 24)
+    assert isinstance(recipe.preconditioning, EDMPreconditioning)
+    assert one_step_recipe(small_64_diffusion()).name == "small-64-onestep"
+
+
+def test_the_plan_is_said_with_clock_times() -> None:
+    plan = planned(SPRITES, 0.1, 3600.0, one_step=False)
+    said = lines(plan, SPRITES, datetime(2026, 1, 1, 12, 0), 20.0, "cpu", Path("runs/sprites"))
+    assert len(said) == 5
+    assert said[1].startswith("12:00 to ")
+    assert said[-1].startswith("13:00: done, in ")
+    assert "tune the sampler by" in said[2]
