@@ -62,6 +62,7 @@ class Ours:
             session.recipe = replace(recipe, steps=spent.steps)
             session.state = State(spent.steps, recipe.seed, spent.seconds)
             session.save()
+            session.writer.wait()
         return spent
 
     def sample(self, task: Task, folder: Path, how: How, labels: Labels) -> Tensor:

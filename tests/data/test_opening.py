@@ -166,11 +166,11 @@ FOLDERS: list[tuple[Callable[[Path], object], str | None, list[str]]] = [
     (lambda folder: folder.mkdir(), None, ["data", ".png"]),
     (broken_file, "data.skip_broken", ["b.png"]),
     (mixed_channels, "data.channels", ["b.png is grey", "a.png is RGB", "`data.channels` 3"]),
-    (mixed_sizes, "data.resize", ["b.png is 7x12", "a.png is 8x12", "`data.resize` 8 12"]),
+    (mixed_sizes, "data.resize", ["b.png is 7x12", "a.png is 8x12", "`data.resize` 8 8"]),
     (empty_class, None, ["dog"]),
     (pages_among_pictures, "data.skip_broken", ["b.tif", "2 pages"]),
     (stray_image, None, ["stray.png", "class folder cat"]),
-    (lambda folder: write(folder / "a.png"), "data.resize", ["a.png is 8x12", "patch of 8", "`data.resize` to 8 16"]),
+    (lambda folder: write(folder / "a.png"), "data.resize", ["a.png is 8x12", "patch of 8", "`data.resize` to 8 8"]),
 ]
 
 

@@ -107,8 +107,8 @@ def test_a_detectable_error_is_found_in_8_of_10_repetitions_and_half_of_it_rarel
         for power in found:
             report = compare_tails(drawn * (1 + error) ** power, truth, (0.99,), seed=seed)
             found[power] += report.quantiles[0].wrong(report.tolerance)
-    assert 24 <= found[1.0] <= 39
-    assert found[0.5] <= 16
+    assert found[1.0] >= 24
+    assert found[0.5] <= 0.6 * 40 <= found[1.0]
     sentence = compare_tails(*pairs[-1], (0.99,)).sentence()
     assert sentence.startswith("tails not rejected to the 0.99 quantile (errors of its radius between -")
 

@@ -46,7 +46,15 @@ def batch() -> Batch:
     valid[0], valid[1] = False, True
     condition = Condition(torch.arange(COUNT) % 4, torch.randn(COUNT, 2).double(), torch.randn(COUNT, 1, 4, 4).double())
     seeds = tuple(seed_of(1, position) for position in range(COUNT))
-    return Batch(torch.where(valid, images, 0.0), condition, seeds, seed_of(1), valid, torch.arange(COUNT) % 4)
+    return Batch(
+        torch.where(valid, images, 0.0),
+        condition,
+        seeds,
+        seed_of(1),
+        valid,
+        torch.arange(COUNT) % 4,
+        torch.randn(COUNT, 2, 1, 4, 4),
+    )
 
 
 def loss_and_gradient(objective: Objective, student: Denoiser, parts: list[Batch | Views]) -> tuple[Tensor, Tensor]:

@@ -119,8 +119,9 @@ def test_everything_is_there(tmp_path: Path) -> None:
     words = page.words
     assert (
         words.index("Start: 1 <a>")
-        < words.index("takes 17 steps")
+        < words.index("The start needs 2.0 times fewer <evaluations>.")
         < words.index("0.0499 nats & less.")
+        < words.index("takes 17 of them")
         < words.index("Certificate")
     )
     for part in (

@@ -184,7 +184,15 @@ def test_only_this_folder_is_linked(run: Path) -> None:
 
 def test_a_stage_one_run_shows_features_and_views(tmp_path: Path) -> None:
     write(tmp_path / "run" / "recipe.json", {"name": "encoder", "objective": {"type": "RepresentationLearning"}})
-    row = {"name": "encoder", "sigma": 0.1, "nearest": 0.7512, "linear": 0.9, "train_count": 9, "test_count": 3}
+    row = {
+        "name": "encoder",
+        "sigma": 0.1,
+        "nearest": 0.7512,
+        "linear": 0.9,
+        "by_content": 0.6,
+        "train_count": 9,
+        "test_count": 3,
+    }
     write(tmp_path / "run" / "probe.json", [row, row | {"sigma": 1.0}])
     write(tmp_path / "quickstart.json", {"recognised": 0.9})
     (tmp_path / "run" / "previews").mkdir()

@@ -51,10 +51,17 @@ def test_killed_and_taken_up_is_one_go(whole: tuple[str, Path], pictures: Path, 
     stage, straight = whole
     words = ["train", stage, "--data", pictures, "--out", tmp_path / "run", *TINY[stage], "--steps", 9, "--every", 3]
     script = (
-        "import os, signal, sys; from pixelpath import cli; from tests.application import at_step, call\n"
-        "with at_step(5, lambda: os.kill(os.getpid(), signal.SIGKILL)): call(*sys.argv[1:])"
+        "import os, signal, sys, time; from pathlib import Path; from tests.application import at_step, call\n"
+        "def kill():\n"
+        "    while not Path(sys.argv[1], 'checkpoints', 'step-00000003').exists(): time.sleep(0.01)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "with at_step(5, kill): call(*sys.argv[2:])"
     )
-    killed = subprocess.run([sys.executable, "-c", script, *map(str, words)], capture_output=True, cwd=Path(__file__).parents[2])
+    killed = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "run"), *map(str, words)],
+        capture_output=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert [step for step in steps_kept(tmp_path / "run") if step] == [3]  # a one-step run keeps its beginning too
     assert call(*words) == 0

@@ -32,6 +32,7 @@ NAMES = {
     "seconds_sampling": "seconds of sampling",
     "seeds": "first and last seed",
     "sigma": "noise level sigma",
+    "start_check_nfe": "network evaluations (NFE) that checked the start",
     "start_residual_ratio": "start against denoiser (1 is agreement)",
     "start_sigma": "noise level sigma of the start",
     # the quickstart
@@ -50,6 +51,8 @@ NAMES = {
     "frechet_of_few": "Frechet distance of few samples",
     "kernel_distance": "kernel distance",
     "kernel_distance_std": "its standard deviation",
+    "density_and_coverage": "Density and coverage",
+    "precision_and_recall": "Precision and recall",
     "precision": "precision (samples among real images)",
     "recall": "recall (real images among samples)",
     # losses

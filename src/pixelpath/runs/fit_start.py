@@ -173,7 +173,9 @@ def fit_run_start(run: OpenRun, data: PreparedData, folder: Path, fit: Fit | Non
     check_can_start(run, fit)
     families, known = _families(fit, run), known_of(run, data)
     say(f"Fitting to {len(known.training)} training images, comparing on {len(known.held_out)} held-out ones.")
-    search = find_start(run.denoiser, run.noise, known, families, fit.budget, fit.sigma, fit.seed, fit.points, run.device)
+    search = find_start(
+        run.denoiser, run.noise, known, families, fit.budget, fit.sigma, fit.seed, fit.points, run.device, adapted=False
+    )
     usual = run.recipe.usual_sampling
     fewer = steps_below(usual.schedule(run.noise), search.warm.sigma)
     savings = f"As fine a grid as the recipe's {usual.count} steps takes {fewer} of them from there on."

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import repeat
@@ -33,7 +33,7 @@ from pixelpath.starts.gaussian import fit_gaussian, noise_alone
 from pixelpath.starts.start import Density, Saved, Start
 from pixelpath.starts.tails import ParetoTail
 from pixelpath.starts.warm import WarmStart, check_count
-from pixelpath.types import LabelledDenoise
+from pixelpath.types import Denoise, Images, LabelledDenoise
 
 POINTS = 2048  # noisy held-out images at each level of a certificate
 BEYOND = 20.0  # a certificate ends where every density is so many times beyond the budget
@@ -150,6 +150,8 @@ def find_start(
     seed: int = 0,
     points: int = POINTS,
     device: torch.device | str = "cpu",
+    *,
+    adapted: bool = True,
 ) -> Search:
     """The start that lets sampling begin at the smallest sigma, of all `families` (None: the usual ones), and how they compare.
 
@@ -158,8 +160,9 @@ def find_start(
     start samples have the tails of held-out noised images, and the residual energy. The choosing half of the held-out images
     finds density and sigma; the certifying half then confirms both, or moves the sigma up. A given `sigma` (shifted, in model
     range) is used instead, for starts without a density too; then only the residual energy must fit. `points` are noisy images
-    of each half at each level. Raises UserError if images are not in the denoiser's range or the denoiser in another noise, or
-    if no start will do: it says which sigma and family would reach which budget.
+    of each half at each level. A denoiser that is `adapted`, as its maker says, is checked for another noise schedule too.
+    Raises UserError if images are not in the denoiser's range or the denoiser in another noise, or if no start will do: it says
+    which sigma and family would reach which budget.
     """
     began = time.perf_counter()
     budget = BUDGETS[known.values > TINY] if budget is None else budget
@@ -171,6 +174,8 @@ def find_start(
     known = known.shuffled(seed_of(seed, 12))
     trial = _Trial(denoise, torch.device(device), known, levels, budget, seed, points, fit_gaussian(known.training))
     trial.check_range()
+    if adapted:
+        trial.check_schedule()
     fitted, left_out = _fit(usual(known) if families is None else families, known, noise, seed)
     fitted, cold = trial.certified(fitted)
     trying = followed(fitted, "candidates of a start", len(fitted))
@@ -253,14 +258,20 @@ class _Trial:
         )
 
     def check_range(self) -> None:
-        """UserError if held-out images are not in the range that the denoiser knows, or it takes sigma for another noise."""
+        """UserError if held-out images are not in the range that the denoiser knows."""
+        self._check(check_scale, 2.0)
+
+    def check_schedule(self) -> None:
+        """UserError if the denoiser takes sigma for another noise, as one that has hardly been trained does too."""
+        for share in NOISE_SEEN:
+            self._check(check_noise, share)
+
+    def _check(self, check: Callable[[Denoise, Images, float, list[int]], object], share: float) -> None:
+        """A check at this share of the images' std."""
         seeds = [seed_of(self.seed, 4, place) for place in range(min(512, len(self.known.held_out)))]
         images, labels = self.known.held(slice(len(seeds)))
-        sigma = min(max(2 * float(self.known.training.std()), self.levels[-1]), self.levels[0])
-        check_scale(lambda x, s: self.estimate(x, s, labels), images, sigma, seeds)
-        for share in NOISE_SEEN:
-            sigma = min(max(share * float(self.known.training.std()), self.levels[-1]), self.levels[0])
-            check_noise(lambda x, s: self.estimate(x, s, labels), images, sigma, seeds)
+        sigma = min(max(share * float(self.known.training.std()), self.levels[-1]), self.levels[0])
+        check(lambda x, s: self.estimate(x, s, labels), images, sigma, seeds)
 
     def certified(self, fitted: Sequence[Candidate]) -> tuple[list[Candidate], float | None]:
         """The candidates with the certificate of each that has a density, or whose bulk has; the sigma of noise alone."""
