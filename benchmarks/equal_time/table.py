@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.equal_time.jobs import REAL, RESULT, read
+from pixelpath.data.alpha import unpremultiply
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
 
@@ -91,7 +92,8 @@ def picture(folder: Path, file: Path, images: Any) -> None:
     for row in sorted(rows_of(folder), key=lambda row: (row.minutes, row.numbers["features_held_out"])):
         with np.load(row.samples) as kept:
             chosen[f"{row.label}, {row.minutes:g} min, {row.how}, seed {row.seed}"] = in_turn(kept["images"], kept["labels"])
-    blocks = [_titled(name, grid(block, WIDE)) for name, block in chosen.items()]
+    seen = {name: unpremultiply(block) if block.shape[1] == 4 else block for name, block in chosen.items()}
+    blocks = [_titled(name, grid(block, WIDE)) for name, block in seen.items()]
     whole = Image.new("RGB", (max(block.width for block in blocks), sum(block.height for block in blocks)), "white")
     top = 0
     for block in blocks:
