@@ -26,7 +26,7 @@ from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.reports.page import duration
 from pixelpath.runs import fit_plan
 from pixelpath.runs.chosen import Beginning, Saving
-from pixelpath.runs.cost import Cost, measured_apart
+from pixelpath.runs.cost import Cost, cost_here
 from pixelpath.runs.evaluate import Judges, evaluate
 from pixelpath.runs.fit_data import Chosen, chosen_for
 from pixelpath.runs.fit_plan import Plan
@@ -53,7 +53,7 @@ class Machine:
     """What a fit is timed by: a clock of seconds, and the cost of a recipe here."""
 
     clock: Callable[[], float] = time.monotonic
-    cost: Callable[[Recipe, str], Cost] = measured_apart
+    cost: Callable[[Recipe, torch.device], Cost] = cost_here
 
 
 HERE = Machine()
@@ -146,6 +146,12 @@ class Fitting:
             say(f"{duration(self.left)} are added: another run begins with the weights of {fitted_run(self.out).name}.")
             self.state["done"] = []
         self.decide()
+        if not self.state["runs"] and self.left < fit_plan.SHARE * self.seconds:
+            raise UserError(
+                f"A look at the data and some trial steps took {duration(self.spent)} of {duration(self.seconds)}, which leaves "
+                "too little to train in: raise `minutes`. What was found is kept.",
+                setting="minutes",
+            )
         plan = self.plan()
         for line in self.plan_lines(plan):
             say(line)
@@ -165,10 +171,22 @@ class Fitting:
             chosen = chosen_for(self.settings, self.device)
         with self.phase("trial"):
             say(f"Trying some steps of {chosen.recipe.name} ...")
-            cost = self.machine.cost(chosen.recipe, str(self.device))
-            self.state["step"] = cost.seconds
+            chosen = self.tried(chosen)
             self.state["about"] = {name: value for name, value in vars(chosen).items() if name != "recipe"}
             self.state["recipe"] = json.loads(to_json(chosen.recipe))
+
+    def tried(self, chosen: Chosen) -> Chosen:
+        """What was chosen, with the seconds of a step noted; its batch is halved until a step fits into memory."""
+        while True:
+            try:
+                self.state["step"] = self.machine.cost(chosen.recipe, self.device).seconds
+            except torch.OutOfMemoryError:
+                if chosen.recipe.batch_size <= fit_plan.SMALLEST_BATCH:
+                    raise
+                chosen = replace(chosen, recipe=replace(chosen.recipe, batch_size=chosen.recipe.batch_size // 2))
+                say(f"That takes more memory than there is: {chosen.recipe.batch_size} images a step instead.")
+            else:
+                return chosen
 
     @property
     def chosen(self) -> Chosen:
