@@ -15,7 +15,8 @@ from pixelpath.data.settings import DataSettings
 from pixelpath.errors import Stopped, UserError
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.runs.cost import Cost
-from pixelpath.runs.fit import Budget, Machine, fit, plan_fit
+from pixelpath.runs.fit import Machine, fit, plan_fit
+from pixelpath.runs.fit_plan import Budget
 from pixelpath.runs.opened import open_run
 
 CPU = torch.device("cpu")
@@ -45,7 +46,7 @@ def document(out: Path) -> dict[str, Any]:
 
 
 def test_a_fit_trains_resumes_and_goes_on_with_more_minutes(pictures: Path, tmp_path: Path) -> None:
-    out, machine = tmp_path / "fit", ticking(0.2, 1.0)
+    out, machine = tmp_path / "fit", ticking(0.2, 3.3)
     stop: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
     with at_step(5, stop), pytest.raises(Stopped):
         fitted(pictures, out, 1, machine)
