@@ -420,3 +420,18 @@ def test_a_finding_that_begins_with_a_file_spells_it_as_it_is(tmp_path: Path) ->
     page = audit.Audit(DataSettings(Path("data.npz")), (finding,)).write(tmp_path).read_text(encoding="utf-8")
     assert "data.npz holds nothing" in page
     assert "Data.npz" not in page
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_mirroring_is_proposed_where_mirrored_images_belong_to_the_data(tmp_path: Path, *, symmetric: bool) -> None:
+    ramp = 0 if symmetric else np.linspace(-80, 80, 8)
+    images = noise(800, 1, 8, 8) + np.asarray(ramp, np.float32)
+    np.savez(tmp_path / "data.npz", train=images[:600], test=images[600:])
+    found = audit.audit(DataSettings(path=tmp_path / "data.npz"), AuditOptions(costs=False, device="cpu"))
+    assert found.inspection is not None
+    assert found.inspection.mirrored is not None
+    assert (abs(found.inspection.mirrored - 1) < 0.03) if symmetric else (found.inspection.mirrored > 2)
+    assert [finding.about for finding in found.findings].count("mirroring") == symmetric
+    assert [recipe.flip for recipe in found.recipes] == [False, symmetric]
+    assert ("--flip" in found.commands[1]) is symmetric
+    assert found.costs == ()

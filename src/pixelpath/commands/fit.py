@@ -12,7 +12,7 @@ from pixelpath.commands.options import device_named
 from pixelpath.data.settings import DataSettings
 from pixelpath.log import say
 from pixelpath.runs import fit as runs
-from pixelpath.runs.fit import HOUR, Budget
+from pixelpath.runs.fit_plan import HOUR, Budget
 
 
 def fit(

@@ -9,6 +9,7 @@ import tyro
 
 from pixelpath.errors import MissingError
 from pixelpath.log import say
+from pixelpath.runs.folder import fitted_run
 from pixelpath.runs.report import write_report
 
 
@@ -16,8 +17,9 @@ def report(run: Annotated[Path, tyro.conf.Positional]) -> None:
     """Write the report of a run again: RUN/report.html, from what the run's folder holds.
 
     Args:
-        run: Folder of a run.
+        run: Folder of a run, or of a fit: its newest run.
     """
+    run = fitted_run(run)
     if run.is_dir() and not (run / "recipe.json").exists():
         sentence = f"{run} holds no run (no recipe.json): name the folder that pixelpath train wrote."
         raise MissingError(sentence, setting="run")

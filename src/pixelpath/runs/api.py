@@ -29,6 +29,7 @@ from pixelpath.runs.data import Data
 from pixelpath.runs.devices import choose_device
 from pixelpath.runs.evaluate import Judges, check_runs, evaluate
 from pixelpath.runs.export import export
+from pixelpath.runs.fit_plan import Budget
 from pixelpath.runs.fit_start import Fit, fit_run_start
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, read_data_of
@@ -207,7 +208,7 @@ def fit(
     folder = fitting.folder_of(path) if out is None else Path(out)
     where = choose_device(device)
     with _progress(progress), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-        return load(fitting.fit(chosen, folder, fitting.Budget(minutes, one_step), where), device=device)
+        return load(fitting.fit(chosen, folder, Budget(minutes, one_step), where), device=device)
 
 
 def train(

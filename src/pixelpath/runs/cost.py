@@ -140,6 +140,12 @@ def cost(recipe: Recipe, data: PreparedData, device: torch.device) -> Cost:
     )
 
 
+def cost_here(recipe: Recipe, device: torch.device) -> Cost:
+    """The cost of an open recipe, measured in this process: of its memory, what other work has held here is a part."""
+    data = _data(recipe)
+    return cost(close(recipe, data), data, device)
+
+
 def measured_apart(recipe: Recipe, device: str | None = None) -> Cost:
     """The cost of an open recipe, measured in a process of its own; ValueError with its sentence if such a run would stop."""
     words = [sys.executable, "-m", "pixelpath.runs.cost", device or ""]
@@ -214,9 +220,7 @@ def _answer(device: str) -> None:
     try:
         recipe = from_json(sys.stdin.read())
         use_tensor_cores()  # as the command line trains
-        chosen = choose_device(device or None)
-        data = _data(recipe)
-        answer = asdict(cost(close(recipe, data), data, chosen))
+        answer = asdict(cost_here(recipe, choose_device(device or None)))
     except (ValueError, OSError, RuntimeError) as error:
         answer = {"error": str(error).splitlines()[0]}
     sys.stdout.write(json.dumps(answer) + "\n")

@@ -26,10 +26,10 @@ from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.reports.page import duration
 from pixelpath.runs import fit_plan
 from pixelpath.runs.chosen import Beginning, Saving
-from pixelpath.runs.cost import Cost, measured_apart
+from pixelpath.runs.cost import Cost, cost_here
 from pixelpath.runs.evaluate import Judges, evaluate
 from pixelpath.runs.fit_data import Chosen, chosen_for
-from pixelpath.runs.fit_plan import Plan
+from pixelpath.runs.fit_plan import Budget, Plan
 from pixelpath.runs.folder import FIT, document_of_fit, fitted_run
 from pixelpath.runs.lock import LOCK, Lock
 from pixelpath.runs.opened import open_run
@@ -53,27 +53,10 @@ class Machine:
     """What a fit is timed by: a clock of seconds, and the cost of a recipe here."""
 
     clock: Callable[[], float] = time.monotonic
-    cost: Callable[[Recipe, str], Cost] = measured_apart
+    cost: Callable[[Recipe, torch.device], Cost] = cost_here
 
 
 HERE = Machine()
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long a fit may take, and what it is for."""
-
-    minutes: float = 60.0
-    """Minutes of all sittings together, from the first look at the data to the report. More minutes later go on from there."""
-    one_step: bool = False
-    """Train a one-step model too, with half of the training time, from the diffusion model's weights."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.minutes < float("inf"):
-            raise UserError(f"`minutes` must be above 0, got {self.minutes:g}: choose for example 60.", setting="minutes")
-
-
-HOUR = Budget()
 
 
 def folder_of(path: Path | str) -> Path:
@@ -85,6 +68,8 @@ def folder_of(path: Path | str) -> Path:
 def plan_fit(settings: DataSettings, out: Path, budget: Budget, device: torch.device, machine: Machine = HERE) -> list[str]:
     """The plan in lines; trains and writes nothing. Raises UserError for data that cannot be trained on."""
     fitting = Fitting(settings, out, budget, device, machine)
+    if fitting.finished:
+        return [fitting.ending()]
     fitting.decide()
     return fitting.plan_lines(fitting.plan())
 
@@ -115,12 +100,13 @@ class Fitting:
         asked = json.loads(json.dumps(asdict(self.settings), default=str)) | {"one_step": budget.one_step}
         self.state: dict[str, Any] = {"asked": asked, "spent": {}, "runs": [], "done": [], "plans": []}
         if (out / FIT).exists():
-            self.state = document_of_fit(out)
-            changed = [key for key, value in asked.items() if json.dumps(self.state["asked"].get(key)) != json.dumps(value)]
-            if changed:
+            known = document_of_fit(out)
+            changed = [key for key, value in asked.items() if json.dumps(known["asked"].get(key)) != json.dumps(value)]
+            if changed and known["runs"]:
                 raise UserError(
                     f"{out} holds a fit with other settings ({', '.join(changed)}): use the same, or another `out`.", "out"
                 )
+            self.state = self.state if changed else known
 
     @property
     def seconds(self) -> float:
@@ -137,15 +123,30 @@ class Fitting:
         """The seconds of the budget that are left."""
         return self.seconds - self.spent
 
+    @property
+    def finished(self) -> bool:
+        """Whether everything is done and hardly any time is left."""
+        return "evaluation" in self.state["done"] and self.left < fit_plan.SHARE * self.seconds
+
+    def ending(self) -> str:
+        """What is said of a fit that is finished."""
+        return f"{self.out} is finished: {duration(self.spent)} are used. More `minutes` go on from there."
+
     def run(self) -> Path:
         """Everything that is still to be done."""
+        if self.finished:
+            say(self.ending())
+            return fitted_run(self.out)
         if "evaluation" in self.state["done"]:
-            if self.left < fit_plan.SHARE * self.seconds:
-                say(f"{self.out} is finished: {duration(self.spent)} are used. More `minutes` go on from there.")
-                return fitted_run(self.out)
             say(f"{duration(self.left)} are added: another run begins with the weights of {fitted_run(self.out).name}.")
             self.state["done"] = []
         self.decide()
+        if not self.state["runs"] and self.left < fit_plan.SHARE * self.seconds:
+            raise UserError(
+                f"A look at the data and some trial steps took {duration(self.spent)} of {duration(self.seconds)}, which leaves "
+                "too little to train in: raise `minutes`. What was found is kept.",
+                setting="minutes",
+            )
         plan = self.plan()
         for line in self.plan_lines(plan):
             say(line)
@@ -165,10 +166,22 @@ class Fitting:
             chosen = chosen_for(self.settings, self.device)
         with self.phase("trial"):
             say(f"Trying some steps of {chosen.recipe.name} ...")
-            cost = self.machine.cost(chosen.recipe, str(self.device))
-            self.state["step"] = cost.seconds
+            chosen = self.tried(chosen)
             self.state["about"] = {name: value for name, value in vars(chosen).items() if name != "recipe"}
             self.state["recipe"] = json.loads(to_json(chosen.recipe))
+
+    def tried(self, chosen: Chosen) -> Chosen:
+        """What was chosen, with the seconds of a step noted; its batch is halved until a step fits into memory."""
+        while True:
+            try:
+                self.state["step"] = self.machine.cost(chosen.recipe, self.device).seconds
+            except torch.OutOfMemoryError:
+                if chosen.recipe.batch_size <= fit_plan.SMALLEST_BATCH:
+                    raise
+                chosen = replace(chosen, recipe=replace(chosen.recipe, batch_size=chosen.recipe.batch_size // 2))
+                say(f"That takes more memory than there is: {chosen.recipe.batch_size} images a step instead.")
+            else:
+                return chosen
 
     @property
     def chosen(self) -> Chosen:
@@ -243,7 +256,8 @@ class Fitting:
     def take(self, session: Session, run: dict[str, Any], after: float, asked: Callable[[], bool], *, check: bool) -> str:
         """Why a session was left; empty if it was asked to stop."""
         room, began, left_at = self.left - after, self.machine.clock(), self.left
-        why, checked, taken = "", session.state.step > 0, 0
+        first, why, taken = session.state.step, "", 0
+        checked = not check or first > session.recipe.steps / 2  # what is nearly done is rather brought to its end
 
         def stop() -> bool:
             nonlocal why, checked
@@ -251,10 +265,10 @@ class Fitting:
                 return True
             if self.left <= after:
                 why = "time is up"
-            elif check and not checked and left_at - self.left > CHECKED * room and taken >= LEAST_CHECKED + WARM:
+            elif not checked and left_at - self.left > CHECKED * room and taken >= LEAST_CHECKED + WARM:
                 checked = True
                 speed = (self.machine.clock() - began) / (taken - WARM)
-                ahead = fit_plan.MEASURED * speed * (session.recipe.steps - taken)
+                ahead = fit_plan.MEASURED * speed * (session.recipe.steps - first - taken)
                 why = "planned anew" if abs(ahead - (self.left - after)) > OFF * room else ""
             return bool(why)
 
@@ -310,5 +324,5 @@ class Fitting:
         now, spent = self.machine.clock(), self.state["spent"]
         spent[name] = spent.get(name, 0.0) + now - self.mark
         self.mark = now
-        if self.kept:
+        if self.kept and "recipe" in self.state:
             write_json(self.out / FIT, self.state)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pixelpath.errors import UserError
 from pixelpath.models.preconditioning import EDMPreconditioning
 from pixelpath.recipes import RECIPES
 from pixelpath.recipes.recipe import Recipe
@@ -33,6 +34,23 @@ FIXED = 10.0  # seconds of an evaluation and of reports whatever they measure
 NFE = (5, 9)  # network evaluations that are tuned for
 WAYS = 6  # of sampling that tuning compares at each of them, learned sigmas included
 ONE_STEP = 1.5  # times a step of diffusion: one of a one-step model, until it is measured
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a fit may take, and what it is for."""
+
+    minutes: float = 60.0
+    """Minutes of all sittings together, from the first look at the data to the report. More minutes later go on from there."""
+    one_step: bool = False
+    """Train a one-step model too, with half of the training time, from the diffusion model's weights."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minutes < float("inf"):
+            raise UserError(f"`minutes` must be above 0, got {self.minutes:g}: choose for example 60.", setting="minutes")
+
+
+HOUR = Budget()
 
 
 @dataclass(frozen=True)
