@@ -49,11 +49,13 @@ def test_stopped_and_taken_up_is_one_go(whole: tuple[str, Path], pictures: Path,
 
 def test_killed_and_taken_up_is_one_go(whole: tuple[str, Path], pictures: Path, tmp_path: Path) -> None:
     stage, straight = whole
-    words = ["train", stage, "--data", pictures, "--out", tmp_path / "run", *TINY[stage], "--steps", 9, "--every", 3]
+    words = ["train", stage, "--data", pictures, "--out", tmp_path / "run", *TINY[stage], "--steps", 9]
+    words += ["--every", 3, "--measure-every", 3]
     script = (
         "import os, signal, sys, time; from pathlib import Path; from tests.application import at_step, call\n"
+        "saved = Path(sys.argv[1], 'checkpoints', 'step-00000003')\n"
         "def kill():\n"
-        "    while not Path(sys.argv[1], 'checkpoints', 'step-00000003').exists(): time.sleep(0.01)\n"
+        "    while not saved.exists(): time.sleep(0.01)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "with at_step(5, kill): call(*sys.argv[2:])"
     )
