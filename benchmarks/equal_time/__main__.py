@@ -145,7 +145,8 @@ def show(out: Path, data: tuple[Path, ...] = ()) -> None:
         data: The data sets to draw samples of.
     """
     for folder in sorted({file.parent.parent for file in out.glob(f"*/*/{jobs.RESULT}")}):
-        say(table.markdown(folder))
+        if any(table.rows_of(folder)):
+            say(table.markdown(folder))
     for path in data:
         where = jobs.DataSet(path, out)
         table.picture(where.folder, out / f"{path.stem}.png", lambda count, where=where: _real(where, count))
