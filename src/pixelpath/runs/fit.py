@@ -26,7 +26,7 @@ from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.reports.page import duration
 from pixelpath.runs import fit_plan
 from pixelpath.runs.chosen import Beginning, Saving
-from pixelpath.runs.cost import Cost, cost_here
+from pixelpath.runs.cost import seconds_of_step
 from pixelpath.runs.evaluate import Judges, evaluate
 from pixelpath.runs.fit_data import Chosen, chosen_for
 from pixelpath.runs.fit_plan import Budget, Plan
@@ -50,10 +50,10 @@ BEAT = 10.0  # seconds between notes of the time used, while training
 
 @dataclass(frozen=True)
 class Machine:
-    """What a fit is timed by: a clock of seconds, and the cost of a recipe here."""
+    """What a fit is timed by: a clock of seconds, and the seconds of a recipe's step here."""
 
     clock: Callable[[], float] = time.monotonic
-    cost: Callable[[Recipe, torch.device], Cost] = cost_here
+    step: Callable[[Recipe, torch.device], float] = seconds_of_step
 
 
 HERE = Machine()
@@ -174,7 +174,7 @@ class Fitting:
         """What was chosen, with the seconds of a step noted; its batch is halved until a step fits into memory."""
         while True:
             try:
-                self.state["step"] = self.machine.cost(chosen.recipe, self.device).seconds
+                self.state["step"] = self.machine.step(chosen.recipe, self.device)
             except torch.OutOfMemoryError:
                 if chosen.recipe.batch_size <= fit_plan.SMALLEST_BATCH:
                     raise
