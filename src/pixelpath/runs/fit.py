@@ -191,7 +191,7 @@ class Fitting:
 
     def plan(self) -> Plan:
         """How what is left of the budget is used."""
-        return fit_plan.planned(self.chosen, self.step, self.left, one_step=self.budget.one_step)
+        return fit_plan.planned(self.chosen, self.step, self.left, one_step=self.budget.one_step, fixed=self.fixed)
 
     @property
     def step(self) -> float:
@@ -200,6 +200,11 @@ class Fitting:
         if not found:
             return self.state["step"]
         return found[-1]["step"] * self.chosen.recipe.batch_size / found[-1]["recipe"]["batch_size"]
+
+    @property
+    def fixed(self) -> float:
+        """What an evaluation and its reports take in any case: as long as the look at the data, which is work of that kind."""
+        return max(fit_plan.FIXED, self.state["spent"].get("looking", 0.0))
 
     def plan_lines(self, plan: Plan) -> list[str]:
         """The plan in words."""
@@ -299,7 +304,7 @@ class Fitting:
                 say(f"Samples: {folder / 'grid.png'}")
         if "evaluation" not in done:
             with self.phase("evaluation"):
-                count = fit_plan.judgeable(self.chosen, self.step, self.left, one_step=self.budget.one_step)
+                count = fit_plan.judgeable(self.chosen, self.step, self.left - self.fixed, one_step=self.budget.one_step)
                 evaluate(run, data, None, Judges(use_inception=False), count)
         say(f"Report: {write_report(run.path)}")
 

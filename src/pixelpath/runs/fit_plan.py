@@ -30,7 +30,7 @@ SHOWN = 64  # samples that are saved
 TUNED, MOST_TUNED = 200, 1000  # samples by which tuning compares, at least and at most
 JUDGED, MOST_JUDGED = 50, 10_000  # samples that an evaluation takes, at least and at most
 LEVELS, SIDES, HELD_OUT = 10, 2, 1024  # of the losses that an evaluation measures: noise levels, sides, images at most
-FIXED = 10.0  # seconds of an evaluation and of reports whatever they measure
+FIXED = 10.0  # seconds of an evaluation and of reports whatever they measure, at least
 NFE = (5, 9)  # network evaluations that are tuned for
 WAYS = 6  # of sampling that tuning compares at each of them, learned sigmas included
 ONE_STEP = 1.5  # times a step of diffusion: one of a one-step model, until it is measured
@@ -80,13 +80,16 @@ class Plan:
         return asdict(self)
 
 
-def planned(chosen: Chosen, step: float, left: float, *, one_step: bool) -> Plan:
-    """The plan for the `left` seconds of a budget, where a step of the recipe takes `step` seconds."""
+def planned(chosen: Chosen, step: float, left: float, *, one_step: bool, fixed: float = FIXED) -> Plan:
+    """The plan for the `left` seconds of a budget, where a step of the recipe takes `step` seconds.
+
+    `fixed` are the seconds of an evaluation and of reports whatever they measure.
+    """
     evaluation = evaluated_in(chosen, step)
     tuned = 0 if one_step else tunable(chosen, step, SHARE * left)
     tuning = _tuning(chosen, tuned) * evaluation if tuned else 0.0
-    judged = judgeable(chosen, step, SHARE * left, one_step=one_step)
-    after = tuning + FIXED + evaluation * _judging(chosen, judged, one_step=one_step)
+    judged = judgeable(chosen, step, SHARE * left - fixed, one_step=one_step)
+    after = tuning + fixed + evaluation * _judging(chosen, judged, one_step=one_step)
     training = max(left - after, left / 2)
     after = left - training
     room = training / 2 if one_step else training
@@ -122,7 +125,7 @@ def tunable(chosen: Chosen, step: float, seconds: float) -> int:
 def judgeable(chosen: Chosen, step: float, seconds: float, *, one_step: bool) -> int:
     """By how many samples a run is evaluated in this time, at most as many as training images; some in any case."""
     none, one = (_judging(chosen, count, one_step=one_step) for count in (0, 1))
-    count = int(((seconds - FIXED) / evaluated_in(chosen, step) - none) / (one - none))
+    count = int((seconds / evaluated_in(chosen, step) - none) / (one - none))
     return max(min(JUDGED, chosen.training), min(count, chosen.training, MOST_JUDGED))
 
 
