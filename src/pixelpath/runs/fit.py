@@ -304,8 +304,12 @@ class Fitting:
                 say(f"Samples: {folder / 'grid.png'}")
         if "evaluation" not in done:
             with self.phase("evaluation"):
-                count = fit_plan.judgeable(self.chosen, self.step, self.left - self.fixed, one_step=self.budget.one_step)
-                evaluate(run, data, None, Judges(use_inception=False), count)
+                left, late, one_step = self.left - self.fixed, fit_plan.SHARE * self.seconds, self.budget.one_step
+                count = fit_plan.judgeable(self.chosen, self.step, left, left + late, one_step=one_step)
+                if count:
+                    evaluate(run, data, None, Judges(use_inception=False), count)
+                else:
+                    say(f"The time does not hold an evaluation: `pixelpath evaluate {self.out}` makes it.")
         say(f"Report: {write_report(run.path)}")
 
     def say_end(self) -> None:
