@@ -44,11 +44,11 @@ def test_a_fit_trains_resumes_and_goes_on_with_more_minutes(pictures: Path, tmp_
     out, machine = tmp_path / "fit", ticking(0.2, 3.3)
     stop: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
     with at_step(5, stop), pytest.raises(Stopped):
-        fitted(pictures, out, 1, machine)
+        fitted(pictures, out, 2.5, machine)
     half = document(out)
     assert [run["ended"] for run in half["runs"]] == [""]
     assert open_run(out).step == 5
-    run = fitted(pictures, out, 1, machine)
+    run = fitted(pictures, out, 2.5, machine)
     done = document(out)
     assert run == out / done["runs"][-1]["folder"] == open_run(out).path
     assert done["runs"][0]["folder"] == "diffusion"
@@ -57,9 +57,9 @@ def test_a_fit_trains_resumes_and_goes_on_with_more_minutes(pictures: Path, tmp_
     for name in ("samples/1/grid.png", f"{run.name}/report.html", f"{run.name}/evaluation.json"):
         assert (out / name).exists()
     before = open_run(out).step
-    assert fitted(pictures, out, 1, machine) == run
+    assert fitted(pictures, out, 2.5, machine) == run
     assert open_run(out).step == before
-    longer = fitted(pictures, out, 2, machine)
+    longer = fitted(pictures, out, 5, machine)
     assert longer == out / document(out)["runs"][-1]["folder"] != run
     assert json.loads((longer / "origin.json").read_text())["init_from"].endswith(f"/{document(out)['runs'][-2]['folder']}")
     added = document(out)["spent"]["training"] - done["spent"]["training"]
