@@ -107,6 +107,12 @@ def test_a_longer_budget_is_tuned_and_judged_by_more_samples() -> None:
     assert planned(SPRITES, 0.2, 3600.0, one_step=False).steps < 0.6 * hour.steps
 
 
+def test_an_evaluation_that_takes_too_much_is_left_out() -> None:
+    plan = planned(SPRITES, 4.0, 300.0, one_step=False)
+    assert (plan.judged, plan.tuned) == (0, 0)
+    assert any("evaluation" in line for line in lines(plan, SPRITES, datetime(2026, 1, 1), 0.0, "cpu", Path("out"))[3:4])
+
+
 def test_few_steps_become_more_of_a_smaller_batch() -> None:
     slow = planned(SPRITES, 1.0, 600.0, one_step=False)
     assert (slow.batch_size, slow.step) == (16, 0.5)

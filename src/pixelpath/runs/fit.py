@@ -26,7 +26,7 @@ from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.reports.page import duration
 from pixelpath.runs import fit_plan
 from pixelpath.runs.chosen import Beginning, Saving
-from pixelpath.runs.cost import Cost, cost_here
+from pixelpath.runs.cost import seconds_of_step
 from pixelpath.runs.evaluate import Judges, evaluate
 from pixelpath.runs.fit_data import Chosen, chosen_for
 from pixelpath.runs.fit_plan import Budget, Plan
@@ -50,10 +50,10 @@ BEAT = 10.0  # seconds between notes of the time used, while training
 
 @dataclass(frozen=True)
 class Machine:
-    """What a fit is timed by: a clock of seconds, and the cost of a recipe here."""
+    """What a fit is timed by: a clock of seconds, and the seconds of a recipe's step here."""
 
     clock: Callable[[], float] = time.monotonic
-    cost: Callable[[Recipe, torch.device], Cost] = cost_here
+    step: Callable[[Recipe, torch.device], float] = seconds_of_step
 
 
 HERE = Machine()
@@ -174,7 +174,7 @@ class Fitting:
         """What was chosen, with the seconds of a step noted; its batch is halved until a step fits into memory."""
         while True:
             try:
-                self.state["step"] = self.machine.cost(chosen.recipe, self.device).seconds
+                self.state["step"] = self.machine.step(chosen.recipe, self.device)
             except torch.OutOfMemoryError:
                 if chosen.recipe.batch_size <= fit_plan.SMALLEST_BATCH:
                     raise
@@ -191,7 +191,7 @@ class Fitting:
 
     def plan(self) -> Plan:
         """How what is left of the budget is used."""
-        return fit_plan.planned(self.chosen, self.step, self.left, one_step=self.budget.one_step)
+        return fit_plan.planned(self.chosen, self.step, self.left, one_step=self.budget.one_step, fixed=self.fixed)
 
     @property
     def step(self) -> float:
@@ -200,6 +200,11 @@ class Fitting:
         if not found:
             return self.state["step"]
         return found[-1]["step"] * self.chosen.recipe.batch_size / found[-1]["recipe"]["batch_size"]
+
+    @property
+    def fixed(self) -> float:
+        """What an evaluation and its reports take in any case: as long as the look at the data, which is work of that kind."""
+        return max(fit_plan.FIXED, self.state["spent"].get("looking", 0.0))
 
     def plan_lines(self, plan: Plan) -> list[str]:
         """The plan in words."""
@@ -299,8 +304,12 @@ class Fitting:
                 say(f"Samples: {folder / 'grid.png'}")
         if "evaluation" not in done:
             with self.phase("evaluation"):
-                count = fit_plan.judgeable(self.chosen, self.step, self.left, one_step=self.budget.one_step)
-                evaluate(run, data, None, Judges(use_inception=False), count)
+                left, late, one_step = self.left - self.fixed, fit_plan.SHARE * self.seconds, self.budget.one_step
+                count = fit_plan.judgeable(self.chosen, self.step, left, left + late, one_step=one_step)
+                if count:
+                    evaluate(run, data, None, Judges(use_inception=False), count)
+                else:
+                    say(f"The time does not hold an evaluation: `pixelpath evaluate {self.out}` makes it.")
         say(f"Report: {write_report(run.path)}")
 
     def say_end(self) -> None:

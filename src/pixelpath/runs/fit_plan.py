@@ -30,7 +30,7 @@ SHOWN = 64  # samples that are saved
 TUNED, MOST_TUNED = 200, 1000  # samples by which tuning compares, at least and at most
 JUDGED, MOST_JUDGED = 50, 10_000  # samples that an evaluation takes, at least and at most
 LEVELS, SIDES, HELD_OUT = 10, 2, 1024  # of the losses that an evaluation measures: noise levels, sides, images at most
-FIXED = 10.0  # seconds of an evaluation and of reports whatever they measure
+FIXED = 10.0  # seconds of an evaluation and of reports whatever they measure, at least
 NFE = (5, 9)  # network evaluations that are tuned for
 WAYS = 6  # of sampling that tuning compares at each of them, learned sigmas included
 ONE_STEP = 1.5  # times a step of diffusion: one of a one-step model, until it is measured
@@ -80,13 +80,17 @@ class Plan:
         return asdict(self)
 
 
-def planned(chosen: Chosen, step: float, left: float, *, one_step: bool) -> Plan:
-    """The plan for the `left` seconds of a budget, where a step of the recipe takes `step` seconds."""
+def planned(chosen: Chosen, step: float, left: float, *, one_step: bool, fixed: float = FIXED) -> Plan:
+    """The plan for the `left` seconds of a budget, where a step of the recipe takes `step` seconds.
+
+    `fixed` are the seconds of an evaluation and of reports whatever they measure.
+    """
     evaluation = evaluated_in(chosen, step)
     tuned = 0 if one_step else tunable(chosen, step, SHARE * left)
     tuning = _tuning(chosen, tuned) * evaluation if tuned else 0.0
-    judged = judgeable(chosen, step, SHARE * left, one_step=one_step)
-    after = tuning + FIXED + evaluation * _judging(chosen, judged, one_step=one_step)
+    judged = judgeable(chosen, step, SHARE * left - fixed, left / 4 - fixed, one_step=one_step)
+    work = _judging(chosen, judged, one_step=one_step) if judged else SHOWN * _sampling(chosen, one_step=one_step)
+    after = tuning + fixed + evaluation * work
     training = max(left - after, left / 2)
     after = left - training
     room = training / 2 if one_step else training
@@ -119,11 +123,17 @@ def tunable(chosen: Chosen, step: float, seconds: float) -> int:
     return min(count, MOST_TUNED) if count >= TUNED else 0
 
 
-def judgeable(chosen: Chosen, step: float, seconds: float, *, one_step: bool) -> int:
-    """By how many samples a run is evaluated in this time, at most as many as training images; some in any case."""
+def judgeable(chosen: Chosen, step: float, seconds: float, most: float, *, one_step: bool) -> int:
+    """By how many samples a run is evaluated in this time, at most as many as training images.
+
+    0 if even a few take more than `most` seconds.
+    """
     none, one = (_judging(chosen, count, one_step=one_step) for count in (0, 1))
-    count = int(((seconds - FIXED) / evaluated_in(chosen, step) - none) / (one - none))
-    return max(min(JUDGED, chosen.training), min(count, chosen.training, MOST_JUDGED))
+    least = min(JUDGED, chosen.training)
+    if (none + least * (one - none)) * evaluated_in(chosen, step) > max(seconds, most):
+        return 0
+    count = int((seconds / evaluated_in(chosen, step) - none) / (one - none))
+    return max(least, min(count, chosen.training, MOST_JUDGED))
 
 
 def tuning_of(chosen: Chosen, count: int) -> Tune:
@@ -161,13 +171,15 @@ def lines(plan: Plan, chosen: Chosen, began: datetime, spent: float, device: str
     end = plan.training + plan.tuning + plan.evaluation
     left_out = ["stage one: it has not been shown to pay at such budgets"]
     left_out += [] if plan.one_step else ["a one-step model: `one_step` asks for it"]
+    left_out += [] if plan.judged else ["evaluation: it takes too much of the budget here (`pixelpath evaluate` does it later)"]
     left_out += [] if plan.tuned or plan.one_step else [f"tuning: it takes more than {SHARE:.0%} of the budget here"]
     tuned = f"tune the sampler by {plan.tuned} samples ({duration(plan.tuning)}), " if plan.tuned else ""
+    judged = f"evaluate {plan.judged}, " if plan.judged else ""
     return [
         f"Data: {chosen.about} Held out: {chosen.held_out} images.",
         *(f"  {reason[0].upper()}{reason[1:]}." for reason in chosen.reasons),
         f"{clock(0)} to {clock(plan.training)}: train {trained}.",
-        f"{clock(plan.training)} to {clock(end)}: {tuned}save {SHOWN} samples, evaluate {plan.judged}, write the report.",
+        f"{clock(plan.training)} to {clock(end)}: {tuned}save {SHOWN} samples, {judged}write the report.",
         f"Left out: {'; '.join(left_out)}.",
         f"{clock(end)}: done, in {out} ({duration(spent)} of the budget are used already).",
     ]
@@ -188,10 +200,14 @@ def _tuning(chosen: Chosen, count: int) -> float:
     return _guided(chosen) * (sum(nfe * (WAYS * count + REPEATS * count) for nfe in NFE) + controls + learned)
 
 
-def _judging(chosen: Chosen, count: int, *, one_step: bool) -> float:
-    """Evaluations that an evaluation by so many samples takes, with the samples that are saved."""
+def _sampling(chosen: Chosen, *, one_step: bool) -> int:
+    """Evaluations that a sample takes."""
     usual = chosen.recipe.usual_sampling
     assert usual.sampler is not None
-    each = 1 if one_step else usual.sampler.nfe(usual.count) * _guided(chosen)
+    return 1 if one_step else usual.sampler.nfe(usual.count) * _guided(chosen)
+
+
+def _judging(chosen: Chosen, count: int, *, one_step: bool) -> float:
+    """Evaluations that an evaluation by so many samples takes, with the samples that are saved."""
     losses = LEVELS * SIDES * min(HELD_OUT, chosen.held_out)
-    return (count + SHOWN) * each + losses + chosen.training + chosen.held_out + count
+    return (count + SHOWN) * _sampling(chosen, one_step=one_step) + losses + chosen.training + chosen.held_out + count
