@@ -12,7 +12,7 @@ from pixelpath.errors import UserError
 from pixelpath.evaluation.inspection import Finding
 from pixelpath.log import say
 from pixelpath.recipes.recipe import Recipe
-from pixelpath.runs.audit import AuditOptions, audit_sources, open_together
+from pixelpath.runs.audit import Audit, AuditOptions, audit_sources, open_together
 
 LARGEST = 64  # pixels of the shorter side: the largest images that the small recipes were made for
 SINGLE = 20  # images, up to which large ones are rather cut into tiles: a few scenes, not a collection
@@ -31,22 +31,25 @@ class Chosen:
     reasons: tuple[str, ...]
 
 
+def _seen(settings: DataSettings, device: torch.device, *, fast: bool) -> tuple[Source, Source, DataSettings, Audit]:
+    """Both sides, the settings with which they can be read together, and what an audit finds in them."""
+    found: list[Finding] = []
+    training, held_out, settings = open_together(settings, found)
+    options = AuditOptions(fast=fast, device=str(device), costs=False)
+    return training, held_out, settings, audit_sources(training, held_out, settings, options, found)
+
+
 def chosen_for(asked: DataSettings, device: torch.device, *, fast: bool = True) -> Chosen:
     """How the data are read and trained on, where the settings leave it open; what was asked for stays.
 
     `fast` inspects about 2,000 images. Raises UserError for what cannot be trained on.
     """
     settings, reasons = read_as(asked)
-    for _ in range(2):
-        found: list[Finding] = []
-        training, held_out, settings = open_together(settings, found)
-        options = AuditOptions(fast=fast, device=str(device), costs=False)
-        audit = audit_sources(training, held_out, settings, options, found)
-        mended = _mended(settings, audit.findings)
-        if mended is None:
-            break
-        settings, reason = mended
-        reasons.append(reason)
+    training, held_out, settings, audit = _seen(settings, device, fast=fast)
+    mended = _mended(settings, audit.findings)
+    if mended is not None:
+        reasons.append(mended[1])
+        training, held_out, settings, audit = _seen(mended[0], device, fast=fast)
     for finding in audit.findings:
         if finding.level == "problem" and finding.about == "normaliser" and "exactly" in finding.what:
             say(str(finding))  # samples are rounded, which spoils no training
