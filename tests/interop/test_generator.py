@@ -105,7 +105,7 @@ def test_one_file_makes_the_images_of_the_run_at_any_batch_size(count: int, expo
     assert made.dtype == case.normaliser.decode(estimate).dtype
     found = agreement(made, estimate, case.normaliser)
     assert found.holds
-    assert found.equal > 0.99 or case.normaliser.lowest is None
+    assert found.equal > 0.95 or case.normaliser.lowest is None
     # a slip of 1 % would not pass
     assert not agreement(made, 1.01 * estimate, case.normaliser).holds
 

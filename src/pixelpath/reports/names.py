@@ -22,6 +22,7 @@ NAMES = {
     "guide_with": "guided against",
     "judged": "samples that were read",
     "labels": "classes of samples",
+    "neighbours_among": "nearest neighbours among",
     "nfe": "network evaluations (NFE) an image",
     "pixelpath": "version of pixelpath",
     "real": "real images",

@@ -125,8 +125,10 @@ class Fitting:
 
     @property
     def finished(self) -> bool:
-        """Whether everything is done and hardly any time is left."""
-        return "evaluation" in self.state["done"] and self.left < fit_plan.SHARE * self.seconds
+        """Whether everything is done, and for no more minutes than these, or hardly any time is left."""
+        planned = max((plan["minutes"] for plan in self.state["plans"]), default=0)
+        ended = self.budget.minutes <= planned or self.left < fit_plan.SHARE * self.seconds
+        return "evaluation" in self.state["done"] and ended
 
     def ending(self) -> str:
         """What is said of a fit that is finished."""
