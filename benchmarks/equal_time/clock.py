@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from pixelpath.trainer.ema import ramped
 from pixelpath.trainer.loop import Step, train
 from pixelpath.types import Batch, Losses, Objective, Views
 
@@ -88,7 +89,7 @@ def train_for(
         batches,
         first=0,
         steps=ENDLESS,
-        ema_decay=lambda number: min(ema_decay, number / (9 + number)),
+        ema_decay=ramped(ema_decay),
         seed=seed,
         clip=clip,
         precision=precision,

@@ -151,9 +151,8 @@ class RepresentationLearning:
         first, second = batch.first + sigma * noise, batch.second + sigma * noise
         with torch.no_grad():  # the teacher is in evaluation mode, so one pass over both views is the same as two
             first_target, second_target = ema(torch.cat([first, second]), sigma).projection.chunk(2)
-        if isinstance(
-            self.view_draw, LogNormal
-        ):  # with other noise than the teacher's, which would tell a view as well as its content
+        if isinstance(self.view_draw, LogNormal):
+            # with other noise than the teacher's, which would tell a view as well as its content
             streams = Streams([seed_of(seed, VIEW_NOISE) for seed in batch.seeds], noise.device)
             sigma = self.view_draw(streams, self.noise) * self.noise.shift
             first, second = (

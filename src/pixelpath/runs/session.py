@@ -47,7 +47,7 @@ from pixelpath.runs.report import is_reported, write_report
 from pixelpath.runs.students import check_origin, freeze, frozen_encoder, in_range_of, new_student
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.checkpoint import NotFiniteError, State
-from pixelpath.trainer.ema import twin
+from pixelpath.trainer.ema import ramped, twin
 from pixelpath.trainer.interruption import Interruption
 from pixelpath.trainer.journal import Journal
 from pixelpath.trainer.loop import Diverged, Step, distribute, loss_scaler
@@ -351,7 +351,7 @@ class Session:
             batches(recipe, self.data, self.device, first),
             first=first,
             steps=recipe.steps,
-            ema_decay=lambda number: min(recipe.ema_decay, number / (9 + number)),
+            ema_decay=ramped(recipe.ema_decay),
             seed=recipe.seed,
             clip=recipe.optimizer.limit,
             precision=self.precision,

@@ -7,6 +7,7 @@ two.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,11 @@ def unwrapped(module: nn.Module) -> nn.Module:
 def twin(student: nn.Module) -> nn.Module:
     """A copy of the bare student in float32 and evaluation mode that collects no gradients: the EMA before step 1."""
     return copy.deepcopy(unwrapped(student)).float().requires_grad_(False).eval()
+
+
+def ramped(decay: float) -> Callable[[int], float]:
+    """The decay at a step, counted from 1: step / (9 + step) until that reaches `decay`, so that early weights are forgotten."""
+    return lambda step: min(decay, step / (9 + step))
 
 
 @torch.no_grad()
