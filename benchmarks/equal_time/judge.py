@@ -2,7 +2,8 @@
 
 Distances are Frechet distances to held-out and to training images, in pixels and in the features of the set's classifier.
 *Recognised* is the share of samples that the classifier reads as the class that was asked for. *Seam* is the mean absolute
-difference of neighbours across the borders of square cells over that inside them. *Half* is the share of pixels of RGBA images
+difference of neighbours across the borders of square cells over that inside them, over the same of held-out images: the largest
+of cells of 4, 7 and 8 pixels, which are patches. *Half* is the share of pixels of RGBA images
 whose alpha lies between 5 and 95 %. Rain has its q.999, the share of dry pixels, and the lowest and highest ratio of the radial
 power spectrum to that of held-out images.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,6 +30,7 @@ from pixelpath.runs.prepare import PreparedData
 WIDE = 1024  # features, above which a distance is worked out from rows
 FEWER = 2000  # real images there
 BATCH = 256
+CELLS = (4, 7, 8)  # pixels: the patches of the systems
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,7 @@ class Judge:
         return extract({"features": self.classifier, "pixels": pixels(self.data)}[name], images.split(BATCH))
 
     def _alone(self, images: Native, labels: Int[Tensor, "image"]) -> dict[str, float]:
-        found = {"seam": seam(self.data.normaliser.encode(images), cell_of(self.data))}
+        found = {"seam": max(across / real for across, real in zip(self._seams(images), self._real_seams, strict=True))}
         if self.data.classes:
             found["recognised"] = float((self.classifier.read(images) == labels).float().mean())
         if self.data.shape[0] == 4 and self.data.normaliser.has_unit_range:
@@ -78,6 +81,15 @@ class Judge:
         if self.data.training.dtype.kind == "f":
             found |= self._heavy(images.double().numpy())
         return found
+
+    @cached_property
+    def _real_seams(self) -> list[float]:
+        return self._seams(some(self.data, "held_out", MOST)[0])
+
+    def _seams(self, images: Native) -> list[float]:
+        cells = [cell for cell in CELLS if not any(side % cell for side in self.data.shape[1:])]
+        seen = self.data.normaliser.encode(images)
+        return [seam(seen, cell) for cell in cells or (max(CELLS),)]
 
     def _heavy(self, values: np.ndarray) -> dict[str, float]:
         held = some(self.data, "held_out", MOST)[0].double().numpy()
@@ -108,11 +120,6 @@ def seam(images: Tensor, cell: int) -> float:
         across.append(steps[border])
         inside.append(steps[~border])
     return float(torch.cat(across).mean() / torch.cat(inside).mean())
-
-
-def cell_of(data: PreparedData) -> int:
-    """The side of the cells: the patch of pixelpath's recipes for images of this size."""
-    return 4 if max(data.shape[1:]) < 64 else 8
 
 
 def mix(data: PreparedData, count: int) -> Int[Tensor, "sample"]:
