@@ -8,13 +8,25 @@ from typing import Any
 
 from pixelpath.evaluation.alike import NEAR
 from pixelpath.reports.audit_plots import CAPTIONS, EXTREMES
-from pixelpath.reports.page import duration, figure, folded, header, note, pairs, sentence, table, text, write_page
+from pixelpath.reports.page import (
+    Verdict,
+    duration,
+    figure,
+    folded,
+    header,
+    note,
+    pairs,
+    sentence,
+    table,
+    text,
+    write_page,
+)
 
 ACROSS = 6  # channels up to which each has a column of the table, instead of a row
-VERDICTS = {
-    "problem": "These images would stop or spoil training as they are",
-    "warning": "Training works, but its results may mislead",
-    "": "These images are ready to train on",
+VERDICTS: dict[str, Verdict] = {
+    "problem": Verdict(["These images would stop or spoil training as they are"], "bad"),
+    "warning": Verdict(["Training works, but its results may mislead"], "warn"),
+    "": Verdict(["These images are ready to train on"], "good"),
 }
 LISTED = 200  # rows of a table, at most
 
@@ -36,7 +48,7 @@ def write_audit(folder: Path, document: Mapping[str, Any], pictures: Sequence[st
             "Cost": _costs(document["costs"]),
         }
     sections["Settings"] = folded("All settings", pairs(document["settings"]))
-    return write_page(folder / "report.html", _title(document), _top(document), sections)
+    return write_page(folder / "report.html", f"Audit: {_place(document)}", _top(document), sections)
 
 
 def summary(document: Mapping[str, Any]) -> str:
@@ -45,25 +57,26 @@ def summary(document: Mapping[str, Any]) -> str:
     return _top(document) + _findings(document["findings"]) + channels
 
 
-def _title(document: Mapping[str, Any]) -> str:
-    return f"Audit: {document['path'] or 'images in memory'}"
+def _place(document: Mapping[str, Any]) -> str:
+    return document["path"] or "images in memory"
 
 
 def _top(document: Mapping[str, Any]) -> str:
     """Whether to train on the data, how many findings there are of each level, and the main numbers."""
     levels = [finding["level"] for finding in document["findings"]]
     said = [f"{count} {level}{'s' * (count > 1)}" for level in ("problem", "warning", "note") if (count := levels.count(level))]
-    judged = next(words for level, words in VERDICTS.items() if level in levels or not level)
-    verdict = f"<p class='verdict{' bad' if 'problem' in levels else ''}'>{judged}: {', '.join(said) or 'nothing is wrong'}.</p>"
+    judged = next(judged for level, judged in VERDICTS.items() if level in levels or not level)
+    verdict = Verdict([f"{judged.sentences[0]}: {', '.join(said) or 'nothing is wrong'}."], judged.level)
     boxes: dict[str, str] = {}
     if "channels" in document:
         boxes = {"training images": f"{document['training']:,}", "held out": f"{document['held_out']:,}"}
-        boxes |= {"shape": "x".join(map(str, document["shape"])), "dtype": document["dtype"]}
+        channels, *size = document["shape"]
+        boxes |= {"size": " x ".join(map(str, size)), "channels": str(channels), "type of values": document["dtype"]}
         costs = document["costs"]
         if costs:
             boxes["training time here"] = duration(sum(cost["whole_seconds"] for cost in costs))
             boxes["peak memory"] = f"{max(cost['memory'] for cost in costs) / 2**30:.2f} GiB"
-    return header(_title(document), verdict, boxes)
+    return header("Audit of training images", _place(document), verdict, boxes)
 
 
 def _findings(found: Sequence[Mapping[str, Any]]) -> str:

@@ -10,11 +10,11 @@ import base64
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
-from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
@@ -22,6 +22,7 @@ from pixelpath.atomic import leaves, read_json, whole
 from pixelpath.errors import UserError
 from pixelpath.reports.names import name_of
 from pixelpath.reports.pictures import rendered
+from pixelpath.reports.style import script, stylesheet, template
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,22 +31,37 @@ WIDEST = 1440  # pixels across, of a picture
 LONG = 60  # letters of a value that takes a line of its own
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What a page says first: sentences (text, settings and commands in backticks) that a stranger understands, and how it is.
+
+    "good" asks for nothing, "warn" for a look, "bad" for a change; "" judges nothing.
+    """
+
+    sentences: Sequence[str] = ()
+    level: Literal["good", "warn", "bad", ""] = ""
+
+
 def write_page(path: Path, title: str, top: str, sections: Mapping[str, str]) -> Path:
     """Write a page: its title (text), its top and its sections (HTML, empty ones left out). Returns the file."""
     present = {name: content for name, content in sections.items() if content}
-    places = {name: name.lower().replace(" ", "-") for name in present}
+    places = {name: re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") for name in present}
     links = "".join(f'<a href="#{place}">{name}</a>' for name, place in places.items())
     parts = [f'<section id="{places[name]}"><h2>{name}</h2>\n{content}</section>' for name, content in present.items()]
-    template = Template((resources.files("pixelpath.reports") / "report.html").read_text(encoding="utf-8"))
+    below = ["<nav aria-label='Sections'>", links, "</nav>", "<main>", *parts, "</main>"] if parts else []
+    page = {"title": text(title), "body": "\n".join([top, *below]), "style": stylesheet(), "script": script()}
     with whole(path) as file:
-        file.write(template.substitute(title=text(title), body="\n".join([top, f"<nav>{links}</nav>", *parts])).encode("utf-8"))
+        file.write(Template(template()).substitute(page).encode("utf-8"))
     return path
 
 
-def header(title: str, below: str, metadata: Mapping[str, str]) -> str:
-    """The top of a page: its title (text), what stands below it and the metadata in boxes (HTML)."""
-    shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in metadata.items())
-    return f"<header><h1>{text(title)}</h1>\n{below}\n<dl class='facts'>{shown}</dl></header>"
+def header(kind: str, title: str, verdict: Verdict, facts: Mapping[str, str], more: str = "") -> str:
+    """The top of a page: what it is and its title (text), the verdict, more (HTML), and the main numbers in boxes (HTML)."""
+    said = "".join(f"<p>{sentence(each)}</p>" for each in verdict.sentences)
+    judged = f"<div class='verdict {verdict.level}'>{said}</div>" if said else ""
+    shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
+    numbers = f"<dl class='facts'>{shown}</dl>" if shown else ""
+    return f"<header><p class='kind'>{text(kind)}</p><h1>{text(title)}</h1>\n{judged}{more}{numbers}</header>"
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:

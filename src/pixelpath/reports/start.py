@@ -9,7 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pixelpath.reports.page import document_of, duration, figure, folded, groups, header, note, pairs, table, text, write_page
+from pixelpath.reports.page import (
+    Verdict,
+    document_of,
+    duration,
+    figure,
+    folded,
+    groups,
+    header,
+    note,
+    pairs,
+    table,
+    text,
+    write_page,
+)
 
 Record = Mapping[str, Any]
 
@@ -79,15 +92,14 @@ def write_start_report(folder: Path) -> Path:
         ),
         "Settings": folded("All settings", groups({"start": _short(saved["metadata"]), "made for": _short(saved["about"])})),
     }
-    title = f"Start: {folder.resolve().name}"
-    return write_page(folder / "report.html", title, _top(title, search, best, saved["about"]), sections)
+    name = folder.resolve().name
+    return write_page(folder / "report.html", f"Start: {name}", _top(name, search, saved["about"]), sections)
 
 
-def _top(title: str, search: Record, best: Record, about: Record) -> str:
+def _top(name: str, search: Record, about: Record) -> str:
     """The choice and what it saves in words, then the main numbers."""
-    below = "".join(f"<p class='verdict'>{text(sentence)}</p>" for sentence in (search["verdict"], search["sentence"]))
-    below += f"<p>{text(search['savings'])}</p>"
-    below += "".join(note(text(remark)) for remark in search["remarks"])
+    verdict = Verdict([search["verdict"], search["sentence"], search["savings"]], "good" if search["pays"] else "warn")
+    remarks = "".join(note(text(remark)) for remark in search["remarks"])
     index = search["index"]
     metadata = {
         "start": search["chosen"],
@@ -98,7 +110,8 @@ def _top(title: str, search: Record, best: Record, about: Record) -> str:
         "tail index of the data": None if index is None else _with_error(index["value"], index["error"]),
     }
     shown = {name: text(value) for name, value in metadata.items() if value is not None}
-    return header(title, below, shown | {"time to choose": duration(search["seconds"])})
+    facts = shown | {"time to choose": duration(search["seconds"])}
+    return header("Start for sampling in fewer steps", f"Start {name}", verdict, facts, remarks)
 
 
 def _candidate(candidate: Record, chosen: str) -> dict[str, Any]:

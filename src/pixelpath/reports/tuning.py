@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pixelpath.reports.page import embedded, header, note, pairs, table, text, write_page
+from pixelpath.reports.page import Verdict, duration, embedded, header, note, pairs, table, write_page
 from pixelpath.reports.pictures import GREY, MARKS, blank, colours, logarithmic, rendered, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDEST = 1440  # pixels across, of a plot
+CLOSE = 1.1  # times the distance of the longest control, up to which the chosen way is as good
 SEARCH = (
     "The distance of every way to sample that was compared, by network evaluations (NFE). Rings mark the chosen ways. These are "
     "numbers of the search: the lowest of many is lower than it would be again. Fresh seeds are in the table above."
@@ -38,8 +39,28 @@ def write_tuning_page(path: Path, name: str, result: Mapping[str, Any]) -> Path:
         rows = [_reported(row) for row in [*each["chosen"], *each["controls"]]]
         sections[kind] = note(REPORTED) + table(rows) + plots + note(SEARCH)
     sections["Protocol"] = pairs({key: result[key] for key in ("checkpoint", "features", "searched", "reported", "seconds")})
-    title = f"Sampling: {name}"
-    return write_page(path, title, header(title, "", {"step": text(result["step"])}), sections)
+    facts = {"step": f"{result['step']:,}", "time to tune": duration(result["seconds"])}
+    return write_page(path, f"Sampling: {name}", header("How a run is best sampled", name, _verdict(result), facts), sections)
+
+
+def _verdict(result: Mapping[str, Any]) -> Verdict:
+    """How many evaluations a sample now takes at each guidance, and its distance beside that of the longest control."""
+    said, most = [], 0.0
+    for each in result["tables"]:
+        chosen = next(row for row in each["chosen"] if row["default"])
+        control = max(each["controls"], key=lambda row: row["nfe"])
+        times = max(_mean(chosen, name) / _mean(control, name) for name in result["features"])
+        most = max(most, times)
+        kind = "Without guidance" if each["guidance"] == 1 else f"With guidance {each['guidance']:g}"
+        said.append(
+            f"{kind}, {chosen['nfe']} network evaluations (NFE) make a sample, at {times:.2f} times the distance from the data "
+            f"that {control['nfe']} of {control['name']} reach."
+        )
+    return Verdict(said, "good" if most <= CLOSE else "warn")
+
+
+def _mean(row: Mapping[str, Any], features: str) -> float:
+    return statistics.fmean(row["reported"][features])
 
 
 def search_plot(table: Mapping[str, Any], features: str) -> Figure:

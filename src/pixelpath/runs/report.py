@@ -27,6 +27,7 @@ from pixelpath.recipes.recipe import to_json
 from pixelpath.reports.charts import training_charts
 from pixelpath.reports.evaluation import histograms_plot, loss_gap_plot, spectrum_plot
 from pixelpath.reports.page import (
+    Verdict,
     boxes,
     document_of,
     duration,
@@ -53,7 +54,7 @@ from pixelpath.reports.pictures import (
     training_curves,
 )
 from pixelpath.reports.quickstart import comparison
-from pixelpath.runs.verdict import closeness_of, training_verdict, verdict
+from pixelpath.runs.verdict import closeness_of, level, training_verdict, verdict
 from pixelpath.trainer.journal import lines
 
 SHOWN = 9  # previews in the strip, at most
@@ -152,20 +153,21 @@ def _header(run: Path) -> str:
         values = series(rows, key)[1]
         if len(values):
             metadata[name] = spelled(float(values[-1]))
-    said = "".join(f"<p class='verdict'>{text(sentence)}</p>" for sentence in _verdict(run, rows, recipe.get("steps")))
-    return header(_name(run), said + note(stage), metadata)
+    return header(stage or "Run", _name(run), _verdict(run, rows, recipe.get("steps")), metadata)
 
 
-def _verdict(run: Path, rows: Sequence[Mapping[str, Any]], steps: int | None) -> list[str]:
+def _verdict(run: Path, rows: Sequence[Mapping[str, Any]], steps: int | None) -> Verdict:
     """What the newest evaluation says in words; without one how training went, and how to evaluate it."""
     measured = document_of(run / "evaluation.json")
     newest = measured[-1] if isinstance(measured, list) and measured else measured
     if isinstance(newest, Mapping):
-        return verdict(newest)
+        return Verdict(verdict(newest), level(newest))
     said = training_verdict(rows, steps)
+    alarmed = "warn" if rows and rows[-1].get("alarms") else ""
     if not said or _objective(run) == "RepresentationLearning":
-        return said
-    return [*said, f"How good its samples are has not been measured yet: pixelpath evaluate {shlex.quote(str(run))}"]
+        return Verdict(said, alarmed)
+    ask = f"How good its samples are has not been measured yet: `pixelpath evaluate {shlex.quote(str(run))}` tells."
+    return Verdict([*said, ask], alarmed)
 
 
 def _samples(run: Path) -> str:
