@@ -85,6 +85,14 @@ def test_stairs_hold_their_value_up_to_the_next_step() -> None:
     assert path.index("H250") < path.index("V") < path.index("H1000")
 
 
+def test_stairs_without_a_value_lie_at_the_foot() -> None:
+    values = np.array([1.0, np.nan, 100.0, 100.0])
+    html = chart("share", [Curve("share", np.arange(4.0), values, stairs=True)])
+    (path,) = re.findall(r"<path class='blue ' d='M([^']*)'", html)
+    assert next(float(down) for down in re.findall(r"V([\d.]+)", path)) == 400
+    assert told(html)["curves"][0][2] == [1, 0, 100, 100]
+
+
 def test_values_that_are_missing_leave_the_others_where_they_are() -> None:
     html = chart("power", [Curve("power", STEPS, np.array([1.0, np.nan, 1.2]))])
     assert told(html)["curves"] == [["power", [10, 50], [1.0, 1.2]]]

@@ -20,7 +20,8 @@ from pixelpath.recipes.digits import digits_diffusion
 from pixelpath.recipes.recipe import to_json
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
-from pixelpath.runs.report import in_short, write_report
+from pixelpath.runs.report import write_report
+from pixelpath.runs.report_results import in_short
 
 PROTOCOL = {"real": 1797, "generated": 500, "labels": "balanced", "extractor_hash": "ab12", "sampler": None, "seeds": [0, 499]}
 PROTOCOL_LINE = "real images 1797 · samples 500 · classes of samples balanced · their checksum ab12"

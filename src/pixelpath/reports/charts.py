@@ -29,8 +29,8 @@ DEEP = 1e3  # a ratio of the ends of a logarithmic axis, beyond which its ticks 
 class Curve:
     """One measurement: `colour` is one of COLOURS or "ink".
 
-    `exact` values are few and shown as dots, never smoothed; of `stairs` each value holds up to the next step. `band` is the low
-    and the high end of a band around the values.
+    `exact` values are few and shown as dots, never smoothed. Of `stairs` each value holds up to the next step, and NaN, which is
+    nothing, lies at the foot; other curves leave NaN out. `band` is the low and the high end of a band around the values.
     """
 
     name: str
@@ -141,9 +141,9 @@ class _Axis:
 
 
 def _finite(curve: Curve) -> Curve:
-    """The curve where it has finite values."""
+    """The curve where it has finite values; stairs as they are, unless they have none."""
     known = np.isfinite(curve.values)
-    if known.all():
+    if known.all() or (curve.stairs and known.any()):
         return curve
     band = None if curve.band is None else (curve.band[0][known], curve.band[1][known])
     return replace(curve, steps=curve.steps[known], values=curve.values[known], band=band)
@@ -151,7 +151,7 @@ def _finite(curve: Curve) -> Curve:
 
 def _axes(curves: Sequence[Curve], frame: Frame) -> tuple[_Axis, _Axis]:
     """The vertical axis, with some room at its ends, and the horizontal one."""
-    values = np.concatenate([curve.values for curve in curves])
+    values = np.concatenate([curve.values[np.isfinite(curve.values)] for curve in curves])
     first, last = min(curve.steps[0] for curve in curves), max(curve.steps[-1] for curve in curves)
     along = _Axis(float(first), float(last if last > first else 2 * first if frame.raised else first + 1), raised=frame.raised)
     low, high = float(values.min()), float(values.max())
@@ -172,7 +172,7 @@ def _chosen(curve: Curve) -> np.ndarray:
 def _points(curve: Curve, values: Float[np.ndarray, "value"], along: _Axis, up: _Axis) -> list[tuple[float, float]]:
     """Where the values stand in the SVG; those beyond the vertical axis at its ends."""
     chosen = _chosen(curve)
-    held = np.clip(values[chosen], up.low, up.high).tolist()
+    held = np.clip(np.nan_to_num(values[chosen], nan=up.low), up.low, up.high).tolist()
     places = zip(curve.steps[chosen].tolist(), held, strict=True)
     return [(WIDE * along.part(step), HIGH * (1 - up.part(value))) for step, value in places]
 
@@ -208,5 +208,5 @@ def _told(curve: Curve) -> list[object]:
     """The name, the steps and the values of a curve."""
     chosen = _chosen(curve)
     steps = [int(step) if step == int(step) else float(f"{step:.4g}") for step in curve.steps[chosen].tolist()]
-    values = [float(f"{value:.4g}") for value in curve.smoothed[chosen]]
+    values = [float(f"{value:.4g}") for value in np.nan_to_num(curve.smoothed[chosen]).tolist()]
     return [curve.name, steps, values]

@@ -14,18 +14,14 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from PIL import Image
 
 from pixelpath.atomic import leaves, read_json, whole
 from pixelpath.errors import UserError
 from pixelpath.reports.names import name_of
-from pixelpath.reports.pictures import rendered
 from pixelpath.reports.style import script, stylesheet, template
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 WIDEST = 1440  # pixels across, of a picture
 LONG = 60  # letters of a value that takes a line of its own
@@ -75,7 +71,8 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
         protocol = record.get("protocol")
         cells = "".join(f"<td{_align(record.get(key))}>{text(record[key]) if key in record else ''}</td>" for key in keys)
         body.append(f"<tr{' class=record' if protocol else ''}>{cells}</tr>")
-        body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{protocol_line(protocol)}</td></tr>"] if protocol else []
+        about = folded("how it was measured", protocol_line(protocol)) if protocol else ""
+        body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{about}</td></tr>"] if protocol else []
     return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
 
 
@@ -91,11 +88,9 @@ def figure(path: Path, caption: str, kind: str = "sheet", widest: int = WIDEST) 
         return f"<figure>{embedded(picture, kind, widest, path.stem)}<figcaption>{caption}</figcaption></figure>"
 
 
-def plot(drawn: Figure, numbers: Sequence[Mapping[str, Any]], *, shown: bool = False) -> str:
-    """A plot, and the records that it shows as a table below it, folded away unless they are `shown`."""
-    return embedded(rendered(drawn), "plot", WIDEST, "plot of the numbers below") + folded(
-        "The numbers", table(numbers), shown=shown
-    )
+def charted(drawn: str, numbers: Sequence[Mapping[str, Any]]) -> str:
+    """Curves (HTML), and the records that they show as a table below them, folded away."""
+    return drawn + folded("The numbers", table(numbers))
 
 
 def folded(title: str, content: str, *, shown: bool = False) -> str:
@@ -126,13 +121,16 @@ def embedded(picture: Image.Image, kind: str, widest: int, name: str) -> str:
 
 
 def boxes(values: Mapping[str, Any], protocol: Mapping[str, Any] | None = None) -> str:
-    """Single values side by side, and their protocol below them."""
+    """Single values side by side, those that are there, and their protocol below them."""
+    values = {key: value for key, value in values.items() if value is not None}
     long = {key for key, value in values.items() if isinstance(value, str) and len(value) > LONG}
     shown = "".join(
         f"<div{' class=long' if key in long else ''}><dt>{words(key)}</dt><dd>{text(value)}</dd></div>"
         for key, value in values.items()
     )
-    return f"<dl class='pairs'>{shown}</dl>" + (f"<p class='protocol'>{protocol_line(protocol)}</p>" if protocol else "")
+    return f"<dl class='pairs'>{shown}</dl>" + (
+        f"<div class='protocol'>{folded('how it was measured', protocol_line(protocol))}</div>" if protocol else ""
+    )
 
 
 def protocol_line(protocol: Mapping[str, Any]) -> str:

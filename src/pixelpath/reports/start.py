@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pixelpath.reports.measured import distance_chart
 from pixelpath.reports.page import (
     Verdict,
     document_of,
@@ -33,6 +34,10 @@ NATS = (
     "standard error."
 )
 
+QUALITY = (
+    "The distance of finished samples from real images by network evaluations (NFE). A start helps where its curve lies lower or "
+    "further left. The dashed line is what other real images reach."
+)
 IMAGES = "Side by side"  # the picture of images, whose colours are their own
 PICTURES = {
     "Certificate": (
@@ -52,11 +57,6 @@ PICTURES = {
         "side-by-side.png",
         "Noised real images should look like samples of the start, and the denoiser's estimates of both should look alike. "
         "They are not the same images: only their kind can be compared.",
-    ),
-    "Quality": (
-        "distance_over_nfe.png",
-        "The distance of finished samples from real images by network evaluations (NFE). A start helps where its curve lies "
-        "lower or further left. The dashed line is what other real images reach.",
     ),
     "Nearest neighbours": (
         "neighbours.png",
@@ -79,6 +79,7 @@ def write_start_report(folder: Path) -> Path:
         if path.is_file()
     }
     sections |= {
+        "Quality": (distance_chart(search["quality"]) + note(QUALITY)) if search["quality"] else "",
         "Candidates": table([_candidate(each, chosen) for each in candidates])
         + (folded("Divergences at every noise level", note(NATS) + table(rows)) if rows else ""),
         "Tail quantiles": table([_quantile(row) for row in best["tails"] or ()]),

@@ -36,7 +36,7 @@ from pixelpath.runs.comparison import Real
 from pixelpath.runs.judgements import Features, Made
 from pixelpath.runs.pixel_values import pixel_values
 from pixelpath.runs.prepare import PreparedData, fitted
-from pixelpath.runs.report import tree
+from pixelpath.runs.report_results import tree
 from pixelpath.runs.verdict import EQUAL, copies_in_words, is_copying
 from pixelpath.runs.verdict import FEW as TELLING
 
