@@ -1,7 +1,7 @@
 """Pages: HTML files that hold their pictures and load nothing from the network, and the pieces that they are made of.
 
 A *section* is a title and a piece of HTML, empty where there is nothing to say. A *document* is the content of a JSON file. A
-*record* is a mapping of single values, whose entry "protocol" says how they were measured.
+*record* is a mapping of single values, whose entry "protocol" says how they were measured, and "remarks" what else to know.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pixelpath.reports.names import name_of
 from pixelpath.reports.style import script, stylesheet, template
 
 WIDEST = 1440  # pixels across, of a picture
+MEASURED = "how it was measured"
 LONG = 60  # letters of a value that takes a line of its own
 
 
@@ -61,18 +62,18 @@ def header(kind: str, title: str, verdict: Verdict, facts: Mapping[str, str], mo
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Records as a table, one a line, each with its protocol below; empty without records."""
+    """Records as a table, one a line, each with its remarks and, folded away, its protocol below; empty without records."""
     if not records:
         return ""
-    keys = [key for key in dict.fromkeys(key for record in records for key in record) if key != "protocol"]
+    keys = [key for key in dict.fromkeys(key for record in records for key in record) if key not in ("protocol", "remarks")]
     head = "".join(f"<th{_align(records[0].get(key))}>{words(key)}</th>" for key in keys)
     body = []
     for record in records:
-        protocol = record.get("protocol")
+        below = [protocol_line(record["remarks"])] if record.get("remarks") else []
+        below += [folded(MEASURED, protocol_line(record["protocol"]))] if record.get("protocol") else []
         cells = "".join(f"<td{_align(record.get(key))}>{text(record[key]) if key in record else ''}</td>" for key in keys)
-        body.append(f"<tr{' class=record' if protocol else ''}>{cells}</tr>")
-        about = folded("how it was measured", protocol_line(protocol)) if protocol else ""
-        body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{about}</td></tr>"] if protocol else []
+        body.append(f"<tr{' class=record' if below else ''}>{cells}</tr>")
+        body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{''.join(below)}</td></tr>"] if below else []
     return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
 
 
@@ -129,7 +130,7 @@ def boxes(values: Mapping[str, Any], protocol: Mapping[str, Any] | None = None) 
         for key, value in values.items()
     )
     return f"<dl class='pairs'>{shown}</dl>" + (
-        f"<div class='protocol'>{folded('how it was measured', protocol_line(protocol))}</div>" if protocol else ""
+        f"<div class='protocol'>{folded(MEASURED, protocol_line(protocol))}</div>" if protocol else ""
     )
 
 

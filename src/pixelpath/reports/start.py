@@ -73,13 +73,13 @@ def write_start_report(folder: Path) -> Path:
     (best,) = [each for each in candidates if each["name"] == chosen]
     rows = [_divergence(each["name"], row) for each in candidates for row in each["certificate"] or ()]
     pictures = {title: folder / name for title, (name, _) in PICTURES.items()}
-    sections = {
+    sections = {"Quality": (distance_chart(search["quality"]) + note(QUALITY)) if search["quality"] else ""}
+    sections |= {
         title: figure(path, PICTURES[title][1], "sheet" if title == IMAGES else "plot")
         for title, path in pictures.items()
         if path.is_file()
     }
     sections |= {
-        "Quality": (distance_chart(search["quality"]) + note(QUALITY)) if search["quality"] else "",
         "Candidates": table([_candidate(each, chosen) for each in candidates])
         + (folded("Divergences at every noise level", note(NATS) + table(rows)) if rows else ""),
         "Tail quantiles": table([_quantile(row) for row in best["tails"] or ()]),
@@ -130,7 +130,7 @@ def _candidate(candidate: Record, chosen: str) -> dict[str, Any]:
         "numbers held": candidate["numbers"],
         "worst certified tail, %": None if worst is None else _percent(worst["error"]),
         "of": None if worst is None else f"{worst['what']}, {text(worst['probability'])}",
-        "protocol": {key: remark for key, remark in remarks.items() if remark},
+        "remarks": {key: remark for key, remark in remarks.items() if remark},
     }
 
 
