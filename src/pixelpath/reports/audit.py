@@ -40,7 +40,7 @@ def write_audit(folder: Path, document: Mapping[str, Any], pictures: Sequence[st
     if "channels" in document:
         sections |= {
             "Images": drawn.get("typical.png", ""),
-            "Channels": _channels(document["channels"]) + drawn.get("histograms.png", ""),
+            "Channels": _channels(document) + drawn.get("histograms.png", ""),
             "Extremes": "".join(drawn.get(name, "") for name in EXTREMES),
             "Duplicates": _alike(document) + drawn.get("nearest.png", "") + drawn.get("leaked.png", ""),
             "Classes": table([{"class": name, **counts} for name, counts in document["classes"].items()][:LISTED]),
@@ -53,7 +53,7 @@ def write_audit(folder: Path, document: Mapping[str, Any], pictures: Sequence[st
 
 def summary(document: Mapping[str, Any]) -> str:
     """The findings and channels as a piece of HTML, for a notebook."""
-    channels = _channels(document["channels"]) if "channels" in document else ""
+    channels = _channels(document) if "channels" in document else ""
     return _top(document) + _findings(document["findings"]) + channels
 
 
@@ -90,10 +90,13 @@ def _findings(found: Sequence[Mapping[str, Any]]) -> str:
     return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else "<p>Nothing is wrong.</p>"
 
 
-def _channels(channels: Sequence[Mapping[str, Any]]) -> str:
+def _channels(document: Mapping[str, Any]) -> str:
+    """The measurements of every channel, with its units where these are known."""
+    metadata, channels = document["metadata"], document["channels"]
+    units = metadata["channel_units"] or [metadata["units"]] * len(channels)
     rows = []
-    for channel in channels:
-        row = {"channel": channel["name"], "lowest": channel["lowest"]}
+    for channel, unit in zip(channels, units, strict=True):
+        row = {"channel": f"{channel['name']} ({unit})" if unit else channel["name"], "lowest": channel["lowest"]}
         row |= {f"q {name}": value for name, value in channel["quantiles"].items()}
         row |= {name: channel[name] for name in ("highest", "mean", "std")}
         row |= {"zeros, %": 100 * channel["zeros"], "most frequent": channel["atom"], "its share, %": 100 * channel["atom_share"]}
