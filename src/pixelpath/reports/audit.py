@@ -83,7 +83,7 @@ def _findings(found: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for finding in found:
         where = f"<div class='soft'>{text(finding['where'])}</div>" if finding["where"] else ""
-        mark = " class='bad'" if finding["level"] == "problem" else ""
+        mark = {"problem": " class='bad'", "warning": " class='warn'"}.get(finding["level"], "")
         what = sentence(f"{finding['what']}. {finding['remedy']}".rstrip())  # it may begin with a path
         level = f"<th{mark} style='white-space: nowrap'>{finding['level']}</th>"
         rows.append(f"<tr>{level}<td>{what}{where}</td></tr>")

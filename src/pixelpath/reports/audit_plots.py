@@ -7,7 +7,6 @@ their channel. *Unusual* ones are farthest from their nearest training image.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,8 @@ from pixelpath.data.sources import evenly, gather
 from pixelpath.evaluation.histograms import drawn_edges, shares
 from pixelpath.evaluation.inspection import Inspection, Part
 from pixelpath.evaluation.survey import Survey
-from pixelpath.reports.display import grid
+from pixelpath.reports.display import grid, panels
+from pixelpath.reports.names import short
 from pixelpath.reports.pictures import BLUE, HEAVY, ORANGE, blank, logarithmic, save_png, styled
 
 if TYPE_CHECKING:
@@ -106,7 +106,9 @@ def _chosen(seen: Inspection) -> dict[str, Int[np.ndarray, "chosen"]]:
     """Which training images each grid shows."""
     part, found = seen.training, seen.training.found
     readable = np.setdiff1d(np.arange(len(part.source)), list(found.unreadable))
-    chosen = {"typical.png": readable[evenly(len(readable), TYPICAL)]}
+    several = len(found.channels) > 1 and len(panels(part.source[int(readable[0])][None], part.source.metadata)) > 1
+    typical = TYPICAL // 2 if several else TYPICAL  # of several variables each has a sheet
+    chosen = {"typical.png": readable[evenly(len(readable), typical)]}
     if len(readable) > EXTREME:
         for name, (rows, sign) in _orders(found).items():
             chosen[name] = _extreme(sign * _standard(found, rows))
@@ -177,12 +179,6 @@ def _values(part: Part, rows: Float[np.ndarray, "chosen channel"], sign: int) ->
         channel_name = f"{part.found.channels[channel].name} " if several and metadata.channels else ""
         found.append(f"{channel_name}{row[channel]:.4g} {metadata.units_of(channel)}".rstrip())
     return found
-
-
-def short(name: str) -> str:
-    """The last part of a path; a time in two lines, the day and the hour."""
-    last = name.rpartition("/")[2]
-    return last.replace("T", "\n", 1) if re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+", last) else last
 
 
 def _columns(part: Part, wanted: int) -> int:

@@ -26,6 +26,7 @@ from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.protocol import Protocol
 from pixelpath.log import followed
 from pixelpath.reports.evaluation import nearest_picture, save_plots
+from pixelpath.reports.names import short
 from pixelpath.reports.pictures import save_png, series
 from pixelpath.runs import pixel_values
 from pixelpath.runs.comparison import BATCH, MOST, Native, Real, protocol
@@ -134,7 +135,7 @@ def save_pictures(folder: Path, data: PreparedData, made: Samples, result: Mappi
     if result["copies"]:
         pairs = result["copies"]["pairs"]
         names = [made.labels[pair["sample"]] for pair in pairs]
-        names += [pair[f"{side}_name"] for side in ("training", "held_out") for pair in pairs if side in pair]
+        names += [short(pair[f"{side}_name"]) for side in ("training", "held_out") for pair in pairs if side in pair]
         rows = nearest_images(data, as_source(made), pairs)
         save_png(folder / "nearest.png", nearest_picture(rows, data.metadata, data.normaliser.shown, names))
 
