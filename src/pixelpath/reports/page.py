@@ -66,12 +66,13 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     if not records:
         return ""
     keys = [key for key in dict.fromkeys(key for record in records for key in record) if key not in ("protocol", "remarks")]
-    head = "".join(f"<th{_align(records[0].get(key))}>{words(key)}</th>" for key in keys)
+    side = {key: next((found for record in records if (found := _align(record.get(key)))), "") for key in keys}
+    head = "".join(f"<th{side[key]}>{words(key)}</th>" for key in keys)
     body = []
     for record in records:
         below = [protocol_line(record["remarks"])] if record.get("remarks") else []
         below += [folded(MEASURED, protocol_line(record["protocol"]))] if record.get("protocol") else []
-        cells = "".join(f"<td{_align(record.get(key))}>{text(record[key]) if key in record else ''}</td>" for key in keys)
+        cells = "".join(f"<td{side[key]}>{text(record[key]) if key in record else ''}</td>" for key in keys)
         body.append(f"<tr{' class=record' if below else ''}>{cells}</tr>")
         body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{''.join(below)}</td></tr>"] if below else []
     return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
