@@ -14,7 +14,7 @@ from PIL import Image
 from pixelpath.data.alpha import premultiply
 from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
-from pixelpath.reports.display import Display, grid, show
+from pixelpath.reports.display import Display, grid, panels, show
 
 FIELD = Metadata("netcdf", "rain", units="mm/h")
 
@@ -239,6 +239,21 @@ def test_of_other_channels_the_first_is_shown(channels: int) -> None:
     assert shown.bar.title == "a"
     assert np.array_equal(shown.pictures, show(values[:, :1], Metadata(units="K")).pictures)
     assert show(values, Metadata(), Display((1,))).bar.title == f"channel 1 of {channels}"  # type: ignore[union-attr]
+
+
+def test_a_grid_shows_every_variable_by_itself_with_its_units() -> None:
+    known = Metadata("netcdf", "t,u,rain", channels=("t", "u", "rain"), channel_units=("K", "m/s", "mm/h"))
+    values = np.random.default_rng(3).normal(size=(4, 3, 16, 16)) + np.array([280, 0, 5]).reshape(3, 1, 1)
+    shown = panels(values, known)
+    assert [each.bar.title for each in shown if each.bar] == ["t (K)", "u (m/s)", "rain (mm/h)"]
+    for channel, each in enumerate(shown):
+        assert np.array_equal(each.pictures, show(values, known, Display((channel,))).pictures)
+    alone = [grid(values, 2, metadata=known, display=Display((channel,))) for channel in range(3)]
+    together = grid(values, 2, metadata=known)
+    assert together.height > sum(picture.height for picture in alone)
+    assert np.array_equal(np.asarray(together)[: alone[0].height], np.asarray(alone[0]))
+    assert len(panels(values, Metadata())) == 1  # three without names are colours
+    assert len(panels(np.repeat(values, 3, axis=1), Metadata())) == 1  # too many
 
 
 def test_bar_says_which_value_a_colour_stands_for() -> None:

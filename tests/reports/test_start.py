@@ -15,7 +15,7 @@ from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
 from pixelpath.reports.start import write_start_report
 
-PNGS = ("certificate", "tails", "side-by-side", "distance_over_nfe", "neighbours")
+PNGS = ("certificate", "tails", "side-by-side", "neighbours")
 TAIL = {
     "what": "radius",
     "probability": 0.99,
@@ -103,10 +103,10 @@ def page_of(folder: Path) -> Page:
 def test_everything_is_there(tmp_path: Path) -> None:
     page = page_of(write(tmp_path / "1 <a>"))
     assert page.headings == [
+        "Quality",
         "Certificate",
         "Tails",
         "Side by side",
-        "Quality",
         "Nearest neighbours",
         "Candidates",
         "Tail quantiles",
@@ -115,14 +115,15 @@ def test_everything_is_there(tmp_path: Path) -> None:
         "Nearest training images",
         "Settings",
     ]
-    assert len(page.pictures) == 5
+    assert len(page.pictures) == 4
+    assert page.charts == 1
     words = page.words
     assert (
         words.index("Start: 1 <a>")
         < words.index("The start needs 2.0 times fewer <evaluations>.")
         < words.index("0.0499 nats & less.")
         < words.index("takes 17 of them")
-        < words.index("Certificate")
+        < words.index("Quality")
     )
     for part in (
         "1.235",
@@ -161,7 +162,7 @@ def test_numbers_of_candidates_tails_and_quality(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", PNGS)
 def test_a_missing_picture_is_left_out(tmp_path: Path, missing: str) -> None:
     page = page_of(write(tmp_path / "1", pictures=tuple(name for name in PNGS if name != missing)))
-    assert len(page.pictures) == 4
+    assert len(page.pictures) == 3
     assert len(page.headings) == 10
 
 

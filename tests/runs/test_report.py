@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pixelpath.data.metadata import Metadata
 from pixelpath.errors import MissingError, UserError
 from pixelpath.recipes.digits import digits_diffusion
 from pixelpath.recipes.recipe import to_json
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
-from pixelpath.runs.report import in_short, write_report
+from pixelpath.reports.tiles import Shot, sheet
+from pixelpath.runs.report import write_report
+from pixelpath.runs.report_results import in_short
 
 PROTOCOL = {"real": 1797, "generated": 500, "labels": "balanced", "extractor_hash": "ab12", "sampler": None, "seeds": [0, 499]}
 PROTOCOL_LINE = "real images 1797 · samples 500 · classes of samples balanced · their checksum ab12"
@@ -41,6 +44,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.seen: list[str] = []
         self.pictures: list[Image.Image] = []
+        self.charts = 0
         self.links: list[str] = []
         self.headings: list[str] = []
         self.text: list[str] = []
@@ -56,6 +60,7 @@ class Page(HTMLParser):
             head, data = (values["src"] or "").split(",", 1)
             assert head == "data:image/png;base64"
             self.pictures.append(Image.open(io.BytesIO(base64.b64decode(data))))
+        self.charts += tag == "figure" and (values.get("class") or "").startswith("chart")
         if tag == "a":
             self.links.append(values["href"] or "")
         if tag not in VOID:
@@ -199,7 +204,7 @@ def test_a_stage_one_run_shows_features_and_views(tmp_path: Path) -> None:
     save_png(tmp_path / "run" / "previews" / "views.png", grid(images(0), 2))
     page = page_of(tmp_path / "run")
     assert page.headings == ["Views", "Features", "Settings", "Files"]
-    assert len(page.pictures) == 2
+    assert (len(page.pictures), page.charts) == (1, 1)
     assert "0.7512" in page.text
 
 
@@ -207,7 +212,10 @@ def test_a_quickstart_beside_stage_two(run: Path) -> None:
     write(run.parent / "quickstart.json", {"recognised": 0.945, "protocol": {"judged": 200}})
     save_png(run.parent / "samples.png", grid(images(5), 3))
     page = page_of(run)
-    assert "Quickstart All numbers samples read as the digit intended 0.945 samples that were read 200" in page.words
+    assert (
+        "Quickstart All numbers samples read as the digit intended 0.945 how it was measured samples that were read 200"
+        in page.words
+    )
     assert np.array_equal(np.asarray(page.pictures[0]), np.asarray(grid(images(5), 3)))
 
 
@@ -233,7 +241,7 @@ def test_any_nesting_is_shown(tmp_path: Path) -> None:
     }
     write(tmp_path / "evaluation.json", document)
     words = page_of(tmp_path).words
-    for part in ("c d 12,346 e.f yes", "g none", "h 1, 2", "k <&>"):
+    for part in ("c d 12,346 how it was measured e.f yes", "h 1, 2", "k <&>"):
         assert part in words, part
 
 
@@ -249,15 +257,15 @@ def test_the_newest_curves_are_drawn_and_older_ones_folded(run: Path) -> None:
         about = {"features": "pixels", "floor": 0.0625, "few": 90, "protocol": PROTOCOL}
         return {"curves": [{"name": f"{each} ({each}-recipe)", "points": points, **about} for each in (name, "<other>")]}
 
-    before = len(page_of(run).pictures)
+    before = page_of(run).charts
     write(run / "distance_over_nfe.json", [result("old"), result("new")])
     page = page_of(run)
-    assert len(page.pictures) == before + 2
+    assert page.charts == before + 2
     places = [
         page.words.index(part) for part in ("Distance over network evaluations (NFE)", "new (new-", "Earlier curves", "old (old-")
     ]
     assert places == sorted(places)
-    assert "pixels 16 31 0.2031 0.2812 0.0625 real images 1797 · samples 500" in page.words
+    assert "pixels 16 31 0.2031 0.2812 0.0625 how it was measured real images 1797 · samples 500" in page.words
     assert page.words.index("Distance over network evaluations (NFE)") < page.words.index("Evaluation of step 400")
 
 
@@ -283,11 +291,12 @@ def test_judgements_are_drawn_and_earlier_ones_only_told(run: Path) -> None:
         },
     }
     write(run / "evaluation.json", [EVALUATION])
-    before = len(page_of(run).pictures)
+    before = page_of(run)
     save_png(run / "nearest.png", grid(images(7), 3))
     write(run / "evaluation.json", [judged, judged])
     page = page_of(run)
-    assert len(page.pictures) == before + 2 + 1 + 1  # a plot of levels each time, then curves and pairs of the newest
+    assert page.charts == before.charts + 1 + 2  # of levels each time, then the spectrum and the histogram of the newest
+    assert len(page.pictures) == len(before.pictures) + 1  # its pairs
     for words in (
         "samples that are exact copies of training images 17",
         "Stop <here>.",
@@ -311,7 +320,7 @@ def test_fid_and_kid_are_names_in_inception_features_alone(run: Path) -> None:
     rows = [{"features": kind, "frechet": 3.0, "kernel_distance": 0.5, "protocol": PROTOCOL} for kind in kinds]
     write(run / "evaluation.json", [{"distances": rows}])
     words = page_of(run).words
-    assert "kernel distance pixels 3 0.5 real images 1797" in words
+    assert "kernel distance pixels 3 0.5 how it was measured real images 1797" in words
     assert words.count("KID") == words.count("FID") == 1
     assert words.index("inception-v3-2048 (") < words.index("KID")
 
@@ -353,7 +362,6 @@ def test_plots_follow_the_theme(run: Path, colour: str) -> None:
         white, black = (level + float(amount) * (1 - 2 * level) for level in (1.0, 0.0))
         assert white < 0.2
         assert black > 0.8
-        assert re.findall(r'<img class="plot"', page)
         return
     for name in ("ink", "soft", "line", "back", "blue", "orange", "green", "purple", "grey"):
         light, other = re.findall(rf"--{name}: (#[0-9a-f]{{6}})", style), re.findall(rf"--{name}: (#[0-9a-f]{{6}})", dark)
@@ -382,3 +390,25 @@ def test_images_keep_their_colours_in_the_dark(run: Path) -> None:
     page = write_report(run).read_text(encoding="utf-8")
     assert "filter: brightness" in page
     assert len(re.findall(r'<img class="sheet"', page)) == 10  # the newest preview as samples, and nine in the strip
+
+
+def test_extremes_are_cut_from_their_sheet(run: Path) -> None:
+    """Each tile shows its own image, with its value and its name as text beside it."""
+    shots = [Shot(np.stack([np.full((1, 8, 8), 20 * (6 * row + place), np.uint8) for place in range(6)])) for row in (0, 1)]
+    save_png(run / "extremes.png", sheet(shots, Metadata(photographs=True), None))
+    rows = [
+        {"of": side, "among": 60, "tiles": [{"value": f"{place}.5 mm/h", "name": f"{side} <{place}>"} for place in range(6)]}
+        for side in ("samples", "training")
+    ]
+    bar = {"lowest": -2.5, "highest": 40.0, "title": "rain (mm/h)", "stops": ["#000000", "#ffffff"]}
+    write(run / "evaluation.json", [EVALUATION | {"extremes": [{"what": "Highest <values>", "bar": bar, "rows": rows}]}])
+    before = len(page_of(run).pictures)
+    page = page_of(run)
+    assert "Extremes" in page.headings
+    shown = page.pictures[-12 - 9 : -9]  # before the previews
+    assert [int(np.asarray(each.convert("L"))[0, 0]) for each in shown] == [20 * place for place in range(12)]
+    words = page.words
+    assert "Highest <values> \N{MINUS SIGN}2.5 rain (mm/h) 40 Samples: 6 of 60 0.5 mm/h samples <0>" in words
+    assert "Training images: 6 of 60" in words
+    (run / "extremes.png").unlink()
+    assert len(page_of(run).pictures) == before - 12

@@ -53,6 +53,17 @@ class Metadata:
     unmeasured: str = ""
     """Where no image has a value, as `data.unmeasured` writes it; "" if nowhere."""
 
+    def called(self, channel: int, count: int) -> str:
+        """A channel of so many by its name, with its units if they are known: "rain (mm/h)"; "" if nothing is known of it."""
+        units = self.units_of(channel)
+        number = f"channel {channel} of {count}" if count > 1 else self.variable
+        name = self.channels[channel] if channel < len(self.channels) else number
+        return f"{name} ({units})" if name and units else name or units
+
+    def units_of(self, channel: int) -> str:
+        """The units of a channel, or none."""
+        return self.channel_units[channel] if channel < len(self.channel_units) else self.units
+
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary, for a JSON file."""
         nodata = None if self.nodata is None else "nan" if math.isnan(self.nodata) else self.nodata

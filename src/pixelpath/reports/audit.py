@@ -8,13 +8,25 @@ from typing import Any
 
 from pixelpath.evaluation.alike import NEAR
 from pixelpath.reports.audit_plots import CAPTIONS, EXTREMES
-from pixelpath.reports.page import duration, figure, folded, header, note, pairs, sentence, table, text, write_page
+from pixelpath.reports.page import (
+    Verdict,
+    duration,
+    figure,
+    folded,
+    header,
+    note,
+    pairs,
+    sentence,
+    table,
+    text,
+    write_page,
+)
 
 ACROSS = 6  # channels up to which each has a column of the table, instead of a row
-VERDICTS = {
-    "problem": "These images would stop or spoil training as they are",
-    "warning": "Training works, but its results may mislead",
-    "": "These images are ready to train on",
+VERDICTS: dict[str, Verdict] = {
+    "problem": Verdict(["These images would stop or spoil training as they are"], "bad"),
+    "warning": Verdict(["Training works, but its results may mislead"], "warn"),
+    "": Verdict(["These images are ready to train on"], "good"),
 }
 LISTED = 200  # rows of a table, at most
 
@@ -28,7 +40,7 @@ def write_audit(folder: Path, document: Mapping[str, Any], pictures: Sequence[st
     if "channels" in document:
         sections |= {
             "Images": drawn.get("typical.png", ""),
-            "Channels": _channels(document["channels"]) + drawn.get("histograms.png", ""),
+            "Channels": _channels(document) + drawn.get("histograms.png", ""),
             "Extremes": "".join(drawn.get(name, "") for name in EXTREMES),
             "Duplicates": _alike(document) + drawn.get("nearest.png", "") + drawn.get("leaked.png", ""),
             "Classes": table([{"class": name, **counts} for name, counts in document["classes"].items()][:LISTED]),
@@ -36,51 +48,55 @@ def write_audit(folder: Path, document: Mapping[str, Any], pictures: Sequence[st
             "Cost": _costs(document["costs"]),
         }
     sections["Settings"] = folded("All settings", pairs(document["settings"]))
-    return write_page(folder / "report.html", _title(document), _top(document), sections)
+    return write_page(folder / "report.html", f"Audit: {_place(document)}", _top(document), sections)
 
 
 def summary(document: Mapping[str, Any]) -> str:
     """The findings and channels as a piece of HTML, for a notebook."""
-    channels = _channels(document["channels"]) if "channels" in document else ""
+    channels = _channels(document) if "channels" in document else ""
     return _top(document) + _findings(document["findings"]) + channels
 
 
-def _title(document: Mapping[str, Any]) -> str:
-    return f"Audit: {document['path'] or 'images in memory'}"
+def _place(document: Mapping[str, Any]) -> str:
+    return document["path"] or "images in memory"
 
 
 def _top(document: Mapping[str, Any]) -> str:
     """Whether to train on the data, how many findings there are of each level, and the main numbers."""
     levels = [finding["level"] for finding in document["findings"]]
     said = [f"{count} {level}{'s' * (count > 1)}" for level in ("problem", "warning", "note") if (count := levels.count(level))]
-    judged = next(words for level, words in VERDICTS.items() if level in levels or not level)
-    verdict = f"<p class='verdict{' bad' if 'problem' in levels else ''}'>{judged}: {', '.join(said) or 'nothing is wrong'}.</p>"
+    judged = next(judged for level, judged in VERDICTS.items() if level in levels or not level)
+    verdict = Verdict([f"{judged.sentences[0]}: {', '.join(said) or 'nothing is wrong'}."], judged.level)
     boxes: dict[str, str] = {}
     if "channels" in document:
         boxes = {"training images": f"{document['training']:,}", "held out": f"{document['held_out']:,}"}
-        boxes |= {"shape": "x".join(map(str, document["shape"])), "dtype": document["dtype"]}
+        channels, *size = document["shape"]
+        boxes |= {"size": " x ".join(map(str, size)), "channels": str(channels), "type of values": document["dtype"]}
         costs = document["costs"]
         if costs:
             boxes["training time here"] = duration(sum(cost["whole_seconds"] for cost in costs))
             boxes["peak memory"] = f"{max(cost['memory'] for cost in costs) / 2**30:.2f} GiB"
-    return header(_title(document), verdict, boxes)
+    return header("Audit of training images", _place(document), verdict, boxes)
 
 
 def _findings(found: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for finding in found:
         where = f"<div class='soft'>{text(finding['where'])}</div>" if finding["where"] else ""
-        mark = " class='bad'" if finding["level"] == "problem" else ""
+        mark = {"problem": " class='bad'", "warning": " class='warn'"}.get(finding["level"], "")
         what = sentence(f"{finding['what']}. {finding['remedy']}".rstrip())  # it may begin with a path
         level = f"<th{mark} style='white-space: nowrap'>{finding['level']}</th>"
         rows.append(f"<tr>{level}<td>{what}{where}</td></tr>")
     return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else "<p>Nothing is wrong.</p>"
 
 
-def _channels(channels: Sequence[Mapping[str, Any]]) -> str:
+def _channels(document: Mapping[str, Any]) -> str:
+    """The measurements of every channel, with its units where these are known."""
+    metadata, channels = document["metadata"], document["channels"]
+    units = metadata["channel_units"] or [metadata["units"]] * len(channels)
     rows = []
-    for channel in channels:
-        row = {"channel": channel["name"], "lowest": channel["lowest"]}
+    for channel, unit in zip(channels, units, strict=True):
+        row = {"channel": f"{channel['name']} ({unit})" if unit else channel["name"], "lowest": channel["lowest"]}
         row |= {f"q {name}": value for name, value in channel["quantiles"].items()}
         row |= {name: channel[name] for name in ("highest", "mean", "std")}
         row |= {"zeros, %": 100 * channel["zeros"], "most frequent": channel["atom"], "its share, %": 100 * channel["atom_share"]}

@@ -18,7 +18,9 @@ from PIL import Image
 from pixelpath.data.sources import evenly, gather
 from pixelpath.evaluation.histograms import drawn_edges, shares
 from pixelpath.evaluation.inspection import Inspection, Part
-from pixelpath.reports.display import grid
+from pixelpath.evaluation.survey import Survey
+from pixelpath.reports.display import grid, panels
+from pixelpath.reports.names import short
 from pixelpath.reports.pictures import BLUE, HEAVY, ORANGE, blank, logarithmic, save_png, styled
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def save_pictures(folder: Path, seen: Inspection) -> list[str]:
     """Draw what there is to draw into the folder; the names of the files."""
     part = seen.training
     pictures: dict[str, Image.Image | Figure] = {
-        name: _grid(part, numbers) for name, numbers in _chosen(seen).items() if len(numbers)
+        name: _grid(part, name, numbers) for name, numbers in _chosen(seen).items() if len(numbers)
     }
     couples = [(group[0], group[1]) for group in seen.duplicates]
     couples += [(pair.first, pair.second) for pair in seen.near_duplicates]
@@ -82,7 +84,8 @@ def _histogram(axes: Axes, number: int, training: Part, held_out: Part | None) -
     channel, source = training.found.channels[number], training.source
     metadata = source.metadata
     name = channel.name if metadata.channels else f"channel {channel.name}"
-    axes.set(xlabel=f"{name} ({metadata.units})" if metadata.units else name, ylabel="share")
+    units = metadata.units_of(number)
+    axes.set(xlabel=f"{name} ({units})" if units else name, ylabel="share")
     try:
         values = training.found.values.channel(number)
     except ValueError:  # none of its few values was among those chosen
@@ -103,22 +106,34 @@ def _chosen(seen: Inspection) -> dict[str, Int[np.ndarray, "chosen"]]:
     """Which training images each grid shows."""
     part, found = seen.training, seen.training.found
     readable = np.setdiff1d(np.arange(len(part.source)), list(found.unreadable))
-    chosen = {"typical.png": readable[evenly(len(readable), TYPICAL)]}
+    several = len(found.channels) > 1 and len(panels(part.source[int(readable[0])][None], part.source.metadata)) > 1
+    typical = TYPICAL // 2 if several else TYPICAL  # of several variables each has a sheet
+    chosen = {"typical.png": readable[evenly(len(readable), typical)]}
     if len(readable) > EXTREME:
-        centre = np.array([channel.mean or 0.0 for channel in found.channels])
-        scale = np.array([channel.std or 1.0 for channel in found.channels])
-        for name, rows, sign in (
-            ("highest.png", found.highest, 1),
-            ("lowest.png", found.lowest, -1),
-            ("largest-mean.png", found.mean, 1),
-            ("smallest-mean.png", found.mean, -1),
-        ):
-            chosen[name] = _extreme(sign * (rows - centre) / scale)
+        for name, (rows, sign) in _orders(found).items():
+            chosen[name] = _extreme(sign * _standard(found, rows))
         finite = np.flatnonzero(np.isfinite(seen.nearest.difference))
         farthest = finite[np.argsort(-seen.nearest.difference[finite], kind="stable")[:EXTREME]]
         chosen["unusual.png"] = found.signed[farthest]
     chosen["damaged.png"] = np.flatnonzero(found.damaged > 0)[:EXTREME]
     return chosen
+
+
+def _orders(found: Survey) -> dict[str, tuple[Float[np.ndarray, "image channel"], int]]:
+    """By what the images of each sheet of extremes are chosen, and whether the largest (1) or the smallest (-1) come first."""
+    return {
+        "highest.png": (found.highest, 1),
+        "lowest.png": (found.lowest, -1),
+        "largest-mean.png": (found.mean, 1),
+        "smallest-mean.png": (found.mean, -1),
+    }
+
+
+def _standard(found: Survey, rows: Float[np.ndarray, "_ channel"]) -> Float[np.ndarray, "_ channel"]:
+    """Native values in standard deviations of their channel, from its mean."""
+    centre = np.array([channel.mean or 0.0 for channel in found.channels])
+    scale = np.array([channel.std or 1.0 for channel in found.channels])
+    return (rows - centre) / scale
 
 
 def _extreme(rows: Float[np.ndarray, "image channel"]) -> Int[np.ndarray, "chosen"]:
@@ -146,15 +161,31 @@ def _couples(above: Part, below: Part, couples: Sequence[tuple[int, int]]) -> Im
     return _drawn(above, np.stack(images), columns)
 
 
-def _grid(part: Part, numbers: Int[np.ndarray, "chosen"]) -> Image.Image:
-    return _drawn(part, gather(part.source, numbers), _columns(part, EXTREME))
+def _grid(part: Part, name: str, numbers: Int[np.ndarray, "chosen"]) -> Image.Image:
+    """The images of a sheet, each above its name, and above the value that it was chosen by."""
+    labels = [short(part.source.name(number)) for number in numbers.tolist()]
+    if name in _orders(part.found):
+        rows, sign = _orders(part.found)[name]
+        labels = [f"{value}\n{label}" for value, label in zip(_values(part, rows[numbers], sign), labels, strict=True)]
+    return _drawn(part, gather(part.source, numbers), _columns(part, EXTREME), labels)
+
+
+def _values(part: Part, rows: Float[np.ndarray, "chosen channel"], sign: int) -> list[str]:
+    """Of every row the value that is most extreme in standard deviations: with its units, and its channel if it has a name."""
+    metadata, several = part.source.metadata, rows.shape[1] > 1
+    standard = np.where(np.isnan(rows), -np.inf, sign * _standard(part.found, rows))
+    found = []
+    for row, channel in zip(rows, standard.argmax(1).tolist(), strict=True):
+        channel_name = f"{part.found.channels[channel].name} " if several and metadata.channels else ""
+        found.append(f"{channel_name}{row[channel]:.4g} {metadata.units_of(channel)}".rstrip())
+    return found
 
 
 def _columns(part: Part, wanted: int) -> int:
     return max(1, min(EXTREME, wanted, WIDE // part.source.shape[2]))
 
 
-def _drawn(part: Part, images: np.ndarray, columns: int) -> Image.Image:
+def _drawn(part: Part, images: np.ndarray, columns: int, labels: Sequence[str] | None = None) -> Image.Image:
     """Native images between the 0.1 % and 99.9 % quantiles of the training values."""
     ranges = [(channel.quantiles.get("0.001", 0.0), channel.quantiles.get("0.999", 1.0)) for channel in part.found.channels]
-    return grid(images, columns, metadata=part.source.metadata, seen=ranges)
+    return grid(images, columns, metadata=part.source.metadata, seen=ranges, labels=labels)

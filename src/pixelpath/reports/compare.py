@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from pixelpath.atomic import write_json
-from pixelpath.reports.page import boxes, figure, folded, header, note, pairs, sentence, table, text, write_page
+from pixelpath.reports.page import Verdict, boxes, figure, folded, header, note, pairs, sentence, table, text, write_page
 from pixelpath.reports.pictures import save_png
 
 CALLED = {
@@ -24,7 +24,9 @@ ABOUT = (
 )
 
 
-def write_comparison(folder: Path, document: Mapping[str, Any], pictures: Mapping[str, Image.Image], values: str) -> Path:
+def write_comparison(
+    folder: Path, document: Mapping[str, Any], pictures: Mapping[str, Image.Image], verdict: Verdict, values: str
+) -> Path:
     """Write FOLDER/comparison.json, the pictures and FOLDER/report.html; `values` is the HTML of the pixel values. The page."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "comparison.json", document)
@@ -41,13 +43,17 @@ def write_comparison(folder: Path, document: Mapping[str, Any], pictures: Mappin
         "Pixel values": note("'samples' are the images, 'training' and 'held out' the reference and its floor.") + values
         if values
         else "",
-        "Sets": f"<h3>Images</h3>{pairs(document['images'])}<h3>Reference</h3>{pairs(document['reference'])}",
+        "Sets": f"<h3>Images</h3>{pairs(document['images'])}<h3>Reference</h3>{pairs(document['reference'])}"
+        + note(f"Made with pixelpath {text(document['pixelpath'])}."),
     }
-    sets = {"images": document["images"]["path"], "reference": document["reference"]["path"]}
-    below = f"<p class='soft'>pixelpath {text(document['pixelpath'])}</p>"
-    return write_page(
-        folder / "report.html", "Comparison", header("Comparison", below, {k: text(v) for k, v in sets.items()}), sections
-    )
+    facts = {side: text(document[side]["path"]) for side in ("images", "reference")}
+    top = header("Comparison of two sets of images", _title(document), verdict, facts)
+    return write_page(folder / "report.html", f"Comparison: {_title(document)}", top, sections)
+
+
+def _title(document: Mapping[str, Any]) -> str:
+    names = [Path(document[side]["path"]).name or document[side]["path"] for side in ("images", "reference")]
+    return " and ".join(names)
 
 
 def _called(features: str) -> str:

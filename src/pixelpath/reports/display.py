@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from pixelpath.data.alpha import unpremultiply
 from pixelpath.data.formats.writers import nodata_in
 from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
+from pixelpath.reports.colour_bar import Bar, above_bar, font_of
 
 Native = Shaped[Tensor, "image channel row column"] | Shaped[np.ndarray, "image channel row column"]
 Pictures = UInt8[np.ndarray, "image row column colour"]
@@ -34,8 +35,8 @@ MISSING = 150  # the grey of what was not measured
 BOTH_SIGNS = 0.2  # a range counts as having two signs if its nearer end is so far from 0, as a share of the other end
 MAPS = {"sequential": "viridis", "diverging": "RdBu_r"}  # perceptually uniform; white at 0
 RADIOLOGY = ("dicom", "nifti")  # read in grey the world over
-BAR, POINT, TICK, LETTERS, MARGIN, NARROWEST = 14, 7, 4, 14, 8, 280  # pixels, of a colour bar below a grid
-EDGE = "#9ca3af"
+MANY = 6  # channels of measured images up to which a grid shows all
+BETWEEN = 18  # pixels between the grids of two channels
 LABEL_SIZES, LABELLED = (14, 12, 11), 48  # letters of labels, the largest that fit; pixels across that an image with one has
 
 
@@ -44,8 +45,8 @@ class Display:
     """How previews and grids show images."""
 
     channels: tuple[int, ...] = ()
-    """Which channel to show, or which three as red, green and blue. Default: the channels of these names, else all of three,
-    else the first.
+    """Which channel to show, or which three as red, green and blue. Default: the channels of these names, else three without
+    names as such, else each of up to six by itself, else the first.
     """
     percentiles: tuple[float, float] = PERCENTILES
     """The display range of measured values, as percentiles: of the training data if they are 0.5 and 99.5, else of the images
@@ -78,17 +79,6 @@ BY_RULE = Display()
 
 
 @dataclass(frozen=True)
-class Bar:
-    """The meaning of colours: evenly spaced from `lowest` to `highest`, and whether there are values beyond either end."""
-
-    colours: UInt8[np.ndarray, "256 3"]
-    lowest: float
-    highest: float
-    title: str
-    beyond: tuple[bool, bool] = (False, False)
-
-
-@dataclass(frozen=True)
 class Shown:
     """Pictures of 1 (grey), 3 (RGB) or 4 (RGBA) colours, and the colour bar if colours stand for values."""
 
@@ -108,11 +98,11 @@ def grid(
 ) -> Image.Image:
     """Native images in rows of `columns`, small ones enlarged by a whole number until the grid is 600 to 1000 pixels wide.
 
-    With `metadata` (or a display other than by rule) as `show` draws them, above a colour bar if colours stand for values.
-    Otherwise one channel is grey, three are RGB, four are RGBA over a checkerboard, and of any other number the first is shown in
-    grey. Their display range is `ends` if given; else it reaches from the 0.5th to the 99.5th percentile of finite floats, or
-    spans the dtype of integers. `labels` of one or more lines stand below the images, in strips of their own. Raises UserError
-    without images or columns, or for an empty range.
+    With `metadata` (or a display other than by rule) as `panels` draws them, one grid below the other, each above a colour bar
+    if colours stand for values. Otherwise one channel is grey, three are RGB, four are RGBA over a checkerboard, and of any other
+    number the first is shown in grey. Their display range is `ends` if given; else it reaches from the 0.5th to the 99.5th
+    percentile of finite floats, or spans the dtype of integers. `labels` of one or more lines stand below the images, in strips
+    of their own. Raises UserError without images or columns, or for an empty range.
     """
     if labels is not None and len(labels) != len(images):
         raise UserError(f"A grid of {len(images)} images takes as many labels, got {len(labels)}.")
@@ -120,11 +110,28 @@ def grid(
         raise UserError(f"A grid needs at least one image and one column, got {len(images)} images and {columns} columns.")
     values = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
     if metadata is None and display == BY_RULE and seen is None:
-        shown = Shown(_plain(values, ends))
-    else:
-        shown = show(values, metadata or Metadata(), display, seen)
-    canvas = _laid_out(shown.pictures, columns, labels)
-    return canvas if shown.bar is None else _above_bar(canvas, shown.bar)
+        return _laid_out(_plain(values, ends), columns, labels)
+    drawn = []
+    for shown in panels(values, metadata or Metadata(), display, seen):
+        canvas = _laid_out(shown.pictures, columns, labels)
+        drawn.append(canvas if shown.bar is None else above_bar(canvas, shown.bar))
+    return drawn[0] if len(drawn) == 1 else _below_each_other(drawn)
+
+
+def panels(
+    values: Shaped[np.ndarray, "image channel row column"],
+    metadata: Metadata,
+    display: Display = BY_RULE,
+    seen: Sequence[tuple[float, float]] | None = None,
+) -> list[Shown]:
+    """Native images as `show` draws them, once for every choice of channels that is worth a look.
+
+    Of measured images with up to six channels that are not colours every channel is shown, unless `display` chooses.
+    """
+    if _is_plain(values, metadata, display):
+        return [show(values, metadata, display, seen)]
+    wanted = choices(values.shape[1], metadata, display)
+    return [show(values, metadata, replace(display, channels=tuple(chosen)), seen) for chosen in wanted]
 
 
 def show(
@@ -140,11 +147,11 @@ def show(
     that of `display`, else `seen` (lowest and highest of each channel of the training data), else percentiles of these images.
     Diverging colours widen it to be even about 0. What was not measured is grey. Raises UserError for channels that do not exist.
     """
-    photographs = _are_photographs(values, metadata)
-    if photographs and not display.channels and display.colours == "auto":
+    photographs = are_photographs(values, metadata)
+    if _is_plain(values, metadata, display):
         whole = unpremultiply(values) if metadata.alpha == "premultiplied" and values.shape[1] == 4 else values
         return Shown(_plain(whole, display.range))
-    chosen = _chosen(values.shape[1], metadata, display)
+    chosen = choices(values.shape[1], metadata, display)[0]
     measured = _measured(values[:, chosen], metadata)
     ranges = [
         _range_of(values[:, channel], measured[:, place], display, _seen(seen, channel, values.shape[1]))
@@ -168,27 +175,34 @@ def show(
     return Shown(pictures, Bar(table, lowest, highest, title, beyond))
 
 
-def _are_photographs(values: Shaped[np.ndarray, "image channel row column"], metadata: Metadata) -> bool:
+def are_photographs(values: Shaped[np.ndarray, "image channel row column"], metadata: Metadata) -> bool:
     """Whether the metadata say so, or 8-bit images of 1, 3 or (with alpha) 4 channels have neither units nor nodata."""
     colours = values.shape[1] in (1, 3) or (values.shape[1] == 4 and metadata.alpha != "")
     return metadata.photographs or (values.dtype == np.uint8 and colours and metadata.nodata is None and not metadata.units)
 
 
-def _chosen(count: int, metadata: Metadata, display: Display) -> list[int]:
-    """The channels that are shown: one, or three."""
+def _is_plain(values: Shaped[np.ndarray, "image channel row column"], metadata: Metadata, display: Display) -> bool:
+    """Whether these are photographs that are shown as they are."""
+    return are_photographs(values, metadata) and not display.channels and display.colours == "auto"
+
+
+def choices(count: int, metadata: Metadata, display: Display = BY_RULE) -> list[list[int]]:
+    """The channels that are shown together, one or three of them, in the order in which these are worth a look."""
     if display.channels:
         if max(display.channels) >= count:
             missing = f"There is no channel {max(display.channels)} to show among {count}"
             sentence = f"{missing}: choose `display.channels` from 0 to {count - 1}."
             raise UserError(sentence, setting="display.channels")
-        return list(display.channels)
+        return [list(display.channels)]
     if display.colours != "auto":
-        return [0]
+        return [[0]]
     names = [name.lower() for name in metadata.channels]
     for wanted in (("red", "green", "blue"), ("r", "g", "b")):
         if all(name in names for name in wanted):
-            return [names.index(name) for name in wanted]
-    return [0, 1, 2] if count == 3 else [0]
+            return [[names.index(name) for name in wanted]]
+    if count == 3 and not names:
+        return [[0, 1, 2]]
+    return [[channel] for channel in range(count)] if count <= MANY else [[0]]
 
 
 def _measured(
@@ -250,9 +264,7 @@ def _table(colours: str) -> UInt8[np.ndarray, "256 3"]:
 
 
 def _title(channel: int, count: int, metadata: Metadata, complete: bool) -> str:
-    named = channel < len(metadata.channels)
-    name = metadata.channels[channel] if named else f"channel {channel} of {count}" if count > 1 else metadata.variable
-    words = f"{name} ({metadata.units})" if name and metadata.units else name or metadata.units
+    words = metadata.called(channel, count)
     return words if complete else f"{words}; grey: not measured".removeprefix("; ")
 
 
@@ -288,7 +300,7 @@ def _laid_out(pictures: Pictures, columns: int, labels: Sequence[str] | None) ->
     rows = math.ceil(count / columns)
     room = min((WIDEST - GAP * (columns - 1)) // (columns * width), HIGHEST // (rows * height))
     scale = max(1, min(room, LARGEST_SCALE))
-    tiles = _opaque(pictures.repeat(scale, axis=1).repeat(scale, axis=2))
+    tiles = opaque(pictures.repeat(scale, axis=1).repeat(scale, axis=2))
     across = tiles.shape[2] if labels is None else max(tiles.shape[2], LABELLED)
     font, strip = (None, 0) if labels is None else _fitting(labels, across)
     height, width = tiles.shape[1] + strip + GAP, across + GAP
@@ -307,10 +319,20 @@ def _laid_out(pictures: Pictures, columns: int, labels: Sequence[str] | None) ->
     return picture
 
 
+def _below_each_other(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures on white, one below the other."""
+    height = sum(picture.height for picture in pictures) + BETWEEN * (len(pictures) - 1)
+    canvas, top = Image.new("RGB", (max(picture.width for picture in pictures), height), "white"), 0
+    for picture in pictures:
+        canvas.paste(picture.convert("RGB"), (0, top))
+        top += picture.height + BETWEEN
+    return canvas
+
+
 def _fitting(labels: Sequence[str], width: int) -> tuple[ImageFont.FreeTypeFont, int]:
     """The largest font in which every label fits the width, else the smallest; and the height of a strip of labels."""
     lines = [line for label in labels for line in label.split("\n")]
-    fonts = [_font(size) for size in LABEL_SIZES]
+    fonts = [font_of(size) for size in LABEL_SIZES]
     font = next((font for font in fonts if all(font.getlength(line) <= width for line in lines)), fonts[-1])
     most = max((label.count("\n") + 1 for label in labels), default=0)
     return font, most * (sum(font.getmetrics()) + 1) + 2
@@ -325,7 +347,7 @@ def _shortened(line: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     return short
 
 
-def _opaque(tiles: Pictures) -> UInt8[np.ndarray, "image row column opaque"]:
+def opaque(tiles: Pictures) -> UInt8[np.ndarray, "image row column opaque"]:
     """RGBA over a checkerboard; other images as they are."""
     if tiles.shape[3] != 4:
         return tiles
@@ -333,54 +355,3 @@ def _opaque(tiles: Pictures) -> UInt8[np.ndarray, "image row column opaque"]:
     board = np.where((rows + columns) % 2, DARK, LIGHT)[..., None]
     alpha = tiles[..., 3:] / 255
     return np.floor(tiles[..., :3] * alpha + board * (1 - alpha) + 0.5).astype(np.uint8)
-
-
-def _above_bar(picture: Image.Image, bar: Bar) -> Image.Image:
-    """The picture with a colour bar of its width below it, pointed where there are values beyond."""
-    font = _font(LETTERS)
-    ends = max(font.getlength(f"{end:.5g}") for end in (bar.lowest, bar.highest))
-    left = round(ends / 2) + MARGIN  # a number at an end needs so much room beyond it
-    width = max(picture.width, NARROWEST, math.ceil(font.getlength(bar.title)) + 2 * MARGIN)
-    lines = LETTERS + MARGIN // 2
-    canvas = Image.new("RGB", (width, picture.height + MARGIN + BAR + TICK + lines * (2 if bar.title else 1) + MARGIN), "white")
-    canvas.paste(picture.convert("RGB"), (0, 0))
-    left, right, top = left, width - left, picture.height + MARGIN
-    across = bar.colours[np.floor((np.arange(right - left) + 0.5) / (right - left) * 256).astype(int)]
-    canvas.paste(Image.fromarray(np.broadcast_to(across, (BAR, *across.shape)).copy()), (left, top))
-    pen, below = ImageDraw.Draw(canvas), top + BAR
-    pen.rectangle((left - 1, top - 1, right, below), outline=EDGE)
-    for pointed, end, tip, colour in zip(bar.beyond, (left - 1, right), (left - POINT, right + POINT), (0, -1), strict=True):
-        if pointed:
-            corners = [(end, top - 1), (end, below), (tip, (top + below) // 2)]
-            pen.polygon(corners, fill=tuple(bar.colours[colour].tolist()), outline=EDGE)
-    for value in _ticks(bar, right - left, font):
-        place = left + round((value - bar.lowest) / (bar.highest - bar.lowest) * (right - left - 1))
-        pen.line((place, below, place, below + TICK), fill="black")
-        pen.text((place, below + TICK + 1), _number(value), fill="black", font=font, anchor="mt")
-    if bar.title:
-        pen.text(((left + right) / 2, below + TICK + lines), bar.title, fill="black", font=font, anchor="mt")
-    return canvas
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    from matplotlib.font_manager import findfont
-
-    return ImageFont.truetype(findfont("DejaVu Sans"), size)
-
-
-def _ticks(bar: Bar, width: int, font: ImageFont.FreeTypeFont) -> list[float]:
-    """Round values in the range, as many as have room for their numbers."""
-    from matplotlib.ticker import MaxNLocator
-
-    found: list[float] = []
-    for most in range(10, 0, -1):
-        values = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(bar.lowest, bar.highest)
-        slack = 1e-9 * (bar.highest - bar.lowest)
-        found = [float(value) for value in values if bar.lowest - slack <= value <= bar.highest + slack]
-        if sum(font.getlength(_number(value)) + 2 * MARGIN for value in found) <= width:
-            break
-    return found
-
-
-def _number(value: float) -> str:
-    return f"{value:.7g}".replace("-", "\N{MINUS SIGN}")

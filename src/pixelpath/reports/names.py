@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+
 NAMES = {
     # what was measured, and how
     "advice": "in words",
@@ -79,6 +81,11 @@ NAMES = {
     "copies": "Copies of training images",
     "duplicates": "samples that are exact copies of training images",
     "held_out_duplicates": "held-out images that are",
+    "among": "out of",
+    "end": "farthest or nearest",
+    "extremes": "Samples and held-out images farthest from and nearest to training images",
+    "image": "number",
+    "drawn": "channels drawn",
     "hundredth": "nearest hundredth",
     "mirrored": "mirror images count too",
     "neighbours": "Distances to the nearest image",
@@ -125,3 +132,9 @@ NAMES = {
 def name_of(key: str) -> str:
     """What a number is called; one without a name is called by its key."""
     return NAMES.get(key, key.replace("_", " "))
+
+
+def short(name: str) -> str:
+    """The name of an image as a label: the last part of a path; a time in two lines, the day and the hour."""
+    last = name.rpartition("/")[2]
+    return last.replace("T", "\n", 1) if re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+", last) else last

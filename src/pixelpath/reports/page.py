@@ -1,7 +1,7 @@
 """Pages: HTML files that hold their pictures and load nothing from the network, and the pieces that they are made of.
 
 A *section* is a title and a piece of HTML, empty where there is nothing to say. A *document* is the content of a JSON file. A
-*record* is a mapping of single values, whose entry "protocol" says how they were measured.
+*record* is a mapping of single values, whose entry "protocol" says how they were measured, and "remarks" what else to know.
 """
 
 from __future__ import annotations
@@ -10,56 +10,71 @@ import base64
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
-from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from PIL import Image
 
 from pixelpath.atomic import leaves, read_json, whole
 from pixelpath.errors import UserError
 from pixelpath.reports.names import name_of
-from pixelpath.reports.pictures import rendered
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from pixelpath.reports.style import script, stylesheet, template
 
 WIDEST = 1440  # pixels across, of a picture
+MEASURED = "how it was measured"
 LONG = 60  # letters of a value that takes a line of its own
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a page says first: sentences (text, settings and commands in backticks) that a stranger understands, and how it is.
+
+    "good" asks for nothing, "warn" for a look, "bad" for a change; "" judges nothing.
+    """
+
+    sentences: Sequence[str] = ()
+    level: Literal["good", "warn", "bad", ""] = ""
 
 
 def write_page(path: Path, title: str, top: str, sections: Mapping[str, str]) -> Path:
     """Write a page: its title (text), its top and its sections (HTML, empty ones left out). Returns the file."""
     present = {name: content for name, content in sections.items() if content}
-    places = {name: name.lower().replace(" ", "-") for name in present}
+    places = {name: re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") for name in present}
     links = "".join(f'<a href="#{place}">{name}</a>' for name, place in places.items())
     parts = [f'<section id="{places[name]}"><h2>{name}</h2>\n{content}</section>' for name, content in present.items()]
-    template = Template((resources.files("pixelpath.reports") / "report.html").read_text(encoding="utf-8"))
+    below = ["<nav aria-label='Sections'>", links, "</nav>", "<main>", *parts, "</main>"] if parts else []
+    page = {"title": text(title), "body": "\n".join([top, *below]), "style": stylesheet(), "script": script()}
     with whole(path) as file:
-        file.write(template.substitute(title=text(title), body="\n".join([top, f"<nav>{links}</nav>", *parts])).encode("utf-8"))
+        file.write(Template(template()).substitute(page).encode("utf-8"))
     return path
 
 
-def header(title: str, below: str, metadata: Mapping[str, str]) -> str:
-    """The top of a page: its title (text), what stands below it and the metadata in boxes (HTML)."""
-    shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in metadata.items())
-    return f"<header><h1>{text(title)}</h1>\n{below}\n<dl class='facts'>{shown}</dl></header>"
+def header(kind: str, title: str, verdict: Verdict, facts: Mapping[str, str], more: str = "") -> str:
+    """The top of a page: what it is and its title (text), the verdict, more (HTML), and the main numbers in boxes (HTML)."""
+    said = "".join(f"<p>{sentence(each)}</p>" for each in verdict.sentences)
+    judged = f"<div class='verdict {verdict.level}'>{said}</div>" if said else ""
+    shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
+    numbers = f"<dl class='facts'>{shown}</dl>" if shown else ""
+    return f"<header><p class='kind'>{text(kind)}</p><h1>{text(title)}</h1>\n{judged}{more}{numbers}</header>"
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Records as a table, one a line, each with its protocol below; empty without records."""
+    """Records as a table, one a line, each with its remarks and, folded away, its protocol below; empty without records."""
     if not records:
         return ""
-    keys = [key for key in dict.fromkeys(key for record in records for key in record) if key != "protocol"]
-    head = "".join(f"<th{_align(records[0].get(key))}>{words(key)}</th>" for key in keys)
+    keys = [key for key in dict.fromkeys(key for record in records for key in record) if key not in ("protocol", "remarks")]
+    side = {key: next((found for record in records if (found := _align(record.get(key)))), "") for key in keys}
+    head = "".join(f"<th{side[key]}>{words(key)}</th>" for key in keys)
     body = []
     for record in records:
-        protocol = record.get("protocol")
-        cells = "".join(f"<td{_align(record.get(key))}>{text(record[key]) if key in record else ''}</td>" for key in keys)
-        body.append(f"<tr{' class=record' if protocol else ''}>{cells}</tr>")
-        body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{protocol_line(protocol)}</td></tr>"] if protocol else []
+        below = [protocol_line(record["remarks"])] if record.get("remarks") else []
+        below += [folded(MEASURED, protocol_line(record["protocol"]))] if record.get("protocol") else []
+        cells = "".join(f"<td{side[key]}>{text(record[key]) if key in record else ''}</td>" for key in keys)
+        body.append(f"<tr{' class=record' if below else ''}>{cells}</tr>")
+        body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{''.join(below)}</td></tr>"] if below else []
     return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
 
 
@@ -75,11 +90,9 @@ def figure(path: Path, caption: str, kind: str = "sheet", widest: int = WIDEST) 
         return f"<figure>{embedded(picture, kind, widest, path.stem)}<figcaption>{caption}</figcaption></figure>"
 
 
-def plot(drawn: Figure, numbers: Sequence[Mapping[str, Any]], *, shown: bool = False) -> str:
-    """A plot, and the records that it shows as a table below it, folded away unless they are `shown`."""
-    return embedded(rendered(drawn), "plot", WIDEST, "plot of the numbers below") + folded(
-        "The numbers", table(numbers), shown=shown
-    )
+def charted(drawn: str, numbers: Sequence[Mapping[str, Any]]) -> str:
+    """Curves (HTML), and the records that they show as a table below them, folded away."""
+    return drawn + folded("The numbers", table(numbers))
 
 
 def folded(title: str, content: str, *, shown: bool = False) -> str:
@@ -110,13 +123,16 @@ def embedded(picture: Image.Image, kind: str, widest: int, name: str) -> str:
 
 
 def boxes(values: Mapping[str, Any], protocol: Mapping[str, Any] | None = None) -> str:
-    """Single values side by side, and their protocol below them."""
+    """Single values side by side, those that are there, and their protocol below them."""
+    values = {key: value for key, value in values.items() if value is not None}
     long = {key for key, value in values.items() if isinstance(value, str) and len(value) > LONG}
     shown = "".join(
         f"<div{' class=long' if key in long else ''}><dt>{words(key)}</dt><dd>{text(value)}</dd></div>"
         for key, value in values.items()
     )
-    return f"<dl class='pairs'>{shown}</dl>" + (f"<p class='protocol'>{protocol_line(protocol)}</p>" if protocol else "")
+    return f"<dl class='pairs'>{shown}</dl>" + (
+        f"<div class='protocol'>{folded(MEASURED, protocol_line(protocol))}</div>" if protocol else ""
+    )
 
 
 def protocol_line(protocol: Mapping[str, Any]) -> str:

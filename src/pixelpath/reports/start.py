@@ -9,7 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pixelpath.reports.page import document_of, duration, figure, folded, groups, header, note, pairs, table, text, write_page
+from pixelpath.reports.measured import distance_chart
+from pixelpath.reports.page import (
+    Verdict,
+    document_of,
+    duration,
+    figure,
+    folded,
+    groups,
+    header,
+    note,
+    pairs,
+    table,
+    text,
+    write_page,
+)
 
 Record = Mapping[str, Any]
 
@@ -20,6 +34,10 @@ NATS = (
     "standard error."
 )
 
+QUALITY = (
+    "The distance of finished samples from real images by network evaluations (NFE). A start helps where its curve lies lower or "
+    "further left. The dashed line is what other real images reach."
+)
 IMAGES = "Side by side"  # the picture of images, whose colours are their own
 PICTURES = {
     "Certificate": (
@@ -40,11 +58,6 @@ PICTURES = {
         "Noised real images should look like samples of the start, and the denoiser's estimates of both should look alike. "
         "They are not the same images: only their kind can be compared.",
     ),
-    "Quality": (
-        "distance_over_nfe.png",
-        "The distance of finished samples from real images by network evaluations (NFE). A start helps where its curve lies "
-        "lower or further left. The dashed line is what other real images reach.",
-    ),
     "Nearest neighbours": (
         "neighbours.png",
         "How far images are from the nearest training image. If the curve of samples lies far to the left of the curve of "
@@ -60,7 +73,8 @@ def write_start_report(folder: Path) -> Path:
     (best,) = [each for each in candidates if each["name"] == chosen]
     rows = [_divergence(each["name"], row) for each in candidates for row in each["certificate"] or ()]
     pictures = {title: folder / name for title, (name, _) in PICTURES.items()}
-    sections = {
+    sections = {"Quality": (distance_chart(search["quality"]) + note(QUALITY)) if search["quality"] else ""}
+    sections |= {
         title: figure(path, PICTURES[title][1], "sheet" if title == IMAGES else "plot")
         for title, path in pictures.items()
         if path.is_file()
@@ -79,15 +93,14 @@ def write_start_report(folder: Path) -> Path:
         ),
         "Settings": folded("All settings", groups({"start": _short(saved["metadata"]), "made for": _short(saved["about"])})),
     }
-    title = f"Start: {folder.resolve().name}"
-    return write_page(folder / "report.html", title, _top(title, search, best, saved["about"]), sections)
+    name = folder.resolve().name
+    return write_page(folder / "report.html", f"Start: {name}", _top(name, search, saved["about"]), sections)
 
 
-def _top(title: str, search: Record, best: Record, about: Record) -> str:
+def _top(name: str, search: Record, about: Record) -> str:
     """The choice and what it saves in words, then the main numbers."""
-    below = "".join(f"<p class='verdict'>{text(sentence)}</p>" for sentence in (search["verdict"], search["sentence"]))
-    below += f"<p>{text(search['savings'])}</p>"
-    below += "".join(note(text(remark)) for remark in search["remarks"])
+    verdict = Verdict([search["verdict"], search["sentence"], search["savings"]], "good" if search["pays"] else "warn")
+    remarks = "".join(note(text(remark)) for remark in search["remarks"])
     index = search["index"]
     metadata = {
         "start": search["chosen"],
@@ -98,7 +111,8 @@ def _top(title: str, search: Record, best: Record, about: Record) -> str:
         "tail index of the data": None if index is None else _with_error(index["value"], index["error"]),
     }
     shown = {name: text(value) for name, value in metadata.items() if value is not None}
-    return header(title, below, shown | {"time to choose": duration(search["seconds"])})
+    facts = shown | {"time to choose": duration(search["seconds"])}
+    return header("Start for sampling in fewer steps", f"Start {name}", verdict, facts, remarks)
 
 
 def _candidate(candidate: Record, chosen: str) -> dict[str, Any]:
@@ -116,7 +130,7 @@ def _candidate(candidate: Record, chosen: str) -> dict[str, Any]:
         "numbers held": candidate["numbers"],
         "worst certified tail, %": None if worst is None else _percent(worst["error"]),
         "of": None if worst is None else f"{worst['what']}, {text(worst['probability'])}",
-        "protocol": {key: remark for key, remark in remarks.items() if remark},
+        "remarks": {key: remark for key, remark in remarks.items() if remark},
     }
 
 

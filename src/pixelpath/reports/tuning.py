@@ -6,22 +6,20 @@ A *result*, *table* and *row* are those of RUN/sampling.json (pixelpath.runs.tun
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from pixelpath.reports.page import embedded, header, note, pairs, table, text, write_page
-from pixelpath.reports.pictures import GREY, MARKS, blank, colours, logarithmic, rendered, styled
+from pixelpath.reports.charts import COLOURS, Curve, chart
+from pixelpath.reports.measured import BY_NFE
+from pixelpath.reports.page import Verdict, duration, header, note, pairs, table, write_page
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-WIDEST = 1440  # pixels across, of a plot
+CLOSE = 1.1  # times the distance of the longest control, up to which the chosen way is as good
 SEARCH = (
-    "The distance of every way to sample that was compared, by network evaluations (NFE). Rings mark the chosen ways. These are "
-    "numbers of the search: the lowest of many is lower than it would be again. Fresh seeds are in the table above."
+    "The distance of every way to sample that was compared, by network evaluations (NFE). The dark curve joins the chosen ways. "
+    "These are numbers of the search: the lowest of many is lower than it would be again. Fresh seeds are in the table above."
 )
 REPORTED = (
     "Frechet distances of samples of fresh seeds from training images: mean and standard deviation over the sets of seeds. The "
@@ -34,34 +32,50 @@ def write_tuning_page(path: Path, name: str, result: Mapping[str, Any]) -> Path:
     sections = {}
     for each in result["tables"]:
         kind = "Without guidance" if each["guidance"] == 1 else f"Guidance {each['guidance']:g}"
-        plots = "".join(embedded(rendered(search_plot(each, kind)), "plot", WIDEST, "search") for kind in result["features"])
+        searched = "".join(search_chart(each, features) for features in result["features"])
         rows = [_reported(row) for row in [*each["chosen"], *each["controls"]]]
-        sections[kind] = note(REPORTED) + table(rows) + plots + note(SEARCH)
+        sections[kind] = note(REPORTED) + table(rows) + searched + note(SEARCH)
     sections["Protocol"] = pairs({key: result[key] for key in ("checkpoint", "features", "searched", "reported", "seconds")})
-    title = f"Sampling: {name}"
-    return write_page(path, title, header(title, "", {"step": text(result["step"])}), sections)
+    facts = {"step": f"{result['step']:,}", "time to tune": duration(result["seconds"])}
+    return write_page(path, f"Sampling: {name}", header("How a run is best sampled", name, _verdict(result), facts), sections)
 
 
-def search_plot(table: Mapping[str, Any], features: str) -> Figure:
-    """Distances in the search against evaluations, both logarithmic: a colour and mark for each kind of way."""
+def _verdict(result: Mapping[str, Any]) -> Verdict:
+    """How many evaluations a sample now takes at each guidance, and its distance beside that of the longest control."""
+    said, most = [], 0.0
+    for each in result["tables"]:
+        chosen = next(row for row in each["chosen"] if row["default"])
+        control = max(each["controls"], key=lambda row: row["nfe"])
+        times = max(_mean(chosen, name) / _mean(control, name) for name in result["features"])
+        most = max(most, times)
+        kind = "Without guidance" if each["guidance"] == 1 else f"With guidance {each['guidance']:g}"
+        said.append(
+            f"{kind}, {chosen['nfe']} network evaluations (NFE) make a sample, at {times:.2f} times the distance from the data "
+            f"that {control['nfe']} of {control['name']} reach."
+        )
+    return Verdict(said, "good" if most <= CLOSE else "warn")
+
+
+def _mean(row: Mapping[str, Any], features: str) -> float:
+    return statistics.fmean(row["reported"][features])
+
+
+def search_chart(table: Mapping[str, Any], features: str) -> str:
+    """Distances in the search by evaluations, both logarithmic: a curve for each kind of way, the chosen ways and controls."""
     names = list(dict.fromkeys(row["name"] for row in table["candidates"]))
-    figure = blank(3.6 + 0.2 * (len(names) + len(table["controls"])))  # names are long: one a line
-    axes = figure.add_subplot()
+    curves = []
     for place, name in enumerate(names):
         rows = sorted((row for row in table["candidates"] if row["name"] == name), key=lambda row: row["nfe"])
-        counts, distances = [row["nfe"] for row in rows], [row["searched"][features] for row in rows]
-        style = MARKS[place // len(colours()) % len(MARKS)] + ("-" if len(rows) > 1 else "")
-        axes.plot(counts, distances, style, color=colours()[place % len(colours())], markersize=4, linewidth=1, label=name)
-    chosen = table["chosen"]
-    rings = [row["nfe"] for row in chosen], [row["searched"][features] for row in chosen]
-    axes.plot(*rings, "o", color="black", markersize=10, fillstyle="none", label="chosen")
-    for row in table["controls"]:
-        axes.plot(row["nfe"], row["searched"][features], "x", color=GREY, label=f"control: {row['name']}, {row['nfe']} NFE")
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set(xlabel="network evaluations (NFE)", ylabel=f"Frechet distance ({features})")
-    logarithmic(axes, np.array([row["searched"][features] for row in [*table["candidates"], *table["controls"]]]))
-    return styled(figure, columns=1)
+        learned = name.endswith("learned sigmas")  # the way before it, with other sigmas
+        curves.append(_curve(name + ", dashed" * learned, rows, features, COLOURS[place % len(COLOURS)], dashed=learned))
+    curves.append(_curve("chosen", table["chosen"], features, "ink"))
+    curves += [_curve(f"control: {row['name']}, {row['nfe']} NFE", [row], features, "grey") for row in table["controls"]]
+    return chart(f"Frechet distance in the search ({features})", curves, frame=BY_NFE)
+
+
+def _curve(name: str, rows: Sequence[Mapping[str, Any]], features: str, colour: str, *, dashed: bool = False) -> Curve:
+    counts, distances = ([row["nfe"] for row in rows], [row["searched"][features] for row in rows])
+    return Curve(name, np.array(counts, float), np.array(distances, float), colour, exact=True, dashed=dashed)
 
 
 def _reported(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from pixelpath.randomness import Streams, permutation
 from pixelpath.reports.compare import CALLED, write_comparison
 from pixelpath.reports.display import grid
 from pixelpath.reports.evaluation import nearest_picture
+from pixelpath.reports.page import Verdict
 from pixelpath.runs import judgements
 from pixelpath.runs.compare_features import ALL, FEW, FLOOR, Comparing, Kind, Sets, extractors, kinds, of_statistics, rows
 from pixelpath.runs.compare_sets import Given, ImageSet, Reading, open_held_out, open_sets
@@ -35,7 +36,8 @@ from pixelpath.runs.comparison import Real
 from pixelpath.runs.judgements import Features, Made
 from pixelpath.runs.pixel_values import pixel_values
 from pixelpath.runs.prepare import PreparedData, fitted
-from pixelpath.runs.report import tree
+from pixelpath.runs.report_results import tree
+from pixelpath.runs.verdict import EQUAL, copies_in_words, is_copying
 from pixelpath.runs.verdict import FEW as TELLING
 
 SHOWN = 36  # images of each set
@@ -70,7 +72,8 @@ class Comparison:
     def write(self, folder: Path | str) -> Path:
         """Write comparison.json, pictures and report.html into the folder; the page."""
         values = self.document.get("pixel_values")
-        return write_comparison(Path(folder), self.document, self.pictures, "" if values is None else tree(values))
+        shown = "" if values is None else tree(values)
+        return write_comparison(Path(folder), self.document, self.pictures, _verdict(self.document), shown)
 
 
 def compare(
@@ -208,15 +211,24 @@ def _lines(document: Mapping[str, Any]) -> list[str]:
         lines.append(f"{row['features']:<20} {row['of']:<24} {counts[0]:>8} {counts[1]:>9}{cells}{called}")
     for row in document["inception_score"]:
         lines.append(f"Inception Score of the {row['of']}, {row['convention']}: {row['mean']:.4g} +- {row['std']:.2g}.")
-    return [*lines, *_verdict(document), *judgements.sentences(dict(document))]
+    return [*lines, *_distance(document)[0], *judgements.sentences(dict(document))]
 
 
-def _verdict(document: Mapping[str, Any]) -> list[str]:
-    """How many times as far from the reference images are as other images of the reference, in the most telling features."""
+def _verdict(document: Mapping[str, Any]) -> Verdict:
+    """The distance against its floor, and copies, in words."""
+    said, times = _distance(document)
+    copies = document.get("copies")
+    level = "bad" if copies and is_copying(copies) else "warn" if times is None or times > EQUAL else "good"
+    return Verdict([*said, *([copies_in_words(copies)] if copies else [])], level)
+
+
+def _distance(document: Mapping[str, Any]) -> tuple[list[str], float | None]:
+    """How many times as far from the reference images are as other images of it, in the most telling features; also in words."""
     for name in TRUST:
         found = {row["of"]: row for row in document["distances"] if row["features"] == name and "frechet" in row}
         if {FEW, FLOOR} <= set(found) and found[FLOOR]["frechet"] > 0:
             few, times = found[FEW]["images"], found[FEW]["frechet"] / found[FLOOR]["frechet"]
             rough = f" This is rough: {TELLING} images and more tell." if few < TELLING else ""
-            return [f"{few:,} images are {times:.3g} times as far from the reference as {few:,} of its own ('{name}').{rough}"]
-    return []
+            said = f"{few:,} images are {times:.3g} times as far from the reference as {few:,} of its own ('{name}').{rough}"
+            return [said], times
+    return [], None

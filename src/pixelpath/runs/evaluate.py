@@ -37,6 +37,7 @@ from pixelpath.runs.comparison import (
     quality,
     real_statistics,
 )
+from pixelpath.runs.extremes import extremes
 from pixelpath.runs.judgements import Features, save_pictures
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.pixel_values import pixel_values
@@ -148,6 +149,7 @@ def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[Feature
         compared += [features] if own and isinstance(extractor, Pixels | EncoderFeatures) else []
     if not own:
         say("These are not the images that the run was trained on, so neither copies nor memorising are looked for.")
+    copied = judgements.copies(data, judgements.of_run(run, data, made), compared) if compared else None
     rows = loss_by_level(run, data)
     seen = loss_by_level(run, data, rows[0].count, data.training) if own and rows else []
     return {
@@ -158,9 +160,10 @@ def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[Feature
         "seconds_sampling": made.seconds,
         "distances": distances,
         "held_out_loss": [asdict(row) for row in rows],
-        "copies": judgements.copies(data, judgements.of_run(run, data, made), compared) if compared else None,
+        "copies": copied,
         "loss_gap": judgements.loss_gap(run, seen, rows) if seen else None,
         "pixel_values": pixel_values(data, judgements.as_source(made), data.normaliser),
+        "extremes": extremes(data, judgements.as_source(made), made.settings["seeds"][0], copied),
     }
 
 

@@ -26,9 +26,11 @@ from pixelpath.evaluation.held_out import HeldOutRow
 from pixelpath.evaluation.protocol import Protocol
 from pixelpath.log import followed
 from pixelpath.reports.evaluation import nearest_picture, save_plots
+from pixelpath.reports.names import short
 from pixelpath.reports.pictures import save_png, series
 from pixelpath.runs import pixel_values
 from pixelpath.runs.comparison import BATCH, MOST, Native, Real, protocol
+from pixelpath.runs.extremes import by_distance, picture
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import Samples
@@ -96,6 +98,7 @@ def copies(data: PreparedData, made: Made, found: Sequence[Features]) -> dict[st
         "closeness": rows,
         "neighbours": [row for features, each in zip(found, searched, strict=True) for row in _distances(features, each)],
         "pairs": _pairs(data, made, first),
+        "extremes": by_distance(data, made.images, made.first_seed, first.to_training, first.real),
     }
 
 
@@ -125,12 +128,14 @@ def sentences(result: dict[str, Any]) -> list[str]:
 
 
 def save_pictures(folder: Path, data: PreparedData, made: Samples, result: Mapping[str, Any]) -> None:
-    """Write nearest.png and the plots of a result into the run's folder, over older ones."""
+    """Write nearest.png, extremes.png and the plots of a result into the run's folder, over older ones."""
     save_plots(folder, result)
+    if result["extremes"]:
+        save_png(folder / "extremes.png", picture(data, as_source(made), result["extremes"]))
     if result["copies"]:
         pairs = result["copies"]["pairs"]
         names = [made.labels[pair["sample"]] for pair in pairs]
-        names += [pair[f"{side}_name"] for side in ("training", "held_out") for pair in pairs if side in pair]
+        names += [short(pair[f"{side}_name"]) for side in ("training", "held_out") for pair in pairs if side in pair]
         rows = nearest_images(data, as_source(made), pairs)
         save_png(folder / "nearest.png", nearest_picture(rows, data.metadata, data.normaliser.shown, names))
 

@@ -106,9 +106,11 @@ def _batches(side: Source, most: int) -> Iterator[np.ndarray]:
 
 
 def _channels(data: PreparedData) -> list[str]:
-    """The names of the channels if every one has its own, else their numbers."""
-    names = data.metadata.channels
-    return list(names) if len(set(names)) == data.shape[0] else [str(number) for number in range(data.shape[0])]
+    """The names of the channels, with their units where these are known, if every one has its own; else their numbers."""
+    known, count = data.metadata, data.shape[0]
+    if len(set(known.channels)) == count or (count == 1 and known.called(0, 1)):
+        return [known.called(number, count) for number in range(count)]
+    return [str(number) for number in range(count)]
 
 
 def _measure(batches: Iterable[Native], count: int, shape: tuple[int, int, int], normaliser: Normaliser | None) -> _Measured:

@@ -9,25 +9,22 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from PIL import Image
+
 from pixelpath.atomic import leaves
 from pixelpath.errors import MissingError
-from pixelpath.evaluation.held_out import HeldOutRow
-from pixelpath.evaluation.histograms import HistogramRow
-from pixelpath.evaluation.inception import Inception
-from pixelpath.evaluation.memorising import GapRow
-from pixelpath.evaluation.probe import ProbeRow
-from pixelpath.evaluation.spectrum import SpectrumRow
 from pixelpath.recipes import RECIPES
 from pixelpath.recipes.recipe import to_json
 from pixelpath.reports.charts import training_charts
-from pixelpath.reports.evaluation import histograms_plot, loss_gap_plot, spectrum_plot
+from pixelpath.reports.measured import distance_chart
 from pixelpath.reports.page import (
+    Verdict,
     boxes,
+    charted,
     document_of,
     duration,
     figure,
@@ -36,24 +33,16 @@ from pixelpath.reports.page import (
     header,
     note,
     pairs,
-    plot,
     protocol_line,
     table,
     text,
-    words,
     write_page,
 )
-from pixelpath.reports.pictures import (
-    distance_over_nfe,
-    noise_levels_plot,
-    probe_plot,
-    save_png,
-    series,
-    skipped_steps,
-    training_curves,
-)
+from pixelpath.reports.pictures import save_png, series, skipped_steps, training_curves
 from pixelpath.reports.quickstart import comparison
-from pixelpath.runs.verdict import closeness_of, training_verdict, verdict
+from pixelpath.reports.tiles import tiles
+from pixelpath.runs.report_results import in_short, tree
+from pixelpath.runs.verdict import level, training_verdict, verdict
 from pixelpath.trainer.journal import lines
 
 SHOWN = 9  # previews in the strip, at most
@@ -63,16 +52,11 @@ STAGES = {
     "Denoising": "Stage two: diffusion",
     "Consistency": "Stage two: one step (consistency)",
 }
-PLOTS = {
-    HeldOutRow: noise_levels_plot,
-    ProbeRow: probe_plot,
-    GapRow: loss_gap_plot,
-    SpectrumRow: spectrum_plot,
-    HistogramRow: histograms_plot,
-}
-CURVES = ("spectra", "histograms")  # of pixel values
-FOLDED = {"sampling", "pairs", "neighbours", "quantiles", "frequent"}  # parts of a document that say how, or in detail
-OPEN = 30  # numbers below a plot, at most, that are not folded away
+EXTREMES = (
+    "Samples at the ends of what the run makes, beside real images at the ends of the data. Values of real images are those of "
+    "as many as there are samples, evenly chosen."
+)
+HOW = ("seeds", "sampler", "steps", "nfe", "guidance", "start", "units")  # what stands below samples
 FILES = {
     "recipe.json": "every setting of the run",
     "origin.json": "the runs whose weights it began with",
@@ -81,6 +65,7 @@ FILES = {
     "curves.png": "training curves",
     "evaluation.json": "distances and held-out losses with their protocols",
     "held_out.png": "training and held-out loss by noise level",
+    "extremes.png": "the tiles of the section Extremes",
     "nearest.png": "the samples nearest to training images",
     "spectrum.png": "power by frequency, of samples and real images",
     "histograms.png": "values of samples and real images",
@@ -113,6 +98,7 @@ def write_report(run: Path) -> Path:
         "Samples": _samples(run),
         "Views": _views(run),
         "Results": _results(run),
+        "Extremes": _extremes(run),
         "Features": _features(run),
         "Training": _training(run),
         "Previews": _previews(run),
@@ -152,20 +138,21 @@ def _header(run: Path) -> str:
         values = series(rows, key)[1]
         if len(values):
             metadata[name] = spelled(float(values[-1]))
-    said = "".join(f"<p class='verdict'>{text(sentence)}</p>" for sentence in _verdict(run, rows, recipe.get("steps")))
-    return header(_name(run), said + note(stage), metadata)
+    return header(stage or "Run", _name(run), _verdict(run, rows, recipe.get("steps")), metadata)
 
 
-def _verdict(run: Path, rows: Sequence[Mapping[str, Any]], steps: int | None) -> list[str]:
+def _verdict(run: Path, rows: Sequence[Mapping[str, Any]], steps: int | None) -> Verdict:
     """What the newest evaluation says in words; without one how training went, and how to evaluate it."""
     measured = document_of(run / "evaluation.json")
     newest = measured[-1] if isinstance(measured, list) and measured else measured
     if isinstance(newest, Mapping):
-        return verdict(newest)
+        return Verdict(verdict(newest), level(newest))
     said = training_verdict(rows, steps)
+    alarmed = "warn" if rows and rows[-1].get("alarms") else ""
     if not said or _objective(run) == "RepresentationLearning":
-        return said
-    return [*said, f"How good its samples are has not been measured yet: pixelpath evaluate {shlex.quote(str(run))}"]
+        return Verdict(said, alarmed)
+    ask = f"How good its samples are has not been measured yet: `pixelpath evaluate {shlex.quote(str(run))}` tells."
+    return Verdict([*said, ask], alarmed)
 
 
 def _samples(run: Path) -> str:
@@ -173,8 +160,10 @@ def _samples(run: Path) -> str:
     made = sorted((run / "samples").rglob("grid.png"), key=lambda path: path.stat().st_mtime)
     if made:
         settings = document_of(made[-1].with_name("samples.json")) or {}
-        short = {key: value for key, value in settings.items() if not isinstance(value, list) or len(value) <= 2}
-        return figure(made[-1], protocol_line({"file": made[-1].relative_to(run).as_posix(), **short}))
+        made_by = {key: settings[key] for key in HOW if settings.get(key) is not None}
+        others = {key: value for key, value in settings.items() if not isinstance(value, list) or len(value) <= 2}
+        caption = protocol_line({"file": made[-1].relative_to(run).as_posix(), **made_by})
+        return figure(made[-1], caption) + (folded("How they were made", boxes(others)) if others else "")
     one_step = _objective(run) == "Consistency"
     beside = run.parent / ("samples-one-step.png" if one_step else "samples.png")
     if _quickstart(run) and beside.exists():
@@ -211,44 +200,24 @@ def _results(run: Path) -> str:
     return "\n".join(parts)
 
 
-def in_short(evaluation: Any, *, curves: bool = True) -> Any:
-    """An evaluation without held-out losses that stand beside training losses, and with or without its curves."""
-    if not isinstance(evaluation, Mapping):
-        return evaluation
-    found = dict(evaluation)
-    if found.get("loss_gap"):
-        found.pop("held_out_loss", None)
-    if isinstance(found.get("pixel_values"), Mapping) and not curves:
-        found["pixel_values"] = {key: found["pixel_values"][key] for key in found["pixel_values"] if key not in CURVES}
-    if isinstance(found.get("copies"), Mapping):
-        found["copies"] = {**found["copies"], "closeness": [_telling(row) for row in found["copies"]["closeness"]]}
-    if isinstance(found.get("distances"), list):
-        found["distances"] = [_named(row) for row in found["distances"]]
-    return found
-
-
-def _telling(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The closeness in one kind of features, without numbers that so few images cannot tell."""
-    near = closeness_of(row)
-    if near is None or near.telling:
-        return row
-    return {key: value for key, value in row.items() if not key.startswith(("closer", "below"))}
-
-
-def _named(distances: Any) -> Any:
-    """Distances in one kind of features; in those of Inception they have names of their own."""
-    if not isinstance(distances, Mapping) or distances.get("features") != Inception.name:
-        return distances
-    return {**distances, "features": f"{Inception.name} (Frechet distance: FID, kernel distance: KID)"}
-
-
 def _nearest(run: Path) -> str:
     """The pairs of the newest evaluation that looked for copies."""
     caption = (
-        "The samples nearest to training images, relative to how near held-out images come. Below each stands its nearest "
+        "Nearest relative to how near held-out images come, the nearest first. Below each stands its nearest "
         "training image, and below that its nearest held-out image, where images were held out."
     )
-    return figure(run / "nearest.png", caption) if (run / "nearest.png").is_file() else ""
+    title = "<h3>The samples nearest to training images</h3>"
+    return title + figure(run / "nearest.png", caption) if (run / "nearest.png").is_file() else ""
+
+
+def _extremes(run: Path) -> str:
+    """The sheet of extremes of the newest evaluation."""
+    found = document_of(run / "evaluation.json")
+    newest = found[-1] if isinstance(found, list) and found else {}
+    if not newest.get("extremes") or not (run / "extremes.png").is_file():
+        return ""
+    with Image.open(run / "extremes.png") as drawn:
+        return note(EXTREMES) + tiles(newest["extremes"], drawn)
 
 
 def _over_nfe(found: Sequence[Mapping[str, Any]]) -> str:
@@ -260,7 +229,7 @@ def _over_nfe(found: Sequence[Mapping[str, Any]]) -> str:
         for curve in found
         for point in curve["points"]
     ]
-    return note(words) + plot(distance_over_nfe(found), rows)
+    return note(words) + charted(distance_chart(found), rows)
 
 
 def _features(run: Path) -> str:
@@ -342,32 +311,6 @@ def _files(run: Path) -> str:
         if path.name != "report.html"
     ]
     return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else ""
-
-
-def tree(document: Any) -> str:
-    """Any document: its single values with their protocol, rows of measurements as plots, and its parts under their names."""
-    if isinstance(document, Mapping):
-        nested = {key: value for key, value in document.items() if _is_nested(value) and key != "protocol"}
-        single = {key: value for key, value in document.items() if key not in nested and key != "protocol"}
-        parts = [boxes(single, document.get("protocol"))] if single else []
-        ordered = sorted(nested.items(), key=lambda item: isinstance(item[1], Mapping))  # measurements before how they were made
-        parts += [
-            folded(words(key), tree(value)) if key in FOLDED else f"<h3>{words(key)}</h3>{tree(value)}"
-            for key, value in ordered
-            if value
-        ]
-        return "\n".join(parts)
-    if isinstance(document, list) and all(isinstance(row, Mapping) for row in document):
-        for kind, drawn in PLOTS.items():
-            if document and all({part.name for part in fields(kind)} <= set(row) for row in document):
-                return plot(drawn(document), document, shown=len(document) <= OPEN)
-        flat = all(not _is_nested(value) or key == "protocol" for row in document for key, value in row.items())
-        return table(document) if flat else "\n".join(tree(row) for row in document)
-    return f"<p>{text(document)}</p>"
-
-
-def _is_nested(value: Any) -> bool:
-    return isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(part, Mapping) for part in value))
 
 
 def _objective(run: Path) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 from pixelpath.evaluation.copies import Closeness
 from pixelpath.evaluation.inception import Inception
@@ -26,10 +26,24 @@ NAMES = {
 
 def verdict(result: Mapping[str, Any]) -> list[str]:
     """One to three sentences; empty for a result of another version, which has other entries."""
-    distances, copies = result.get("distances"), result.get("copies", {})
-    rows = [row for row in distances if set(row) >= NEEDED and row["frechet_floor_of_few"] > 0] if distances else []
-    found = [_close(min(rows, key=_trust))] if rows else []
-    return [*found, _copies(copies)] if copies is None or {"closeness", "duplicates"} <= set(copies) else found
+    row, copies = _telling(result), result.get("copies", {})
+    found = [] if row is None else [_close(row)]
+    return [*found, copies_in_words(copies)] if copies is None or {"closeness", "duplicates"} <= set(copies) else found
+
+
+def level(result: Mapping[str, Any]) -> Literal["good", "warn", "bad"]:
+    """ "bad" if samples copy, "good" if they are about as close as real images and none is an exact copy, else "warn"."""
+    copies, row = result.get("copies") or {}, _telling(result)
+    if is_copying(copies):
+        return "bad"
+    exact = copies.get("duplicates", 0) > (copies.get("held_out_duplicates") or 0)
+    return "good" if row is not None and _times(row) <= EQUAL and not exact else "warn"
+
+
+def is_copying(copies: Mapping[str, Any]) -> bool:
+    """Whether more samples than by chance are near copies of training images, as far as can be told."""
+    found = worst(copies) if "closeness" in copies else None
+    return found is not None and found[1].telling and found[1].copying and found[1].near_copies
 
 
 def training_verdict(rows: Sequence[Mapping[str, Any]], steps: int | None) -> list[str]:
@@ -65,6 +79,17 @@ def closeness_of(row: Mapping[str, Any]) -> Closeness | None:
     return Closeness(**{name: row[name] for name in names}) if set(names) <= set(row) else None
 
 
+def _telling(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The distances in the most telling features that have a floor."""
+    rows = [row for row in result.get("distances") or () if set(row) >= NEEDED and row["frechet_floor_of_few"] > 0]
+    return min(rows, key=_trust, default=None)
+
+
+def _times(row: Mapping[str, Any]) -> float:
+    """How many times as far from the training images as other real images."""
+    return row["frechet_of_few"] / row["frechet_floor_of_few"]
+
+
 def _trust(row: Mapping[str, Any]) -> int:
     return TRUST.index(row["features"]) if row["features"] in TRUST else len(TRUST)
 
@@ -72,7 +97,7 @@ def _trust(row: Mapping[str, Any]) -> int:
 def _close(row: Mapping[str, Any]) -> str:
     """How far samples are from training images, where other real images set the floor."""
     few, name = row["few"], NAMES.get(row["features"], row["features"])
-    times = row["frechet_of_few"] / row["frechet_floor_of_few"]
+    times = _times(row)
     how = (
         "about as close to the training images as" if times <= EQUAL else f"{times:.2g} times as far from the training images as"
     )
@@ -81,7 +106,8 @@ def _close(row: Mapping[str, Any]) -> str:
     return f"{few:,} samples are {how} {few:,} other real images are ({numbers}).{rough}"
 
 
-def _copies(copies: Mapping[str, Any] | None) -> str:
+def copies_in_words(copies: Mapping[str, Any] | None) -> str:
+    """Whether samples copy training images, as far as so many held-out images can tell; None: not looked for."""
     if copies is None:
         return "Copies were not looked for, as these are not the images that the run was trained on."
     equal = copies["duplicates"]
