@@ -19,7 +19,7 @@ import torch
 
 from pixelpath.errors import UserError
 from pixelpath.evaluation import statistics
-from pixelpath.evaluation.distances import frechet
+from pixelpath.evaluation.distances import frechet_of_sets
 from pixelpath.evaluation.features import FeatureExtractor
 from pixelpath.evaluation.statistics import Statistics
 from pixelpath.log import progress, say
@@ -160,7 +160,7 @@ class _Judge:
         found = {}
         for extractor, known in zip(self.extractors, real, strict=True):
             features = features_of(extractor, made.native.split(BATCH), len(made), self.run.device)
-            found[extractor.name] = frechet(known, statistics.of(features))
+            found[extractor.name] = frechet_of_sets(features, known)
         return found
 
 
