@@ -639,3 +639,15 @@ def test_the_search_shows_its_progress(
     assert call("start", "fit", run, "--out", tmp_path / "out", "--sigma", 5, *QUICK) == 0
     said = {line.split(":")[0] for line in capsys.readouterr().err.splitlines() if line.endswith(" left")}
     assert said == {"fitting densities", "certificate", "candidates of a start"}
+
+
+def test_a_run_with_numbers_as_conditions_has_no_start(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "numbers.csv"
+    table.write_text("\n".join(["offset", *(str(number / 250) for number in range(250))]))
+    run = trained(place, "numbers", "--data.conditions", table, "--steps", 2)
+    said = refused(capsys, "start", "fit", run)
+    assert said.endswith(
+        "takes numbers or images as conditions, and a start is a density of images alone: fit starts to runs without such "
+        "conditions."
+    )
+    assert not (run / "starts").exists()
