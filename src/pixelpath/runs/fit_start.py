@@ -189,19 +189,26 @@ def fit_run_start(run: OpenRun, data: PreparedData, folder: Path, fit: Fit | Non
     for sentence in (*(f"  {_line(candidate)}" for candidate in search.candidates), *search.remarks, *left_out):
         say(sentence)
     _pictures(folder, run, known, search)
-    found = measure_quality(folder, run, data, fit.quality, search.cold)
-    verdict = start_pays(found) if found and search.pays else Verdict(search.pays, search.verdict())
-    spent = search.nfe + round(sum(curve.evaluations for curve in found))
-    sentence = f"{verdict.sentence} {verdict.repaid(spent)}".strip()
-    record |= {"quality": [asdict(curve) for curve in found], "verdict": sentence, "pays": verdict.pays, "spent": spent}
-    write_json(folder / "search.json", record | {"neighbours": _neighbours(folder, run, known, fit.quality, fewer)})
-    say(sentence)
-    say(f"Search and comparison asked the network about {spent:,} images.")
+    compared, verdict = _compared(folder, run, data, search, fit.quality)
+    neighbours = {"neighbours": _neighbours(folder, run, known, fit.quality, fewer)}
+    write_json(folder / "search.json", record | compared | neighbours)
+    say(compared["verdict"])
+    say(f"Search and comparison asked the network about {compared['spent']:,} images.")
     say(f"Start: {folder}; report: {write_start_report(folder)}.")
     if verdict.pays:
         length = f"--steps {fewer}" if verdict.nfe is None else f"--nfe {verdict.nfe}"
         say(f"Use it: pixelpath sample {run.path} --start {folder} --sampler {verdict.sampler or 'dpmpp_2m'} {length}")
     return folder
+
+
+def _compared(folder: Path, run: OpenRun, data: PreparedData, search: Search, quality: Quality) -> tuple[dict[str, Any], Verdict]:
+    """The comparison of warm and cold samples with its verdict, JSON-ready, and the verdict; that of the search without one."""
+    found = measure_quality(folder, run, data, quality, search.cold)
+    verdict = start_pays(found) if found and search.pays else Verdict(search.pays, search.verdict())
+    spent = search.nfe + round(sum(curve.evaluations for curve in found))
+    sentence = f"{verdict.sentence} {verdict.repaid(spent)}".strip()
+    record = {"quality": [asdict(curve) for curve in found], "verdict": sentence, "pays": verdict.pays, "spent": spent}
+    return record, verdict
 
 
 def known_of(run: OpenRun, data: PreparedData) -> Known:
