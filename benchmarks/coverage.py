@@ -1,10 +1,12 @@
 """How often the limit of a certificate holds: the true divergence of the start that is chosen, over repetitions.
 
 python -m benchmarks.coverage --repetitions 100
+python -m benchmarks.coverage --only Student --levels
 
 Every repetition draws training and held-out images of a law whose denoiser is exact, lets `find_start` choose, and compares the
 limit that it states with the true divergence of that start at that sigma. *Truth* is the mean over draws of the noised law p of
-ln(p / q) + q / p - 1, which is KL(p || q) with far less variance than that of ln(p / q) alone.
+ln(p / q) + q / p - 1, which is KL(p || q) with far less variance than that of ln(p / q) alone. With `--levels` densities are not
+chosen but given, and the limits of all their levels are counted, those that no search would end at too.
 """
 
 from __future__ import annotations
@@ -20,14 +22,16 @@ from torch import Tensor
 
 from benchmarks import targets
 from pixelpath.errors import UserError
+from pixelpath.evaluation.certificate import certify
 from pixelpath.noise import NoiseRange, expand
 from pixelpath.randomness import seed_of
-from pixelpath.runs.start_families import FAMILIES, Family, Known
+from pixelpath.runs.start_families import FAMILIES, Family, Known, levels_of
 from pixelpath.runs.start_search import find_start
 from pixelpath.starts.start import Density
 from pixelpath.types import Images, Labels
 
 RANGE = NoiseRange(0.05, 20.0)
+FITTED = 20  # repetitions that one given density serves
 
 
 @dataclass(frozen=True)
@@ -95,11 +99,11 @@ class Counts:
     truths: float = 0.0
 
 
-def counted(law: Law, repetitions: int, images: int, points: int, budget: float) -> Counts:
+def counted(law: Law, repetitions: range, images: int, points: int, budget: float) -> Counts:
     """One row of the table."""
     found = Counts()
     families: dict[str, Family] = {name: FAMILIES[name] for name in law.families}
-    for number in range(repetitions):
+    for number in repetitions:
         training, held_out = (law.sample(images, seed_of(number, part) % 2**62).float() for part in (0, 1))
         try:
             search = find_start(law.denoise, RANGE, Known(training, held_out), families, budget, seed=number, points=points)
@@ -116,7 +120,34 @@ def counted(law: Law, repetitions: int, images: int, points: int, budget: float)
     return found
 
 
-def main(repetitions: int = 100, images: int = 1000, points: int = 500, budget: float = 0.02, only: str = "") -> None:
+def held_at_levels(law: Law, repetitions: range, images: int, points: int) -> dict[float, list[bool]]:
+    """Whether the limits of one density for every 20 repetitions hold, at each fifth level and the lowest one."""
+    found: dict[float, list[bool]] = {}
+    for fit in range(repetitions.start // FITTED, -(-repetitions.stop // FITTED)):
+        training = law.sample(images, seed_of(fit, 3) % 2**62).float()
+        known = Known(training, training)
+        levels = levels_of(known, RANGE)
+        start = FAMILIES[law.families[0]](known, RANGE, fit)
+        assert isinstance(start, Density)
+        chosen = [*range(0, len(levels) - 1, 5), len(levels) - 1]
+        true = {place: truth(law, start, levels[place], 40_000, seed_of(fit, 4) % 2**62) for place in chosen}
+        for number in range(max(repetitions.start, fit * FITTED), min(repetitions.stop, (fit + 1) * FITTED)):
+            held_out = law.sample(points, seed_of(number, 5) % 2**62).float()
+            rows = certify(law.denoise, {"": start}, held_out, None, levels, number)[""].rows
+            for place in chosen:
+                found.setdefault(levels[place], []).append(true[place] <= rows[place].limit)
+    return found
+
+
+def main(
+    repetitions: int = 100,
+    images: int = 1000,
+    points: int = 500,
+    budget: float = 0.02,
+    only: str = "",
+    first: int = 0,
+    levels: bool = False,
+) -> None:
     """Print a row for every law.
 
     Args:
@@ -125,17 +156,32 @@ def main(repetitions: int = 100, images: int = 1000, points: int = 500, budget: 
         points: Noisy images of either half at each level.
         budget: Nats that a start may be from the noised law.
         only: Leave out the laws whose names do not begin so.
+        first: Number of the first repetition, to go on where another call ended.
+        levels: Count the limits at all levels of given densities instead.
     """
-    sys.stdout.write(
-        "| law | starts chosen | limit holds | within the budget | mean limit | mean truth |\n|---|---|---|---|---|---|\n"
-    )
+    numbers = range(first, first + repetitions)
+    heads = ("law", "starts chosen", "limit holds", "within the budget", "mean limit", "mean truth")
+    rows = _rows_of_levels if levels else _rows_of_starts
+    heads = ("law", "sigma", "limit holds") if levels else heads
+    sys.stdout.write(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n")
     for name, law in laws().items():
         if name.startswith(only):
-            found = counted(law, repetitions, images, points, budget)
-            means = [total / max(1, found.chosen) for total in (found.limits, found.truths)]
-            row = (name, f"{found.chosen} of {repetitions}", found.held, found.within, *(f"{mean:.4f}" for mean in means))
-            sys.stdout.write("| " + " | ".join(map(str, row)) + " |\n")
-            sys.stdout.flush()
+            for row in rows(law, numbers, images, points, budget):
+                sys.stdout.write(f"| {name} | {' | '.join(row)} |\n")
+                sys.stdout.flush()
+
+
+def _rows_of_starts(law: Law, numbers: range, images: int, points: int, budget: float) -> list[list[str]]:
+    found = counted(law, numbers, images, points, budget)
+    means = [f"{total / max(1, found.chosen):.4f}" for total in (found.limits, found.truths)]
+    return [[f"{found.chosen} of {len(numbers)}", str(found.held), str(found.within), *means]]
+
+
+def _rows_of_levels(law: Law, numbers: range, images: int, points: int, budget: float) -> list[list[str]]:
+    found = held_at_levels(law, numbers, images, points)
+    rows = [[f"{sigma:.3g}", f"{sum(held)} of {len(held)}"] for sigma, held in found.items()]
+    every = [one for held in found.values() for one in held]
+    return [*rows, ["all of these", f"{sum(every)} of {len(every)}"]]
 
 
 if __name__ == "__main__":

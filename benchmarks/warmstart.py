@@ -2,6 +2,7 @@
 
     python -m benchmarks.warmstart targets --seeds 0 1 2 --out targets.json
     python -m benchmarks.warmstart targets --names student --quick
+    python -m benchmarks.warmstart targets --names modes sixteen --walks 2m
 
     python -m benchmarks.warmstart images RUN RUN RUN --out images.json
     python -m benchmarks.warmstart radar --data FILE --out radar.json
@@ -17,7 +18,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -29,6 +30,7 @@ def targets(
     seeds: tuple[int, ...] = (0, 1, 2),
     names: tuple[str, ...] = (),
     quick: bool = False,
+    walks: tuple[Literal["heun", "2m"], ...] = ("heun", "2m"),
     out: Path | None = None,
     threads: int = 1,
 ) -> None:
@@ -38,13 +40,14 @@ def targets(
         seeds: Seeds of data, fits and samples.
         names: Only these problems: modes, sixteen, digits, student, trained, spiral.
         quick: Few points, to see that everything runs.
+        walks: Runs by Heun's method, and those by DPM-Solver++(2M), of which the cold one is the best control.
         out: JSON file of the results, written after every problem and seed.
         threads: Threads of torch.
     """
     torch.set_num_threads(threads)
     about = {"benchmark": "warmstart targets", "machine": measure.machine(torch.device("cpu"))}
     found: dict[str, Any] = {}
-    for found in warmstart_targets.run(seeds, quick, names):
+    for found in warmstart_targets.run(seeds, quick, names, walks):
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(about | found, indent=2) + "\n", encoding="utf-8")

@@ -2,7 +2,8 @@
 
 The *floor* F of a distance is its value between two sets of true samples; a *cold* run begins at sigma 80, a *warm* at a start.
 Cold controls have the reference number of evaluations and, at least, once, twice and four times that of the warm runs. The best
-cold control has theirs, of DPM-Solver++(2M) from where points are just hidden, with the variance of the data on the noise's.
+cold control, of DPM-Solver++(2M) from where points are just hidden, with the variance of the data on the noise's, has theirs and
+twice as many. Every start is sampled from by 2M too, in as many evaluations as by Heun's method.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ Fit = Callable[[Images], Start]
 COLD, HIDDEN = 80.0, 10.0
 Walk = Callable[[Denoise, Images, Tensor], Images]
 USUAL = NoiseRange()
+WALKS = ("heun", "2m")
 FLOORS = 4  # pairs of true sets of which the floor is the mean
 BULK = 0.99  # share of images within the radius at which heavy-tailed coordinates are held for the distance
 
@@ -179,9 +181,16 @@ def denoiser_of(problem: Problem, seed: int) -> Denoise:
 
 
 def measured(
-    problem: Problem, seed: int, cold: Mapping[str, int] | None = None, warm: Sequence[str] | None = None
+    problem: Problem,
+    seed: int,
+    cold: Mapping[str, int] | None = None,
+    warm: Sequence[str] | None = None,
+    walks: Sequence[str] = WALKS,
 ) -> list[dict[str, Any]]:
-    """One row for every run of a problem with one seed: cold ones of so many steps (None: all), warm ones by name (None: all)."""
+    """One row for every run of a problem with one seed: cold ones of so many steps (None: all), warm ones by name (None: all).
+
+    Of `walks`, heun are the runs by Heun's method, and 2m those by DPM-Solver++(2M), the cold one if `cold` is None.
+    """
     target, count = problem.target, problem.count
     truth, floor = target.sample(count, seed_of(seed, 0)), floor_of(target, count, seed)
     clean, denoise = target.sample(problem.fitted, seed_of(seed, 1)), denoiser_of(problem, seed)
@@ -193,11 +202,13 @@ def measured(
         cost = {"fit_seconds": seconds, "numbers": numbers_of(start), "sample_seconds": run.seconds}
         rows.append(row | judged(problem, run.images, truth, floor) | cost)
 
-    for name, steps in (colds(problem) if cold is None else cold).items():
-        add(name, Naive(target.shape), COLD, steps, 0.0)
-    if cold is None:
-        spread, evaluations = float(clean.square().mean().sqrt()), 2 * max(each.steps for each in problem.warm.values()) - 1
-        add("cold, 2M", Naive(target.shape, spread), HIDDEN, evaluations, 0.0, dpmpp_2m)
+    if "heun" in walks:
+        for name, steps in (colds(problem) if cold is None else cold).items():
+            add(name, Naive(target.shape), COLD, steps, 0.0)
+    if cold is None and "2m" in walks:
+        spread, most = float(clean.square().mean().sqrt()), max(each.steps for each in problem.warm.values())
+        for name, evaluations in {"cold, 2M": 2 * most - 1, "cold, 2M, 2x": 4 * most - 2}.items():
+            add(name, Naive(target.shape, spread), HIDDEN, evaluations, 0.0, dpmpp_2m)
     for name in problem.warm if warm is None else warm:
         began, own = time.perf_counter(), problem.warm[name]
         try:
@@ -205,7 +216,11 @@ def measured(
         except ValueError as error:  # a law may refuse data, as mixtures do that outliers pull apart: the others still count
             sys.stderr.write(f"{problem.name}, seed {seed}, {name}: {error}\n")
             continue
-        add(name, start, own.sigma, own.steps, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        if "heun" in walks:
+            add(name, start, own.sigma, own.steps, seconds)
+        if "2m" in walks:
+            add(f"{name}, 2M", start, own.sigma, 2 * own.steps - 1, seconds, dpmpp_2m)
     return rows
 
 
@@ -298,7 +313,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def run(seeds: Sequence[int], quick: bool, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def run(seeds: Sequence[int], quick: bool, names: Sequence[str], walks: Sequence[str] = WALKS) -> Iterator[dict[str, Any]]:
     """After every problem (of all, or those named) and seed what is known: {"rows": every run, "summary": over seeds}."""
     chosen = problems(quick)
     unknown = [name for name in names if name not in chosen]
@@ -309,6 +324,6 @@ def run(seeds: Sequence[int], quick: bool, names: Sequence[str]) -> Iterator[dic
     rows: list[dict[str, Any]] = []
     for name in names or chosen:
         for seed in seeds:
-            rows += measured(chosen[name], seed)
+            rows += measured(chosen[name], seed, walks=walks)
             sys.stderr.write(f"{name}, seed {seed}\n")
             yield {"seeds": list(seeds), "quick": quick, "rows": rows, "summary": summary(rows)}

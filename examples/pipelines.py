@@ -1,10 +1,12 @@
 """Starts for whole pipelines of diffusers in latents: a DiT with classes and a latent diffusion model without, trained here.
 
-python -m examples.pipelines      (needs `pip install diffusers`; about five minutes on one core)
+python -m examples.pipelines               (needs `pip install diffusers`; about five minutes on one core)
+python -m examples.pipelines --only DiT    (or LDM: half of it)
 
 Both make digits of 16 x 16 pixels. *Cold* samples begin at noise with the variance of the latents, at the sigma at which these
-are just hidden: the best control. *Warm* ones begin at a fitted start. Both walk by DPM-Solver++(2M). Distances are Frechet
-distances in pixels (0 .. 1) to the training images; the *floor* is that of the held-out ones, after the same autoencoder.
+are just hidden or at half of it: the best controls. *Warm* ones begin at a fitted start. Both walk by DPM-Solver++(2M).
+Distances are Frechet distances in pixels (0 .. 1) of 250 samples to the training images, mean and std of three sets of seeds; the
+*floor* is that of 250 held-out images, after the same autoencoder.
 """
 
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportReturnType=false
@@ -14,7 +16,9 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,7 +45,9 @@ from pixelpath.runs.pipeline_start import PipelineStart
 from pixelpath.sampling.samplers import dpmpp_2m
 from pixelpath.types import Images, Labels
 
-BATCH, SETS = 64, 3
+BATCH = 32
+SETS, COUNT = 3, 250  # of seeds, and samples in each
+POINTS = 256  # noisy images of either half of the held-out ones by which starts are compared
 CHANNELS = {"block_out_channels": (16, 32), "norm_num_groups": 4, "layers_per_block": 1}
 DOWN, UP = {"down_block_types": ("DownEncoderBlock2D",) * 2}, {"up_block_types": ("UpDecoderBlock2D",) * 2}
 Sample = Callable[[range, int, list[int] | None], Images]
@@ -118,7 +124,7 @@ def trained(pipeline: DiTPipeline | LDMPipeline, images: Images, labels: Labels 
 def with_classes(images: Images, labels: Labels, coding: int, training: int) -> DiTPipeline:
     """A DiT of ten classes over an AutoencoderKL."""
     network = DiTTransformer2DModel(
-        num_attention_heads=4, attention_head_dim=24, in_channels=3, out_channels=3, num_layers=4, sample_size=8, patch_size=2,
+        num_attention_heads=4, attention_head_dim=16, in_channels=3, out_channels=3, num_layers=3, sample_size=8, patch_size=2,
         num_embeds_ada_norm=10, norm_num_groups=1,
     )  # fmt: skip
     coder = autoencoder_of(images, coding, quantised=False)
@@ -130,7 +136,7 @@ def with_classes(images: Images, labels: Labels, coding: int, training: int) -> 
 def without(images: Images, coding: int, training: int) -> LDMPipeline:
     """A latent diffusion model without classes over a VQModel."""
     network = UNet2DModel(
-        sample_size=8, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(32, 64), norm_num_groups=8,
+        sample_size=8, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(16, 32), norm_num_groups=8,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
     coder = autoencoder_of(images, coding, quantised=True)
@@ -139,10 +145,9 @@ def without(images: Images, coding: int, training: int) -> LDMPipeline:
     return pipeline
 
 
-def cold(start: PipelineStart) -> Sample:
-    """Samples from noise with the variance of the latents, at the sigma at which it keeps to the budget of the start."""
+def cold(start: PipelineStart, highest: float) -> Sample:
+    """Samples from noise with the variance of the latents, at the sigma `highest`."""
     parts = start.pipeline
-    highest = start.search.cold or parts.denoiser.noise.sigma_max
 
     @torch.no_grad()
     def sample(seeds: range, steps: int, labels: list[int] | None) -> Images:
@@ -153,44 +158,68 @@ def cold(start: PipelineStart) -> Sample:
     return sample
 
 
-def compared(name: str, start: PipelineStart, images: Images, labels: Labels | None, evaluations: tuple[int, ...]) -> list[str]:
-    """Distances of warm and cold samples at some numbers of evaluations, in words."""
+def compared(start: PipelineStart, images: Images, labels: Labels | None, evaluations: tuple[int, ...]) -> Iterator[str]:
+    """What was found of a start, and the table of distances by numbers of evaluations, line by line."""
     held = torch.arange(len(images)) % 5 >= 3
-    count, parts = int(held.sum()), start.pipeline
+    parts, own = start.pipeline, None if labels is None else labels[held][:COUNT].tolist()
+    real = (images[~held].flatten(1) + 1) / 2
 
     def distance(made: Images) -> float:
-        return frechet_of_rows((made.flatten(1) + 1) / 2, (images[~held].flatten(1) + 1) / 2)
+        return frechet_of_rows((made.flatten(1) + 1) / 2, real)
 
-    lines = [name, start.search.sentence(), start.search.verdict()]
-    lines.append(f"floor, {count} held-out digits: {distance(parts.decode(parts.encode(images[held]))):.4f}")
-    for kind, sample in (("cold", cold(start)), ("warm", start.sample)):
-        for steps in evaluations:
-            own = None if labels is None else labels[held].tolist()
-            found = [distance(sample(range(count * number, count * (number + 1)), steps, own)) for number in range(SETS)]
-            lines.append(
-                f"{kind}, {steps} evaluations: {statistics.mean(found):.4f} ({', '.join(f'{each:.4f}' for each in found)})"
-            )
-    return lines
+    def cell(sample: Sample, steps: int) -> str:
+        found = [distance(sample(range(COUNT * number, COUNT * (number + 1)), steps, own)) for number in range(SETS)]
+        return f"{statistics.mean(found):.3f} +- {statistics.stdev(found):.3f}"
+
+    hidden = start.search.cold or parts.denoiser.noise.sigma_max
+    ways = {f"cold from {sigma:.3g}": cold(start, sigma) for sigma in (hidden, hidden / 2)}
+    ways[f"warm: {start.search.chosen.name} at {start.warm.sigma:.3g}"] = start.sample
+    yield f"{start.search.sentence()} {start.search.verdict()}"
+    yield f"Floor, {COUNT} held-out digits: {distance(parts.decode(parts.encode(images[held][:COUNT]))):.3f}."
+    yield f"| NFE | {' | '.join(ways)} |\n|---|{'---|' * len(ways)}"
+    for steps in evaluations:
+        yield f"| {steps} | {' | '.join(cell(way, steps) for way in ways.values())} |"
 
 
-def main(coding: int = 300, training: int = 800, evaluations: tuple[int, ...] = (4, 9, 18)) -> None:
+def main(
+    only: str = "",
+    coding: int = 200,
+    training: int = 800,
+    evaluations: tuple[int, ...] = (4, 9, 18),
+    out: Path | None = None,
+) -> None:
     """Train both pipelines, fit a start to each, and compare its samples with cold ones.
 
     Args:
-        coding: Steps of training an autoencoder, of 64 digits each.
+        only: Leave out the pipelines whose names do not begin so: DiT or LDM.
+        coding: Steps of training an autoencoder, of 32 digits each.
         training: Steps of training a network in its latents.
         evaluations: Numbers of network evaluations of one sample.
+        out: Folder that keeps the trained pipelines; those that are there are not trained again.
     """
-    torch.manual_seed(0)
     images, labels = digits()
-    pipelines = {
-        "DiT with classes": (with_classes(images, labels, coding, training), labels),
-        "LDM without classes": (without(images, coding, training), None),
-    }
-    for name, (pipeline, own) in pipelines.items():
-        start = pp.fit_start(pipeline, images, own, points=512)
-        sys.stdout.write("\n".join([*compared(name, start, images, own, evaluations), ""]) + "\n")
-        sys.stdout.flush()
+    for kind, own in ((DiTPipeline, labels), (LDMPipeline, None)):
+        if not kind.__name__.startswith(only):
+            continue
+        torch.manual_seed(0)
+        began, folder = time.process_time(), None if out is None else out / kind.__name__
+        if folder is not None and folder.exists():
+            pipeline = kind.from_pretrained(folder)
+        else:
+            pipeline = without(images, coding, training) if own is None else with_classes(images, own, coding, training)
+            if folder is not None:
+                pipeline.save_pretrained(folder)
+        said(f"{kind.__name__}, trained in {time.process_time() - began:.0f} s of processor time")
+        start = pp.fit_start(pipeline, images, own, points=POINTS)
+        for line in compared(start, images, own, evaluations):
+            said(line)
+        said(f"All of it took {time.process_time() - began:.0f} s.\n")
+
+
+def said(line: str) -> None:
+    """Print the line at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from benchmarks import conditions, law, measure, radar, rain, sampling, train_step, warmstart_images
+from benchmarks import conditions, law, measure, radar, rain, sampling, sampling_default, train_step, warmstart_images
 from benchmarks.measure import Settings
 from PIL import Image
 
@@ -178,3 +178,21 @@ def test_samples_are_held_against_what_was_asked(tmp_path: Path) -> None:
     same = conditions.sprites(tmp_path / "masks", tmp_path / "sprites")
     assert same["own mask"]["mean"] == 1
     assert same["another's mask"]["mean"] == pytest.approx(2 / 3)
+
+
+def default_of(name: str, **distances: float) -> sampling_default.Measured:
+    """A run whose three sets have these distances by 2M, less and more a hundredth, named by their evaluations."""
+    sets = {int(nfe[1:]): [0.99 * mean, mean, 1.01 * mean] for nfe, mean in distances.items()}
+    return sampling_default.Measured(name, 1.0, 40, sets, {35: [1.0, 2.0, 3.0]}, 0.5)
+
+
+def test_the_default_is_the_fewest_evaluations_within_two_percent_over_all_runs() -> None:
+    """The ratio of 9 evaluations is (1.01 x 1.028)^(1/2) = 1.019 over both runs, that of 7 is (1.01 x 1.04)^(1/2) = 1.025."""
+    runs = [default_of("a", n7=2.02, n9=2.02, n12=2.0), default_of("b", n7=1.04, n9=1.028, n12=1.0)]
+    best, ratios = sampling_default.choice(runs)
+    assert best == 9
+    assert ratios == pytest.approx({7: (1.01 * 1.04) ** 0.5, 9: (1.01 * 1.028) ** 0.5, 12: 1.0})
+    printed = sampling_default.table(runs)
+    assert "| 9 | 2.02 ± 0.02 | 1.028 ± 0.01 | 1.019 |" in printed
+    assert "| 35, Heun | 2 ± 1 | 2 ± 1 | |" in printed
+    assert printed.endswith("Choice: 9 evaluations.\n")

@@ -62,7 +62,7 @@ TARGETS = [targets.modes, targets.sixteen, targets.digits, targets.student, targ
 
 def means(problem: Problem, scale: Scale, cold: dict[str, int], warm: list[str]) -> dict[str, dict[str, float]]:
     """The mean over seeds of everything measured, by the name of the run."""
-    found = [row for seed in range(scale.seeds) for row in measured(problem, seed, cold, warm)]
+    found = [row for seed in range(scale.seeds) for row in measured(problem, seed, cold, warm, ["heun"])]
     names = {row["name"] for row in found}
     numbers = {key for row in found for key, value in row.items() if isinstance(value, float | int)}
     return {
@@ -163,7 +163,7 @@ def test_heavy_tails_from_a_student_law_in_17_evaluations(scale: Scale) -> None:
 def test_heavy_tails_of_a_trained_denoiser() -> None:
     """A network that learned few images far out puts the tail too far when it begins at noise alone: a Student start does not."""
     problem = FULL.of("trained")
-    found = [row for seed in range(FULL.seeds) for row in measured(problem, seed, {"cold": 40}, ["Student"])]
+    found = [row for seed in range(FULL.seeds) for row in measured(problem, seed, {"cold": 40}, ["Student"], ["heun"])]
     assert {row["name"]: row["nfe"] for row in found} == {"cold": 79, "Student": 17}
     cold, warm = (mean(abs(row["q0.999"]) for row in found if row["name"] == name) for name in ("cold", "Student"))
     assert warm <= 0.1
@@ -432,5 +432,10 @@ def test_printed_evaluations_are_the_calls_of_the_denoiser() -> None:
         "cold, 2x": 27,
         "cold, 4x": 55,
         "cold, 2M": 13,
+        "cold, 2M, 2x": 26,
         "mixture": 13,
+        "mixture, 2M": 13,
     }
+    by_2m = measured(problem, 0, walks=["2m"])
+    assert [row["name"] for row in by_2m] == ["cold, 2M", "cold, 2M, 2x", "mixture, 2M"]
+    assert [row["sigma"] for row in by_2m] == [10.0, 10.0, 0.4]

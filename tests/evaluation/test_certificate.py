@@ -53,6 +53,13 @@ def test_the_certificate_of_one_gaussian_for_another_is_their_divergence() -> No
         assert row.direct_error < 0.1 * expected
 
 
+def test_no_limit_is_below_what_so_many_images_tell() -> None:
+    true = normals(1.0)
+    images = true.sample(Streams(range(250)), 0.0)
+    found = certify(exact(true), {"same": true, "near": normals(1.0, mean=0.01)}, images, None, LEVELS, repeats=2)
+    assert all(row.limit == 1 / 500 for each in found.values() for row in each.rows)
+
+
 def test_a_difference_of_means_reaches_beyond_the_highest_level() -> None:
     """The tail above the highest level is counted as falling like sigma^-4, and that of a shift falls like sigma^-2."""
     true, other = normals(1.0), normals(1.0, mean=0.5)

@@ -21,6 +21,7 @@ from pixelpath.evaluation.distances import (
     frechet_of_rows,
     frechet_of_sets,
     kernel,
+    manifolds,
     precision_recall,
     real_floor,
     rounded,
@@ -240,3 +241,18 @@ def test_features_that_are_not_finite_are_an_error_everywhere() -> None:
         for pair in ((good, bad), (bad, good)):
             with pytest.raises(UserError, match="1 of 9 features are not finite, the first of them number 3"):
                 measure(*pair)
+
+
+@pytest.mark.parametrize("most", [1000, 60])
+def test_manifolds_of_one_pass_are_those_of_each_measure(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr("pixelpath.evaluation.distances.CHUNK", 500)  # several chunks
+    real, generated = features(120, 4, 1), features(90, 4, 1, shift=0.5) * 0.8
+    near, dense = manifolds(real, generated, 3, 5, most)
+    assert near == precision_recall(real, generated, 3, most)
+    assert dense == density_coverage(real, generated, 5, most)
+    assert manifolds(real, generated, 3, None, most) == (near, None)
+
+
+def test_frechet_of_few_features_and_the_statistics_of_many() -> None:
+    few, many = features(12, 40, 1), features(500, 40, 2, shift=0.2)
+    assert frechet_of_sets(few, statistics.of(many)) == pytest.approx(frechet_of_sets(few, many), rel=1e-9)

@@ -20,11 +20,10 @@ from tests.application import SIZE, call, files
 from pixelpath import log
 from pixelpath.atomic import read_json
 from pixelpath.models.denoiser import Denoiser
-from pixelpath.runs.curves import DistanceCurve, DistancePoint
 from pixelpath.runs.fit_start import known_of
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
-from pixelpath.runs.start_quality import start_pays
+from pixelpath.runs.start_quality import QualityCurve, QualityPoint, start_pays
 from pixelpath.starts.warm import check_count
 
 TRAINED = [
@@ -173,6 +172,12 @@ def test_the_quality_is_that_of_warm_and_cold_samples(run: Path, whole: Path) ->
     for curve, steps in ((cold, (3, 7)), (multistep, (3, 7)), (heun, (2, 4))):
         assert [(point["steps"], point["nfe"]) for point in curve["points"]] == list(zip(steps, (3, 7), strict=True))
         assert curve["few"] == 40
+        assert curve["protocol"]["seeds"] == [0, 119]
+        for point in curve["points"]:
+            assert len(set(point["distances"])) == 3
+            assert point["frechet"] == point["frechet_of_few"] == pytest.approx(sum(point["distances"]) / 3)
+    compared = 40 * 3 * (8 + 3 * (3 + 7))
+    assert search["spent"] == search["nfe"] + compared
     assert search["verdict"].startswith("The start needs " if search["pays"] else "No start pays here: ")
     assert search["verdict"] in (whole / "report.html").read_text()
     near = search["neighbours"]
@@ -184,9 +189,13 @@ def test_the_quality_is_that_of_warm_and_cold_samples(run: Path, whole: Path) ->
     assert 0.5 < near["warm samples"]["median"] / near["held-out images"]["median"] < 2.5
 
 
-def curve(name: str, *points: tuple[int, float]) -> DistanceCurve:
-    made = tuple(DistancePoint(nfe, nfe, distance, distance, 0.0) for nfe, distance in points)
-    return DistanceCurve(name, "run", "recipe", 1, "pixels", 0.0, 40, made, {})
+def curve(name: str, *points: tuple[int, float], spread: float = 0.0) -> QualityCurve:
+    """Points of (evaluations, mean distance), and the std of three sets as a share of it."""
+    made = tuple(
+        QualityPoint(nfe, nfe, tuple(mean * (1 + spread * apart) for apart in (-1, 0, 1)), mean, mean, 0.0)
+        for nfe, mean in points
+    )
+    return QualityCurve(name, name.split()[-1], "pixels", 0.0, 40, made, {})
 
 
 RECIPE, COLD = curve("cold, as the recipe", (35, 0.05)), curve("cold, 2M", (5, 0.07), (7, 0.06), (9, 0.051), (17, 0.05))
@@ -198,26 +207,44 @@ RECIPE, COLD = curve("cold, as the recipe", (35, 0.05)), curve("cold, 2M", (5, 0
         (curve("warm, 2M", (5, 0.051), (9, 0.049)), (True, "The start needs 1.8 times fewer evaluations than the best cold")),
         (
             curve("warm, 2M", (5, 0.06), (9, 0.049)),
-            (False, "No start pays here: 9 evaluations (warm, 2M) and 9 (cold, 2M) reach"),
+            (False, "No start pays here: 9 evaluations (warm, 2M: 0.049 +- 0) and 9 (cold, 2M: 0.051 +- 0) reach"),
         ),
-        (curve("warm, 2M", (5, 0.09), (9, 0.06)), (False, "No start pays here: the distance of warm samples is 0.06 at best")),
-        (curve("warm, 2M", (8, 0.0549)), (False, "No start pays here: the distance of warm samples is 0.0549 at best")),
+        (
+            curve("warm, 2M", (5, 0.09), (9, 0.06)),
+            (False, "No start pays here: the distance of warm samples is 0.06 +- 0 at best, that of cold ones 0.05 +- 0."),
+        ),
+        (curve("warm, 2M", (8, 0.0549)), (False, "No start pays here: the distance of warm samples is 0.0549 +- 0 at best")),
     ],
 )
 def test_a_start_pays_where_it_needs_fewer_evaluations_than_the_best_cold_samples(
-    warm: DistanceCurve, verdict: tuple[bool, str]
+    warm: QualityCurve, verdict: tuple[bool, str]
 ) -> None:
     """The goal is 0.0525, 1.05 times the least cold distance, which 2M reaches at 9 evaluations."""
-    pays, said = start_pays([RECIPE, COLD, warm])
-    assert pays == verdict[0]
-    assert said.startswith(verdict[1])
+    found = start_pays([RECIPE, COLD, warm])
+    assert found.pays == verdict[0]
+    assert found.sentence.startswith(verdict[1])
+
+
+def test_a_start_that_pays_says_how_to_use_it_and_when_it_is_repaid() -> None:
+    found = start_pays([RECIPE, COLD, curve("warm, Heun", (5, 0.051), (9, 0.049)), curve("warm, 2M", (5, 0.0512))])
+    assert (found.nfe, found.sampler, found.saved) == (5, "Heun", 4)
+    assert found.repaid(10_001) == "It is repaid after 2,501 samples."
+    assert start_pays([RECIPE, COLD, curve("warm, 2M", (9, 0.05))]).repaid(10_001) == ""
 
 
 def test_a_start_that_is_hardly_closer_at_fewer_evaluations_does_not_pay() -> None:
     """0.052 at 8 evaluations against 0.054 at 7: chance may have made that difference."""
     near = curve("cold, 2M", (7, 0.054), (9, 0.051), (17, 0.05))
-    assert not start_pays([RECIPE, near, curve("warm, 2M", (8, 0.052))])[0]
-    assert start_pays([RECIPE, near, curve("warm, 2M", (8, 0.0485))])[0]
+    assert not start_pays([RECIPE, near, curve("warm, 2M", (8, 0.052))]).pays
+    assert start_pays([RECIPE, near, curve("warm, 2M", (8, 0.0485))]).pays
+
+
+@pytest.mark.parametrize(("spread", "pays"), [(0.15, True), (0.18, False)])
+def test_a_start_pays_only_beyond_the_spread_of_the_sets(spread: float, pays: bool) -> None:
+    """5 warm evaluations are 27 % closer than 5 cold ones; two standard errors are 2 (2 / 3)^(1/2) times the spread."""
+    cold = curve("cold, 2M", (5, 0.07), (7, 0.06), (9, 0.051), (17, 0.05), spread=spread)
+    curves = [cold, curve("warm, 2M", (5, 0.051), spread=spread)]
+    assert start_pays(curves).pays == pays
 
 
 def test_what_is_said_is_what_is_recorded(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,7 +257,8 @@ def test_what_is_said_is_what_is_recorded(run: Path, tmp_path: Path, capsys: pyt
     steps = document(out, "start.json")["about"]["steps"]
     assert f"{search['sentence']} {search['savings']}\n" in said
     assert f"{search['verdict']}\n" in said
-    assert f"The search asked the network about {search['nfe']:,} images.\n" in said
+    assert search["spent"] == search["nfe"]
+    assert f"Search and comparison asked the network about {search['nfe']:,} images.\n" in said
     assert "% confidence (estimate " in search["sentence"]
     assert "Fitting to 144 training images, comparing on 106 held-out ones." in said
     used = f"pixelpath sample {run} --start {out} --sampler dpmpp_2m --steps {steps}\n"
@@ -611,3 +639,15 @@ def test_the_search_shows_its_progress(
     assert call("start", "fit", run, "--out", tmp_path / "out", "--sigma", 5, *QUICK) == 0
     said = {line.split(":")[0] for line in capsys.readouterr().err.splitlines() if line.endswith(" left")}
     assert said == {"fitting densities", "certificate", "candidates of a start"}
+
+
+def test_a_run_with_numbers_as_conditions_has_no_start(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "numbers.csv"
+    table.write_text("\n".join(["offset", *(str(number / 250) for number in range(250))]))
+    run = trained(place, "numbers", "--data.conditions", table, "--steps", 2)
+    said = refused(capsys, "start", "fit", run)
+    assert said.endswith(
+        "takes numbers or images as conditions, and a start is a density of images alone: fit starts to runs without such "
+        "conditions."
+    )
+    assert not (run / "starts").exists()

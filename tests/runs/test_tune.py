@@ -4,12 +4,13 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from tests.application import call
 
 import pixelpath as pp
-from pixelpath.runs.tune import Way, cheapest
+from pixelpath.runs.tune import Way, cheapest, ratios
 from pixelpath.sampling.sampler import Sampling
 
 COUNTS = ("--count", 6, "--reported", 5)
@@ -49,6 +50,8 @@ def test_every_way_is_compared_with_guidance_and_without(tuned: Path) -> None:
             assert chosen["searched"]["pixels"] * chosen["searched"]["encoder"] == pytest.approx(min(score))
             assert sum("learned" in row["name"] for row in table["candidates"] if row["nfe"] == nfe) == 2
         assert [row["default"] for row in table["chosen"]].count(True) == 1
+        for row in table["chosen"]:
+            assert row["ratio"] == ratios(row["reported"], table["controls"][0]["reported"])
     assert "dpmpp_2m from sigma 10" in (tuned / "tuning.html").read_text()
 
 
@@ -100,6 +103,18 @@ def test_the_cheapest_way_within_two_percent_is_the_default() -> None:
     assert cheapest(ways, steady).nfe == 5
     assert cheapest(ways, loose).nfe == 3
     assert cheapest([*ways[:1], *ways[2:]], steady).nfe == 7
+
+
+def test_a_ratio_is_that_of_samples_of_the_same_seeds() -> None:
+    assert ratios({"pixels": [1.0, 4.0]}, {"pixels": [2.0, 2.0], "other": [1.0, 1.0]}) == {"pixels": [0.5, 2.0]}
+
+
+def test_sigmas_are_learned_for_few_evaluations_only(diffusion_run: Path, tmp_path: Path) -> None:
+    run = pp.load(shutil.copytree(diffusion_run, tmp_path / "run"), device="cpu")
+    with patch("pixelpath.runs.tune._learn", lambda judge, way, seeds: way.sampling):
+        result = run.tune(choices=pp.Tune(nfe=(7, 8), guidance=(1.0,), count=4, reported=4))
+    learned = [row["nfe"] for row in result["tables"][0]["candidates"] if "learned" in row["name"]]
+    assert learned == [7, 7]
 
 
 def test_what_cannot_be_tuned_is_refused(onestep_run: Path, tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:

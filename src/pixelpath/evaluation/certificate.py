@@ -32,6 +32,7 @@ LAST = 4  # power of sigma with which the integrand falls above the highest leve
 FIRST_HUNDREDTH = 0.5  # share of a divergence, at most, that may come from one image in a hundred
 MARGIN = 5.0  # a limit that few images decide must be so many times below the budget
 CONFIDENCE = 0.95  # of a limit, one-sided
+TOLD = 0.5  # nats that a number of images tell, divided by that number
 RESAMPLES = 1000  # of a bootstrap
 
 
@@ -39,8 +40,10 @@ RESAMPLES = 1000  # of a bootstrap
 class Divergence:
     """KL(p || q) at one sigma in nats, by each estimator, with its standard error over held-out images.
 
-    `limit` is the upper 95 % confidence limit of `cross` (see `upper_limit`). `top` is the share of `cross`, in absolute values,
-    that comes from the one image in a hundred with the most.
+    `limit` is the upper 95 % confidence limit of `cross` (see `upper_limit`), and at least 1/2n nats for n images: no test of n
+    images tells laws that are nearer (by Pinsker's inequality their n-fold products have a total variation below 1/2), and what
+    rare images beyond those seen would add is of that size. `top` is the share of `cross`, in absolute values, that comes from
+    the one image in a hundred with the most.
     """
 
     sigma: float
@@ -264,7 +267,7 @@ def _rows(
     means, errors = estimates.mean(1).T.tolist(), (estimates.std(1) / len(direct) ** 0.5).T.tolist()
     sizes = estimates[2].abs().sort(0, descending=True).values
     tops = (sizes[: max(1, len(sizes) // 100)].sum(0) / sizes.sum(0).clamp(min=1e-300)).tolist()
-    limits = upper_limit(estimates[2]).tolist()
+    limits = upper_limit(estimates[2]).clamp(min=TOLD / len(direct)).tolist()
     each = zip(levels, means, errors, tops, limits, strict=True)
     return [Divergence(sigma, *_three(mean), *_three(error), top, limit) for sigma, mean, error, top, limit in each]
 

@@ -7,11 +7,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from pixelpath.errors import UserError
@@ -57,21 +58,21 @@ def frechet_of_rows(first: Float[Tensor, "first feature"], second: Float[Tensor,
     return _frechet(rows[0].mean(0) - rows[1].mean(0), spread, torch.linalg.svdvals(centred[0] @ centred[1].T).sum())
 
 
-def frechet_of_sets(first: Tensor | Moments, second: Tensor | Moments) -> float:
-    """The same distance of two sets, each features [image, feature] or the moments of such, in the quickest way.
+def frechet_of_sets(first: Tensor | Moments | Statistics, second: Tensor | Moments | Statistics) -> float:
+    """The same distance of two sets, each features [image, feature] or what is known of such, in the quickest way.
 
     Of fewer rows A = (x - mean) / (n - 1)^(1/2) than features and a covariance C, the trace of the root is the sum of the roots
     of the eigenvalues of A C A^T. Raises UserError as `frechet`.
     """
-    if isinstance(first, Moments):
-        if isinstance(second, Moments):
+    if not isinstance(first, Tensor):
+        if not isinstance(second, Tensor):
             return frechet(first, second)
         first, second = second, first
     width = first.shape[1]
-    if len(first) >= width or (width,) != (second.mean.shape if isinstance(second, Moments) else second.shape[1:]):
-        many = second if isinstance(second, Moments) else statistics.of(second)
+    if len(first) >= width or (width,) != (second.shape[1:] if isinstance(second, Tensor) else second.mean.shape):
+        many = statistics.of(second) if isinstance(second, Tensor) else second
         return frechet(statistics.of(first), many)
-    if not isinstance(second, Moments):
+    if isinstance(second, Tensor):
         return frechet_of_rows(first, second)
     if len(first) < 2:
         raise UserError(f"A Frechet distance needs at least 2 images, got {len(first)}.")
@@ -152,6 +153,15 @@ class PrecisionRecall:
     generated: int
 
 
+@dataclass(frozen=True)
+class DensityCoverage:
+    """Density, about 1 and at least 0, coverage in [0, 1], and the number of neighbours that made the manifold."""
+
+    density: float
+    coverage: float
+    neighbours: int
+
+
 def precision_recall(
     real: Float[Tensor, "real feature"],
     generated: Float[Tensor, "generated feature"],
@@ -165,19 +175,7 @@ def precision_recall(
     precision is the share of generated features inside the real manifold, recall the converse. Both depend on the counts. Of
     larger sets `most` images are drawn at random. Raises UserError if a set has no more images than `neighbours`.
     """
-    real, generated = _judged(real, generated, neighbours, "Precision and recall", most, seed)
-    precision = _inside(generated, real, _radii(real, neighbours)).double().mean()
-    recall = _inside(real, generated, _radii(generated, neighbours)).double().mean()
-    return PrecisionRecall(float(precision), float(recall), neighbours, len(real), len(generated))
-
-
-@dataclass(frozen=True)
-class DensityCoverage:
-    """Density, about 1 and at least 0, coverage in [0, 1], and the number of neighbours that made the manifold."""
-
-    density: float
-    coverage: float
-    neighbours: int
+    return manifolds(real, generated, neighbours, None, most, seed)[0]
 
 
 def density_coverage(
@@ -192,12 +190,39 @@ def density_coverage(
     With the balls of the real manifold, density is how many of them hold a generated feature, in the mean over these, divided
     by k; coverage is the share of balls that hold any. Raises UserError if a set has no more images than `neighbours`.
     """
-    real, generated = _judged(real, generated, neighbours, "Density and coverage", most, seed)
-    radii = _radii(real, neighbours)
-    held = torch.zeros(len(real), dtype=torch.float64)  # generated features in each ball
-    for part in _chunks(generated, len(real)):
-        held += (torch.cdist(part, real) <= radii).sum(0)
-    return DensityCoverage(float(held.sum() / len(generated) / neighbours), float((held > 0).double().mean()), neighbours)
+    found = manifolds(real, generated, neighbours, neighbours, most, seed)[1]
+    assert found is not None
+    return found
+
+
+def manifolds(
+    real: Float[Tensor, "real feature"],
+    generated: Float[Tensor, "generated feature"],
+    neighbours: int = 3,
+    dense: int | None = 5,
+    most: int = JUDGED,
+    seed: int = 0,
+) -> tuple[PrecisionRecall, DensityCoverage | None]:
+    """`precision_recall` by so many neighbours and `density_coverage` by `dense` of them, of one pass over all distances.
+
+    Of the latter None where `dense` is. Raises UserError if a set has no more images than either number of neighbours.
+    """
+    counts = [neighbours] if dense is None else [neighbours, dense]
+    what = "Precision and recall" if dense is None else "Density and coverage"
+    real, generated = _judged(real, generated, max(counts), what, most, seed)
+    reach, own = _radii(real, counts), _radii(generated, [neighbours])[0]
+    within = 0  # generated features inside the real manifold
+    recalled, held = torch.zeros(len(real), dtype=torch.bool), torch.zeros(len(real), dtype=torch.float64)
+    for part, radii in zip(_chunks(generated, len(real)), _chunks(own, len(real)), strict=True):
+        apart = torch.cdist(part, real)
+        within += int((apart <= reach[0]).any(1).sum())
+        recalled |= (apart <= radii[:, None]).any(0)
+        held += (apart <= reach[-1]).sum(0)
+    shares = within / len(generated), float(recalled.double().mean())
+    found = PrecisionRecall(*shares, neighbours, len(real), len(generated))
+    if dense is None:
+        return found, None
+    return found, DensityCoverage(float(held.sum() / len(generated) / dense), float((held > 0).double().mean()), dense)
 
 
 def _judged(real: Tensor, generated: Tensor, neighbours: int, what: str, most: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -233,15 +258,13 @@ def _chunks(rows: Tensor, others: int) -> tuple[Tensor, ...]:
     return rows.split(max(1, CHUNK // others))
 
 
-def _radii(rows: Float[Tensor, "count feature"], neighbours: int) -> Float[Tensor, "count"]:
-    """The distance of each row to its k-th nearest neighbour; the nearest of all is the row itself."""
-    return torch.cat([torch.cdist(part, rows).kthvalue(neighbours + 1, dim=1).values for part in _chunks(rows, len(rows))])
-
-
-def _inside(
-    rows: Float[Tensor, "rows feature"], centres: Float[Tensor, "centres feature"], radii: Float[Tensor, "centres"]
-) -> Bool[Tensor, "rows"]:
-    return torch.cat([(torch.cdist(part, centres) <= radii).any(1) for part in _chunks(rows, len(centres))])
+def _radii(rows: Float[Tensor, "count feature"], neighbours: Sequence[int]) -> Float[Tensor, "k count"]:
+    """The distance of each row to its k-th nearest neighbour, for every k; the nearest of all is the row itself."""
+    found = []
+    for part in _chunks(rows, len(rows)):
+        nearest_of = torch.cdist(part, rows).topk(max(neighbours) + 1, largest=False).values
+        found.append(nearest_of[:, list(neighbours)].T)
+    return torch.cat(found, 1)
 
 
 @dataclass(frozen=True)
@@ -272,4 +295,4 @@ def real_floor(
         drawn, rest = real[order[:count]], real[order[count:]]
     else:
         drawn, rest = held_out[order[:count]], real
-    return Floor(frechet(statistics.of(drawn), statistics.of(rest)), len(drawn), len(rest))
+    return Floor(frechet_of_sets(drawn, rest), len(drawn), len(rest))

@@ -23,7 +23,8 @@ SEARCH = (
 )
 REPORTED = (
     "Frechet distances of samples of fresh seeds from training images: mean and standard deviation over the sets of seeds. The "
-    "way marked as default is sampled with unless `nfe` is given. The last rows are controls."
+    "way marked as default is sampled with unless `nfe` is given. The last rows are controls. A ratio is the distance by "
+    "that of the first control with the same seeds."
 )
 
 
@@ -79,10 +80,8 @@ def _curve(name: str, rows: Sequence[Mapping[str, Any]], features: str, colour: 
 
 
 def _reported(row: Mapping[str, Any]) -> dict[str, Any]:
-    distances = {
-        f"distance ({name})": f"{statistics.fmean(values):.4g} ± {statistics.stdev(values):.2g}"
-        for name, values in row["reported"].items()
-    }
+    distances = {f"distance ({name})": _spread(values, 2) for name, values in row["reported"].items()}
+    distances |= {f"ratio ({name})": _spread(values, 1) for name, values in row.get("ratio", {}).items()}
     name = f"{row['name']} (default)" if row.get("default") else row["name"]
     sigmas = [] if row["sigma_max"] is None else [row["sigma_max"]]
     return {
@@ -91,3 +90,7 @@ def _reported(row: Mapping[str, Any]) -> dict[str, Any]:
         **distances,
         "sigmas": ", ".join(f"{s:.3g}" for s in [*sigmas, *row["sigmas"]]),
     }
+
+
+def _spread(values: list[float], digits: int) -> str:
+    return f"{statistics.fmean(values):.4g} ± {statistics.stdev(values):.{digits}g}"

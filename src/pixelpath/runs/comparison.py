@@ -20,7 +20,7 @@ from pixelpath.atomic import read_json, write_json
 from pixelpath.data import sources
 from pixelpath.errors import UserError
 from pixelpath.evaluation import statistics
-from pixelpath.evaluation.distances import density_coverage, kernel, precision_recall, real_floor, rounded
+from pixelpath.evaluation.distances import kernel, manifolds, real_floor, rounded
 from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels, extract, fewer, hash_of
 from pixelpath.evaluation.inception import inception
 from pixelpath.evaluation.protocol import Protocol, protocol_of
@@ -192,9 +192,9 @@ def quality(
             f"Features '{features}' lie {far:.1e} times their spread away from 0, so rounding spoils their kernel distance; the "
             "other numbers are measured about their mean."
         )
-    spread, manifold = kernel(generated, real), precision_recall(real, generated)
     few = min(len(real), len(generated)) <= DENSITY_NEIGHBOURS
-    dense = None if few else density_coverage(real, generated, DENSITY_NEIGHBOURS)
+    spread = kernel(generated, real)
+    manifold, dense = manifolds(real, generated, dense=None if few else DENSITY_NEIGHBOURS)
     values = {
         "kernel_distance": spread.mean,
         "kernel_distance_std": spread.std,

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelpath.errors import UserError
-from pixelpath.evaluation import statistics
-from pixelpath.evaluation.distances import frechet
+from pixelpath.evaluation.distances import frechet_of_sets
 from pixelpath.evaluation.features import FeatureExtractor
 from pixelpath.log import say
 from pixelpath.reports.pictures import distance_over_nfe, save_png
@@ -136,8 +135,8 @@ def _curves_of(
 
 def _point(known: RealStatistics, made: Samples, data: PreparedData) -> DistancePoint:
     generated = features_of(known.extractor, batches_of(made, data), len(made), made.run.device)
-    every = frechet(known.statistics, statistics.of(generated))
-    few = every if known.few == len(generated) else frechet(known.statistics, statistics.of(generated[: known.few]))
+    every = frechet_of_sets(generated, known.statistics)
+    few = every if known.few == len(generated) else frechet_of_sets(generated[: known.few], known.statistics)
     return DistancePoint(made.settings["steps"], made.nfe, every, few, made.seconds)
 
 

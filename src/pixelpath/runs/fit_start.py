@@ -34,7 +34,7 @@ from pixelpath.runs.sample import sample
 from pixelpath.runs.sample_conditions import choose_labels
 from pixelpath.runs.start_families import FAMILIES, Family, Known
 from pixelpath.runs.start_files import RunSamples, check_generator, save_start
-from pixelpath.runs.start_quality import Quality, measure_quality, start_pays
+from pixelpath.runs.start_quality import Quality, Verdict, measure_quality, start_pays
 from pixelpath.runs.start_search import POINTS, Candidate, Search, find_start
 from pixelpath.sampling.checks import noised
 from pixelpath.sampling.sampler import Sampling
@@ -189,18 +189,26 @@ def fit_run_start(run: OpenRun, data: PreparedData, folder: Path, fit: Fit | Non
     for sentence in (*(f"  {_line(candidate)}" for candidate in search.candidates), *search.remarks, *left_out):
         say(sentence)
     _pictures(folder, run, known, search)
-    found = measure_quality(folder, run, data, fit.quality, search.cold)
-    pays, verdict = search.pays, search.verdict()
-    if found and pays:
-        pays, verdict = start_pays(found)
-    record |= {"quality": [asdict(curve) for curve in found], "verdict": verdict, "pays": pays}
-    write_json(folder / "search.json", record | {"neighbours": _neighbours(folder, run, known, fit.quality, fewer)})
-    say(verdict)
-    say(f"The search asked the network about {search.nfe:,} images.")
+    compared, verdict = _compared(folder, run, data, search, fit.quality)
+    neighbours = {"neighbours": _neighbours(folder, run, known, fit.quality, fewer)}
+    write_json(folder / "search.json", record | compared | neighbours)
+    say(compared["verdict"])
+    say(f"Search and comparison asked the network about {compared['spent']:,} images.")
     say(f"Start: {folder}; report: {write_start_report(folder)}.")
-    if pays:
-        say(f"Use it: pixelpath sample {run.path} --start {folder} --sampler dpmpp_2m --steps {fewer}")
+    if verdict.pays:
+        length = f"--steps {fewer}" if verdict.nfe is None else f"--nfe {verdict.nfe}"
+        say(f"Use it: pixelpath sample {run.path} --start {folder} --sampler {verdict.sampler or 'dpmpp_2m'} {length}")
     return folder
+
+
+def _compared(folder: Path, run: OpenRun, data: PreparedData, search: Search, quality: Quality) -> tuple[dict[str, Any], Verdict]:
+    """The comparison of warm and cold samples with its verdict, JSON-ready, and the verdict; that of the search without one."""
+    found = measure_quality(folder, run, data, quality, search.cold)
+    verdict = start_pays(found) if found and search.pays else Verdict(search.pays, search.verdict())
+    spent = search.nfe + round(sum(curve.evaluations for curve in found))
+    sentence = f"{verdict.sentence} {verdict.repaid(spent)}".strip()
+    record = {"quality": [asdict(curve) for curve in found], "verdict": sentence, "pays": verdict.pays, "spent": spent}
+    return record, verdict
 
 
 def known_of(run: OpenRun, data: PreparedData) -> Known:

@@ -19,7 +19,7 @@ import torch
 
 from pixelpath.errors import UserError
 from pixelpath.evaluation import statistics
-from pixelpath.evaluation.distances import frechet
+from pixelpath.evaluation.distances import frechet_of_sets
 from pixelpath.evaluation.features import FeatureExtractor
 from pixelpath.evaluation.statistics import Statistics
 from pixelpath.log import progress, say
@@ -41,8 +41,9 @@ from pixelpath.types import Images
 PAGE = "tuning.html"
 TOLERANCE = 1.02  # of the best distance: ways this near are as good
 REPEATS = 3  # sets of fresh seeds that reported numbers are of
-MOST = 2000  # samples in each of them, unless told otherwise
+MOST = 1000  # samples in each of them, unless told otherwise
 LEARNED = 2  # ways at a number of evaluations, the best ones, whose sigmas are learned
+LEARNED_UP_TO = 7  # evaluations: with more, learned sigmas gained nothing (docs/results.md), and take the longest to learn
 PAIRED_VALUES, PAIRED = 2**20, 32  # values, and images, at most, by which sigmas are learned
 FINE = 32  # steps of Heun's method whose images sigmas are learned from
 CONTROL = 18  # steps of the usual control: Heun's method from the highest sigma
@@ -59,7 +60,7 @@ class Tune:
     count: int = 500
     """Samples by which ways are compared, at least 2."""
     reported: int | None = None
-    """Samples in each of three sets of fresh seeds that are reported. Default: as many as training images, at most 2,000."""
+    """Samples in each of three sets of fresh seeds that are reported. Default: as many as training images, at most 1,000."""
     start: Path | None = None
     """A start of the run to try too. Default: the newest one in RUN/starts."""
 
@@ -160,7 +161,7 @@ class _Judge:
         found = {}
         for extractor, known in zip(self.extractors, real, strict=True):
             features = features_of(extractor, made.native.split(BATCH), len(made), self.run.device)
-            found[extractor.name] = frechet(known, statistics.of(features))
+            found[extractor.name] = frechet_of_sets(features, known)
         return found
 
 
@@ -190,13 +191,13 @@ def _table(
     plans = {nfe: list(_plans(judge.run, nfe, guidance, choices.start)) for nfe in sorted(set(choices.nfe))}
     found: list[Way] = []
     best: list[Way] = []
-    with progress(
-        f"tuning at guidance {guidance:g}", sum(nfe * (len(each) + 7 * LEARNED) for nfe, each in plans.items())
-    ) as advance:
+    learning = {nfe: LEARNED if nfe <= LEARNED_UP_TO else 0 for nfe in plans}
+    whole = sum(nfe * (len(each) + 7 * learning[nfe]) for nfe, each in plans.items())
+    with progress(f"tuning at guidance {guidance:g}", whole) as advance:
         for nfe, each in plans.items():
             ways = [judge.searched(name, sampling, search) for name, sampling in each]
             advance(nfe * len(each))
-            for way in sorted(ways, key=lambda way: way.distance)[:LEARNED]:
+            for way in sorted(ways, key=lambda way: way.distance)[: learning[nfe]]:
                 learned = _learn(judge, way, search)
                 ways.append(judge.searched(f"{way.name}, learned sigmas", learned, search))
                 advance(7 * nfe)
@@ -205,20 +206,23 @@ def _table(
             say(f"Guidance {guidance:g}, {nfe} evaluations: {best[-1].name}, distance {best[-1].distance:.4g} in the search.")
     reports = [judge.reported(way.sampling, fresh) for way in best]
     default = best.index(cheapest(best, reports))
+    controls = [judge.searched(name, sampling, search) for name, sampling in _controls(judge.run, guidance)]
+    known = [judge.reported(way.sampling, fresh) for way in controls]
     chosen = [
-        _record(judge.run, way) | {"reported": report, "default": place == default}
+        _record(judge.run, way) | {"reported": report, "default": place == default, "ratio": ratios(report, known[0])}
         for place, (way, report) in enumerate(zip(best, reports, strict=True))
     ]
-    controls = []
-    for name, sampling in _controls(judge.run, guidance):
-        way = judge.searched(name, sampling, search)
-        controls.append(_record(judge.run, way) | {"reported": judge.reported(sampling, fresh)})
     return {
         "guidance": guidance,
         "candidates": [_record(judge.run, way) for way in found],
         "chosen": chosen,
-        "controls": controls,
+        "controls": [_record(judge.run, way) | {"reported": each} for way, each in zip(controls, known, strict=True)],
     }
+
+
+def ratios(reported: Mapping[str, Sequence[float]], control: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """The distances of each set of fresh seeds by those that the control has with the same seeds, in each kind of features."""
+    return {name: [own / other for own, other in zip(reported[name], control[name], strict=True)] for name in reported}
 
 
 def cheapest(ways: Sequence[Way], reports: Sequence[Mapping[str, Sequence[float]]]) -> Way:
@@ -309,10 +313,16 @@ def _sentences(result: Mapping[str, Any]) -> list[str]:
     lines = []
     for table in result["tables"]:
         lines.append(f"Guidance {table['guidance']:g}: Frechet distance, mean +- std over {REPEATS} sets of fresh seeds")
+        control = table["controls"][0]
         for row in [*table["chosen"], *table["controls"]]:
-            each = ", ".join(
-                f"{numbers.fmean(values):.4g} +- {numbers.stdev(values):.2g} ({name})" for name, values in row["reported"].items()
-            )
+            each = ", ".join(f"{_spread(values, 2)} ({name})" for name, values in row["reported"].items())
             mark = " (default)" if row.get("default") else ""
             lines.append(f"  {row['nfe']:>3} evaluations, {row['name']}{mark}: {each}")
+            if "ratio" in row:
+                times = ", ".join(f"{_spread(values, 1)} ({name})" for name, values in row["ratio"].items())
+                lines[-1] += f"; times that of {control['nfe']} by {control['name']}: {times}"
     return lines
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    return f"{numbers.fmean(values):.4g} +- {numbers.stdev(values):.{digits}g}"
