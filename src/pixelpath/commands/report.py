@@ -9,6 +9,7 @@ import tyro
 
 from pixelpath.errors import MissingError
 from pixelpath.log import say
+from pixelpath.runs.bundled import located
 from pixelpath.runs.folder import fitted_run
 from pixelpath.runs.report import write_report
 
@@ -19,7 +20,7 @@ def report(run: Annotated[Path, tyro.conf.Positional]) -> None:
     Args:
         run: Folder of a run, or of a fit: its newest run.
     """
-    run = fitted_run(run)
+    run = fitted_run(located(run))
     if run.is_dir() and not (run / "recipe.json").exists():
         sentence = f"{run} holds no run (no recipe.json): name the folder that pixelpath train wrote."
         raise MissingError(sentence, setting="run")

@@ -166,7 +166,7 @@ class Run(OpenRun):
 
 
 def load(path: Path | str, checkpoint: Path | None = None, device: str | None = None) -> Run:
-    """The run in a folder, at its latest checkpoint or at the folder `checkpoint` of RUN/checkpoints.
+    """The run in a folder, or a model that comes with pixelpath (`sprites`); at its latest checkpoint, or at that folder.
 
     `device` of None is CUDA if there is one, else MPS, else the CPU. Raises MissingError if there is no run, UserError if it is
     damaged.

@@ -28,7 +28,7 @@ from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
-from pixelpath.recipes.build import objective_through, representation_of
+from pixelpath.recipes.build import Shape, objective_through, representation_of, student_of
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.runs import monitor
 from pixelpath.runs.chosen import Saving
@@ -176,6 +176,13 @@ def multiply_adds(student: Representation | Denoiser, shape: tuple[int, int, int
         student(torch.zeros(1, *shape, device=device), torch.ones(1, device=device))
     student.train(mode)
     return counter.get_total_flops() / 2
+
+
+def multiply_adds_of(recipe: Recipe, shape: Shape, classes: int, numbers: int = 0, cond_image: int = 0) -> float:
+    """Multiply-adds of one evaluation of one image by the network of a recipe, counted without making its weights."""
+    with torch.device("meta"):
+        student = student_of(recipe, shape, classes, numbers, cond_image)
+    return multiply_adds(student, shape)
 
 
 def _seconds(session: Session, recipe: Recipe) -> float:

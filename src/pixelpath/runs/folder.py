@@ -191,6 +191,14 @@ def claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
 
 
 @by_main
+def restate(out: Path, steps: int, warmup: int) -> None:
+    """Give the run in `out` another number of steps, and of steps of warm-up, to go on with; what it did stays."""
+    recipe = _document(out / "recipe.json")
+    schedule = recipe["schedule"] | {"warmup": warmup}
+    write_json(out / "recipe.json", sealed(recipe | {"steps": steps, "schedule": schedule}))
+
+
+@by_main
 def keep_encoder(run: Path, out: Path) -> Path:
     """Copy the EMA of the stage-one `run` into the run in `out`, which needs it to go on; its new folder."""
     latest = checkpoint.latest(run)

@@ -22,6 +22,7 @@ from pixelpath.models.representation import Representation
 from pixelpath.noise import NoiseRange
 from pixelpath.recipes.build import Shape, student_of
 from pixelpath.recipes.recipe import Recipe, from_json
+from pixelpath.runs.bundled import located
 from pixelpath.runs.folder import divergences, fitted_run
 from pixelpath.trainer import checkpoint
 
@@ -77,10 +78,11 @@ class OpenRun:
 def open_run(path: Path | str, which: Path | None = None, device: torch.device | str = "cpu") -> OpenRun:
     """The run in folder `path` (of a fit: its newest one) at its latest checkpoint, or at the checkpoint folder `which`.
 
-    If training removes the latest one meanwhile, it is the newest then. Says so if training went wrong after it. Raises
-    MissingError if there is no run or no checkpoint, UserError if the checkpoint is damaged or does not fit the recipe.
+    `path` may be the name of a bundled model. If training removes the latest checkpoint meanwhile, it is the newest then. Says so
+    if training went wrong after it. Raises MissingError if there is no run or no checkpoint, UserError if the checkpoint is
+    damaged or does not fit the recipe.
     """
-    path = fitted_run(Path(path))
+    path = fitted_run(located(path))
     while True:
         found = which or checkpoint.latest(path)
         if found is None:

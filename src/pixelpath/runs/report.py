@@ -53,6 +53,7 @@ from pixelpath.reports.pictures import (
     training_curves,
 )
 from pixelpath.reports.quickstart import comparison
+from pixelpath.runs.bundled import check_writable
 from pixelpath.runs.verdict import closeness_of, training_verdict, verdict
 from pixelpath.trainer.journal import lines
 
@@ -107,6 +108,7 @@ def write_report(run: Path) -> Path:
     Numbers of a quickstart are also looked for beside a stage-two run. Raises MissingError if there is no such folder, UserError
     for a JSON file that cannot be read.
     """
+    check_writable(run)
     if not run.is_dir():
         raise MissingError(f"There is no folder {run}: name the folder of a run.", setting="run")
     sections = {

@@ -76,7 +76,7 @@ def begin(
     `sources` are the images of a recipe whose data lie in memory; a new run keeps them as RUN/data.npz. A run whose images
     changed goes on if that is accepted.
     """
-    recipe = replace(recipe, data=recipe.data.absolute())
+    recipe, beginning = replace(recipe, data=recipe.data.absolute()), beginning.located()
     chosen = {"recipe": json.loads(to_json(recipe)), "saving": vars(saving)}
     check_alike({**chosen, **beginning.to_json(), "out": str(out.absolute()), "accept_changed_data": accept_changed_data})
     with ExitStack() as held:

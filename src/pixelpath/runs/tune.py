@@ -24,6 +24,7 @@ from pixelpath.evaluation.features import FeatureExtractor
 from pixelpath.evaluation.statistics import Statistics
 from pixelpath.log import progress, say
 from pixelpath.reports.tuning import write_tuning_page
+from pixelpath.runs.bundled import check_writable
 from pixelpath.runs.comparison import BATCH, Real, extractors, features_of, keep, kept
 from pixelpath.runs.curves import start_name
 from pixelpath.runs.generate import generate
@@ -62,6 +63,10 @@ class Tune:
     """Samples in each of three sets of fresh seeds that are reported. Default: as many as training images, at most 2,000."""
     start: Path | None = None
     """A start of the run to try too. Default: the newest one in RUN/starts."""
+    learned: bool = True
+    """Learn the sigmas of the best ways too, which takes most of the time of few samples."""
+    controls: bool = True
+    """Report what the recipe says and 18 steps of Heun's method too."""
 
     def __post_init__(self) -> None:
         if not self.nfe or min(self.nfe) < 2:
@@ -97,6 +102,7 @@ def geometric_mean(distances: Mapping[str, float]) -> float:
 def check_can_tune(run: OpenRun) -> None:
     """UserError for a run that cannot be tuned, better said before its data are read."""
     run.denoiser  # noqa: B018 (a run of stage one cannot be sampled)
+    check_writable(run.path)
     kept(run.path / FILE)
     if run.recipe.is_one_step:
         raise UserError(f"{run.path} is a one-step model, which has no steps to tune: name a diffusion run.", setting="run")
@@ -196,7 +202,7 @@ def _table(
         for nfe, each in plans.items():
             ways = [judge.searched(name, sampling, search) for name, sampling in each]
             advance(nfe * len(each))
-            for way in sorted(ways, key=lambda way: way.distance)[:LEARNED]:
+            for way in sorted(ways, key=lambda way: way.distance)[: LEARNED if choices.learned else 0]:
                 learned = _learn(judge, way, search)
                 ways.append(judge.searched(f"{way.name}, learned sigmas", learned, search))
                 advance(7 * nfe)
@@ -210,7 +216,7 @@ def _table(
         for place, (way, report) in enumerate(zip(best, reports, strict=True))
     ]
     controls = []
-    for name, sampling in _controls(judge.run, guidance):
+    for name, sampling in _controls(judge.run, guidance) if choices.controls else []:
         way = judge.searched(name, sampling, search)
         controls.append(_record(judge.run, way) | {"reported": judge.reported(sampling, fresh)})
     return {
