@@ -16,11 +16,11 @@ from pixelpath.atomic import read_json
 from pixelpath.errors import UserError
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.recipes.recipe import Recipe, from_json
-from pixelpath.runs.cost import multiply_adds_of
 from pixelpath.runs.folder import ENCODER
 from pixelpath.runs.monitor import BACKWARD
-from pixelpath.runs.opened import OpenRun, read_encoding
-from pixelpath.runs.sample import completed
+from pixelpath.runs.opened import OpenRun, outlined, read_encoding
+from pixelpath.runs.tuned import with_tuning
+from pixelpath.runs.work import multiply_adds_of
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.journal import lines
@@ -133,6 +133,12 @@ def cost_card(run: OpenRun) -> CostCard:
     return CostCard(stages, None if run.recipe.is_encoder else _image(run, stages[-1]), tuple(missing))
 
 
+def cost_rows(run: Path) -> list[dict[str, Any]]:
+    """The card of the run in a folder as lines of a table; none before its first checkpoint. Its weights are not read."""
+    latest = checkpoint.latest(run)
+    return [] if latest is None else cost_card(outlined(run, latest)).rows()
+
+
 def passes_of_step(recipe: Recipe) -> int:
     """Passes of the network that a step of training takes for each image of its batch."""
     if recipe.is_encoder:
@@ -199,11 +205,11 @@ def _image(run: OpenRun, stage: StageCost) -> ImageCost:
 
 def _evaluations(run: OpenRun) -> int:
     """Network evaluations of an image, those of guidance included, which acts inside its interval."""
-    sampling, origin = completed(run, Sampling())
+    sampling = with_tuning(run, Sampling()).over(run.recipe.usual_sampling)
     assert sampling.sampler is not None
     assert sampling.guidance_interval is not None
-    sigmas = (origin.schedule(sampling) / run.noise.shift).tolist()
-    walked = sigmas[:-1] + (sigmas[1:-1] if sampling.sampler.nfe(2) == 3 else [])
+    sigmas = (sampling.schedule(run.noise) / run.noise.shift).tolist()
+    walked = sigmas[:-1] + (sigmas[1:-1] if sampling.sampler.nfe(2) > 2 else [])
     low, high = sampling.guidance_interval
     guided = sampling.guidance != 1 and (run.denoiser.backbone.conditional or sampling.guide_with is not None)
     return len(walked) + sum(low < sigma <= high for sigma in walked if guided)

@@ -27,7 +27,7 @@ from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.reports.page import duration
 from pixelpath.runs import fit_plan
 from pixelpath.runs.chosen import Beginning, Saving
-from pixelpath.runs.cost import multiply_adds_of, seconds_of_step
+from pixelpath.runs.cost import seconds_of_step
 from pixelpath.runs.evaluate import evaluate
 from pixelpath.runs.fit_data import Chosen, chosen_for
 from pixelpath.runs.fit_plan import Budget, Plan
@@ -40,6 +40,7 @@ from pixelpath.runs.sample import free_folder, sample
 from pixelpath.runs.sample_conditions import as_held_out
 from pixelpath.runs.session import Session, begin
 from pixelpath.runs.tune import tune_run
+from pixelpath.runs.work import multiply_adds_of
 from pixelpath.trainer.interruption import Interruption
 
 WORTH = 0.25  # of the time for training: less is not worth another run
@@ -310,13 +311,14 @@ class Fitting:
             nonlocal why, checked
             if asked():
                 return True
-            if self.left <= after:
+            left = self.left
+            if left <= after:
                 why = "time is up"
-            elif not checked and left_at - self.left > share * room and taken >= LEAST_CHECKED + WARM:
+            elif not checked and left_at - left > share * room and taken >= LEAST_CHECKED + WARM:
                 checked = True
                 speed = (self.machine.clock() - began) / (taken - WARM)
                 ahead = fit_plan.MEASURED * speed * (session.recipe.steps - first - taken)
-                why = "planned anew" if abs(ahead - (self.left - after)) > OFF * room else ""
+                why = "planned anew" if abs(ahead - (left - after)) > OFF * room else ""
             return bool(why)
 
         for _ in session.proceed(stop):

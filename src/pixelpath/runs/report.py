@@ -25,6 +25,7 @@ from pixelpath.evaluation.spectrum import SpectrumRow
 from pixelpath.recipes import RECIPES
 from pixelpath.recipes.recipe import to_json
 from pixelpath.reports.charts import training_charts
+from pixelpath.reports.cost import cost_table
 from pixelpath.reports.evaluation import histograms_plot, loss_gap_plot, spectrum_plot
 from pixelpath.reports.page import (
     boxes,
@@ -54,6 +55,7 @@ from pixelpath.reports.pictures import (
 )
 from pixelpath.reports.quickstart import comparison
 from pixelpath.runs.bundled import check_writable
+from pixelpath.runs.cost_card import cost_rows
 from pixelpath.runs.verdict import closeness_of, training_verdict, verdict
 from pixelpath.trainer.journal import lines
 
@@ -119,6 +121,7 @@ def write_report(run: Path) -> Path:
         "Training": _training(run),
         "Previews": _previews(run),
         "Settings": _settings(run),
+        "Cost": cost_table(cost_rows(run)),
         "Environment": _environment(run),
         "Files": _files(run),
     }

@@ -20,8 +20,8 @@ Counter = Callable[[], float]
 class Meter:
     """The joules that a device has taken since the meter was made; None where the machine does not tell them."""
 
-    def __init__(self, device: torch.device, folder: Path = RAPL) -> None:
-        counters = gpu_counter(device) if device.type == "cuda" else rapl_counters(folder) if device.type == "cpu" else []
+    def __init__(self, device: torch.device, folder: Path | None = None) -> None:
+        counters = gpu_counter(device) if device.type == "cuda" else rapl_counters(folder or RAPL) if device.type == "cpu" else []
         self._counters = counters
         self._last = [read() for read, _ in counters]
         self._joules = 0.0
@@ -35,14 +35,14 @@ class Meter:
         return self._joules if self._counters else None
 
 
-def rapl_counters(folder: Path = RAPL) -> list[tuple[Counter, float]]:
+def rapl_counters(folder: Path) -> list[tuple[Counter, float]]:
     """For each CPU package the joules that it counts, and at how many it begins again; empty where they cannot be read."""
     found = []
     for package in sorted(folder.glob("intel-rapl:?")):
         file = package / "energy_uj"
         try:
             span = int((package / "max_energy_range_uj").read_text()) / 1e6
-            file.read_text()
+            int(file.read_text())
         except (OSError, ValueError):
             return []
         found.append((lambda file=file: int(file.read_text()) / 1e6, span))
