@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from pixelpath.atomic import write_json
+from pixelpath.atomic import read_json, write_json
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import Stopped, UserError
 from pixelpath.log import say
@@ -31,7 +31,7 @@ from pixelpath.runs.cost import seconds_of_step
 from pixelpath.runs.evaluate import evaluate
 from pixelpath.runs.fit_data import Chosen, chosen_for
 from pixelpath.runs.fit_plan import Budget, Plan
-from pixelpath.runs.folder import FIT, document_of_fit, fitted_run, restate
+from pixelpath.runs.folder import FIT, document_of_fit, fitted_run, holds_run
 from pixelpath.runs.lock import LOCK, Lock
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
@@ -47,6 +47,7 @@ WORTH = 0.25  # of the time for training: less is not worth another run
 CHECKED, AGAIN, LEAST_CHECKED = 0.08, 0.33, 10  # of a run's time, and of what is left later, after which its speed is compared
 LAST = 0.15  # of the time for training: with less left, the steps are rather taken as planned
 OFF = 0.1  # of a run's time: a plan that is off by more is made anew
+ANEW = "planned anew"  # why a run was left, to go on with another number of steps
 CLOSE = 0.8  # of the images that a recipe should see: so many are enough once its speed is known
 WARM = 3  # steps before speed counts
 BEAT = 10.0  # seconds between notes of the time used, while training
@@ -261,7 +262,7 @@ class Fitting:
                     return
                 step = same[-1]["step"] if same and same[-1]["step"] else step
                 runs.append(self.new_run(kind, recipe, plan.batch_size, self.left - after, step))
-            self.sit(runs[-1], after, check=self.left - after > LAST * plan.training)
+            self.sit(runs[-1], after, LAST * plan.training)
 
     def new_run(self, kind: str, recipe: Recipe, batch_size: int, seconds: float, step: float) -> dict[str, Any]:
         """A run of as many steps as fit into the seconds, from the weights of the one before."""
@@ -275,37 +276,44 @@ class Fitting:
             say(f"{name}: {steps:,} steps, from the weights of {origin}.")
         return {"folder": name, "kind": kind, "recipe": json.loads(to_json(recipe)), "from": origin, "step": None, "ended": ""}
 
-    def sit(self, run: dict[str, Any], after: float, *, check: bool) -> None:
-        """Take a run's steps, to their end or until only `after` seconds are left; Stopped if asked to."""
+    def sit(self, run: dict[str, Any], after: float, last: float) -> None:
+        """Take a run's steps, to their end or until only `after` seconds are left, as planned in the `last` ones before.
+
+        Raises Stopped if asked to.
+        """
+        if holds_run(self.out / run["folder"]):  # its own number of steps holds, should a crash have come between the two files
+            kept = read_json(self.out / run["folder"] / "recipe.json")
+            run["recipe"] |= {name: kept[name] for name in ("steps", "schedule")}
         recipe = from_json(json.dumps(run["recipe"]))
         origin = None if run["from"] is None else (self.out / run["from"]).absolute()
         session = begin(recipe, self.out / run["folder"], self.device, Beginning(init_from=origin), Saving())
         self.note("training")
         with Interruption() as interruption:
-            why = self.take(session, run, after, interruption.asked, check=check)
-        anew = why == "planned anew" and not session.finished
-        if anew:
-            self.plan_anew(run, session.state.step, self.left - after)
-        run["ended"] = "steps taken" if session.finished else "" if anew else why
+            why = self.take(session, run, after, interruption.asked, last)
+            while why == ANEW and not session.finished:
+                self.plan_anew(session, run, after)
+                why = self.take(session, run, after, interruption.asked, last)
+        run["ended"] = "steps taken" if session.finished else why
         self.note("training")
-        if not run["ended"] and not anew:
+        if not run["ended"]:
             say("The fit was stopped; the same command goes on from there.")
             raise Stopped
 
-    def plan_anew(self, run: dict[str, Any], taken: int, seconds: float) -> None:
-        """Give a run as many more steps as fit into the seconds at its own speed: its schedule then ends with them."""
-        steps = taken + fit_plan.steps_in(seconds, run["step"])
+    def plan_anew(self, session: Session, run: dict[str, Any], after: float) -> None:
+        """Give a run as many more steps as it takes until only `after` seconds are left: its schedule then ends with them."""
+        steps = session.state.step + fit_plan.steps_in(self.left - after, run["step"])
         say(f"A step takes {run['step']:.3g} s, which is not as planned: {steps:,} steps instead of {run['recipe']['steps']:,}.")
         warmup = min(run["recipe"]["schedule"]["warmup"], max(1, steps // 10))
         run["recipe"] |= {"steps": steps, "schedule": run["recipe"]["schedule"] | {"warmup": warmup}}
         run["planned"] = run.get("planned", 1) + 1
-        restate(self.out / run["folder"], steps, warmup)
+        session.plan_anew(steps, warmup)
+        self.note("training")
 
-    def take(self, session: Session, run: dict[str, Any], after: float, asked: Callable[[], bool], *, check: bool) -> str:
-        """Why a session was left; empty if it was asked to stop."""
+    def take(self, session: Session, run: dict[str, Any], after: float, asked: Callable[[], bool], last: float) -> str:
+        """Why a session was left; empty if it was asked to stop. The speed is compared unless only `last` seconds are left."""
         room, began, left_at = self.left - after, self.machine.clock(), self.left
         first, why, taken = session.state.step, "", 0
-        checked, share = not check, AGAIN if first else CHECKED
+        checked, share = room <= last, AGAIN if first else CHECKED
 
         def stop() -> bool:
             nonlocal why, checked
@@ -318,7 +326,7 @@ class Fitting:
                 checked = True
                 speed = (self.machine.clock() - began) / (taken - WARM)
                 ahead = fit_plan.MEASURED * speed * (session.recipe.steps - first - taken)
-                why = "planned anew" if abs(ahead - (left - after)) > OFF * room else ""
+                why = ANEW if abs(ahead - (left - after)) > OFF * room else ""
             return bool(why)
 
         for _ in session.proceed(stop):

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
@@ -191,11 +192,11 @@ def claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
 
 
 @by_main
-def restate(out: Path, steps: int, warmup: int) -> None:
-    """Give the run in `out` another number of steps, and of steps of warm-up, to go on with; what it did stays."""
-    recipe = _document(out / "recipe.json")
-    schedule = recipe["schedule"] | {"warmup": warmup}
-    write_json(out / "recipe.json", sealed(recipe | {"steps": steps, "schedule": schedule}))
+def restated(out: Path, recipe: Recipe, steps: int, warmup: int) -> Recipe:
+    """The recipe of the run in `out` with other numbers of steps and of steps of warm-up, written down; what it did stays."""
+    recipe = replace(recipe, steps=steps, schedule=replace(recipe.schedule, warmup=warmup))
+    write_json(out / "recipe.json", sealed(json.loads(to_json(recipe))))
+    return recipe
 
 
 @by_main
