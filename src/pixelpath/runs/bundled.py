@@ -9,8 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixelpath.errors import UserError
-from pixelpath.log import say
-from pixelpath.runs.folder import FIT, holds_run
 
 BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
 CARD = "card.json"
@@ -26,6 +24,9 @@ def located(path: Path | str) -> Path:
 
     A run of that name in the working directory comes first, which is said.
     """
+    from pixelpath.log import say  # here, as the command line knows the names before torch is imported
+    from pixelpath.runs.folder import FIT, holds_run
+
     path = Path(path)
     if str(path) not in bundled_names():
         return path
