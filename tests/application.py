@@ -39,7 +39,7 @@ TINY = {
     "digits-diffusion": [*SIZE, "--sampling.steps", "2"],
     "digits-onestep": SIZE,
 }
-MEASURED = ("images_per_second", "seconds", "memory_bytes")  # what a line of the metrics says of the machine
+MEASURED = ("images_per_second", "seconds", "memory_bytes", "joules")  # what a line of the metrics says of the machine
 
 
 def call(*words: object, report: bool = False) -> int:

@@ -11,11 +11,15 @@ import pytest
 import torch
 from tests.application import at_step, call
 
+from pixelpath.atomic import read_json
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import Stopped, UserError
+from pixelpath.recipes.recipe import from_json
 from pixelpath.runs.fit import Machine, fit, plan_fit
 from pixelpath.runs.fit_plan import Budget
+from pixelpath.runs.folder import restated
 from pixelpath.runs.opened import open_run
+from pixelpath.trainer.journal import lines
 
 CPU = torch.device("cpu")
 
@@ -67,12 +71,27 @@ def test_a_fit_trains_resumes_and_goes_on_with_more_minutes(pictures: Path, tmp_
     assert (out / "samples" / "2" / "grid.png").exists()
 
 
-def test_a_plan_that_is_off_is_made_anew(pictures: Path, tmp_path: Path) -> None:
-    fitted(pictures, tmp_path / "fit", 1, ticking(0.2, 0.05))
+def test_a_plan_that_is_off_is_made_anew_within_the_same_run(pictures: Path, tmp_path: Path) -> None:
+    run = fitted(pictures, tmp_path / "fit", 1, ticking(0.2, 0.05))
     runs = document(tmp_path / "fit")["runs"]
-    assert runs[0]["ended"] == "planned anew"
-    assert runs[1]["recipe"]["steps"] < runs[0]["recipe"]["steps"] / 3
-    assert runs[1]["from"] == "diffusion"
+    assert [each["folder"] for each in runs] == ["diffusion"]
+    assert runs[0]["planned"] > 1
+    assert open_run(run).step == json.loads((run / "recipe.json").read_text())["steps"]
+    rates = [line["lr"] for line in lines(run) if "lr" in line]
+    assert rates[-1] < 0.02 * max(rates)  # the schedule ended with the time
+    spent, planned = document(tmp_path / "fit")["spent"], document(tmp_path / "fit")["plans"][0]["training"]
+    assert spent["training"] == pytest.approx(planned, rel=0.1)
+
+
+def test_a_crash_between_the_two_files_of_a_new_plan_is_taken_up(pictures: Path, tmp_path: Path) -> None:
+    stop: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+    with at_step(5, stop), pytest.raises(Stopped):
+        fitted(pictures, tmp_path / "fit", 1, ticking(0.2, 3.3))
+    folder = tmp_path / "fit" / "diffusion"
+    recipe = from_json(json.dumps(read_json(folder / "recipe.json")))
+    restated(folder, recipe, recipe.steps + 7, 1)
+    fitted(pictures, tmp_path / "fit", 1, ticking(0.2, 3.3))
+    assert document(tmp_path / "fit")["runs"][0]["ended"]
 
 
 def test_a_plan_alone_writes_nothing(pictures: Path, tmp_path: Path) -> None:

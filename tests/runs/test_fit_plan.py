@@ -13,13 +13,13 @@ from tests.pictures import write
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import UserError
 from pixelpath.models.preconditioning import EDMPreconditioning
-from pixelpath.recipes import cpu_32_diffusion, digits_diffusion, small_64_diffusion
+from pixelpath.recipes import cpu_32_diffusion, digits_diffusion, sizes, small_64_diffusion
 from pixelpath.runs.fit_data import Chosen, chosen_for
-from pixelpath.runs.fit_plan import MEASURED, lines, one_step_recipe, planned, steps_in
+from pixelpath.runs.fit_plan import MEASURED, enough, lines, one_step_recipe, planned, seen, steps_in, tuning_of, variants
 
 CPU = torch.device("cpu")
 NUMBERS = np.random.default_rng(0)
-SPRITES = Chosen(cpu_32_diffusion(), "3249 images, 4x32x32 uint8, 6 classes.", 3249, 408, 6, ())
+SPRITES = Chosen(cpu_32_diffusion(), "3249 images, 4x32x32 uint8, 6 classes.", 3249, 408, 6, (), (4, 32, 32))
 
 
 def decided(path: Path, settings: DataSettings | None = None) -> Chosen:
@@ -100,17 +100,42 @@ def test_a_plan_uses_what_is_left() -> None:
 
 def test_a_longer_budget_is_tuned_and_judged_by_more_samples() -> None:
     short, hour, day = (planned(SPRITES, 0.1, left, one_step=False) for left in (180.0, 3600.0, 86_400.0))
-    assert short.tuned == 0 < hour.tuned <= day.tuned == 1000
+    assert 50 <= short.tuned < hour.tuned <= day.tuned == 1000
     assert short.judged < hour.judged <= day.judged == 3249
+    assert (short.light, hour.light) == (("tuning", "evaluation"), ())
+    assert short.tuning + short.evaluation <= 0.21 * 180
     assert hour.tuning <= 360
     assert hour.evaluation <= 1.1 * 360
     assert planned(SPRITES, 0.2, 3600.0, one_step=False).steps < 0.6 * hour.steps
+
+
+def test_a_light_plan_counts_what_a_light_tuning_and_evaluation_ask_of_the_network() -> None:
+    """Guided, 24 evaluations: 3 ways and 3 fresh sets of 120 samples; 64 + 229 samples, 32 losses at 10 levels twice."""
+    plan, evaluation = planned(SPRITES, 0.1, 180.0, one_step=False), 0.1 / 96
+    assert plan.tuning == pytest.approx(120 * 6 * 24 * evaluation)
+    assert plan.evaluation == pytest.approx(10 + (24 * (64 + plan.judged) + 640) * evaluation)
+    how = tuning_of(SPRITES, 120, light=True)
+    assert (how.nfe, how.count, how.learned, how.controls) == ((12,), 120, False, False)
 
 
 def test_an_evaluation_that_takes_too_much_is_left_out() -> None:
     plan = planned(SPRITES, 4.0, 300.0, one_step=False)
     assert (plan.judged, plan.tuned) == (0, 0)
     assert any("evaluation" in line for line in lines(plan, SPRITES, datetime(2026, 1, 1), 0.0, "cpu", Path("out"))[3:4])
+
+
+def test_sizes_follow_the_number_of_images_and_patches_the_tokens_that_are_left() -> None:
+    recipe = cpu_32_diffusion()
+    assert [(each.size, each.patch) for each in variants(recipe, (4, 32, 32), 3249)] == [(sizes.NANO, 4), (sizes.NANO, 8)]
+    many = [(each.size, each.patch) for each in variants(recipe, (3, 28, 28), 60_000)]
+    assert many == [(sizes.SMALL, 4), (sizes.TINY, 4), (sizes.NANO, 4)]
+    assert [each.patch for each in variants(digits_diffusion(), (1, 8, 8), 1425)] == [4]
+
+
+def test_enough_images_are_those_that_training_sees() -> None:
+    """At 0.1 s a step of 32 images, 0.8 of 5 minutes hold 73 thousand images."""
+    assert seen(300.0, 0.1, cpu_32_diffusion()) == pytest.approx(0.8 * 300 / (MEASURED * 0.1) * 32)
+    assert enough(cpu_32_diffusion()) < 73_000 < enough(replace(cpu_32_diffusion(), size=sizes.TINY))
 
 
 def test_few_steps_become_more_of_a_smaller_batch() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelpath.errors import MissingError, UserError
+from pixelpath.runs.bundled import bundled_names
 
 FILE = Path(__file__).with_name("names.json")
 HELP = {"-h", "--help", "--help-all"}
@@ -37,6 +38,8 @@ RUNS = {
     "tune": slice(1),
 }
 """Which of the words before the first option name runs."""
+OF_RUNS = {"run", "encoder", "init_from", "guide_with", "sampling.guide_with", "generator"}
+"""Settings that may name a bundled model instead of a folder."""
 
 
 def spelled(sentence: str) -> str:
@@ -104,7 +107,8 @@ def check(command: str, recipe: str, arguments: Sequence[str]) -> None:
         return
     for path, setting, remedy in _paths(command, arguments):
         file = path.partition("::")[0]
-        if file and not os.path.exists(file):
+        bundled = (setting in OF_RUNS or command == "compare") and path in bundled_names()
+        if file and not os.path.exists(file) and not bundled:
             raise MissingError(f"{path} does not exist: {remedy}.", setting=setting)
     for option, value in _values(arguments):
         if option == "--recipe" and value not in recipes() and not os.path.exists(value):

@@ -9,6 +9,7 @@ import tyro
 
 from pixelpath.commands.options import device_named
 from pixelpath.runs import probe as runs
+from pixelpath.runs.bundled import check_writable
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
 
@@ -32,4 +33,5 @@ def probe(
         device: cpu, cuda, mps. Default: the best one here.
     """
     opened = open_run(run, checkpoint, device_named(device))
+    check_writable(opened.path)
     runs.probe(opened, read_data_of(opened, data), limit, sigmas)

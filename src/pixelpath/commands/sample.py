@@ -42,7 +42,7 @@ def sample(
     """Make images with a trained run: files as the data's own, a grid to look at, and samples.json with every setting.
 
     Args:
-        run: Folder of a stage-two run.
+        run: Folder of a stage-two run, or the name of a model that comes with pixelpath: sprites.
         count: How many images. Default: as many as --conditions or --cond-image ask for, else 36.
         first_seed: Seed of the first image; the others follow. An image is a function of its seed, its class and the settings.
         classes: Names (or numbers) of classes, taken in turn. Default: all of them.
@@ -51,7 +51,7 @@ def sample(
         how: How to sample. What is not given is as the run's recipe says.
         batch_size: Images at a time. It changes speed and memory, not the images.
         checkpoint: A folder of RUN/checkpoints other than the latest.
-        out: New or empty folder. Default: RUN/samples/1, 2, ...
+        out: New or empty folder. Default: RUN/samples/1, 2, ..., of sprites sprites-samples/1, 2, ...
         format: Kind of files. Default: that of the training images, or the nearest one their dtype and channels allow.
         coordinates: Give samples the coordinates of the training images' rows and columns (NetCDF, Zarr).
         fill_nodata: Image or array whose pixels other than 0 become "not measured" in every sample.
@@ -64,7 +64,7 @@ def sample(
         raise UserError(f"`first_seed` must be at least 0, got {first_seed}.", setting="first_seed")
     chosen = device_named(device)
     opened = open_run(run, checkpoint, chosen)
-    folder = runs.free_folder(run / "samples", out)
+    folder = runs.free_folder(runs.samples_folder(run, opened), out)
     runs.check_format(opened, format)  # better said before sampling, as what follows
     if fill_nodata is not None:
         runs.unmeasured(opened, fill_nodata)

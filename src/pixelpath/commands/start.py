@@ -40,5 +40,5 @@ def start(
     """
     opened = open_run(run, checkpoint, device_named(device))
     check_can_start(opened, fit)
-    folder = free_folder(run / "starts", out)
+    folder = free_folder(opened.path / "starts", out)
     fit_run_start(opened, read_data_of(opened, data), folder, fit)

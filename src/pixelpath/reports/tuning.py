@@ -46,14 +46,14 @@ def _verdict(result: Mapping[str, Any]) -> Verdict:
     said, most = [], 0.0
     for each in result["tables"]:
         chosen = next(row for row in each["chosen"] if row["default"])
-        control = max(each["controls"], key=lambda row: row["nfe"])
-        times = max(_mean(chosen, name) / _mean(control, name) for name in result["features"])
-        most = max(most, times)
         kind = "Without guidance" if each["guidance"] == 1 else f"With guidance {each['guidance']:g}"
-        said.append(
-            f"{kind}, {chosen['nfe']} network evaluations (NFE) make a sample, at {times:.2f} times the distance from the data "
-            f"that {control['nfe']} of {control['name']} reach."
-        )
+        sentence = f"{kind}, {chosen['nfe']} network evaluations (NFE) make a sample"
+        if each["controls"]:
+            control = max(each["controls"], key=lambda row: row["nfe"])
+            times = max(_mean(chosen, name) / _mean(control, name) for name in result["features"])
+            most = max(most, times)
+            sentence += f", at {times:.2f} times the distance from the data that {control['nfe']} of {control['name']} reach"
+        said.append(f"{sentence}.")
     return Verdict(said, "good" if most <= CLOSE else "warn")
 
 

@@ -25,6 +25,7 @@ from pixelpath.runs.compare import Comparison
 from pixelpath.runs.compare import compare as compare_sets
 from pixelpath.runs.compare_features import Comparing, Weights
 from pixelpath.runs.compare_sets import Given, Reading
+from pixelpath.runs.cost_card import CostCard, cost_card
 from pixelpath.runs.data import Data
 from pixelpath.runs.devices import choose_device
 from pixelpath.runs.evaluate import Judges, check_runs, evaluate
@@ -122,6 +123,15 @@ class Run(OpenRun):
             check_runs([self], in_full=True)
             return evaluate(self, self._data(data), sampling, judges, count, seed)
 
+    def cost(self) -> CostCard:
+        """What training (by stage) and an image cost; `.sentences(2.5)` says it at 2.5 for an hour of the device.
+
+        Example:
+            >>> run.cost().stages[0].images
+            2560
+        """
+        return cost_card(self)
+
     def report(self) -> Path:
         """Write RUN/report.html, one self-contained page of all that the run's folder holds, and return its path."""
         return write_report(self.path)
@@ -166,7 +176,7 @@ class Run(OpenRun):
 
 
 def load(path: Path | str, checkpoint: Path | None = None, device: str | None = None) -> Run:
-    """The run in a folder, at its latest checkpoint or at the folder `checkpoint` of RUN/checkpoints.
+    """The run in a folder, or a model that comes with pixelpath (`sprites`); at its latest checkpoint, or at that folder.
 
     `device` of None is CUDA if there is one, else MPS, else the CPU. Raises MissingError if there is no run, UserError if it is
     damaged.

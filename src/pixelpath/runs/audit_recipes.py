@@ -67,11 +67,14 @@ def proposed(settings: DataSettings, shape: tuple[int, int, int], count: int, de
     if patch is None:
         settings = replace(settings, tile=(), stride=(), resize=fitting(rows, columns))
         patch = _patch(*fitting(rows, columns), found[0].patch) or found[0].patch
-    if device.type == "cpu" or count <= NANO:
-        size = SIZES["nano"]
-    elif count <= TINY:
-        size = SIZES["tiny"]
+    if device.type == "cpu" or largest_size(count) != "small":
+        size = SIZES["nano" if device.type == "cpu" else largest_size(count)]
     return tuple(replace(recipe, patch=patch, size=size, data=settings) for recipe in found)
+
+
+def largest_size(count: int) -> str:
+    """The size that is enough for so many training images (a rule of thumb)."""
+    return "nano" if count <= NANO else "tiny" if count <= TINY else "small"
 
 
 def train_commands(recipes: tuple[Recipe, ...], settings: DataSettings) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelpath.errors import UserError
+from pixelpath.runs.bundled import located
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,10 @@ class Beginning:
     """Run of stage one whose encoder stage two begins with, and through which a one-step recipe compares features."""
     init_from: Path | None = None
     """Run of the same stage whose weights to begin with. A one-step recipe can begin with those of a diffusion run."""
+
+    def located(self) -> Beginning:
+        """The same, with the folders of bundled models for their names."""
+        return Beginning(*(None if run is None else located(run) for run in (self.encoder, self.init_from)))
 
     def to_json(self) -> dict[str, str]:
         """What the run's folder keeps of it."""

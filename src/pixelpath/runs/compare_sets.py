@@ -30,6 +30,7 @@ from pixelpath.evaluation.features import hash_of
 from pixelpath.evaluation.inception import POOL, SPATIAL
 from pixelpath.evaluation.statistics import Moments
 from pixelpath.log import say
+from pixelpath.runs.bundled import located
 from pixelpath.runs.comparison import MOST
 from pixelpath.runs.data import Data
 from pixelpath.runs.judgements import as_source
@@ -110,9 +111,10 @@ def _run(given: Given, how: Reading) -> OpenRun | None:
     """The run that is given, if it is one: a folder with checkpoints."""
     if isinstance(given, OpenRun):
         return given
-    if isinstance(given, Path | str) and (Path(given) / "checkpoints").is_dir():
-        return open_run(given, device=how.device)
-    return None
+    if not isinstance(given, Path | str):
+        return None
+    path = Path(given) if Path(given).exists() else located(given)
+    return open_run(path, device=how.device) if (path / "checkpoints").is_dir() else None
 
 
 def _read(given: Given, setting: str, how: Reading) -> ImageSet:

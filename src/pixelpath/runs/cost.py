@@ -17,8 +17,6 @@ from math import prod
 from pathlib import Path
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from pixelpath.data.normalise.normaliser import Normaliser
@@ -27,7 +25,6 @@ from pixelpath.data.sources import Source, evenly, subset
 from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.models.denoiser import Denoiser
-from pixelpath.models.representation import Representation
 from pixelpath.recipes.build import objective_through, representation_of
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.runs import monitor
@@ -37,6 +34,7 @@ from pixelpath.runs.generate import Origin, generate
 from pixelpath.runs.prepare import PreparedData, close, read_data
 from pixelpath.runs.session import Session
 from pixelpath.runs.students import new_student
+from pixelpath.runs.work import multiply_adds
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.trainer.journal import peak_memory
 
@@ -164,18 +162,6 @@ def measured_apart(recipe: Recipe, device: str | None = None) -> Cost:
             f"A trial of {recipe.name} ended with status {done.returncode} ({last}): choose a smaller `batch_size`.", "batch_size"
         )
     return Cost(**answer)
-
-
-def multiply_adds(student: Representation | Denoiser, shape: tuple[int, int, int]) -> float:
-    """Multiply-adds of one evaluation of one image, counted by torch (half its floating-point operations)."""
-    device = next(student.parameters()).device
-    counter = FlopCounterMode(display=False)
-    mode = student.training
-    student.eval()
-    with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # torch counts nothing for its attention kernel on a CPU
-        student(torch.zeros(1, *shape, device=device), torch.ones(1, device=device))
-    student.train(mode)
-    return counter.get_total_flops() / 2
 
 
 def _seconds(session: Session, recipe: Recipe) -> float:

@@ -20,6 +20,7 @@ from pixelpath.evaluation.inception import Inception
 from pixelpath.log import progress, say
 from pixelpath.randomness import seed_of
 from pixelpath.runs import curves, judgements
+from pixelpath.runs.bundled import check_writable
 from pixelpath.runs.comparison import (
     BATCH,
     MOST,
@@ -62,11 +63,15 @@ class Judges:
     """Measure in Inception features too, where the images allow it; for curves only if `inception` is given."""
     inception: Path | None = None
     """File of the Inception weights. Default: the one in torch's cache, if it is there; nothing is downloaded."""
+    use_own: bool = True
+    """Measure in the run's own features where there is no encoder; they cost an evaluation of the network an image."""
+    losses: int = 1024
+    """Images of either side, at most, by which losses per noise level are measured, each at ten levels; 0 measures none."""
 
     def extractors(self, run: OpenRun, data: PreparedData, curves: bool) -> list[FeatureExtractor]:
         """The features that these images have; a network's own only if there are no others and one run is measured in full."""
         found = extractors(run, data, self.encoder)
-        found += [] if curves else own_network(run, found)
+        found += own_network(run, found) if self.use_own and not curves else []
         if self.use_inception and (self.inception is not None or not curves):
             found += inception_features(run, self.inception)
         return found
@@ -76,6 +81,7 @@ def check_runs(runs: Sequence[OpenRun], *, in_full: bool) -> None:
     """UserError for runs that cannot be evaluated, better said before their data are read: in full, or together as curves."""
     for run in runs:
         run.denoiser  # noqa: B018 (a run of stage one cannot be sampled)
+        check_writable(run.path)
         kept(run.path / (RESULTS if in_full else curves.RESULTS))
     curves.check_same_images(runs)
 
@@ -94,10 +100,11 @@ def evaluate(
     Distances, precision and recall in several features, the held-out loss per noise level, copies, memorising, spectra and
     histograms, each with its protocol. `count` of None: as many samples as training images, at most 50,000.
     """
-    found = (judges or Judges()).extractors(run, data, curves=False)
+    judges = judges or Judges()
+    found = judges.extractors(run, data, curves=False)
     seeds = range(first_seed, first_seed + (count or min(len(data.training), MOST)))
     made = sample(run, seeds, as_held_out(run, data, seeds), sampling, batch_size)
-    result = measure(run, data, made, found)
+    result = measure(run, data, made, found, judges.losses)
     keep(run.path / RESULTS, result)
     for sentence in verdict(result):
         say(sentence)
@@ -133,7 +140,7 @@ def evaluate_curves(
     return measured
 
 
-def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[FeatureExtractor]) -> dict[str, Any]:
+def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[FeatureExtractor], losses: int = 1024) -> dict[str, Any]:
     """Every distance in every kind of features, the losses per level, and the judgements of `judgements`, JSON-ready.
 
     Copies are looked for in pixels and in encoders' features, and only among the images that the run was trained on.
@@ -149,7 +156,7 @@ def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[Feature
     if not own:
         say("These are not the images that the run was trained on, so neither copies nor memorising are looked for.")
     copied = judgements.copies(data, judgements.of_run(run, data, made), compared) if compared else None
-    rows = loss_by_level(run, data)
+    rows = loss_by_level(run, data, losses) if losses else []
     seen = loss_by_level(run, data, rows[0].count, data.training) if own and rows else []
     return {
         "run": str(run.path),

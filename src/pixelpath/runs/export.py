@@ -17,6 +17,7 @@ from pixelpath.errors import UserError
 from pixelpath.interop.generator import ONNX, TOLERANCE, TORCH, Agreement, Format, Generator, Make, agreement, check_packages
 from pixelpath.log import progress, say
 from pixelpath.randomness import Streams, normal, seed_of
+from pixelpath.runs.bundled import check_writable
 from pixelpath.runs.generate import Origin, balanced, generate
 from pixelpath.runs.opened import OpenRun
 from pixelpath.sampling.sampler import Sampler, Sampling
@@ -39,6 +40,8 @@ def export(run: OpenRun, format: Format = ONNX, guidance: float | None = None, o
     if format is ONNX:
         check_packages()
     _check_one_step(run)
+    if out is None:
+        check_writable(run.path)
     file = run.path / f"generator{format.suffix}" if out is None else out
     if file.exists():
         raise UserError(f"{file} is there already: choose another `out`, nothing is overwritten.", setting="out")

@@ -2,7 +2,8 @@
 
 The folder of a fit holds fit.json (what was decided and why, planned and real seconds), samples, and its *runs*: `diffusion`,
 `diffusion-2`, ..., each begun with the weights of the one before. A run is *ended* when its steps are taken or its time is up;
-one that is not goes on by the same command. Another run begins when the speed is not as planned, and for added time.
+one that is not goes on by the same command. Its number of steps is planned anew when the speed is not as planned, so that its
+schedule ends when the time does. Another run begins only for added time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 
-from pixelpath.atomic import write_json
+from pixelpath.atomic import read_json, write_json
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import Stopped, UserError
 from pixelpath.log import say
@@ -27,10 +28,10 @@ from pixelpath.reports.page import duration
 from pixelpath.runs import fit_plan
 from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.cost import seconds_of_step
-from pixelpath.runs.evaluate import Judges, evaluate
+from pixelpath.runs.evaluate import evaluate
 from pixelpath.runs.fit_data import Chosen, chosen_for
 from pixelpath.runs.fit_plan import Budget, Plan
-from pixelpath.runs.folder import FIT, document_of_fit, fitted_run
+from pixelpath.runs.folder import FIT, document_of_fit, fitted_run, holds_run
 from pixelpath.runs.lock import LOCK, Lock
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
@@ -39,11 +40,15 @@ from pixelpath.runs.sample import free_folder, sample
 from pixelpath.runs.sample_conditions import as_held_out
 from pixelpath.runs.session import Session, begin
 from pixelpath.runs.tune import tune_run
+from pixelpath.runs.work import multiply_adds_of
 from pixelpath.trainer.interruption import Interruption
 
-ROUGHLY = 0.08  # of the time for training: what is not worth another run
-CHECKED, LEAST_CHECKED = 0.08, 10  # share of a run's time, and steps, after which its speed is compared with the plan
-OFF = 0.12  # of a run's time: a plan that is off by more is made anew
+WORTH = 0.25  # of the time for training: less is not worth another run
+CHECKED, AGAIN, LEAST_CHECKED = 0.08, 0.33, 10  # of a run's time, and of what is left later, after which its speed is compared
+LAST = 0.15  # of the time for training: with less left, the steps are rather taken as planned
+OFF = 0.1  # of a run's time: a plan that is off by more is made anew
+ANEW = "planned anew"  # why a run was left, to go on with another number of steps
+CLOSE = 0.8  # of the images that a recipe should see: so many are enough once its speed is known
 WARM = 3  # steps before speed counts
 BEAT = 10.0  # seconds between notes of the time used, while training
 
@@ -168,7 +173,7 @@ class Fitting:
             chosen = chosen_for(self.settings, self.device)
         with self.phase("trial"):
             say(f"Trying some steps of {chosen.recipe.name} ...")
-            chosen = self.tried(chosen)
+            chosen = self.scaled(self.tried(chosen))
             self.state["about"] = {name: value for name, value in vars(chosen).items() if name != "recipe"}
             self.state["recipe"] = json.loads(to_json(chosen.recipe))
 
@@ -185,11 +190,36 @@ class Fitting:
             else:
                 return chosen
 
+    def scaled(self, chosen: Chosen) -> Chosen:
+        """The same with the largest size, and the finest patch, of which this budget shows a network enough images."""
+        recipe, step, left = chosen.recipe, self.state["step"], self.left
+        work = multiply_adds_of(recipe, chosen.shape, chosen.classes)
+        *larger, last = fit_plan.variants(recipe, chosen.shape, chosen.training)
+        for other in larger:
+            ahead = step * multiply_adds_of(other, chosen.shape, chosen.classes) / work
+            if fit_plan.seen(left, ahead, other) < fit_plan.enough(other):
+                continue
+            if other == recipe:
+                self.state["step"] = step
+                return chosen
+            found = self.tried(replace(chosen, recipe=other))
+            if fit_plan.seen(left, self.state["step"], found.recipe) >= CLOSE * fit_plan.enough(other):
+                return self.because(found, recipe)
+        if last == recipe:
+            self.state["step"] = step
+            return chosen
+        return self.because(self.tried(replace(chosen, recipe=last)), recipe)
+
+    def because(self, found: Chosen, proposed: Recipe) -> Chosen:
+        """What was found, with the reason why it is not what was proposed."""
+        sees = fit_plan.seen(self.left, self.state["step"], found.recipe)
+        return replace(found, reasons=(*found.reasons, fit_plan.why_scaled(proposed, found.recipe, sees)))
+
     @property
     def chosen(self) -> Chosen:
         """What was decided from the data."""
         about = self.state["about"] | {"recipe": from_json(json.dumps(self.state["recipe"]))}
-        return Chosen(**about | {"reasons": tuple(about["reasons"])})
+        return Chosen(**about | {name: tuple(about[name]) for name in ("reasons", "shape")})
 
     def plan(self) -> Plan:
         """How what is left of the budget is used."""
@@ -228,11 +258,11 @@ class Fitting:
         while True:
             same = [run for run in runs if run["kind"] == kind]
             if not same or same[-1]["ended"]:
-                if same and self.left - after < ROUGHLY * plan.training:
+                if same and self.left - after < WORTH * plan.training:
                     return
                 step = same[-1]["step"] if same and same[-1]["step"] else step
                 runs.append(self.new_run(kind, recipe, plan.batch_size, self.left - after, step))
-            self.sit(runs[-1], after, check=len(runs) < 2 or runs[-2]["ended"] != "planned anew")
+            self.sit(runs[-1], after, LAST * plan.training)
 
     def new_run(self, kind: str, recipe: Recipe, batch_size: int, seconds: float, step: float) -> dict[str, Any]:
         """A run of as many steps as fit into the seconds, from the weights of the one before."""
@@ -246,37 +276,57 @@ class Fitting:
             say(f"{name}: {steps:,} steps, from the weights of {origin}.")
         return {"folder": name, "kind": kind, "recipe": json.loads(to_json(recipe)), "from": origin, "step": None, "ended": ""}
 
-    def sit(self, run: dict[str, Any], after: float, *, check: bool) -> None:
-        """Take a run's steps, to their end or until only `after` seconds are left; Stopped if asked to."""
+    def sit(self, run: dict[str, Any], after: float, last: float) -> None:
+        """Take a run's steps, to their end or until only `after` seconds are left, as planned in the `last` ones before.
+
+        Raises Stopped if asked to.
+        """
+        if holds_run(self.out / run["folder"]):  # its own number of steps holds, should a crash have come between the two files
+            kept = read_json(self.out / run["folder"] / "recipe.json")
+            run["recipe"] |= {name: kept[name] for name in ("steps", "schedule")}
         recipe = from_json(json.dumps(run["recipe"]))
         origin = None if run["from"] is None else (self.out / run["from"]).absolute()
         session = begin(recipe, self.out / run["folder"], self.device, Beginning(init_from=origin), Saving())
         self.note("training")
         with Interruption() as interruption:
-            why = self.take(session, run, after, interruption.asked, check=check)
+            why = self.take(session, run, after, interruption.asked, last)
+            while why == ANEW and not session.finished:
+                self.plan_anew(session, run, after)
+                why = self.take(session, run, after, interruption.asked, last)
         run["ended"] = "steps taken" if session.finished else why
         self.note("training")
         if not run["ended"]:
             say("The fit was stopped; the same command goes on from there.")
             raise Stopped
 
-    def take(self, session: Session, run: dict[str, Any], after: float, asked: Callable[[], bool], *, check: bool) -> str:
-        """Why a session was left; empty if it was asked to stop."""
+    def plan_anew(self, session: Session, run: dict[str, Any], after: float) -> None:
+        """Give a run as many more steps as it takes until only `after` seconds are left: its schedule then ends with them."""
+        steps = session.state.step + fit_plan.steps_in(self.left - after, run["step"])
+        say(f"A step takes {run['step']:.3g} s, which is not as planned: {steps:,} steps instead of {run['recipe']['steps']:,}.")
+        warmup = min(run["recipe"]["schedule"]["warmup"], max(1, steps // 10))
+        run["recipe"] |= {"steps": steps, "schedule": run["recipe"]["schedule"] | {"warmup": warmup}}
+        run["planned"] = run.get("planned", 1) + 1
+        session.plan_anew(steps, warmup)
+        self.note("training")
+
+    def take(self, session: Session, run: dict[str, Any], after: float, asked: Callable[[], bool], last: float) -> str:
+        """Why a session was left; empty if it was asked to stop. The speed is compared unless only `last` seconds are left."""
         room, began, left_at = self.left - after, self.machine.clock(), self.left
         first, why, taken = session.state.step, "", 0
-        checked = not check or first > session.recipe.steps / 2  # what is nearly done is rather brought to its end
+        checked, share = room <= last, AGAIN if first else CHECKED
 
         def stop() -> bool:
             nonlocal why, checked
             if asked():
                 return True
-            if self.left <= after:
+            left = self.left
+            if left <= after:
                 why = "time is up"
-            elif not checked and left_at - self.left > CHECKED * room and taken >= LEAST_CHECKED + WARM:
+            elif not checked and left_at - left > share * room and taken >= LEAST_CHECKED + WARM:
                 checked = True
                 speed = (self.machine.clock() - began) / (taken - WARM)
                 ahead = fit_plan.MEASURED * speed * (session.recipe.steps - first - taken)
-                why = "planned anew" if abs(ahead - (self.left - after)) > OFF * room else ""
+                why = ANEW if abs(ahead - (left - after)) > OFF * room else ""
             return bool(why)
 
         for _ in session.proceed(stop):
@@ -287,8 +337,6 @@ class Fitting:
                 self.note("training")
         if taken >= LEAST_CHECKED + WARM:
             run["step"] = (self.machine.clock() - began) / (taken - WARM)
-        if why == "planned anew":
-            say(f"A step takes {run['step']:.3g} s, which is not as planned, so the rest is planned anew.")
         return why
 
     def finish(self, plan: Plan) -> None:
@@ -297,7 +345,7 @@ class Fitting:
         data = read_data_of(run, None)
         if plan.tuned and "tuning" not in done and self.left > plan.tuning:
             with self.phase("tuning"):
-                tune_run(run, data, fit_plan.tuning_of(self.chosen, plan.tuned))
+                tune_run(run, data, fit_plan.tuning_of(self.chosen, plan.tuned, light="tuning" in plan.light))
         if "samples" not in done:
             with self.phase("samples"):
                 seeds = range(fit_plan.SHOWN)
@@ -307,9 +355,9 @@ class Fitting:
         if "evaluation" not in done:
             with self.phase("evaluation"):
                 left, late, one_step = self.left - self.fixed, fit_plan.SHARE * self.seconds, self.budget.one_step
-                count = fit_plan.judgeable(self.chosen, self.step, left, left + late, one_step=one_step)
+                count, light = fit_plan.judgeable(self.chosen, self.step, left, left + late, one_step=one_step)
                 if count:
-                    evaluate(run, data, None, Judges(use_inception=False), count)
+                    evaluate(run, data, None, fit_plan.judges_of(light=light), count)
                 else:
                     say(f"The time does not hold an evaluation: `pixelpath evaluate {self.out}` makes it.")
         say(f"Report: {write_report(run.path)}")

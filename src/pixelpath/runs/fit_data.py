@@ -29,6 +29,7 @@ class Chosen:
     held_out: int
     classes: int
     reasons: tuple[str, ...]
+    shape: tuple[int, int, int]
 
 
 def _seen(settings: DataSettings, device: torch.device, *, fast: bool) -> tuple[Source, Source, DataSettings, Audit]:
@@ -69,9 +70,9 @@ def chosen_for(asked: DataSettings, device: torch.device, *, fast: bool = True) 
         reasons.append("mirrored images are as near to held-out ones as upright ones: half are mirrored in training (`flip`)")
     if settings.normaliser != asked.normaliser:
         reasons.append(f"values are normalised by {settings.normaliser.kind} (`data.normaliser`)")
-    return Chosen(
-        replace(recipe, data=settings), describe(training), len(training), len(held_out), len(training.classes), tuple(reasons)
-    )
+    count, classes = len(training), len(training.classes)
+    shape = training.shape if settings.resize is None else (training.shape[0], *settings.resize)
+    return Chosen(replace(recipe, data=settings), describe(training), count, len(held_out), classes, tuple(reasons), shape)
 
 
 def read_as(asked: DataSettings) -> tuple[DataSettings, list[str]]:

@@ -1,7 +1,7 @@
 """How `fit` spends a budget of time: a function of the recipe, the data's numbers, the seconds of a step, and the budget.
 
 Costs are counted in *evaluations* of the network for one image, of which a step of training takes three an image of its batch.
-What is judged by few samples is not worth its time, so it is left out of a small budget.
+A small budget has a *light* evaluation and tuning: fewer samples, and nothing that costs the network much besides them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from pixelpath.recipes import RECIPES
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.recipes.sizes import SIZES
 from pixelpath.reports.page import duration
+from pixelpath.runs.audit_recipes import FEWEST as FEWEST_TOKENS
+from pixelpath.runs.audit_recipes import largest_size
+from pixelpath.runs.evaluate import Judges
 from pixelpath.runs.fit_data import Chosen
 from pixelpath.runs.monitor import BACKWARD
 from pixelpath.runs.tune import CONTROL, FINE, LEARNED, PAIRED, REPEATS, Tune
@@ -27,12 +30,16 @@ SHARE = 0.1  # of the budget: what tuning may take, and evaluation
 MEASURED = 1.05  # times the steps' own time: what training takes with its measurements
 FEWEST_STEPS, SMALLEST_BATCH = 1000, 16  # fewer steps of a run are made more by a smaller batch, down to this one
 SHOWN = 64  # samples that are saved
-TUNED, MOST_TUNED = 200, 1000  # samples by which tuning compares, at least and at most
+FEW_TUNED, TUNED, MOST_TUNED = 50, 200, 1000  # samples by which tuning compares: at least if light, at least in full, at most
 JUDGED, MOST_JUDGED = 50, 10_000  # samples that an evaluation takes, at least and at most
 LEVELS, SIDES, HELD_OUT = 10, 2, 1024  # of the losses that an evaluation measures: noise levels, sides, images at most
+LIGHT = 32  # images of either side whose losses a light evaluation measures
 FIXED = 10.0  # seconds of an evaluation and of reports whatever they measure, at least
 NFE = (5, 9)  # network evaluations that are tuned for
 WAYS = 6  # of sampling that tuning compares at each of them, learned sigmas included
+FIRSTS = 3  # ways that a light tuning compares: first sigmas of the recipe's own sampler
+TRAINING = 0.8  # of a budget, roughly: what training has
+ENOUGH = {"small": 1_000_000, "tiny": 240_000, "nano": 60_000}  # images that a network of this size should see in its training
 ONE_STEP = 1.5  # times a step of diffusion: one of a one-step model, until it is measured
 
 
@@ -57,7 +64,8 @@ HOUR = Budget()
 class Plan:
     """What is done with the budget, in seconds where nothing else is said.
 
-    `tuned` and `judged` are numbers of samples, 0 where that is left out. `training` is for all models together.
+    `tuned` and `judged` are numbers of samples, 0 where that is left out; `light` names what is done lightly. `training` is for
+    all models together.
     """
 
     training: float
@@ -69,6 +77,7 @@ class Plan:
     batch_size: int
     step: float
     one_step: bool
+    light: tuple[str, ...] = ()
 
     @property
     def after(self) -> float:
@@ -86,17 +95,18 @@ def planned(chosen: Chosen, step: float, left: float, *, one_step: bool, fixed: 
     `fixed` are the seconds of an evaluation and of reports whatever they measure.
     """
     evaluation = evaluated_in(chosen, step)
-    tuned = 0 if one_step else tunable(chosen, step, SHARE * left)
-    tuning = _tuning(chosen, tuned) * evaluation if tuned else 0.0
-    judged = judgeable(chosen, step, SHARE * left - fixed, left / 4 - fixed, one_step=one_step)
-    work = _judging(chosen, judged, one_step=one_step) if judged else SHOWN * _sampling(chosen, one_step=one_step)
+    tuned, little = (0, False) if one_step else tunable(chosen, step, SHARE * left)
+    tuning = _tuning(chosen, tuned, light=little) * evaluation if tuned else 0.0
+    judged, less = judgeable(chosen, step, SHARE * left - fixed, left / 4 - fixed, one_step=one_step)
+    work = _judging(chosen, judged, one_step=one_step, light=less) if judged else SHOWN * _sampling(chosen, one_step=one_step)
+    light = (*(("tuning",) if little else ()), *(("evaluation",) if less else ()))
     after = tuning + fixed + evaluation * work
     training = max(left - after, left / 2)
     after = left - training
     room = training / 2 if one_step else training
     recipe, step = batched(chosen.recipe, chosen.training, step, room)
     steps = steps_in(room, step)
-    return Plan(training, tuning, after - tuning, tuned, judged, steps, recipe.batch_size, step, one_step)
+    return Plan(training, tuning, after - tuning, tuned, judged, steps, recipe.batch_size, step, one_step, light)
 
 
 def evaluated_in(chosen: Chosen, step: float) -> float:
@@ -117,30 +127,77 @@ def batched(recipe: Recipe, images: int, step: float, seconds: float) -> tuple[R
     return replace(recipe, batch_size=batch), step * batch / recipe.batch_size
 
 
-def tunable(chosen: Chosen, step: float, seconds: float) -> int:
-    """By how many samples a run is tuned in this time; 0 if they are too few to tell ways apart."""
-    count = int((seconds / evaluated_in(chosen, step) - _tuning(chosen, 0)) / (_tuning(chosen, 1) - _tuning(chosen, 0)))
-    return min(count, MOST_TUNED) if count >= TUNED else 0
+def seen(seconds: float, step: float, recipe: Recipe) -> float:
+    """How many images a budget of so many seconds lets the recipe see, each as often as it comes."""
+    return TRAINING * seconds / (MEASURED * step) * recipe.batch_size
 
 
-def judgeable(chosen: Chosen, step: float, seconds: float, most: float, *, one_step: bool) -> int:
-    """By how many samples a run is evaluated in this time, at most as many as training images.
+def variants(recipe: Recipe, shape: tuple[int, int, int], images: int) -> list[Recipe]:
+    """The recipe in other sizes, the largest first, and at last with patches twice as large where that leaves enough tokens.
+
+    No size is larger than suits so many training images (`pixelpath audit` says which).
+    """
+    most = largest_size(images)
+    sizes = [name for name in ENOUGH if list(SIZES).index(name) <= list(SIZES).index(most)]
+    found = [replace(recipe, size=SIZES[name]) for name in sizes]
+    patch, (_, rows, columns) = 2 * recipe.patch, shape
+    if rows % patch == 0 and columns % patch == 0 and rows * columns // patch**2 >= FEWEST_TOKENS:
+        found.append(replace(found[-1], patch=patch))
+    return found
+
+
+def enough(recipe: Recipe) -> float:
+    """How many images a recipe should see, by its size."""
+    return ENOUGH[next(name for name in ENOUGH if SIZES[name] == recipe.size)]
+
+
+def why_scaled(proposed: Recipe, chosen: Recipe, images: float) -> str:
+    """Why another size or patch than the proposed one was taken."""
+    names = [next(name for name, size in SIZES.items() if size == each.size) for each in (proposed, chosen)]
+    size = f"size {names[1]} instead of {names[0]} (`size`)" if names[0] != names[1] else ""
+    patch = f"patch {chosen.patch} instead of {proposed.patch} (`patch`)" if chosen.patch != proposed.patch else ""
+    what = " and ".join(filter(None, (size, patch)))
+    return f"{what}: it sees about {images:,.0f} images in this time, of {enough(chosen):,} aimed at"
+
+
+def tunable(chosen: Chosen, step: float, seconds: float) -> tuple[int, bool]:
+    """By how many samples a run is tuned in this time, and whether lightly; 0 if they are too few to tell ways apart."""
+    evaluations = seconds / evaluated_in(chosen, step)
+    for light, least, most in ((False, TUNED, MOST_TUNED), (True, FEW_TUNED, TUNED)):
+        none, one = (_tuning(chosen, count, light=light) for count in (0, 1))
+        count = int((evaluations - none) / (one - none))
+        if count >= least:
+            return min(count, most), light
+    return 0, False
+
+
+def judgeable(chosen: Chosen, step: float, seconds: float, most: float, *, one_step: bool) -> tuple[int, bool]:
+    """By how many samples a run is evaluated in this time, at most as many as training images, and whether lightly.
 
     0 if even a few take more than `most` seconds.
     """
-    none, one = (_judging(chosen, count, one_step=one_step) for count in (0, 1))
-    least = min(JUDGED, chosen.training)
-    if (none + least * (one - none)) * evaluated_in(chosen, step) > max(seconds, most):
-        return 0
-    count = int((seconds / evaluated_in(chosen, step) - none) / (one - none))
-    return max(least, min(count, chosen.training, MOST_JUDGED))
+    least, each = min(JUDGED, chosen.training), evaluated_in(chosen, step)
+    for light, limit in ((False, seconds), (True, max(seconds, most))):
+        none, one = (_judging(chosen, count, one_step=one_step, light=light) for count in (0, 1))
+        if (none + least * (one - none)) * each <= limit:
+            count = int((seconds / each - none) / (one - none))
+            return max(least, min(count, chosen.training, MOST_JUDGED)), light
+    return 0, False
 
 
-def tuning_of(chosen: Chosen, count: int) -> Tune:
-    """What is tuned for, by so many samples: a few numbers of evaluations, with the guidance of the recipe."""
-    guidance = chosen.recipe.usual_sampling.guidance if _guided(chosen) == 2 else 1.0
+def tuning_of(chosen: Chosen, count: int, *, light: bool) -> Tune:
+    """What is tuned for, by so many samples, with the guidance of the recipe: lightly for the recipe's own evaluations alone."""
+    usual = chosen.recipe.usual_sampling
+    guidance = usual.guidance if _guided(chosen) == 2 else 1.0
     assert guidance is not None
-    return Tune(nfe=NFE, guidance=(guidance,), count=count, reported=count)
+    assert usual.sampler is not None
+    nfe = (usual.sampler.nfe(usual.count),) if light else NFE
+    return Tune(nfe=nfe, guidance=(guidance,), count=count, reported=count, learned=not light, controls=not light)
+
+
+def judges_of(*, light: bool) -> Judges:
+    """In which features a run is evaluated: lightly in pixels alone, with losses of few images."""
+    return Judges(use_inception=False, use_own=False, losses=LIGHT) if light else Judges(use_inception=False)
 
 
 def one_step_recipe(diffusion: Recipe) -> Recipe:
@@ -173,8 +230,9 @@ def lines(plan: Plan, chosen: Chosen, began: datetime, spent: float, device: str
     left_out += [] if plan.one_step else ["a one-step model: `one_step` asks for it"]
     left_out += [] if plan.judged else ["evaluation: it takes too much of the budget here (`pixelpath evaluate` does it later)"]
     left_out += [] if plan.tuned or plan.one_step else [f"tuning: it takes more than {SHARE:.0%} of the budget here"]
-    tuned = f"tune the sampler by {plan.tuned} samples ({duration(plan.tuning)}), " if plan.tuned else ""
-    judged = f"evaluate {plan.judged}, " if plan.judged else ""
+    lightly = {name: " lightly" if name in plan.light else "" for name in ("tuning", "evaluation")}
+    tuned = f"tune the sampler{lightly['tuning']} by {plan.tuned} samples ({duration(plan.tuning)}), " if plan.tuned else ""
+    judged = f"evaluate {plan.judged}{lightly['evaluation']}, " if plan.judged else ""
     return [
         f"Data: {chosen.about} Held out: {chosen.held_out} images.",
         *(f"  {reason[0].upper()}{reason[1:]}." for reason in chosen.reasons),
@@ -190,11 +248,13 @@ def _guided(chosen: Chosen) -> int:
     return 2 if chosen.classes and chosen.recipe.conditional and chosen.recipe.usual_sampling.guidance != 1 else 1
 
 
-def _tuning(chosen: Chosen, count: int) -> float:
+def _tuning(chosen: Chosen, count: int, *, light: bool) -> float:
     """Evaluations that tuning by so many samples takes, as `tune_run` does it."""
-    sets = count * (1 + REPEATS)
     usual = chosen.recipe.usual_sampling
     assert usual.sampler is not None
+    if light:
+        return _guided(chosen) * usual.sampler.nfe(usual.count) * (FIRSTS + REPEATS) * count
+    sets = count * (1 + REPEATS)
     controls = sets * (Sampler.HEUN.nfe(CONTROL) + usual.sampler.nfe(usual.count))
     learned = LEARNED * PAIRED * sum(Sampler.HEUN.nfe(FINE) + ROUNDS * nfe * nfe for nfe in NFE)
     return _guided(chosen) * (sum(nfe * (WAYS * count + REPEATS * count) for nfe in NFE) + controls + learned)
@@ -207,7 +267,8 @@ def _sampling(chosen: Chosen, *, one_step: bool) -> int:
     return 1 if one_step else usual.sampler.nfe(usual.count) * _guided(chosen)
 
 
-def _judging(chosen: Chosen, count: int, *, one_step: bool) -> float:
+def _judging(chosen: Chosen, count: int, *, one_step: bool, light: bool) -> float:
     """Evaluations that an evaluation by so many samples takes, with the samples that are saved."""
-    losses = LEVELS * SIDES * min(HELD_OUT, chosen.held_out)
-    return (count + SHOWN) * _sampling(chosen, one_step=one_step) + losses + chosen.training + chosen.held_out + count
+    losses = LEVELS * SIDES * min(LIGHT if light else HELD_OUT, chosen.held_out)
+    features = 0 if light else chosen.training + chosen.held_out + count
+    return (count + SHOWN) * _sampling(chosen, one_step=one_step) + losses + features

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
@@ -188,6 +189,14 @@ def claim(out: Path, recipe: Recipe, origin: dict[str, str]) -> None:
     write_json(out / "recipe.json", sealed(json.loads(to_json(recipe))))
     write_json(out / "origin.json", sealed(origin))
     write_json(out / "environment.json", sealed(environment()))
+
+
+@by_main
+def restated(out: Path, recipe: Recipe, steps: int, warmup: int) -> Recipe:
+    """The recipe of the run in `out` with other numbers of steps and of steps of warm-up, written down; what it did stays."""
+    recipe = replace(recipe, steps=steps, schedule=replace(recipe.schedule, warmup=warmup))
+    write_json(out / "recipe.json", sealed(json.loads(to_json(recipe))))
+    return recipe
 
 
 @by_main

@@ -7,7 +7,7 @@ complete in itself.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from pixelpath.models.representation import Representation
 from pixelpath.noise import NoiseRange
 from pixelpath.recipes.build import Shape, student_of
 from pixelpath.recipes.recipe import Recipe, from_json
+from pixelpath.runs.bundled import located
 from pixelpath.runs.folder import divergences, fitted_run
 from pixelpath.trainer import checkpoint
 
@@ -77,10 +78,11 @@ class OpenRun:
 def open_run(path: Path | str, which: Path | None = None, device: torch.device | str = "cpu") -> OpenRun:
     """The run in folder `path` (of a fit: its newest one) at its latest checkpoint, or at the checkpoint folder `which`.
 
-    If training removes the latest one meanwhile, it is the newest then. Says so if training went wrong after it. Raises
-    MissingError if there is no run or no checkpoint, UserError if the checkpoint is damaged or does not fit the recipe.
+    `path` may be the name of a bundled model. If training removes the latest checkpoint meanwhile, it is the newest then. Says so
+    if training went wrong after it. Raises MissingError if there is no run or no checkpoint, UserError if the checkpoint is
+    damaged or does not fit the recipe.
     """
-    path = fitted_run(Path(path))
+    path = fitted_run(located(path))
     while True:
         found = which or checkpoint.latest(path)
         if found is None:
@@ -94,19 +96,30 @@ def open_run(path: Path | str, which: Path | None = None, device: torch.device |
 
 
 def _open(path: Path, found: Path, device: torch.device | str) -> OpenRun:
+    run = _made(path, found, "cpu")
+    checkpoint.restore(run.model, found / "ema.safetensors")
+    for fall in divergences(path):
+        if fall["back_to"] is None and fall["step"] > run.step:
+            say(f"Training of {path} diverged at step {fall['step']}; these are its weights at step {run.step}.")
+    return replace(run, model=run.model.to(device).requires_grad_(False).eval())
+
+
+def outlined(path: Path, found: Path) -> OpenRun:
+    """The run in folder `path` at its checkpoint `found` without its weights: its network holds shapes alone."""
+    return _made(path, found, "meta")
+
+
+def _made(path: Path, found: Path, device: str) -> OpenRun:
+    """A run whose weights are not read yet, its network on this device."""
     recipe = from_json(json.dumps(checkpoint.read(found, "recipe")))
     about = checkpoint.read(found, "data")
     normaliser, asks = read_encoding(found)
     channels, rows, columns = about["shape"]
     shape, classes = (channels, rows, columns), tuple(about["classes"])
     metadata = Metadata.from_json(about["metadata"])
-    model = student_of(recipe, shape, len(classes), asks.numbers, asks.other)
-    checkpoint.restore(model, found / "ema.safetensors")
+    with torch.device(device):
+        model = student_of(recipe, shape, len(classes), asks.numbers, asks.other)
     step = checkpoint.read_state(found).step
-    for fall in divergences(path):
-        if fall["back_to"] is None and fall["step"] > step:
-            say(f"Training of {path} diverged at step {fall['step']}; these are its weights at step {step}.")
-    model = model.to(device).requires_grad_(False).eval()
     return OpenRun(path, found, recipe, shape, classes, normaliser, model, step, metadata, asks)
 
 

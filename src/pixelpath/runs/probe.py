@@ -18,6 +18,7 @@ from pixelpath.evaluation.probe import ProbeRow, probe_levels
 from pixelpath.evaluation.probe import probe as measure
 from pixelpath.log import followed, say
 from pixelpath.reports.pictures import probe_plot, save_png
+from pixelpath.runs.bundled import check_writable
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
 
@@ -29,6 +30,7 @@ def probe(run: OpenRun, data: PreparedData, limit: int = 10_000, sigmas: Sequenc
     `by_content` is the share of images that features know by their content rather than by their noise. At most `limit` training
     and as many held-out images are used. Raises UserError for data without classes or held-out images.
     """
+    check_writable(run.path)
     if limit < 1:
         raise UserError(f"`limit` must be at least 1, got {limit}.", setting="limit")
     if not all(0 < sigma < math.inf for sigma in sigmas):

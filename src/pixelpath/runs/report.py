@@ -20,6 +20,7 @@ from pixelpath.errors import MissingError
 from pixelpath.recipes import RECIPES
 from pixelpath.recipes.recipe import to_json
 from pixelpath.reports.charts import training_charts
+from pixelpath.reports.cost import cost_table
 from pixelpath.reports.measured import distance_chart
 from pixelpath.reports.page import (
     Verdict,
@@ -41,6 +42,8 @@ from pixelpath.reports.page import (
 from pixelpath.reports.pictures import save_png, series, skipped_steps, training_curves
 from pixelpath.reports.quickstart import comparison
 from pixelpath.reports.tiles import tiles
+from pixelpath.runs.bundled import check_writable
+from pixelpath.runs.cost_card import cost_rows
 from pixelpath.runs.report_results import in_short, tree
 from pixelpath.runs.verdict import level, training_verdict, verdict
 from pixelpath.trainer.journal import lines
@@ -92,6 +95,7 @@ def write_report(run: Path) -> Path:
     Numbers of a quickstart are also looked for beside a stage-two run. Raises MissingError if there is no such folder, UserError
     for a JSON file that cannot be read.
     """
+    check_writable(run)
     if not run.is_dir():
         raise MissingError(f"There is no folder {run}: name the folder of a run.", setting="run")
     sections = {
@@ -103,6 +107,7 @@ def write_report(run: Path) -> Path:
         "Training": _training(run),
         "Previews": _previews(run),
         "Settings": _settings(run),
+        "Cost": cost_table(cost_rows(run)),
         "Environment": _environment(run),
         "Files": _files(run),
     }

@@ -29,6 +29,7 @@ from pixelpath.log import progress
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.reports.display import BY_RULE, Display, grid
 from pixelpath.reports.pictures import save_png
+from pixelpath.runs.bundled import check_writable, is_bundled
 from pixelpath.runs.generate import Origin, generate, steps_below
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.sample_conditions import captions
@@ -262,9 +263,15 @@ def numbered(base: Path) -> Path:
     return base if not base.exists() else next(place for place in others if not place.exists())
 
 
+def samples_folder(run: Path, opened: OpenRun) -> Path:
+    """Where samples are kept of a run opened as `run`: RUN/samples, of a bundled model NAME-samples in the working directory."""
+    return Path(f"{opened.path.name}-samples") if is_bundled(opened.path) else run / "samples"
+
+
 def free_folder(among: Path, out: Path | None) -> Path:
     """`out`, if it is new or empty; without it the next number in the folder `among`."""
     if out is not None:
         return new_folder(out)
+    check_writable(among.parent)
     taken = [int(path.name) for path in among.glob("*") if path.name.isdecimal()]
     return among / str(max(taken, default=0) + 1)

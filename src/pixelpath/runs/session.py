@@ -39,6 +39,7 @@ from pixelpath.runs.folder import (
     kept_encoder,
     look,
     note_divergence,
+    restated,
 )
 from pixelpath.runs.monitor import Reference
 from pixelpath.runs.opened import read_encoding
@@ -76,7 +77,7 @@ def begin(
     `sources` are the images of a recipe whose data lie in memory; a new run keeps them as RUN/data.npz. A run whose images
     changed goes on if that is accepted.
     """
-    recipe = replace(recipe, data=recipe.data.absolute())
+    recipe, beginning = replace(recipe, data=recipe.data.absolute()), beginning.located()
     chosen = {"recipe": json.loads(to_json(recipe)), "saving": vars(saving)}
     check_alike({**chosen, **beginning.to_json(), "out": str(out.absolute()), "accept_changed_data": accept_changed_data})
     with ExitStack() as held:
@@ -152,9 +153,8 @@ class Session:
         scratch: bool = False,
     ) -> None:
         self.recipe, self.objective, self.data, self.out, self.device = recipe, objective, data, out, device
-        self.scratch, self.saving, self.every = scratch, saving, saving.interval(recipe.steps)
-        held_out, references = min(monitor.MEASURED, len(data.held_out)), min(monitor.SAMPLED, len(data.training))
-        self.measuring = monitor.measuring(recipe, self.every, held_out, references, saving.measure_every)
+        self.scratch, self.saving = scratch, saving
+        self.plan()
         self.precision = precision_of(recipe, device)
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -174,6 +174,18 @@ class Session:
     def finished(self) -> bool:
         """Whether every step is taken and saved."""
         return self.state.step >= self.recipe.steps
+
+    def plan(self) -> None:
+        """How often the run is saved and measured, by its number of steps."""
+        self.every = self.saving.interval(self.recipe.steps)
+        held_out, references = min(monitor.MEASURED, len(self.data.held_out)), min(monitor.SAMPLED, len(self.data.training))
+        self.measuring = monitor.measuring(self.recipe, self.every, held_out, references, self.saving.measure_every)
+
+    def plan_anew(self, steps: int, warmup: int) -> None:
+        """Give the run, which was left and saved, another number of steps to `proceed` to."""
+        self.held.callback(hold(self.out))
+        self.recipe = restated(self.out, self.recipe, steps, warmup)
+        self.plan()
 
     def take_up(self, folder: Path) -> None:
         """Go on from a checkpoint."""

@@ -24,6 +24,7 @@ from pixelpath.evaluation.features import FeatureExtractor
 from pixelpath.evaluation.statistics import Statistics
 from pixelpath.log import progress, say
 from pixelpath.reports.tuning import write_tuning_page
+from pixelpath.runs.bundled import check_writable
 from pixelpath.runs.comparison import BATCH, Real, extractors, features_of, keep, kept
 from pixelpath.runs.curves import start_name
 from pixelpath.runs.generate import generate
@@ -63,6 +64,10 @@ class Tune:
     """Samples in each of three sets of fresh seeds that are reported. Default: as many as training images, at most 1,000."""
     start: Path | None = None
     """A start of the run to try too. Default: the newest one in RUN/starts."""
+    learned: bool = True
+    """Learn the sigmas of the best ways too, which takes most of the time of few samples."""
+    controls: bool = True
+    """Report what the recipe says and 18 steps of Heun's method too."""
 
     def __post_init__(self) -> None:
         if not self.nfe or min(self.nfe) < 2:
@@ -98,6 +103,7 @@ def geometric_mean(distances: Mapping[str, float]) -> float:
 def check_can_tune(run: OpenRun) -> None:
     """UserError for a run that cannot be tuned, better said before its data are read."""
     run.denoiser  # noqa: B018 (a run of stage one cannot be sampled)
+    check_writable(run.path)
     kept(run.path / FILE)
     if run.recipe.is_one_step:
         raise UserError(f"{run.path} is a one-step model, which has no steps to tune: name a diffusion run.", setting="run")
@@ -191,7 +197,7 @@ def _table(
     plans = {nfe: list(_plans(judge.run, nfe, guidance, choices.start)) for nfe in sorted(set(choices.nfe))}
     found: list[Way] = []
     best: list[Way] = []
-    learning = {nfe: LEARNED if nfe <= LEARNED_UP_TO else 0 for nfe in plans}
+    learning = {nfe: LEARNED if choices.learned and nfe <= LEARNED_UP_TO else 0 for nfe in plans}
     whole = sum(nfe * (len(each) + 7 * learning[nfe]) for nfe, each in plans.items())
     with progress(f"tuning at guidance {guidance:g}", whole) as advance:
         for nfe, each in plans.items():
@@ -206,10 +212,13 @@ def _table(
             say(f"Guidance {guidance:g}, {nfe} evaluations: {best[-1].name}, distance {best[-1].distance:.4g} in the search.")
     reports = [judge.reported(way.sampling, fresh) for way in best]
     default = best.index(cheapest(best, reports))
-    controls = [judge.searched(name, sampling, search) for name, sampling in _controls(judge.run, guidance)]
+    compared = _controls(judge.run, guidance) if choices.controls else []
+    controls = [judge.searched(name, sampling, search) for name, sampling in compared]
     known = [judge.reported(way.sampling, fresh) for way in controls]
     chosen = [
-        _record(judge.run, way) | {"reported": report, "default": place == default, "ratio": ratios(report, known[0])}
+        _record(judge.run, way)
+        | {"reported": report, "default": place == default}
+        | ({"ratio": ratios(report, known[0])} if known else {})
         for place, (way, report) in enumerate(zip(best, reports, strict=True))
     ]
     return {
@@ -313,13 +322,13 @@ def _sentences(result: Mapping[str, Any]) -> list[str]:
     lines = []
     for table in result["tables"]:
         lines.append(f"Guidance {table['guidance']:g}: Frechet distance, mean +- std over {REPEATS} sets of fresh seeds")
-        control = table["controls"][0]
         for row in [*table["chosen"], *table["controls"]]:
             each = ", ".join(f"{_spread(values, 2)} ({name})" for name, values in row["reported"].items())
             mark = " (default)" if row.get("default") else ""
             lines.append(f"  {row['nfe']:>3} evaluations, {row['name']}{mark}: {each}")
             if "ratio" in row:
                 times = ", ".join(f"{_spread(values, 1)} ({name})" for name, values in row["ratio"].items())
+                control = table["controls"][0]
                 lines[-1] += f"; times that of {control['nfe']} by {control['name']}: {times}"
     return lines
 

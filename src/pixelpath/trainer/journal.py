@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from pixelpath import processes
 from pixelpath.errors import UserError
+from pixelpath.trainer.energy import Meter
 from pixelpath.trainer.loop import Step
 
 Stream = TextIO | io.TextIOBase
@@ -61,6 +62,7 @@ class Journal:
             return
         run.mkdir(parents=True, exist_ok=True)
         set_aside(run, first)
+        self._meter, self._joules = Meter(self._device), _joules_before(run, first)
         self._file = (run / METRICS).open("a", encoding="utf-8")
         if tensorboard:
             self._writer = _tensorboard(run / "tensorboard", first)
@@ -79,9 +81,14 @@ class Journal:
             losses = _means(self._window)
             line = {"loss": losses["loss"], **losses, "gradient_norm": step.gradient_norm, "lr": step.lr}
             counts = {"seconds": self.seconds, "memory_bytes": memory, "skipped": self.skipped, "alarms": list(alarms)}
-            self.note(step.number, {**line, "images_per_second": speed, **counts})
+            self.note(step.number, {**line, "images_per_second": speed, **counts, **self._energy()})
             self._window = []
         self._progress.show(step, speed, memory, self.skipped, alarms)
+
+    def _energy(self) -> dict[str, float]:
+        """The joules of the run's device since the run began, where the machine tells them for the whole run."""
+        joules = self._meter.read()
+        return {} if joules is None or self._joules is None else {"joules": self._joules + joules}
 
     def note(self, number: int, values: Mapping[str, Any]) -> None:
         """Write a line of other values of step `number`, such as {"held_out_loss": 0.12}."""
@@ -190,6 +197,14 @@ class _Progress:
         """Leave the line."""
         if self._bar is not None:
             self._bar.close()
+
+
+def _joules_before(run: Path, first: int) -> float | None:
+    """The joules of earlier sittings; None for a run of which a part was not told."""
+    if first == 0:
+        return 0.0
+    told = [line["joules"] for line in lines(run) if "joules" in line]
+    return told[-1] if told else None
 
 
 def _means(steps: Sequence[Step]) -> dict[str, float]:
