@@ -22,7 +22,7 @@ from pixelpath import randomness
 from pixelpath.data.conditions import ConditionData
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.originals import Cutting
-from pixelpath.data.sources import TASK, Source, decoders, gather, labels, load
+from pixelpath.data.sources import TASK, Remembered, Source, decoders, gather, labels, load
 from pixelpath.errors import UserError
 from pixelpath.types import Batch, Condition, Images
 
@@ -36,10 +36,10 @@ class Batches:
     Image p of the global batch of step k is number k * batch_size + p of an endless row of epochs, each a permutation drawn from
     (seed, epoch); the process `rank` takes the rank-th of `processes` equal slices. With `flip`, half of the images are mirrored
     left to right; with `rot90`, they are turned by 0 to 3 right angles. The conditions that are `given` go with them.
-    Images are kept in memory in their native dtype if they fit into `cache_bytes`, else decoded by `workers`
-    threads (None: one per core), some steps ahead. With `cutting`, batches have windows of the originals, which are decoded for
-    every step. Raises UserError if there are no images, `processes` does not divide
-    `batch_size`, or images to be turned are not square.
+    Images are kept in memory in their native dtype if they fit into `cache_bytes`, else decoded by `workers` threads (None: one
+    per core), some steps ahead, as those are that are `Remembered`. With `cutting`, batches have windows of the originals, which
+    are decoded for every step. Raises UserError if there are no images, `processes` does not divide `batch_size`, or images to
+    be turned are not square.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class Batches:
         needed = len(source) * int(np.prod(source.shape)) * source.dtype.itemsize
         self.cutting = cutting
         self.cached = needed <= cache_bytes and cutting is None
-        self._source = load(source, workers) if self.cached else source
-        self._workers = 0 if self.cached else workers
+        self._source = load(source, workers) if self.cached and not isinstance(source, Remembered) else source
+        self._workers = workers if not self.cached or isinstance(source, Remembered) else 0
         self._labels = labels(source)
         self._order = lru_cache(maxsize=4)(self._permutation)
 

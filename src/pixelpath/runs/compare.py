@@ -32,9 +32,10 @@ from pixelpath.runs import judgements
 from pixelpath.runs.compare_features import ALL, FEW, FLOOR, Comparing, Kind, Sets, extractors, kinds, of_statistics, rows
 from pixelpath.runs.compare_sets import Given, ImageSet, Reading, open_held_out, open_sets
 from pixelpath.runs.comparison import Real
+from pixelpath.runs.examined import fitted
 from pixelpath.runs.judgements import Features, Made
 from pixelpath.runs.pixel_values import pixel_values
-from pixelpath.runs.prepare import PreparedData, fitted
+from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.report import tree
 from pixelpath.runs.verdict import FEW as TELLING
 

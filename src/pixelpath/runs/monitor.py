@@ -1,7 +1,7 @@
 """What a run looks at now and then while it trains: the held-out loss, previews, and signs that it goes wrong.
 
-The *measured* images are the first held-out ones, kept in memory. One-step samples are held against *references*: training
-images, evenly chosen.
+The *measured* images are the first held-out ones, kept in memory once they were read. One-step samples are held against
+*references*: training images, evenly chosen.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def measuring(recipe: Recipe, every: int, measured: int, references: int, chosen
 
 def measured(data: PreparedData) -> Source:
     """The measured images of a run."""
-    return sources.load(sources.subset(data.held_out, range(min(MEASURED, len(data.held_out)))))
+    return sources.remembered(sources.subset(data.held_out, range(min(MEASURED, len(data.held_out)))))
 
 
 @torch.no_grad()

@@ -40,9 +40,10 @@ from pixelpath.runs.folder import (
     look,
     note_divergence,
 )
+from pixelpath.runs.index import Index
 from pixelpath.runs.monitor import Reference
 from pixelpath.runs.opened import read_encoding
-from pixelpath.runs.prepare import PreparedData, Sources, batches, close, held_in_memory, read_data
+from pixelpath.runs.prepare import PreparedData, Sources, batches, close, read_data
 from pixelpath.runs.report import is_reported, write_report
 from pixelpath.runs.students import check_origin, freeze, frozen_encoder, in_range_of, new_student
 from pixelpath.trainer import checkpoint
@@ -105,7 +106,8 @@ def _begin(
     if in_memory is not None:
         recipe = replace(recipe, data=replace(recipe.data, path=(out / DATA).absolute()))
     latest, changed = by_main(look)(out), ""
-    data = read_data(recipe, sources) if latest is None else read_data(recipe, sources, *read_encoding(latest))
+    index, encoding = Index(out.parent, recipe.data), (None, None) if latest is None else read_encoding(latest)
+    data = read_data(recipe, sources, *encoding, index)
     if latest is None:
         for begun in (beginning.encoder, beginning.init_from):
             data = data if begun is None else in_range_of(begun, data, recipe)
@@ -122,7 +124,6 @@ def _begin(
             save_arrays(out / DATA, in_memory)
         kept = None if through is None else keep_encoder(through, out)
     else:
-        data = replace(data, training=held_in_memory(data.training, recipe.data))  # all of it is read to be compared
         changed = check_same(out, latest, closed, origin, data.known, accept_changed_data=accept_changed_data)
         student, kept = data.student(closed), kept_encoder(out) if closed.needs_encoder else None
         freeze(student, closed)
