@@ -14,6 +14,8 @@ STOPPED = """
 import os, signal, sys
 from pixelpath import cli
 from tests.application import at_step
+from pixelpath.trainer import interruption
+interruption.EVERY = 1
 def stop():
     if os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGTERM)

@@ -14,7 +14,7 @@ import torch
 from pixelpath import processes
 from pixelpath.data import conditions, sources
 from pixelpath.data.augment import augment, windows
-from pixelpath.data.batches import Batches
+from pixelpath.data.batches import Batches, ahead
 from pixelpath.data.conditions import ConditionData, Conditions
 from pixelpath.data.digest import Digests, digests
 from pixelpath.data.metadata import Metadata
@@ -265,7 +265,7 @@ def batches(recipe: Recipe, data: PreparedData, device: torch.device, first: int
         cutting=cutting(recipe, data.originals),
     )
     found = (for_objective(batch, recipe, data) for batch in stream.batches(first))
-    return cast(Iterator[Batch] | Iterator[Views], found)  # which of the two follows from the recipe
+    return cast(Iterator[Batch] | Iterator[Views], ahead(found, device))  # which of the two follows from the recipe
 
 
 def cutting(recipe: Recipe, source: Source | None) -> Cutting | None:

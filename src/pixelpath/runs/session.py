@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -49,7 +50,7 @@ from pixelpath.runs.students import check_origin, freeze, frozen_encoder, in_ran
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.checkpoint import NotFiniteError, State
 from pixelpath.trainer.ema import ramped, twin
-from pixelpath.trainer.interruption import Interruption
+from pixelpath.trainer.interruption import EVERY, Interruption
 from pixelpath.trainer.journal import Journal
 from pixelpath.trainer.loop import Diverged, Step, distribute, loss_scaler
 from pixelpath.trainer.loop import train as steps_of
@@ -240,11 +241,11 @@ class Session:
             say(thinned)
         for step in self.steps():
             self.writer.check()
-            journal.record(step, [*self.alarms, *self.jumped(step)])
+            journal.record(step, list(self.alarms), partial(self.jumped, step))
             last, stop = step.number == self.recipe.steps, asked_to_stop()
             due = step.number % self.every == 0 or last
             measured = step.number % self.measuring.losses == 0 or last
-            if (due or stop or self.overdue()) and not step.streak:  # what is saved must be known to go on
+            if (due or stop or self.overdue(step)) and not step.streak:  # what is saved must be known to go on
                 # measured at fixed steps: what a measurement decides must not depend on when a run was interrupted
                 value = self.measure(step, images, journal, real) if measured else None
                 if step.number % self.measuring.previews == 0 or last:
@@ -259,14 +260,17 @@ class Session:
             if stop and not last:
                 return
 
-    def overdue(self) -> bool:
-        """Whether the last checkpoint is too old, as the main process finds; every process must call it at the same step."""
+    def overdue(self, step: Step) -> bool:
+        """Whether the last checkpoint is too old, as the main process finds, which others hear of at every tenth step."""
         minutes = self.saving.save_minutes
+        if processes.count() > 1 and step.number % EVERY:
+            return False
         late = minutes is not None and processes.rank() == 0 and time.monotonic() - self.saved >= 60 * minutes
         return late if minutes is None or processes.count() == 1 else bool(processes.add(torch.tensor(float(late))))
 
     def keep(self, step: Step, journal: Journal, value: float | None) -> None:
         """A checkpoint of the run as it is after a step; `value` is what it was measured at, if it was."""
+        journal.flush()
         scaler = {} if self.scaler is None else self.scaler.state_dict()
         counts = journal.seconds, journal.skipped
         before, self.state = self.state, State(step.number, self.recipe.seed, *counts, value, scaler, self.state.near)
