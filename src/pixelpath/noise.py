@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -95,10 +96,24 @@ class NoiseRange:
 
     def nearest(self, sigma: Float[Tensor, "batch"], count: int) -> Int[Tensor, "batch"]:
         """The index, on the grid of `count` sigmas, of the one closest to each unshifted sigma."""
-        grid = self.grid(count).to(sigma)
+        grid = _grid_like(self, count, sigma.dtype, sigma.device)
         after = torch.searchsorted(-grid, -sigma).clamp(1, count - 1)
         closer_before = (grid[after - 1] - sigma) <= (sigma - grid[after])
         return torch.where(closer_before, after - 1, after)
+
+
+@lru_cache(maxsize=64)
+def _grid_like(noise: NoiseRange, count: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "levels"]:
+    """The grid in a dtype on a device, made once; not to be written to."""
+    return noise.grid(count).to(dtype).to(device)
+
+
+@lru_cache(maxsize=64)
+def _weights_like(noise: NoiseRange, count: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "levels"]:
+    """The weight of every sigma of the grid, likewise."""
+    # In float32, as the reference has it: neighbours nearly cancel, which moves the weights by up to 2e-4.
+    grid = noise.grid(count, beyond=1, dtype=torch.float32)
+    return (1 / (grid[:-1] - grid[1:])).to(dtype).to(device)
 
 
 def _check_range(low: float, high: float, of: str) -> None:
@@ -163,7 +178,7 @@ class GridLogNormal:
     def __call__(self, streams: Streams, noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Unshifted sigmas [batch], each one of `noise.grid(count)`."""
         sigma = LogNormal(self.p_mean, self.p_std)(streams, noise)
-        return noise.grid(self.count).to(sigma)[noise.nearest(sigma, self.count)]
+        return _grid_like(noise, self.count, sigma.dtype, sigma.device)[noise.nearest(sigma, self.count)]
 
     def below(self, sigma: float) -> float:
         """The share of draws below an unshifted sigma inside the range, before they are moved."""
@@ -218,9 +233,7 @@ class GridWeight:
 
     def __call__(self, sigma: Float[Tensor, "batch"], noise: NoiseRange) -> Float[Tensor, "batch"]:
         """Weights [batch] of unshifted sigmas."""
-        # In float32, as the reference has it: neighbours nearly cancel, which moves the weights by up to 2e-4.
-        grid = noise.grid(self.count, beyond=1, dtype=torch.float32)
-        return (1 / (grid[:-1] - grid[1:])).to(sigma)[noise.nearest(sigma, self.count)]
+        return _weights_like(noise, self.count, sigma.dtype, sigma.device)[noise.nearest(sigma, self.count)]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pixelpath.transfer import to_device
+
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 WEYL = 0x9E3779B9, 0xBB67AE85  # what the key grows by from round to round
 ROUNDS = 10
@@ -40,7 +42,7 @@ class Streams:
     def __init__(self, seeds: Iterable[int], device: torch.device | str = "cpu") -> None:
         seeds = list(seeds)
         low, high = ([seed >> bits & MASK for seed in seeds] for bits in (0, 32))
-        self._keys = torch.tensor([low, high], dtype=torch.int64, device=device)
+        self._keys = to_device(torch.tensor([low, high], dtype=torch.int64), torch.device(device))
         self._used = torch.zeros(len(seeds), dtype=torch.int64, device=device)  # blocks of each stream; shared with parts
         self._places = torch.arange(len(seeds), device=device)
 

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from pixelpath.transfer import to_device
+
 Images = Float[Tensor, "batch channel row column"]
 Sigmas = Float[Tensor, "batch"] | Float[Tensor, ""]
 Labels = Int[Tensor, "batch"]
@@ -50,8 +52,9 @@ class Condition:
 
     def to(self, device: torch.device | str) -> Condition:
         """The same on another device."""
-        vector, cond_image = (None if each is None else each.to(device) for each in (self.vector, self.cond_image))
-        return Condition(self.labels.to(device), vector, cond_image)
+        to = torch.device(device)
+        vector, cond_image = (None if each is None else to_device(each, to) for each in (self.vector, self.cond_image))
+        return Condition(to_device(self.labels, to), vector, cond_image)
 
 
 Conditioning = Labels | Condition

@@ -1,5 +1,6 @@
 """Two processes are one: the same global batch gives the same run, negatives and statistics of all processes included."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import torch
 from tests.application import TINY, call, losses, steps_kept, weights
 
+from pixelpath.atomic import read_json
 from pixelpath.trainer.journal import lines
 
 ROOT = Path(__file__).parents[2]
@@ -14,6 +16,8 @@ STOPPED = """
 import os, signal, sys
 from pixelpath import cli
 from tests.application import at_step
+from pixelpath.trainer import interruption
+interruption.EVERY = 1
 def stop():
     if os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGTERM)
@@ -61,6 +65,28 @@ def test_stage_one_on_two_processes_is_that_on_one(pictures: Path, tmp_path: Pat
     assert said.count("Training data:") == 1
     assert said.count("Report:") == 1
     assert_near(tmp_path / "two", tmp_path / "one", 4)
+
+
+def test_two_processes_make_and_measure_the_samples_of_one(diffusion_run: Path, tmp_path: Path) -> None:
+    """Ten images in batches of four, so that one process makes six of them; every file and every number is the same."""
+    run = tmp_path / "run"
+    shutil.copytree(diffusion_run, run)
+    words = ["--batch-size", 4, "--steps", 2]
+    sampled = ["sample", run, "--count", 10, *words]
+    assert call(*sampled, "--out", tmp_path / "one") == 0
+    said = together("-m", "pixelpath.cli", *sampled, "--out", tmp_path / "two")
+    assert said.count("10 images in") == 1
+    names = [path.name for path in sorted((tmp_path / "one").iterdir())]
+    assert names == [path.name for path in sorted((tmp_path / "two").iterdir())]
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    evaluated = ["evaluate", run, "--count", 10, *words]
+    assert call(*evaluated) == 0
+    together("-m", "pixelpath.cli", *evaluated)
+    one, two = read_json(run / "evaluation.json")
+    assert one.pop("seconds_sampling") != two.pop("seconds_sampling")
+    assert one == two
+    assert not list(run.glob(".*"))
 
 
 def test_stage_two_stopped_on_two_processes_goes_on_with_one(pictures: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tests.arrays import array_source
 
-from pixelpath.data.normalise import statistics
+from pixelpath.data import passes
 from pixelpath.data.sources import Source
 from pixelpath.evaluation import survey as module
 from pixelpath.evaluation.survey import blocks_of, survey
@@ -21,7 +21,7 @@ def surveyed(images: np.ndarray, nodata: float | None = None) -> module.Survey:
 
 def test_numbers_of_a_channel_are_those_of_the_whole_array() -> None:
     images = NUMBERS.gamma(0.7, 20.0, (60, 2, 8, 12)).round().astype(np.uint8)
-    with patch.object(statistics, "CHUNK", 7 * 192):  # seven images at a time
+    with patch.object(passes, "CHUNK", 7 * 192):  # seven images at a time
         found = surveyed(images)
     for number, channel in enumerate(found.channels):
         values = images[:, number].astype(np.float64)

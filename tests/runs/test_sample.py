@@ -1,6 +1,8 @@
 """Images through the command: a function of seed, class and settings alone; every setting on record; nothing overwritten."""
 
+import itertools
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,10 @@ import torch
 from PIL import Image
 from tests.application import call, files, train
 
+from pixelpath import processes
+from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.randomness import Streams, normal, seed_of
+from pixelpath.runs import sample as sample_module
 from pixelpath.runs.generate import generate
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.sample import completed
@@ -46,6 +51,46 @@ def test_an_image_is_a_function_of_its_seed_at_any_batch_size(diffusion_run: Pat
         assert call("sample", diffusion_run, "--count", 2, "--first-seed", 5, "--sampler", sampler, "--out", later) == 0
         assert sorted(path.name for path in later.glob("0*.png")) == ["000005.png", "000006.png"]
         assert equal_up_to_rounding(pixels(later), sizes[64][5:])
+
+
+def test_images_go_to_a_file_while_they_are_made(diffusion_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into a file they are those in memory, and of 20 batches no more than two are ever held at once."""
+    run, seeds = open_run(diffusion_run), range(40)
+    labels = torch.arange(40) % 2
+    plain = sample_module.sample(run, seeds, labels, Sampling(steps=1), 2)
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+    decode = Normaliser.decode
+
+    def watched(normaliser: Normaliser, images: torch.Tensor) -> torch.Tensor:
+        nonlocal most
+        native = decode(normaliser, images)
+        alive.append(weakref.ref(native))
+        most = max(most, sum(reference() is not None for reference in alive))
+        return native
+
+    monkeypatch.setattr(Normaliser, "decode", watched)
+    made = sample_module.sample(run, seeds, labels, Sampling(steps=1), 2, tmp_path / "samples")
+    assert len(alive) == 20
+    assert most <= 2
+    assert torch.equal(made.native, plain.native)
+    assert made.settings == plain.settings
+    assert (tmp_path / "samples").stat().st_size == plain.native.numel()
+    kept = (tmp_path / "samples").read_bytes()
+    made.images[:] = 0  # whoever changes samples does not change the file
+    assert (tmp_path / "samples").read_bytes() == kept
+
+
+@pytest.mark.parametrize(("count", "size", "ranks"), [(10, 4, 2), (10, 4, 5), (3, 64, 2), (8, 2, 3)])
+def test_processes_share_whole_batches(count: int, size: int, ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "count", lambda: ranks)
+    shares = []
+    for rank in range(ranks):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        shares.append(sample_module.own_rows(count, size).tolist())
+    assert sorted(itertools.chain(*shares)) == list(range(count))
+    batches = {tuple(share[at : at + size]) for share in shares for at in range(0, len(share), size)}
+    assert batches == {tuple(range(at, min(at + size, count))) for at in range(0, count, size)}
 
 
 @pytest.mark.parametrize("sampler", NFE)

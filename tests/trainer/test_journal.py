@@ -12,7 +12,7 @@ import torch
 
 from pixelpath.errors import UserError
 from pixelpath.trainer.journal import Journal, lines, peak_memory, set_aside
-from pixelpath.trainer.loop import Step
+from pixelpath.trainer.loop import Outcome, Step
 
 
 class Terminal(io.StringIO):
@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
 
 
 def step(number: int, loss: float = 0.5, skipped: bool = False) -> Step:
-    return Step(number, {"contrast": 2 * loss, "loss": loss}, 1.25, 1e-4, skipped, images=64, seconds=0.5)
+    return Step(number, 1e-4, 64, 0.5, lambda: Outcome({"contrast": 2 * loss, "loss": loss}, 1.25, skipped))
 
 
 def test_a_line_says_all_that_was_measured(tmp_path: Path) -> None:
@@ -47,11 +47,23 @@ def test_a_line_says_all_that_was_measured(tmp_path: Path) -> None:
     assert (journal.seconds, journal.skipped) == (11.0, 4)
 
 
-def test_lines_are_there_before_the_journal_is_closed(tmp_path: Path) -> None:
+def test_a_line_is_there_once_the_next_step_is_taken(tmp_path: Path) -> None:
+    """What a step was is asked for when the device has got to the next one, or where it is needed."""
+    asked: list[int] = []
+
+    def outcome() -> Outcome:
+        asked.append(1)
+        return Outcome({"loss": 1.0}, 1.0)
+
     journal = Journal(tmp_path, total=5, stream=io.StringIO())
-    journal.record(step(1))
-    assert len(lines(tmp_path)) == 1
+    journal.record(Step(1, 1e-4, 64, 0.5, outcome), late=lambda: ["late"])
+    assert (asked, lines(tmp_path)) == ([], [])
+    journal.record(step(2))
+    assert [(line["step"], line["alarms"]) for line in lines(tmp_path)] == [(1, ["late"])]
+    journal.flush()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
     journal.close()
+    assert len(lines(tmp_path)) == 2
 
 
 def test_fewer_lines_hold_means(tmp_path: Path) -> None:

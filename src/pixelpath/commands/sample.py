@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from pixelpath import processes
 from pixelpath.commands.options import device_named
 from pixelpath.data.metadata import SampleFormat
 from pixelpath.errors import UserError
@@ -14,6 +16,8 @@ from pixelpath.log import say
 from pixelpath.reports.display import BY_RULE, Display
 from pixelpath.runs import sample as runs
 from pixelpath.runs import sample_conditions as asking
+from pixelpath.runs.devices import joined
+from pixelpath.runs.folder import by_main
 from pixelpath.runs.opened import open_run
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer.journal import peak_memory
@@ -41,6 +45,8 @@ def sample(
 ) -> None:
     """Make images with a trained run: files as the data's own, a grid to look at, and samples.json with every setting.
 
+    Started by torchrun, the processes share the images.
+
     Args:
         run: Folder of a stage-two run, or the name of a model that comes with pixelpath: sprites.
         count: How many images. Default: as many as --conditions or --cond-image ask for, else 36.
@@ -64,14 +70,20 @@ def sample(
         raise UserError(f"`first_seed` must be at least 0, got {first_seed}.", setting="first_seed")
     chosen = device_named(device)
     opened = open_run(run, checkpoint, chosen)
-    folder = runs.free_folder(runs.samples_folder(run, opened), out)
     runs.check_format(opened, format)  # better said before sampling, as what follows
     if fill_nodata is not None:
         runs.unmeasured(opened, fill_nodata)
     count = count or asking.lines_in(conditions, cond_image) or USUAL_COUNT
     seeds = range(first_seed, first_seed + count)
-    made = runs.sample(opened, seeds, asking.condition(opened, seeds, classes, conditions, cond_image), how, batch_size)
-    made.save(folder, format, coordinates=coordinates, fill_nodata=fill_nodata, display=display)
+    condition = asking.condition(opened, seeds, classes, conditions, cond_image)
+    with ExitStack() as stack:
+        with joined():
+            folder = by_main(runs.free_folder)(runs.samples_folder(run, opened), out)
+            file = stack.enter_context(runs.scratch(folder))
+            made, is_main = runs.sample(opened, seeds, condition, how, batch_size, file), processes.rank() == 0
+        if not is_main:
+            return
+        made.save(folder, format, coordinates=coordinates, fill_nodata=fill_nodata, display=display)
     checked = made.settings["start_check_nfe"]
     once = f" and {checked} once to check the start" if checked else ""
     speed = f"{count / made.seconds:.1f} images/s, {made.nfe:g} network evaluations an image{once}"

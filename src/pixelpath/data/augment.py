@@ -22,6 +22,7 @@ from pixelpath.data.formats.pictures import Box
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.originals import Boxes
 from pixelpath.errors import UserError
+from pixelpath.transfer import to_device
 from pixelpath.types import Batch, Images, Views
 
 VIEWS, ROT90 = -3, -5  # keys of the random numbers drawn here, apart from those of the noise
@@ -138,7 +139,7 @@ def augment(batch: Batch, augmentation: Augmentation, normaliser: Normaliser, co
         images = _move(images, augmentation, draws)
     if augmentation.rot90:
         turns = torch.tensor([randomness.seed_of(seed, ROT90, view) % 4 for view in range(2) for seed in batch.seeds])
-        turns = turns.to(images.device).reshape(-1, 1, 1, 1)
+        turns = to_device(turns, images.device).reshape(-1, 1, 1, 1)
         for count in (1, 2, 3):
             images = torch.where(turns == count, images.rot90(count, (2, 3)), images)
     if not colours or not normaliser.has_unit_range:
@@ -186,6 +187,11 @@ def _between(draw: Tensor, low: float, high: float) -> Tensor:
     return low + (high - low) * draw
 
 
+def _on(draw: Tensor, images: Images) -> Tensor:
+    """What was drawn on the host in the dtype of the images, on their device."""
+    return to_device(draw.to(images.dtype), images.device)
+
+
 def _chosen(draw: Float[Tensor, "views"], chances: tuple[float, float]) -> Bool[Tensor, "views"]:
     """Which views an operation with these probabilities, by view, applies to."""
     return (draw.unflatten(0, (2, -1)) < torch.tensor(chances)[:, None]).flatten()
@@ -202,9 +208,9 @@ def _move(images: Images, augmentation: Augmentation, draws: Draws) -> Images:
     mirror = torch.where(draws["flip"] < augmentation.flip, -1.0, 1.0)
     horizontal = torch.stack([cosine * wide * mirror, -sine * high * rows / columns, across], 1)
     vertical = torch.stack([sine * wide * mirror * columns / rows, cosine * high, down], 1)
-    matrix = torch.stack([horizontal, vertical], 1).to(images)
+    matrix = _on(torch.stack([horizontal, vertical], 1), images)
     grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
-    border = torch.tensor([1 - 1 / columns, 1 - 1 / rows]).to(images)  # the centres of the outermost pixels
+    border = _on(torch.tensor([1 - 1 / columns, 1 - 1 / rows]), images)  # the centres of the outermost pixels
     grid = torch.maximum(torch.minimum(grid, border), -border)
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
@@ -226,7 +232,7 @@ def _jitter(images: Images, augmentation: Augmentation, draws: Draws) -> Images:
 
     def factor(name: str, strength: float) -> Tensor:
         low = max(0.0, 1 - strength)
-        return torch.where(jittered, _between(draws[name], low, 1 + strength), 1.0).to(images).reshape(-1, 1, 1, 1)
+        return _on(torch.where(jittered, _between(draws[name], low, 1 + strength), 1.0), images).reshape(-1, 1, 1, 1)
 
     if augmentation.brightness:
         images = (images * factor("brightness", augmentation.brightness)).clamp_(0, 1)
@@ -239,7 +245,7 @@ def _jitter(images: Images, augmentation: Augmentation, draws: Draws) -> Images:
         images = torch.lerp(_luma(images), images, factor("saturation", augmentation.saturation)).clamp_(0, 1)
     if augmentation.hue:
         turns = torch.where(jittered, _between(draws["hue"], -augmentation.hue, augmentation.hue), 0.0)
-        images = _turn_hue(images, turns.to(images))
+        images = _turn_hue(images, _on(turns, images))
     return images
 
 
@@ -252,7 +258,7 @@ def _turn_hue(images: Images, turns: Float[Tensor, "views"]) -> Images:
     sixths = torch.where(value == red, green - blue, torch.where(value == green, blue - red, red - green))
     sector = torch.where(value == red, 0.0, torch.where(value == green, 2.0, 4.0)).to(images)
     hue = sector + sixths / torch.where(chroma > 0, chroma, 1.0)
-    place = hue + (6 * turns.reshape(-1, 1, 1, 1) + torch.tensor([5.0, 3.0, 1.0]).to(images).reshape(3, 1, 1))
+    place = hue + (6 * turns.reshape(-1, 1, 1, 1) + _on(torch.tensor([5.0, 3.0, 1.0]), images).reshape(3, 1, 1))
     place = place - 6 * torch.floor(place / 6)  # modulo 6, at a third of the price of remainder
     return value - chroma * torch.minimum(place, 4 - place).clamp_(0, 1)
 
@@ -260,7 +266,7 @@ def _turn_hue(images: Images, turns: Float[Tensor, "views"]) -> Images:
 def _gray(images: Images, augmentation: Augmentation, draws: Draws) -> Images:
     if not augmentation.gray or images.shape[1] != 3:
         return images
-    chosen = (draws["gray"] < augmentation.gray).to(images.device)
+    chosen = to_device(draws["gray"] < augmentation.gray, images.device)
     return torch.where(chosen.reshape(-1, 1, 1, 1), _luma(images), images)
 
 
@@ -268,7 +274,7 @@ def _luma(images: Images) -> Float[Tensor, "batch 1 row column"]:
     """Gray [batch, 1, row, column]: the weighted mean of RGB, the plain mean of any other number of channels."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
-    weights = torch.tensor(LUMA).to(images)
+    weights = _on(torch.tensor(LUMA), images)
     return (images * weights.reshape(3, 1, 1)).sum(1, keepdim=True)
 
 
@@ -281,8 +287,8 @@ def _blur(images: Images, augmentation: Augmentation, draws: Draws) -> Images:
         return images
     sigma = _between(draws["blur_sigma"], *augmentation.blur_sigma)[chosen]
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma[:, None]) ** 2)
-    kernels = (taps / taps.sum(1, keepdim=True)).repeat_interleave(images.shape[1], 0).to(images)[:, None, None]
-    which = chosen.nonzero()[:, 0].to(images.device)
+    kernels = _on((taps / taps.sum(1, keepdim=True)).repeat_interleave(images.shape[1], 0), images)[:, None, None]
+    which = to_device(chosen.nonzero()[:, 0], images.device)
     planes = functional.pad(images[which], [radius] * 4, mode="reflect").flatten(0, 1)[None]
     planes = functional.conv2d(planes, kernels, groups=len(kernels))
     planes = functional.conv2d(planes, kernels.transpose(2, 3), groups=len(kernels))
@@ -294,7 +300,7 @@ def _solarise(images: Images, augmentation: Augmentation, draws: Draws) -> Image
     chosen = _chosen(draws["solarise"], augmentation.solarise)
     if not chosen.any():
         return images
-    which = chosen.nonzero()[:, 0].to(images.device)
+    which = to_device(chosen.nonzero()[:, 0], images.device)
     picked = images[which]
     inverted = picked >= 0.5
     if images.shape[1] == 4:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,9 +23,10 @@ from pixelpath import randomness
 from pixelpath.data.conditions import ConditionData
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.originals import Cutting
-from pixelpath.data.sources import TASK, Source, decoders, gather, labels, load
+from pixelpath.data.sources import TASK, Remembered, Source, decoders, gather, labels, load
 from pixelpath.errors import UserError
-from pixelpath.types import Batch, Condition, Images
+from pixelpath.transfer import to_device
+from pixelpath.types import Batch, Condition, Images, Views
 
 ORDER, FLIP, ROT90 = -1, -2, -4  # keys of the random numbers drawn here; steps and positions, keys elsewhere, are never negative
 AHEAD = 3  # steps that are decoded before they are asked for
@@ -36,10 +38,10 @@ class Batches:
     Image p of the global batch of step k is number k * batch_size + p of an endless row of epochs, each a permutation drawn from
     (seed, epoch); the process `rank` takes the rank-th of `processes` equal slices. With `flip`, half of the images are mirrored
     left to right; with `rot90`, they are turned by 0 to 3 right angles. The conditions that are `given` go with them.
-    Images are kept in memory in their native dtype if they fit into `cache_bytes`, else decoded by `workers`
-    threads (None: one per core), some steps ahead. With `cutting`, batches have windows of the originals, which are decoded for
-    every step. Raises UserError if there are no images, `processes` does not divide
-    `batch_size`, or images to be turned are not square.
+    Images are kept in memory in their native dtype if they fit into `cache_bytes`, else decoded by `workers` threads (None: one
+    per core), some steps ahead, as those are that are `Remembered`. With `cutting`, batches have windows of the originals, which
+    are decoded for every step. Raises UserError if there are no images, `processes` does not divide `batch_size`, or images to
+    be turned are not square.
     """
 
     def __init__(
@@ -76,8 +78,8 @@ class Batches:
         needed = len(source) * int(np.prod(source.shape)) * source.dtype.itemsize
         self.cutting = cutting
         self.cached = needed <= cache_bytes and cutting is None
-        self._source = load(source, workers) if self.cached else source
-        self._workers = 0 if self.cached else workers
+        self._source = load(source, workers) if self.cached and not isinstance(source, Remembered) else source
+        self._workers = workers if not self.cached or isinstance(source, Remembered) else 0
         self._labels = labels(source)
         self._order = lru_cache(maxsize=4)(self._permutation)
 
@@ -126,11 +128,9 @@ class Batches:
     def _encoded(self, native: Shaped[np.ndarray, "count channel row column"]) -> Images:
         """On the device and in model range."""
         images = torch.from_numpy(native)
-        if self.device.type == "cuda":
-            images = images.pin_memory()
-        if self._normaliser.wide and self.device.type == "mps":  # which has no float64
-            return self._normaliser.encode(images).to(self.device)
-        return self._normaliser.encode(images.to(self.device, non_blocking=True))
+        if self._normaliser.wide:  # its float64 and its checks of values belong to the host
+            return to_device(self._normaliser.encode(images), self.device)
+        return self._normaliser.encode(to_device(images, self.device))
 
     def _assemble(self, step: int, native: np.ndarray) -> Batch:
         """From what `_native` gives."""
@@ -144,10 +144,42 @@ class Batches:
         indices = self._indices(step)
         labels = torch.from_numpy(self._labels[indices])
         condition = labels if self.given is None else self.given.condition(indices, labels)
-        valid = None if valid is None else valid.to(self.device)
-        index = torch.from_numpy(indices).to(self.device)
-        batch = Batch(images, condition.to(self.device), seeds, randomness.seed_of(self.seed, step), valid, index, windows)
+        valid = None if valid is None else to_device(valid, self.device)
+        index = to_device(torch.from_numpy(indices), self.device)
+        asked = condition.to(self.device) if isinstance(condition, Condition) else to_device(condition, self.device)
+        batch = Batch(images, asked, seeds, randomness.seed_of(self.seed, step), valid, index, windows)
         return moved(batch, flip=self.flip, rot90=self.rot90)
+
+
+Prepared = TypeVar("Prepared", Batch, Views)
+
+
+def ahead(batches: Iterator[Prepared], device: torch.device) -> Iterator[Prepared]:
+    """The same batches; on CUDA each is made while the device works on the one before, on a stream of its own."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    aside, following = torch.cuda.Stream(device), None
+    while True:
+        with torch.cuda.stream(aside):
+            batch, following = next(batches, None) if following is None else following, None
+        if batch is None:
+            return
+        here = torch.cuda.current_stream(device)
+        here.wait_stream(aside)  # for this batch alone: the next one is not begun yet
+        for tensor in tensors_of(batch):
+            tensor.record_stream(here)
+        with torch.cuda.stream(aside):
+            following = next(batches, None)
+        yield batch
+
+
+def tensors_of(part: Batch | Views | Condition) -> list[Tensor]:
+    """Every tensor of a batch, those of its condition included."""
+    found: list[Tensor] = []
+    for value in vars(part).values():
+        found += [value] if isinstance(value, Tensor) else tensors_of(value) if isinstance(value, Condition) else []
+    return found
 
 
 def moved(batch: Batch, *, flip: bool, rot90: bool) -> Batch:
@@ -167,7 +199,7 @@ def moved(batch: Batch, *, flip: bool, rot90: bool) -> Batch:
 
 def _where(chosen: Bool[Tensor, "batch"], batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
     """The batch, the chosen images moved, together with their `valid` masks and condition images."""
-    chosen = chosen.to(batch.images.device).reshape(-1, 1, 1, 1)
+    chosen = to_device(chosen, batch.images.device).reshape(-1, 1, 1, 1)
 
     def some(planes: Tensor) -> Tensor:
         return torch.where(chosen, move(planes), planes)

@@ -15,7 +15,7 @@ import numpy as np
 from pixelpath.data import folders
 from pixelpath.data.formats import arrays, dicom, geotiff, nifti, parquet, pictures, stores, tar, tiff
 from pixelpath.data.formats.arrays import ClassLabels
-from pixelpath.data.formats.pictures import PictureStack
+from pixelpath.data.formats.pictures import Header, PictureStack
 from pixelpath.data.formats.reading import BrokenFileError, leaving_out, reading
 from pixelpath.data.formats.stacks import ArrayStack, Chosen, Stack, strips
 from pixelpath.data.metadata import Metadata
@@ -27,6 +27,9 @@ from pixelpath.errors import UserError
 from pixelpath.log import followed, say
 
 TIFF = (".tif", ".tiff")
+
+Headers = Callable[[Path, Sequence[str]], tuple[list[Header | None], list[str]]]
+"""From a folder and the names of its pictures to their headers, and the names of the broken ones, whose header is None."""
 
 
 def open_source(
@@ -48,22 +51,22 @@ def open_source(
     return open_place(parts(path)[0], settings, patch)
 
 
-def open_split(settings: DataSettings, patch: int | None = None) -> tuple[Source, Source]:
+def open_split(settings: DataSettings, patch: int | None = None, headers: Headers | None = None) -> tuple[Source, Source]:
     """The training and the held-out images that `settings` name: its own `held_out`, else the data's test part, else a `split`.
 
     A test part is what lies beside the training part and is called like it but for the word: folders, files, shards, arrays of
-    a .npz (see `parts`). Held-out labels are numbered by the training classes. Raises as `open_source`, and UserError if the two
-    do not match.
+    a .npz (see `parts`). Held-out labels are numbered by the training classes. `headers` may know what pictures' headers say;
+    they are read without it. Raises as `open_source`, and UserError if the two do not match.
     """
     if settings.path is None:
         raise UserError("No data given: name a folder of images or a .npy/.npz file as `data.path`.", "data.path")
     place, other = parts(settings.path)
     other = other if settings.held_out is None else held_out_place(settings.held_out)
-    training = open_place(place, settings, patch)
+    training = open_place(place, settings, patch, headers=headers)
     if other is None:
         return split(training, settings.held_out_share, settings.held_out_by)
     say(f"Training images: {place}. Held-out images: {other}.")
-    held_out = open_place(other, settings, patch, training.classes)
+    held_out = open_place(other, settings, patch, training.classes, headers)
     if (held_out.shape, held_out.dtype) != (training.shape, training.dtype):
         raise UserError(
             f"The held-out images in {other} are {look(held_out)} but the training images {look(training)}: "
@@ -73,11 +76,17 @@ def open_split(settings: DataSettings, patch: int | None = None) -> tuple[Source
     return training, held_out
 
 
-def open_place(place: Place, settings: DataSettings, patch: int | None, classes: tuple[str, ...] | None = None) -> Source:
+def open_place(
+    place: Place,
+    settings: DataSettings,
+    patch: int | None,
+    classes: tuple[str, ...] | None = None,
+    headers: Headers | None = None,
+) -> Source:
     """The images of one side; with `classes` the labels are numbered by these."""
     kind = kind_of(place)
     if kind == "pictures" and not _must_stack(place, settings):
-        source = _open_folder(place, settings, classes)
+        source = _open_folder(place, settings, classes, headers or _reader(settings))
     elif kind == "arrays" and place.path.is_file():
         source = _open_array(place, settings, classes)
     else:
@@ -132,16 +141,25 @@ def _must_stack(place: Place, settings: DataSettings) -> bool:
     return bool(settings.tile) or not all(tiff.is_picture(folder / name) for name in tiffs)
 
 
-def _open_folder(place: Place, settings: DataSettings, classes: tuple[str, ...] | None) -> Source:
+def _reader(settings: DataSettings) -> Headers:
+    """Reads every header."""
+
+    def read(folder: Path, names: Sequence[str]) -> tuple[list[Header | None], list[str]]:
+        with decoders(settings.workers) as pool:
+            return pictures.headers(folder, names, settings.skip_broken, settings.channels, pool)
+
+    return read
+
+
+def _open_folder(place: Place, settings: DataSettings, classes: tuple[str, ...] | None, headers: Headers) -> Source:
     folder = place.path.parent if place.is_one else place.path
     names, labels = _files("pictures", place, classes)
-    with decoders(settings.workers) as pool:
-        headers, broken = pictures.headers(folder, names, settings.skip_broken, settings.channels, pool)
-    kept = np.flatnonzero([header is not None for header in headers])
+    found, broken = headers(folder, names)
+    kept = np.flatnonzero([header is not None for header in found])
     if len(kept) == 0:
         raise _none_left(names, folder)
     kept_names = tuple(names[index] for index in kept)
-    kept_headers = [header for header in headers if header is not None]
+    kept_headers = [header for header in found if header is not None]
     # files that are cut into tiles need not be of one size
     sizes = settings.resize if not settings.tile else kept_headers[0].size
     mode, size = pictures.agree(folder, kept_names, kept_headers, settings.channels, sizes)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from pixelpath.data.alpha import premultiply
 from pixelpath.data.formats import pictures
@@ -171,56 +171,10 @@ class Arrays:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Premultiplied:
-    """RGBA images of another source, their colours multiplied by alpha, so that no colour hides where nothing is seen."""
+class _Around:
+    """Images of another source, by default as they are there."""
 
     source: Source
-
-    def __repr__(self) -> str:
-        return brief(self)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.source.classes
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.source.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.source.dtype
-
-    @property
-    def metadata(self) -> Metadata:
-        return replace(self.source.metadata, alpha="premultiplied")
-
-    @property
-    def broken(self) -> list[str]:
-        return self.source.broken
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
-        return premultiply(self.source[index][None])[0]
-
-    def label(self, index: int) -> int:
-        return self.source.label(index)
-
-    def name(self, index: int) -> str:
-        return self.source.name(index)
-
-    def groups(self, index: int) -> tuple[str, ...]:
-        return self.source.groups(index)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Subset:
-    """Some images of another source, in the order of `indices`."""
-
-    source: Source
-    indices: Int[np.ndarray, "count"]
 
     def __repr__(self) -> str:
         return brief(self)
@@ -246,6 +200,40 @@ class Subset:
         return self.source.broken
 
     def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
+        return self.source[index]
+
+    def label(self, index: int) -> int:
+        return self.source.label(index)
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+    def groups(self, index: int) -> tuple[str, ...]:
+        return self.source.groups(index)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Premultiplied(_Around):
+    """RGBA images of another source, their colours multiplied by alpha, so that no colour hides where nothing is seen."""
+
+    @property
+    def metadata(self) -> Metadata:
+        return replace(self.source.metadata, alpha="premultiplied")
+
+    def __getitem__(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
+        return premultiply(self.source[index][None])[0]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Subset(_Around):
+    """Some images of another source, in the order of `indices`."""
+
+    indices: Int[np.ndarray, "count"]
+
+    def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
@@ -259,6 +247,27 @@ class Subset:
 
     def groups(self, index: int) -> tuple[str, ...]:
         return self.source.groups(int(self.indices[index]))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Remembered(_Around):
+    """Images of another source that stay in memory from when they were first asked for; made by `remembered`.
+
+    Several threads may ask: an image that two of them decode at once is the same twice.
+    """
+
+    images: Shaped[np.ndarray, "count channel row column"]
+    present: Bool[np.ndarray, "count"]
+
+    def __getitem__(self, index: int) -> Shaped[np.ndarray, "channel row column"]:
+        self.recall(index)
+        return self.images[index].copy()
+
+    def recall(self, index: int) -> None:
+        """Bring an image to memory, if it is not there."""
+        if not self.present[index]:
+            self.images[index] = self.source[index]
+            self.present[index] = True
 
 
 def subset(source: Source, indices: Sequence[int] | Int[np.ndarray, "count"]) -> Source:
@@ -298,10 +307,15 @@ def evenly(count: int, most: int) -> Int[np.ndarray, "chosen"]:
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
 
 
+def threads(workers: int | None) -> int:
+    """How many decoding threads so many `workers` are: None is one per core, 0 is none beside the caller's own."""
+    return (os.cpu_count() or 1) if workers is None else workers
+
+
 @contextmanager
 def decoders(workers: int | None) -> Iterator[Executor | None]:
     """So many decoding threads (None: one per core, 0: no pool) until the block ends, when those still queued are dropped."""
-    count = (os.cpu_count() or 1) if workers is None else workers
+    count = threads(workers)
     pool = ThreadPoolExecutor(count, "decode") if count else None
     try:
         yield pool
@@ -319,6 +333,9 @@ def gather(
         return gather(source.source, source.indices[indices], pool)
     if isinstance(source, Arrays) and source.resize is None:
         return np.ascontiguousarray(source.images[indices], dtype=source.dtype)
+    if isinstance(source, Remembered):
+        deque(map(source.recall, indices.tolist()) if pool is None else pool.map(source.recall, indices.tolist()), maxlen=0)
+        return source.images[indices]
     images = np.empty((len(indices), *source.shape), source.dtype)
 
     def read(first: int) -> None:
@@ -339,6 +356,18 @@ def load(source: Source, workers: int | None = 0) -> Source:
     names = tuple(source.name(index) for index in range(len(source)))
     metadata = source.metadata
     return Arrays(np.asarray(images), labels(source), source.classes, names=names, broken=source.broken, metadata=metadata)
+
+
+def remembered(source: Source, workers: int | None = 0) -> Source:
+    """The same images, kept in memory: arrays at once, others from when they are first asked for."""
+    inner = source
+    while isinstance(inner, Subset):
+        inner = inner.source
+    if isinstance(inner, Remembered):
+        return source
+    if isinstance(inner, Arrays) and inner.resize is None:
+        return load(source, workers)
+    return Remembered(source, np.empty((len(source), *source.shape), source.dtype), np.zeros(len(source), bool))
 
 
 def labels(source: Source) -> Int[np.ndarray, "count"]:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pixelpath.data import dtypes
 from pixelpath.data.metadata import Metadata
-from pixelpath.data.normalise.statistics import chunks, missing_in
+from pixelpath.data.normalise.statistics import missing_in
+from pixelpath.data.passes import chunks
 from pixelpath.data.sources import Source
 
 Mask = Bool[np.ndarray, "channel row column"]

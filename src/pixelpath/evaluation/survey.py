@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from pixelpath.data import dtypes
 from pixelpath.data.normalise.propose import tail_index
-from pixelpath.data.normalise.statistics import ChannelStatistics, Marks, Mask, Native, Numbers, Tallies, chunks
+from pixelpath.data.normalise.statistics import ChannelStatistics, Marks, Mask, Tallies
+from pixelpath.data.passes import Native, Numbers, chunks
 from pixelpath.data.sources import Source
 from pixelpath.errors import UserError
 from pixelpath.evaluation.histograms import Values, atom, share_of

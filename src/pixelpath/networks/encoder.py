@@ -14,11 +14,13 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from pixelpath.errors import UserError
+from pixelpath.networks import layers
 from pixelpath.networks.layers import EPSILON, Block, Tokens, grid_sinusoids, initialise, sinusoids
 from pixelpath.types import Images
 
 Patches = Float[Tensor, "batch patch width"]
 EXTRA = 2  # tokens before the patches: CLS and noise
+LONGEST = 10000.0  # wavelength of the noise token, over 2 pi
 
 
 class Encoding(NamedTuple):
@@ -47,6 +49,7 @@ class Encoder(nn.Module):
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         self.cls = nn.Parameter(torch.empty(1, 1, width))
         self.positions = nn.Parameter(torch.empty(1, EXTRA + (rows // patch) * (columns // patch), width))
+        self.register_buffer("frequencies", layers.frequencies(width // 2, LONGEST), persistent=False)
         self.blocks = nn.ModuleList([Block(width, heads) for _ in range(depth)])
         self.norm = nn.LayerNorm(width, eps=EPSILON)
         initialise(self)
@@ -85,7 +88,7 @@ class Encoder(nn.Module):
             raise UserError(f"This encoder takes images of {expected}, not {shape}: resize them.", setting="data.resize")
         patches = self.patches(images).flatten(2).transpose(1, 2)
         patches = patches if cond_image is None else patches + cond_image
-        wave = sinusoids(noise, self.width).to(patches.dtype)
+        wave = sinusoids(noise, self.width, LONGEST, self.get_buffer("frequencies")).to(patches.dtype)
         cls = self.cls.expand(len(images), -1, -1) if shift is None else self.cls + shift
         return torch.cat([cls.to(patches.dtype), wave[:, None], patches], dim=1) + self.positions, wave
 

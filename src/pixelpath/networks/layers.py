@@ -102,9 +102,15 @@ def frequencies(count: int, longest: float) -> Float[Tensor, "frequency"]:
     return torch.exp(-math.log(longest) * torch.arange(count, dtype=torch.float32) / count)
 
 
-def sinusoids(position: Float[Tensor, "batch"], width: int, longest: float = 10000.0) -> Float[Tensor, "batch width"]:
-    """[cos(p f_0) .. cos(p f_k), sin(p f_0) .. sin(p f_k)] with f from `frequencies`, float32; an odd width ends in 0."""
-    angles = position.float()[:, None] * frequencies(width // 2, longest).to(position.device)
+def sinusoids(
+    position: Float[Tensor, "batch"], width: int, longest: float = 10000.0, known: Float[Tensor, "frequency"] | None = None
+) -> Float[Tensor, "batch width"]:
+    """[cos(p f_0) .. cos(p f_k), sin(p f_0) .. sin(p f_k)] with f from `frequencies`, float32; an odd width ends in 0.
+
+    `known` are these frequencies on the device already, so that no call copies them there.
+    """
+    along = frequencies(width // 2, longest).to(position.device) if known is None else known
+    angles = position.float()[:, None] * along
     waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
     return functional.pad(waves, (0, width % 2))
 

@@ -116,11 +116,11 @@ class Consistency:
         self, student: nn.Module, teacher: nn.Module | None, batch: Batch, pairs: Pairs, frozen: Representation | None = None
     ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch"]]:
         """Both terms per image, float32. `teacher` makes the targets (the student itself, as a rule); None: they are x."""
+        weight = inverse_gap(pairs.sigma, pairs.lower, self.noise)
         estimate, target = self.estimates(student, teacher, batch, pairs)
         error = (estimate - target).square().sum((1, 2, 3))
         distance = error / (error.detach() + self.softening**2).sqrt()
-        lowest = estimate.new_tensor(self.noise.sigma_min * self.noise.shift)
-        weight = inverse_gap(pairs.sigma, pairs.lower, self.noise)
+        lowest = torch.full((), self.noise.sigma_min * self.noise.shift, device=estimate.device)
         return weight * distance, self.features(frozen, estimate, batch, lowest)
 
     def estimates(self, student: nn.Module, teacher: nn.Module | None, batch: Batch, pairs: Pairs) -> tuple[Images, Images]:

@@ -39,8 +39,9 @@ class Denoising:
         streams = Streams(batch.seeds, batch.images.device)
         sigma = self.draw(streams, self.noise)
         drop = uniform(streams, ()) < self.label_dropout
+        weight = self.weight(sigma, self.noise)
         errors = self.errors(student, batch, normal(streams, batch.images.shape[1:]), sigma, drop)
-        loss = (self.weight(sigma, self.noise) * errors).mean()
+        loss = (weight * errors).mean()
         return Losses(loss, {"squared_error": errors.detach().mean()})
 
     def errors(

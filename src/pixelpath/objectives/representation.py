@@ -147,7 +147,7 @@ class RepresentationLearning:
 
     def contrast(self, student: nn.Module, ema: nn.Module, batch: Views, noise: Tensor) -> Float[Tensor, "batch"]:
         """L_c per image: each view must find the teacher's other view, which is at sigma_min."""
-        sigma = noise.new_tensor(self.noise.sigma_min * self.noise.shift)
+        sigma = torch.full((), self.noise.sigma_min * self.noise.shift, device=noise.device)
         first, second = batch.first + sigma * noise, batch.second + sigma * noise
         with torch.no_grad():  # the teacher is in evaluation mode, so one pass over both views is the same as two
             first_target, second_target = ema(torch.cat([first, second]), sigma).projection.chunk(2)
@@ -165,7 +165,7 @@ class RepresentationLearning:
         self, student: nn.Module, batch: Views, noise: Tensor, pair: tuple[float, float], temperature: float
     ) -> Float[Tensor, "batch"]:
         """L_r per image: features at the first unshifted sigma of `pair` must find the same image's features at the second."""
-        sigmas = noise.new_tensor(pair) * self.noise.shift
+        sigmas = [torch.full((), sigma, device=noise.device) * self.noise.shift for sigma in pair]
         noisier, cleaner = (batch.images + expand(sigma, noise) * noise for sigma in sigmas)
         queries = student(noisier, sigmas[0], project=False).cls
         with torch.no_grad():

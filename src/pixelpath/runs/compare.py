@@ -33,9 +33,10 @@ from pixelpath.runs import judgements
 from pixelpath.runs.compare_features import ALL, FEW, FLOOR, Comparing, Kind, Sets, extractors, kinds, of_statistics, rows
 from pixelpath.runs.compare_sets import Given, ImageSet, Reading, open_held_out, open_sets
 from pixelpath.runs.comparison import Real
+from pixelpath.runs.examined import fitted
 from pixelpath.runs.judgements import Features, Made
 from pixelpath.runs.pixel_values import pixel_values
-from pixelpath.runs.prepare import PreparedData, fitted
+from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.report_results import tree
 from pixelpath.runs.verdict import EQUAL, copies_in_words, is_copying
 from pixelpath.runs.verdict import FEW as TELLING

@@ -15,7 +15,7 @@ from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source
 from pixelpath.runs import audit as audits
-from pixelpath.runs.prepare import fitted
+from pixelpath.runs.examined import fitted
 
 
 @dataclass(frozen=True, eq=False, repr=False)

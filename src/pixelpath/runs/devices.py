@@ -56,6 +56,11 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def sampling_precision(recipe: Recipe, device: torch.device) -> torch.dtype:
+    """The dtype in which networks compute when they are sampled: the run's on CUDA, elsewhere float32."""
+    return precision_of(recipe, device) if device.type == "cuda" else torch.float32
+
+
 def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype:
     """The dtype of the run's computation on this device."""
     if recipe.precision is Precision.AUTO:

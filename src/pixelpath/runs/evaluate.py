@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pixelpath import processes
 from pixelpath.data import sources
 from pixelpath.data.sources import Source
 from pixelpath.evaluation.distances import frechet_of_sets
@@ -37,13 +38,14 @@ from pixelpath.runs.comparison import (
     quality,
     real_statistics,
 )
+from pixelpath.runs.devices import joined
 from pixelpath.runs.extremes import extremes
 from pixelpath.runs.judgements import Features, save_pictures
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.pixel_values import pixel_values
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.report import write_report
-from pixelpath.runs.sample import Samples, sample
+from pixelpath.runs.sample import Samples, sample, scratch
 from pixelpath.runs.sample_conditions import as_held_out
 from pixelpath.runs.verdict import verdict
 from pixelpath.sampling.sampler import Sampling
@@ -98,13 +100,23 @@ def evaluate(
     """Everything about one run at one way of sampling: measured, kept in RUN/evaluation.json, drawn into the report, returned.
 
     Distances, precision and recall in several features, the held-out loss per noise level, copies, memorising, spectra and
-    histograms, each with its protocol. `count` of None: as many samples as training images, at most 50,000.
+    histograms, each with its protocol. `count` of None: as many samples as training images, at most 50,000. Processes that
+    torchrun started share the samples; the main one measures, and the others return an empty result.
     """
     judges = judges or Judges()
     found = judges.extractors(run, data, curves=False)
     seeds = range(first_seed, first_seed + (count or min(len(data.training), MOST)))
-    made = sample(run, seeds, as_held_out(run, data, seeds), sampling, batch_size)
-    result = measure(run, data, made, found, judges.losses)
+    with scratch(run.path / RESULTS) as file:
+        with joined():  # to sample alone: the others need not wait until all is measured
+            made, is_main = sample(run, seeds, as_held_out(run, data, seeds), sampling, batch_size, file), processes.rank() == 0
+            if not is_main:
+                return {}
+        return _evaluated(run, data, made, found, judges.losses)
+
+
+def _evaluated(run: OpenRun, data: PreparedData, made: Samples, found: list[FeatureExtractor], losses: int) -> dict[str, Any]:
+    """Measured, kept, drawn and said."""
+    result = measure(run, data, made, found, losses)
     keep(run.path / RESULTS, result)
     for sentence in verdict(result):
         say(sentence)

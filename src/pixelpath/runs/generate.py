@@ -28,12 +28,13 @@ class Origin:
     """What sampling needs beside choices: the noise range; a fitted start, if any; a weaker denoiser to guide with, if any.
 
     Without `warm` sampling begins at pure noise (cold). Without `reference` the same denoiser without label
-    is the reference of guidance (classifier-free), which needs classes.
+    is the reference of guidance (classifier-free), which needs classes. Networks compute in `precision`, all else in float32.
     """
 
     noise: NoiseRange
     warm: WarmStart | None = None
     reference: Denoiser | None = None
+    precision: torch.dtype = torch.float32
 
     def schedule(self, sampling: Sampling) -> torch.Tensor:
         """The shifted sigmas of the chosen sampling; UserError if a start lies outside the range."""
@@ -75,14 +76,26 @@ def generate(
     `sampling` has everything chosen. `advance` is called with the number of steps that a batch has taken since. Raises
     UserError for a batch size below 1 or sigmas outside the range.
     """
+    return (images.cpu() for images in on_device(denoiser, origin, sampling, seeds, condition, batch_size, advance))
+
+
+def on_device(
+    denoiser: Denoiser,
+    origin: Origin,
+    sampling: Sampling,
+    seeds: Sequence[int],
+    condition: Conditioning,
+    batch_size: int = 64,
+    advance: Advance = lambda steps: None,
+) -> Iterator[Images]:
+    """As `generate`, but on the denoiser's device, where they may be decoded: native values are fewer bytes to copy."""
     if batch_size < 1:
         raise UserError(f"`batch_size` must be at least 1, got {batch_size}.", setting="batch_size")
     for start in range(0, len(seeds), batch_size):
         streams = Streams([seed_of(seed) for seed in seeds[start : start + batch_size]])
-        yield from_sources(denoiser, origin, sampling, streams, condition[start : start + batch_size], advance)
+        yield _walked(denoiser, origin, sampling, streams, condition[start : start + batch_size], advance)
 
 
-@torch.no_grad()
 def from_sources(
     denoiser: Denoiser,
     origin: Origin,
@@ -92,16 +105,36 @@ def from_sources(
     advance: Advance = lambda steps: None,
 ) -> Images:
     """Images [stream, channel, row, column] in model range on the CPU, all their randomness from their own streams."""
+    return _walked(denoiser, origin, sampling, streams, condition, advance).cpu()
+
+
+@torch.no_grad()
+def _walked(
+    denoiser: Denoiser, origin: Origin, sampling: Sampling, streams: Streams, condition: Conditioning, advance: Advance
+) -> Images:
+    """The images on the denoiser's device."""
     assert sampling.sampler is not None
     device, encoder = next(denoiser.parameters()).device, denoiser.backbone.encoder
     shape = (encoder.channels, encoder.rows, encoder.columns)
     labels = classes_of(condition) if denoiser.backbone.num_classes > 0 else None
     sigmas = origin.schedule(sampling)
-    denoise = _followed(_guided(denoiser, condition.to(device), origin, sampling), sigmas, advance)
+    denoise = _followed(_in(origin.precision, _guided(denoiser, condition.to(device), origin, sampling)), sigmas, advance)
     first = origin.first(streams, shape, sampling.sampler.cold_std(float(sigmas[0])), labels).to(device)
-    images = sampling.sampler(denoise, first, sigmas, lambda: normal(streams, shape).to(device)).float().cpu()
+    images = sampling.sampler(denoise, first, sigmas, lambda: normal(streams, shape).to(device)).float()
     advance(1)
     return images
+
+
+def _in(precision: torch.dtype, denoise: Denoise) -> Denoise:
+    """The same estimates, their networks computed in a precision."""
+    if precision == torch.float32:
+        return denoise
+
+    def cast(noisy: Images, sigma: torch.Tensor) -> Images:
+        with torch.autocast(noisy.device.type, precision):
+            return denoise(noisy, sigma).to(noisy.dtype)
+
+    return cast
 
 
 def _followed(denoise: Denoise, sigmas: torch.Tensor, advance: Advance) -> Denoise:

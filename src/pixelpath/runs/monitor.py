@@ -1,7 +1,7 @@
 """What a run looks at now and then while it trains: the held-out loss, previews, and signs that it goes wrong.
 
-The *measured* images are the first held-out ones, kept in memory. One-step samples are held against *references*: training
-images, evenly chosen.
+The *measured* images are the first held-out ones, kept in memory once they were read. One-step samples are held against
+*references*: training images, evenly chosen.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from pixelpath.objectives.contrast import chance_level
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
+from pixelpath.runs.devices import sampling_precision
 from pixelpath.runs.generate import Origin, generate
 from pixelpath.runs.prepare import PreparedData, cutting, for_objective
 from pixelpath.runs.sample_conditions import captions
@@ -104,7 +105,7 @@ def measuring(recipe: Recipe, every: int, measured: int, references: int, chosen
 
 def measured(data: PreparedData) -> Source:
     """The measured images of a run."""
-    return sources.load(sources.subset(data.held_out, range(min(MEASURED, len(data.held_out)))))
+    return sources.remembered(sources.subset(data.held_out, range(min(MEASURED, len(data.held_out)))))
 
 
 @torch.no_grad()
@@ -132,10 +133,15 @@ def preview(recipe: Recipe, data: PreparedData, ema: nn.Module, path: Path, coun
     assert isinstance(ema, Denoiser)
     seeds = range(count)
     asked = data.condition(seeds)
-    made = generate(ema, Origin(recipe.noise), recipe.usual_sampling, seeds, asked)
+    made = generate(ema, origin_of(recipe, ema), recipe.usual_sampling, seeds, asked)
     images = left_out(torch.cat([data.normaliser.decode(part) for part in made]), data.sampled or data.metadata)
     labels = captions(seeds, asked, data.classes)
     save_png(path, grid(images, columns=12, metadata=data.metadata, seen=data.normaliser.shown, labels=labels))
+
+
+def origin_of(recipe: Recipe, ema: Denoiser) -> Origin:
+    """How a run's EMA is sampled while it trains, in the precision that it trains in on CUDA."""
+    return Origin(recipe.noise, precision=sampling_precision(recipe, next(ema.parameters()).device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +172,7 @@ def watch_samples(recipe: Recipe, data: PreparedData, ema: nn.Module, real: Refe
     assert isinstance(ema, Denoiser)
     seeds = range(len(real.rows))
     once = Sampling(steps=1, guidance=1.0).over(usual(one_step=True))
-    samples = torch.cat(list(generate(ema, Origin(recipe.noise), once, seeds, data.condition(seeds))))
+    samples = torch.cat(list(generate(ema, origin_of(recipe, ema), once, seeds, data.condition(seeds))))
     mask = mask_of(data.sampled or data.metadata, data.shape)
     samples = samples if mask is None else samples.masked_fill(torch.from_numpy(mask), 0.0)
     if not bool(samples.isfinite().all()):

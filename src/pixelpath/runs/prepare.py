@@ -14,13 +14,11 @@ import torch
 from pixelpath import processes
 from pixelpath.data import conditions, sources
 from pixelpath.data.augment import augment, windows
-from pixelpath.data.batches import Batches
+from pixelpath.data.batches import Batches, ahead
 from pixelpath.data.conditions import ConditionData, Conditions
-from pixelpath.data.digest import digests
+from pixelpath.data.digest import Digests, digests
 from pixelpath.data.metadata import Metadata
-from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.data.normalise.normaliser import Normaliser
-from pixelpath.data.normalise.propose import propose
 from pixelpath.data.opening import check_patch, open_place, open_split
 from pixelpath.data.originals import Cutting, has_originals
 from pixelpath.data.parts import HELD_OUT, TRAIN, parts
@@ -34,7 +32,9 @@ from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.representation import Representation
 from pixelpath.recipes.build import Shape, student_of
 from pixelpath.recipes.recipe import Recipe, for_data, unlearned
+from pixelpath.runs.examined import examined
 from pixelpath.runs.generate import balanced
+from pixelpath.runs.index import Index
 from pixelpath.runs.opened import OpenRun
 from pixelpath.types import Batch, Condition, Conditioning, Views, classes_of
 
@@ -58,6 +58,8 @@ class PreparedData:
     originals: Source | None = None
     sampled: Metadata | None = None
     """What is known of samples, if more than of the images: where they have no value."""
+    digests: dict[str, Digests] | None = None
+    """Those of both sides, if they are known."""
 
     @property
     def shape(self) -> Shape:
@@ -123,7 +125,7 @@ class PreparedData:
             "held_out": len(self.held_out),
             "metadata": (self.sampled or self.metadata).to_json(),
             "conditions": self.conditions.to_json(),
-            "images": {"training": digests(self.training), "held_out": digests(self.held_out)},
+            "images": self.digests or {"training": digests(self.training, None), "held_out": digests(self.held_out, None)},
         }
 
 
@@ -137,17 +139,22 @@ Sources = tuple[Source, Source]
 
 
 def read_data(
-    recipe: Recipe, sides: Sources | None = None, known: Normaliser | None = None, asks: Conditions | None = None
+    recipe: Recipe,
+    sides: Sources | None = None,
+    known: Normaliser | None = None,
+    asks: Conditions | None = None,
+    index: Index | None = None,
 ) -> PreparedData:
     """The data that the recipe names, or `sides` if they are open already.
 
-    What the normaliser and the conditions need is measured on the training images, unless it is known.
+    What the normaliser and the conditions need is measured on the training images, unless it is known. With an `index` every
+    process of a run must call it: the main one reads the images, unless the index knows what is in them.
     """
     if sides is None and recipe.data.path is None:
         raise UserError("No data given: name a folder of images or a file of arrays as `data`.", setting="data")
     if sides is not None:
         check_patch(sides[0], recipe.patch, recipe.data)
-    training, held_out = sides or open_split(recipe.data, recipe.patch)
+    training, held_out = sides or open_split(recipe.data, recipe.patch, index and index.headers)
     say(f"Training data: {sources.describe(training)} Held out: {len(held_out)} images.")
     if training.classes and not recipe.conditional:
         say("The classes are not used.")
@@ -155,49 +162,11 @@ def read_data(
         say(f"Left out, cannot be decoded: {name}")
     originals = training if has_originals(training) else None
     given = (None, None) if recipe.is_encoder else _given(training, held_out, recipe.data, asks)
-    if known is None:
+    digests = None
+    if known is None or index is not None:
         training = held_in_memory(training, recipe.data)
-        known = fitted(training, recipe.data)
-        _check_varied(training, known)
-        _check_held_out(held_out, known)
-    return PreparedData(training, held_out, known, recipe.conditional, recipe.data.resize, *given, originals)
-
-
-def fitted(training: Source, settings: DataSettings) -> Normaliser:
-    """The normaliser of training images; of kind auto, what was chosen and why is said."""
-    how: Normalisation | tuple[Normalisation, ...] = settings.normaliser
-    if how.kind == "auto":
-        proposal = propose(training, settings.workers, given=how)
-        how = proposal.each
-        for reason in proposal.why:
-            say(reason)
-    return Normaliser.fit(training, settings.workers, how, training.metadata.nodata)
-
-
-def _check_varied(training: Source, normaliser: Normaliser) -> None:
-    """UserError if every pixel of the training images has the same value in its channel."""
-    if normaliser.ranges and all(channel.lowest == channel.highest for channel in normaliser.ranges):
-        values = ", ".join(f"{channel.lowest:g}" for channel in normaliser.ranges)
-        raise UserError(
-            f"Every pixel of the {len(training)} training images is {values}, so there is nothing to learn: give other images.",
-            setting="data",
-        )
-
-
-def _check_held_out(held_out: Source, normaliser: Normaliser) -> None:
-    """UserError naming the first held-out image that the normaliser of the training images does not take."""
-    for index in range(len(held_out)):
-        native = torch.from_numpy(held_out[index][None])
-        wrong = ~native.isfinite() if normaliser.nodata is None else native.isinf()
-        if bool(wrong.any()):
-            raise UserError(
-                f"The held-out image {held_out.name(index)} holds NaN or infinity: leave it out, or say `data.nodata` nan if NaN "
-                "means not measured."
-            )
-        try:
-            normaliser.encode(native)
-        except ValueError as error:
-            raise UserError(f"The held-out image {held_out.name(index)} does not fit the training images: {error}") from error
+        known, digests = examined((training, held_out), recipe.data, known, index)
+    return PreparedData(training, held_out, known, recipe.conditional, recipe.data.resize, *given, originals, digests=digests)
 
 
 def _given(
@@ -273,9 +242,9 @@ def read_data_of(run: OpenRun, path: Path | None, sides: Sources | None = None) 
 
 
 def held_in_memory(source: Source, settings: DataSettings) -> Source:
-    """The source in memory if it fits, so that measuring and training decode it once."""
+    """The source kept in memory if it fits, so that measuring and training decode each image once."""
     needed = len(source) * int(np.prod(source.shape)) * source.dtype.itemsize
-    return sources.load(source, settings.workers) if needed <= settings.cache_bytes else source
+    return sources.remembered(source, settings.workers) if needed <= settings.cache_bytes else source
 
 
 def batches(recipe: Recipe, data: PreparedData, device: torch.device, first: int) -> Iterator[Batch] | Iterator[Views]:
@@ -296,7 +265,7 @@ def batches(recipe: Recipe, data: PreparedData, device: torch.device, first: int
         cutting=cutting(recipe, data.originals),
     )
     found = (for_objective(batch, recipe, data) for batch in stream.batches(first))
-    return cast(Iterator[Batch] | Iterator[Views], found)  # which of the two follows from the recipe
+    return cast(Iterator[Batch] | Iterator[Views], ahead(found, device))  # which of the two follows from the recipe
 
 
 def cutting(recipe: Recipe, source: Source | None) -> Cutting | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,8 @@ from jaxtyping import Bool, Shaped
 from PIL import Image
 from torch import Tensor, nn
 
-from pixelpath.atomic import write_json
+from pixelpath import processes
+from pixelpath.atomic import PARTIAL, write_json
 from pixelpath.data.formats.writers import nodata_in, write_samples, written_as
 from pixelpath.data.metadata import SampleFormat
 from pixelpath.data.opening import open_source
@@ -30,7 +32,8 @@ from pixelpath.models.denoiser import Denoiser
 from pixelpath.reports.display import BY_RULE, Display, grid
 from pixelpath.reports.pictures import save_png
 from pixelpath.runs.bundled import check_writable, is_bundled
-from pixelpath.runs.generate import Origin, generate, steps_below
+from pixelpath.runs.devices import sampling_precision
+from pixelpath.runs.generate import Origin, on_device, steps_below
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.sample_conditions import captions
 from pixelpath.runs.start_files import open_start
@@ -126,23 +129,33 @@ def sample(
     condition: Conditioning,
     sampling: Sampling | None = None,
     batch_size: int = 64,
+    into: Path | None = None,
 ) -> Samples:
-    """One image per seed and condition; what `sampling` leaves open is as the run's recipe says."""
+    """One image per seed and condition; what `sampling` leaves open is as the run's recipe says.
+
+    With `into`, a file, images go there as they are made instead of being held in memory, and are mapped from it. The processes
+    of a run then share the batches, and all must call it; an image is the same on any number of them.
+    """
     complete, origin = completed(run, sampling or Sampling())
     warm, ratio, checked = origin.warm, None, 0
     if warm is not None and warm.expected is not None:  # UserError if start and denoiser disagree
         checked = check_count(math.prod(run.shape))
         ratio = warm.check(run.denoiser, checked, run.device)
-    steps = math.ceil(len(seeds) / max(1, batch_size)) * (len(origin.schedule(complete)) - 1)
+    if run.device.type == "cuda":
+        torch.cuda.set_device(run.device)
+    rows = own_rows(len(seeds), batch_size) if into is not None else torch.arange(len(seeds))
+    steps = math.ceil(len(rows) / max(1, batch_size)) * (len(origin.schedule(complete)) - 1)
     with (
         counted(run.denoiser, *([origin.reference] if origin.reference else [])) as calls,
         progress(f"sampling {len(seeds)}", steps) as advance,
     ):
         began = time.perf_counter()
-        made = generate(run.denoiser, origin, complete, seeds, condition, batch_size, advance)
-        images = [left_out(run.normaliser.decode(part), run.metadata) for part in made]
+        own = [seeds[row] for row in rows.tolist()]
+        made = on_device(run.denoiser, origin, complete, own, condition[rows], batch_size, advance)
+        native = (left_out(run.normaliser.decode(part).cpu(), run.metadata) for part in made)
+        images = torch.cat(list(native)) if into is None else gathered(native, rows, len(seeds), run, into)
         seconds = time.perf_counter() - began
-    nfe = sum(calls) / len(seeds)
+    nfe = sum(calls) / len(seeds) if into is None else float(processes.add(torch.tensor(float(sum(calls))))) / len(seeds)
     settings = {
         **_identity(run, seeds, condition),
         **_choices(complete, origin),
@@ -152,7 +165,46 @@ def sample(
         "batch_size": batch_size,
         "device": str(run.device),
     }
-    return Samples(torch.cat(images), run, seconds, nfe, settings)
+    return Samples(images, run, seconds, nfe, settings)
+
+
+def own_rows(count: int, batch_size: int) -> Tensor:
+    """Which of `count` images this process makes: every batch of so many in turn, as they are on one process."""
+    batches = torch.arange(count).split(max(1, batch_size))[processes.rank() :: processes.count()]
+    return torch.cat(batches) if batches else torch.arange(0)
+
+
+def gathered(
+    native: Iterable[Tensor], rows: Tensor, count: int, run: OpenRun, into: Path
+) -> Shaped[Tensor, "count channel row column"]:
+    """All `count` images, mapped from the file `into`, to which each process writes the rows that it makes."""
+    dtype, shape = np.dtype(run.normaliser.dtype), (count, *run.shape)
+    size = math.prod(run.shape) * dtype.itemsize
+    if processes.rank() == 0:
+        with into.open("wb") as file:
+            file.truncate(count * size)
+    processes.barrier()
+    with into.open("r+b") as file:
+        first = 0
+        for part in native:
+            file.seek(int(rows[first]) * size)  # the rows of a batch follow one another
+            file.write(part.contiguous().numpy())
+            first += len(part)
+    processes.barrier()
+    return torch.from_numpy(np.memmap(into, dtype, "c", shape=shape))  # copied where it is written to: the file stays
+
+
+@contextmanager
+def scratch(beside: Path) -> Iterator[Path]:
+    """A hidden file beside a path in which samples lie while they are needed."""
+    path = beside.with_name(f".{beside.name}.samples{PARTIAL}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield path
+    finally:
+        if os.environ.get("RANK", "0") == "0":  # the processes may have parted by now
+            with suppress(PermissionError):  # Windows keeps what is mapped
+                path.unlink(missing_ok=True)
 
 
 def completed(run: OpenRun, chosen: Sampling) -> tuple[Sampling, Origin]:
@@ -172,7 +224,7 @@ def completed(run: OpenRun, chosen: Sampling) -> tuple[Sampling, Origin]:
     if warm is not None and all(vars(chosen)[name] is None for name in LENGTHS):
         fewer = steps_below(run.recipe.usual_sampling.schedule(run.noise), warm.sigma)
         sampling = replace(sampling, steps=fewer, nfe=None, sigmas=None)
-    origin = Origin(run.noise, warm, reference)
+    origin = Origin(run.noise, warm, reference, sampling_precision(run.recipe, run.device))
     origin.schedule(sampling)  # sigmas that do not fit are better refused now
     return sampling, origin
 

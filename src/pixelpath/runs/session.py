@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -41,15 +42,16 @@ from pixelpath.runs.folder import (
     note_divergence,
     restated,
 )
+from pixelpath.runs.index import Index
 from pixelpath.runs.monitor import Reference
 from pixelpath.runs.opened import read_encoding
-from pixelpath.runs.prepare import PreparedData, Sources, batches, close, held_in_memory, read_data
+from pixelpath.runs.prepare import PreparedData, Sources, batches, close, read_data
 from pixelpath.runs.report import is_reported, write_report
 from pixelpath.runs.students import check_origin, freeze, frozen_encoder, in_range_of, new_student
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.checkpoint import NotFiniteError, State
 from pixelpath.trainer.ema import ramped, twin
-from pixelpath.trainer.interruption import Interruption
+from pixelpath.trainer.interruption import EVERY, Interruption
 from pixelpath.trainer.journal import Journal
 from pixelpath.trainer.loop import Diverged, Step, distribute, loss_scaler
 from pixelpath.trainer.loop import train as steps_of
@@ -106,7 +108,8 @@ def _begin(
     if in_memory is not None:
         recipe = replace(recipe, data=replace(recipe.data, path=(out / DATA).absolute()))
     latest, changed = by_main(look)(out), ""
-    data = read_data(recipe, sources) if latest is None else read_data(recipe, sources, *read_encoding(latest))
+    index, encoding = Index(out.parent, recipe.data), (None, None) if latest is None else read_encoding(latest)
+    data = read_data(recipe, sources, *encoding, index)
     if latest is None:
         for begun in (beginning.encoder, beginning.init_from):
             data = data if begun is None else in_range_of(begun, data, recipe)
@@ -123,7 +126,6 @@ def _begin(
             save_arrays(out / DATA, in_memory)
         kept = None if through is None else keep_encoder(through, out)
     else:
-        data = replace(data, training=held_in_memory(data.training, recipe.data))  # all of it is read to be compared
         changed = check_same(out, latest, closed, origin, data.known, accept_changed_data=accept_changed_data)
         student, kept = data.student(closed), kept_encoder(out) if closed.needs_encoder else None
         freeze(student, closed)
@@ -251,11 +253,11 @@ class Session:
             say(thinned)
         for step in self.steps():
             self.writer.check()
-            journal.record(step, [*self.alarms, *self.jumped(step)])
+            journal.record(step, list(self.alarms), partial(self.jumped, step))
             last, stop = step.number == self.recipe.steps, asked_to_stop()
             due = step.number % self.every == 0 or last
             measured = step.number % self.measuring.losses == 0 or last
-            if (due or stop or self.overdue()) and not step.streak:  # what is saved must be known to go on
+            if (due or stop or self.overdue(step)) and not step.streak:  # what is saved must be known to go on
                 # measured at fixed steps: what a measurement decides must not depend on when a run was interrupted
                 value = self.measure(step, images, journal, real) if measured else None
                 if step.number % self.measuring.previews == 0 or last:
@@ -270,14 +272,17 @@ class Session:
             if stop and not last:
                 return
 
-    def overdue(self) -> bool:
-        """Whether the last checkpoint is too old, as the main process finds; every process must call it at the same step."""
+    def overdue(self, step: Step) -> bool:
+        """Whether the last checkpoint is too old, as the main process finds, which others hear of at every tenth step."""
         minutes = self.saving.save_minutes
+        if processes.count() > 1 and step.number % EVERY:
+            return False
         late = minutes is not None and processes.rank() == 0 and time.monotonic() - self.saved >= 60 * minutes
         return late if minutes is None or processes.count() == 1 else bool(processes.add(torch.tensor(float(late))))
 
     def keep(self, step: Step, journal: Journal, value: float | None) -> None:
         """A checkpoint of the run as it is after a step; `value` is what it was measured at, if it was."""
+        journal.flush()
         scaler = {} if self.scaler is None else self.scaler.state_dict()
         counts = journal.seconds, journal.skipped
         before, self.state = self.state, State(step.number, self.recipe.seed, *counts, value, scaler, self.state.near)

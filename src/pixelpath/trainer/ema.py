@@ -38,12 +38,12 @@ def ramped(decay: float) -> Callable[[int], float]:
 
 
 @torch.no_grad()
-def update(ema: nn.Module, student: nn.Module, decay: float) -> None:
+def update(ema: nn.Module, student: nn.Module, decay: float, skipped: Tensor | None = None) -> None:
     """ema <- decay ema + (1 - decay) student, for every parameter in the EMA's precision; buffers are copied.
 
     After k updates with a constant decay r: r^k ema_0 + (1 - r) sum_i r^(k - i) student_i. Buffers (running statistics, counters)
-    have no meaningful average and take the student's values. Raises UserError unless 0 <= decay <= 1, and ValueError unless both
-    have the same parameters.
+    have no meaningful average and take the student's values. Where `skipped` [] is True, parameters stay. Raises UserError
+    unless 0 <= decay <= 1, and ValueError unless both have the same parameters.
     """
     if not 0 <= decay <= 1:
         raise UserError(f"`ema_decay` must lie in [0, 1], got {decay}: choose for example 0.9999.", setting="ema_decay")
@@ -53,6 +53,11 @@ def update(ema: nn.Module, student: nn.Module, decay: float) -> None:
         raise ValueError(f"The EMA and the student differ in their parameters ({', '.join(some)}): make it with twin(student).")
     olds: list[Tensor] = list(kept.values())
     news = [new[name].to(old.dtype) for name, old in kept.items()]
-    torch._foreach_lerp_(olds, news, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+    if skipped is None:
+        torch._foreach_lerp_(olds, news, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+    else:
+        weight = torch.full((), 1 - decay, device=skipped.device).masked_fill(skipped, 0.0)
+        for old, current in zip(olds, news, strict=True):
+            old.lerp_(current, weight)
     for old, current in zip(unwrapped(ema).buffers(), unwrapped(student).buffers(), strict=True):
         old.copy_(current)

@@ -11,6 +11,8 @@ import torch
 
 from pixelpath import processes
 
+EVERY = 10  # steps after which several processes ask each other, which waits for the slowest
+
 
 class Interruption:
     """While open, the first SIGTERM or Ctrl-C asks the run to save and stop; a second Ctrl-C interrupts at once."""
@@ -18,11 +20,18 @@ class Interruption:
     def __init__(self) -> None:
         self._signalled = False
         self._before: dict[int, Any] = {}
+        self._calls = 0
 
     def asked(self) -> bool:
-        """Whether any process of the run has been asked to stop; every process must call it at the same step."""
+        """Whether any process of the run has been asked to stop; every process must call it at the same step.
+
+        Several processes exchange this at every tenth call, and hear of it then.
+        """
+        self._calls += 1
         if processes.count() == 1:
             return self._signalled
+        if self._calls % EVERY:
+            return False
         return bool(processes.add(torch.tensor(float(self._signalled))))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

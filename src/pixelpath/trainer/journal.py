@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -56,6 +56,7 @@ class Journal:
         self.seconds, self.skipped = seconds, skipped
         self._every, self._device, self._total = every, device or torch.device("cpu"), total
         self._window: list[Step] = []
+        self._last: tuple[Step, Sequence[str], Callable[[], Sequence[str]]] | None = None  # not counted yet
         self._main = processes.rank() == 0
         self._writer: Any = None  # a SummaryWriter, if TensorBoard is asked for
         if not self._main:
@@ -68,8 +69,20 @@ class Journal:
             self._writer = _tensorboard(run / "tensorboard", first)
         self._progress = _Progress(stream or sys.stderr, first, total, pause)
 
-    def record(self, step: Step, alarms: Sequence[str] = ()) -> None:
-        """Count a step; write its line if one is due (also for alarms, skipped steps, and the last) and show the progress."""
+    def record(self, step: Step, alarms: Sequence[str] = (), late: Callable[[], Sequence[str]] = tuple) -> None:
+        """Take a step, which is counted with the next one or by `flush`: what the device says of it is then there.
+
+        `late` are alarms that depend on what it says.
+        """
+        self.flush()
+        self._last = step, alarms, late
+
+    def flush(self) -> None:
+        """Count the last step; write its line if one is due (also for alarms, skipped steps, and the last), show the progress."""
+        if self._last is None:
+            return
+        (step, alarms, late), self._last = self._last, None
+        alarms = [*alarms, *late()]
         self.seconds += step.seconds
         self.skipped += step.skipped
         if not self._main:
@@ -92,6 +105,7 @@ class Journal:
 
     def note(self, number: int, values: Mapping[str, Any]) -> None:
         """Write a line of other values of step `number`, such as {"held_out_loss": 0.12}."""
+        self.flush()
         if not self._main:
             return
         odd = {name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)}
@@ -103,7 +117,8 @@ class Journal:
                 self._writer.add_scalar(name, value, number)
 
     def close(self) -> None:
-        """End the progress line and close the files."""
+        """Count the last step, end the progress line and close the files."""
+        self.flush()
         if not self._main:
             return
         self._progress.close()

@@ -2,6 +2,9 @@
 
 A step's *index* counts from 0 (batches), its *number* from 1 (schedules). Its *progress*, index / steps, is what objectives get.
 A step whose loss or gradient is not finite is *skipped*: it leaves student, EMA and optimizer as they were.
+
+The host never waits for the device inside a step: whether a step is skipped is decided on the device, and what it was is read
+when the next one is under way.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -21,6 +25,8 @@ from pixelpath import processes
 from pixelpath.errors import UserError
 from pixelpath.randomness import seed_of
 from pixelpath.trainer.ema import unwrapped, update
+from pixelpath.trainer.optimizer import step_unless
+from pixelpath.transfer import to_host
 from pixelpath.types import Batch, Losses, Objective, Views
 
 PATIENCE = 10  # skipped steps in a row that end a run
@@ -29,22 +35,50 @@ _GLOBAL = 1  # keeps the seeds of torch's global generators apart from those of 
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What the device says of a step; see `Step`."""
+
+    losses: dict[str, float]
+    gradient_norm: float
+    skipped: bool = False
+    streak: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class Step:
     """What one step was.
 
-    `losses` are means over processes and micro-batches; "loss" is the total. `gradient_norm` is that before clipping, `images`
-    counts those of all processes, and `seconds` run from asking for the batch to the update. `streak` counts the skipped steps
-    in a row up to this one.
+    `images` counts those of all processes, and `seconds` run from asking for the batch to when the step before is over, which is
+    how long a step takes. What is read of the `outcome` waits for the step: `losses` are means over processes and micro-batches;
+    "loss" is the total. `gradient_norm` is that before clipping. `streak` counts the skipped steps in a row up to this one.
     """
 
     number: int
-    losses: dict[str, float]
-    gradient_norm: float
     lr: float
-    skipped: bool
     images: int
     seconds: float
-    streak: int = 0
+    read: Callable[[], Outcome]
+
+    @cached_property
+    def outcome(self) -> Outcome:
+        """All that the device says, once it is there."""
+        return self.read()
+
+    @property
+    def losses(self) -> dict[str, float]:
+        return self.outcome.losses
+
+    @property
+    def gradient_norm(self) -> float:
+        return self.outcome.gradient_norm
+
+    @property
+    def skipped(self) -> bool:
+        return self.outcome.skipped
+
+    @property
+    def streak(self) -> int:
+        return self.outcome.streak
 
 
 class Diverged(UserError):  # noqa: N818 (the word for it)
@@ -68,7 +102,8 @@ def distribute(student: nn.Module) -> nn.Module:
     if processes.count() == 1:
         return student
     device = next(student.parameters()).device
-    return DistributedDataParallel(student, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False)
+    ids = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(student, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def loss_scaler(precision: torch.dtype, device: torch.device) -> torch.amp.GradScaler | None:
@@ -99,40 +134,70 @@ def train(
     `clip` (largest norm of the gradient) may be functions of the step's number. Each process's batch is split into `accumulate`
     equal micro-batches, whose gradients are averaged. So the images of an objective must not meet: a Representation has `parts`
     instead. The forward pass is autocast to `precision`; float16 needs a `scaler`. torch's global generators are seeded by (seed,
-    index, process), so that dropout is a function of the step. A step waits for the device once.
+    index, process), so that dropout is a function of the step. No step waits for the device, unless the optimizer is none of
+    `trainer.optimizer`; a step is yielded once the one before it is over.
 
-    Raises Diverged after ten skipped steps in a row, or if the last step is skipped, and ValueError for arguments that do not go
-    together or if the batches end.
+    Raises Diverged after ten skipped steps in a row, when the next step is under way, or if the last step is skipped, and
+    ValueError for arguments that do not go together or if the batches end.
     """
     _check(student, precision, scaler)
-    failures = 0
+    before, reader = None, _Reader()
     for index in range(first, steps):
         started = time.perf_counter()
         number, batch = index + 1, _next(batches, index)
         lr = _set_lr(optimizer, schedule(number, steps))
-        before = [buffer.clone() for buffer in student.buffers()]
+        buffers = [buffer.clone() for buffer in student.buffers()]
         torch.manual_seed(seed_of(seed, index, processes.rank(), _GLOBAL))
         losses = _backward(student, ema, objective, split(batch, accumulate), index / steps, precision, scaler)
         norm = _norm(student, optimizer, scaler)
-        means, gradient_norm = _measure(losses, norm)
-        skipped = not math.isfinite(means["loss"] + gradient_norm)
-        if skipped:
-            _restore(student, before)
-        else:
-            _clip(student, norm, clip(number) if callable(clip) else clip)
-            optimizer.step()
-            update(ema, student, ema_decay(number) if callable(ema_decay) else ema_decay)
-        if scaler is not None:
-            scaler.update()
-        # a gradient that overflows float16 halves the scale of the loss: no failure while that can still be halved
-        searching = scaler is not None and math.isfinite(means["loss"]) and scaler.get_scale() > 1
-        failures = failures + 1 if skipped and not searching else 0
-        images = len(batch.images) * processes.count()
-        step = Step(number, means, gradient_norm, lr, skipped, images, time.perf_counter() - started, failures)
-        yield step
-        if failures == PATIENCE or (failures and number == steps):
-            what = f"loss {means['loss']:g}, gradient norm {gradient_norm:g}"
-            raise Diverged(step, f"{failures} steps in a row had a loss or gradient that was not finite ({what})")
+        names, values = _measured(losses, norm)
+        skipped = values[-2:].isfinite().all().logical_not()
+        _restore(student, buffers, skipped)
+        _clip(student, norm, clip(number) if callable(clip) else clip)
+        step_unless(skipped, optimizer)
+        update(ema, student, ema_decay(number) if callable(ema_decay) else ema_decay, skipped)
+        read = reader.later(names, values, _updated(scaler, norm))
+        _check_goes_on(before, last=False)
+        before = Step(number, lr, len(batch.images) * processes.count(), time.perf_counter() - started, read)
+        yield before
+    _check_goes_on(before, last=True)
+
+
+class _Reader:
+    """What steps were, read in their order."""
+
+    def __init__(self) -> None:
+        self.streak = 0
+
+    def later(self, names: list[str], values: Tensor, scale: Tensor) -> Callable[[], Outcome]:
+        """From mean losses, gradient norm and the scale of the loss after the step (0: none) to what the step was."""
+        found = to_host(torch.cat([values, scale]))
+
+        def read() -> Outcome:
+            *losses, norm, factor = found()
+            means = dict(zip(names, losses, strict=True))
+            skipped = not math.isfinite(means["loss"] + norm)
+            # a gradient that overflows float16 halves the scale of the loss: no failure while that can still be halved
+            searching = math.isfinite(means["loss"]) and factor > 1
+            self.streak = self.streak + 1 if skipped and not searching else 0
+            return Outcome(means, norm, skipped, self.streak)
+
+        return read
+
+
+def _updated(scaler: torch.amp.GradScaler | None, norm: Tensor) -> Tensor:
+    """The scale [1] that the scaler has after this step; 0 without one."""
+    if scaler is None:
+        return torch.zeros_like(norm)[None]
+    scaler.update()
+    return scaler.scale(torch.ones_like(norm))[None]
+
+
+def _check_goes_on(step: Step | None, *, last: bool) -> None:
+    """Diverged if a step was the last of too many that failed."""
+    if step is not None and (step.streak == PATIENCE or (step.streak and last)):
+        what = f"loss {step.losses['loss']:g}, gradient norm {step.gradient_norm:g}"
+        raise Diverged(step, f"{step.streak} steps in a row had a loss or gradient that was not finite ({what})")
 
 
 def split(batch: Batch | Views, parts: int) -> list[Batch | Views]:
@@ -206,12 +271,11 @@ def _norm(student: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.am
     return torch.nn.utils.get_total_norm(gradients)
 
 
-def _measure(losses: list[Losses], norm: Tensor) -> tuple[dict[str, float], float]:
-    """Mean losses over micro-batches and processes, and the norm, in one transfer from the device; equal on all processes."""
+def _measured(losses: list[Losses], norm: Tensor) -> tuple[list[str], Tensor]:
+    """The names of the losses, and their means over micro-batches and processes, then the norm; equal on all processes."""
     named = [{**each.parts, "loss": each.total} for each in losses]
     rows = [torch.stack([value.detach().to(norm) for value in row.values()]) for row in named]
-    values = processes.mean(torch.cat([torch.stack(rows).mean(0), norm[None]])).tolist()
-    return dict(zip(named[0], values[:-1], strict=True)), values[-1]
+    return list(named[0]), processes.mean(torch.cat([torch.stack(rows).mean(0), norm[None]]))
 
 
 def _clip(student: nn.Module, norm: Tensor, largest: float | None) -> None:
@@ -219,7 +283,7 @@ def _clip(student: nn.Module, norm: Tensor, largest: float | None) -> None:
         torch.nn.utils.clip_grads_with_norm_(student.parameters(), largest, norm)
 
 
-def _restore(student: nn.Module, buffers: list[Tensor]) -> None:
+def _restore(student: nn.Module, buffers: list[Tensor], skipped: Tensor) -> None:
     """Undo what the forward passes of a skipped step changed in running statistics."""
     for buffer, before in zip(unwrapped(student).buffers(), buffers, strict=True):
-        buffer.copy_(before)
+        buffer.copy_(torch.where(skipped, before, buffer))

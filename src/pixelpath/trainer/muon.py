@@ -84,21 +84,25 @@ class OrthogonalMomentum(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One update of every matrix that has a gradient."""
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, closure: None = None, skipped: Tensor | None = None
+    ) -> None:
+        """One update of every matrix that has a gradient; none where `skipped` [] is True, which stays on the device."""
         for group in self.param_groups:
             matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
             if matrices:
-                self._update(matrices, group)
+                self._update(matrices, group, skipped)
 
-    def _update(self, matrices: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _update(self, matrices: list[nn.Parameter], group: dict[str, Any], skipped: Tensor | None) -> None:
         gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
         for matrix in matrices:
             self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
         buffers = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
-        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
-        ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
+        moved = torch._foreach_lerp(buffers, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
+        ahead = torch._foreach_lerp(gradients, moved, group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
         updates = orthogonalised(ahead, self.dtype or fast_dtype(matrices[0].device))
-        torch._foreach_mul_(list[Tensor](matrices), 1 - group["lr"] * group["weight_decay"])  # pyright: ignore[reportPrivateImportUsage]
-        for matrix, update in zip(matrices, updates, strict=True):
-            matrix.add_(update, alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
+        decay = 1 - group["lr"] * group["weight_decay"]
+        for matrix, buffer, momentum, update in zip(matrices, buffers, moved, updates, strict=True):
+            new = (matrix * decay).add_(update, alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
+            matrix.copy_(new if skipped is None else torch.where(skipped, matrix, new))
+            buffer.copy_(momentum if skipped is None else torch.where(skipped, buffer, momentum))

@@ -224,6 +224,28 @@ def hidden_matrices(student: nn.Module) -> set[Tensor]:
     return {module.weight for module in student.modules() if isinstance(module, nn.Linear) and module not in last}
 
 
+@torch.no_grad()
+def step_unless(skipped: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """One step of the optimizer, or none where `skipped` [] is True.
+
+    For the optimizers that are made here this is decided on the device; with others the host waits for it.
+    """
+    match optimizer:
+        case Together():
+            for part in optimizer.parts:
+                step_unless(skipped, part)
+        case OrthogonalMomentum():
+            optimizer.step(skipped=skipped)
+        case torch.optim.AdamW() if all(group["fused"] for group in optimizer.param_groups):
+            # how torch's GradScaler tells a fused optimizer of a gradient that is not finite
+            optimizer.grad_scale, optimizer.found_inf = None, skipped.float()  # pyright: ignore[reportAttributeAccessIssue]
+            optimizer.step()
+            del optimizer.grad_scale, optimizer.found_inf  # pyright: ignore[reportAttributeAccessIssue]
+        case _:
+            if not skipped:
+                optimizer.step()
+
+
 class Together(torch.optim.Optimizer):
     """Several optimizers as one: it holds the groups and the state of all, and each part steps its own groups."""
 

@@ -15,6 +15,7 @@ from tests.arrays import array_source
 from tests.refusal import refused
 from torch import Tensor
 
+from pixelpath.data import passes
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise import statistics as module
 from pixelpath.data.normalise.atoms import Ceiling, Hurdle
@@ -101,7 +102,7 @@ def test_unit_range_is_from_the_lowest_to_the_highest_native_value() -> None:
 def test_measuring_in_chunks_is_measuring_the_whole(monkeypatch: pytest.MonkeyPatch, dtype: str, workers: int) -> None:
     random = np.random.default_rng(0)
     images = (random.normal(size=(101, 3, 8, 6)) * [[[20]], [[5]], [[10]]] + [[[90]], [[30]], [[60]]]).clip(0, 250).astype(dtype)
-    monkeypatch.setattr(module, "CHUNK", 7 * images[0].size)
+    monkeypatch.setattr(passes, "CHUNK", 7 * images[0].size)
     normaliser = Normaliser.fit(source(images), workers)
     np.testing.assert_allclose(normaliser.mean, images.mean((0, 2, 3), np.float64), rtol=1e-12)
     np.testing.assert_allclose(normaliser.std, images.std((0, 2, 3), np.float64), rtol=1e-12)
@@ -296,7 +297,7 @@ def test_how_the_pass_is_cut_up_does_not_matter(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(module, "RESERVOIR", 100)  # so that the reservoir overflows, again and again
     found = []
     for size in (1, 7, 1000):
-        monkeypatch.setattr(module, "CHUNK", size * images[0].size)
+        monkeypatch.setattr(passes, "CHUNK", size * images[0].size)
         found.append(Normaliser.fit(source(images), how=Normalisation(kind), nodata=math.nan))
     for other in found[1:]:
         assert (other.ranges, other.transforms, other.hurdles) == (found[0].ranges, found[0].transforms, found[0].hurdles)

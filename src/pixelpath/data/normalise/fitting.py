@@ -57,12 +57,20 @@ class Constants:
 
 
 def fitted(
-    source: Source, workers: int | None, each_how: tuple[Normalisation, ...], nodata: float | None
+    source: Source,
+    workers: int | None,
+    each_how: tuple[Normalisation, ...],
+    nodata: float | None,
+    counted: tuple[ChannelStatistics, ...] | None = None,
 ) -> tuple[Constants, ...]:
-    """The constants of every channel, by one normalisation for all or one each; raises as `Normaliser.fit`."""
+    """The constants of every channel, by one normalisation for all or one each; raises as `Normaliser.fit`.
+
+    What a pass over the images has `counted` already needs no other.
+    """
     hows = each_how * source.shape[0] if len(each_how) == 1 else each_how
     per_channel, given = hows[0].per_channel, tuple(map(_given, hows))
-    each = measure(source, workers, nodata, tuple(transform or Identity() for transform in given))
+    through = tuple(Identity() if counted else transform or Identity() for transform in given)
+    each = counted or measure(source, workers, nodata, through)
     found = each if per_channel else (pooled(each),) * len(each)
     whole = source.dtype.kind in "iu" and found[-1].counted
     alpha = len(found) - 1 if source.metadata.alpha and per_channel and whole else None
@@ -82,7 +90,7 @@ def fitted(
     )
     for channel, (seen, transform) in enumerate(zip(each, chosen, strict=True)):
         _check_domain(source, workers, nodata, channel, seen, transform)
-    found_sums = tuple(seen.sums for seen in each) if chosen == given else _sums(source, workers, nodata, each, chosen)
+    found_sums = tuple(seen.sums for seen in each) if chosen == through else _sums(source, workers, nodata, each, chosen)
     if not per_channel:
         found_sums = (added(found_sums),) * len(each)
     rows = zip(found_sums, found, chosen, ends, strict=True)

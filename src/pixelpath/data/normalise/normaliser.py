@@ -24,6 +24,7 @@ from pixelpath.data.normalise.atoms import Ceiling, Hurdle
 from pixelpath.data.normalise.curves import Identity, Normalisation, Transform, lowest_of
 from pixelpath.data.normalise.fitting import ChannelRange, Constants, fitted
 from pixelpath.data.normalise.propose import propose
+from pixelpath.data.normalise.statistics import ChannelStatistics
 from pixelpath.data.sources import Source
 from pixelpath.errors import UserError
 from pixelpath.types import Images
@@ -176,8 +177,11 @@ class Normaliser:
         workers: int | None = 0,
         how: Normalisation | tuple[Normalisation, ...] = Normalisation(),  # noqa: B008 (frozen)
         nodata: float | None = None,
+        counted: tuple[ChannelStatistics, ...] | None = None,
     ) -> Normaliser:
         """Everything measured on the images, in float64 and constant memory: in one pass over them, or in two.
+
+        Their statistics need no pass if they are `counted` already.
 
         `how` is one normalisation for all channels, or one each (as `propose` finds them for the kind auto).
         Two are needed where constants are to be chosen on the data (see `Normalisation`) of more than 16 bits: the first pass
@@ -193,7 +197,7 @@ class Normaliser:
             return _published(source, nodata)
         if hows[0].kind == "auto":
             hows = propose(source, workers, nodata, hows[0]).each
-        constants = fitted(source, workers, hows, nodata)
+        constants = fitted(source, workers, hows, nodata, counted)
         mean, std, through, hurdles, ceilings, ranges = (tuple(row) for row in zip(*map(_row, constants), strict=True))
         normaliser = cls(mean, std, source.dtype.name, through, hurdles, ceilings, nodata, ranges)
         if normaliser._integer:

@@ -8,27 +8,25 @@ channels a *reservoir* keeps some values other than 0, drawn by their place alon
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int, Shaped, UInt
+from jaxtyping import Bool, Float64, Shaped, UInt
 
 from pixelpath.data import dtypes
 from pixelpath.data.normalise.curves import Identity, Transform, spread
-from pixelpath.data.sources import Source, decoders, gather
+from pixelpath.data.passes import Native, Numbers, chunks
+from pixelpath.data.sources import Source
 from pixelpath.errors import UserError
 
-CHUNK = 2**19  # values looked at at once: enough for numpy, and little memory even as 64-bit numbers
 RESERVOIR = 2**16  # values kept of a channel at most
 COUNTED = 128  # channels of which histograms are kept at most: 64 MiB of 16-bit values
 GOLDEN = 0x9E3779B1  # 2^32 over the golden ratio: its multiples spread evenly, along rows and columns alike
 
-Native = Shaped[np.ndarray, "image channel row column"]
 Mask = Bool[np.ndarray, "image channel row column"]
-Numbers = Int[np.ndarray, "image"]
 Values = Float64[np.ndarray, "value"]
 
 
@@ -124,20 +122,32 @@ class Marks(NamedTuple):
         return ~self.missing if self.damaged is None else ~(self.missing | self.damaged)
 
 
+def is_counted(source: Source) -> bool:
+    """Whether the channels of a source are counted."""
+    return source.dtype.itemsize <= 2 and source.shape[0] <= COUNTED
+
+
 class Tallies:
     """The statistics of every channel while a pass goes on: `add` images, then ask what was `found`."""
 
     def __init__(self, source: Source, transforms: tuple[Transform, ...] = (Identity(),)) -> None:
-        channels = source.shape[0]
-        kind = _Counts if source.dtype.itemsize <= 2 and channels <= COUNTED else _Reservoir
-        self._each = [kind(source.dtype, transform) for transform in spread(transforms, channels)]
+        self.counted = is_counted(source)
+        kind = _Counts if self.counted else _Reservoir
+        self._each = [kind(source.dtype, transform) for transform in spread(transforms, source.shape[0])]
 
     def add(self, numbers: Numbers, images: Native, valid: Mask | None) -> None:
         """The images with these numbers; only their `valid` values count (None: all)."""
-        places = _places(numbers, images)
+        places = None if self.counted else _places(numbers, images)
         for channel, tally in enumerate(self._each):
             values, kept = images[:, channel].ravel(), slice(None) if valid is None else valid[:, channel].ravel()
-            tally.add(values[kept], places[kept])
+            tally.add(values[kept], None if places is None else places[kept])
+
+    def merge(self, other: Tallies) -> None:
+        """Take over what another one counted; both must be `counted`."""
+        for ours, theirs in zip(self._each, other._each, strict=True):
+            assert isinstance(ours, _Counts)
+            assert isinstance(theirs, _Counts)
+            ours.counts += theirs.counts
 
     def found(self) -> tuple[ChannelStatistics | None, ...]:
         """The statistics of every channel; None of one without a valid value."""
@@ -158,6 +168,11 @@ def measure(
         marks = Marks.of(images, nodata)
         _check_undamaged(source, numbers, marks, nodata)
         tallies.add(numbers, images, marks.missing if marks.missing is None else ~marks.missing)
+    return complete(tallies, nodata)
+
+
+def complete(tallies: Tallies, nodata: float | None) -> tuple[ChannelStatistics, ...]:
+    """The statistics of every channel after a pass; UserError for a channel without a valid value."""
     found = tallies.found()
     if None in found:
         raise UserError(
@@ -236,36 +251,6 @@ def measured(values: Shaped[np.ndarray, "..."], nodata: float | None) -> Float64
     return (values.ravel() if missing is None else values[~missing]).astype(np.float64)
 
 
-def chunks(source: Source, workers: int | None, unreadable: dict[int, str] | None = None) -> Iterator[tuple[Numbers, Native]]:
-    """All images, some at once, with their numbers.
-
-    Images that cannot be decoded are left out, and noted in `unreadable` with the reason; without it, the error is raised.
-    """
-    size = max(1, CHUNK // math.prod(source.shape))
-    with decoders(workers) as pool:
-        for first in range(0, len(source), size):
-            numbers = np.arange(first, min(first + size, len(source)))
-            try:
-                images = gather(source, numbers, pool)
-            except ValueError:
-                if unreadable is None:
-                    raise
-                numbers, images = _readable(source, numbers, unreadable)
-            if len(numbers):
-                yield numbers, images
-
-
-def _readable(source: Source, numbers: Int[np.ndarray, "all"], unreadable: dict[int, str]) -> tuple[Numbers, Native]:
-    """The images that can be decoded, one by one."""
-    found: dict[int, np.ndarray] = {}
-    for number in numbers.tolist():
-        try:
-            found[number] = source[number]
-        except ValueError as error:
-            unreadable[number] = str(error)
-    return np.array(list(found), np.int64), np.stack([*found.values()]) if found else np.zeros((0, *source.shape), source.dtype)
-
-
 class _Counts:
     """How often one channel of a stream has each of the values of an 8- or 16-bit dtype."""
 
@@ -275,9 +260,13 @@ class _Counts:
         self.counts = np.zeros(len(self.table), np.int64)
         self.transform = transform
 
-    def add(self, values: Shaped[np.ndarray, "value"], places: UInt[np.ndarray, "value"]) -> None:
+    def add(self, values: Shaped[np.ndarray, "value"], places: UInt[np.ndarray, "value"] | None) -> None:
         del places
-        self.counts += np.bincount(values.view(self.bits), minlength=len(self.counts))
+        if self.bits.itemsize == 1:  # torch counts bytes as they are, numpy makes 64-bit numbers of them first
+            bytes_ = torch.from_numpy(np.ascontiguousarray(values).view(self.bits))
+            self.counts += torch.bincount(bytes_, minlength=len(self.counts)).numpy()
+        else:
+            self.counts += np.bincount(values.view(self.bits), minlength=len(self.counts))
 
     def found(self) -> ChannelStatistics | None:
         there = self.counts > 0
@@ -315,8 +304,8 @@ class _Reservoir:
         self.highest = -math.inf
         self.values, self.places = np.zeros(0), np.zeros(0, np.uint32)
 
-    def add(self, values: Shaped[np.ndarray, "value"], places: UInt[np.ndarray, "value"]) -> None:
-        if len(values) == 0:
+    def add(self, values: Shaped[np.ndarray, "value"], places: UInt[np.ndarray, "value"] | None) -> None:
+        if len(values) == 0 or places is None:
             return
         wide = values.astype(np.float64)
         self.sums += Sums.of(transformed(self.transform, wide))
