@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "Train a recipe on your images, or take up a run where it stopped.",
     "recipes": "List the recipes: what can be trained.",
     "sample": "Make images with a trained run.",
+    "edit": "Edit images with a trained run: in-paint, vary, go from one seed to another.",
     "audit": "Look at data before training: what they hold, what is wrong, what a run costs here.",
     "tune": "Find how to sample a run in the fewest network evaluations.",
     "start": "Fit where sampling of a run may begin, for fewer steps: `start fit RUN`.",
