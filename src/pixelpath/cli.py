@@ -33,6 +33,7 @@ COMMANDS = {
     "start": "Fit where sampling of a run may begin, for fewer steps: `start fit RUN`.",
     "evaluate": "Measure how close a run's samples are to its held-out images.",
     "compare": "Compare any two sets of images: folders, arrays, statistics of FID, runs.",
+    "studio": "Look at runs in a page on this machine: make and edit images, watch training, compare.",
     "probe": "Measure what the encoder of a run has learned, at six noise levels.",
     "report": "Write the report of a run again.",
     "export": "Write the generator of a one-step run as one file that runs without pixelpath.",

@@ -160,7 +160,7 @@ def between(
 ) -> Edits:
     """`count` images from that of one seed to that of another, both included: their noise is mixed on a sphere (`on_sphere`).
 
-    `conditions` are those of the two seeds; estimates under both are mixed as the noise moves on. Raises UserError for fewer than two images.
+    `conditions` are those of the two seeds; estimates under both are mixed as the noise is. Raises UserError for fewer than two.
     """
     if count < 2:
         raise UserError(f"`count` must be at least 2, got {count}: the images of both seeds count.", "count")

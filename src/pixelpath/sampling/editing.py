@@ -28,9 +28,9 @@ SMALL = 1e-12  # of the squared residual, at which it counts as solved
 def conditioned(denoise: Denoise, known: Images, open_pixels: Open, rounds: int = ROUNDS, error: float = ERROR) -> Denoise:
     """The estimate given also what is known: a sampler over it draws from the images that agree with the known pixels.
 
-    The clean image, given the noisy one, has about the mean D and the covariance V = sigma^2 dD/dx, so that given its known
-    pixels y as well, its mean is D + V P' (P V P' + error^2)^-1 (y - P D), where P picks the known pixels (Rozet et al. 2024, arXiv
-    2405.13712, eq. 13; exact for Gaussian images). The inverse is found in `rounds` of conjugate gradients, which stop where V is
+    The clean image, given the noisy one, has about the mean D and the covariance V = sigma^2 dD/dx. Given its known pixels y too,
+    its mean is D + V P' (P V P' + error^2)^-1 (y - P D), where P picks the known pixels (moment matching: Rozet et al. 2024,
+    arXiv 2405.13712; exact for Gaussian images). The inverse is found in `rounds` of conjugate gradients, which stop where V is
     not positive. Estimates of known pixels are y itself. Works for estimates of means, so not for one-step models. Costs the
     memory of a step of training. Raises UserError for fewer than one round.
     """
