@@ -34,7 +34,8 @@ from pixelpath.sampling.sampler import LENGTHS, Sampler, Sampling
 from pixelpath.types import Condition, Conditioning, Denoise, Images, classes_of
 
 EDIT = 3  # second part of the keys of the seeds of edits: other noise than the image of the seed began with
-STEPS = 64  # of in-painting by a one-step model
+STEPS = 24  # of in-painting, by the sampler euler_ancestral: fresh noise on the way makes up for errors of the condition
+ONE_STEP_STEPS = 64  # of in-painting by a one-step model
 BROAD, NARROW = 2.0, 0.1  # sigmas of its steps below the first, in stds of the data
 
 Walk = Callable[[slice, Advance], Images]
@@ -104,8 +105,9 @@ def inpaint(
 ) -> Edits:
     """Make the open pixels of each image anew, so that they agree with the others, which stay exactly.
 
-    Diffusion runs sample given the known pixels (`sampling.editing.conditioned`), one-step runs put them back at every step
-    (`consistency_inpaint`; 64 steps unless chosen). What was not measured is not known, and stays so outside of the mask.
+    Diffusion runs sample given the known pixels (`sampling.editing.conditioned`; 24 steps of euler_ancestral unless chosen),
+    one-step runs put them back at every step (`consistency_inpaint`; 64 steps unless chosen). What was not measured is not known,
+    and stays so outside of the mask.
     """
     editing = _inpainting(run, sampling or Sampling(), batch_size)
     kept = np.broadcast_to(~pixels[:, None], given.native.shape)
@@ -202,16 +204,19 @@ def inpainting_sigmas(noise: NoiseRange, count: int) -> Float[Tensor, "sigmas"]:
 
 
 def _inpainting(run: OpenRun, chosen: Sampling, batch_size: int) -> Editing:
-    complete, origin = _completed(run, chosen)
     if not run.recipe.is_one_step:
+        steps = STEPS if all(vars(chosen)[name] is None for name in LENGTHS) else chosen.steps
+        ancestral = replace(chosen, sampler=chosen.sampler or Sampler.EULER_ANCESTRAL, steps=steps)
+        complete, origin = _completed(run, ancestral)
         return Editing(run, complete, origin, origin.schedule(complete), batch_size)
+    complete, origin = _completed(run, chosen)
     if chosen.sampler not in (None, Sampler.CONSISTENCY):
         raise UserError(
             f"One-step runs are in-painted by the sampler consistency, not {chosen.sampler.value}: omit it.", "sampler"
         )
     if chosen.sigmas is not None or chosen.sigma_max is not None:
         return Editing(run, complete, origin, origin.schedule(complete), batch_size)
-    count = chosen.nfe or chosen.steps or STEPS
+    count = chosen.nfe or chosen.steps or ONE_STEP_STEPS
     return Editing(run, complete, origin, inpainting_sigmas(run.noise, count), batch_size)
 
 

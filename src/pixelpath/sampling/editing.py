@@ -20,7 +20,7 @@ from pixelpath.types import Denoise, Images, Noise
 
 Open = Bool[Tensor, "batch channel row column"]
 
-ROUNDS = 4  # of conjugate gradients: a derivative of the network each
+ROUNDS = 1  # of conjugate gradients: a derivative of the network each
 ERROR = 0.01  # std by which known pixels may be off, in model range: it bounds the inverse
 SMALL = 1e-12  # of the squared residual, at which it counts as solved
 
@@ -31,11 +31,12 @@ def conditioned(denoise: Denoise, known: Images, open_pixels: Open, rounds: int 
     The clean image, given the noisy one, has about the mean D and the covariance V = sigma^2 dD/dx. Given its known pixels y too,
     its mean is D + V P' (P V P' + error^2)^-1 (y - P D), where P picks the known pixels (moment matching: Rozet et al. 2024,
     arXiv 2405.13712; exact for Gaussian images). The inverse is found in `rounds` of conjugate gradients, which stop where V is
-    not positive. Estimates of known pixels are y itself. Works for estimates of means, so not for one-step models. Costs the
-    memory of a step of training. Raises UserError for fewer than one round.
+    not positive. The derivative of a trained network is only nearly a covariance, so that more than one round trusts it too much.
+    Estimates of known pixels are y itself. Works for estimates of means, so not for one-step models. Costs the memory of a step
+    of training. Raises UserError for fewer than one round.
     """
     if rounds < 1:
-        raise UserError(f"`rounds` must be at least 1, got {rounds}: choose for example {ROUNDS}.", "rounds")
+        raise UserError(f"`rounds` must be at least 1, got {rounds}: choose {ROUNDS}.", "rounds")
 
     def posterior(noisy: Images, sigma: Tensor) -> Images:
         with torch.enable_grad():
