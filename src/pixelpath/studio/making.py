@@ -51,6 +51,8 @@ class Job:
     @classmethod
     def from_json(cls, asked: Mapping[str, Any]) -> Job:
         """The job of a JSON object; UserError for what is no job."""
+        if asked.get("kind") not in _MAKERS:
+            raise UserError(f"There is no edit {asked.get('kind')}: choose from {', '.join(_MAKERS)}.", "kind")
         try:
             job = cls(
                 kind=asked["kind"],
@@ -66,8 +68,6 @@ class Job:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"What is asked for cannot be read ({error}): give numbers where numbers are meant.") from error
-        if job.kind not in _MAKERS:
-            raise UserError(f"There is no edit {job.kind}: choose from {', '.join(_MAKERS)}.", "kind")
         if not 1 <= job.count <= MOST:
             raise UserError(f"The number of images must be from 1 to {MOST:,}, got {job.count}.", "count")
         wanted = {"sample": 0, "vary": 1, "inpaint": 1, "between": 2}[job.kind]
