@@ -26,16 +26,18 @@ ORIGINS = ("--encoder", "--init-from")  # what only the first sitting of a run n
 EXISTING = {
     *("--data", "--data.path", "--data.held-out", "--data.conditions", "--data.cond-image", "--conditions", "--cond-image"),
     *("--checkpoint", "--guide-with", "--sampling.guide-with", "--start", "--sampling.start", "--generator", *ORIGINS),
-    *("--inception", "--dinov2", "--held-out", "--fill-nodata"),
+    *("--inception", "--dinov2", "--held-out", "--fill-nodata", "--image", "--mask"),
 }
 RUNS = {
     "sample": slice(1),
+    "edit": slice(1),
     "evaluate": slice(None),
     "probe": slice(1),
     "report": slice(1),
     "export": slice(1),
     "start": slice(1, 2),
     "tune": slice(1),
+    "studio": slice(None),
 }
 """Which of the words before the first option name runs."""
 OF_RUNS = {"run", "encoder", "init_from", "guide_with", "sampling.guide_with", "generator"}

@@ -28,11 +28,12 @@ from pixelpath.runs.compare_sets import Given, Reading
 from pixelpath.runs.cost_card import CostCard, cost_card
 from pixelpath.runs.data import Data
 from pixelpath.runs.devices import choose_device
+from pixelpath.runs.editable import EditableRun
 from pixelpath.runs.evaluate import Judges, check_runs, evaluate
 from pixelpath.runs.export import export
 from pixelpath.runs.fit_plan import Budget
 from pixelpath.runs.fit_start import Fit, fit_run_start
-from pixelpath.runs.opened import OpenRun, open_run
+from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import Samples, free_folder, sample
@@ -43,7 +44,7 @@ from pixelpath.trainer.journal import lines
 from pixelpath.trainer.loop import Step
 
 
-class Run(OpenRun):
+class Run(EditableRun):
     """A trained run, at its latest checkpoint; `load` and `train` return it.
 
     `denoiser` (or `representation`, for stage one), `normaliser`, `noise` and `recipe` are there for those who want the parts.

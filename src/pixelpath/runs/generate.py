@@ -118,7 +118,7 @@ def _walked(
     shape = (encoder.channels, encoder.rows, encoder.columns)
     labels = classes_of(condition) if denoiser.backbone.num_classes > 0 else None
     sigmas = origin.schedule(sampling)
-    denoise = _followed(_in(origin.precision, _guided(denoiser, condition.to(device), origin, sampling)), sigmas, advance)
+    denoise = followed(_in(origin.precision, guided(denoiser, condition.to(device), origin, sampling)), sigmas, advance)
     first = origin.first(streams, shape, sampling.sampler.cold_std(float(sigmas[0])), labels).to(device)
     images = sampling.sampler(denoise, first, sigmas, lambda: normal(streams, shape).to(device)).float()
     advance(1)
@@ -137,7 +137,7 @@ def _in(precision: torch.dtype, denoise: Denoise) -> Denoise:
     return cast
 
 
-def _followed(denoise: Denoise, sigmas: torch.Tensor, advance: Advance) -> Denoise:
+def followed(denoise: Denoise, sigmas: torch.Tensor, advance: Advance) -> Denoise:
     """The same estimates, and `advance` called with the steps ended: those to a sigma above or at the one of an estimate.
 
     A sampler may evaluate a step often, or a little above where it begins; so the lowest sigma seen counts. The last step ends
@@ -155,7 +155,8 @@ def _followed(denoise: Denoise, sigmas: torch.Tensor, advance: Advance) -> Denoi
     return followed
 
 
-def _guided(denoiser: Denoiser, condition: Conditioning, origin: Origin, sampling: Sampling) -> Denoise:
+def guided(denoiser: Denoiser, condition: Conditioning, origin: Origin, sampling: Sampling) -> Denoise:
+    """The denoiser bound to the condition, and guided as was chosen."""
     conditional, reference = denoiser.backbone.conditional, origin.reference
     estimate = denoiser.bind(condition if conditional else None)
     if reference is None and not conditional:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pixelpath import processes
 from pixelpath.atomic import PARTIAL, write_json
 from pixelpath.data.formats.writers import nodata_in, write_samples, written_as
-from pixelpath.data.metadata import SampleFormat
+from pixelpath.data.metadata import Metadata, SampleFormat
 from pixelpath.data.opening import open_source
 from pixelpath.data.unmeasured import left_out
 from pixelpath.errors import UserError
@@ -83,6 +83,15 @@ class Samples:
         numbers = torch.tensor(self.settings["labels"] or [0] * len(self), dtype=torch.int64)
         return captions(range(first, last + 1), numbers, self.settings["classes"])
 
+    @property
+    def first_number(self) -> int:
+        """The number of the first file."""
+        return self.settings["seeds"][0]
+
+    def to_write(self) -> tuple[Shaped[np.ndarray, "batch channel row column"], Metadata]:
+        """The images as files are to hold them, and what is known of them."""
+        return self.images, self.run.metadata
+
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
         self.grid().save(file, "PNG")
@@ -102,17 +111,27 @@ class Samples:
         `coordinates` gives samples those of the training images; `fill_nodata` is an image whose pixels other than 0 become
         "not measured". Raises UserError unless the folder is new or empty, and for what the data's kind cannot hold.
         """
-        folder, images = new_folder(Path(folder)), self.images
+        folder, (images, metadata) = new_folder(Path(folder)), self.to_write()
         kind = check_format(self.run, format)
         if fill_nodata is not None:
             images = images.copy()
             images[:, :, unmeasured(self.run, fill_nodata)] = nodata_in(self.run.metadata, images.dtype)
-        first, asked = self.settings["seeds"][0], dict(self.settings["conditions"])
+        asked = dict(self.settings["conditions"])
         if self.settings["labels"] is not None:
             asked = {"class": [self.run.classes[label] for label in self.settings["labels"]], **asked}
-        metadata = self.run.metadata
-        written = write_samples(folder, images, metadata, first, format, coordinates=coordinates, conditions=asked)
-        save_png(folder / "grid.png", replace(self, native=torch.from_numpy(images)).grid(display=display))
+        written = write_samples(folder, images, metadata, self.first_number, format, coordinates=coordinates, conditions=asked)
+        shown = images[:SHOWN]
+        save_png(
+            folder / "grid.png",
+            grid(
+                shown,
+                min(12, len(self)),
+                metadata=metadata,
+                display=display,
+                seen=self.run.normaliser.shown,
+                labels=self.labels[:SHOWN],
+            ),
+        )
         files = {
             "format": kind,
             "units": metadata.units or list(metadata.channel_units) or "",
@@ -157,8 +176,8 @@ def sample(
         seconds = time.perf_counter() - began
     nfe = sum(calls) / len(seeds) if into is None else float(processes.add(torch.tensor(float(sum(calls))))) / len(seeds)
     settings = {
-        **_identity(run, seeds, condition),
-        **_choices(complete, origin),
+        **identity(run, seeds, condition),
+        **choices(complete, origin, origin.schedule(complete)),
         "start_residual_ratio": ratio,
         "start_check_nfe": checked,
         "nfe": nfe,
@@ -229,7 +248,7 @@ def completed(run: OpenRun, chosen: Sampling) -> tuple[Sampling, Origin]:
     return sampling, origin
 
 
-def _identity(run: OpenRun, seeds: Sequence[int], condition: Conditioning) -> dict[str, Any]:
+def identity(run: OpenRun, seeds: Sequence[int], condition: Conditioning) -> dict[str, Any]:
     """Which images these are, of which run, and what was asked of each."""
     vector = condition.vector if isinstance(condition, Condition) else None
     return {
@@ -247,14 +266,14 @@ def _identity(run: OpenRun, seeds: Sequence[int], condition: Conditioning) -> di
     }
 
 
-def _choices(sampling: Sampling, origin: Origin) -> dict[str, Any]:
-    """How they were sampled."""
+def choices(sampling: Sampling, origin: Origin, sigmas: Tensor) -> dict[str, Any]:
+    """How they were sampled, over which sigmas."""
     assert sampling.sampler is not None
     assert sampling.guidance_interval is not None
     return {
         "sampler": sampling.sampler.value,
-        "steps": sampling.count,
-        "sigmas": origin.schedule(sampling).tolist(),
+        "steps": len(sigmas) - 1,
+        "sigmas": sigmas.tolist(),
         "guidance": sampling.guidance,
         "guidance_interval": [str(limit) if math.isinf(limit) else limit for limit in sampling.guidance_interval],
         "guide_with": None if sampling.guide_with is None else str(sampling.guide_with),

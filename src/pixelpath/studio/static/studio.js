@@ -1,0 +1,198 @@
+// The page: which run and view is shown, the gallery of a run, and images as they are made.
+import { $, ask, element, number, pixels, say, state } from "./common.js";
+import { openEditor, refreshEditor } from "./editor.js";
+import { showTraining, fillPair, pairMade } from "./training.js";
+
+// One image of the gallery.
+function tile(item) {
+  const line = element("li", { className: item.favourite ? "favourite" : "" });
+  line.dataset.id = item.id;
+  const open = element("button", { className: "open", ariaLabel: "Open " + item.name, onclick: () => openEditor(item.id) }, pixels(item, state.run));
+  const box = element("input", { type: "checkbox", ariaLabel: "Choose " + item.name, checked: state.chosen.has(item.id) });
+  box.onchange = () => choose(item.id, box.checked);
+  const star = element("button", { className: "star", textContent: item.favourite ? "★" : "☆", ariaLabel: "Favourite: " + item.name });
+  star.setAttribute("aria-pressed", item.favourite);
+  star.onclick = () => favour(item.id, !find(item.id).favourite);
+  line.append(open, element("div", { className: "below" }, box, element("span", { textContent: item.name }), star));
+  line.classList.toggle("picked", state.chosen.has(item.id));
+  return line;
+}
+
+export const find = (id) => state.items.find((item) => item.id === id);
+const line = (id) => $("images").querySelector(`[data-id="${id}"]`);
+
+export async function favour(id, on) {
+  try {
+    const item = await ask(`runs/${number(id)}/items/${id}/favourite`, { on });
+    Object.assign(find(id), item);
+    const focused = document.activeElement?.className === "star" && line(id).contains(document.activeElement);
+    line(id).replaceWith(tile(find(id)));
+    if (focused) line(id).querySelector(".star").focus();
+    refreshEditor(id);
+  } catch (error) { say(error.message, true); }
+}
+
+function choose(id, on) {
+  if (on) state.chosen.add(id); else state.chosen.delete(id);
+  line(id).classList.toggle("picked", on);
+  showChosen();
+}
+
+function showChosen() {
+  const count = state.chosen.size;
+  $("chosen").textContent = count ? `${count} chosen` : "None chosen";
+  for (const name of ["download", "sheet", "none"]) $(name).disabled = !count;
+  $("between").disabled = count !== 2;
+}
+
+const chosenIds = () => state.items.map((item) => item.id).filter((id) => state.chosen.has(id));
+
+export async function save(path) { // a file by the browser's own download, or why there is none
+  try {
+    const answer = await fetch("/api/" + path);
+    if (!answer.ok) throw new Error((await answer.json()).message);
+    const name = /filename="(.*)"/.exec(answer.headers.get("content-disposition"))[1];
+    const link = element("a", { href: URL.createObjectURL(await answer.blob()), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  } catch (error) { say(error.message, true); }
+}
+
+// What the form asks for, without the kind of job.
+export function asked() {
+  const form = new FormData($("make"));
+  const numbers = Object.fromEntries([...form].filter(([name]) => name.startsWith("column:")).map(([name, value]) => [name.slice(7), value]));
+  const classes = form.get("classes") ? [form.get("classes")] : [];
+  return { count: form.get("count"), seed: form.get("seed"), guidance: form.get("guidance"), nfe: form.get("nfe"), classes, numbers };
+}
+
+export async function make(job, run = state.run.number) {
+  try {
+    const { job: made } = await ask(`runs/${run}/make`, job);
+    state.job = made;
+    $("stop").hidden = false;
+    say("Waiting for the run.");
+    return made;
+  } catch (error) { say(error.message, true); }
+}
+
+function nextSeed(items) { // so that the next images are others
+  const seeds = items.filter((item) => item.how.kind === "sample").map((item) => item.how.seed);
+  if (seeds.length) $("make").elements.seed.value = Math.max(...seeds) + 1;
+}
+
+function heard(event) {
+  if (event.type === "items") pairMade(event);
+  if (event.type === "error") say(event.message, true);
+  else say(event.type === "done" ? `${event.done} images made.` : `${event.done} of ${event.of} images made.`);
+  if (event.type === "done" || event.type === "error") $("stop").hidden = true;
+  if (event.type !== "items" || event.run !== state.run?.number) return;
+  const place = event.done - event.items.length; // the newest job comes first, its images in their order
+  const before = $("images").children[place] ?? null;
+  state.items.splice(place, 0, ...event.items);
+  for (const item of event.items) $("images").insertBefore(tile(item), before);
+  $("empty").hidden = true;
+  nextSeed(event.items);
+  if (!state.bar) showBar();
+}
+
+async function showBar() {
+  const bar = await ask(`runs/${state.run.number}/bar`).catch(() => null);
+  state.bar = bar;
+  $("bar").hidden = !bar;
+  if (!bar) return;
+  $("bar").querySelector("i").style.background = `linear-gradient(to right, ${bar.colours.join(", ")})`;
+  [$("low").textContent, $("title").textContent, $("high").textContent] = [bar.lowest, bar.title, bar.highest];
+}
+
+function fillForm(run) {
+  const form = $("make");
+  form.hidden = !run.sampled;
+  $("why").hidden = run.sampled;
+  $("why").textContent = run.why ?? "";
+  form.querySelector("[data-classes]").hidden = !run.classes?.length;
+  form.elements.classes.replaceChildren(new Option("all in turn", ""), ...(run.classes ?? []).map((name) => new Option(name, name)));
+  form.querySelector("[data-guidance]").hidden = run.guidance == null;
+  form.elements.guidance.value = "";
+  form.elements.guidance.placeholder = run.guidance ?? "";
+  form.querySelector("[data-columns]").replaceChildren(
+    ...(run.columns ?? []).map((name) => element("label", {}, name + " ", element("input", { type: "text", name: "column:" + name, required: true }))),
+  );
+}
+
+export async function showRun(place) {
+  try {
+    const run = await ask("runs/" + place);
+    Object.assign(state, { run, items: [], chosen: new Set(), bar: null });
+    $("about").textContent = `${run.path} (${run.recipe ?? "no recipe"}${run.sampled ? ", " + run.shape.join(" × ") : ""})`;
+    fillForm(run);
+    if (run.sampled) {
+      const width = Math.max(run.shape[1], run.shape[2]);
+      $("zoom").value = Math.max(1, Math.min(16, Math.round(112 / width)));
+      zoomed();
+      state.items = await ask(`runs/${place}/items`);
+    }
+    $("images").replaceChildren(...state.items.map(tile));
+    $("empty").hidden = state.items.length > 0 || !run.sampled;
+    nextSeed(state.items);
+    showChosen();
+    say("");
+    if (state.items.length) showBar(); else $("bar").hidden = true;
+  } catch (error) { say(error.message, true); }
+  if (!$("training").hidden) showTraining(place, $("training").querySelector(".watch"));
+}
+
+const zoomed = () => $("images").style.setProperty("--scale", $("zoom").value);
+
+function showView(name) {
+  for (const tab of document.querySelectorAll("[role=tab]")) {
+    const here = tab.id === "tab-" + name;
+    tab.setAttribute("aria-selected", here);
+    tab.tabIndex = here ? 0 : -1;
+    $(tab.getAttribute("aria-controls")).hidden = !here;
+  }
+  if (name === "training") showTraining(Number($("run").value), $("training").querySelector(".watch"));
+  if (name === "compare") fillPair(state.runs);
+}
+
+function listen() {
+  const stream = new EventSource("/api/events");
+  stream.onmessage = (message) => heard(JSON.parse(message.data));
+}
+
+function wire() {
+  $("run").onchange = () => showRun(Number($("run").value));
+  $("make").onsubmit = (event) => { event.preventDefault(); make({ kind: "sample", ...asked() }); };
+  $("stop").onclick = () => ask("stop/" + state.job, {});
+  $("download").onclick = () => save(`runs/${state.run.number}/download?ids=${chosenIds()}`);
+  $("sheet").onclick = () => save(`runs/${state.run.number}/sheet?ids=${chosenIds()}`);
+  $("between").onclick = () => make({ ...asked(), kind: "between", count: 9, of: chosenIds() });
+  $("none").onclick = () => {
+    state.chosen.clear();
+    for (const each of $("images").children) {
+      each.classList.remove("picked");
+      each.querySelector("input").checked = false;
+    }
+    showChosen();
+  };
+  $("starred").onchange = () => $("images").classList.toggle("starred", $("starred").checked);
+  $("zoom").oninput = zoomed;
+  const tabs = [...document.querySelectorAll("[role=tab]")];
+  tabs.forEach((tab, place) => {
+    tab.onclick = () => showView(tab.id.slice(4));
+    tab.onkeydown = (event) => {
+      const turn = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!turn) return;
+      const next = tabs[(place + turn + tabs.length) % tabs.length];
+      next.focus();
+      next.click();
+    };
+  });
+}
+
+wire();
+state.runs = await ask("runs");
+$("run").replaceChildren(...state.runs.map((run) => new Option(run.name, run.number)));
+listen();
+await showRun(0);
+document.body.dataset.ready = "yes";

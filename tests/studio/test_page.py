@@ -1,0 +1,219 @@
+"""The studio in Chromium, as its user works with it; skipped where Chromium or Playwright is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("starlette")
+uvicorn = pytest.importorskip("uvicorn")
+playwright = pytest.importorskip("playwright.sync_api")
+
+import pixelpath as pp  # noqa: E402
+from pixelpath.studio.app import create_app  # noqa: E402
+
+CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+AXE = os.environ.get("AXE")  # the file axe.min.js of the npm package axe-core
+WAIT = 60_000
+LOOKS = [(1400, "light"), (390, "dark")]
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs on the same RGBA sprites of two classes."""
+    folder, numbers = tmp_path_factory.mktemp("sprites"), np.random.default_rng(3)
+    for place in range(24):
+        (folder / "ab"[place % 2]).mkdir(exist_ok=True)
+        Image.fromarray(numbers.integers(0, 256, (8, 8, 4), dtype=np.uint8)).save(folder / "ab"[place % 2] / f"{place:02d}.png")
+    data = pp.open_data(folder, held_out=0.2)
+    recipe = pp.recipes.digits_diffusion(steps=4, size=pp.recipes.sizes.NANO)
+    return [pp.train(data, recipe, out=folder.parent / name, every=2, measure_every=2).path for name in ("first", "second")]
+
+
+@pytest.fixture(scope="module")
+def address(runs: list[Path]) -> Iterator[str]:
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(runs, "token"), log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=lambda: server.run(sockets=[bound]), daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{bound.getsockname()[1]}/?token=token"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+class Seen:
+    """A page with what went wrong in it: errors, and requests to anybody but the studio."""
+
+    def __init__(self, browser: Any, address: str, width: int, scheme: str) -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.page.set_default_timeout(WAIT)
+        self.wrong: list[str] = []
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("request", lambda asked: self.wrong.append(asked.url) if not self.own(asked.url, address) else None)
+        self.page.goto(address)
+        self.page.locator("body[data-ready]").wait_for()
+
+    @staticmethod
+    def own(url: str, address: str) -> bool:
+        return url.startswith((address.partition("?")[0], "data:", "blob:"))
+
+    def make(self, count: int, seed: int) -> None:
+        """Make images with the form, and wait for them."""
+        self.page.get_by_label("Images", exact=True).first.fill(str(count))
+        self.page.get_by_label("First seed").first.fill(str(seed))
+        self.page.get_by_role("button", name="Make images").click()
+        self.page.get_by_label(f"Open seed {seed + count - 1},").wait_for()
+
+    def violations(self) -> list[str]:
+        """What axe finds on the page as it stands."""
+        if AXE is None:
+            return []
+        self.page.evaluate(Path(AXE).read_text(encoding="utf-8"))
+        found = self.page.evaluate("axe.run()")["violations"]
+        return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found]
+
+    def fits(self) -> bool:
+        """Whether the page does not scroll sideways."""
+        return self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.fixture(params=LOOKS, ids=["wide and light", "phone and dark"])
+def seen(request: pytest.FixtureRequest, browser: Any, address: str) -> Iterator[Seen]:
+    opened = Seen(browser, address, *request.param)
+    yield opened
+    opened.page.close()
+    assert opened.wrong == []
+
+
+def test_sample_favourite_and_sheet(seen: Seen, runs: list[Path], tmp_path: Path) -> None:
+    page, first = seen.page, 100 + page_width(seen)
+    seen.make(6, first)
+    star = page.get_by_label(f"Favourite: seed {first},")
+    star.click()
+    playwright.expect(star).to_have_attribute("aria-pressed", "true")
+    page.get_by_label("Favourites only").check()
+    playwright.expect(page.get_by_label(f"Open seed {first + 1},")).to_be_hidden()
+    page.get_by_label("Favourites only").uncheck()
+    assert any(f'"seed": {first}' in file.read_text() for file in (runs[0] / "favourites").glob("*.json"))
+    for place in range(4):
+        page.get_by_label(f"Choose seed {first + place},").check()
+    with page.expect_download() as loading:
+        page.get_by_role("button", name="Sprite sheet").click()
+    loading.value.save_as(tmp_path / "sheet.zip")
+    with zipfile.ZipFile(tmp_path / "sheet.zip") as archive:
+        assert Image.open(archive.open("sheet.png")).size == (16, 16)
+    assert seen.fits()
+    assert seen.violations() == []
+
+
+def page_width(seen: Seen) -> int:
+    return seen.page.viewport_size["width"]
+
+
+def test_paint_a_mask_and_make_the_part_anew(seen: Seen) -> None:
+    page, first = seen.page, 5000 + page_width(seen)
+    seen.make(1, first)
+    page.get_by_label(f"Open seed {first},").click()
+    box = page.locator("#stage").bounding_box()
+    at = lambda across, down: (box["x"] + box["width"] * across, box["y"] + box["height"] * down)  # noqa: E731
+    page.mouse.move(*at(0.6, 0.2))
+    playwright.expect(page.locator("#value")).to_have_text(
+        re.compile(r"row 1, column 4: red \d+, green \d+, blue \d+, alpha \d+")
+    )
+    page.mouse.down()
+    page.mouse.move(*at(0.8, 0.7), steps=4)
+    page.mouse.up()
+    assert seen.fits()
+    assert seen.violations() == []
+    page.locator("#parts").fill("1")
+    before = page.locator("#images li").count()
+    page.get_by_role("button", name="Make the part anew").click()
+    playwright.expect(page.locator("#images li")).to_have_count(before + 1)
+    page.get_by_role("button", name="Close").click()
+
+
+def test_training_and_two_runs_beside_each_other(seen: Seen) -> None:
+    page = seen.page
+    page.get_by_role("tab", name="Training").click()
+    playwright.expect(page.locator("#training .facts")).to_contain_text("4 of 4")
+    slider = page.get_by_label("Step of the preview").first
+    slider.fill("0")
+    playwright.expect(page.locator("#training .slider output")).to_have_text("step 2")
+    playwright.expect(page.locator("#training .chart").first).to_be_visible()
+    assert seen.fits()
+    assert seen.violations() == []
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#pair [name=count]").fill("2")
+    playwright.expect(page.locator(".side .facts")).to_have_count(2)
+    page.get_by_role("button", name="Make the same seeds").click()
+    playwright.expect(page.locator(".row li")).to_have_count(4)
+    assert seen.fits()
+    assert seen.violations() == []
+
+
+def test_everything_is_done_with_the_keyboard_alone(browser: Any, address: str) -> None:
+    seen = Seen(browser, address, 1400, "dark")
+    page = seen.page
+    press = page.keyboard.press
+
+    def reach(found: Any) -> None:
+        """Press Tab until the element has the focus."""
+        for _ in range(80):
+            if found.evaluate("each => each === document.activeElement"):
+                return
+            press("Tab")
+        raise AssertionError(f"{found} cannot be reached")
+
+    count = page.locator("#make [name=count]")
+    reach(count)
+    press("Control+A")
+    page.keyboard.type("2")
+    reach(page.locator("#make [name=seed]"))
+    press("Control+A")
+    page.keyboard.type("9000")
+    press("Enter")
+    opener = page.get_by_label("Open seed 9000,")
+    opener.wait_for()
+    reach(opener)
+    press("Enter")
+    reach(page.locator("#view"))
+    press("ArrowDown")
+    playwright.expect(page.locator("#value")).to_contain_text("row 4, column 4")
+    press("ArrowDown")
+    playwright.expect(page.locator("#value")).to_contain_text("row 5, column 4")
+    press("Space")
+    anew = page.get_by_role("button", name="Make the part anew")
+    playwright.expect(anew).to_be_enabled()
+    press("Escape")
+    playwright.expect(page.locator("#editor")).to_be_hidden()
+    tab = page.get_by_role("tab", name="Gallery")
+    tab.focus()
+    press("ArrowRight")
+    playwright.expect(page.locator("#training")).to_be_visible()
+    assert seen.wrong == []
+    page.close()
