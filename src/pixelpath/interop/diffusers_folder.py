@@ -19,6 +19,7 @@ import numpy as np
 from safetensors.torch import save_file
 
 from pixelpath.errors import UserError
+from pixelpath.interop.generator import check_classes_alone
 from pixelpath.interop.standalone import standalone
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.preconditioning import Anchored, EDMPreconditioning, Preconditioning, XPrediction
@@ -61,16 +62,6 @@ def write_diffusers(folder: Path, denoiser: Denoiser, settings: Mapping[str, Any
     state = {f"denoiser.{name}": value.detach().cpu().contiguous() for name, value in denoiser.state_dict().items()}
     save_file(state, part / WEIGHTS, metadata={"format": "pt"})
     (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def check_classes_alone(denoiser: Denoiser) -> None:
-    """UserError for a denoiser with conditions other than classes."""
-    if denoiser.backbone.numbers is not None or denoiser.backbone.cond_image is not None:
-        raise UserError(
-            "What is exported takes no condition but a class, and this run has numbers or images as conditions: sample with "
-            "pixelpath sample.",
-            "format",
-        )
 
 
 def config_of(denoiser: Denoiser) -> dict[str, Any]:

@@ -60,13 +60,14 @@ def ways_of(run: OpenRun, guidance: float | None) -> tuple[Sampling, Sampling | 
 
     Raises UserError where the run is guided by another one. A fitted start is left out, which is said.
     """
-    usual, _ = completed(run, replace(Sampling(guidance=guidance).over(run.recipe.usual_sampling)))
+    usual, _ = completed(run, replace(run.recipe.usual_sampling, guidance=guidance))
     if usual.guide_with is not None:
         raise UserError(f"{run.path} is guided by {usual.guide_with}, which an export cannot hold: guide_with is not exported.")
     tuned = with_tuning(run, Sampling(guidance=guidance))
     if usual.start is not None or tuned.start is not None:
         say("A fitted start is not exported: images begin at pure noise there.")
-        usual, tuned = completed(run, replace(run.recipe.usual_sampling, start=None, guidance=usual.guidance))[0], Sampling()
+        plainly = replace(run.recipe.usual_sampling, start=None, guidance=guidance)
+        usual, tuned = completed(run, plainly)[0], Sampling()
     return usual, None if tuned.sampler is None else replace(tuned, guidance=None)
 
 

@@ -1,4 +1,4 @@
-"""What a run records: metrics.jsonl for programs, one line of progress for people, TensorBoard if chosen.
+"""What a run records: metrics.jsonl for programs, one line of progress for people, and what a tracker shows.
 
 A *line* of metrics.jsonl is a JSON object with the number of a step; numbers that are not finite are null. An *alarm* is a
 sentence about training that goes wrong without failing.
@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -23,6 +23,7 @@ from tqdm import tqdm
 from pixelpath import processes
 from pixelpath.errors import UserError
 from pixelpath.trainer.loop import Step
+from pixelpath.trainer.trackers import Tracker
 
 Stream = TextIO | io.TextIOBase
 
@@ -35,7 +36,7 @@ class Journal:
     `first` is the number of the step from which the run goes on (0 for a new run): later lines in metrics.jsonl are moved aside
     into metrics.<n>.jsonl. `total` is the number of the last step; `seconds` and `skipped` count earlier parts of the run. A line
     is written every `every` steps, with mean losses since the last line. On a terminal `stream` shows a progress bar, elsewhere a
-    plain line every `pause` seconds. Raises UserError if `tensorboard` is True and not installed.
+    plain line every `pause` seconds. `track` opens a tracker once the journal is at its step, on the main process alone.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Journal:
         skipped: int = 0,
         device: torch.device | None = None,
         every: int = 1,
-        tensorboard: bool = False,
+        track: Callable[[], Tracker] | None = None,
         stream: Stream | None = None,
         pause: float = 30.0,
     ) -> None:
@@ -56,14 +57,14 @@ class Journal:
         self._every, self._device, self._total = every, device or torch.device("cpu"), total
         self._window: list[Step] = []
         self._main = processes.rank() == 0
-        self._writer: Any = None  # a SummaryWriter, if TensorBoard is asked for
+        self._tracker: Tracker | None = None
         if not self._main:
             return
         run.mkdir(parents=True, exist_ok=True)
         set_aside(run, first)
         self._file = (run / METRICS).open("a", encoding="utf-8")
-        if tensorboard:
-            self._writer = _tensorboard(run / "tensorboard", first)
+        if track is not None:
+            self._tracker = track()
         self._progress = _Progress(stream or sys.stderr, first, total, pause)
 
     def record(self, step: Step, alarms: Sequence[str] = ()) -> None:
@@ -91,9 +92,13 @@ class Journal:
         finite = {name: None if name in odd else value for name, value in values.items()}
         self._file.write(json.dumps({"step": number, **finite}, allow_nan=False) + "\n")
         self._file.flush()
-        for name, value in finite.items():
-            if self._writer is not None and isinstance(value, (int, float)):
-                self._writer.add_scalar(name, value, number)
+        if self._tracker is not None:
+            self._tracker.numbers(number, {name: value for name, value in finite.items() if isinstance(value, (int, float))})
+
+    def show(self, number: int, picture: Path) -> None:
+        """Show a picture of step `number`, a file, in the tracker."""
+        if self._main and self._tracker is not None:
+            self._tracker.picture(number, picture)
 
     def close(self) -> None:
         """End the progress line and close the files."""
@@ -101,8 +106,8 @@ class Journal:
             return
         self._progress.close()
         self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
     def __enter__(self) -> Journal:
         return self
@@ -221,14 +226,3 @@ def _write(file: Path, text: Sequence[str]) -> None:
         stream.writelines(line + "\n" for line in text)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _tensorboard(folder: Path, first: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "`tensorboard` is on, but TensorBoard is not installed: pip install 'pixelpath[track]', or turn it off.",
-            setting="tensorboard",
-        ) from error
-    return SummaryWriter(str(folder), purge_step=first + 1)
