@@ -18,9 +18,9 @@ from pixelpath.data.normalise.curves import Asinh
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.unmeasured import with_mask
 from pixelpath.errors import UserError
-from pixelpath.objectives.denoising import Denoising
-from pixelpath.noise import NoiseRange
 from pixelpath.models.preconditioning import XPrediction
+from pixelpath.noise import NoiseRange
+from pixelpath.objectives.denoising import Denoising
 from pixelpath.recipes.recipe import Sampling
 from pixelpath.runs.api import load
 from pixelpath.runs.export_diffusers import save_diffusers
@@ -77,7 +77,13 @@ def test_a_diffusion_run_makes_its_images_without_pixelpath(tmp_path: Path, caps
         tmp_path,
         {"seeds": [0, 1, 2], "class_labels": [0, 1, 0], "output_type": "native"},
         {"seeds": [3], "class_labels": "b", "guidance_scale": 3.0, "output_type": "native"},
-        {"seeds": [0, 1], "class_labels": [0, 1], "num_inference_steps": 7, "sampler": "heun_stochastic", "output_type": "native"},
+        {
+            "seeds": [0, 1],
+            "class_labels": [0, 1],
+            "num_inference_steps": 7,
+            "sampler": "heun_stochastic",
+            "output_type": "native",
+        },
         {"seeds": [0, 1, 2], "class_labels": [0, 1, 0]},
         {"seeds": [0, 1, 2], "class_labels": [0, 1, 0], "output_type": "np"},
     )

@@ -44,10 +44,10 @@ class Answer(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None: ...
 
-    def do_GET(self) -> None:  # noqa: N802
-        self.answer({"sha": COMMIT, "siblings": []})
+    def do_GET(self) -> None:
+        self.answer({"error": "no"} if self.server.refuses else {"id": NAME, "sha": COMMIT}, 403 if self.server.refuses else 200)
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.asked.append(self.path)
         if self.server.refuses:
@@ -109,9 +109,7 @@ def in_cache(cache: Path, files: dict[str, bytes]) -> None:
     (home / "refs" / "main").write_text(COMMIT)
 
 
-def test_a_published_run_comes_back_as_it_was(
-    hub: Hub, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_published_run_comes_back_as_it_was(hub: Hub, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pixelpath.runs.hub import push
 
     secret = tmp_path / "secret-folder"
@@ -127,7 +125,9 @@ def test_a_published_run_comes_back_as_it_was(
     write_json(audit / "audit.json", {"findings": [{"level": "note", "about": "size", "what": "All are 8 x 8."}]})
     push(run, NAME, "cc0-1.0", audit=audit, endpoint=hub.address)
 
-    assert {"README.md", "samples.png", "model_index.json", "run/recipe.json", "transformer/pixelpath_denoiser.py"} <= set(hub.files)
+    assert {"README.md", "samples.png", "model_index.json", "run/recipe.json", "transformer/pixelpath_denoiser.py"} <= set(
+        hub.files
+    )
     assert not any("student" in name or "optimizer" in name for name in hub.files)
     assert not any(b"secret-folder" in content for content in hub.files.values())
     card = hub.files["README.md"].decode()

@@ -50,7 +50,7 @@ def journal(run: Path, name: Any) -> Journal:
 def picture(folder: Path) -> Path:
     """A picture of 4 x 4 red pixels."""
     path = folder / "preview.png"
-    Image.fromarray(np.tile(np.uint8([200, 0, 0]), (4, 4, 1))).save(path)
+    Image.fromarray(np.tile(np.array([200, 0, 0], np.uint8), (4, 4, 1))).save(path)
     return path
 
 
@@ -115,7 +115,7 @@ def test_one_that_cannot_begin_is_a_mistake(tmp_path: Path, monkeypatch: pytest.
     broken = StandIn("wandb")
     monkeypatch.setattr(broken, "init", lambda **given: 1 / 0)
     monkeypatch.setitem(sys.modules, "wandb", broken)
-    with pytest.raises(UserError, match="cannot begin .division by zero.: mend that") as caught:
+    with pytest.raises(UserError, match=r"cannot begin .division by zero.: mend that") as caught:
         open_tracker("wandb", tmp_path, 0, {})
     assert caught.value.setting == "track"
 

@@ -35,7 +35,9 @@ WITHOUT = tuple(f"Normaliser.{name}" for name in (*FITTING, "_tops", "_fill"))  
 def check_diffusers() -> None:
     """UserError if diffusers, which reads what was written, is missing."""
     if find_spec("diffusers") is None:
-        raise UserError("A pipeline folder is checked by diffusers, which is not installed here: pip install diffusers.", "format")
+        raise UserError(
+            "A pipeline folder is checked by diffusers, which is not installed here: pip install diffusers.", "format"
+        )
 
 
 def write_diffusers(folder: Path, denoiser: Denoiser, settings: Mapping[str, Any], card: str) -> None:
@@ -83,15 +85,18 @@ def config_of(denoiser: Denoiser) -> dict[str, Any]:
 
 def open_pipeline(folder: Path) -> Any:
     """The pipeline in a folder, as diffusers opens it."""
-    from diffusers import DiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from diffusers.utils import logging
 
-    level = logging.get_verbosity()
+    level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         pipeline = DiffusionPipeline.from_pretrained(str(folder), trust_remote_code=True)
     finally:
         logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -49,16 +49,17 @@ class Decoding(nn.Module):
         super().__init__()
         if not normaliser.straight:
             raise UserError(
-                "Only affine normalisers can be exported as ONNX or by torch.export, and this run's normaliser has a curve: choose "
-                "--format diffusers, or train with --data.normaliser.kind affine."
+                "Only affine normalisers can be exported as ONNX or by torch.export, and this run's normaliser has a curve: "
+                "choose --format diffusers, or train with --data.normaliser.kind affine."
             )
         self.normaliser = normaliser
-        mask, self.nodata = (None, None) if unmeasured is None else (torch.from_numpy(unmeasured[0]), unmeasured[1])
+        self.mask: Tensor | None
+        mask, self.nodata = (None, math.nan) if unmeasured is None else (torch.from_numpy(unmeasured[0]), unmeasured[1])
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, images: Images) -> Native:
         native = self.normaliser.decode(images)
-        return native if self.nodata is None else torch.where(self.mask, torch.tensor(self.nodata).to(native), native)
+        return native if self.mask is None else torch.where(self.mask, torch.tensor(self.nodata).to(native), native)
 
 
 class Estimator(nn.Module):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from pixelpath.models.denoiser import Denoiser
@@ -23,7 +23,7 @@ PRECONDITIONINGS = {"x": XPrediction, "edm": EDMPreconditioning, "anchored": Anc
 
 
 class PixelpathDenoiser(ModelMixin, ConfigMixin):
-    """D(sample, sigma, class_labels), images [batch, channel, row, column] in model range; `num_classes` is the label of no class.
+    """D(sample, sigma, class_labels) of images [batch, channel, row, column] in model range; label `num_classes` is no class.
 
     `encoder` and `decoder` hold width, depth and heads of each; `preconditioning` its kind and its numbers.
     """

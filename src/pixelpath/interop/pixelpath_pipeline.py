@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
@@ -98,7 +98,8 @@ class PixelpathPipeline(DiffusionPipeline):
         sigmas = chosen.schedule(self.noise)
         device = self._execution_device
         first = (draw() if latents is None else latents.to(device, torch.float32)) * chosen.sampler.cold_std(float(sigmas[0]))
-        with self.progress_bar(total=chosen.sampler.nfe(chosen.count)) as bar:
+        nfe = chosen.sampler.nfe(chosen.count)
+        with self.progress_bar(total=nfe) as bar:  # pyright: ignore[reportCallIssue]
             denoise = self._denoise(None if labels is None else labels.to(device).expand(count), chosen, bar.update)
             images = chosen.sampler(denoise, first, sigmas, draw).float().cpu()
         self.maybe_free_model_hooks()
@@ -115,7 +116,7 @@ class PixelpathPipeline(DiffusionPipeline):
         """Numbers [1] or [batch] of classes."""
         if given is None:
             return None
-        names: dict[str, str] = dict(self.config.id2label)
+        names: dict[str, str] = dict(self.config["id2label"])
         numbers = {name: int(number) for number, name in names.items()}
         wanted = [given] if isinstance(given, int | str) else list(given)
         found = [numbers.get(each, -1) if isinstance(each, str) else int(each) for each in wanted]
@@ -129,9 +130,9 @@ class PixelpathPipeline(DiffusionPipeline):
 
     def _sampling(self, steps: int | None, guidance: float | None, sampler: str | None) -> Sampling:
         chosen = Sampling(steps, guidance, sampler=None if sampler is None else Sampler(sampler))
-        if self.config.tuned and steps is None and sampler is None:
-            chosen = chosen.over(_sampling_of(self.config.tuned))
-        return chosen.over(_sampling_of(self.config.sampling))
+        if self.config["tuned"] and steps is None and sampler is None:
+            chosen = chosen.over(_sampling_of(self.config["tuned"]))
+        return chosen.over(_sampling_of(self.config["sampling"]))
 
     def _draw(self, count: int, generator: Generators, seeds: Sequence[int] | None) -> Callable[[], Images]:
         """Fresh noise [count, channel, row, column] at every call."""

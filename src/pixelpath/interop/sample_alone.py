@@ -93,7 +93,9 @@ def main() -> None:
     classes, shape = parts[0]["classes"], (given.count, *parts[0]["shape"])
     if given.name is not None and given.name not in classes:
         options.error(f"there is no class {given.name}: choose from {', '.join(classes) or 'none, as there are no classes'}")
-    labels = np.arange(given.count) % max(1, len(classes)) if given.name is None else np.full(given.count, classes.index(given.name))
+    labels = (
+        np.arange(given.count) % max(1, len(classes)) if given.name is None else np.full(given.count, classes.index(given.name))
+    )
     draws = np.random.default_rng(given.seed)
     noises = [draws.standard_normal(shape, dtype=np.float32) for _ in range(parts[0]["noises"])]
     images = sample(parts, noises, labels if classes else None)

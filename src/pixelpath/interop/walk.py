@@ -61,8 +61,6 @@ def walk_of(
         return unit(drawn)
 
     rows.append(sampler(denoise, sampler.cold_std(float(sigmas[0])) * unit(0), sigmas, noise).flatten())
-    table = tuple(
-        tuple([*row[: drawn + 1].tolist(), *row[first : first + number].tolist()]) for number, row in enumerate(rows)
-    )
+    table = tuple((*row[: drawn + 1].tolist(), *row[first : first + number].tolist()) for number, row in enumerate(rows))
     low, high = interval
     return Walk(tuple(seen), tuple(guidance if low < sigma <= high else 1.0 for sigma in seen), table, drawn + 1)

@@ -15,7 +15,18 @@ import torch
 from pixelpath.atomic import whole
 from pixelpath.data.unmeasured import unmeasured_in
 from pixelpath.errors import UserError
-from pixelpath.interop.generator import ONNX, TOLERANCE, TORCH, Agreement, Format, Generator, Make, agreement, check_packages, graph_of
+from pixelpath.interop.generator import (
+    ONNX,
+    TOLERANCE,
+    TORCH,
+    Agreement,
+    Format,
+    Generator,
+    Make,
+    agreement,
+    check_packages,
+    graph_of,
+)
 from pixelpath.log import progress, say
 from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.runs.generate import Origin, balanced, generate

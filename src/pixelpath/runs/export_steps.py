@@ -78,8 +78,8 @@ def export_steps(run: OpenRun, format: Format = ONNX, guidance: float | None = N
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     say(f"{folder} ({size:.1f} MB): python {folder / 'sample.py'} --count 8 --out images.npy")
     say(
-        f"Run by numpy, it makes the images of the run: on {len(SEEDS)} seeds {found.equal:.2%} of the values are equal, the others "
-        f"at most {found.apart:.3g} apart; rounding explains all but {found.excess:.1e} in model range."
+        f"Run by numpy, it makes the images of the run: on {len(SEEDS)} seeds {found.equal:.2%} of the values are equal, the "
+        f"others at most {found.apart:.3g} apart; rounding explains all but {found.excess:.1e} in model range."
     )
     return folder
 

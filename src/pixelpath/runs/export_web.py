@@ -53,7 +53,7 @@ def export_web(run: OpenRun, guidance: float | None = None, out: Path | None = N
         shutil.copyfile(runtime / SCRIPT, partial / "runtime.js")
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     own = len(parts["denoiser.onnx"]) / 1e6
-    say(f"{folder / 'index.html'} ({size:.1f} MB, the networks {own:.1f} MB of it): open it in a browser, or put the folder online.")
+    say(f"{folder / 'index.html'} ({size:.1f} MB, its networks {own:.1f} MB): open it in a browser, or put the folder online.")
     say(f"Its networks make the images of the run: rounding explains all but {found.excess:.1e} in model range.")
     return folder
 
@@ -63,8 +63,8 @@ def found_runtime(folder: Path) -> Path:
     missing = [name for name in (SCRIPT, GLUE, BINARY) if not (folder / name).is_file()]
     if missing:
         raise UserError(
-            f"{folder} does not hold {', '.join(missing)} of onnxruntime-web: run `npm install onnxruntime-web` here, or give its "
-            "folder dist as `runtime`.",
+            f"{folder} does not hold {', '.join(missing)} of onnxruntime-web: run npm install onnxruntime-web here, or give "
+            "its folder dist as `runtime`.",
             "runtime",
         )
     return folder

@@ -20,7 +20,9 @@ def write_export(
 ) -> Path:
     """Write a run in a format, below its folder if `out` is None: a one-step run as one file, any other as a folder.
 
-    `runtime` is the folder of onnxruntime-web that a page takes along. Raises UserError for what the format cannot hold, and for an `out` that is there.
+    `runtime` is the folder of onnxruntime-web that a page takes along.
+
+    Raises UserError for what the format cannot hold, and for an `out` that is there.
     """
     if runtime is not None and format != "web":
         raise UserError(f"`runtime` is for the format web, not for {format}: omit it.", setting="runtime")

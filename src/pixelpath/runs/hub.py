@@ -36,8 +36,8 @@ def push(
 ) -> str:
     """Publish a run of stage two as `owner/name` on the Hub and return the address.
 
-    `license` is an identifier of the Hub ("cc0-1.0", "apache-2.0", "other"); it must agree with that of the images, so there is no
-    default. `audit` is the folder that `pixelpath audit` wrote about the data, for the card. Raises UserError without
+    `license` is an identifier of the Hub ("cc0-1.0", "apache-2.0", "other"). It must agree with that of the images, so there is
+    no default. `audit` is the folder that `pixelpath audit` wrote about the data, for the card. Raises UserError without
     huggingface_hub, for a name or licence that is none, and for what the Hub refuses.
     """
     hub = _hub()
@@ -51,10 +51,14 @@ def push(
         write_repository(run, folder, repository, license, audit)
         try:
             api.create_repo(repository, private=private, exist_ok=True)
-            found = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"{run.recipe.name}, step {run.step}")
+            found = api.upload_folder(
+                repo_id=repository, folder_path=folder, commit_message=f"{run.recipe.name}, step {run.step}"
+            )
         except (OSError, ValueError) as error:  # what the library raises of the network and of its own rules
             why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"The Hub did not take {repository} ({why}): log in with `hf auth login`, or check the name.") from error
+            raise UserError(
+                f"The Hub did not take {repository} ({why}): log in with `hf auth login`, or check the name."
+            ) from error
     say(f"Published: {found}. Open it with pixelpath.load('{PREFIX}{repository}').")
     return str(found)
 
@@ -124,7 +128,12 @@ def model_card(
 ) -> str:
     """The README of a repository: what the data are, how the run was trained, sampled and measured, and how to use it."""
     about = checkpoint.read(run.checkpoint, "data")
-    parts = [_front(license, pipeline), f"# {repository.split('/')[1]}", _opening(run, made), f"![Samples, seeds 0 to {SHOWN - 1}]({PICTURE})"]
+    parts = [
+        _front(license, pipeline),
+        f"# {repository.split('/')[1]}",
+        _opening(run, made),
+        f"![Samples, seeds 0 to {SHOWN - 1}]({PICTURE})",
+    ]
     parts += ["## Use", _usage(run, repository, pipeline), "## Data", _facts(run, about), *_audited(audit)]
     parts += ["## Training", _training(run), "## Distances from real images", *_distances(run)]
     parts += ["## Limits", "It makes what its training images show, with their gaps and biases. Samples are not measurements."]
@@ -133,14 +142,16 @@ def model_card(
 
 def _front(license: str, pipeline: bool) -> str:
     library = "diffusers" if pipeline else "pixelpath"
-    return f"---\nlicense: {license}\nlibrary_name: {library}\npipeline_tag: unconditional-image-generation\ntags:\n- pixelpath\n---"
+    return (
+        f"---\nlicense: {license}\nlibrary_name: {library}\npipeline_tag: unconditional-image-generation\ntags:\n- pixelpath\n---"
+    )
 
 
 def _opening(run: OpenRun, made: Samples) -> str:
     kind = "one-step (consistency) model" if run.recipe.is_one_step else "diffusion model"
     return (
-        f"A {kind} of images of {_shape(run)} ({run.normaliser.dtype}), trained by pixelpath directly in pixels. The samples below "
-        f"took {made.nfe:g} network evaluations each ({made.settings['sampler']}, guidance {made.settings['guidance']:g})."
+        f"A {kind} of images of {_shape(run)} ({run.normaliser.dtype}), trained by pixelpath directly in pixels. The samples "
+        f"below took {made.nfe:g} network evaluations each ({made.settings['sampler']}, guidance {made.settings['guidance']:g})."
     )
 
 
@@ -150,8 +161,17 @@ def _usage(run: OpenRun, repository: str, pipeline: bool) -> str:
     own = "```python\n" + "\n".join(lines) + "\n```"
     if not pipeline:
         return own
-    lines = ["from diffusers import DiffusionPipeline", "", f'pipeline = DiffusionPipeline.from_pretrained("{repository}", trust_remote_code=True)']
-    return own + "\n\nor, without pixelpath:\n\n```python\n" + "\n".join([*lines, "images = pipeline(batch_size=16).images"]) + "\n```"
+    lines = [
+        "from diffusers import DiffusionPipeline",
+        "",
+        f'pipeline = DiffusionPipeline.from_pretrained("{repository}", trust_remote_code=True)',
+    ]
+    return (
+        own
+        + "\n\nor, without pixelpath:\n\n```python\n"
+        + "\n".join([*lines, "images = pipeline(batch_size=16).images"])
+        + "\n```"
+    )
 
 
 def _facts(run: OpenRun, about: Mapping[str, Any]) -> str:
@@ -162,7 +182,9 @@ def _facts(run: OpenRun, about: Mapping[str, Any]) -> str:
         "size": _shape(run),
         "values": f"{run.normaliser.dtype} {metadata.units}".strip(),
         "channels": ", ".join(metadata.channels) or run.shape[0],
-        "classes": f"{len(run.classes)}: {', '.join(run.classes[:20])}{', ...' if len(run.classes) > 20 else ''}" if run.classes else "none",
+        "classes": f"{len(run.classes)}: {', '.join(run.classes[:20])}{', ...' if len(run.classes) > 20 else ''}"
+        if run.classes
+        else "none",
         "mean and std of each channel": ", ".join(
             f"{mean:.4g} ± {std:.4g}" for mean, std in zip(run.normaliser.mean, run.normaliser.std, strict=True)
         ),

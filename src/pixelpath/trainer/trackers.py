@@ -53,7 +53,7 @@ class Guarded:
             return
         try:
             act()
-        except Exception as error:  # noqa: BLE001 (a guest may raise anything)
+        except Exception as error:
             self._lost = True
             why = " ".join(str(error).split()) or type(error).__name__
             say(f"Tracking by {self._name} failed ({why}) and ends here; the run goes on, and metrics.jsonl has all numbers.")
