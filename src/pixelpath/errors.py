@@ -10,7 +10,7 @@ from __future__ import annotations
 class UserError(ValueError):
     """One sentence that says what is wrong, where (file, index, setting) and what to do; `setting` is the one to change, if any.
 
-    Example:
+    Examples:
         >>> str(UserError("`lr` must be positive, got 0: choose for example 1e-4.", setting="optimizer.lr"))
         '`lr` must be positive, got 0: choose for example 1e-4.'
     """

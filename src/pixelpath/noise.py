@@ -33,7 +33,7 @@ class NoiseRange:
 
     Raises UserError unless 0 < sigma_min < sigma_max < infinity and shift > 0.
 
-    Example:
+    Examples:
         >>> [round(sigma, 3) for sigma in NoiseRange(0.002, 80).sigmas(4).tolist()]
         [80.0, 9.723, 0.47, 0.002, 0.0]
     """

@@ -170,7 +170,7 @@ def test_settings_in_what_is_said_meanwhile_are_spelled_as_options(pictures: Pat
 
 def test_tensorboard_without_its_package(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
-    assert train("digits-diffusion", pictures, tmp_path, "--tensorboard") == 2
+    assert train("digits-diffusion", pictures, tmp_path, "--track", "tensorboard") == 2
     assert "pip install 'pixelpath[track]'" in capsys.readouterr().err
 
 

@@ -16,7 +16,7 @@ from pixelpath.data.normalise.atoms import Ceiling, Hurdle
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.errors import UserError
 from pixelpath.interop import generator as module
-from pixelpath.interop.generator import ONNX, TOLERANCE, TORCH, Format, Generator, Make, agreement, write_onnx
+from pixelpath.interop.generator import ONNX, TOLERANCE, TORCH, Format, Generator, Make, agreement, graph_of, write_onnx
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.preconditioning import EDMPreconditioning
 from pixelpath.networks.backbone import Backbone
@@ -91,7 +91,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     model = denoiser(case.classes)
     path = tmp_path_factory.mktemp("export") / f"generator{case.format.suffix}"
     with path.open("wb") as file:
-        case.format.write(Generator(model, case.normaliser, 10.0, case.guidance), file, case.about)
+        case.format.write(graph_of(Generator(model, case.normaliser, 10.0, case.guidance)), file, case.about)
     return case, model, path, case.format.read(path)
 
 
@@ -192,7 +192,7 @@ def test_values_beyond_the_dtype_are_held_and_nan_never_agrees() -> None:
 def test_weights_that_one_onnx_file_cannot_hold_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "LARGEST", 1000)
     with (tmp_path / "file").open("wb") as file, pytest.raises(ValueError, match=r"ends at 2 GiB .*: choose --format torch"):
-        write_onnx(Generator(denoiser(0), BYTES, 10.0), file, {})
+        write_onnx(graph_of(Generator(denoiser(0), BYTES, 10.0)), file, {})
 
 
 def test_a_generator_of_another_dtype_differs_only_in_rounding() -> None:

@@ -4,7 +4,6 @@ import io
 import json
 import math
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -148,23 +147,6 @@ def test_peak_memory_is_that_of_this_process() -> None:
     (said,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     high_water = 1024 * int(said.split()[1])
     assert 0.95 * high_water <= peak_memory(torch.device("cpu")) < 50 * high_water  # that of a parent process may count too
-
-
-def test_tensorboard_is_written_if_asked(tmp_path: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    with Journal(tmp_path, total=2, tensorboard=True, stream=io.StringIO()) as journal:
-        journal.record(step(1))
-        journal.record(step(2, loss=0.25))
-    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5), (2, 0.25)]
-
-
-def test_a_missing_tensorboard_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UserError, match="pip install") as caught:
-        Journal(tmp_path, total=2, tensorboard=True, stream=io.StringIO())
-    assert caught.value.setting == "tensorboard"
 
 
 def test_metrics_are_strict_json(tmp_path: Path) -> None:

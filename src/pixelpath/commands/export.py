@@ -7,25 +7,32 @@ from typing import Annotated, Literal
 
 import tyro
 
-from pixelpath.runs.export import FORMATS
-from pixelpath.runs.export import export as export_run
+from pixelpath.runs.exports import write_export
 from pixelpath.runs.opened import open_run
 
 
 def export(
     run: Annotated[Path, tyro.conf.Positional],
-    format: Literal["onnx", "torch"] = "onnx",
+    format: Literal["onnx", "torch", "diffusers", "web"] = "onnx",
     guidance: float | None = None,
     checkpoint: Path | None = None,
     out: Path | None = None,
+    runtime: Path | None = None,
 ) -> None:
-    """Write the generator of a one-step run as one file: noise and label in, images in the data's own dtype and range out.
+    """Write a run so that it makes images without pixelpath.
+
+    A one-step run becomes one file: noise and label in, images in the data's own dtype and range out. A diffusion run becomes a
+    folder of two networks and a small loop. Either becomes a pipeline of diffusers, or a page that makes pictures in
+    a browser.
 
     Args:
-        run: Folder of a one-step run.
-        format: onnx, for onnxruntime and many others (needs pixelpath[export]), or torch, a .pt2 of torch.export.
-        guidance: Guidance scale, fixed in the file. 1 is none, any other is twice as slow. Default: the recipe's.
+        run: Folder of a run of stage two.
+        format: onnx, for onnxruntime and many others (needs pixelpath[export]), torch, of torch.export, diffusers, a folder for
+            DiffusionPipeline.from_pretrained (needs diffusers), or web, a page (needs pixelpath[export] and onnxruntime-web).
+        guidance: Guidance scale, fixed in what is written (of a pipeline: its default). 1 is none, any other is twice as slow.
+            Default: the recipe's.
         checkpoint: A folder of RUN/checkpoints other than the latest.
-        out: New file. Default: RUN/generator.onnx or RUN/generator.pt2.
+        out: New file or folder. Default: below RUN, named after the format.
+        runtime: Folder dist of the npm package onnxruntime-web, for the page. Default: that in ./node_modules.
     """
-    export_run(open_run(run, checkpoint), FORMATS[format], guidance, out)
+    write_export(open_run(run, checkpoint), format, guidance, out, runtime)

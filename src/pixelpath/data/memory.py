@@ -88,7 +88,7 @@ def from_arrays(
     The split is that of files: the same arrays in a .npz file, opened by its path, have the same sides (see `sources.split`).
     Raises UserError for unequal sizes, dtypes that are not in `dtypes.NAMES`, labels that do not fit, and an ambiguous layout.
 
-    Example:
+    Examples:
         >>> training, held_out = from_arrays(np.zeros((40, 8, 8, 3), np.uint8), settings=DataSettings(held_out_share=0.1))
         >>> training.shape, len(training) + len(held_out)
         ((3, 8, 8), 40)

@@ -22,6 +22,8 @@ from pixelpath.data.passes import chunks
 from pixelpath.data.sources import Source
 
 Mask = Bool[np.ndarray, "channel row column"]
+Unmeasured = tuple[Mask, float]
+"""A mask, and the nodata that stands at its pixels."""
 
 
 def unmeasured(source: Source, nodata: float | None, workers: int | None = 0) -> Mask | None:
@@ -62,13 +64,19 @@ def mask_of(metadata: Metadata, shape: tuple[int, int, int]) -> Mask | None:
     return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
 
 
+def unmeasured_in(metadata: Metadata, shape: tuple[int, int, int]) -> Unmeasured | None:
+    """Where images of this shape have no value, and the nodata that stands there; None if nowhere."""
+    mask = mask_of(metadata, shape)
+    return None if mask is None or metadata.nodata is None else (mask, metadata.nodata)
+
+
 def left_out(
     images: Shaped[Tensor, "batch channel row column"], metadata: Metadata
 ) -> Shaped[Tensor, "batch channel row column"]:
     """Native images on the CPU with nodata where the metadata say that no image has a value."""
-    mask = mask_of(metadata, (images.shape[1], images.shape[2], images.shape[3]))
-    if mask is None or metadata.nodata is None:
+    found = unmeasured_in(metadata, (images.shape[1], images.shape[2], images.shape[3]))
+    if found is None:
         return images
-    native = images.numpy().copy()
-    native[:, mask] = dtypes.held(metadata.nodata, native.dtype)
+    (mask, nodata), native = found, images.numpy().copy()
+    native[:, mask] = dtypes.held(nodata, native.dtype)
     return torch.from_numpy(native)

@@ -1,13 +1,15 @@
-"""A one-step generator as one file that runs without this package: ONNX, or a program of torch.export.
+"""Networks as files that run without this package: ONNX, or programs of torch.export.
 
-The *generator* maps standard normal noise, and a label if the run has classes, to images in the data's own dtype and range. It
-draws no random numbers, so the same noise gives the same image everywhere.
+The *generator* of a one-step run maps standard normal noise, and a label if the run has classes, to images in the data's own
+dtype and range. It draws no random numbers, so the same noise gives the same image everywhere. A run of more steps is two
+networks: its *estimator*, evaluated at every step, and its *decoding* of what they lead to.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,10 +19,11 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pixelpath.data.normalise.normaliser import Normaliser
+from pixelpath.data.unmeasured import Unmeasured
 from pixelpath.errors import UserError
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.sampling.guidance import guide
@@ -36,38 +39,123 @@ TOLERANCE = 1e-4  # of an image in model range
 ABOUT = "pixelpath.json"  # in a file of torch.export: what the generator is
 
 
-class Generator(nn.Module):
-    """decode(D(sigma noise, sigma, label)), D under classifier-free `guidance`; sigma is the highest shifted one.
+class Decoding(nn.Module):
+    """Images in model range to native ones, nodata where the metadata say that no image has a value.
 
-    One-step generation by a consistency model (Song et al. 2023, arXiv 2303.01469, algorithm 1 with one step).
-    Raises UserError for a normaliser with a curve, and for a denoiser with conditions other than classes.
+    Raises UserError for a normaliser with a curve.
     """
 
-    def __init__(self, denoiser: Denoiser, normaliser: Normaliser, sigma: float, guidance: float = 1.0) -> None:
+    def __init__(self, normaliser: Normaliser, unmeasured: Unmeasured | None = None) -> None:
         super().__init__()
         if not normaliser.straight:
             raise UserError(
-                "Only affine normalisers can be exported, and this run's normaliser has a curve: sample with "
-                "pixelpath sample, or train with --data.normaliser.kind affine."
+                "Only affine normalisers can be exported as ONNX or by torch.export, and this run's normaliser has a curve: "
+                "choose --format diffusers, or train with --data.normaliser.kind affine."
             )
-        if denoiser.backbone.numbers is not None or denoiser.backbone.cond_image is not None:
-            raise UserError(
-                "An exported file takes no condition but a class, and this run has numbers or images as conditions: sample with "
-                "pixelpath sample."
-            )
-        self.denoiser, self.normaliser, self.sigma, self.guidance = denoiser, normaliser, sigma, guidance
+        self.normaliser = normaliser
+        self.mask: Tensor | None
+        mask, self.nodata = (None, math.nan) if unmeasured is None else (torch.from_numpy(unmeasured[0]), unmeasured[1])
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, images: Images) -> Native:
+        native = self.normaliser.decode(images)
+        return native if self.mask is None else torch.where(self.mask, torch.tensor(self.nodata).to(native), native)
+
+
+class Estimator(nn.Module):
+    """D(noisy, sigma, label) for one sigma [] of the batch, unguided; without a label unconditional."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        check_classes_alone(denoiser)
+        self.denoiser = denoiser
+
+    def forward(self, noisy: Images, sigma: Float[Tensor, ""], label: Labels | None = None) -> Images:
+        return self.denoiser(noisy, sigma, label)
+
+
+class Generator(nn.Module):
+    """decode(D(sigma noise, sigma, label)), D under classifier-free `guidance`; sigma is the highest shifted one.
+
+    One-step generation by a consistency model (Song et al. 2023, arXiv 2303.01469, algorithm 1 with one step). `unmeasured`
+    is where no image has a value. Raises UserError for a normaliser with a curve, and for a denoiser with conditions other than
+    classes.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        normaliser: Normaliser,
+        sigma: float,
+        guidance: float = 1.0,
+        unmeasured: Unmeasured | None = None,
+    ) -> None:
+        super().__init__()
+        self.decoding = Decoding(normaliser, unmeasured)
+        check_classes_alone(denoiser)
+        self.denoiser, self.sigma, self.guidance = denoiser, sigma, guidance
 
     def forward(self, noise: Images, label: Labels | None = None) -> Native:
         denoise = guide(self.denoiser.bind(label), self.denoiser.bind(None), self.guidance)
-        return self.normaliser.decode(denoise(self.sigma * noise, torch.tensor(self.sigma)))
+        return self.decoding(denoise(self.sigma * noise, torch.tensor(self.sigma)))
+
+
+def check_classes_alone(denoiser: Denoiser) -> None:
+    """UserError for a denoiser with conditions other than classes."""
+    if denoiser.backbone.numbers is not None or denoiser.backbone.cond_image is not None:
+        raise UserError(
+            "What is exported takes no condition but a class, and this run has numbers or images as conditions: sample with "
+            "pixelpath sample."
+        )
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network to be written: the module, an example of each input by name, and the name of its output.
+
+    The first axis of every input with axes, and of the output, is the free one, `batch`.
+    """
+
+    module: nn.Module
+    example: Mapping[str, Tensor]
+    output: str
+
+    @property
+    def axes(self) -> dict[str, dict[int, Any]]:
+        """The free axes of each input."""
+        batch = torch.export.Dim("batch")
+        return {name: {0: batch} if value.ndim else {} for name, value in self.example.items()}
+
+
+def graph_of(generator: Generator) -> Graph:
+    """The generator as noise, and label with classes, to image."""
+    shape, labels = _example(generator.denoiser)
+    return Graph(generator, {"noise": torch.zeros(2, *shape)} | labels, "image")
+
+
+def graphs_of(estimator: Estimator, decoding: Decoding) -> dict[str, Graph]:
+    """The two networks of a run of more steps, by the names of their files."""
+    shape, labels = _example(estimator.denoiser)
+    example = {"noisy": torch.zeros(2, *shape), "sigma": torch.tensor(1.0)} | labels
+    return {
+        "denoiser": Graph(estimator, example, "estimate"),
+        "decode": Graph(decoding, {"images": torch.zeros(2, *shape)}, "image"),
+    }
+
+
+def _example(denoiser: Denoiser) -> tuple[tuple[int, int, int], dict[str, Tensor]]:
+    """The shape of images, and an example of labels where there are classes."""
+    encoder = denoiser.backbone.encoder
+    labels = {"label": torch.zeros(2, dtype=torch.int64)} if denoiser.backbone.num_classes else {}
+    return (encoder.channels, encoder.rows, encoder.columns), labels
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file: its suffix, and how a generator is written (with metadata) and read back."""
+    """A kind of file: its suffix, how a network is written (with metadata), and how a generator is read back."""
 
     suffix: str
-    write: Callable[[Generator, IO[bytes], Mapping[str, str]], None]
+    write: Callable[[Graph, IO[bytes], Mapping[str, str]], None]
     read: Callable[[Path], Make]
 
 
@@ -80,27 +168,25 @@ def check_packages() -> None:
         )
 
 
-def write_onnx(generator: Generator, file: IO[bytes], about: Mapping[str, str]) -> None:
-    """Write the generator as one ONNX model; `about` becomes its metadata.
+def write_onnx(graph: Graph, file: IO[bytes], about: Mapping[str, str]) -> None:
+    """Write a network as one ONNX model; `about` becomes its metadata. A label that is the number of classes means no class.
 
-    Inputs `noise` and, with classes, `label` (the number of classes: no class), output `image`, all with a free first axis
-    `batch`. Raises UserError if the weights exceed the 2 GiB of one file, or a package is missing.
+    Raises UserError if the weights exceed the 2 GiB of one file, or a package is missing.
     """
     check_packages()
-    size = sum(value.nbytes for value in generator.state_dict().values())
+    size = sum(value.nbytes for value in graph.module.state_dict().values())
     if size > LARGEST:
         raise UserError(
             f"An ONNX file ends at 2 GiB and these weights are {size / 2**30:.1f} GiB: choose --format torch, which has no limit."
         )
-    program = _program(generator)
-    names, axes = _inputs(generator), {0: torch.export.Dim("batch")}
+    program = _program(graph)
     with _quiet():
         written = torch.onnx.export(
             program,
             dynamo=True,
-            input_names=names,
-            output_names=["image"],
-            dynamic_shapes=dict.fromkeys(names, axes),
+            input_names=list(graph.example),
+            output_names=[graph.output],
+            dynamic_shapes=graph.axes,
             verbose=False,
         )
     model = cast(torch.onnx.ONNXProgram, written).model_proto
@@ -130,9 +216,9 @@ def read_onnx(path: Path) -> Make:
     return make
 
 
-def write_torch(generator: Generator, file: IO[bytes], about: Mapping[str, str]) -> None:
-    """Write the generator as a program of torch.export (.pt2) of the same inputs; `about` is its extra file pixelpath.json."""
-    torch.export.save(_program(generator), file, extra_files={ABOUT: json.dumps(dict(about))})
+def write_torch(graph: Graph, file: IO[bytes], about: Mapping[str, str]) -> None:
+    """Write a network as a program of torch.export (.pt2) of the same inputs; `about` is its extra file pixelpath.json."""
+    torch.export.save(_program(graph), file, extra_files={ABOUT: json.dumps(dict(about))})
 
 
 def read_torch(path: Path) -> Make:
@@ -171,13 +257,21 @@ class Agreement:
         return self.excess <= TOLERANCE
 
 
-def agreement(made: Native, estimate: Images, normaliser: Normaliser) -> Agreement:
+def agreement(made: Native, estimate: Images, normaliser: Normaliser, unmeasured: Unmeasured | None = None) -> Agreement:
     """How far native images are from `estimate`, the same images in model range.
 
     excess = max(|made - x| - slack, 0) / (2 std). x is the estimate in native units, not rounded but clamped to the native
     limits. slack is 1/2 for integers and eps (|x| + |mean|) for floats, the rounding of a product, a sum and a cast.
-    Between an atom and the next value both are right where an estimate within TOLERANCE gives either.
+    Between an atom and the next value both are right where an estimate within TOLERANCE gives either. Where no image has a value
+    only nodata is right.
     """
+    if unmeasured is not None:
+        mask = torch.from_numpy(unmeasured[0])
+        if not torch.equal(made[:, mask].double(), torch.full_like(made[:, mask].double(), unmeasured[1])) and not (
+            math.isnan(unmeasured[1]) and bool(made[:, mask].isnan().all())
+        ):
+            return Agreement(math.inf, 0.0, math.inf)
+        made = torch.where(mask, normaliser.decode(estimate), made)
     mean, std = (torch.tensor(values).double()[:, None, None] for values in (normaliser.mean, normaliser.std))
     exact = replace(normaliser, dtype="float64").decode(estimate)
     slack = torch.tensor(0.5 if normaliser.nodata is None else 1.5)  # decoded values step off nodata
@@ -203,19 +297,12 @@ def _check_label(label: Labels | None, classes: int) -> None:
         )
 
 
-def _inputs(generator: Generator) -> list[str]:
-    return ["noise", "label"] if generator.denoiser.backbone.num_classes else ["noise"]
-
-
-def _program(generator: Generator) -> torch.export.ExportedProgram:
-    """The generator as a graph for any number of images, without the paths of the machine it was made on."""
-    encoder, names = generator.denoiser.backbone.encoder, _inputs(generator)
-    noise, label = torch.zeros(2, encoder.channels, encoder.rows, encoder.columns), torch.zeros(2, dtype=torch.int64)
-    example = (noise, label)[: len(names)]
-    axes = {0: torch.export.Dim("batch")}
+def _program(graph: Graph) -> torch.export.ExportedProgram:
+    """A network for any number of images, without the paths of the machine it was made on."""
+    example = tuple(graph.example.values())
     with torch.no_grad(), _quiet():
-        generator(*example)  # the normaliser keeps its constants after the first call: they must not be those of the tracer
-        program = torch.export.export(generator.eval(), example, dynamic_shapes=dict.fromkeys(names, axes))
+        graph.module(*example)  # the normaliser keeps its constants after the first call: they must not be those of the tracer
+        program = torch.export.export(graph.module.eval(), example, dynamic_shapes=graph.axes)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program

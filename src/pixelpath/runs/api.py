@@ -15,7 +15,7 @@ from pixelpath import log
 from pixelpath.data.memory import Layout
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import UserError
-from pixelpath.interop.generator import ONNX, TORCH
+from pixelpath.interop.generator import TORCH
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.reports.pictures import training_curves
 from pixelpath.runs import fit as fitting
@@ -30,9 +30,10 @@ from pixelpath.runs.data import Data
 from pixelpath.runs.devices import choose_device
 from pixelpath.runs.editable import EditableRun
 from pixelpath.runs.evaluate import Judges, check_runs, evaluate
-from pixelpath.runs.export import export
+from pixelpath.runs.exports import ExportFormat, write_export
 from pixelpath.runs.fit_plan import Budget
 from pixelpath.runs.fit_start import Fit, fit_run_start
+from pixelpath.runs.hub import PREFIX, fetched, push
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.runs.report import write_report
@@ -81,7 +82,7 @@ class Run(EditableRun):
         `pixelpath.Sampling` for the choices and `docs/python.md` for `conditions` and `cond_image`. Raises UserError for what the
         run does not know.
 
-        Example:
+        Examples:
             >>> samples = run.sample(8, classes=["3", "5"], nfe=9, guidance=1.5)
             >>> samples.images.shape, samples.images.dtype
             ((8, 1, 8, 8), dtype('uint8'))
@@ -162,13 +163,39 @@ class Run(EditableRun):
             check_can_tune(self)
             return tune_run(self, self._data(data), choices or Tune())
 
-    def export(self, path: Path | str | None = None, *, guidance: float | None = None, progress: bool = False) -> Path:
-        """Write the generator of a one-step run as one file, .onnx or .pt2 (torch.export); RUN/generator.onnx if not given."""
-        file = None if path is None else Path(path)
-        if file is not None and file.suffix not in (ONNX.suffix, TORCH.suffix):
-            raise UserError(f"{file} is neither {ONNX.suffix} nor {TORCH.suffix}: end `path` in one of them.", setting="path")
+    def export(
+        self,
+        path: Path | str | None = None,
+        *,
+        format: ExportFormat | None = None,
+        guidance: float | None = None,
+        runtime: Path | str | None = None,
+        progress: bool = False,
+    ) -> Path:
+        """Write the run so that it makes images without pixelpath; below the run's folder if `path` is not given.
+
+        `format` is "onnx" or "torch" (a file of a one-step run, else a folder), "diffusers" or "web"; if not given, "torch" for a
+        path that ends in .pt2, else "onnx". `runtime` is the folder of onnxruntime-web, for a page.
+        """
+        out = None if path is None else Path(path)
+        chosen = format or ("torch" if out is not None and out.suffix == TORCH.suffix else "onnx")
         with _progress(progress):
-            return export(self, TORCH if file is not None and file.suffix == TORCH.suffix else ONNX, guidance, file)
+            return write_export(self, chosen, guidance, out, None if runtime is None else Path(runtime))
+
+    def save_diffusers(self, folder: Path | str, *, guidance: float | None = None, progress: bool = False) -> Path:
+        """Write the run as a pipeline that diffusers opens where pixelpath is not installed."""
+        return self.export(folder, format="diffusers", guidance=guidance, progress=progress)
+
+    def push_to_hub(
+        self, repository: str, license: str, *, audit: Path | str | None = None, private: bool = False, progress: bool = False
+    ) -> str:
+        """Publish the run on the Hugging Face Hub as `owner/name`, with a model card; returns its address.
+
+        `license` is an identifier of the Hub, such as "cc0-1.0"; `audit` the folder that `pixelpath audit` wrote. Needs
+        pixelpath[hub]; `load("hf:owner/name")` opens it again.
+        """
+        with _progress(progress):
+            return push(self, repository, license, audit=None if audit is None else Path(audit), private=private)
 
     def _data(self, data: Data | Path | str | None) -> PreparedData:
         if isinstance(data, Data):
@@ -177,16 +204,19 @@ class Run(EditableRun):
 
 
 def load(path: Path | str, checkpoint: Path | None = None, device: str | None = None) -> Run:
-    """The run in a folder, or a model that comes with pixelpath (`sprites`); at its latest checkpoint, or at that folder.
+    """The run in a folder or on the Hub (`hf:owner/name`), or a model that comes with pixelpath (`sprites`).
+
+    It is opened at its latest checkpoint, or at the folder `checkpoint`.
 
     `device` of None is CUDA if there is one, else MPS, else the CPU. Raises MissingError if there is no run, UserError if it is
     damaged.
 
-    Example:
+    Examples:
         >>> load(run.path)
         <Run ...: digits-diffusion, step 20 of 20, 1x8x8, 10 classes>
     """
-    return Run(**vars(open_run(path, checkpoint, choose_device(device))))
+    place = fetched(path) if isinstance(path, str) and path.startswith(PREFIX) else path
+    return Run(**vars(open_run(place, checkpoint, choose_device(device))))
 
 
 def fit(
@@ -257,7 +287,7 @@ def train(
 
     Raises UserError for settings or data that cannot be, Diverged if training fails, KeyboardInterrupt (once saved) on Ctrl-C.
 
-    Example:
+    Examples:
         >>> run = train(data, recipes.digits_diffusion(steps=2, size=recipes.sizes.NANO), out=folder / "run")
         >>> run.step
         2
@@ -289,7 +319,7 @@ def training(
 ) -> Iterator[Step]:
     """Train as `train` does, as a loop that you control: yields every step once it was taken; leaving the loop saves the run.
 
-    Example:
+    Examples:
         >>> for step in training(data, recipes.digits_diffusion(steps=3), out=folder / "loop"):
         ...     if step.number == 2:
         ...         break
@@ -352,7 +382,7 @@ def compare(
 
     Raises UserError for sets that cannot be compared, and for features or measures that were asked for and cannot be had.
 
-    Example:
+    Examples:
         >>> found = compare(run.sample(40), data, features=["pixels"], measures=["frechet", "precision"])
         >>> [(row["of"], row["images"], row["reference"]) for row in found.distances]
         [('all images', 40, 1425), ('few images', 40, 713), ('floor: reference itself', 40, 713)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pixelpath.errors import UserError
 from pixelpath.runs.bundled import located
+from pixelpath.trainer.trackers import TrackerName
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Saving:
     or less often where they would take more than a tenth of the training time."""
     keep: int = 3
     """How many of the latest checkpoints stay, beside the best."""
-    tensorboard: bool = False
-    """Write TensorBoard events too (needs pixelpath[track])."""
+    track: TrackerName | None = None
+    """Show numbers and previews in a tracker too: tensorboard (needs pixelpath[track]), wandb or trackio."""
     save_minutes: float | None = 20.0
     """Save a checkpoint after so many minutes too, however few steps that are. None: only every `every` steps."""
 

@@ -87,7 +87,7 @@ def open_data(
 
     Raises UserError for data that cannot be read, with file and remedy.
 
-    Example:
+    Examples:
         >>> data = open_data(digits_file, held_out=0.2)
         >>> data
         <1425 training and 372 held-out images, 1x8x8 uint8, 10 classes>
@@ -127,7 +127,7 @@ def from_arrays(
 
     Raises UserError for arrays of another kind, naming the index of the first image at fault.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> images = np.random.default_rng(0).integers(0, 4096, (100, 16, 16), dtype=np.uint16)
         >>> from_arrays(images, held_out=0.1)

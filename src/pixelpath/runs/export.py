@@ -13,8 +13,20 @@ from pathlib import Path
 import torch
 
 from pixelpath.atomic import whole
+from pixelpath.data.unmeasured import unmeasured_in
 from pixelpath.errors import UserError
-from pixelpath.interop.generator import ONNX, TOLERANCE, TORCH, Agreement, Format, Generator, Make, agreement, check_packages
+from pixelpath.interop.generator import (
+    ONNX,
+    TOLERANCE,
+    TORCH,
+    Agreement,
+    Format,
+    Generator,
+    Make,
+    agreement,
+    check_packages,
+    graph_of,
+)
 from pixelpath.log import progress, say
 from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.runs.bundled import check_writable
@@ -48,11 +60,11 @@ def export(run: OpenRun, format: Format = ONNX, guidance: float | None = None, o
     sampling = _guided(run, guidance)
     assert sampling.guidance is not None
     highest = float(sampling.schedule(run.noise)[0])
-    generator = Generator(run.denoiser, run.normaliser, highest, sampling.guidance)
+    generator = Generator(run.denoiser, run.normaliser, highest, sampling.guidance, unmeasured_in(run.metadata, run.shape))
     file.parent.mkdir(parents=True, exist_ok=True)
     with progress("export", 4) as advance:
         with whole(file) as partial:
-            format.write(generator, partial, _about(run, sampling.guidance))
+            format.write(graph_of(generator), partial, _about(run, sampling.guidance))
             partial.flush()
             advance(1)
             make = format.read(Path(partial.name))
@@ -75,10 +87,7 @@ def _check_one_step(run: OpenRun) -> None:
             f"--encoder {run.path} and export that run."
         )
     if not run.recipe.is_one_step:
-        raise UserError(
-            f"{run.path} is a diffusion run, and only a one-step run makes an image in one evaluation: train a one-step recipe "
-            "(NAME-onestep) on the same data and export that run."
-        )
+        raise UserError(f"{run.path} is a diffusion run, whose images take many evaluations: give a one-step run.", setting="run")
 
 
 def _guided(run: OpenRun, guidance: float | None) -> Sampling:
@@ -115,8 +124,9 @@ def _compare(make: Make, run: OpenRun, sampling: Sampling) -> Agreement:
         labels[-1] = len(run.classes)  # one image of no class
     estimate = torch.cat(list(generate(run.denoiser, Origin(run.noise), sampling, SEEDS, labels)))
     noise, given = _noise(run, SEEDS), labels if run.classes else None
-    alone = agreement(make(noise[:1], None if given is None else given[:1]), estimate[:1], run.normaliser)
-    found = agreement(make(noise, given), estimate, run.normaliser)
+    nowhere = unmeasured_in(run.metadata, run.shape)
+    alone = agreement(make(noise[:1], None if given is None else given[:1]), estimate[:1], run.normaliser, nowhere)
+    found = agreement(make(noise, given), estimate, run.normaliser, nowhere)
     if not (found.holds and alone.holds):
         worst = found.excess if not found.holds else alone.excess
         raise UserError(

@@ -152,7 +152,7 @@ def fit_start(
     Raises UserError if images are not in the denoiser's range, or if no start will do. `start.sigma` is where the sigmas of a
     sampler begin: `noise.sigmas(steps, start.sigma)`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> noise, images = NoiseRange(0.002, 80), 0.5 * torch.randn(600, 1, 2, 2, generator=torch.Generator().manual_seed(0))
         >>> denoise = lambda noisy, sigma: noisy * 0.25 / (0.25 + sigma.to(noisy).reshape(-1, 1, 1, 1) ** 2)

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from pixelpath import log, processes
+from pixelpath.atomic import leaves
 from pixelpath.data.memory import save_arrays
 from pixelpath.data.sources import Source
 from pixelpath.errors import UserError
@@ -55,6 +56,7 @@ from pixelpath.trainer.interruption import EVERY, Interruption
 from pixelpath.trainer.journal import Journal
 from pixelpath.trainer.loop import Diverged, Step, distribute, loss_scaler
 from pixelpath.trainer.loop import train as steps_of
+from pixelpath.trainer.trackers import Tracker, open_tracker
 from pixelpath.trainer.writer import Writer
 from pixelpath.types import Objective
 
@@ -261,7 +263,7 @@ class Session:
                 # measured at fixed steps: what a measurement decides must not depend on when a run was interrupted
                 value = self.measure(step, images, journal, real) if measured else None
                 if step.number % self.measuring.previews == 0 or last:
-                    self.preview(step.number)
+                    self.preview(step.number, journal)
                 self.keep(step, journal, value)
             try:
                 yield step
@@ -349,9 +351,15 @@ class Session:
             skipped=state.skipped,
             device=self.device,
             every=lines,
-            tensorboard=self.saving.tensorboard,
+            track=self.tracker(),
             stream=None if log.is_shown() else io.StringIO(),
         )
+
+    def tracker(self) -> Callable[[], Tracker] | None:
+        """What opens the tracker, if one is chosen."""
+        name = self.saving.track
+        settings = dict(leaves(json.loads(to_json(self.recipe))))
+        return None if name is None else lambda: open_tracker(name, self.out, self.state.step, settings)
 
     def steps(self) -> Iterator[Step]:
         """The steps of the run from where it stands."""
@@ -405,12 +413,13 @@ class Session:
             journal.note(step.number, values)
         return value
 
-    def preview(self, number: int) -> None:
-        """Samples of the EMA as it is after a step, as a picture; none in stage one."""
+    def preview(self, number: int, journal: Journal) -> None:
+        """Samples of the EMA as it is after a step, as a picture, also in the tracker; none in stage one."""
         if processes.rank() != 0 or self.recipe.is_encoder:
             return
         path = self.out / "previews" / f"step-{number:08d}.png"
         monitor.preview(self.recipe, self.data, self.ema, path, self.measuring.images)
+        journal.show(number, path)
 
     def judge(
         self, step: Step, distance: float, wrong: list[str], journal: Journal, values: dict[str, float | list[str]]

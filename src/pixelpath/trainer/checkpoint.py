@@ -132,6 +132,26 @@ def write(run: Path, now: Snapshot, extras: Mapping[str, Mapping[str, Any]] | No
     return folder
 
 
+def share(folder: Path, run: Path, documents: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Copy what opening a checkpoint needs into another run's folder: the EMA and the JSON documents, some of them replaced.
+
+    It cannot be taken up, as student and optimizer are not in it. Raises as `read` for a damaged file.
+    """
+    target = run / "checkpoints" / folder.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = _aside(target)
+    partial.mkdir()
+    for name in _files(folder):
+        if name.endswith(".json") and name.removesuffix(".json") not in documents:
+            _check(folder / name)
+            shutil.copyfile(folder / name, partial / name)
+    _store(_tensors(folder / "ema.safetensors"), partial / "ema.safetensors")
+    for name, document in documents.items():
+        (partial / f"{name}.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+    _finish(partial, target, read_state(folder))
+    return target
+
+
 def load(folder: Path, student: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> State:
     """Give student, EMA and optimizer the values of the checkpoint, strictly and bit for bit.
 

@@ -1,4 +1,4 @@
-"""What a run records: metrics.jsonl for programs, one line of progress for people, TensorBoard if chosen.
+"""What a run records: metrics.jsonl for programs, one line of progress for people, and what a tracker shows.
 
 A *line* of metrics.jsonl is a JSON object with the number of a step; numbers that are not finite are null. An *alarm* is a
 sentence about training that goes wrong without failing.
@@ -24,6 +24,7 @@ from pixelpath import processes
 from pixelpath.errors import UserError
 from pixelpath.trainer.energy import Meter
 from pixelpath.trainer.loop import Step
+from pixelpath.trainer.trackers import Tracker
 
 Stream = TextIO | io.TextIOBase
 
@@ -36,7 +37,7 @@ class Journal:
     `first` is the number of the step from which the run goes on (0 for a new run): later lines in metrics.jsonl are moved aside
     into metrics.<n>.jsonl. `total` is the number of the last step; `seconds` and `skipped` count earlier parts of the run. A line
     is written every `every` steps, with mean losses since the last line. On a terminal `stream` shows a progress bar, elsewhere a
-    plain line every `pause` seconds. Raises UserError if `tensorboard` is True and not installed.
+    plain line every `pause` seconds. `track` opens a tracker once the journal is at its step, on the main process alone.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Journal:
         skipped: int = 0,
         device: torch.device | None = None,
         every: int = 1,
-        tensorboard: bool = False,
+        track: Callable[[], Tracker] | None = None,
         stream: Stream | None = None,
         pause: float = 30.0,
     ) -> None:
@@ -58,15 +59,15 @@ class Journal:
         self._window: list[Step] = []
         self._last: tuple[Step, Sequence[str], Callable[[], Sequence[str]]] | None = None  # not counted yet
         self._main = processes.rank() == 0
-        self._writer: Any = None  # a SummaryWriter, if TensorBoard is asked for
+        self._tracker: Tracker | None = None
         if not self._main:
             return
         run.mkdir(parents=True, exist_ok=True)
         set_aside(run, first)
         self._meter, self._joules = Meter(self._device), _joules_before(run, first)
         self._file = (run / METRICS).open("a", encoding="utf-8")
-        if tensorboard:
-            self._writer = _tensorboard(run / "tensorboard", first)
+        if track is not None:
+            self._tracker = track()
         self._progress = _Progress(stream or sys.stderr, first, total, pause)
 
     def record(self, step: Step, alarms: Sequence[str] = (), late: Callable[[], Sequence[str]] = tuple) -> None:
@@ -112,9 +113,13 @@ class Journal:
         finite = {name: None if name in odd else value for name, value in values.items()}
         self._file.write(json.dumps({"step": number, **finite}, allow_nan=False) + "\n")
         self._file.flush()
-        for name, value in finite.items():
-            if self._writer is not None and isinstance(value, (int, float)):
-                self._writer.add_scalar(name, value, number)
+        if self._tracker is not None:
+            self._tracker.numbers(number, {name: value for name, value in finite.items() if isinstance(value, (int, float))})
+
+    def show(self, number: int, picture: Path) -> None:
+        """Show a picture of step `number`, a file, in the tracker."""
+        if self._main and self._tracker is not None:
+            self._tracker.picture(number, picture)
 
     def close(self) -> None:
         """Count the last step, end the progress line and close the files."""
@@ -123,8 +128,8 @@ class Journal:
             return
         self._progress.close()
         self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
     def __enter__(self) -> Journal:
         return self
@@ -251,14 +256,3 @@ def _write(file: Path, text: Sequence[str]) -> None:
         stream.writelines(line + "\n" for line in text)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _tensorboard(folder: Path, first: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "`tensorboard` is on, but TensorBoard is not installed: pip install 'pixelpath[track]', or turn it off.",
-            setting="tensorboard",
-        ) from error
-    return SummaryWriter(str(folder), purge_step=first + 1)

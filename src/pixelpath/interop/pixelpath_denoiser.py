@@ -1,0 +1,58 @@
+"""The denoiser of a run as a model of diffusers: noisy images, their sigma and class labels to estimates of the clean images.
+
+A folder that `pixelpath export --format diffusers` wrote holds this file with all that it needs of pixelpath; torch and diffusers
+are enough to run it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+
+from pixelpath.models.denoiser import Denoiser
+from pixelpath.models.preconditioning import Anchored, EDMPreconditioning, XPrediction
+from pixelpath.networks.backbone import Backbone
+from pixelpath.networks.decoder import Decoder
+from pixelpath.networks.encoder import Encoder
+from pixelpath.types import Images, Labels, Sigmas
+
+PRECONDITIONINGS = {"x": XPrediction, "edm": EDMPreconditioning, "anchored": Anchored}
+
+
+class PixelpathDenoiser(ModelMixin, ConfigMixin):
+    """D(sample, sigma, class_labels) of images [batch, channel, row, column] in model range; label `num_classes` is no class.
+
+    `encoder` and `decoder` hold width, depth and heads of each; `preconditioning` its kind and its numbers.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: int,
+        rows: int,
+        columns: int,
+        patch: int,
+        encoder: dict[str, int],
+        decoder: dict[str, int],
+        num_classes: int,
+        pixel_head: int,
+        preconditioning: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        half = Encoder(channels, rows, columns, patch, **encoder)
+        backbone = Backbone(half, Decoder(half, **decoder), num_classes, pixel_head=pixel_head)
+        numbers = {name: value for name, value in preconditioning.items() if name != "kind"}
+        self.denoiser = Denoiser(backbone, PRECONDITIONINGS[preconditioning["kind"]](**numbers))
+        backbone.register_forward_pre_hook(_in_its_dtype)
+
+    def forward(self, sample: Images, sigma: Sigmas, class_labels: Labels | None = None) -> Images:
+        """The estimates, in the dtype of `sample`; sigma is one number ([]) or one for each image."""
+        return self.denoiser(sample, sigma, class_labels)
+
+
+def _in_its_dtype(backbone: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Images in the dtype of the weights, while sigma and the estimate keep theirs."""
+    return (given[0].to(next(backbone.parameters()).dtype), *given[1:])
