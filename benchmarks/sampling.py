@@ -56,14 +56,14 @@ class Bench:
         self.peer = None if other is None else other.to(device).requires_grad_(False).eval()
         self.peers = {} if self.peer is None else {False: self.peer, True: compiled(self.peer)}
 
-    def generate(self, mode: Mode) -> Callable[[int], None]:
-        """The library's own sampling of so many images, one batch."""
-        denoiser = self.denoisers[mode.compiled]
+    def generate(self, mode: Mode, sampling: Sampling | None = None) -> Callable[[int], None]:
+        """The library's own sampling of so many images, one batch; None: as the recipe has it."""
+        denoiser, chosen = self.denoisers[mode.compiled], sampling or self.sampling
 
         def call(count: int) -> None:
             seeds = range(count)
             with mode.autocast(self.device):
-                for _ in generate(denoiser, self.origin, self.sampling, seeds, balanced(seeds, CLASSES), count):
+                for _ in generate(denoiser, self.origin, chosen, seeds, balanced(seeds, CLASSES), count):
                     pass
 
         return call
