@@ -44,8 +44,8 @@ TOY_ENCODER = ("size=nano", "batch_size=8", "projector.hidden=64", "projector.ou
 class Plan:
     """Seconds of training, samples of a measurement, and steps of the classifier that gives the features."""
 
-    stage_one: float = 12.0
-    arm: float = 16.0
+    stage_one: float = 10.0
+    arm: float = 14.0
     samples: int = 1000
     classifier_steps: int = 400
     scale: float = 1.0

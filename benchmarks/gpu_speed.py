@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,41 +22,40 @@ class Skipped(Exception):  # noqa: N818 (no error)
 
 
 def modes(settings: Settings) -> list[Mode]:
-    """Every precision eager and, if asked for, compiled, one precision after the other."""
-    return [Mode(name, on) for name in settings.precision for on in ((False, True) if settings.compile else (False,))]
-
-
-def sized(settings: Settings, batch: int) -> Settings:
-    """The settings with another batch size."""
-    return Settings(**{**vars(settings), "batch": batch})
+    """Every precision eager, and then, if asked for, compiled, which takes longest to set up."""
+    return [Mode(name, on) for on in ((False, True) if settings.compile else (False,)) for name in settings.precision]
 
 
 def training(settings: Settings, stage: Stage, device: torch.device, batch: int, rows: Rows) -> None:
-    """Append a row for every mode: the whole step, its networks alone, and the peer, beside a matrix product."""
-    settings = sized(settings, batch)
+    """Append a row for every mode: the whole step, its networks alone, and the peer, beside a matrix product.
+
+    Peers are compiled last of all, so that their time is not that of our own rows.
+    """
+    settings = replace(settings, batch=batch)
     bench = train_step.Bench(settings, stage, device)
     counted = train_step.counts(bench)
-    parameters = sum(value.numel() for value in bench.student.parameters())
-    for mode in modes(settings):
+    about = {"batch": batch, "parameters": sum(value.numel() for value in bench.student.parameters())}
+    jobs = [(mode, ("step", "network", "peer")[: 2 if mode.compiled else 3]) for mode in modes(settings)]
+    jobs += [(mode, ("step", "network", "peer")) for mode in modes(settings) if mode.compiled and bench.peer is not None]
+    known: dict[str, dict[str, Any]] = {}
+    for mode, chosen in jobs:
         works, pairs = train_step.works_of(bench, mode, counted)
+        works = [work for work in works if work.name.rpartition(" ")[2] in chosen]
+        pairs = [pair for pair in pairs if {work.name for work in works}.issuperset(pair)]
         found = evaluated([matmul(mode, device), *works], pairs, settings, device)
-        rows += [
-            {
-                "work": f"{stage} {name.removeprefix(f'{mode} ')}",
-                "mode": str(mode),
-                "batch": batch,
-                "parameters": parameters,
-                **found["works"][name],
-                "ratios": {pair: ratio for pair, ratio in found["ratios"].items() if pair.startswith(f"{name} /")},
-            }
-            for name in found["works"]
-            if not name.startswith("matmul")
-        ]
+        for name in [work.name for work in works]:
+            ratios = {pair: ratio for pair, ratio in found["ratios"].items() if pair.startswith(f"{name} /")}
+            if name in known:
+                known[name]["ratios"] |= ratios
+                continue
+            work = f"{stage} {name.rpartition(' ')[2]}"
+            known[name] = {"work": work, "mode": str(mode), **about, **found["works"][name], "ratios": ratios}
+            rows.append(known[name])
 
 
 def sampling_speed(settings: Settings, device: torch.device, batch: int, rows: Rows) -> None:
     """Append a row for every mode and number of network evaluations: a batch of images by DPM-Solver++(2M), unguided."""
-    settings = sized(settings, batch)
+    settings = replace(settings, batch=batch, repeats=2, calls=1)
     bench = sampling.Bench(settings, device)
     ways = {nfe: Sampling(nfe=nfe, sampler=Sampler.DPMPP_2M, guidance=1.0).over(bench.recipe.usual_sampling) for nfe in NFE}
     once = operations(bench.network(Mode("float32", False), 1), batch)
@@ -75,7 +75,7 @@ def waits(settings: Settings, device: torch.device, batch: int, rows: Rows) -> N
         raise Skipped("only CUDA tells when the host waits")
     for stage in ("encoder", "diffusion", "onestep"):
         mode = Mode(settings.precision[0], False)
-        steps = train_step.Bench(sized(settings, batch), stage, device).steps(mode)
+        steps = train_step.Bench(replace(settings, batch=batch), stage, device).steps(mode)
         for _ in range(WATCHED):
             next(steps)
         places = synchronisations(lambda steps=steps: [next(steps) for _ in range(WATCHED)])

@@ -58,20 +58,20 @@ class Bench:
     def __init__(self, settings: Settings, stage: Stage, device: torch.device) -> None:
         self.device, self.batch_size, self.recipe = device, settings.batch, closed_recipe(settings, stage)
         self.stream, self.normaliser = random_stream(self.recipe, settings, device)
-        self.student = student_of(self.recipe, settings.shape, CLASSES).to(device)
+        with device:  # drawing hundreds of millions of weights on the CPU takes many seconds
+            self.student = student_of(self.recipe, settings.shape, CLASSES)
+            self.frozen = representation_of(self.recipe, settings.shape) if self.recipe.needs_encoder else None
+            self.peer = peer(self.recipe.size, settings.shape, settings.patch, not self.recipe.is_encoder)
+            features = peer(self.recipe.size, settings.shape, settings.patch, False) if self.recipe.needs_encoder else None
+            self.peer_frozen = None if features is None else features.requires_grad_(False).eval()
         self.networks = {False: self.student, True: compiled(self.student)}
         self.ema, self.optimizer = twin(self.student), self.recipe.optimizer.build(self.student)
         self.batch = self.stream.batch(0)
         self.ready = self.views(self.batch) if self.recipe.is_encoder else self.batch
         self.noise = normal(Streams(self.batch.seeds, device), settings.shape)
-        self.frozen = representation_of(self.recipe, settings.shape).to(device) if self.recipe.needs_encoder else None
         self.objective = objective_through(self.recipe, self.frozen)
-        self.peer = peer(self.recipe.size, settings.shape, settings.patch, not self.recipe.is_encoder)
-        self.peer_frozen = peer(self.recipe.size, settings.shape, settings.patch, False) if self.recipe.needs_encoder else None
-        if self.peer_frozen is not None:
-            self.peer_frozen.to(device).requires_grad_(False).eval()
         self.peers = {} if self.peer is None else {False: self.peer, True: compiled(self.peer)}
-        self.peer_optimizer = None if self.peer is None else self.recipe.optimizer.build(self.peer.to(device))
+        self.peer_optimizer = None if self.peer is None else self.recipe.optimizer.build(self.peer)
 
     def views(self, batch: Batch) -> Views:
         """The views of a batch, as stage one takes them."""
