@@ -19,6 +19,7 @@ from torch import distributed as dist
 
 from pixelpath import processes, recipes
 from pixelpath.models.representation import Representation
+from pixelpath.networks.layers import Block
 from pixelpath.objectives.features import ContrastiveFeatures
 from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.recipes.build import objective_through, representation_of, student_of
@@ -29,7 +30,7 @@ from pixelpath.trainer.checkpoint import NotFiniteError, State
 from pixelpath.trainer.ema import twin
 from pixelpath.trainer.loop import Step, distribute, train
 from pixelpath.trainer.optimizer import AdamW, Muon
-from pixelpath.trainer.shard import gathered, shard, share, skeleton, whole
+from pixelpath.trainer.shard import gathered, shard, share, shared_as, skeleton, whole
 from pixelpath.types import Batch, Objective, Views
 
 SHAPE, CLASSES, BATCH, STEPS = (1, 8, 8), 3, 8, 10
@@ -45,7 +46,7 @@ def recipe_of(stage: str) -> Recipe:
     made = replace(made, size=SIZE, projector=ProjectorSize(15, 5), batch_size=BATCH, steps=STEPS, activation_checkpointing=True)
     made = replace(made, optimizer=AdamW(lr=1e-4, betas=(0.9, 0.99), clip=0.5), accumulate=1 if stage == "onestep" else 2)
     if made.is_one_step:
-        made = replace(made, optimizer=Muon(lr=1e-4, clip=0.5), objective=replace(made.objective, features=ContrastiveFeatures()))
+        made = replace(made, objective=replace(made.objective, features=ContrastiveFeatures()))
     return for_data(made, *SHAPE[1:])
 
 
@@ -89,9 +90,9 @@ class Run:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint holds, whole."""
         moments = {
-            f"optimizer.{number}.{name}": value
-            for number, state in enumerate(self.optimizer.state.values())
-            for name, value in state.items()
+            f"optimizer.{name}.{kind}": value
+            for name, parameter in self.student.named_parameters()
+            for kind, value in self.optimizer.state[parameter].items()
         }
         named = {f"{part}.{name}": value for part in PARTS for name, value in vars(self)[part].state_dict().items()}
         return {name: gathered(value).clone() for name, value in {**named, **moments}.items()}
@@ -115,7 +116,7 @@ def work(rank: int, port: str, folder: Path) -> None:
             if sharded:
                 found[f"{stage} sizes"] = (sum(share(each).numel() for each in run.student.parameters()), moments(run))
                 found[f"{stage} whole"] = whole(run.ema, run.empty)(torch.ones(2, *SHAPE), torch.ones(2))
-    found |= checkpoints(folder)
+    found |= checkpoints(folder) | {"orthogonal": orthogonal(True)}
     torch.save(found, folder / f"{rank}.pt")
     gc.collect()
     processes.barrier()
@@ -124,8 +125,23 @@ def work(rank: int, port: str, folder: Path) -> None:
 
 def moments(run: Run) -> int:
     """How many numbers this process keeps of the gradients' running means."""
-    kept = (state.get("exp_avg", state.get("momentum_buffer")) for state in run.optimizer.state.values())
-    return sum(share(each).numel() for each in kept if each is not None)
+    return sum(share(state["exp_avg"]).numel() for state in run.optimizer.state.values())
+
+
+def orthogonal(sharded: bool) -> dict[str, Tensor]:
+    """A block after three steps of Muon on given gradients, and the momentum."""
+    torch.manual_seed(3)
+    block = nn.Sequential(Block(6, 2))
+    if sharded:
+        shard(block)
+    optimizer = Muon(lr=0.1).build(block)
+    for _ in range(3):
+        for parameter in block.parameters():
+            parameter.grad = shared_as(torch.randn(parameter.shape), parameter)
+        optimizer.step()
+    momentum = {f"momentum {name}": optimizer.state[value].get("momentum_buffer") for name, value in block.named_parameters()}
+    found = {**block.state_dict(), **{name: value for name, value in momentum.items() if value is not None}}
+    return {name: gathered(value) for name, value in found.items()}
 
 
 def checkpoints(folder: Path) -> dict[str, object]:
@@ -144,7 +160,7 @@ def checkpoints(folder: Path) -> dict[str, object]:
     broken = Run("diffusion", True)
     with torch.no_grad():
         if processes.rank() == 1:
-            share(broken.ema.backbone.decoder.out.weight).fill_(float("nan"))
+            share(broken.ema.get_parameter("backbone.decoder.out.weight")).fill_(float("nan"))
     try:
         checkpoint.save(folder / "broken", State(1, 5), broken.student, broken.ema, broken.optimizer)
     except NotFiniteError as error:
@@ -221,6 +237,13 @@ def test_a_share_that_is_not_finite_is_saved_by_nobody(runs: tuple) -> None:
     for found in runs[1:]:
         assert "backbone.decoder.out.weight of the ema" in found["broken"]
     assert not (runs[0] / "broken").exists()
+
+
+def test_orthogonal_momentum_of_shares_is_that_of_whole_matrices(runs: tuple) -> None:
+    expected = orthogonal(False)
+    assert sum(name.startswith("momentum") for name in expected) == 4
+    for found in runs[1:]:
+        near(found["orthogonal"], expected)
 
 
 def test_one_process_shares_nothing_out() -> None:

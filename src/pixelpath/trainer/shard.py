@@ -42,7 +42,8 @@ def shard(module: nn.Module, *, compiled: bool = False) -> nn.Module:
             block.compile()
         fully_shard(block, mesh=mesh)
     # what no block holds is freed after every pass too: only then does the module show shares between passes
-    return fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    return module
 
 
 def is_sharded(module: nn.Module) -> bool:
@@ -60,12 +61,12 @@ def _is_shared(value: Tensor | None) -> TypeGuard[DTensor]:
 
 def share(value: Tensor) -> Tensor:
     """This process's share of a tensor, which writes through to it; gradients do not pass."""
-    return value.detach().to_local() if _is_shared(value) else value
+    return value.to_local().detach() if _is_shared(value) else value
 
 
 def gathered(value: Tensor) -> Tensor:
     """The whole of a tensor; every process must call it."""
-    return value.detach().full_tensor() if _is_shared(value) else value
+    return value.full_tensor().detach() if _is_shared(value) else value
 
 
 def shared_as(value: Tensor, like: Tensor | None) -> Tensor:
