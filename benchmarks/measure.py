@@ -33,6 +33,7 @@ from pixelpath.recipes.recipe import Recipe, for_data
 from pixelpath.runs.devices import choose_device
 from pixelpath.trainer.journal import peak_memory
 
+Stage = Literal["encoder", "diffusion", "onestep"]
 SizeName = Literal["nano", "tiny", "small", "B", "L", "XL", "XXL", "G"]
 PrecisionName = Literal["float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -138,18 +139,21 @@ def modes(settings: Settings, device: torch.device) -> list[Mode]:
     return [Mode(name, on) for on in ([False, True] if both else [False]) for name in dict.fromkeys(settings.precision)]
 
 
-def closed_recipe(settings: Settings, stage: Literal["encoder", "diffusion"]) -> Recipe:
+def closed_recipe(settings: Settings, stage: Stage) -> Recipe:
     """The recipe of this size and stage for these pixels: that of the digits for nano, of small-32 to small, else ImageNet's."""
     size = sizes.SIZES[settings.size]
-    small = {
-        "nano": (recipes.digits_encoder, recipes.digits_diffusion),
-        "tiny": (recipes.small_32_encoder, recipes.small_32_diffusion),
+    small = {"encoder": recipes.small_32_encoder, "diffusion": recipes.small_32_diffusion, "onestep": recipes.small_32_onestep}
+    known = {
+        "nano": {"encoder": recipes.digits_encoder, "diffusion": recipes.digits_diffusion, "onestep": recipes.digits_onestep},
+        "tiny": small,
+        "small": small,
     }
-    small["small"] = small["tiny"]
-    if settings.size in small:
-        recipe = small[settings.size][stage == "diffusion"]()
-    else:
-        recipe = recipes.imagenet256_l_encoder() if stage == "encoder" else recipes.imagenet256_l_diffusion()
+    large = {
+        "encoder": recipes.imagenet256_l_encoder,
+        "diffusion": recipes.imagenet256_l_diffusion,
+        "onestep": recipes.imagenet256_l_onestep,
+    }
+    recipe = known.get(settings.size, large)[stage]()
     still = replace(recipe.optimizer, lr=1e-6)  # thousands of steps on random images must not drive the weights to infinity
     recipe = replace(recipe, size=size, patch=settings.patch, batch_size=settings.batch, optimizer=still)
     return for_data(recipe, settings.pixels, settings.pixels)

@@ -43,27 +43,28 @@ class Bench:
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         recipe = closed_recipe(settings, "diffusion")
-        student = student_of(recipe, settings.shape, CLASSES)
+        with device:  # drawing hundreds of millions of weights on the CPU takes many seconds
+            student = student_of(recipe, settings.shape, CLASSES)
+            other = peer(recipe.size, settings.shape, settings.patch, True)
         assert isinstance(student, Denoiser)
         self.device, self.shape, self.recipe = device, settings.shape, recipe
-        self.denoiser = student.to(device).requires_grad_(False).eval()
+        self.denoiser = student.requires_grad_(False).eval()
         swift = Denoiser(self.denoiser.backbone, self.denoiser.preconditioning).eval()
         swift.compile()  # in place, so that it still binds labels
         self.denoisers = {False: self.denoiser, True: swift}
         self.origin = Origin(recipe.noise)
         self.sampling = Sampling(steps=settings.steps, sampler=Sampler.HEUN).over(recipe.usual_sampling)
-        other = peer(recipe.size, settings.shape, settings.patch, True)
-        self.peer = None if other is None else other.to(device).requires_grad_(False).eval()
+        self.peer = None if other is None else other.requires_grad_(False).eval()
         self.peers = {} if self.peer is None else {False: self.peer, True: compiled(self.peer)}
 
-    def generate(self, mode: Mode) -> Callable[[int], None]:
-        """The library's own sampling of so many images, one batch."""
-        denoiser = self.denoisers[mode.compiled]
+    def generate(self, mode: Mode, sampling: Sampling | None = None) -> Callable[[int], None]:
+        """The library's own sampling of so many images, one batch; None: as the recipe has it."""
+        denoiser, chosen = self.denoisers[mode.compiled], sampling or self.sampling
 
         def call(count: int) -> None:
             seeds = range(count)
             with mode.autocast(self.device):
-                for _ in generate(denoiser, self.origin, self.sampling, seeds, balanced(seeds, CLASSES), count):
+                for _ in generate(denoiser, self.origin, chosen, seeds, balanced(seeds, CLASSES), count):
                     pass
 
         return call

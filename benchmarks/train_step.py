@@ -1,4 +1,4 @@
-"""The training step of both stages: the library's whole step, its networks alone, and the peer, side by side.
+"""The training step of both stages and of one step: the library's whole step, its networks alone, and the peer, side by side.
 
     python -m benchmarks.train_step --size nano --pixels 8 --patch 4 --batch 128 --threads 1 --out results.json
 
@@ -10,7 +10,8 @@ Parts of the step are timed alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from benchmarks.measure import (
     CLASSES,
     Mode,
     Settings,
+    Stage,
     Work,
     closed_recipe,
     compiled,
@@ -38,17 +40,16 @@ from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.settings import DataSettings
 from pixelpath.models.representation import Representation
 from pixelpath.noise import expand
+from pixelpath.objectives.consistency import Consistency, Pairs
 from pixelpath.objectives.contrast import info_nce
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.objectives.representation import RepresentationLearning
 from pixelpath.randomness import Streams, normal, uniform
-from pixelpath.recipes.build import student_of
+from pixelpath.recipes.build import objective_through, representation_of, student_of
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.trainer.ema import twin, update
 from pixelpath.trainer.loop import Step, loss_scaler, split, train
-from pixelpath.types import Batch, Objective, Views, classes_of
-
-Stage = Literal["encoder", "diffusion"]
+from pixelpath.types import Batch, Views, classes_of
 
 
 class Bench:
@@ -57,15 +58,20 @@ class Bench:
     def __init__(self, settings: Settings, stage: Stage, device: torch.device) -> None:
         self.device, self.batch_size, self.recipe = device, settings.batch, closed_recipe(settings, stage)
         self.stream, self.normaliser = random_stream(self.recipe, settings, device)
-        self.student = student_of(self.recipe, settings.shape, CLASSES).to(device)
+        with device:  # drawing hundreds of millions of weights on the CPU takes many seconds
+            self.student = student_of(self.recipe, settings.shape, CLASSES)
+            self.frozen = representation_of(self.recipe, settings.shape) if self.recipe.needs_encoder else None
+            self.peer = peer(self.recipe.size, settings.shape, settings.patch, not self.recipe.is_encoder)
+            features = peer(self.recipe.size, settings.shape, settings.patch, False) if self.recipe.needs_encoder else None
+            self.peer_frozen = None if features is None else features.requires_grad_(False).eval()
         self.networks = {False: self.student, True: compiled(self.student)}
         self.ema, self.optimizer = twin(self.student), self.recipe.optimizer.build(self.student)
         self.batch = self.stream.batch(0)
         self.ready = self.views(self.batch) if self.recipe.is_encoder else self.batch
         self.noise = normal(Streams(self.batch.seeds, device), settings.shape)
-        self.peer = peer(self.recipe.size, settings.shape, settings.patch, not self.recipe.is_encoder)
+        self.objective = objective_through(self.recipe, self.frozen)
         self.peers = {} if self.peer is None else {False: self.peer, True: compiled(self.peer)}
-        self.peer_optimizer = None if self.peer is None else self.recipe.optimizer.build(self.peer.to(device))
+        self.peer_optimizer = None if self.peer is None else self.recipe.optimizer.build(self.peer)
 
     def views(self, batch: Batch) -> Views:
         """The views of a batch, as stage one takes them."""
@@ -77,7 +83,7 @@ class Bench:
         return train(
             self.networks[mode.compiled],
             self.ema,
-            cast(Objective, self.recipe.objective),
+            self.objective,
             self.optimizer,
             self.recipe.schedule,
             map(self.views, plain) if self.recipe.is_encoder else plain,
@@ -98,7 +104,7 @@ class Bench:
             ready, noise = split(self.ready, self.batch_size // count)[0], self.noise[:count]
             self.optimizer.zero_grad()
             with mode.autocast(self.device):
-                loss = own_loss(self.recipe, student, self.ema, ready, noise)
+                loss = own_loss(self, student, ready, noise)
             loss.backward()
             self.optimizer.step()
 
@@ -112,7 +118,7 @@ class Bench:
             ready, noise = split(self.ready, self.batch_size // count)[0], self.noise[:count]
             optimizer.zero_grad()
             with mode.autocast(self.device):
-                loss = peer_loss(self.recipe, network, ready, classes_of(self.batch.labels)[:count], noise)
+                loss = peer_loss(self, network, ready, classes_of(self.batch.labels)[:count], noise)
             loss.backward()
             optimizer.step()
 
@@ -135,26 +141,47 @@ def random_stream(recipe: Recipe, settings: Settings, device: torch.device) -> t
     return Batches(found, normaliser, settings.batch, recipe.seed, device, flip=recipe.flip), normaliser
 
 
-def own_loss(recipe: Recipe, student: nn.Module, ema: nn.Module, ready: Batch | Views, noise: Tensor) -> Tensor:
+def own_loss(bench: Bench, student: nn.Module, ready: Batch | Views, noise: Tensor) -> Tensor:
     """The loss of the recipe's objective at one middling level, nothing drawn."""
-    if isinstance(recipe.objective, RepresentationLearning):
+    recipe, objective = bench.recipe, bench.recipe.objective
+    if isinstance(objective, RepresentationLearning):
         assert isinstance(ready, Views)
         high, low = recipe.noise.grid(21)[10:12].tolist()
-        consistency = recipe.objective.consistency(student, ready, noise, (high, low), 0.1)
-        return (recipe.objective.contrast(student, ema, ready, noise) + consistency).mean()
+        consistency = objective.consistency(student, ready, noise, (high, low), 0.1)
+        return (objective.contrast(student, bench.ema, ready, noise) + consistency).mean()
     assert isinstance(ready, Batch)
-    assert isinstance(recipe.objective, Denoising)
     sigma, drop = torch.ones_like(noise[:, 0, 0, 0]), noise[:, 0, 0, 0] > 1.28
-    weight = recipe.objective.weight(sigma, recipe.noise)
-    return (weight * recipe.objective.errors(student, ready, noise, sigma, drop)).mean()
+    if isinstance(objective, Consistency):
+        terms = objective.terms(student, student, ready, Pairs(noise, sigma, 0.9 * sigma, drop), bench.frozen)
+        return torch.stack(terms).sum(0).mean()
+    weight = objective.weight(sigma, recipe.noise)
+    return (weight * objective.errors(student, ready, noise, sigma, drop)).mean()
 
 
-def peer_loss(recipe: Recipe, network: nn.Module, ready: Batch | Views, labels: Tensor, noise: Tensor) -> Tensor:
-    """Squared error of one pass; in stage one the three contrasts of six passes, three without gradients, as ours has."""
+def peer_loss(bench: Bench, network: nn.Module, ready: Batch | Views, labels: Tensor, noise: Tensor) -> Tensor:
+    """As many passes as ours takes, of the same kinds.
+
+    Squared error of one pass; for one step that of two passes, one without gradients, and the contrast of the features of a
+    frozen network, if ours has it; in stage one the three contrasts of six passes, three without gradients.
+    """
     sigma = torch.ones_like(noise[:, 0, 0, 0])
     noisy = ready.images + expand(sigma, noise) * noise
-    if isinstance(ready, Batch):
-        return ((network(noisy, sigma, labels).float() - ready.images) ** 2).mean()
+    if isinstance(ready, Views):
+        return _contrasts(network, ready, noisy, labels, noise)
+    estimate, target = network(noisy, sigma, labels).float(), ready.images
+    if isinstance(bench.recipe.objective, Consistency):
+        with torch.no_grad():
+            target = network(ready.images + 0.9 * noise, sigma, labels).float()
+    loss = ((estimate - target) ** 2).mean()
+    if bench.peer_frozen is None:
+        return loss
+    with torch.no_grad():
+        features = bench.peer_frozen(ready.images, sigma, labels)
+    return loss + info_nce(bench.peer_frozen(estimate, sigma, labels), features, 0.2).mean()
+
+
+def _contrasts(network: nn.Module, ready: Views, noisy: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+    sigma = torch.ones_like(noise[:, 0, 0, 0])
     first, second = ready.first + 0.002 * noise, ready.second + 0.002 * noise
     with torch.no_grad():
         targets = [network(images, sigma, labels) for images in (second, first, noisy)]
@@ -194,27 +221,56 @@ def parts(bench: Bench) -> list[Work]:
     return [*found, Work("views", lambda: bench.views(bench.batch))] if isinstance(bench.student, Representation) else found
 
 
+@dataclass(frozen=True)
+class Counts:
+    """Operations of a step and bytes kept between two, of ours and (0 without one) of the peer."""
+
+    own: float
+    held: dict[str, int]
+    theirs: float = 0.0
+    rest: int = 0
+
+
+def counts(bench: Bench) -> Counts:
+    """What one step does and keeps, whatever the mode; takes a few small steps."""
+    plain = Mode("float32", False)
+    own = operations(bench.network(plain), bench.batch_size)
+    if bench.peer is None or bench.peer_optimizer is None:
+        return Counts(own, bench.bytes())
+    theirs = operations(bench.rival(bench.peer_optimizer, plain), bench.batch_size)
+    return Counts(own, bench.bytes(), theirs, sum(kept(bench.peer, bench.peer_optimizer).values()))
+
+
+def works_of(bench: Bench, mode: Mode, counted: Counts) -> tuple[list[Work], list[tuple[str, str]]]:
+    """Step, network and peer in one mode, and the pairs of them whose times are compared."""
+    count, held = bench.batch_size, sum(counted.held.values())
+    works = [
+        Work(f"{mode} step", bench.steps(mode).__next__, mode, count, counted.own, held),
+        _call(f"{mode} network", bench.network(mode), mode, count, counted.own, held - counted.held["average_bytes"]),
+    ]
+    pairs = [(f"{mode} step", f"{mode} network")]
+    if bench.peer_optimizer is not None:
+        rival = bench.rival(bench.peer_optimizer, mode)
+        works.append(_call(f"{mode} peer", rival, mode, count, counted.theirs, counted.rest))
+        pairs += [(f"{mode} network", f"{mode} peer"), (f"{mode} step", f"{mode} peer")]
+    return works, pairs
+
+
 def stage_results(settings: Settings, stage: Stage, device: torch.device) -> dict[str, Any]:
     """One stage in every mode."""
     bench, chosen = Bench(settings, stage, device), modes(settings, device)
-    reference, count = chosen[0], settings.batch
-    own, held = operations(bench.network(Mode("float32", False)), count), bench.bytes()
-    numbers: dict[str, int] = {"parameters": sum(value.numel() for value in bench.student.parameters()), **held}
+    reference, counted = chosen[0], counts(bench)
+    numbers: dict[str, int] = {"parameters": sum(value.numel() for value in bench.student.parameters()), **counted.held}
+    if bench.peer is not None:
+        numbers |= {"peer_parameters": sum(value.numel() for value in bench.peer.parameters())}
     works = [matmul(mode, device) for mode in chosen if not mode.compiled]
     pairs: list[tuple[str, str]] = []
     for mode in chosen:
-        works.append(Work(f"{mode} step", bench.steps(mode).__next__, mode, count, own, sum(held.values())))
-        works.append(_call(f"{mode} network", bench.network(mode), mode, count, own, sum(held.values()) - held["average_bytes"]))
-        pairs.append((f"{mode} step", f"{mode} network"))
+        own, compared = works_of(bench, mode, counted)
+        works += own
+        pairs += compared
         if mode != reference:
             pairs += [(f"{mode} {work}", f"{reference} {work}") for work in ("step", "network")]
-    if bench.peer is not None and bench.peer_optimizer is not None:
-        rival = bench.rival(bench.peer_optimizer, Mode("float32", False))
-        theirs, rest = operations(rival, count), sum(kept(bench.peer, bench.peer_optimizer).values())
-        numbers |= {"peer_parameters": sum(value.numel() for value in bench.peer.parameters())}
-        for mode in chosen:
-            works.append(_call(f"{mode} peer", bench.rival(bench.peer_optimizer, mode), mode, count, theirs, rest))
-            pairs += [(f"{mode} network", f"{mode} peer"), (f"{mode} step", f"{mode} peer")]
     alone = parts(bench)
     pairs += [(part.name, f"{reference} step") for part in alone]
     return {"sizes": numbers, **evaluated([*works, *alone], pairs, settings, device)}
@@ -225,8 +281,8 @@ def _call(name: str, call: Callable[[int], None], mode: Mode, count: int, done: 
 
 
 def run(settings: Settings, device: torch.device) -> dict[str, Any]:
-    """Both stages."""
-    stages: tuple[Stage, Stage] = ("encoder", "diffusion")
+    """Both stages, and one step."""
+    stages: tuple[Stage, ...] = ("encoder", "diffusion", "onestep")
     return {stage: stage_results(settings, stage, device) for stage in stages}
 
 

@@ -74,8 +74,12 @@ def train_for(
     clip: float | Callable[[int], float | None] | None,
     precision: torch.dtype,
     accumulate: int = 1,
+    watch: Callable[[int], None] = lambda number: None,
 ) -> Spent:
-    """Train by pixelpath's loop until the time is up; `schedule` and the objective's progress follow the share of time used."""
+    """Train by pixelpath's loop until the time is up; `schedule` and the objective's progress follow the share of time used.
+
+    `watch` is called with the number of every step once it is taken; its own time does not count.
+    """
 
     def by_time(student: nn.Module, ema: nn.Module, batch: Batch | Views, progress: float) -> Losses:
         return objective(student, ema, batch, clock.share)
@@ -100,6 +104,7 @@ def train_for(
         with clock.running():
             step = next(steps)
         images += step.images
+        watch(step.number)
     assert isinstance(step, Step)
     return Spent(step.number, images, clock.spent, peak_mb(clock.device), sum(each.numel() for each in student.parameters()))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -16,20 +17,28 @@ from pixelpath.runs.devices import precision_of
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import batches
 from pixelpath.runs.sample import sample
-from pixelpath.runs.session import Beginning, Saving, begin
+from pixelpath.runs.session import Beginning, Saving, Session, begin
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer.checkpoint import State
 from pixelpath.trainer.loop import distribute
 from pixelpath.types import Labels
 
 
+def unwatched(session: Session, step: int) -> None:
+    """Look at nothing."""
+
+
 @dataclass(frozen=True)
 class Ours:
-    """A recipe of pixelpath with changes, from scratch or from another run; what is trained is a run that `pixelpath` opens."""
+    """A recipe of pixelpath with changes, from scratch or from another run; what is trained is a run that `pixelpath` opens.
+
+    `watch` is called after every step, with the session and the step's number; its time does not count.
+    """
 
     recipe: str = "cpu-32-diffusion"
     changes: tuple[str, ...] = ()
     beginning: Beginning = Beginning()
+    watch: Callable[[Session, int], None] = field(default=unwatched, repr=False)
 
     def complete(self, task: Task) -> Recipe:
         """The recipe on the data of the task."""
@@ -58,6 +67,7 @@ class Ours:
                 clip=recipe.optimizer.limit,
                 precision=precision_of(recipe, task.device),
                 accumulate=recipe.accumulate,
+                watch=lambda number: self.watch(session, number),
             )
             session.recipe = replace(recipe, steps=spent.steps)
             session.state = State(spent.steps, recipe.seed, spent.seconds)

@@ -22,7 +22,15 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-LOST = ("closed by peer", "reset by peer", "broken pipe", "timed out waiting", "remote process exited", "connection refused")
+LOST = (
+    "closed by peer",
+    "reset by peer",
+    "broken pipe",
+    "timed out waiting",
+    "operation timeout",
+    "remote process exited",
+    "connection refused",
+)
 
 
 def is_lost(error: RuntimeError) -> bool:

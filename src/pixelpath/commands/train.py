@@ -30,6 +30,7 @@ def train(
     device: str | None = None,
     saving: Annotated[Saving, tyro.conf.arg(name="")] = USUAL,
     accept_changed_data: bool = False,
+    shard: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Train a recipe on your images; the same command again takes up the run where it stopped, exactly.
@@ -46,6 +47,7 @@ def train(
         device: cpu, cuda, cuda:1, mps. Default: the best one here.
         saving: What the run writes while it trains.
         accept_changed_data: Go on although the images are not those that the run began with; shape and classes must be.
+        shard: Give each process of torchrun a share of weights, gradients, moments and EMA: for networks too large for a GPU.
         dry_run: Only say what it would cost: size, compute, memory and speed of three real steps.
     """
     with joined():
@@ -53,7 +55,7 @@ def train(
         recipe = with_data(recipe, data)
         if dry_run:
             content = read_data(recipe)
-            tell_cost(close(recipe, content), content, chosen)
+            tell_cost(close(recipe, content), content, chosen, shard=shard)
             return
-        if not begin(recipe, out, chosen, beginning, saving, accept_changed_data=accept_changed_data).run():
+        if not begin(recipe, out, chosen, beginning, saving, accept_changed_data=accept_changed_data, shard=shard).run():
             raise Stopped

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from pixelpath import processes
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.opening import open_split
 from pixelpath.data.sources import Source, evenly, subset
@@ -29,8 +30,9 @@ from pixelpath.recipes.build import objective_through, representation_of
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.runs import monitor
 from pixelpath.runs.chosen import Saving
-from pixelpath.runs.devices import choose_device, use_tensor_cores
+from pixelpath.runs.devices import check_shard, choose_device, use_tensor_cores
 from pixelpath.runs.generate import Origin, generate
+from pixelpath.runs.memory import kept
 from pixelpath.runs.prepare import PreparedData, close, read_data
 from pixelpath.runs.session import Session
 from pixelpath.runs.students import new_student
@@ -41,6 +43,7 @@ from pixelpath.trainer.journal import peak_memory
 MEASURED = 3  # steps at least
 SPAN, MOST = 3.0, 30  # seconds that short steps are measured for, and how many at most: a first few say little of a long run
 WARM, WARM_COMPILED = 1, 3  # steps before these
+GPUS = 8  # as many processes as memory is told for where there is one
 KEPT = 4  # checkpoints of a run: the latest three and the best, unless `keep` says otherwise
 WORK = 4e10  # multiply-adds of a step on a CPU, above which fewer images are measured: some seconds
 FITTED = 2048  # images of data that no memory holds, by which their normaliser is fitted here
@@ -83,13 +86,21 @@ class Cost:
         return KEPT * self.checkpoint
 
 
-def tell_cost(recipe: Recipe, data: PreparedData, device: torch.device) -> None:
-    """Say parameters, multiply-adds per image, tokens, memory, disk and steps per second; nothing that it writes stays."""
-    found = cost(recipe, data, device)
+def tell_cost(recipe: Recipe, data: PreparedData, device: torch.device, *, shard: bool = False) -> None:
+    """Say parameters, multiply-adds per image, tokens, memory, disk and steps per second; nothing that it writes stays.
+
+    Of several processes all must call it; the batch is then shared out among them, and so are the weights with `shard`.
+    """
+    check_shard(recipe, device, shard)
+    found = cost(recipe, data, device, shard=shard)
     say(f"{recipe.name}: {found.parameters / 1e6:.2f} M parameters, {found.tokens} tokens an image.")
     say(f"One evaluation of one image: {found.multiply_adds / 1e9:.3g} G multiply-adds (matrix products and convolutions).")
     own = 20 * found.parameters / 2**30
     say(f"Weights, their EMA, gradients and the optimizer's moments: {own:.2g} GiB in float32, without activations.")
+    count = processes.count() if processes.count() > 1 else GPUS
+    with torch.device("meta"):
+        each = kept(data.student(recipe), recipe, count)
+    say(f"With `shard`, each of {count} processes keeps {each.share / 2**30:.2g} GiB of these.")
     place = "of the device" if device.type == "cuda" else "of the process"
     say(f"Real steps of {found.measured} images on {device}: {1 / found.seconds:.3g} steps/s,")
     say(f"{found.images_per_second:.0f} images/s, peak memory {place} {found.memory / 2**30:.2f} GiB,")
@@ -99,19 +110,19 @@ def tell_cost(recipe: Recipe, data: PreparedData, device: torch.device) -> None:
     say("without previews, held-out measurements and checkpoints, of which a run makes ten unless `every` says otherwise.")
 
 
-def cost(recipe: Recipe, data: PreparedData, device: torch.device) -> Cost:
+def cost(recipe: Recipe, data: PreparedData, device: torch.device, *, shard: bool = False) -> Cost:
     """The cost of a closed recipe: some real steps, a measurement, a preview and a checkpoint of which nothing stays.
 
     On a CPU, batches of more than some ten seconds are measured on fewer images, in two sizes.
     """
     student = new_student(recipe, data, None, None)
-    work = multiply_adds(student, data.shape)
+    work, parameters = multiply_adds(student, data.shape), sum(parameter.numel() for parameter in student.parameters())
     stand_in = representation_of(recipe, data.shape).to(device) if recipe.needs_encoder else None
     size = recipe.batch_size
     while device.type == "cpu" and size >= 4 and 3 * work * size > WORK:
         size //= 2
     with tempfile.TemporaryDirectory() as folder:
-        session = Session(recipe, objective_through(recipe, stand_in), data, Path(folder), device, student, Saving())
+        session = Session(recipe, objective_through(recipe, stand_in), data, Path(folder), device, student, Saving(), shard=shard)
         images = monitor.measured(data)
         if size == recipe.batch_size:
             seconds, memory = _seconds(session, recipe), _finish(session, recipe, images)
@@ -126,7 +137,7 @@ def cost(recipe: Recipe, data: PreparedData, device: torch.device) -> Cost:
     return Cost(
         name=recipe.name,
         device=str(device),
-        parameters=sum(parameter.numel() for parameter in student.parameters()),
+        parameters=parameters,
         tokens=2 + (data.shape[1] // recipe.patch) * (data.shape[2] // recipe.patch),
         multiply_adds=work,
         steps=recipe.steps,
@@ -165,10 +176,14 @@ def measured_apart(recipe: Recipe, device: str | None = None) -> Cost:
 
 
 def _seconds(session: Session, recipe: Recipe) -> float:
-    """The median time of a step; of short ones after as many others."""
-    found = statistics.median(_steps(session, recipe))
+    """The median time of a step, a mean over processes; of short ones after as many others."""
+    found = _median(_steps(session, recipe))
     count = min(MOST, round(SPAN / found))
-    return statistics.median(_steps(session, recipe, count)) if count > MEASURED else found
+    return _median(_steps(session, recipe, count)) if count > MEASURED else found
+
+
+def _median(seconds: list[float]) -> float:
+    return float(processes.mean(torch.tensor(statistics.median(seconds))))
 
 
 def _steps(session: Session, recipe: Recipe, count: int = MEASURED) -> list[float]:

@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from torch import distributed as dist
@@ -13,6 +14,8 @@ from torch import distributed as dist
 from pixelpath import processes
 from pixelpath.errors import UserError
 from pixelpath.recipes.recipe import Precision, Recipe
+
+WAIT = 30.0  # minutes that a process waits for the others, who may have data to read
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -43,7 +46,7 @@ def joined() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         yield
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    _join()
     try:
         yield
         processes.barrier()
@@ -54,6 +57,19 @@ def joined() -> Iterator[None]:
     finally:
         gc.collect()  # nothing may hold the group any more when it ends
         dist.destroy_process_group()
+
+
+def _join() -> None:
+    """Meet the other processes; UserError if they do not come."""
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=timedelta(minutes=WAIT))
+    except (dist.DistStoreError, dist.DistNetworkError) as error:
+        place = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+        raise UserError(
+            f"The {os.environ['WORLD_SIZE']} processes of this command did not meet at {place} within {WAIT:g} minutes: start "
+            "all of them with the same address and port, which every machine can reach."
+        ) from error
 
 
 def sampling_precision(recipe: Recipe, device: torch.device) -> torch.dtype:
@@ -70,3 +86,16 @@ def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype:
         Precision.BFLOAT16: torch.bfloat16,
         Precision.FLOAT16: torch.float16,
     }[recipe.precision]
+
+
+def check_shard(recipe: Recipe, device: torch.device, shard: bool) -> None:
+    """UserError if a run is to be sharded that has one process, or whose gradients need a loss scaler."""
+    if not shard:
+        return
+    if processes.count() == 1:
+        raise UserError(
+            "`shard` shares a run out among several processes, and this is one: start it with torchrun, or omit it.",
+            setting="shard",
+        )
+    if precision_of(recipe, device) == torch.float16:
+        raise UserError("`shard` has no loss scaler, which float16 needs: choose bfloat16 as `precision`.", setting="precision")

@@ -27,7 +27,7 @@ from pixelpath.recipes.build import objective_through
 from pixelpath.recipes.recipe import Recipe, to_json
 from pixelpath.runs import monitor
 from pixelpath.runs.chosen import Beginning, Saving
-from pixelpath.runs.devices import precision_of
+from pixelpath.runs.devices import check_shard, precision_of
 from pixelpath.runs.folder import (
     by_main,
     check_alike,
@@ -50,6 +50,7 @@ from pixelpath.runs.prepare import PreparedData, Sources, batches, close, read_d
 from pixelpath.runs.report import is_reported, write_report
 from pixelpath.runs.students import check_origin, freeze, frozen_encoder, in_range_of, new_student
 from pixelpath.trainer import checkpoint
+from pixelpath.trainer import shard as sharding
 from pixelpath.trainer.checkpoint import NotFiniteError, State
 from pixelpath.trainer.ema import ramped, twin
 from pixelpath.trainer.interruption import EVERY, Interruption
@@ -75,20 +76,23 @@ def begin(
     sources: Sources | None = None,
     *,
     accept_changed_data: bool = False,
+    shard: bool = False,
 ) -> Session:
     """A session of the run in `out` at its newest good checkpoint, or at its first step if it has not begun.
 
     `sources` are the images of a recipe whose data lie in memory; a new run keeps them as RUN/data.npz. A run whose images
-    changed goes on if that is accepted.
+    changed goes on if that is accepted. `shard`: every process keeps a share of the run's weights, moments and EMA.
     """
+    check_shard(recipe, device, shard)
     recipe, beginning = replace(recipe, data=recipe.data.absolute()), beginning.located()
     chosen = {"recipe": json.loads(to_json(recipe)), "saving": vars(saving)}
-    check_alike({**chosen, **beginning.to_json(), "out": str(out.absolute()), "accept_changed_data": accept_changed_data})
+    how = {"out": str(out.absolute()), "accept_changed_data": accept_changed_data, "shard": shard}
+    check_alike({**chosen, **beginning.to_json(), **how})
     with ExitStack() as held:
         is_run = by_main(holds_run)(out)
         if is_run:
             held.callback(hold(out))
-        session = _begin(recipe, out, device, beginning, saving, sources, None if is_run else held, accept_changed_data)
+        session = _begin(recipe, out, device, beginning, saving, sources, None if is_run else held, accept_changed_data, shard)
         session.held = held.pop_all()
     return session
 
@@ -102,6 +106,7 @@ def _begin(
     sources: Sources | None,
     held: ExitStack | None,
     accept_changed_data: bool,
+    shard: bool,
 ) -> Session:
     """A session of a run whose folder is held, or will be by `held` before it is claimed."""
     check_origin(recipe, beginning.encoder, beginning.init_from)
@@ -133,7 +138,7 @@ def _begin(
         freeze(student, closed)
     objective = objective_through(closed, frozen_encoder(kept, data, device))
     scratch = beginning == Beginning()
-    session = Session(closed, objective, data, out, device, student, saving, scratch=scratch)
+    session = Session(closed, objective, data, out, device, student, saving, scratch=scratch, shard=shard)
     if latest is not None:
         session.take_up(latest)
         session.remarks += [f"went on with changed data: {changed}"] if changed else []
@@ -155,6 +160,7 @@ class Session:
         saving: Saving,
         *,
         scratch: bool = False,
+        shard: bool = False,
     ) -> None:
         self.recipe, self.objective, self.data, self.out, self.device = recipe, objective, data, out, device
         self.scratch, self.saving = scratch, saving
@@ -164,6 +170,11 @@ class Session:
             torch.cuda.set_device(device)
         self.bare = bare.to(device)
         self.ema = twin(self.bare)
+        self.skeleton = None
+        if shard:
+            self.skeleton = sharding.skeleton(self.ema)
+            for module in (self.bare, self.ema):
+                sharding.shard(module, compiled=self.compiles)
         self.optimizer = recipe.optimizer.build(self.bare)
         self.scaler = loss_scaler(self.precision, device)
         self.state = State(0, recipe.seed, scaler={} if self.scaler is None else self.scaler.state_dict())
@@ -364,7 +375,8 @@ class Session:
     def steps(self) -> Iterator[Step]:
         """The steps of the run from where it stands."""
         recipe, first = self.recipe, self.state.step
-        student, teacher = (torch.compile(each) if self.compiles else each for each in (self.bare, self.ema))
+        compiles = self.compiles and self.skeleton is None  # the blocks of a sharded one are compiled already
+        student, teacher = (torch.compile(each) if compiles else each for each in (self.bare, self.ema))
         assert isinstance(student, nn.Module)
         assert isinstance(teacher, nn.Module)
         return steps_of(
@@ -395,16 +407,17 @@ class Session:
         That is the held-out loss; for one-step runs, whose loss does not tell good samples from bad, it is their distance.
         """
         self.writer.wait()  # what is decided here depends on the checkpoints before
-        value = monitor.held_out_loss(self.recipe, self.objective, self.data, images, self.ema, self.device)
+        ema = self.whole_ema()
+        value = monitor.held_out_loss(self.recipe, self.objective, self.data, images, ema, self.device)
         values: dict[str, float | list[str]] = {} if value is None else {"held_out_loss": value}
         if self.recipe.is_one_step:
-            value, wrong = by_main(monitor.watch_samples)(self.recipe, self.data, self.ema, cast(Reference, real))
+            value, wrong = by_main(monitor.watch_samples)(self.recipe, self.data, ema, cast(Reference, real))
             values["sample_distance"] = value
             self.judge(step, value, wrong, journal, values)
         if processes.rank() != 0:
             return value
         if self.recipe.is_encoder:
-            health = monitor.watch_features(self.recipe, self.data, images, self.ema, self.device)
+            health = monitor.watch_features(self.recipe, self.data, images, ema, self.device)
             self.alarms = monitor.alarms(self.recipe, health, step.losses["contrast"], step.number)
             values |= health
         if self.alarms:
@@ -413,12 +426,19 @@ class Session:
             journal.note(step.number, values)
         return value
 
+    def whole_ema(self) -> nn.Module:
+        """The EMA as one process can use it alone; every process must call it."""
+        return self.ema if self.skeleton is None else sharding.whole(self.ema, self.skeleton)
+
     def preview(self, number: int, journal: Journal) -> None:
         """Samples of the EMA as it is after a step, as a picture, also in the tracker; none in stage one."""
-        if processes.rank() != 0 or self.recipe.is_encoder:
+        if self.recipe.is_encoder:
+            return
+        ema = self.whole_ema()
+        if processes.rank() != 0:
             return
         path = self.out / "previews" / f"step-{number:08d}.png"
-        monitor.preview(self.recipe, self.data, self.ema, path, self.measuring.images)
+        monitor.preview(self.recipe, self.data, ema, path, self.measuring.images)
         journal.show(number, path)
 
     def judge(

@@ -30,6 +30,7 @@ from pixelpath.atomic import PARTIAL, read_json, sealed
 from pixelpath.errors import MissingError, UserError
 from pixelpath.networks.weights import check_fit, load_strictly
 from pixelpath.trainer.ema import unwrapped
+from pixelpath.trainer.shard import gathered, shared_as
 
 REMEDY = "use the settings it was trained with"
 
@@ -73,7 +74,8 @@ def capture(
 ) -> Snapshot:
     """A run as it is now; if `copied`, in memory of the CPU that training does not touch (on the main process, which writes it).
 
-    Raises NotFiniteError for values that are not finite, on every process.
+    The shares of a sharded run are gathered, one tensor after the other, so every process must call it. Raises NotFiniteError for
+    values that are not finite, on every process.
     """
     names = _names(student, optimizer)
     parts = {
@@ -81,17 +83,22 @@ def capture(
         "ema": unwrapped(ema).state_dict(),
         "optimizer": _flattened(optimizer, names),
     }
-    for part, tensors in parts.items():
-        if odd := _not_finite(tensors):
-            raise NotFiniteError(f"{odd} of the {part} is not finite, so step {state.step} cannot be saved.")
-    if copied:
-        is_main = processes.rank() == 0
-        parts = {part: {name: _copy(value) for name, value in tensors.items() if is_main} for part, tensors in parts.items()}
-    return Snapshot(state, parts, list(names.values()))
+    whole = {part: _captured(tensors, f"{part} is not finite, so step {state.step}", copied) for part, tensors in parts.items()}
+    return Snapshot(state, whole, list(names.values()))
 
 
-def _copy(value: Tensor) -> Tensor:
-    return value.detach().to("cpu", copy=True)
+def _captured(tensors: Mapping[str, Tensor], what: str, copied: bool) -> dict[str, Tensor]:
+    """Whole tensors, if `copied` as copies that the main process alone keeps; NotFiniteError on every process."""
+    kept: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        value = gathered(value)
+        if not bool(value.isfinite().all()):
+            raise NotFiniteError(f"{name} of the {what} cannot be saved.")
+        if not copied:
+            kept[name] = value
+        elif processes.rank() == 0:
+            kept[name] = value.detach().to("cpu", copy=True)
+    return kept
 
 
 def save(
@@ -166,7 +173,9 @@ def load(folder: Path, student: nn.Module, ema: nn.Module, optimizer: torch.opti
 
 def restore(module: nn.Module, file: Path) -> None:
     """Give one module the values of one file of a checkpoint, strictly; raises as `load`."""
-    load_strictly(unwrapped(module), _tensors(file), str(file), REMEDY)
+    own = unwrapped(module).state_dict()
+    tensors = {name: shared_as(value, own.get(name)) for name, value in _tensors(file).items()}
+    load_strictly(unwrapped(module), tensors, str(file), REMEDY)
 
 
 def read_state(folder: Path) -> State:
@@ -396,10 +405,11 @@ def _restore_optimizer(student: nn.Module, optimizer: torch.optim.Optimizer, fil
     shapes = {name: tuple(parameter.shape) for parameter, name in names.items()}
     check_fit(dict.fromkeys(names.values(), ()), dict.fromkeys(known, ()), str(file), REMEDY)
     state: dict[int, dict[str, Tensor]] = {}
-    places = {name: place for place, name in enumerate(names.values())}
+    places, parameters = {name: place for place, name in enumerate(names.values())}, dict(zip(names.values(), names, strict=True))
     for key, value in tensors.items():
         name, part = key.rsplit("/", 1)
         if value.ndim and tuple(value.shape) != shapes[name]:
             check_fit({name: shapes[name]}, {name: tuple(value.shape)}, str(file), REMEDY)
-        state.setdefault(places[name], {})[part] = value.clone()  # torch keeps it, so it must not depend on the file
+        kept = shared_as(value.clone(), parameters[name])  # torch keeps it, so it must not depend on the file
+        state.setdefault(places[name], {})[part] = kept
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pixelpath.errors import UserError
+from pixelpath.trainer.shard import share
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -51,8 +52,8 @@ def update(ema: nn.Module, student: nn.Module, decay: float, skipped: Tensor | N
     if kept.keys() != new.keys():
         some = sorted(kept.keys() ^ new.keys())[:3]
         raise ValueError(f"The EMA and the student differ in their parameters ({', '.join(some)}): make it with twin(student).")
-    olds: list[Tensor] = list(kept.values())
-    news = [new[name].to(old.dtype) for name, old in kept.items()]
+    olds: list[Tensor] = [share(old) for old in kept.values()]
+    news = [share(new[name]).to(old.dtype) for name, old in kept.items()]
     if skipped is None:
         torch._foreach_lerp_(olds, news, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
     else:

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pixelpath import processes
 from pixelpath.errors import UserError
 from pixelpath.randomness import seed_of
+from pixelpath.trainer import shard
 from pixelpath.trainer.ema import unwrapped, update
 from pixelpath.trainer.optimizer import step_unless
 from pixelpath.transfer import to_host
@@ -97,9 +98,10 @@ class Diverged(UserError):  # noqa: N818 (the word for it)
 def distribute(student: nn.Module) -> nn.Module:
     """The student, its gradients averaged over the run's processes (wrapped in DistributedDataParallel if there are several).
 
-    Every process then holds the weights and buffers of the main one, so make the EMA afterwards.
+    Every process then holds the weights and buffers of the main one, so make the EMA afterwards. One that is sharded is returned
+    as it is.
     """
-    if processes.count() == 1:
+    if processes.count() == 1 or shard.is_sharded(student):
         return student
     device = next(student.parameters()).device
     ids = [device] if device.type == "cuda" else None
@@ -215,8 +217,10 @@ def split(batch: Batch | Views, parts: int) -> list[Batch | Views]:
 def _check(student: nn.Module, precision: torch.dtype, scaler: torch.amp.GradScaler | None) -> None:
     if (precision == torch.float16) != (scaler is not None):
         raise ValueError("float16 needs a loss scaler and other precisions none: pass loss_scaler(precision, device).")
-    if processes.count() > 1 and not isinstance(student, DistributedDataParallel):
+    if processes.count() > 1 and not (isinstance(student, DistributedDataParallel) or shard.is_sharded(student)):
         raise ValueError("Several processes train one student only if their gradients are averaged: pass distribute(student).")
+    if scaler is not None and shard.is_sharded(student):
+        raise ValueError("A sharded student cannot be trained in float16: choose bfloat16 or float32.")
 
 
 def _next(batches: Iterator[Batch] | Iterator[Views], index: int) -> Batch | Views:
@@ -268,7 +272,7 @@ def _norm(student: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.am
     if scaler is not None:
         scaler.unscale_(optimizer)
     gradients = [parameter.grad for parameter in student.parameters() if parameter.grad is not None]
-    return torch.nn.utils.get_total_norm(gradients)
+    return shard.total_norm(gradients)
 
 
 def _measured(losses: list[Losses], norm: Tensor) -> tuple[list[str], Tensor]:
@@ -280,7 +284,7 @@ def _measured(losses: list[Losses], norm: Tensor) -> tuple[list[str], Tensor]:
 
 def _clip(student: nn.Module, norm: Tensor, largest: float | None) -> None:
     if largest is not None:
-        torch.nn.utils.clip_grads_with_norm_(student.parameters(), largest, norm)
+        shard.clip(list(student.parameters()), largest, norm)
 
 
 def _restore(student: nn.Module, buffers: list[Tensor], skipped: Tensor) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelpath import processes
+from pixelpath.trainer.shard import gathered, remade, share, shared_as
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b, c of s -> a s + b s^3 + c s^5: five steps bring singular values in (0, 1] near 1 (Jordan et al. 2024, "Muon")."""
@@ -74,7 +75,7 @@ class OrthogonalMomentum(torch.optim.Optimizer):
 
     With m <- momentum m + (1 - momentum) g, O is `orthogonalised` of momentum m + (1 - momentum) g (Jordan et al. 2024). The
     factor 0.2 sqrt(longer side) makes the update as large as AdamW's (Liu et al. 2025, arXiv 2502.16982, eq. 4). All parameters
-    must be matrices. `dtype` None: `fast_dtype` of the device.
+    must be matrices. `dtype` None: `fast_dtype` of the device. Of sharded matrices every process computes all polar factors.
     """
 
     def __init__(
@@ -94,15 +95,17 @@ class OrthogonalMomentum(torch.optim.Optimizer):
                 self._update(matrices, group, skipped)
 
     def _update(self, matrices: list[nn.Parameter], group: dict[str, Any], skipped: Tensor | None) -> None:
-        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
+        gradients = [share(matrix.grad) for matrix in matrices if matrix.grad is not None]
         for matrix in matrices:
             self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
-        buffers = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+        buffers = [share(self.state[matrix]["momentum_buffer"]) for matrix in matrices]
         moved = torch._foreach_lerp(buffers, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
         ahead = torch._foreach_lerp(gradients, moved, group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
-        updates = orthogonalised(ahead, self.dtype or fast_dtype(matrices[0].device))
+        whole = [gathered(remade(each, matrix)) for each, matrix in zip(ahead, matrices, strict=True)]
+        updates = orthogonalised(whole, self.dtype or fast_dtype(matrices[0].device))
         decay = 1 - group["lr"] * group["weight_decay"]
         for matrix, buffer, momentum, update in zip(matrices, buffers, moved, updates, strict=True):
-            new = (matrix * decay).add_(update, alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
-            matrix.copy_(new if skipped is None else torch.where(skipped, matrix, new))
+            own, step = share(matrix), share(shared_as(update, matrix))
+            new = (own * decay).add_(step, alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
+            own.copy_(new if skipped is None else torch.where(skipped, own, new))
             buffer.copy_(momentum if skipped is None else torch.where(skipped, buffer, momentum))
