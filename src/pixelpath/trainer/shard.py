@@ -98,6 +98,9 @@ def whole(module: nn.Module, empty: nn.Module) -> nn.Module:
     """The module with all of its weights, for evaluation; `empty` is its skeleton. Every process must call it, and gets one."""
     found = copy.deepcopy(empty)
     found.load_state_dict({name: gathered(value) for name, value in module.state_dict().items()}, assign=True)
+    for name, value in module.named_buffers():  # a table of constants is in no state
+        owner, _, leaf = name.rpartition(".")
+        setattr(found.get_submodule(owner), leaf, value)
     return found.requires_grad_(False).eval()
 
 
