@@ -1,6 +1,6 @@
 """Starts for whole pipelines of diffusers in latents: a DiT with classes and a latent diffusion model without, trained here.
 
-python -m examples.pipelines               (needs `pip install diffusers`; about five minutes on one core)
+python -m examples.pipelines               (needs `pip install diffusers`; 150 s of one core)
 python -m examples.pipelines --only DiT    (or LDM: half of it)
 
 Both make digits of 16 x 16 pixels. *Cold* samples begin at noise with the variance of the latents, at the sigma at which these
