@@ -90,6 +90,8 @@ def rounded(run: OpenRun, target: Path) -> Path:
     elsewhere = replace(run.recipe, data=replace(run.recipe.data, path=None, held_out=None))
     recipe = json.loads(to_json(elsewhere))
     about = {key: value for key, value in checkpoint.read(run.checkpoint, "data").items() if key != "images"}
+    if run.normaliser.dtype == "uint8" and run.shape[0] in (1, 3, 4):
+        about["metadata"] = {**about["metadata"], "format": "png"}  # which everybody can open, whatever the images lay in
     extras = {"recipe": recipe, "normaliser": run.normaliser.to_json(), "data": about}
     halves = {name: value.half() for name, value in run.model.state_dict().items()}
     target.mkdir(parents=True)

@@ -97,7 +97,8 @@ def planned(chosen: Chosen, step: float, left: float, *, one_step: bool, fixed: 
     evaluation = evaluated_in(chosen, step)
     tuned, little = (0, False) if one_step else tunable(chosen, step, SHARE * left)
     tuning = _tuning(chosen, tuned, light=little) * evaluation if tuned else 0.0
-    judged, less = judgeable(chosen, step, SHARE * left - fixed, left / 4 - fixed, one_step=one_step)
+    most = min(left / 4, left / 2 - fixed - tuning)  # training has half of it in any case
+    judged, less = judgeable(chosen, step, SHARE * left - fixed, most, one_step=one_step)
     work = _judging(chosen, judged, one_step=one_step, light=less) if judged else SHOWN * _sampling(chosen, one_step=one_step)
     light = (*(("tuning",) if little else ()), *(("evaluation",) if less else ()))
     after = tuning + fixed + evaluation * work
