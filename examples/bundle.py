@@ -48,36 +48,40 @@ def bundle(run: Path, target: Path, about: str, licence: str, count: int | None 
     """
     opened = open_run(run)
     images = read_data_of(opened, data)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as place:
+    with tempfile.TemporaryDirectory() as place:  # outside the package, where an evaluation may write
         made = rounded(opened, Path(place) / target.name)
         half = open_run(made)
         found = evaluate(half, images, judges=Judges(use_inception=False), count=count)
         for file in made.iterdir():
             if file.is_file() and file.name not in KEPT:
                 file.unlink()
-        sample(half, range(COMPARED), labels_of(half)).grid(columns=16, labels=False).save(made / "samples.png", optimize=True)
-        card = {
-            "name": target.name,
-            "data": {"what": about, "licence": licence, "training": len(images.training), "held_out": len(images.held_out)},
-            "made_by": f"python -m examples.bundle RUN, a run of {opened.recipe.name}, patch {opened.recipe.patch}",
-            "verdict": verdict(found),
-            "distances": found["distances"],
-            "copies": found["copies"],
-            "cost": cost_card(opened).sentences(),
-            "rounding": differences(opened, half),
-            "mean_values": mean_values(half),
-        }
-        write_json(made / CARD, card)
-        (made / "README.md").write_text(as_text(card), encoding="utf-8")
+        data_card = {"what": about, "licence": licence, "training": len(images.training), "held_out": len(images.held_out)}
+        finish(opened, half, found, {"name": target.name, "data": data_card})
         if size_of(made) > MOST:
             raise UserError(
                 f"{target.name} would be {size_of(made) / 1e6:.1f} MB, and {MOST / 1e6:g} may ship: train a smaller `size`.",
                 "size",
             )
         shutil.rmtree(target, ignore_errors=True)
-        shutil.move(made, target)
+        shutil.copytree(made, target)
     return target
+
+
+def finish(run: OpenRun, half: OpenRun, found: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Give the rounded run its card, by the evaluation `found`, and a picture of samples."""
+    sample(half, range(COMPARED), labels_of(half)).grid(columns=16, labels=False).save(half.path / "samples.png", optimize=True)
+    card = {
+        **about,
+        "made_by": f"python -m examples.bundle RUN, a run of {run.recipe.name}, patch {run.recipe.patch}",
+        "verdict": verdict(found),
+        "distances": found["distances"],
+        "copies": found["copies"],
+        "cost": cost_card(run).sentences(),
+        "rounding": differences(run, half),
+        "mean_values": mean_values(half),
+    }
+    write_json(half.path / CARD, card)
+    (half.path / "README.md").write_text(as_text(card), encoding="utf-8")
 
 
 def size_of(folder: Path) -> int:
