@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pixelpath import log
 from pixelpath.atomic import read_json, sealed, write_json
 from pixelpath.errors import UserError
@@ -26,7 +24,7 @@ from pixelpath.runs.cost_card import cost_card
 from pixelpath.runs.evaluate import Judges, evaluate
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import read_data_of
-from pixelpath.runs.sample import sample
+from pixelpath.runs.sample import Samples, sample
 from pixelpath.runs.sample_conditions import choose_labels
 from pixelpath.runs.tuned import FILE as TUNED
 from pixelpath.runs.verdict import verdict
@@ -69,7 +67,8 @@ def bundle(run: Path, target: Path, about: str, licence: str, count: int | None 
 
 def finish(run: OpenRun, half: OpenRun, found: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     """Give the rounded run its card, by the evaluation `found`, and a picture of samples."""
-    sample(half, range(COMPARED), labels_of(half)).grid(columns=16, labels=False).save(half.path / "samples.png", optimize=True)
+    exact, made = (sample(each, range(COMPARED), choose_labels(each, range(COMPARED), ())) for each in (run, half))
+    made.grid(columns=16, labels=False).save(half.path / "samples.png", optimize=True)
     card = {
         **about,
         "made_by": f"python -m examples.bundle RUN, a run of {run.recipe.name}, patch {run.recipe.patch}",
@@ -77,8 +76,8 @@ def finish(run: OpenRun, half: OpenRun, found: Mapping[str, Any], about: Mapping
         "distances": found["distances"],
         "copies": found["copies"],
         "cost": cost_card(run).sentences(),
-        "rounding": differences(run, half),
-        "mean_values": mean_values(half),
+        "rounding": differences(exact, made),
+        "mean_values": made.native.double().mean((0, 2, 3)).tolist(),
     }
     write_json(half.path / CARD, card)
     (half.path / "README.md").write_text(as_text(card), encoding="utf-8")
@@ -110,21 +109,10 @@ def rounded(run: OpenRun, target: Path) -> Path:
     return target
 
 
-def differences(run: OpenRun, half: OpenRun) -> dict[str, float]:
-    """How far rounded weights move samples of the same seeds, in native values: on average, and at most."""
-    one, other = (sample(each, range(COMPARED), labels_of(each)).native.double() for each in (run, half))
-    apart = (one - other).abs()
-    return {"samples": COMPARED, "mean": float(apart.mean()), "most": float(apart.max())}
-
-
-def mean_values(run: OpenRun) -> list[float]:
-    """The mean of every channel of samples of the first seeds, in native values."""
-    return sample(run, range(COMPARED), labels_of(run)).native.double().mean((0, 2, 3)).tolist()
-
-
-def labels_of(run: OpenRun) -> torch.Tensor:
-    """The classes in turn, as `pixelpath sample` takes them."""
-    return choose_labels(run, range(COMPARED), ())
+def differences(exact: Samples, made: Samples) -> dict[str, float]:
+    """How far samples of the same seeds are apart, in native values: on average, and at most."""
+    apart = (exact.native.double() - made.native.double()).abs()
+    return {"samples": len(made), "mean": float(apart.mean()), "most": float(apart.max())}
 
 
 def as_text(card: Mapping[str, Any]) -> str:
