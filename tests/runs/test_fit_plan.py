@@ -119,7 +119,9 @@ def test_a_light_plan_counts_what_a_light_tuning_and_evaluation_ask_of_the_netwo
 
 
 def test_an_evaluation_that_takes_too_much_is_left_out() -> None:
-    plan = planned(SPRITES, 4.0, 300.0, one_step=False)
+    slow = planned(SPRITES, 4.0, 300.0, one_step=False)
+    assert (slow.judged, slow.tuned, slow.light) == (20, 0, ("evaluation",))
+    plan = planned(SPRITES, 16.0, 300.0, one_step=False)
     assert (plan.judged, plan.tuned) == (0, 0)
     assert any("evaluation" in line for line in lines(plan, SPRITES, datetime(2026, 1, 1), 0.0, "cpu", Path("out"))[3:4])
 
