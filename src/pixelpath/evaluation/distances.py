@@ -272,4 +272,4 @@ def real_floor(
         drawn, rest = real[order[:count]], real[order[count:]]
     else:
         drawn, rest = held_out[order[:count]], real
-    return Floor(frechet(statistics.of(drawn), statistics.of(rest)), len(drawn), len(rest))
+    return Floor(frechet_of_sets(drawn, rest), len(drawn), len(rest))

@@ -13,8 +13,7 @@ import torch
 
 from pixelpath.data import sources
 from pixelpath.data.sources import Source
-from pixelpath.evaluation import statistics
-from pixelpath.evaluation.distances import frechet
+from pixelpath.evaluation.distances import frechet_of_sets
 from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels
 from pixelpath.evaluation.held_out import HeldOutRow, held_out_loss
 from pixelpath.evaluation.inception import Inception
@@ -176,9 +175,9 @@ def _distances(features: Features, about: RealStatistics, real: Real, made: Samp
     with progress(f"distances ({features.extractor.name})", 3) as advance:
         spread, how = quality(training, generated, features.extractor.name)
         advance(1)
-        far = frechet(about.statistics, statistics.of(generated))
+        far = frechet_of_sets(training, generated)
         advance(1)
-        far_of_few = frechet(about.statistics, statistics.of(generated[: about.few]))
+        far_of_few = frechet_of_sets(training, generated[: about.few])
         advance(1)
     values = {
         "frechet": far,

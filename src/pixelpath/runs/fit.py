@@ -348,7 +348,7 @@ class Fitting:
                 tune_run(run, data, fit_plan.tuning_of(self.chosen, plan.tuned, light="tuning" in plan.light))
         if "samples" not in done:
             with self.phase("samples"):
-                seeds = range(fit_plan.SHOWN)
+                seeds = range(fit_plan.showable(self.chosen, self.step, self.left, one_step=self.budget.one_step))
                 folder = free_folder(self.out / "samples", None)
                 sample(run, seeds, as_held_out(run, data, seeds)).save(folder)
                 say(f"Samples: {folder / 'grid.png'}")

@@ -29,7 +29,7 @@ from pixelpath.sampling.sampler import Sampler
 SHARE = 0.1  # of the budget: what tuning may take, and evaluation
 MEASURED = 1.05  # times the steps' own time: what training takes with its measurements
 FEWEST_STEPS, SMALLEST_BATCH = 1000, 16  # fewer steps of a run are made more by a smaller batch, down to this one
-SHOWN = 64  # samples that are saved
+SHOWN, FEW_SHOWN = 64, 16  # samples that are saved, and at least
 FEW_TUNED, TUNED, MOST_TUNED = 50, 200, 1000  # samples by which tuning compares: at least if light, at least in full, at most
 FEW_JUDGED, JUDGED, MOST_JUDGED = 20, 50, 10_000  # samples of an evaluation: at least if light, at least in full, at most
 LEVELS, SIDES, HELD_OUT = 10, 2, 1024  # of the losses that an evaluation measures: noise levels, sides, images at most
@@ -186,6 +186,12 @@ def judgeable(chosen: Chosen, step: float, seconds: float, most: float, *, one_s
             count = int((seconds / each - none) / (one - none))
             return max(least, min(count, chosen.training, MOST_JUDGED)), light
     return 0, False
+
+
+def showable(chosen: Chosen, step: float, seconds: float, *, one_step: bool) -> int:
+    """How many samples are saved where so much time is left: as planned, or fewer where the machine has become slow."""
+    held = seconds / (_sampling(chosen, one_step=one_step) * evaluated_in(chosen, step))
+    return max(FEW_SHOWN, min(SHOWN, int(held)))
 
 
 def tuning_of(chosen: Chosen, count: int, *, light: bool) -> Tune:

@@ -19,9 +19,9 @@ import torch
 
 from pixelpath.errors import UserError
 from pixelpath.evaluation import statistics
-from pixelpath.evaluation.distances import frechet
+from pixelpath.evaluation.distances import frechet_of_sets
 from pixelpath.evaluation.features import FeatureExtractor
-from pixelpath.evaluation.statistics import Statistics
+from pixelpath.evaluation.statistics import Moments, Statistics
 from pixelpath.log import progress, say
 from pixelpath.reports.tuning import write_tuning_page
 from pixelpath.runs.bundled import check_writable
@@ -166,7 +166,7 @@ class _Judge:
         found = {}
         for extractor, known in zip(self.extractors, real, strict=True):
             features = features_of(extractor, made.native.split(BATCH), len(made), self.run.device)
-            found[extractor.name] = frechet(known, statistics.of(features))
+            found[extractor.name] = frechet_of_sets(Moments(known.mean, known.covariance), features)
         return found
 
 
