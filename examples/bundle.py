@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pixelpath import log
 from pixelpath.atomic import read_json, sealed, write_json
 from pixelpath.errors import UserError
@@ -26,7 +24,7 @@ from pixelpath.runs.cost_card import cost_card
 from pixelpath.runs.evaluate import Judges, evaluate
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import read_data_of
-from pixelpath.runs.sample import sample
+from pixelpath.runs.sample import Samples, sample
 from pixelpath.runs.sample_conditions import choose_labels
 from pixelpath.runs.tuned import FILE as TUNED
 from pixelpath.runs.verdict import verdict
@@ -48,36 +46,41 @@ def bundle(run: Path, target: Path, about: str, licence: str, count: int | None 
     """
     opened = open_run(run)
     images = read_data_of(opened, data)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as place:
+    with tempfile.TemporaryDirectory() as place:  # outside the package, where an evaluation may write
         made = rounded(opened, Path(place) / target.name)
         half = open_run(made)
         found = evaluate(half, images, judges=Judges(use_inception=False), count=count)
         for file in made.iterdir():
             if file.is_file() and file.name not in KEPT:
                 file.unlink()
-        sample(half, range(COMPARED), labels_of(half)).grid(columns=16, labels=False).save(made / "samples.png", optimize=True)
-        card = {
-            "name": target.name,
-            "data": {"what": about, "licence": licence, "training": len(images.training), "held_out": len(images.held_out)},
-            "made_by": f"python -m examples.bundle RUN, a run of {opened.recipe.name}, patch {opened.recipe.patch}",
-            "verdict": verdict(found),
-            "distances": found["distances"],
-            "copies": found["copies"],
-            "cost": cost_card(opened).sentences(),
-            "rounding": differences(opened, half),
-            "mean_values": mean_values(half),
-        }
-        write_json(made / CARD, card)
-        (made / "README.md").write_text(as_text(card), encoding="utf-8")
+        data_card = {"what": about, "licence": licence, "training": len(images.training), "held_out": len(images.held_out)}
+        finish(opened, half, found, {"name": target.name, "data": data_card})
         if size_of(made) > MOST:
             raise UserError(
                 f"{target.name} would be {size_of(made) / 1e6:.1f} MB, and {MOST / 1e6:g} may ship: train a smaller `size`.",
                 "size",
             )
         shutil.rmtree(target, ignore_errors=True)
-        shutil.move(made, target)
+        shutil.copytree(made, target)
     return target
+
+
+def finish(run: OpenRun, half: OpenRun, found: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Give the rounded run its card, by the evaluation `found`, and a picture of samples."""
+    exact, made = (sample(each, range(COMPARED), choose_labels(each, range(COMPARED), ())) for each in (run, half))
+    made.grid(columns=16, labels=False).save(half.path / "samples.png", optimize=True)
+    card = {
+        **about,
+        "made_by": f"python -m examples.bundle RUN, a run of {run.recipe.name}, patch {run.recipe.patch}",
+        "verdict": verdict(found),
+        "distances": found["distances"],
+        "copies": found["copies"],
+        "cost": cost_card(run).sentences(),
+        "rounding": differences(exact, made),
+        "mean_values": made.native.double().mean((0, 2, 3)).tolist(),
+    }
+    write_json(half.path / CARD, card)
+    (half.path / "README.md").write_text(as_text(card), encoding="utf-8")
 
 
 def size_of(folder: Path) -> int:
@@ -90,6 +93,8 @@ def rounded(run: OpenRun, target: Path) -> Path:
     elsewhere = replace(run.recipe, data=replace(run.recipe.data, path=None, held_out=None))
     recipe = json.loads(to_json(elsewhere))
     about = {key: value for key, value in checkpoint.read(run.checkpoint, "data").items() if key != "images"}
+    if run.normaliser.dtype == "uint8" and run.shape[0] in (1, 3, 4):
+        about["metadata"] = {**about["metadata"], "format": "png"}  # which everybody can open, whatever the images lay in
     extras = {"recipe": recipe, "normaliser": run.normaliser.to_json(), "data": about}
     halves = {name: value.half() for name, value in run.model.state_dict().items()}
     target.mkdir(parents=True)
@@ -104,21 +109,10 @@ def rounded(run: OpenRun, target: Path) -> Path:
     return target
 
 
-def differences(run: OpenRun, half: OpenRun) -> dict[str, float]:
-    """How far rounded weights move samples of the same seeds, in native values: on average, and at most."""
-    one, other = (sample(each, range(COMPARED), labels_of(each)).native.double() for each in (run, half))
-    apart = (one - other).abs()
-    return {"samples": COMPARED, "mean": float(apart.mean()), "most": float(apart.max())}
-
-
-def mean_values(run: OpenRun) -> list[float]:
-    """The mean of every channel of samples of the first seeds, in native values."""
-    return sample(run, range(COMPARED), labels_of(run)).native.double().mean((0, 2, 3)).tolist()
-
-
-def labels_of(run: OpenRun) -> torch.Tensor:
-    """The classes in turn, as `pixelpath sample` takes them."""
-    return choose_labels(run, range(COMPARED), ())
+def differences(exact: Samples, made: Samples) -> dict[str, float]:
+    """How far samples of the same seeds are apart, in native values: on average, and at most."""
+    apart = (exact.native.double() - made.native.double()).abs()
+    return {"samples": len(made), "mean": float(apart.mean()), "most": float(apart.max())}
 
 
 def as_text(card: Mapping[str, Any]) -> str:

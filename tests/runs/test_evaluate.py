@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
@@ -123,6 +124,14 @@ def test_without_held_out_images_training_images_make_the_floor(plain_run: Path,
         {"features", "samples", "training", "held_out", "protocol"}
     ] * 2
     assert "Without held-out images, near copies cannot be told from others." in said
+
+
+def test_a_light_evaluation_measures_pixels_alone_and_no_losses(plain_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(plain_run, tmp_path / "run")
+    assert call("evaluate", run, "--count", 6, "--no-use-inception", "--no-use-own", "--losses", 0) == 0
+    found = results(run)[-1]
+    assert [row["features"] for row in found["distances"]] == ["pixels"]
+    assert (found["held_out_loss"], found["loss_gap"]) == ([], None)
 
 
 def test_an_encoder_of_another_resolution_is_left_out_or_refused(

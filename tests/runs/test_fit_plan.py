@@ -15,7 +15,18 @@ from pixelpath.errors import UserError
 from pixelpath.models.preconditioning import EDMPreconditioning
 from pixelpath.recipes import cpu_32_diffusion, digits_diffusion, sizes, small_64_diffusion
 from pixelpath.runs.fit_data import Chosen, chosen_for
-from pixelpath.runs.fit_plan import MEASURED, enough, lines, one_step_recipe, planned, seen, steps_in, tuning_of, variants
+from pixelpath.runs.fit_plan import (
+    MEASURED,
+    enough,
+    lines,
+    one_step_recipe,
+    planned,
+    seen,
+    showable,
+    steps_in,
+    tuning_of,
+    variants,
+)
 
 CPU = torch.device("cpu")
 NUMBERS = np.random.default_rng(0)
@@ -119,9 +130,16 @@ def test_a_light_plan_counts_what_a_light_tuning_and_evaluation_ask_of_the_netwo
 
 
 def test_an_evaluation_that_takes_too_much_is_left_out() -> None:
-    plan = planned(SPRITES, 4.0, 300.0, one_step=False)
+    slow = planned(SPRITES, 4.0, 300.0, one_step=False)
+    assert (slow.judged, slow.tuned, slow.light) == (20, 0, ("evaluation",))
+    plan = planned(SPRITES, 16.0, 300.0, one_step=False)
     assert (plan.judged, plan.tuned) == (0, 0)
     assert any("evaluation" in line for line in lines(plan, SPRITES, datetime(2026, 1, 1), 0.0, "cpu", Path("out"))[3:4])
+
+
+def test_fewer_samples_are_saved_where_the_time_is_short() -> None:
+    """A sample takes 24 evaluations of 0.1 / 96 s: 40 of them take a second."""
+    assert [showable(SPRITES, 0.1, left, one_step=False) for left in (9.0, 1.001, 0.1, -3.0)] == [64, 40, 16, 16]
 
 
 def test_sizes_follow_the_number_of_images_and_patches_the_tokens_that_are_left() -> None:

@@ -126,3 +126,12 @@ def test_what_cannot_be_tuned_is_refused(onestep_run: Path, tuned: Path, capsys:
     assert call("sample", tuned, "--count", 1) == 2
     assert "sampling.json cannot be used" in capsys.readouterr().err
     (tuned / "sampling.json").write_text(kept)
+
+
+def test_a_light_tuning_learns_no_sigmas_and_reports_no_controls(diffusion_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(diffusion_run, tmp_path / "run")
+    assert call("tune", run, "--nfe", 2, "--guidance", 1, *COUNTS, "--no-learned", "--no-controls") == 0
+    (table,) = newest(run)["tables"]
+    assert [row["name"] for row in table["candidates"]] == [f"dpmpp_2m from sigma {first}" for first in ("80", "10", "5")]
+    assert table["controls"] == []
+    assert made(run, tmp_path / "made", "--guidance", 1)["sigmas"] == sigmas(table["chosen"][0])

@@ -205,10 +205,9 @@ class Fitting:
             found = self.tried(replace(chosen, recipe=other))
             if fit_plan.seen(left, self.state["step"], found.recipe) >= CLOSE * fit_plan.enough(other):
                 return self.because(found, recipe)
-        if last == recipe:
-            self.state["step"] = step
-            return chosen
-        return self.because(self.tried(replace(chosen, recipe=last)), recipe)
+        # a coarser patch takes less of everything, and the run itself corrects the speed: another trial is not worth its time
+        self.state["step"] = step * multiply_adds_of(last, chosen.shape, chosen.classes) / work
+        return chosen if last == recipe else self.because(replace(chosen, recipe=last), recipe)
 
     def because(self, found: Chosen, proposed: Recipe) -> Chosen:
         """What was found, with the reason why it is not what was proposed."""
@@ -348,7 +347,7 @@ class Fitting:
                 tune_run(run, data, fit_plan.tuning_of(self.chosen, plan.tuned, light="tuning" in plan.light))
         if "samples" not in done:
             with self.phase("samples"):
-                seeds = range(fit_plan.SHOWN)
+                seeds = range(fit_plan.showable(self.chosen, self.step, self.left, one_step=self.budget.one_step))
                 folder = free_folder(self.out / "samples", None)
                 sample(run, seeds, as_held_out(run, data, seeds)).save(folder)
                 say(f"Samples: {folder / 'grid.png'}")

@@ -29,9 +29,9 @@ from pixelpath.sampling.sampler import Sampler
 SHARE = 0.1  # of the budget: what tuning may take, and evaluation
 MEASURED = 1.05  # times the steps' own time: what training takes with its measurements
 FEWEST_STEPS, SMALLEST_BATCH = 1000, 16  # fewer steps of a run are made more by a smaller batch, down to this one
-SHOWN = 64  # samples that are saved
+SHOWN, FEW_SHOWN = 64, 16  # samples that are saved, and at least
 FEW_TUNED, TUNED, MOST_TUNED = 50, 200, 1000  # samples by which tuning compares: at least if light, at least in full, at most
-JUDGED, MOST_JUDGED = 50, 10_000  # samples that an evaluation takes, at least and at most
+FEW_JUDGED, JUDGED, MOST_JUDGED = 20, 50, 10_000  # samples of an evaluation: at least if light, at least in full, at most
 LEVELS, SIDES, HELD_OUT = 10, 2, 1024  # of the losses that an evaluation measures: noise levels, sides, images at most
 LIGHT = 32  # images of either side whose losses a light evaluation measures
 FIXED = 10.0  # seconds of an evaluation and of reports whatever they measure, at least
@@ -97,10 +97,12 @@ def planned(chosen: Chosen, step: float, left: float, *, one_step: bool, fixed: 
     evaluation = evaluated_in(chosen, step)
     tuned, little = (0, False) if one_step else tunable(chosen, step, SHARE * left)
     tuning = _tuning(chosen, tuned, light=little) * evaluation if tuned else 0.0
-    judged, less = judgeable(chosen, step, SHARE * left - fixed, left / 4 - fixed, one_step=one_step)
-    work = _judging(chosen, judged, one_step=one_step, light=less) if judged else SHOWN * _sampling(chosen, one_step=one_step)
+    shown = SHOWN * _sampling(chosen, one_step=one_step) * evaluation
+    most = min(left / 4, left / 2 - fixed - tuning - shown)  # training has half of it in any case
+    judged, less = judgeable(chosen, step, SHARE * left - fixed - shown, most, one_step=one_step)
+    judging = _judging(chosen, judged, one_step=one_step, light=less) * evaluation if judged else 0.0
     light = (*(("tuning",) if little else ()), *(("evaluation",) if less else ()))
-    after = tuning + fixed + evaluation * work
+    after = tuning + fixed + shown + judging
     training = max(left - after, left / 2)
     after = left - training
     room = training / 2 if one_step else training
@@ -176,13 +178,20 @@ def judgeable(chosen: Chosen, step: float, seconds: float, most: float, *, one_s
 
     0 if even a few take more than `most` seconds.
     """
-    least, each = min(JUDGED, chosen.training), evaluated_in(chosen, step)
-    for light, limit in ((False, seconds), (True, max(seconds, most))):
+    each = evaluated_in(chosen, step)
+    for light, few, limit in ((False, JUDGED, seconds), (True, FEW_JUDGED, max(seconds, most))):
+        least = min(few, chosen.training)
         none, one = (_judging(chosen, count, one_step=one_step, light=light) for count in (0, 1))
         if (none + least * (one - none)) * each <= limit:
             count = int((seconds / each - none) / (one - none))
             return max(least, min(count, chosen.training, MOST_JUDGED)), light
     return 0, False
+
+
+def showable(chosen: Chosen, step: float, seconds: float, *, one_step: bool) -> int:
+    """How many samples are saved where so much time is left: as planned, or fewer where the machine has become slow."""
+    held = seconds / (_sampling(chosen, one_step=one_step) * evaluated_in(chosen, step))
+    return max(FEW_SHOWN, min(SHOWN, int(held)))
 
 
 def tuning_of(chosen: Chosen, count: int, *, light: bool) -> Tune:
@@ -268,7 +277,7 @@ def _sampling(chosen: Chosen, *, one_step: bool) -> int:
 
 
 def _judging(chosen: Chosen, count: int, *, one_step: bool, light: bool) -> float:
-    """Evaluations that an evaluation by so many samples takes, with the samples that are saved."""
+    """Evaluations of the network that an evaluation by so many samples takes."""
     losses = LEVELS * SIDES * min(LIGHT if light else HELD_OUT, chosen.held_out)
     features = 0 if light else chosen.training + chosen.held_out + count
-    return (count + SHOWN) * _sampling(chosen, one_step=one_step) + losses + features
+    return count * _sampling(chosen, one_step=one_step) + losses + features
