@@ -59,6 +59,7 @@ class Page:
         """The items of a job, once so many more are there."""
         before = {item["id"] for item in self.json(f"runs/{run}/items")}
         self.json(f"runs/{run}/make", job)
+        items: list[dict[str, Any]] = []
         for _ in range(600):
             items = [item for item in self.json(f"runs/{run}/items") if item["id"] not in before]
             if len(items) >= count:

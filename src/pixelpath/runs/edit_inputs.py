@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -98,7 +99,8 @@ def _read(run: OpenRun, path: Path) -> NativeArray:
     """The images at a path as the run's data were read, but not resized; pictures in the run's channels."""
     data, channels = run.recipe.data, run.recipe.data.channels
     if run.metadata.photographs and channels is None:
-        channels = next((each for each in (1, 3, 4) if each == run.shape[0]), None)
+        kinds: tuple[Literal[1, 3, 4], ...] = (1, 3, 4)
+        channels = next((each for each in kinds if each == run.shape[0]), None)
     source = open_place(parts(path)[0], DataSettings(path, channels=channels, nodata=data.nodata, axis=data.axis), None)
     if source.shape != run.shape:
         raise _other_shape(run, source.shape, str(path))
