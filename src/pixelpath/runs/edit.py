@@ -57,8 +57,8 @@ class Edits(Samples):
 
     @property
     def first_number(self) -> int:
-        """Files are numbered from 0."""
-        return 0
+        """The first seed; between two seeds files are numbered from 0."""
+        return 0 if self.settings["edit"]["kind"] == "between" else super().first_number
 
     def to_write(self) -> tuple[NativeArray, Metadata]:
         """As `Samples.to_write`; the colours of kept pixels are not divided by an alpha that rounded them."""

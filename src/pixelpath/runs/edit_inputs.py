@@ -122,8 +122,11 @@ def _numpy(images: np.ndarray | Tensor) -> np.ndarray:
     return images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
 
 
-def _with_channels(run: OpenRun, array: np.ndarray) -> NativeArray:
-    """An array as [image, channel, row, column]: channels may be missing, or last, where that is the only shape that fits."""
+def _with_channels(run: OpenRun, array: np.ndarray) -> np.ndarray:
+    """An array as [image, channel, row, column]: channels may be missing, or last, where that is the only shape that fits.
+
+    One that does not fit is returned as it is.
+    """
     channels, rows, columns = run.shape
     one = array[None] if array.ndim == 3 and array.shape in (run.shape, (rows, columns, channels)) else array
     if one.ndim == 4 and one.shape[1:] != run.shape and one.shape[1:] == (rows, columns, channels):
