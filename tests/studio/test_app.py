@@ -192,6 +192,31 @@ def test_a_painted_part_is_made_anew_and_all_else_stays(page: Page) -> None:
     assert made[0]["how"]["class"] == origin["how"]["class"]
 
 
+def test_an_image_of_ones_own_can_be_edited(page: Page, sprites: pp.Run, tmp_path: Path) -> None:
+    own, held = np.random.default_rng(7).integers(0, 256, (8, 8, 4), dtype=np.uint8), io.BytesIO()
+    Image.fromarray(own).save(held, "PNG")
+    known = {"cookie": f"pixelpath-studio={TOKEN}", "x-studio": "1"}
+
+    def take(content: bytes) -> tuple[int, Any]:
+        request = urllib.request.Request(f"{page.address}/api/runs/0/take/own.png", content, known)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    (item,) = take(held.getvalue())[1]
+    assert item["name"] == "own"
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(page.ask(f"/api/runs/0/items/{item['id']}.png")[1]))), own)
+    mask = "1" * 32 + "0" * 32
+    (made,) = page.made(0, {"kind": "inpaint", "count": 1, "mask": mask, "of": [item["id"]], "classes": ["a"], "nfe": 2}, 1)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(page.ask(f"/api/runs/0/items/{made['id']}.png")[1])))[4:], own[4:])
+    status, said = take(b"no picture")
+    assert status == 400
+    assert "own.png" in said["message"]
+    assert "/" not in said["message"].partition("own.png")[0]
+
+
 def test_variations_and_the_way_between_two(page: Page) -> None:
     ends = page.made(0, {"kind": "sample", "count": 2, "seed": 40}, 2)
     varied = page.made(0, {"kind": "vary", "count": 2, "strength": 0.3, "of": [ends[0]["id"]], "nfe": 2}, 2)

@@ -82,6 +82,7 @@ def create_app(runs: Sequence[Path], token: str | None = None) -> Starlette:
         Route("/api/runs/{run:int}", _told(_run)),
         Route("/api/runs/{run:int}/items", _told(_items)),
         Route("/api/runs/{run:int}/make", _told(_make), methods=["POST"]),
+        Route("/api/runs/{run:int}/take/{name}", _told(_take), methods=["POST"]),
         Route("/api/runs/{run:int}/training", _told(_training)),
         Route("/api/runs/{run:int}/previews/{name}", _told(_preview)),
         Route("/api/runs/{run:int}/download", _told(_download)),
@@ -210,6 +211,11 @@ def _items(studio: Studio, request: Request) -> Any:
 def _make(studio: Studio, request: Request) -> Any:
     gallery, job = studio.gallery(request), Job.from_json(_json(request))
     return {"job": studio.maker.ask(gallery, job)}
+
+
+def _take(studio: Studio, request: Request) -> Any:
+    items = studio.gallery(request).take(request.path_params["name"], request.state.body)
+    return [item.about() for item in items]
 
 
 def _stop(studio: Studio, request: Request) -> Any:

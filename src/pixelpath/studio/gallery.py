@@ -7,6 +7,7 @@ RUN/favourites, so that they are there the next time.
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from pixelpath.data.opening import open_source
 from pixelpath.errors import MissingError, UserError
 from pixelpath.runs import api
 from pixelpath.runs.api import Run
+from pixelpath.runs.edit_inputs import given_images
 from pixelpath.runs.sample import Samples
 from pixelpath.trainer import checkpoint
 
@@ -103,6 +105,22 @@ class Gallery:
         with self._lock:
             found = [Item(self._id(), native, own, name.replace("\n", ", "), how) for native, own, name, how in rows]
             self.items.update({item.id: item for item in found})
+        return found
+
+    def take(self, name: str, content: bytes) -> list[Item]:
+        """The images of a file from the user's disk, to be edited; raises as `given_images`."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(name).name
+            path.write_bytes(content)
+            try:
+                given = given_images(self.run, path)
+            except UserError as error:
+                raise UserError(str(error).replace(str(path), path.name), error.setting) from error
+            how, stem = {"kind": "given", "class": None}, path.stem
+            rows = zip(given.native, given.straight, strict=True)
+            with self._lock:
+                found = [Item(self._id(), native.copy(), own.copy(), stem, dict(how)) for native, own in rows]
+                self.items.update({item.id: item for item in found})
         return found
 
     def favour(self, id: str, on: bool) -> Item:

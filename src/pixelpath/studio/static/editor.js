@@ -92,8 +92,8 @@ function step(turn) {
 }
 
 const edit = (job) => {
-  const form = asked();
-  make({ seed: form.seed, guidance: form.guidance, nfe: form.nfe, of: [here.id], ...job });
+  const form = asked(), classes = find(here.id).how.class == null ? form.classes : []; // else that of the image
+  make({ classes, seed: form.seed, guidance: form.guidance, nfe: form.nfe, of: [here.id], ...job });
 };
 
 $("close").onclick = () => $("editor").close();

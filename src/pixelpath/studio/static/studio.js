@@ -76,6 +76,19 @@ export async function make(job, run = state.run.number) {
   } catch (error) { say(error.message, true); }
 }
 
+async function take(file) { // an image from the user's own disk
+  try {
+    const how = { method: "POST", headers: { "x-studio": "1" }, body: file };
+    const answer = await fetch(`/api/runs/${state.run.number}/take/${encodeURIComponent(file.name)}`, how);
+    const items = await answer.json();
+    if (!answer.ok) throw new Error(items.message);
+    state.items.unshift(...items);
+    $("images").prepend(...items.map(tile));
+    $("empty").hidden = true;
+    openEditor(items[0].id);
+  } catch (error) { say(error.message, true); }
+}
+
 function nextSeed(items) { // so that the next images are others
   const seeds = items.filter((item) => item.how.kind === "sample").map((item) => item.how.seed);
   if (seeds.length) $("make").elements.seed.value = Math.max(...seeds) + 1;
@@ -163,6 +176,10 @@ function listen() {
 function wire() {
   $("run").onchange = () => showRun(Number($("run").value));
   $("make").onsubmit = (event) => { event.preventDefault(); make({ kind: "sample", ...asked() }); };
+  $("own").onchange = () => {
+    if ($("own").files.length) take($("own").files[0]);
+    $("own").value = "";
+  };
   $("stop").onclick = () => ask("stop/" + state.job, {});
   $("download").onclick = () => save(`runs/${state.run.number}/download?ids=${chosenIds()}`);
   $("sheet").onclick = () => save(`runs/${state.run.number}/sheet?ids=${chosenIds()}`);
