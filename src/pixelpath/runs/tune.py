@@ -21,7 +21,7 @@ from pixelpath.errors import UserError
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet_of_sets
 from pixelpath.evaluation.features import FeatureExtractor
-from pixelpath.evaluation.statistics import Moments, Statistics
+from pixelpath.evaluation.statistics import Statistics
 from pixelpath.log import progress, say
 from pixelpath.reports.tuning import write_tuning_page
 from pixelpath.runs.bundled import check_writable
