@@ -63,7 +63,9 @@ def measured(path: Path, nfe: Sequence[int], heun: Sequence[int], count: int, gu
         way = Sampling(sampler=sampler, nfe=number, sigma_max=first, guidance=guidance)
         made = [sample(run, *each, way) for each in zip(sets, conditions, strict=True)]
         features = [features_of(known.extractor, batches_of(each, data), len(each), run.device) for each in made]
-        return [frechet_of_sets(each, known.statistics) for each in features]
+        found = [frechet_of_sets(each, known.statistics) for each in features]
+        sys.stderr.write(f"{path}: {number} evaluations of {sampler.value}: {_cells([{number: found}], number)}\n")
+        return found
 
     low, high = hidden(run.noise), run.noise.sigma_max * run.noise.shift
     return Measured(
