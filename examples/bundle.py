@@ -71,7 +71,7 @@ def finish(run: OpenRun, half: OpenRun, found: Mapping[str, Any], about: Mapping
     made.grid(columns=16, labels=False).save(half.path / "samples.png", optimize=True)
     card = {
         **about,
-        "made_by": f"python -m examples.bundle RUN, a run of {run.recipe.name}, patch {run.recipe.patch}",
+        "made_by": f"`python -m examples.bundle RUN`, of a run of {run.recipe.name} with patches of {run.recipe.patch}",
         "verdict": verdict(found),
         "distances": found["distances"],
         "copies": found["copies"],
@@ -125,7 +125,7 @@ def as_text(card: Mapping[str, Any]) -> str:
     protocol = card["distances"][0]["protocol"]
     parts = [
         f"# {card['name']}",
-        "![Samples, one class a column](samples.png)",
+        "![Samples, classes in turn](samples.png)",
         f"**Data.** {data['what']}; {data['training']:,} trained on, {data['held_out']:,} held out. Licence: {data['licence']}.",
         "**How good.** " + " ".join(card["verdict"]),
         f"| features | Frechet distance | of {card['distances'][0]['few']} | as many real images |\n|---|---|---|---|\n"
@@ -136,7 +136,7 @@ def as_text(card: Mapping[str, Any]) -> str:
         "**Cost.** " + " ".join(card["cost"]),
         f"**Rounding.** Weights are kept as float16. That moves {rounding['samples']} samples by {rounding['mean']:.3g} on "
         f"average and {rounding['most']:.0f} at most, in native values.",
-        f"**How it was made.** `{card['made_by']}`",
+        f"**How it was made.** {card['made_by']}.",
     ]
     return "\n\n".join(parts) + "\n"
 
