@@ -27,14 +27,17 @@ VARIABLES = 4  # channels, at most, whose values are looked at
 COMMON = 0.05  # share of pixels from which on the lowest value of a variable has its own groups: dry pixels of rain
 
 
-def by_distance(data: PreparedData, images: Source, first_seed: int | None, near: Neighbours, real: Neighbours | None) -> Any:
+def by_distance(
+    data: PreparedData, images: Source, first_seed: int | None, near: Neighbours, real: Neighbours | None
+) -> list[dict[str, Any]]:
     """The samples, and the held-out images, farthest from and nearest to training images, JSON-ready."""
     held_out = sources.subset(data.held_out, sources.evenly(len(data.held_out), MOST))
     rows: list[dict[str, Any]] = []
     for side, found, source in (("samples", near, images), ("held_out", real, held_out)):
-        order = [] if found is None else found.distance.argsort(stable=True).tolist()
-        for end in ENDS if found is not None else ():
-            chosen = order[:ACROSS] if end == "nearest" else order[::-1][:ACROSS]
+        if found is None:
+            continue
+        order = found.distance.argsort(stable=True).tolist()
+        for end, chosen in (("farthest", order[::-1][:ACROSS]), ("nearest", order[:ACROSS])):
             rows += [
                 {"end": end, "of": side, "among": len(order), "image": place, "distance": float(found.distance[place])}
                 | {"name": _name(source, place, first_seed if side == "samples" else None)}
