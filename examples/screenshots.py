@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from PIL import Image
@@ -18,7 +19,14 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SECONDS = 240  # that a browser may take
 
 
-def main(page: Path, out: Path, section: str = "", width: int = 1400, height: int = 1000, dark: bool = False) -> None:
+def main(
+    page: Annotated[Path, tyro.conf.Positional],
+    out: Annotated[Path, tyro.conf.Positional],
+    section: str = "",
+    width: int = 1400,
+    height: int = 1000,
+    dark: bool = False,
+) -> None:
     """Write what stands in the window as PNG or WebP.
 
     Args:
