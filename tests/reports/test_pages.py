@@ -30,6 +30,8 @@ document.querySelector("iframe").onload = (event) => {
   say(page.querySelector(".chart output").textContent);
   key(svg, "ArrowRight");
   say(page.querySelector(".chart output").textContent);
+  svg.dispatchEvent(new PointerEvent("pointermove", { clientX: svg.getBoundingClientRect().right - 1 }));
+  say(page.querySelector(".chart output").textContent);
   say(slider.getAttribute("aria-valuetext"));
   slider.value = 0;
   slider.oninput();
@@ -64,9 +66,10 @@ def test_a_page_on_a_phone_answers_to_keys(page: Path, tmp_path: Path) -> None:
     words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", "--dump-dom", frame.as_uri()]
     dumped = subprocess.run([BROWSER, *words], capture_output=True, text=True, check=True, timeout=240).stdout
     (said,) = re.findall('<pre id="said">(.*?)</pre>', dumped)
-    wider, first, second, last, chosen, shown, reached = unescape(said).split("|")
+    wider, first, second, under, last, chosen, shown, reached = unescape(said).split("|")
     assert wider == "wider 0"
     assert (first, second) == ("sigma 1: 3", "sigma 10: 2.5")
+    assert under == "sigma 100: 2"
     assert (last, chosen, shown) == ("step 7", "step 0", "shown 1")
     assert int(reached.split()[1]) >= 2  # the table and the pictures, which scroll in themselves
 
