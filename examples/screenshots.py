@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from PIL import Image
@@ -18,13 +19,20 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SECONDS = 240  # that a browser may take
 
 
-def main(page: Path, out: Path, section: str = "", width: int = 1400, height: int = 1000, dark: bool = False) -> None:
+def main(
+    page: Annotated[Path, tyro.conf.Positional],
+    out: Annotated[Path, tyro.conf.Positional],
+    section: str = "",
+    width: int = 1400,
+    height: int = 1000,
+    dark: bool = False,
+) -> None:
     """Write what stands in the window as PNG or WebP.
 
     Args:
         page: An HTML file.
         out: Picture to write, by its ending.
-        section: The section that the window is scrolled to, as the page's own links name it.
+        section: The only section to show, as the page's own links name it. Default: the page from its top.
         width: Pixels across; 390 is a phone.
         height: Pixels down.
         dark: In the dark colours.
@@ -41,12 +49,15 @@ def screenshot(page: Path, section: str = "", width: int = 1400, height: int = 1
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
         raise SystemExit(f"None of {', '.join(BROWSERS)} is on the path: install Chromium.")
-    place = page.resolve().as_uri() + (f"#{section}" if section else "")
+    alone = f"<style>header, nav, main > section:not(#{section}) {{ display: none; }} h2 {{ margin-top: 0; }}</style>"
+    source = page.read_text(encoding="utf-8").replace("</head>", f"{alone if section else ''}</head>", 1)
     with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "page.html"
+        place.write_text(source, encoding="utf-8")
         words = [f"--screenshot={folder}/page.png", f"--window-size={width},{height}", f"--user-data-dir={folder}/profile"]
         words += ["--headless", "--no-sandbox", "--hide-scrollbars", "--force-device-scale-factor=1"]
         words += ["--blink-settings=preferredColorScheme=0"] if dark else []
-        subprocess.run([browser, *words, place], check=True, capture_output=True, timeout=SECONDS)
+        subprocess.run([browser, *words, place.as_uri()], check=True, capture_output=True, timeout=SECONDS)
         with Image.open(f"{folder}/page.png") as picture:
             return picture.convert("RGB")
 

@@ -363,13 +363,11 @@ def test_plots_follow_the_theme(run: Path, colour: str) -> None:
         assert white < 0.2
         assert black > 0.8
         return
-    for name in ("ink", "soft", "line", "back", "blue", "orange", "green", "purple", "grey"):
-        light, other = re.findall(rf"--{name}: (#[0-9a-f]{{6}})", style), re.findall(rf"--{name}: (#[0-9a-f]{{6}})", dark)
-        assert len(light) == 2
-        assert len(other) == 1
-        ground = re.findall(r"--back: #([0-9a-f]{6})", dark)[0]
-        if name not in ("line", "back"):
-            assert contrast(other[0][1:], ground) > 4.5, name
+    for theme in (style.split("@media")[0], dark):
+        known = dict(re.findall(r"--(\w+): #([0-9a-f]{6})", theme))
+        for name in ("ink", "soft", "link", "bad", "warn", "good", "blue", "orange", "green", "purple", "grey"):
+            assert contrast(known[name], known["back"]) > 4.5, name
+        assert min(contrast(known[name], known["tint"]) for name in ("ink", "soft", "link")) > 4.5
     chart = page[page.index("<figure class='chart") :].split("</figure>")[0]
     assert not re.findall(r"#[0-9a-f]{3,6}\b|rgb|black|white", chart.replace("&#x27;", "").replace("&#39;", ""))
 
@@ -397,7 +395,7 @@ def test_extremes_are_cut_from_their_sheet(run: Path) -> None:
     shots = [Shot(np.stack([np.full((1, 8, 8), 20 * (6 * row + place), np.uint8) for place in range(6)])) for row in (0, 1)]
     save_png(run / "extremes.png", sheet(shots, Metadata(photographs=True), None))
     rows = [
-        {"of": side, "among": 60, "tiles": [{"value": f"{place}.5 mm/h", "name": f"{side} <{place}>"} for place in range(6)]}
+        {"of": side, "among": 60, "tiles": [{"value": f"{place}.5 mm/h", "name": f"a/folder/{side} <{place}>"} for place in range(6)]}
         for side in ("samples", "training")
     ]
     bar = {"lowest": -2.5, "highest": 40.0, "title": "rain (mm/h)", "stops": ["#000000", "#ffffff"]}

@@ -22,7 +22,10 @@ SMOOTHED = 60  # values from which on a curve is smoothed, over a sixtieth of th
 COLOURS = ("blue", "orange", "green", "purple", "grey")
 WIDE, HIGH = 1000, 400  # of an SVG, in units that are stretched to the page
 TICKS = 5
-DEEP = 1e3  # a ratio of the ends of a logarithmic axis, beyond which its ticks are powers of ten
+NEAR, DEEP = (
+    8,
+    1e3,
+)  # ratios of the ends of a logarithmic axis: below the first it has more ticks, from the second on powers of ten
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,9 @@ class _Axis:
         """Round values between the ends."""
         from matplotlib.ticker import LogLocator, MaxNLocator
 
-        near = self.high / max(self.low, 1e-300) < DEEP
-        found = LogLocator(subs=(1, 2, 5) if near else (1,), numticks=TICKS + 3) if self.raised else MaxNLocator(TICKS)
+        ratio = self.high / max(self.low, 1e-300)
+        subs = (1, 1.5, 2, 3, 4, 5, 7) if ratio < NEAR else (1, 2, 5) if ratio < DEEP else (1,)
+        found = LogLocator(subs=subs, numticks=TICKS + 3) if self.raised else MaxNLocator(TICKS)
         slack = 1e-9 * (self.high - self.low)
         return [float(tick) for tick in found.tick_values(self.low, self.high) if self.low - slack <= tick <= self.high + slack]
 

@@ -24,6 +24,7 @@ from pixelpath.reports.names import name_of
 from pixelpath.reports.style import script, stylesheet, template
 
 WIDEST = 1440  # pixels across, of a picture
+NOTHING = "\N{EN DASH}"
 MEASURED = "how it was measured"
 LONG = 60  # letters of a value that takes a line of its own
 
@@ -72,7 +73,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     for record in records:
         below = [protocol_line(record["remarks"])] if record.get("remarks") else []
         below += [folded(MEASURED, protocol_line(record["protocol"]))] if record.get("protocol") else []
-        cells = "".join(f"<td{side[key]}>{text(record[key]) if key in record else ''}</td>" for key in keys)
+        cells = "".join(f"<td{side[key]}>{_cell(record, key)}</td>" for key in keys)
         body.append(f"<tr{' class=record' if below else ''}>{cells}</tr>")
         body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{''.join(below)}</td></tr>"] if below else []
     return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
@@ -175,6 +176,11 @@ def duration(seconds: float) -> str:
     """Seconds, minutes or hours in words."""
     minutes, hours = seconds / 60, seconds / 3600
     return f"{seconds:.0f} s" if seconds < 120 else f"{minutes:.0f} min" if minutes < 120 else f"{hours:.1f} h"
+
+
+def _cell(record: Mapping[str, Any], key: str) -> str:
+    """An entry of a table: nothing where a record has none, a dash where it is none."""
+    return "" if key not in record else NOTHING if record[key] is None else text(record[key])
 
 
 def _align(value: Any) -> str:

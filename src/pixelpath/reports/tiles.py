@@ -19,6 +19,7 @@ from PIL import Image
 from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
 from pixelpath.reports.display import GAP, GAP_GREY, Display, opaque, show
+from pixelpath.reports.names import short
 from pixelpath.reports.page import note, text
 
 ACROSS = 6  # tiles of a row, at most
@@ -92,13 +93,14 @@ def colour_bar(bar: Mapping[str, Any] | None) -> str:
 
 
 def _tile(image: Image.Image, value: str, name: str) -> str:
+    """An image with its value and its name below it, both also in words for those who do not see it."""
     held = io.BytesIO()
     image.save(held, "PNG", optimize=True)
     data = base64.b64encode(held.getvalue()).decode("ascii")
-    picture = (
-        f'<img class="sheet" alt="{text(name)}" width="{image.width}" height="{image.height}" src="data:image/png;base64,{data}">'
-    )
-    return f"<li>{picture}<span><b>{text(value)}</b>{text(name)}</span></li>"
+    said, called = text(value), text(short(name).replace("\n", " "))
+    size = f'width="{image.width}" height="{image.height}"'
+    picture = f'<img class="sheet" alt="{called}, {said}" {size} src="data:image/png;base64,{data}">'
+    return f"<li>{picture}<span><b>{said}</b>{called}</span></li>"
 
 
 def _pictures(shot: Shot, metadata: Metadata, seen: Ranges) -> list[Image.Image]:

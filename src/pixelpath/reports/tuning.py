@@ -23,8 +23,8 @@ SEARCH = (
 )
 REPORTED = (
     "Frechet distances of samples of fresh seeds from training images: mean and standard deviation over the sets of seeds. The "
-    "way marked as default is sampled with unless `nfe` is given. The last rows are controls. A ratio is the distance by "
-    "that of the first control with the same seeds."
+    "way marked as default is sampled with unless <code>--nfe</code> is given. The last rows are controls. A ratio is the "
+    "distance by that of the first control with the same seeds."
 )
 
 
@@ -36,7 +36,7 @@ def write_tuning_page(path: Path, name: str, result: Mapping[str, Any]) -> Path:
         searched = "".join(search_chart(each, features) for features in result["features"])
         rows = [_reported(row) for row in [*each["chosen"], *each["controls"]]]
         sections[kind] = note(REPORTED) + table(rows) + searched + note(SEARCH)
-    sections["Protocol"] = pairs({key: result[key] for key in ("checkpoint", "features", "searched", "reported", "seconds")})
+    sections["Protocol"] = pairs(_protocol(result))
     facts = {"step": f"{result['step']:,}", "time to tune": duration(result["seconds"])}
     return write_page(path, f"Sampling: {name}", header("How a run is best sampled", name, _verdict(result), facts), sections)
 
@@ -55,6 +55,20 @@ def _verdict(result: Mapping[str, Any]) -> Verdict:
             sentence += f", at {times:.2f} times the distance from the data that {control['nfe']} of {control['name']} reach"
         said.append(f"{sentence}.")
     return Verdict(said, "good" if most <= CLOSE else "warn")
+
+
+def _protocol(result: Mapping[str, Any]) -> dict[str, Any]:
+    """How the ways were compared."""
+    sets = ", ".join(f"{first:,} to {last:,}" for first, last in result["reported"]["seeds"])
+    first, last = result["searched"]["seeds"]
+    return {
+        "checkpoint": result["checkpoint"],
+        "distances in the features": result["features"],
+        "seeds of the search": f"{first:,} to {last:,}",
+        "the search compares with": result["searched"]["compared_with"],
+        "fresh seeds": sets,
+        "these compared with": result["reported"]["compared_with"],
+    }
 
 
 def _mean(row: Mapping[str, Any], features: str) -> float:

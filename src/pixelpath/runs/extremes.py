@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 
 from pixelpath.data import sources
@@ -24,17 +24,21 @@ from pixelpath.runs.prepare import PreparedData
 
 ENDS = ("farthest", "nearest")
 VARIABLES = 4  # channels, at most, whose values are looked at
+SURVEYED = 512  # training images by which the lowest value of a variable is known
 COMMON = 0.05  # share of pixels from which on the lowest value of a variable has its own groups: dry pixels of rain
 
 
-def by_distance(data: PreparedData, images: Source, first_seed: int | None, near: Neighbours, real: Neighbours | None) -> Any:
+def by_distance(
+    data: PreparedData, images: Source, first_seed: int | None, near: Neighbours, real: Neighbours | None
+) -> list[dict[str, Any]]:
     """The samples, and the held-out images, farthest from and nearest to training images, JSON-ready."""
     held_out = sources.subset(data.held_out, sources.evenly(len(data.held_out), MOST))
     rows: list[dict[str, Any]] = []
     for side, found, source in (("samples", near, images), ("held_out", real, held_out)):
-        order = [] if found is None else found.distance.argsort(stable=True).tolist()
-        for end in ENDS if found is not None else ():
-            chosen = order[:ACROSS] if end == "nearest" else order[::-1][:ACROSS]
+        if found is None:
+            continue
+        order = found.distance.argsort(stable=True).tolist()
+        for end, chosen in (("farthest", order[::-1][:ACROSS]), ("nearest", order[:ACROSS])):
             rows += [
                 {"end": end, "of": side, "among": len(order), "image": place, "distance": float(found.distance[place])}
                 | {"name": _name(source, place, first_seed if side == "samples" else None)}
@@ -55,30 +59,29 @@ def extremes(
 
 
 def _by_value(data: PreparedData, images: Source, first_seed: int | None) -> list[dict[str, Any]]:
-    """Groups by the values of each variable: samples, and as many training images."""
+    """Groups by the values of each variable: samples, and as many training images, evenly chosen."""
+    chosen, least = sources.evenly(len(data.training), len(images)), _least(data)
+    real = sources.subset(data.training, chosen)
+    ours, theirs = (_statistics(source, data, least) for source in (images, real))
     found: list[dict[str, Any]] = []
-    real = sources.subset(data.training, sources.evenly(len(data.training), len(images)))
-    sides = {"samples": images, "training": real}
-    kept = {"samples": range(len(images)), "training": sources.evenly(len(data.training), len(images)).tolist()}
     for channel in range(min(VARIABLES, data.shape[0])):
-        measured = {name: _statistics(source, channel, data) for name, source in sides.items()}
-        for what, key, sign, percent in _questions(measured["training"]):
-            rows = []
-            for name, source in sides.items():
-                values = sign * measured[name][key]
-                order = np.argsort(-np.where(np.isnan(values), -np.inf, values), kind="stable")[:ACROSS].tolist()
-                tiles = [
-                    {
-                        "image": int(kept[name][place]),
-                        "name": _name(source, place, first_seed if name == "samples" else None),
-                        "value": _spelled(measured[name][key][place], percent=percent),
-                    }
-                    for place in order
-                ]
-                rows.append({"of": name, "among": len(source), "tiles": tiles})
-            title = data.metadata.called(channel, data.shape[0]) or "values"
-            found.append({"what": what.format(title), "channels": [channel], "rows": rows})
+        title = data.metadata.called(channel, data.shape[0]) or "values"
+        for what, key, sign in _questions(theirs["share"][:, channel], least[channel]):
+            first, second = (_tiles(key, values[key][:, channel], sign) for values in (ours, theirs))
+            first = [tile | {"name": _name(images, tile["image"], first_seed)} for tile in first]
+            second = [tile | {"name": real.name(tile["image"]), "image": int(chosen[tile["image"]])} for tile in second]
+            sides = (("samples", images, first), ("training", real, second))
+            rows = [{"of": name, "among": len(source), "tiles": tiles} for name, source, tiles in sides]
+            found.append({"what": f"{what}: {title}", "channels": [channel], "rows": rows})
     return found
+
+
+def _tiles(key: str, values: Float[np.ndarray, "image"], sign: int) -> list[dict[str, Any]]:
+    """The images with the largest values (sign 1) or the smallest (-1), those of which nothing was measured left out."""
+    order = np.argsort(np.where(np.isnan(values), np.inf, -sign * values), kind="stable")[:ACROSS].tolist()
+    spelled = "{:.4g}" if key != "share" else "{:.3g} %"
+    scale = 1 if key != "share" else 100
+    return [{"image": place, "value": spelled.format(scale * values[place])} for place in order if not np.isnan(values[place])]
 
 
 def picture(data: PreparedData, images: Source, groups: Sequence[Mapping[str, Any]]) -> Image.Image:
@@ -113,54 +116,50 @@ def _distance_groups(copies: Mapping[str, Any], end: str, shown: Sequence[Sequen
     return [{"what": what, "channels": list(channels), "rows": rows} for channels in shown]
 
 
-def _questions(real: Mapping[str, Any]) -> list[tuple[str, str, int, bool]]:
-    """The groups of a variable: a title with a place for its name, the statistic, its sign, and whether it is a share."""
-    found = [("Highest values: {}", "maximum", 1, False)]
-    if np.nanmean(real["share"]) < COMMON:
-        return [*found, ("Lowest values: {}", "minimum", -1, False)]
-    least = f"{real['least']:.4g}"
-    return [
-        *found,
-        (f"Largest share of pixels at {least}: {{}}", "share", 1, True),
-        (f"Smallest share of pixels at {least}: {{}}", "share", -1, True),
-    ]
+def _questions(shares: Float[np.ndarray, "image"], least: float) -> list[tuple[str, str, int]]:
+    """The groups of a variable: a title, the statistic, and whether its largest (1) or smallest (-1) values are asked for."""
+    highest = ("Highest values", "maximum", 1)
+    if not np.nanmean(shares) >= COMMON:
+        return [highest, ("Lowest values", "minimum", -1)]
+    what = f"share of pixels at {least:.4g}"
+    return [highest, (f"Largest {what}", "share", 1), (f"Smallest {what}", "share", -1)]
 
 
-def _statistics(source: Source, channel: int, data: PreparedData) -> dict[str, Any]:
-    """Of every image the lowest and the highest measured value of a channel, and the share of those that are `least` in training.
+def _statistics(
+    source: Source, data: PreparedData, least: Float[np.ndarray, "channel"]
+) -> dict[str, Float[np.ndarray, "image channel"]]:
+    """Of every image and channel the lowest and the highest measured value, and the share of those that are at most `least`.
 
-    NaN for an image of which nothing was measured.
+    NaN where nothing was measured.
     """
-    least = _least(data, channel)
-    parts: list[Float[np.ndarray, "statistic _"]] = []
+    parts: list[list[np.ndarray]] = []
     for first in range(0, len(source), BATCH):
-        native = sources.gather(source, range(first, min(first + BATCH, len(source))))
-        valid = data.normaliser.valid(torch.from_numpy(native))
-        values = native[:, channel].astype(np.float64).reshape(len(native), -1)
-        known = np.isfinite(values)
-        known &= True if valid is None else valid[:, channel].numpy().reshape(len(native), -1)
-        some = known.any(1)
-        high = np.where(some, np.where(known, values, -np.inf).max(1), np.nan)
-        low = np.where(some, np.where(known, values, np.inf).min(1), np.nan)
-        share = np.where(some, (known & (values <= least)).sum(1) / np.maximum(1, known.sum(1)), np.nan)
-        parts.append(np.stack([low, high, share]))
-    low, high, share = np.concatenate(parts, axis=1)
-    return {"minimum": low, "maximum": high, "share": share, "least": least}
+        values, known = _measured(source, range(first, min(first + BATCH, len(source))), data)
+        some, count = known.any(2), np.maximum(1, known.sum(2))
+        low, high = np.where(known, values, np.inf).min(2), np.where(known, values, -np.inf).max(2)
+        share = (known & (values <= least[:, None])).sum(2) / count
+        parts.append([np.where(some, each, np.nan) for each in (low, high, share)])
+    low, high, share = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return {"minimum": low, "maximum": high, "share": share}
 
 
-def _least(data: PreparedData, channel: int) -> float:
-    """The lowest value that training images have in a channel, by evenly chosen ones."""
-    chosen = sources.evenly(len(data.training), 10 * BATCH)
-    native = sources.gather(data.training, chosen)
+def _least(data: PreparedData) -> Float[np.ndarray, "channel"]:
+    """The lowest value that evenly chosen training images have in every channel."""
+    values, known = _measured(data.training, sources.evenly(len(data.training), SURVEYED), data)
+    return np.where(known, values, np.inf).min((0, 2))
+
+
+def _measured(
+    source: Source, places: Sequence[int] | Int[np.ndarray, "_"], data: PreparedData
+) -> tuple[Float[np.ndarray, "_ channel pixel"], Bool[np.ndarray, "_ channel pixel"]]:
+    """The values of some images, and where they are finite and measured."""
+    native = sources.gather(source, places)
     valid = data.normaliser.valid(torch.from_numpy(native))
-    values = native[:, channel].astype(np.float64)
-    known = np.isfinite(values) & (True if valid is None else valid[:, channel].numpy())
-    return float(values[known].min()) if known.any() else 0.0
+    values = native.astype(np.float64)
+    known = np.isfinite(values) & (True if valid is None else valid.numpy())
+    shape = (len(native), data.shape[0], -1)
+    return values.reshape(shape), known.reshape(shape)
 
 
 def _name(source: Source, place: int, first_seed: int | None) -> str:
     return source.name(place) if first_seed is None else f"seed {first_seed + place}"
-
-
-def _spelled(value: float, *, percent: bool) -> str:
-    return f"{100 * value:.3g} %" if percent else f"{value:.4g}"

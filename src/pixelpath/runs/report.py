@@ -165,7 +165,7 @@ def _samples(run: Path) -> str:
     made = sorted((run / "samples").rglob("grid.png"), key=lambda path: path.stat().st_mtime)
     if made:
         settings = document_of(made[-1].with_name("samples.json")) or {}
-        made_by = {key: settings[key] for key in HOW if settings.get(key) is not None}
+        made_by = {key: settings[key] for key in HOW if settings.get(key) not in (None, "")}
         others = {key: value for key, value in settings.items() if not isinstance(value, list) or len(value) <= 2}
         caption = protocol_line({"file": made[-1].relative_to(run).as_posix(), **made_by})
         return figure(made[-1], caption) + (folded("How they were made", boxes(others)) if others else "")
