@@ -23,11 +23,10 @@ from pixelpath.data.settings import DataSettings
 from pixelpath.errors import UserError
 from pixelpath.runs.opened import OpenRun
 
+_CHANNELS: dict[int, Literal[1, 3, 4]] = {1: 1, 3: 3, 4: 4}  # of pictures
+
 NativeArray = Shaped[np.ndarray, "image channel row column"]
 OpenPixels = Bool[np.ndarray, "image row column"]
-
-Given = Path | str | Image.Image | np.ndarray | Tensor
-"""Images, or masks: a path of one or more, a picture, or an array [row, column], [channel, row, column] or [image, ...]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +44,20 @@ class GivenImages:
         return GivenImages(self.native[places], self.straight[places])
 
 
+Given = Path | str | Image.Image | np.ndarray | Tensor | GivenImages
+"""Images: a path of one or more, a picture, or an array [row, column], [channel, row, column] or [image, ...]."""
+
+MaskGiven = Path | str | Image.Image | np.ndarray | Tensor
+"""Masks: a path of one or more, a picture, or an array [row, column] or [image, row, column]."""
+
+
 def given_images(run: OpenRun, images: Given) -> GivenImages:
     """The images in the run's units; arrays are in those of `run.sample().images`, files and pictures as the data's files.
 
     Raises UserError for another size, dtype or number of channels than the run's, and for values that are none.
     """
+    if isinstance(images, GivenImages):
+        return images
     where = str(images) if isinstance(images, Path | str) else "`image`"
     premultiplied = run.metadata.alpha == "premultiplied"
     if isinstance(images, Path | str | Image.Image):
@@ -64,7 +72,7 @@ def given_images(run: OpenRun, images: Given) -> GivenImages:
     return given
 
 
-def open_pixels(run: OpenRun, mask: Given, count: int) -> OpenPixels:
+def open_pixels(run: OpenRun, mask: MaskGiven, count: int) -> OpenPixels:
     """Where `count` images are to be made anew: the pixels of a mask that are other than 0, one mask for all or one for each.
 
     A pixel of a mask with alpha is 0 where it is transparent. Raises UserError for another size or number of masks, and for masks
@@ -99,8 +107,7 @@ def _read(run: OpenRun, path: Path) -> NativeArray:
     """The images at a path as the run's data were read, but not resized; pictures in the run's channels."""
     data, channels = run.recipe.data, run.recipe.data.channels
     if run.metadata.photographs and channels is None:
-        kinds: tuple[Literal[1, 3, 4], ...] = (1, 3, 4)
-        channels = next((each for each in kinds if each == run.shape[0]), None)
+        channels = _CHANNELS.get(run.shape[0])
     source = open_place(parts(path)[0], DataSettings(path, channels=channels, nodata=data.nodata, axis=data.axis), None)
     if source.shape != run.shape:
         raise _other_shape(run, source.shape, str(path))

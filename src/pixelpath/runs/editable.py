@@ -14,7 +14,7 @@ from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.runs import edit
 from pixelpath.runs import sample_conditions as asking
-from pixelpath.runs.edit_inputs import Given, given_images, open_pixels
+from pixelpath.runs.edit_inputs import Given, MaskGiven, given_images, open_pixels
 from pixelpath.runs.opened import OpenRun
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.types import Condition, Conditioning
@@ -28,7 +28,7 @@ class EditableRun(OpenRun):
     def inpaint(
         self,
         images: Given,
-        mask: Given,
+        mask: MaskGiven,
         count: int | None = None,
         *,
         classes: Sequence[str | int] | str = (),

@@ -24,7 +24,7 @@ from pixelpath.data.opening import open_source
 from pixelpath.errors import MissingError, UserError
 from pixelpath.runs import api
 from pixelpath.runs.api import Run
-from pixelpath.runs.edit_inputs import given_images
+from pixelpath.runs.edit_inputs import GivenImages, given_images
 from pixelpath.runs.sample import Samples
 from pixelpath.trainer import checkpoint
 
@@ -43,6 +43,11 @@ class Item:
     name: str
     how: dict[str, Any]
     favourite: bool = False
+
+    @property
+    def given(self) -> GivenImages:
+        """The item as an image to be edited."""
+        return GivenImages(self.native[None], self.straight[None])
 
     def about(self) -> dict[str, Any]:
         """What the page needs to know of it."""

@@ -140,7 +140,7 @@ def _varied(gallery: Gallery, job: Job) -> Iterator[Made]:
     run, item = gallery.run, gallery.item(job.of[0])
     for seed, count in _parts(job):
         made = run.variations(
-            item.native, count, job.strength, classes=_class_of(run, item, job), seed=seed, sampling=job.sampling
+            item.given, count, job.strength, classes=_class_of(run, item, job), seed=seed, sampling=job.sampling
         )
         yield _told(job, made, {"of": item.name, "strength": job.strength})
 
@@ -152,7 +152,7 @@ def _inpainted(gallery: Gallery, job: Job) -> Iterator[Made]:
         raise UserError(f"The mask has {len(job.mask)} pixels but the image {rows * columns}: paint it again.", "mask")
     mask = np.array([pixel != "0" for pixel in job.mask]).reshape(rows, columns)
     for seed, count in _parts(job):
-        made = run.inpaint(item.native, mask, count, classes=_class_of(run, item, job), seed=seed, sampling=job.sampling)
+        made = run.inpaint(item.given, mask, count, classes=_class_of(run, item, job), seed=seed, sampling=job.sampling)
         yield _told(job, made, {"of": item.name})
 
 
