@@ -48,7 +48,7 @@ def sprites(tmp_path_factory: pytest.TempPathFactory) -> pp.Run:
     for place in range(24):
         Image.fromarray(numbers.integers(0, 256, (8, 8, 4), dtype=np.uint8)).save(folder / f"{place:02d}.png")
     settings = pp.DataSettings(folder, alpha="premultiplied", held_out_share=0.2)
-    return pp.train(pp.open_data(folder, settings=settings), tiny(), out=folder.parent / "sprites-run")
+    return pp.train(pp.open_data(folder, settings=settings), tiny(), out=tmp_path_factory.mktemp("run") / "sprites")
 
 
 def tiny() -> Recipe:

@@ -77,7 +77,7 @@ def sprites(tmp_path_factory: pytest.TempPathFactory) -> pp.Run:
         Image.fromarray(numbers.integers(0, 256, (8, 8, 4), dtype=np.uint8)).save(folder / "ab"[place % 2] / f"{place:02d}.png")
     settings = pp.DataSettings(folder, alpha="premultiplied", held_out_share=0.2)
     recipe = pp.recipes.digits_diffusion(steps=2, size=pp.recipes.sizes.NANO)
-    return pp.train(pp.open_data(folder, settings=settings), recipe, out=folder.parent / "sprites-run")
+    return pp.train(pp.open_data(folder, settings=settings), recipe, out=tmp_path_factory.mktemp("run") / "sprites")
 
 
 @pytest.fixture(scope="module")

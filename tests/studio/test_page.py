@@ -41,7 +41,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         Image.fromarray(numbers.integers(0, 256, (8, 8, 4), dtype=np.uint8)).save(folder / "ab"[place % 2] / f"{place:02d}.png")
     data = pp.open_data(folder, held_out=0.2)
     recipe = pp.recipes.digits_diffusion(steps=4, size=pp.recipes.sizes.NANO)
-    return [pp.train(data, recipe, out=folder.parent / name, every=2, measure_every=2).path for name in ("first", "second")]
+    out = tmp_path_factory.mktemp("runs")
+    return [pp.train(data, recipe, out=out / name, every=2, measure_every=2).path for name in ("first", "second")]
 
 
 @pytest.fixture(scope="module")
