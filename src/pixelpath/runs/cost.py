@@ -32,7 +32,7 @@ from pixelpath.recipes.build import objective_through, representation_of
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.runs import monitor
 from pixelpath.runs.chosen import Saving
-from pixelpath.runs.devices import choose_device, use_tensor_cores
+from pixelpath.runs.devices import choose_device, compiles, use_tensor_cores
 from pixelpath.runs.generate import Origin, generate
 from pixelpath.runs.prepare import PreparedData, close, read_data
 from pixelpath.runs.session import Session
@@ -187,7 +187,7 @@ def _seconds(session: Session, recipe: Recipe) -> float:
 
 def _steps(session: Session, recipe: Recipe, count: int = MEASURED) -> list[float]:
     """Seconds of so many real steps of the recipe, after some to warm up."""
-    warm = WARM_COMPILED if session.compiles else WARM
+    warm = WARM_COMPILED if compiles(session.recipe, session.device) else WARM
     session.recipe = replace(recipe, steps=warm + count)
     return [step.seconds for step in session.steps()][warm:]
 

@@ -56,6 +56,11 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def compiles(recipe: Recipe, device: torch.device) -> bool:
+    """Whether the run compiles its networks: as the recipe says, else on CUDA."""
+    return device.type == "cuda" if recipe.compile is None else recipe.compile
+
+
 def sampling_precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     """The dtype in which networks compute when they are sampled: the run's on CUDA, elsewhere float32."""
     return precision_of(recipe, device) if device.type == "cuda" else torch.float32

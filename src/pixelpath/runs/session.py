@@ -26,7 +26,7 @@ from pixelpath.recipes.build import objective_through
 from pixelpath.recipes.recipe import Recipe, to_json
 from pixelpath.runs import monitor
 from pixelpath.runs.chosen import Beginning, Saving
-from pixelpath.runs.devices import precision_of
+from pixelpath.runs.devices import compiles, precision_of
 from pixelpath.runs.folder import (
     by_main,
     check_alike,
@@ -128,7 +128,10 @@ def _begin(
         changed = check_same(out, latest, closed, origin, data.known, accept_changed_data=accept_changed_data)
         student, kept = data.student(closed), kept_encoder(out) if closed.needs_encoder else None
         freeze(student, closed)
-    objective = objective_through(closed, frozen_encoder(kept, data, device))
+    frozen = frozen_encoder(kept, data, device)
+    if frozen is not None and compiles(closed, device):
+        frozen.compile()
+    objective = objective_through(closed, frozen)
     scratch = beginning == Beginning()
     session = Session(closed, objective, data, out, device, student, saving, scratch=scratch)
     if latest is not None:
@@ -344,7 +347,7 @@ class Session:
     def steps(self) -> Iterator[Step]:
         """The steps of the run from where it stands."""
         recipe, first = self.recipe, self.state.step
-        student, teacher = (torch.compile(each) if self.compiles else each for each in (self.bare, self.ema))
+        student, teacher = (torch.compile(each) if compiles(recipe, self.device) else each for each in (self.bare, self.ema))
         assert isinstance(student, nn.Module)
         assert isinstance(teacher, nn.Module)
         return steps_of(
@@ -363,11 +366,6 @@ class Session:
             accumulate=1 if recipe.is_encoder else recipe.accumulate,  # the student of stage one works in parts itself
             scaler=self.scaler,
         )
-
-    @property
-    def compiles(self) -> bool:
-        """Whether student and teacher are compiled."""
-        return self.device.type == "cuda" if self.recipe.compile is None else self.recipe.compile
 
     def measure(self, step: Step, images: Source, journal: Journal, real: Reference | None) -> float | None:
         """What the run's stage is watched by, into the journal; returns the checkpoint's value.
