@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -15,6 +16,7 @@ from pixelpath import recipes
 from pixelpath.data.digest import digests
 from pixelpath.data.formats import pictures
 from pixelpath.data.normalise.curves import Normalisation
+from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.settings import DataSettings
 from pixelpath.runs import index
 from pixelpath.runs.index import FOLDER, Index
@@ -47,7 +49,7 @@ def decoded() -> Iterator[list[Path]]:
         yield found
 
 
-def read(folder: Path, **settings: object) -> PreparedData:
+def read(folder: Path, **settings: Any) -> PreparedData:
     chosen = DataSettings(folder / "data", workers=2, held_out_share=0.2, **settings)
     recipe = replace(recipes.digits_diffusion(), data=chosen)
     return read_data(recipe, index=Index(folder, chosen))
@@ -91,6 +93,20 @@ def test_other_settings_and_a_damaged_index_are_as_no_index(folder: Path) -> Non
     with decoded() as files:
         read(folder)
     assert len(files) == COUNT  # its headers are still known
+
+
+def test_a_normaliser_of_other_images_is_not_handed_on(folder: Path) -> None:
+    """A run that goes on with changed images keeps its normaliser; one that begins with them fits its own."""
+    chosen = DataSettings(folder / "data", workers=0, held_out_share=0.2)
+    recipe, other = replace(recipes.digits_diffusion(), data=chosen), Normaliser((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    went_on = read_data(recipe, None, other, index=Index(folder, chosen))
+    assert went_on.normaliser == other
+    begun = read_data(recipe, index=Index(folder, chosen))
+    assert begun.normaliser == Normaliser.fit(begun.training)
+    with decoded() as files:
+        assert read_data(recipe, index=Index(folder, chosen)).normaliser == begun.normaliser
+        assert read_data(recipe, None, other, index=Index(folder, chosen)).normaliser == other
+    assert files == []
 
 
 def test_published_constants_need_no_statistics(folder: Path) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -151,10 +150,7 @@ class Batches:
         return moved(batch, flip=self.flip, rot90=self.rot90)
 
 
-Prepared = TypeVar("Prepared", Batch, Views)
-
-
-def ahead(batches: Iterator[Prepared], device: torch.device) -> Iterator[Prepared]:
+def ahead(batches: Iterator[Batch | Views], device: torch.device) -> Iterator[Batch | Views]:
     """The same batches; on CUDA each is made while the device works on the one before, on a stream of its own."""
     if device.type != "cuda":
         yield from batches

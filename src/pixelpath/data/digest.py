@@ -57,7 +57,8 @@ class Digest:
         about = f"{self._source.name(index)}\n{self._source.label(index)}\n"
         self._value = zlib.crc32(about.encode(), self._value)
         if image is not None:
-            self._value = zlib.crc32(np.ascontiguousarray(image, image.dtype.newbyteorder("<")), self._value)
+            values = np.ascontiguousarray(image, image.dtype.newbyteorder("<"))
+            self._value = zlib.crc32(values.data, self._value)
 
     def __str__(self) -> str:
         return f"{self._value:08x}"

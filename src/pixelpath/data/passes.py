@@ -17,7 +17,8 @@ CHUNK = 2**19  # values looked at at once: enough for numpy, and little memory e
 
 Native = Shaped[np.ndarray, "image channel row column"]
 Numbers = Int[np.ndarray, "image"]
-Item, Found = TypeVar("Item"), TypeVar("Found")
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 def in_order(work: Callable[[Item], Found], items: Iterable[Item], workers: int | None) -> Iterator[Found]:

@@ -155,7 +155,7 @@ def _of_source(
     for broken in source.broken[:20]:
         say(f"Left out, cannot be decoded: {broken}")
     source = held_in_memory(source, settings)
-    digest = hashlib.sha256(json.dumps(digests(source)).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(digests(source, settings.workers)).encode()).hexdigest()[:16]
     about: dict[str, Any] = {"path": name, "kind": kind, "images": len(source), "look": look(source), "hash": digest}
     about["resize"] = RESIZED[0 if settings.resize and kind != "run" else 1]
     if made is not None:

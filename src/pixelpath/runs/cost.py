@@ -30,7 +30,7 @@ from pixelpath.recipes.build import objective_through, representation_of
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.runs import monitor
 from pixelpath.runs.chosen import Saving
-from pixelpath.runs.devices import check_shard, choose_device, use_tensor_cores
+from pixelpath.runs.devices import check_shard, choose_device, compiles, use_tensor_cores
 from pixelpath.runs.generate import Origin, generate
 from pixelpath.runs.memory import kept
 from pixelpath.runs.prepare import PreparedData, close, read_data
@@ -188,7 +188,7 @@ def _median(seconds: list[float]) -> float:
 
 def _steps(session: Session, recipe: Recipe, count: int = MEASURED) -> list[float]:
     """Seconds of so many real steps of the recipe, after some to warm up."""
-    warm = WARM_COMPILED if session.compiles else WARM
+    warm = WARM_COMPILED if compiles(session.recipe, session.device) else WARM
     session.recipe = replace(recipe, steps=warm + count)
     return [step.seconds for step in session.steps()][warm:]
 

@@ -72,6 +72,11 @@ def _join() -> None:
         ) from error
 
 
+def compiles(recipe: Recipe, device: torch.device) -> bool:
+    """Whether the run compiles its networks: as the recipe says, else on CUDA."""
+    return device.type == "cuda" if recipe.compile is None else recipe.compile
+
+
 def sampling_precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     """The dtype in which networks compute when they are sampled: the run's on CUDA, elsewhere float32."""
     return precision_of(recipe, device) if device.type == "cuda" else torch.float32

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pixelpath.data.digest import Digests
 from pixelpath.data.examine import examine
 from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.data.normalise.normaliser import Normaliser
@@ -20,7 +21,9 @@ from pixelpath.runs.folder import by_main
 from pixelpath.runs.index import Findings, Index
 
 
-def examined(sides: tuple[Source, Source], settings: DataSettings, known: Normaliser | None, index: Index | None) -> Findings:
+def examined(
+    sides: tuple[Source, Source], settings: DataSettings, known: Normaliser | None, index: Index | None
+) -> tuple[Normaliser, dict[str, Digests]]:
     """The normaliser of training images, `known` or fitted to them, which takes the held-out ones too, and the digests of both.
 
     With an `index` every process of a run must call it: the main one reads the images, unless the index knows them already.
@@ -29,12 +32,14 @@ def examined(sides: tuple[Source, Source], settings: DataSettings, known: Normal
     if index is None:
         return _read(sides, settings, known)
     kept = index.find(sides)
-    if kept is not None and (known or kept.normaliser) is not None:
+    normaliser = known or (kept and kept.normaliser)
+    if kept is not None and normaliser is not None:
         say("No file has changed since the images were last read, so they are not read again.")
-        return Findings(known or kept.normaliser, kept.digests)
-    found = by_main(_read)(sides, settings, known)
-    index.keep(sides, found)
-    return found
+        return normaliser, kept.digests
+    normaliser, digests = by_main(_read)(sides, settings, known)
+    # a run may go on with other images than its normaliser was fitted to, which no other run is to take
+    index.keep(sides, Findings(normaliser if known is None else None, digests))
+    return normaliser, digests
 
 
 def fitted(training: Source, settings: DataSettings, counted: tuple[ChannelStatistics, ...] | None = None) -> Normaliser:
@@ -48,7 +53,9 @@ def fitted(training: Source, settings: DataSettings, counted: tuple[ChannelStati
     return Normaliser.fit(training, settings.workers, how, training.metadata.nodata, counted)
 
 
-def _read(sides: tuple[Source, Source], settings: DataSettings, known: Normaliser | None) -> Findings:
+def _read(
+    sides: tuple[Source, Source], settings: DataSettings, known: Normaliser | None
+) -> tuple[Normaliser, dict[str, Digests]]:
     """Both sides read once; constants that are known or published need no statistics."""
     training, held_out = sides
     measuring = known is None and settings.normaliser.kind != "imagenet"
@@ -60,7 +67,7 @@ def _read(sides: tuple[Source, Source], settings: DataSettings, known: Normalise
         known = fitted(training, settings, counted)
         _check_varied(training, known)
         _check_held_out(held_out, known, others, settings.workers)
-    return Findings(known, {"training": first, "held_out": second})
+    return known, {"training": first, "held_out": second}
 
 
 def _check_varied(training: Source, normaliser: Normaliser) -> None:

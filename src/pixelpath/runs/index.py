@@ -37,7 +37,7 @@ UNUSED = (*ELSEWHERE, "conditions", "cond_image", "units")  # settings that chan
 
 
 class Findings(NamedTuple):
-    """What a pass over both sides found; the normaliser is None where the pass was not to fit one."""
+    """What is known of both sides; the normaliser is None unless it was fitted to these very images."""
 
     normaliser: Normaliser | None
     digests: dict[str, Digests]
@@ -69,8 +69,9 @@ class Index:
 
     def keep(self, sides: Sequence[Source], findings: Findings) -> None:
         """Keep what was found in them, if files alone tell which images they are."""
-        key, normaliser = self._key(sides), findings.normaliser
+        key = self._key(sides)
         if key is not None:
+            normaliser = findings.normaliser
             about = {"normaliser": None if normaliser is None else normaliser.to_json(), "digests": findings.digests}
             by_main(self._write)(f"images-{key}.json", about)
 

@@ -162,10 +162,10 @@ def read_data(
         say(f"Left out, cannot be decoded: {name}")
     originals = training if has_originals(training) else None
     given = (None, None) if recipe.is_encoder else _given(training, held_out, recipe.data, asks)
-    digests = None
-    if known is None or index is not None:
-        training = held_in_memory(training, recipe.data)
-        known, digests = examined((training, held_out), recipe.data, known, index)
+    if known is not None and index is None:
+        return PreparedData(training, held_out, known, recipe.conditional, recipe.data.resize, *given, originals)
+    training = held_in_memory(training, recipe.data)
+    known, digests = examined((training, held_out), recipe.data, known, index)
     return PreparedData(training, held_out, known, recipe.conditional, recipe.data.resize, *given, originals, digests=digests)
 
 

@@ -207,7 +207,7 @@ def gathered(
         first = 0
         for part in native:
             file.seek(int(rows[first]) * size)  # the rows of a batch follow one another
-            file.write(part.contiguous().numpy())
+            file.write(part.contiguous().numpy().data)
             first += len(part)
     processes.barrier()
     return torch.from_numpy(np.memmap(into, dtype, "c", shape=shape))  # copied where it is written to: the file stays

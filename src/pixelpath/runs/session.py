@@ -27,7 +27,7 @@ from pixelpath.recipes.build import objective_through
 from pixelpath.recipes.recipe import Recipe, to_json
 from pixelpath.runs import monitor
 from pixelpath.runs.chosen import Beginning, Saving
-from pixelpath.runs.devices import check_shard, precision_of
+from pixelpath.runs.devices import check_shard, compiles, precision_of
 from pixelpath.runs.folder import (
     by_main,
     check_alike,
@@ -136,7 +136,10 @@ def _begin(
         changed = check_same(out, latest, closed, origin, data.known, accept_changed_data=accept_changed_data)
         student, kept = data.student(closed), kept_encoder(out) if closed.needs_encoder else None
         freeze(student, closed)
-    objective = objective_through(closed, frozen_encoder(kept, data, device))
+    frozen = frozen_encoder(kept, data, device)
+    if frozen is not None and compiles(closed, device):
+        frozen.compile()
+    objective = objective_through(closed, frozen)
     scratch = beginning == Beginning()
     session = Session(closed, objective, data, out, device, student, saving, scratch=scratch, shard=shard)
     if latest is not None:
@@ -174,7 +177,7 @@ class Session:
         if shard:
             self.skeleton = sharding.skeleton(self.ema)
             for module in (self.bare, self.ema):
-                sharding.shard(module, compiled=self.compiles)
+                sharding.shard(module, compiled=compiles(recipe, device))
         self.optimizer = recipe.optimizer.build(self.bare)
         self.scaler = loss_scaler(self.precision, device)
         self.state = State(0, recipe.seed, scaler={} if self.scaler is None else self.scaler.state_dict())
@@ -375,8 +378,8 @@ class Session:
     def steps(self) -> Iterator[Step]:
         """The steps of the run from where it stands."""
         recipe, first = self.recipe, self.state.step
-        compiles = self.compiles and self.skeleton is None  # the blocks of a sharded one are compiled already
-        student, teacher = (torch.compile(each) if compiles else each for each in (self.bare, self.ema))
+        whole = compiles(recipe, self.device) and self.skeleton is None  # the blocks of a sharded one are compiled already
+        student, teacher = (torch.compile(each) if whole else each for each in (self.bare, self.ema))
         assert isinstance(student, nn.Module)
         assert isinstance(teacher, nn.Module)
         return steps_of(
@@ -395,11 +398,6 @@ class Session:
             accumulate=1 if recipe.is_encoder else recipe.accumulate,  # the student of stage one works in parts itself
             scaler=self.scaler,
         )
-
-    @property
-    def compiles(self) -> bool:
-        """Whether student and teacher are compiled."""
-        return self.device.type == "cuda" if self.recipe.compile is None else self.recipe.compile
 
     def measure(self, step: Step, images: Source, journal: Journal, real: Reference | None) -> float | None:
         """What the run's stage is watched by, into the journal; returns the checkpoint's value.
