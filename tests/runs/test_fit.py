@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.application import at_step, call
@@ -98,6 +99,16 @@ def test_a_plan_alone_writes_nothing(pictures: Path, tmp_path: Path) -> None:
     said = plan_fit(DataSettings(path=pictures), tmp_path / "fit", Budget(10), CPU, ticking(0.1, 0.1))
     assert any("train" in line and "digits-diffusion" in line for line in said)
     assert not (tmp_path / "fit").exists()
+
+
+def test_a_short_budget_takes_coarser_patches(tmp_path: Path) -> None:
+    """At 0.1 s for 32 images, 0.8 of 3 minutes show 44 thousand images and 0.8 of an hour 880 thousand; 60 are aimed at."""
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).integers(0, 256, (60, 3, 32, 32), np.uint8))
+    for minutes, patch in ((3.0, 8), (60.0, 4)):
+        settings = DataSettings(path=tmp_path / "noise.npy")
+        said = plan_fit(settings, tmp_path / "fit", Budget(minutes), CPU, ticking(0.1, 0.1))
+        assert any(f"(patch {patch}, size nano" in line for line in said)
+        assert any("Patch 8 instead of 4" in line for line in said) == (patch == 8)
 
 
 def test_a_folder_of_anything_else_is_left_alone(pictures: Path, tmp_path: Path, diffusion_run: Path) -> None:
