@@ -395,7 +395,11 @@ def test_extremes_are_cut_from_their_sheet(run: Path) -> None:
     shots = [Shot(np.stack([np.full((1, 8, 8), 20 * (6 * row + place), np.uint8) for place in range(6)])) for row in (0, 1)]
     save_png(run / "extremes.png", sheet(shots, Metadata(photographs=True), None))
     rows = [
-        {"of": side, "among": 60, "tiles": [{"value": f"{place}.5 mm/h", "name": f"a/folder/{side} <{place}>"} for place in range(6)]}
+        {
+            "of": side,
+            "among": 60,
+            "tiles": [{"value": f"{place}.5 mm/h", "name": f"a/folder/{side} <{place}>"} for place in range(6)],
+        }
         for side in ("samples", "training")
     ]
     bar = {"lowest": -2.5, "highest": 40.0, "title": "rain (mm/h)", "stops": ["#000000", "#ffffff"]}
