@@ -63,7 +63,9 @@ def _read(
         examine(side, settings.workers, training.metadata.nodata, statistics=measuring) for side in sides
     )
     if known is None:
-        counted = None if tallies is None or not len(training) else complete(tallies, training.metadata.nodata)
+        nodata = training.metadata.nodata
+        nodata = None if nodata is None else float(nodata)
+        counted = None if tallies is None or not len(training) else complete(tallies, nodata)
         known = fitted(training, settings, counted)
         _check_varied(training, known)
         _check_held_out(held_out, known, others, settings.workers)
