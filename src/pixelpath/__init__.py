@@ -13,8 +13,8 @@ Training
     training      the same as a loop in your hands
 
 A run
-    load          a run on disk
-    Run           sample, evaluate, tune, report, curves, fit_start, export
+    load          a run on disk, or `hf:owner/name`
+    Run           sample, evaluate, tune, report, curves, fit_start, export, save_diffusers, push_to_hub
     Samples       images that a run made; a notebook shows them
     Sampling      how to sample: steps or nfe, sampler, sigmas, guidance, start
     Tune          what `run.tune()` looks for: the fewest evaluations

@@ -36,7 +36,7 @@ COMMANDS = {
     "studio": "Look at runs in a page on this machine: make and edit images, watch training, compare.",
     "probe": "Measure what the encoder of a run has learned, at six noise levels.",
     "report": "Write the report of a run again.",
-    "export": "Write the generator of a one-step run as one file that runs without pixelpath.",
+    "export": "Write a run so that it makes images without pixelpath: ONNX, torch.export, diffusers, a web page.",
     "import-official": "Turn a published EPG checkpoint into a run that can be sampled.",
 }
 MISTAKE, BUG, STOPPED = 2, 70, 130  # exit statuses

@@ -43,7 +43,7 @@ def sample(
     known: list[np.ndarray] = list(noises)
     *rows, last = walk["rows"]
     for sigma, guidance, row in zip(walk["sigmas"], walk["guidance"], rows, strict=True):
-        noisy, level = _sum(row, known), np.float32(sigma)
+        noisy, level = _sum(row, known), np.array(sigma, np.float32)
         if labels is None:
             known.append(denoiser(noisy, level))
             continue

@@ -43,6 +43,7 @@ from pixelpath.runs.tune import Tune, check_can_tune, tune_run
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.trainer.journal import lines
 from pixelpath.trainer.loop import Step
+from pixelpath.trainer.trackers import TrackerName
 
 
 class Run(EditableRun):
@@ -264,6 +265,7 @@ def train(
     measure_every: int | None = None,
     keep: int = 3,
     save_minutes: float | None = 20.0,
+    track: TrackerName | None = None,
     accept_changed_data: bool = False,
     progress: bool = False,
 ) -> Run:
@@ -282,6 +284,7 @@ def train(
             less often where they would take more than a tenth of the training time.
         keep: How many of the latest checkpoints stay, beside the best.
         save_minutes: Save a checkpoint after so many minutes too; None: only every `every` steps.
+        track: tensorboard, wandb or trackio: show numbers and previews there too.
         accept_changed_data: Go on although the images are not those that the run began with.
         progress: Print progress and remarks on standard error.
 
@@ -293,7 +296,7 @@ def train(
         2
     """
     with _progress(progress):
-        saving = Saving(every, measure_every, keep, save_minutes=save_minutes)
+        saving = Saving(every, measure_every, keep, track, save_minutes)
         session = _session(data, recipe, Path(out), encoder, init_from, device, saving, accept_changed_data)
         with _callers_randomness(session):
             session.run()
@@ -314,6 +317,7 @@ def training(
     measure_every: int | None = None,
     keep: int = 3,
     save_minutes: float | None = 20.0,
+    track: TrackerName | None = None,
     accept_changed_data: bool = False,
     progress: bool = False,
 ) -> Iterator[Step]:
@@ -327,7 +331,7 @@ def training(
         2
     """
     with _progress(progress):
-        saving = Saving(every, measure_every, keep, save_minutes=save_minutes)
+        saving = Saving(every, measure_every, keep, track, save_minutes)
         session = _session(data, recipe, Path(out), encoder, init_from, device, saving, accept_changed_data)
     steps = session.proceed()
     try:
