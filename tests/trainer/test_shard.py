@@ -6,6 +6,8 @@ This file is also the program of the two processes: RANK PORT FOLDER.
 from __future__ import annotations
 
 import gc
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -173,9 +175,6 @@ def checkpoints(folder: Path) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object], dict[str, object]]:
     """The folder, and what both processes found."""
-    import socket
-    import subprocess
-
     folder = tmp_path_factory.mktemp("two")
     half = Run("diffusion", False)
     half.go(0, 5)
@@ -184,7 +183,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, obje
         opened.bind(("127.0.0.1", 0))
         port = opened.getsockname()[1]
     commands = [[sys.executable, __file__, str(rank), str(port), str(folder)] for rank in (0, 1)]
-    assert [process.wait(300) for process in [subprocess.Popen(command) for command in commands]] == [0, 0]
+    started = [subprocess.Popen(command) for command in commands]
+    try:
+        assert [process.wait(300) for process in started] == [0, 0]
+    finally:
+        for process in started:
+            process.kill()
     first, second = (torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1))
     return folder, first, second
 
