@@ -185,7 +185,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, obje
     commands = [[sys.executable, __file__, str(rank), str(port), str(folder)] for rank in (0, 1)]
     started = [subprocess.Popen(command) for command in commands]
     try:
-        assert [process.wait(300) for process in started] == [0, 0]
+        assert [process.wait(600) for process in started] == [0, 0]
     finally:
         for process in started:
             process.kill()
