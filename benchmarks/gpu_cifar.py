@@ -143,7 +143,7 @@ def unpacked(data: Path, folder: Path) -> Path:
     with np.load(data) as found:
         if "train_jpeg" not in found:
             return data
-        made = folder / "cifar10.npz"
+        made = folder / f"{data.stem}-decoded.npz"
         if made.exists():
             return made
         parts: dict[str, Any] = {}

@@ -195,15 +195,15 @@ def _steps(session: Session, recipe: Recipe, count: int = MEASURED) -> list[floa
 
 def _finish(session: Session, recipe: Recipe, images: Source) -> int:
     """The peak after what a run does every so many steps, with fewer images and fewer steps of sampling."""
-    data = session.data
+    data, ema = session.data, session.whole_ema()
     few = subset(images, range(min(len(images), recipe.batch_size)))
-    monitor.held_out_loss(recipe, session.objective, data, few, session.ema, session.device)
+    monitor.held_out_loss(recipe, session.objective, data, few, ema, session.device)
     if recipe.is_encoder:
-        monitor.watch_features(recipe, data, images, session.ema, session.device)
-    elif isinstance(session.ema, Denoiser):
+        monitor.watch_features(recipe, data, images, ema, session.device)
+    elif isinstance(ema, Denoiser):
         chosen = Sampling(steps=2, sampler=Sampler.HEUN).over(recipe.usual_sampling)
         seeds = range(monitor.PREVIEWS[0])
-        for _ in generate(session.ema, Origin(recipe.noise), chosen, seeds, data.condition(seeds)):
+        for _ in generate(ema, Origin(recipe.noise), chosen, seeds, data.condition(seeds)):
             pass
     session.save()
     session.writer.wait()

@@ -92,8 +92,8 @@ def _captured(tensors: Mapping[str, Tensor], what: str, copied: bool) -> dict[st
     kept: dict[str, Tensor] = {}
     for name, value in tensors.items():
         value = gathered(value)
-        if not bool(value.isfinite().all()):
-            raise NotFiniteError(f"{name} of the {what} cannot be saved.")
+        if odd := _not_finite({name: value}):
+            raise NotFiniteError(f"{odd} of the {what} cannot be saved.")
         if not copied:
             kept[name] = value
         elif processes.rank() == 0:
