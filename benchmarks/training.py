@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from pixelpath.recipes.recipe import Recipe
+from pixelpath.runs.beginning import begin
 from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.prepare import with_data
-from pixelpath.runs.session import begin
 
 
 def train(recipe: Recipe, out: Path, data: Path, encoder: Path | None = None, init_from: Path | None = None) -> None:

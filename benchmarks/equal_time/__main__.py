@@ -22,7 +22,7 @@ from benchmarks.equal_time.ours import Ours
 from benchmarks.equal_time.systems import How, System, Task, changed
 from benchmarks.equal_time.unets import DDPM, EDM, UNetSystem
 from pixelpath.errors import UserError
-from pixelpath.runs.session import Beginning
+from pixelpath.runs.chosen import Beginning
 
 LARGE = (32, 64, 128)
 OTHERS: dict[str, UNetSystem] = {

@@ -13,11 +13,12 @@ from benchmarks.equal_time.systems import AT_ONCE, SAMPLERS, How, Task, changed,
 from pixelpath import recipes
 from pixelpath.errors import UserError
 from pixelpath.recipes.recipe import Recipe
+from pixelpath.runs.beginning import begin
+from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.devices import precision_of
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import batches
 from pixelpath.runs.sample import sample
-from pixelpath.runs.session import Beginning, Saving, Session, begin
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer.checkpoint import State
 from pixelpath.trainer.loop import distribute

@@ -306,7 +306,7 @@ def small(data: Path, name: str = "digits-diffusion", batch_size: int = 96, step
 def trained(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
     """The lines of a real run of this recipe, in a process of its own that did not inherit the peak of this one."""
     script = "from pathlib import Path; import sys, torch; from pixelpath.runs.chosen import Beginning, Saving; "
-    script += "from pixelpath.runs.session import begin; "
+    script += "from pixelpath.runs.beginning import begin; "
     script += "from pixelpath.recipes.recipe import from_json; import tyro; recipe = from_json(sys.stdin.read()); "
     script += "begin(recipe, Path(sys.argv[1]), torch.device('cpu'), Beginning(), Saving(every=3)).run()"
     # Linux counts to a new process what its parent had held: a shell stands between

@@ -11,11 +11,11 @@ from pixelpath import recipes
 from pixelpath.commands.options import device_named
 from pixelpath.errors import Stopped
 from pixelpath.recipes.recipe import summary
+from pixelpath.runs.beginning import begin
 from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.cost import tell_cost
 from pixelpath.runs.devices import joined
 from pixelpath.runs.prepare import close, read_data, with_data
-from pixelpath.runs.session import begin
 
 RECIPES = {name: make() for name, make in recipes.RECIPES.items()}
 AnyRecipe = tyro.extras.subcommand_type_from_defaults(RECIPES, {name: summary(each) for name, each in RECIPES.items()})

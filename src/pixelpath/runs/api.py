@@ -20,6 +20,7 @@ from pixelpath.recipes.recipe import Recipe
 from pixelpath.reports.pictures import training_curves
 from pixelpath.runs import fit as fitting
 from pixelpath.runs import sample_conditions as asking
+from pixelpath.runs.beginning import begin
 from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.compare import Comparison
 from pixelpath.runs.compare import compare as compare_sets
@@ -38,7 +39,7 @@ from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import Samples, free_folder, sample
-from pixelpath.runs.session import Session, begin
+from pixelpath.runs.session import Session
 from pixelpath.runs.tune import Tune, check_can_tune, tune_run
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.trainer.journal import lines

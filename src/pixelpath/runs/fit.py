@@ -26,6 +26,7 @@ from pixelpath.log import say
 from pixelpath.recipes.recipe import Recipe, from_json, to_json
 from pixelpath.reports.page import duration
 from pixelpath.runs import fit_plan
+from pixelpath.runs.beginning import begin
 from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.cost import seconds_of_step
 from pixelpath.runs.evaluate import evaluate
@@ -38,7 +39,7 @@ from pixelpath.runs.prepare import read_data_of
 from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import free_folder, sample
 from pixelpath.runs.sample_conditions import as_held_out
-from pixelpath.runs.session import Session, begin
+from pixelpath.runs.session import Session
 from pixelpath.runs.tune import tune_run
 from pixelpath.runs.work import multiply_adds_of
 from pixelpath.trainer.interruption import Interruption

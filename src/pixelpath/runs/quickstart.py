@@ -23,6 +23,7 @@ from pixelpath.log import say
 from pixelpath.recipes.digits import digits_diffusion, digits_encoder, digits_onestep
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
+from pixelpath.runs.beginning import begin
 from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.comparison import extractors, keep
 from pixelpath.runs.digits import write_digits
@@ -33,7 +34,6 @@ from pixelpath.runs.prepare import PreparedData, read_data, with_data
 from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import Samples, free_folder, sample
 from pixelpath.runs.sample_conditions import choose_labels
-from pixelpath.runs.session import begin
 from pixelpath.sampling.sampler import Sampling
 
 JUDGED = 200  # guided samples that the classifier must recognise
