@@ -19,6 +19,7 @@ from pixelpath.runs.devices import precision_of
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import batches
 from pixelpath.runs.sample import sample
+from pixelpath.runs.session import Session
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer.checkpoint import State
 from pixelpath.trainer.loop import distribute

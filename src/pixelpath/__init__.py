@@ -44,10 +44,11 @@ if TYPE_CHECKING:
     from pixelpath.data.settings import DataSettings
     from pixelpath.errors import MissingError, UserError
     from pixelpath.noise import NoiseRange
-    from pixelpath.runs.api import Run, compare, fit, load, train, training
+    from pixelpath.runs.api import compare, fit, load, train, training
     from pixelpath.runs.compare import Comparison
     from pixelpath.runs.data import Data, from_arrays, open_data
     from pixelpath.runs.fit_start import fit_start
+    from pixelpath.runs.run import Run
     from pixelpath.runs.sample import Samples
     from pixelpath.runs.tune import Tune
     from pixelpath.sampling.sampler import Sampling
@@ -84,7 +85,7 @@ _HOMES = {
     "DataSettings": "data.settings",
     "MissingError": "errors",
     "NoiseRange": "noise",
-    "Run": "runs.api",
+    "Run": "runs.run",
     "Samples": "runs.sample",
     "Sampling": "sampling.sampler",
     "Tune": "runs.tune",

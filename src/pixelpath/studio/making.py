@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pixelpath.errors import UserError
-from pixelpath.runs.api import Run
+from pixelpath.runs.run import Run
 from pixelpath.runs.sample import Samples
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.studio.gallery import Gallery, Item
