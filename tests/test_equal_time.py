@@ -65,7 +65,7 @@ def test_floats_without_classes_have_tails_and_a_spectrum(tmp_path: Path) -> Non
     real = json.loads((tmp_path / "rain" / "real.json").read_text(encoding="utf-8"))["20"]
     assert real["dry"] == pytest.approx(3 / 8)
     assert real["q999"] > 5
-    assert real["seam"] == 1
+    assert real["seam"] == pytest.approx(1, abs=0.1)  # of 20 of the 80 held-out images
     assert 0 < real["spectrum_low"] <= 1 <= real["spectrum_high"]
     result = json.loads((tmp_path / "rain" / "toy_0.005min_s0" / "result.json").read_text(encoding="utf-8"))
     assert "recognised" not in result["samples"]["2m-2-g1.5"]

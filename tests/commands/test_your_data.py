@@ -131,7 +131,7 @@ def test_a_sea_keeps_its_land_and_its_variables_their_kinds_units_and_conditions
     measured = json.loads((out / "evaluation.json").read_text())[-1]
     assert np.isfinite([row["frechet"] for row in measured["distances"]]).all()
     channels = {row["channel"]: row for row in measured["pixel_values"]["channels"]}
-    assert set(channels) == {"rain", "sst"}
+    assert set(channels) == {"rain (mm/h)", "sst (K)"}
 
 
 def test_samples_can_be_asked_for_by_a_table(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,7 @@ def test_every_checkpoint_holds_finite_weights(
 
 def test_an_average_that_is_not_finite_ends_the_run(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As a step that overflows leaves it."""
-    with patch("pixelpath.trainer.loop.update", lambda ema, student, rate: next(ema.parameters()).data.fill_(torch.inf)):
+    with patch("pixelpath.trainer.loop.update", lambda ema, *_: next(ema.parameters()).data.fill_(torch.inf)):
         assert application.train("digits-diffusion", pictures, tmp_path) == 2
     assert "ema is not finite" in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.glob("checkpoints/step-*")) == []

@@ -67,7 +67,9 @@ SEARCH = {
             "features": "pixels",
             "floor": 0.0123,
             "few": 90,
-            "points": [{"steps": 8, "nfe": 15, "frechet": 1.5, "frechet_of_few": 1.75, "seconds": 2.0}],
+            "points": [
+                {"steps": 8, "nfe": 15, "frechet": 1.5, "frechet_of_few": 1.5, "distances": [1.25, 1.5, 1.75], "seconds": 2.0},
+            ],
         }
     ],
     "neighbours": {"held-out images": {"median": 3.25, "q05": 1.125, "least": 0.5}},
@@ -156,7 +158,7 @@ def test_numbers_of_candidates_tails_and_quality(tmp_path: Path) -> None:
     assert f"student {nothing} not used: its tails <are> wrong" in words
     assert "radius 0.99 7.31 7.05 -3.6 -8.1 1.2 -12.3 14 21 12 20.5 yes" in words
     assert "mixture 1.25 0.0519 0.045 ± 0.004 0.03 ± 0.003 0.06 ± 0.002 12.5" in words
-    assert "run <1> pixels 8 15 1.5 1.75 0.0123" in words
+    assert "run <1> pixels 8 15 1.5 ± 0.2 3 0.0123" in words
     assert "held-out images 3.25 1.125 0.5" in words
 
 

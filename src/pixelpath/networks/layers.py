@@ -98,8 +98,8 @@ class ModulatedBlock(nn.Module):
 
 
 def frequencies(count: int, longest: float) -> Float[Tensor, "frequency"]:
-    """f_i = longest^(-i / count), float32."""
-    return torch.exp(-math.log(longest) * torch.arange(count, dtype=torch.float32) / count)
+    """f_i = longest^(-i / count), float32, on the CPU, where they are rounded alike for all devices."""
+    return torch.exp(-math.log(longest) * torch.arange(count, dtype=torch.float32, device="cpu") / count)
 
 
 def sinusoids(
@@ -107,9 +107,10 @@ def sinusoids(
 ) -> Float[Tensor, "batch width"]:
     """[cos(p f_0) .. cos(p f_k), sin(p f_0) .. sin(p f_k)] with f from `frequencies`, float32; an odd width ends in 0.
 
-    `known` are these frequencies on the device already, so that no call copies them there.
+    `known` are these frequencies; on the device of `position` they spare a call the copy to it.
     """
-    along = frequencies(width // 2, longest).to(position.device) if known is None else known
+    ready = known is not None and known.device == position.device
+    along = known if ready else frequencies(width // 2, longest).to(position.device)
     angles = position.float()[:, None] * along
     waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
     return functional.pad(waves, (0, width % 2))

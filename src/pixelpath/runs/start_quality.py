@@ -17,7 +17,6 @@ from typing import Any
 from pixelpath.errors import UserError
 from pixelpath.evaluation.distances import frechet_of_sets
 from pixelpath.log import say
-from pixelpath.reports.pictures import distance_over_nfe, save_png
 from pixelpath.runs.comparison import Real, RealStatistics, batches_of, features_of, pixels, protocol, real_statistics
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
@@ -103,7 +102,7 @@ class Verdict:
 
 
 def measure_quality(folder: Path, run: OpenRun, data: PreparedData, quality: Quality, hidden: float | None) -> list[QualityCurve]:
-    """Distance in pixels over evaluations, unguided: cold by the recipe and from the sigma that hides the data, warm; drawn."""
+    """Distance in pixels over evaluations, unguided: cold by the recipe and from the sigma that hides the data, warm."""
     if quality.count == 0:
         return []
     odd = [number for number in quality.nfe if number % 2]
@@ -115,9 +114,7 @@ def measure_quality(folder: Path, run: OpenRun, data: PreparedData, quality: Qua
     warm |= {"warm, Heun": [Sampling(nfe=number, sampler=Sampler.HEUN, start=folder) for number in odd]} if odd else {}
     real = Real(data)
     known, _, _ = real_statistics(pixels(data), real, max(2, min(quality.count, real.few)), run.device)
-    found = [_curve(name, run, known, real, [replace(way, guidance=1.0) for way in ways]) for name, ways in (cold | warm).items()]
-    save_png(folder / "distance_over_nfe.png", distance_over_nfe([asdict(curve) for curve in found]))
-    return found
+    return [_curve(name, run, known, real, [replace(way, guidance=1.0) for way in ways]) for name, ways in (cold | warm).items()]
 
 
 def _curve(name: str, run: OpenRun, known: RealStatistics, real: Real, ways: Sequence[Sampling]) -> QualityCurve:

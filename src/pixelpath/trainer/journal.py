@@ -118,6 +118,7 @@ class Journal:
 
     def show(self, number: int, picture: Path) -> None:
         """Show a picture of step `number`, a file, in the tracker."""
+        self.flush()
         if self._main and self._tracker is not None:
             self._tracker.picture(number, picture)
 
