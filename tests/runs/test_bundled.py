@@ -56,7 +56,7 @@ def test_sprites_look_as_their_card_says_and_repeat(elsewhere: Path, card: dict)
     colours, alpha = one.images[:, :3], one.images[:, 3:]
     assert (colours <= alpha.astype(int) + 8).mean() > 0.95  # premultiplied: no colour where nothing can be seen
     assert ((alpha < 8) | (alpha > 247)).mean() > 0.85  # opaque or clear, but for edges
-    assert one.images.mean((0, 2, 3)) == pytest.approx(card["mean_values"], rel=0.25)
+    assert one.images.mean((0, 2, 3)) == pytest.approx(card["mean_values"], rel=0.25, abs=8)  # half as many samples
     assert card["rounding"]["mean"] < ROUNDING
 
 
