@@ -24,7 +24,9 @@ uvicorn = pytest.importorskip("uvicorn")
 from tests.refusal import refused  # noqa: E402
 
 import pixelpath as pp  # noqa: E402
+from pixelpath.runs.bundled import BUNDLED  # noqa: E402
 from pixelpath.studio.app import create_app  # noqa: E402
+from pixelpath.studio.gallery import Gallery  # noqa: E402
 from pixelpath.studio.making import Job  # noqa: E402
 from pixelpath.studio.serving import found_runs, serve  # noqa: E402
 from pixelpath.studio.watching import seconds_left, watched  # noqa: E402
@@ -299,12 +301,24 @@ def test_runs_are_found_and_others_refused(sprites: pp.Run, tmp_path: Path, monk
     with refused("runs", tmp_path):
         found_runs([tmp_path])
     monkeypatch.chdir(tmp_path)
-    with refused("runs"):
-        found_runs([])
+    assert found_runs([]) == found_runs([Path("sprites")]) == [BUNDLED / "sprites"]
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "own").symlink_to(sprites.path, target_is_directory=True)
     (tmp_path / "runs" / "empty").mkdir()
     assert found_runs([]) == [Path("runs/own")]
+
+
+def test_what_is_made_of_a_bundled_model_lies_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(path for path in BUNDLED.rglob("*") if "__pycache__" not in path.parts)
+    pp.load("sprites").sample(2, nfe=2).save("sprites-samples/1")
+    gallery = Gallery(BUNDLED / "sprites", 0)
+    items = gallery.read()
+    assert [item.name for item in items] == ["seed 0, dngn", "seed 1, effect"]
+    gallery.favour(items[1].id, True)
+    assert sorted(path.name for path in (tmp_path / "sprites-favourites").iterdir()) == ["000001.json", "000001.npy"]
+    assert [item.favourite for item in Gallery(BUNDLED / "sprites", 0).read()] == [True, False, False]
+    assert sorted(path for path in BUNDLED.rglob("*") if "__pycache__" not in path.parts) == before
 
 
 def test_a_port_that_is_taken_is_refused(sprites: pp.Run) -> None:

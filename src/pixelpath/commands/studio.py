@@ -15,7 +15,8 @@ def studio(runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = (), port: i
     """Look at runs in a page on this machine: browse, make and edit images, watch training, compare.
 
     Args:
-        runs: Folders of runs. Default: all in this folder and in the folder runs.
+        runs: Folders of runs, or names of models that come with pixelpath (sprites). Default: all in this folder and in the
+            folder runs, or those models where there are none.
         port: Port on 127.0.0.1; 0 takes any that is free.
         browser: Open the page in a browser.
     """

@@ -41,6 +41,11 @@ def is_bundled(path: Path) -> bool:
     return path.resolve().is_relative_to(BUNDLED)
 
 
+def beside(run: Path, what: str) -> Path:
+    """Where what is made of a run is kept: RUN/WHAT, of a bundled model NAME-WHAT in the working directory."""
+    return Path(f"{run.name}-{what}") if is_bundled(run) else run / what
+
+
 def check_writable(run: Path) -> None:
     """UserError for a bundled model: what would write into its folder needs a copy of it."""
     if is_bundled(run):

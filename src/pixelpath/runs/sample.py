@@ -31,7 +31,7 @@ from pixelpath.log import progress
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.reports.display import BY_RULE, Display, grid
 from pixelpath.reports.pictures import save_png
-from pixelpath.runs.bundled import check_writable, is_bundled
+from pixelpath.runs.bundled import beside, check_writable, is_bundled
 from pixelpath.runs.devices import sampling_precision
 from pixelpath.runs.generate import Origin, on_device, steps_below
 from pixelpath.runs.opened import OpenRun, open_run
@@ -336,7 +336,7 @@ def numbered(base: Path) -> Path:
 
 def samples_folder(run: Path, opened: OpenRun) -> Path:
     """Where samples are kept of a run opened as `run`: RUN/samples, of a bundled model NAME-samples in the working directory."""
-    return Path(f"{opened.path.name}-samples") if is_bundled(opened.path) else run / "samples"
+    return beside(opened.path, "samples") if is_bundled(opened.path) else run / "samples"
 
 
 def free_folder(among: Path, out: Path | None) -> Path:

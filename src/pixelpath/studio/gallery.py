@@ -1,7 +1,7 @@
 """The images of one run that the studio shows: those on disk, and those made since it was opened.
 
 An *item* is one image with an id, what stands below it, and *how* it was made, JSON-ready. *Favourites* are kept as files in
-RUN/favourites, so that they are there the next time.
+RUN/favourites, so that they are there the next time; those of a bundled model in NAME-favourites in the working directory.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pixelpath.data.metadata import Metadata
 from pixelpath.data.opening import open_source
 from pixelpath.errors import MissingError, UserError
 from pixelpath.runs import api
+from pixelpath.runs.bundled import beside
 from pixelpath.runs.edit_inputs import GivenImages, given_images
 from pixelpath.runs.run import Run
 from pixelpath.runs.sample import Samples
@@ -129,9 +130,9 @@ class Gallery:
         return found
 
     def favour(self, id: str, on: bool) -> Item:
-        """Keep an item as a file of RUN/favourites, or no longer."""
+        """Keep an item as a file among the favourites, or no longer."""
         with self._lock:
-            item, folder = replace(self.item(id), favourite=on), self.path / FAVOURITES
+            item, folder = replace(self.item(id), favourite=on), beside(self.path, FAVOURITES)
             stem = str(item.how.get("kept") or _free(folder))
             if on:
                 folder.mkdir(exist_ok=True)
@@ -148,7 +149,7 @@ class Gallery:
 
     def _favourites(self) -> list[Item]:
         found = []
-        for file in sorted((self.path / FAVOURITES).glob("*.json")):
+        for file in sorted(beside(self.path, FAVOURITES).glob("*.json")):
             try:
                 about, images = read_json(file), np.load(file.with_suffix(".npy"), allow_pickle=False)
                 found.append(Item(self._id(), images[0], images[1], about["name"], about["how"], True))
@@ -158,7 +159,7 @@ class Gallery:
 
     def _samples(self) -> list[Item]:
         """The newest folder of samples; none if its files cannot be read here."""
-        made = sorted(self.path.glob("samples/*/samples.json"), key=lambda file: file.stat().st_mtime)
+        made = sorted(beside(self.path, "samples").glob("*/samples.json"), key=lambda file: file.stat().st_mtime)
         if not made:
             return []
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pixelpath.errors import MissingError, UserError
 from pixelpath.log import say
+from pixelpath.runs.bundled import bundled_names, located
 from pixelpath.runs.folder import fitted_run, holds_run
 
 ADDRESS = "127.0.0.1"
@@ -18,10 +19,10 @@ PLACES = (".", "runs")  # where runs are looked for if none is named
 def found_runs(runs: Sequence[Path]) -> list[Path]:
     """The folders of the runs that are named, of a fit its newest; without names all runs here and in the folder runs.
 
-    Raises MissingError for a folder that holds no run, and where there is none.
+    Where there is none, the models that come with pixelpath. Raises MissingError for a folder that holds no run.
     """
     if runs:
-        named = [fitted_run(path) for path in runs]
+        named = [fitted_run(located(path)) for path in runs]
         for path in named:
             if not holds_run(path):
                 raise MissingError(f"{path} holds no run: name the folder that training wrote as `out`.", "runs")
@@ -30,8 +31,8 @@ def found_runs(runs: Sequence[Path]) -> list[Path]:
     found = [fitted_run(path) for path in below]
     kept = list(dict.fromkeys(path for path in found if holds_run(path)))
     if not kept:
-        raise MissingError("There is no run in this folder nor in runs: name the folder of one.", "runs")
-    return kept
+        say("There is no run in this folder nor in runs: this shows what comes with pixelpath. Name a run's folder to see it.")
+    return kept or [located(name) for name in bundled_names()]
 
 
 def serve(runs: Sequence[Path], port: int, browser: bool) -> None:
