@@ -109,9 +109,9 @@ def sinusoids(
 
     `known` are these frequencies; on the device of `position` they spare a call the copy to it.
     """
-    ready = known is not None and known.device == position.device
-    along = known if ready else frequencies(width // 2, longest).to(position.device)
-    angles = position.float()[:, None] * along
+    if known is None or known.device != position.device:
+        known = frequencies(width // 2, longest).to(position.device)
+    angles = position.float()[:, None] * known
     waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
     return functional.pad(waves, (0, width % 2))
 
