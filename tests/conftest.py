@@ -1,6 +1,7 @@
 """One thread, fixed seeds, and every annotated shape of the package checked while the tests run."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -21,6 +22,7 @@ from tests.agreement import reference_frequencies
 from tests.application import train
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which what a shell starts in the background ignores
 
 
 @pytest.fixture(autouse=True)

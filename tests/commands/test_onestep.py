@@ -242,7 +242,7 @@ def test_a_jump_of_the_loss_is_an_alarm(pictures: Path, tmp_path: Path) -> None:
 
         return loss
 
-    with patch("pixelpath.runs.session.objective_through", jumping):
+    with patch("pixelpath.runs.beginning.objective_through", jumping):
         assert train("digits-onestep", pictures, tmp_path / "run", "--steps", 16, "--every", 16) == 0
     found = {row["step"]: row["alarms"] for row in lines(tmp_path / "run") if "lr" in row and row["alarms"]}
     assert list(found) == [15]
