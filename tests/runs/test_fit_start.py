@@ -323,6 +323,13 @@ def test_flipped_images_are_fitted_too_where_the_recipe_flips(run: Path) -> None
     assert flipped.training_labels.tolist() == plain.training_labels.tolist() * 2
 
 
+def test_a_one_step_run_on_the_same_images_begins_at_a_start(run: Path, onestep: Path, whole: Path, tmp_path: Path) -> None:
+    assert call("sample", onestep, "--start", whole, "--steps", 1, "--count", 4, "--out", tmp_path / "samples") == 0
+    settings = document(tmp_path / "samples", "samples.json")
+    assert settings["sigmas"] == [document(whole, "start.json")["about"]["sigma"], 0]
+    assert (settings["nfe"], settings["start_check_nfe"]) == (1, 0)
+
+
 def test_the_samples_of_a_one_step_run_are_a_start(run: Path, onestep: Path, tmp_path: Path) -> None:
     out = fit(run, tmp_path / "out", "--density", "samples", "--generator", onestep, "--sigma", 3)
     search, saved = document(out), document(out, "start.json")

@@ -90,9 +90,10 @@ def save_start(folder: Path, warm: WarmStart, run: OpenRun, about: Mapping[str, 
 
 
 def open_start(folder: Path, run: OpenRun) -> WarmStart:
-    """The start that `save_start` wrote for the run.
+    """The start that `save_start` wrote for the run, or for a diffusion run on the same images if this is a one-step run.
 
-    Raises FileNotFoundError if there is none, UserError if it cannot be read or was made for other weights than the run's.
+    A one-step run has no posterior means, so nothing is checked with it. Raises FileNotFoundError if there is no start, UserError
+    if it cannot be read or was made for other weights than the run's.
     """
     about = files.about(folder)
     try:
@@ -103,7 +104,8 @@ def open_start(folder: Path, run: OpenRun) -> WarmStart:
         raise UserError(
             f"{folder} is a start without a level or a denoiser ({error}): fit one with `pixelpath start fit {run.path}`."
         ) from error
-    if made_for != fingerprint(run):
+    own = made_for == fingerprint(run)
+    if not own and not (run.recipe.is_one_step and _is_of_same_images(about, run)):
         raise UserError(
             f"The start {folder} was fitted for {about.get('checkpoint')} of {about.get('run')}, and {run.path} has other "
             f"weights at {run.checkpoint.name}: fit one for it with `pixelpath start fit {run.path}`."
@@ -111,7 +113,20 @@ def open_start(folder: Path, run: OpenRun) -> WarmStart:
     start = files.load(folder, {"run": _loader(run)})
     if _hash(start) != tensors:
         raise UserError(f"{folder} holds other numbers than were fitted: fit the start again, nothing of it can be relied on.")
+    if not own:
+        return WarmStart(start, sigma, None, None)
     return WarmStart(start, sigma, energies if len(energies) else None, labels)
+
+
+def _is_of_same_images(about: Mapping[str, Any], run: OpenRun) -> bool:
+    """Whether the diffusion run that a start was fitted for is still there, and was trained on the images of `run`."""
+    path = Path(str(about.get("run")))
+    try:
+        fitted = open_run(path, path / "checkpoints" / str(about.get("checkpoint")), run.device)
+    except UserError:
+        return False
+    alike = (fitted.shape, fitted.normaliser, fitted.classes) == (run.shape, run.normaliser, run.classes)
+    return alike and fingerprint(fitted) == about["denoiser"]
 
 
 def _hash(start: Start) -> str:
