@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from pixelpath import processes
@@ -74,6 +74,11 @@ def shown(spelled: Callable[[str], str] = str) -> Iterator[None]:
     finally:
         LOGGER.removeHandler(printer)
         LOGGER.setLevel(level)
+
+
+def telling(on: bool) -> AbstractContextManager[None]:
+    """`shown` if `on`; else nothing changes."""
+    return shown() if on else nullcontext()
 
 
 @contextmanager

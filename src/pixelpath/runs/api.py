@@ -11,6 +11,7 @@ import torch
 
 from pixelpath.data.memory import Layout
 from pixelpath.data.settings import DataSettings
+from pixelpath.log import telling
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.runs import fit as fitting
 from pixelpath.runs.beginning import begin
@@ -24,7 +25,7 @@ from pixelpath.runs.devices import choose_device
 from pixelpath.runs.fit_plan import Budget
 from pixelpath.runs.hub import PREFIX, fetched
 from pixelpath.runs.opened import open_run
-from pixelpath.runs.run import Run, telling
+from pixelpath.runs.run import Run
 from pixelpath.runs.session import Session
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer.loop import Step

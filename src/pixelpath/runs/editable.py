@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pixelpath import log
 from pixelpath.errors import UserError
-from pixelpath.log import say
+from pixelpath.log import say, telling
 from pixelpath.runs import edit
 from pixelpath.runs import sample_conditions as asking
 from pixelpath.runs.edit_inputs import Given, MaskGiven, given_images, open_pixels
@@ -52,9 +50,9 @@ class EditableRun(OpenRun):
             >>> bool((edited[:, :, :, :4] == image[:, :, :, :4]).all()), edited.shape
             (True, (3, 1, 8, 8))
         """
-        with _progress(progress):
+        with telling(progress):
             given = given_images(self, images)
-            seeds = _seeds(seed, len(given) if count is None else count)
+            seeds = asking.seeds_from(seed, len(given) if count is None else count)
             given = given.chosen(np.arange(len(seeds)) % len(given))
             pixels = open_pixels(self, mask, len(seeds))
             condition, how = _asked(self, seeds, classes, conditions, cond_image, sampling)
@@ -82,9 +80,9 @@ class EditableRun(OpenRun):
             >>> run.variations(run.sample(2).images, 3, strength=0.4).images.shape
             (6, 1, 8, 8)
         """
-        with _progress(progress):
+        with telling(progress):
             given = given_images(self, images)
-            seeds = _seeds(seed, count * len(given))
+            seeds = asking.seeds_from(seed, count * len(given))
             given = given.chosen(np.repeat(np.arange(len(given)), count))
             condition, how = _asked(self, seeds, classes, conditions, cond_image, sampling)
             return edit.vary(self, given, strength, seeds, condition, how, batch_size)
@@ -109,11 +107,11 @@ class EditableRun(OpenRun):
             >>> bool(abs(way[4].astype(int) - run.sample(1, seed=7).images[0].astype(int)).max() <= 1)
             True
         """
-        names = _names(classes)
+        names = asking.named(classes)
         if len(names) > 2:
             raise UserError(f"`classes` takes at most 2 classes between two seeds, got {len(names)}.", "classes")
-        with _progress(progress):
-            _seeds(min(seed_a, seed_b), 1)
+        with telling(progress):
+            asking.seeds_from(min(seed_a, seed_b), 1)
             one, other = (
                 asking.condition(self, [seed], names[place : place + 1] or names[:1])
                 for place, seed in enumerate((seed_a, seed_b))
@@ -130,7 +128,7 @@ def _asked(
     sampling: Sampling | None,
 ) -> tuple[Conditioning, Sampling]:
     """The condition of edits, and how to sample: without a class, and so without guidance by it, unless one is named."""
-    chosen, names = sampling or Sampling(), _names(classes)
+    chosen, names = sampling or Sampling(), asking.named(classes)
     condition = asking.condition(run, seeds, names, table, cond_image)
     if names or not run.classes:
         return condition, chosen
@@ -141,17 +139,3 @@ def _asked(
         raise UserError("`guidance` pushes towards a class: name one in `classes`.", setting="guidance")
     say("No class is asked for: name one in `classes` if the images have one.")
     return none, chosen if chosen.guide_with is not None else Sampling(guidance=1.0).over(chosen)
-
-
-def _names(classes: Sequence[str | int] | str) -> tuple[str, ...]:
-    return (classes,) if isinstance(classes, str) else tuple(map(str, classes))
-
-
-def _seeds(seed: int, count: int) -> range:
-    if count < 1 or seed < 0:
-        raise UserError(f"`count` must be at least 1 and `seed` at least 0, got {count} and {seed}.", setting="count")
-    return range(seed, seed + count)
-
-
-def _progress(on: bool) -> AbstractContextManager[None]:
-    return log.shown() if on else nullcontext()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from pixelpath import log
 from pixelpath.errors import UserError
 from pixelpath.interop.generator import TORCH
+from pixelpath.log import telling
 from pixelpath.reports.pictures import training_curves
 from pixelpath.runs import sample_conditions as asking
 from pixelpath.runs.cost_card import CostCard, cost_card
@@ -71,8 +70,7 @@ class Run(EditableRun):
             >>> samples.images.shape, samples.images.dtype
             ((8, 1, 8, 8), dtype('uint8'))
         """
-        if count < 1 or seed < 0:
-            raise UserError(f"`count` must be at least 1 and `seed` at least 0, got {count} and {seed}.", setting="count")
+        seeds = asking.seeds_from(seed, count)
         chosen = Sampling(
             steps,
             guidance,
@@ -85,10 +83,8 @@ class Run(EditableRun):
             sigma_max,
             rho,
         )
-        seeds = range(seed, seed + count)
         with telling(progress):
-            names = (classes,) if isinstance(classes, str) else tuple(map(str, classes))
-            condition = asking.condition(self, seeds, names, conditions, cond_image)
+            condition = asking.condition(self, seeds, asking.named(classes), conditions, cond_image)
             return sample(self, seeds, condition, chosen, batch_size)
 
     def evaluate(
@@ -192,8 +188,3 @@ def _sampler(name: str | Sampler) -> Sampler:
     if not isinstance(name, Sampler) and name not in names:
         raise UserError(f"There is no `sampler` {name}: choose from {', '.join(names)}.", setting="sampler")
     return Sampler(name)
-
-
-def telling(on: bool) -> AbstractContextManager[None]:
-    """Progress and remarks on standard error while it is open, if `on`."""
-    return log.shown() if on else nullcontext()

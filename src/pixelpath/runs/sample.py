@@ -43,6 +43,7 @@ from pixelpath.starts.warm import check_count
 from pixelpath.types import Condition, Conditioning, classes_of
 
 SHOWN = 144  # images of a grid, at most
+COLUMNS = 12  # of a grid
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,10 +72,15 @@ class Samples:
         shape = "x".join(map(str, self.native.shape[1:]))
         return f"<{len(self)} samples of {self.run.path}, {shape} {self.run.normaliser.dtype}, {self.nfe:g} NFE an image>"
 
-    def grid(self, columns: int = 12, display: Display = BY_RULE, *, labels: bool = True) -> Image.Image:
+    def grid(self, columns: int = COLUMNS, display: Display = BY_RULE, *, labels: bool = True) -> Image.Image:
         """The first 144 images as one picture, row by row, the seed and the class of each below it if `labels`."""
-        images, known, looks = self.images[:SHOWN], self.labels[:SHOWN] if labels else None, self.run.normaliser.shown
-        return grid(images, min(columns, len(self)), metadata=self.run.metadata, display=display, seen=looks, labels=known)
+        return self._grid(self.images, self.run.metadata, columns, display, labels=labels)
+
+    def _grid(
+        self, images: Shaped[np.ndarray, "..."], metadata: Metadata, columns: int, display: Display, *, labels: bool = True
+    ) -> Image.Image:
+        known, looks = self.labels[:SHOWN] if labels else None, self.run.normaliser.shown
+        return grid(images[:SHOWN], min(columns, len(self)), metadata=metadata, display=display, seen=looks, labels=known)
 
     @property
     def labels(self) -> list[str]:
@@ -120,18 +126,7 @@ class Samples:
         if self.settings["labels"] is not None:
             asked = {"class": [self.run.classes[label] for label in self.settings["labels"]], **asked}
         written = write_samples(folder, images, metadata, self.first_number, format, coordinates=coordinates, conditions=asked)
-        shown = images[:SHOWN]
-        save_png(
-            folder / "grid.png",
-            grid(
-                shown,
-                min(12, len(self)),
-                metadata=metadata,
-                display=display,
-                seen=self.run.normaliser.shown,
-                labels=self.labels[:SHOWN],
-            ),
-        )
+        save_png(folder / "grid.png", self._grid(images, metadata, COLUMNS, display))
         files = {
             "format": kind,
             "units": metadata.units or list(metadata.channel_units) or "",

@@ -27,6 +27,18 @@ from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.types import Condition, Conditioning, Labels, classes_of
 
 
+def seeds_from(seed: int, count: int) -> range:
+    """`count` seeds from `seed` on. Raises UserError for no seed, or one below 0."""
+    if count < 1 or seed < 0:
+        raise UserError(f"`count` must be at least 1 and `seed` at least 0, got {count} and {seed}.", setting="count")
+    return range(seed, seed + count)
+
+
+def named(classes: Sequence[str | int] | str) -> tuple[str, ...]:
+    """Classes as words, of one name or of several names or numbers."""
+    return (classes,) if isinstance(classes, str) else tuple(map(str, classes))
+
+
 def condition(
     run: OpenRun, seeds: Sequence[int], classes: tuple[str, ...] = (), table: Path | None = None, cond_image: Path | None = None
 ) -> Conditioning:

@@ -70,9 +70,14 @@ def fingerprint(run: OpenRun) -> str:
     return hash_of(run.model.state_dict())
 
 
+def are_alike(one: OpenRun, other: OpenRun) -> bool:
+    """Whether two runs make images of one shape, range and set of classes."""
+    return (one.shape, one.normaliser, one.classes) == (other.shape, other.normaliser, other.classes)
+
+
 def check_generator(generator: OpenRun, run: OpenRun) -> None:
     """ValueError unless the samples of `generator` are images of the same kind, range and classes as those of `run`."""
-    if (generator.shape, generator.normaliser, generator.classes) != (run.shape, run.normaliser, run.classes):
+    if not are_alike(generator, run):
         raise UserError(
             f"{generator.path} was trained on other images or classes than {run.path}, so its samples cannot start it: give a "
             "run on the same data."
@@ -125,8 +130,7 @@ def _is_of_same_images(about: Mapping[str, Any], run: OpenRun) -> bool:
         fitted = open_run(path, path / "checkpoints" / str(about.get("checkpoint")), run.device)
     except UserError:
         return False
-    alike = (fitted.shape, fitted.normaliser, fitted.classes) == (run.shape, run.normaliser, run.classes)
-    return alike and fingerprint(fitted) == about["denoiser"]
+    return are_alike(fitted, run) and fingerprint(fitted) == about["denoiser"]
 
 
 def _hash(start: Start) -> str:

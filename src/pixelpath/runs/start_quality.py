@@ -26,6 +26,7 @@ from pixelpath.sampling.sampler import Sampler, Sampling
 
 EQUAL, CLOSER = 1.05, 0.9  # of distances: no worse than, and closer than
 SETS = 3  # of seeds
+KINDS = ("cold", "warm")  # with which the names of curves begin
 ERRORS = 2.0  # standard errors of a difference beyond which it counts
 
 
@@ -168,9 +169,6 @@ def start_pays(found: Sequence[QualityCurve]) -> Verdict:
         return Verdict(False, f"No start pays here: {numbers}.")
     times = f"The start needs {least.nfe / fewest.nfe:.1f} times fewer evaluations than the best cold samples"
     return Verdict(True, f"{times}: {numbers}.", round(fewest.nfe), own.sampler, least.nfe - fewest.nfe)
-
-
-KINDS = ("cold", "warm")
 
 
 def _cheapest(each: tuple[QualityPoint, QualityCurve]) -> tuple[float, float]:
