@@ -65,6 +65,9 @@ def test_the_command_writes_beside_it_and_never_into_it(elsewhere: Path) -> None
     assert call("sample", "sprites", "--count", 4, "--nfe", 4) == 0
     pictures = [path for path in (elsewhere / "sprites-samples" / "1").glob("*.png") if path.name != "grid.png"]
     assert [Image.open(path).mode for path in pictures] == ["RGBA"] * 4
+    assert call("edit", "sprites", "--between", 1, 2, "--count", 2, "--nfe", 4) == 0
+    assert (elsewhere / "sprites-edits" / "1" / "grid.png").is_file()
+    assert not (elsewhere / "sprites").exists()
     for words in (["evaluate", "sprites"], ["tune", "sprites"], ["report", "sprites"], ["start", "fit", "sprites"]):
         assert call(*words) == 2
     assert files(SPRITES) == before

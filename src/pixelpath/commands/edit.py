@@ -15,7 +15,7 @@ from pixelpath.reports.display import BY_RULE, Display
 from pixelpath.runs import api
 from pixelpath.runs.edit import Edits
 from pixelpath.runs.editable import WAY
-from pixelpath.runs.sample import check_format, free_folder
+from pixelpath.runs.sample import check_format, folder_for, free_folder
 from pixelpath.sampling.sampler import Sampling
 
 AS_TRAINED = Sampling()
@@ -47,7 +47,7 @@ def edit(
     like a given one. Files are as the data's own, with a grid to look at and edit settings in samples.json.
 
     Args:
-        run: Folder of a stage-two run.
+        run: Folder of a stage-two run, or the name of a model that comes with pixelpath: sprites.
         image: Image, or several, of the size that the run makes.
         mask: Image of that size whose pixels other than 0 are made anew.
         variations: How many images to make that are like each given one.
@@ -61,7 +61,7 @@ def edit(
         how: How to sample. What is not given is as the run's recipe says.
         batch_size: Images at a time.
         checkpoint: A folder of RUN/checkpoints other than the latest.
-        out: New or empty folder. Default: RUN/edits/1, 2, ...
+        out: New or empty folder. Default: RUN/edits/1, 2, ..., of sprites sprites-edits/1, 2, ...
         format: Kind of files. Default: that of the training images, or the nearest one their dtype and channels allow.
         display: How the grid shows images.
         device: cpu, cuda, mps. Default: the best one here.
@@ -69,7 +69,7 @@ def edit(
     _check(image, mask, variations, between, count)
     device_named(device)
     opened = api.load(run, checkpoint, device)
-    folder = free_folder(run / "edits", out)
+    folder = free_folder(folder_for("edits", run, opened), out)
     check_format(opened, format)  # better said before sampling
     asked = {"classes": classes, "sampling": how, "batch_size": batch_size}
     given = {**asked, "conditions": conditions, "cond_image": cond_image, "seed": first_seed}

@@ -78,7 +78,7 @@ def sample(
     condition = asking.condition(opened, seeds, classes, conditions, cond_image)
     with ExitStack() as stack:
         with joined():
-            folder = by_main(runs.free_folder)(runs.samples_folder(run, opened), out)
+            folder = by_main(runs.free_folder)(runs.folder_for("samples", run, opened), out)
             file = stack.enter_context(runs.scratch(folder))
             made, is_main = runs.sample(opened, seeds, condition, how, batch_size, file), processes.rank() == 0
         if not is_main:

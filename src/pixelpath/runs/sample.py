@@ -329,9 +329,9 @@ def numbered(base: Path) -> Path:
     return base if not base.exists() else next(place for place in others if not place.exists())
 
 
-def samples_folder(run: Path, opened: OpenRun) -> Path:
-    """Where samples are kept of a run opened as `run`: RUN/samples, of a bundled model NAME-samples in the working directory."""
-    return beside(opened.path, "samples") if is_bundled(opened.path) else run / "samples"
+def folder_for(what: str, run: Path, opened: OpenRun) -> Path:
+    """Where samples or edits of a run opened as `run` are kept: RUN/WHAT, of a bundled model NAME-WHAT in the working directory."""
+    return beside(opened.path if is_bundled(opened.path) else run, what)
 
 
 def free_folder(among: Path, out: Path | None) -> Path:
