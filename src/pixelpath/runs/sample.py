@@ -330,7 +330,7 @@ def numbered(base: Path) -> Path:
 
 
 def folder_for(what: str, run: Path, opened: OpenRun) -> Path:
-    """Where samples or edits of a run opened as `run` are kept: RUN/WHAT, of a bundled model NAME-WHAT in the working directory."""
+    """Where samples or edits of a run opened as `run` are: RUN/WHAT, of a bundled model NAME-WHAT in the working directory."""
     return beside(opened.path if is_bundled(opened.path) else run, what)
 
 
