@@ -34,6 +34,7 @@ MARGIN = 5.0  # a limit that few images decide must be so many times below the b
 CONFIDENCE = 0.95  # of a limit, one-sided
 TOLD = 0.5  # nats that a number of images tell, divided by that number
 RESAMPLES = 1000  # of a bootstrap
+FARTHEST = 5.0  # times the greatest value, at most, for the mean of those beyond
 
 
 @dataclass(frozen=True)
@@ -199,10 +200,10 @@ def upper_limit(values: Float[Tensor, "image row"], confidence: float = CONFIDEN
     By the bootstrap-t (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 12): mean - t s with s the standard
     error and t the 1 - `confidence` quantile of (mean* - mean) / s* over resamples of the rows. For values skewed to the right t
     is far below that of normal values, and the limit farther up. A negative mean counts as 0. One row more is counted, as great
-    as the greatest: what lies beyond all values seen has a share of about 1 / (rows + 1), and the mean of skewed values lacks it.
+    as what lies `_beyond` all values seen: it has a share of about 1 / (rows + 1), and the mean of skewed values lacks it.
     `benchmarks/coverage.py` measures how often such limits hold.
     """
-    values = torch.cat([values, values.max(0, keepdim=True).values])
+    values = torch.cat([values, _beyond(values)[None]])
     count = len(values)
     mean, error = values.mean(0), values.std(0) / count**0.5
     chance, found = np.random.default_rng(seed), []
@@ -213,6 +214,19 @@ def upper_limit(values: Float[Tensor, "image row"], confidence: float = CONFIDEN
         found.append(torch.where(errors > 0, means / errors, torch.zeros_like(means)))
     quantile = torch.cat(found).quantile(1 - confidence, dim=0)
     return mean.clamp(min=0) - quantile.clamp(max=-NormalDist().inv_cdf(confidence)) * error
+
+
+def _beyond(values: Float[Tensor, "image row"]) -> Float[Tensor, "row"]:
+    """The mean of values beyond the greatest one of each column, by a Pareto tail through the greatest twentieth.
+
+    It is index / (index - 1) times the greatest, with Hill's index (see `pixelpath.evaluation.tails`), and at most `FARTHEST`
+    times: an index of 1 or less has no mean, and so few values do not tell it from one slightly above.
+    """
+    tail = values.topk(max(2, len(values) // 20) + 1, dim=0).values
+    greatest, least = tail[0], tail[-1]
+    shape = (tail[:-1] / least.clamp(min=1e-300)).clamp(min=1.0).log().mean(0)  # 1 / index
+    factor = torch.where(least > 0, 1 / (1 - shape).clamp(min=1 / FARTHEST), 1.0)
+    return torch.where(greatest > 0, greatest * factor, greatest)
 
 
 def _level(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pixelpath.data.sources import evenly
 from pixelpath.errors import UserError
-from pixelpath.evaluation.tails import Index, hill, radii, require_moments
+from pixelpath.evaluation.tails import LEAST, Index, hill, radii, require_light_tails
 from pixelpath.noise import NoiseRange
 from pixelpath.randomness import Streams, permutation
 from pixelpath.starts.flow import fit_flow
@@ -29,6 +29,7 @@ from pixelpath.starts.tails import SymLog, fit_pareto_tail, symlog
 RATIO = 1.15  # of neighbouring levels of a certificate
 LOWEST = 0.02  # of the data's standard deviation: no start is looked for below
 MIXED = 20_000  # images to which mixtures are fitted at most, evenly chosen
+FEWEST_OF_TAILS = 1000  # images, below which nothing is said of their tail
 FEWEST = 20  # images of each side, below which no choice is worth making
 TINY = 64  # values up to which an image is a point of low dimension
 
@@ -84,8 +85,9 @@ class Known:
 
     @cached_property
     def index(self) -> Index | None:
-        """The tail index of the training images' radii; None for fewer than 2,000, which cannot tell."""
-        return hill(radii(self.training)) if len(self.training) >= 2000 else None
+        """The tail index of the training images' radii, by one in a hundred and at least 20; None for fewer than 1,000."""
+        count = len(self.training)
+        return hill(radii(self.training), max(LEAST, count // 100)) if count >= FEWEST_OF_TAILS else None
 
 
 Family = Callable[[Known, NoiseRange, int], Start]
@@ -93,13 +95,16 @@ Family = Callable[[Known, NoiseRange, int], Start]
 
 
 def moment(known: Known, noise: NoiseRange, seed: int, *, by_class: bool = False) -> Start:
-    """A Gaussian of the images' moments, or one for each class; UserError for tails so heavy that these do not exist."""
+    """A Gaussian of the images' moments, or one for each class; UserError for data of heavy tails."""
     _require(known, by_class=by_class)
     return fit_gaussian(known.training, known.training_labels, known.num_classes) if by_class else fit_gaussian(known.training)
 
 
 def mixture(known: Known, noise: NoiseRange, seed: int, *, by_class: bool = False) -> Start:
-    """A mixture of Gaussians: a component for every 40 images, at most 40; or of each class one for every 100, at most 10."""
+    """A mixture of Gaussians: a component for every 40 images, at most 40; or of each class one for every 100, at most 10.
+
+    UserError for data of heavy tails.
+    """
     _require(known, by_class=by_class)
     components = max(1, min(40, len(known.training) // 40))
     if by_class and known.training_labels is not None:
@@ -154,10 +159,11 @@ FAMILIES: dict[str, Family] = {
 
 
 def usual(known: Known) -> dict[str, Family]:
-    """The families compared unless told otherwise: by class where there are classes, heavy tails where the data have."""
+    """The families compared unless told otherwise: heavy tails alone where the data have them, by class where there are classes."""
     names = ["moment", "mixture"]
     names += ["moment-by-class", "mixture-by-class"] if known.num_classes else []
-    names += ["student", "pareto-tail"] if known.index is not None and known.index.heavy else []
+    if known.index is not None and known.index.heavy:
+        names = ["student", "pareto-tail"]
     return {name: FAMILIES[name] for name in names}
 
 
@@ -185,8 +191,8 @@ def _mixed(known: Known, *, by_class: bool, components: int, seed: int) -> Start
 
 
 def _require(known: Known, *, by_class: bool) -> None:
-    """ValueError for heavy tails, whose moments do not exist, and for no classes where a start is to be fitted by class."""
+    """UserError for heavy tails, which no Gaussian has, and for no classes where a start is to be fitted by class."""
     if known.index is not None:
-        require_moments(known.index)
+        require_light_tails(known.index)
     if by_class and not known.num_classes:
         raise UserError("There are no classes to fit by: leave -by-class away.")
