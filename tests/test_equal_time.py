@@ -64,7 +64,9 @@ def test_floats_without_classes_have_tails_and_a_spectrum(tmp_path: Path) -> Non
     program.run(data, tmp_path, "edm-small", 0.005, change=changes, label="toy", steps=2, samples=20, classifier_steps=2)
     real = json.loads((tmp_path / "rain" / "real.json").read_text(encoding="utf-8"))["20"]
     assert real["dry"] == pytest.approx(3 / 8)
+    assert real["dry_error"] == pytest.approx(0)
     assert real["q999"] > 5
+    assert real["q999_error"] == pytest.approx(real["q999"] / float(np.quantile(rain[:80], 0.999)) - 1, rel=1e-6)
     assert real["seam"] == pytest.approx(1, abs=0.1)  # of 20 of the 80 held-out images
     assert 0 < real["spectrum_low"] <= 1 <= real["spectrum_high"]
     result = json.loads((tmp_path / "rain" / "toy_0.005min_s0" / "result.json").read_text(encoding="utf-8"))

@@ -4,8 +4,9 @@ Distances are Frechet distances to held-out and to training images, in pixels an
 *Recognised* is the share of samples that the classifier reads as the class that was asked for. *Seam* is the mean absolute
 difference of neighbours across the borders of square cells over that inside them, over the same of held-out images: the largest
 of cells of 4, 7 and 8 pixels, which are patches. *Half* is the share of pixels of RGBA images
-whose alpha lies between 5 and 95 %. Rain has its q.999, the share of dry pixels, and the lowest and highest ratio of the radial
-power spectrum to that of held-out images.
+whose alpha lies between 5 and 95 %. Data of floats, as rain, have the relative error of their q.999, that of the share of dry
+pixels, and the lowest and highest ratio of the radial power spectrum. These compare with training images: held-out ones of later
+times may have other weather, and their row says how much.
 """
 
 from __future__ import annotations
@@ -92,13 +93,15 @@ class Judge:
         return [seam(seen, cell) for cell in cells or (max(CELLS),)]
 
     def _heavy(self, values: np.ndarray) -> dict[str, float]:
-        held = some(self.data, "held_out", MOST)[0].double().numpy()
-        dry = float(held.min())
-        wet = float(held[held > dry].min())
-        ratio = _spectrum(values) / _spectrum(held)
+        learned = some(self.data, "training", MOST)[0].double().numpy()
+        wet = float(learned[learned > learned.min()].min())
+        tail, dry = float(np.quantile(values, 0.999)), float((values < wet).mean())
+        ratio = _spectrum(values) / _spectrum(learned)
         return {
-            "q999": float(np.quantile(values, 0.999)),
-            "dry": float((values < wet).mean()),
+            "q999": tail,
+            "q999_error": tail / float(np.quantile(learned, 0.999)) - 1,
+            "dry": dry,
+            "dry_error": dry - float((learned < wet).mean()),
             "spectrum_low": float(ratio.min()),
             "spectrum_high": float(ratio.max()),
         }
