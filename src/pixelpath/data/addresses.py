@@ -9,7 +9,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ class Address(type(Path())):  # pyright: ignore[reportGeneralTypeIssues, reportU
         """Object stores have no links."""
         return False
 
-    def iterdir(self) -> Iterator[Address]:
+    def iterdir(self) -> Generator[Address]:
         """What lies directly below."""
         system, place = self._reached()
         try:

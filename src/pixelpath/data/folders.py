@@ -7,7 +7,7 @@ Hidden entries, and what archivers leave behind, are passed over.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ Entry = os.DirEntry[str] | Address
 """What lies in a folder: its name, and whether it is a file, a folder or a link."""
 
 
-def visible(folder: Path) -> list[Entry]:
+def visible(folder: Path) -> Sequence[Entry]:
     """The entries of a folder in the order of their names, without hidden ones and what archivers leave behind."""
     if isinstance(folder, Address):
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
