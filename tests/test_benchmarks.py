@@ -66,6 +66,15 @@ def test_operations_quadratic_in_the_batch_are_counted_exactly() -> None:
     assert measure.operations(lambda count: rows[:count] @ rows[:count].T, 8) == 2 * 8 * 8 * 5
 
 
+def test_operations_of_an_update_do_not_grow_with_the_batch() -> None:
+    rows, square = torch.zeros(8, 5), torch.zeros(7, 7)
+
+    def update() -> torch.Tensor:
+        return square @ square
+
+    assert measure.operations(lambda count: (rows[:count] @ rows.T, update()), 8, update) == 2 * 8 * 8 * 5 + 2 * 7**3
+
+
 def test_peak_of_memory_is_that_of_the_largest_moment() -> None:
     def call() -> None:
         first = torch.ones(1000)
