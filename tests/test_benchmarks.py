@@ -78,7 +78,7 @@ def test_operations_of_an_update_do_not_grow_with_the_batch() -> None:
 def test_operations_of_a_step_are_counted_by_their_kind() -> None:
     parts = torch.ones(2, 3, 6, 4, requires_grad=True)
     with step_parts.Times() as times:
-        torch.ones(3, 4) @ torch.ones(4, 5)
+        torch.mm(torch.ones(3, 4), torch.ones(4, 5))
         torch.nn.functional.scaled_dot_product_attention(parts, parts, parts).sum().backward()
     products = 2 * 2 * 3 * 6 * 6 * 4  # of queries and keys
     assert times.operations["linear layers"] == 2 * 3 * 4 * 5
