@@ -166,15 +166,18 @@ def matmul(mode: Mode, device: torch.device) -> Work:
     return Work(f"matmul {mode.precision}", lambda: left @ right, operations=2.0 * side**3)
 
 
-def operations(run: Callable[[int], object], batch: int) -> float:
+def operations(run: Callable[[int], object], batch: int, update: Callable[[], object] = lambda: None) -> float:
     """Floating-point operations (two per multiply-add) of the matrix products and convolutions of run(batch), its batch size.
 
-    They are linear in the batch but for contrastive losses, which are quadratic, so two small batches tell. Attention is counted
+    They are linear in the batch but for contrastive losses, which are quadratic, so two small batches tell. `update` is the part
+    of `run` whose operations do not depend on the batch: the optimizer's, called again after a run. Attention is counted
     as the plain products that define it: torch has no count for its CPU kernel, and its GPU kernels compute some products twice.
     """
     few, more = (_counted(run, size) for size in COUNTED)
+    fixed = _counted(lambda _: update(), 0)
+    few, more = few - fixed, more - fixed
     square = (more - 2 * few) / 8
-    return (few / 2 - 2 * square) * batch + square * batch**2
+    return (few / 2 - 2 * square) * batch + square * batch**2 + fixed
 
 
 def _counted(run: Callable[[int], object], batch: int) -> float:

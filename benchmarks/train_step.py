@@ -234,10 +234,10 @@ class Counts:
 def counts(bench: Bench) -> Counts:
     """What one step does and keeps, whatever the mode; takes a few small steps."""
     plain = Mode("float32", False)
-    own = operations(bench.network(plain), bench.batch_size)
+    own = operations(bench.network(plain), bench.batch_size, bench.optimizer.step)
     if bench.peer is None or bench.peer_optimizer is None:
         return Counts(own, bench.bytes())
-    theirs = operations(bench.rival(bench.peer_optimizer, plain), bench.batch_size)
+    theirs = operations(bench.rival(bench.peer_optimizer, plain), bench.batch_size, bench.peer_optimizer.step)
     return Counts(own, bench.bytes(), theirs, sum(kept(bench.peer, bench.peer_optimizer).values()))
 
 

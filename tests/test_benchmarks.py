@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from benchmarks import conditions, law, measure, radar, rain, sampling, sampling_default, train_step, warmstart_images
+from benchmarks import conditions, law, measure, radar, rain, sampling, sampling_default, step_parts, train_step, warmstart_images
 from benchmarks.measure import Settings
 from PIL import Image
 
@@ -64,6 +64,26 @@ def test_counted_operations_of_the_encoder_are_those_of_the_formula(pixels: int,
 def test_operations_quadratic_in_the_batch_are_counted_exactly() -> None:
     rows = torch.zeros(8, 5)
     assert measure.operations(lambda count: rows[:count] @ rows[:count].T, 8) == 2 * 8 * 8 * 5
+
+
+def test_operations_of_an_update_do_not_grow_with_the_batch() -> None:
+    rows, square = torch.zeros(8, 5), torch.zeros(7, 7)
+
+    def update() -> torch.Tensor:
+        return square @ square
+
+    assert measure.operations(lambda count: (rows[:count] @ rows.T, update()), 8, update) == 2 * 8 * 8 * 5 + 2 * 7**3
+
+
+def test_operations_of_a_step_are_counted_by_their_kind() -> None:
+    parts = torch.ones(2, 3, 6, 4, requires_grad=True)
+    with step_parts.Times() as times:
+        torch.mm(torch.ones(3, 4), torch.ones(4, 5))
+        torch.nn.functional.scaled_dot_product_attention(parts, parts, parts).sum().backward()
+    products = 2 * 2 * 3 * 6 * 6 * 4  # of queries and keys
+    assert times.operations["linear layers"] == 2 * 3 * 4 * 5
+    assert times.operations["attention"] == 2 * products + 4 * products
+    assert all(value > 0 for value in times.seconds.values())
 
 
 def test_peak_of_memory_is_that_of_the_largest_moment() -> None:

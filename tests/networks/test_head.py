@@ -46,6 +46,18 @@ def test_a_pixel_reaches_seven_by_seven_others_and_no_further() -> None:
     assert {int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())} == {4, 10}
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_it_computes_in_float32_under_autocast(precision: torch.dtype) -> None:
+    head = PixelHead(1, 6, 12)
+    for parameter in head.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    inputs = torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8), torch.randn(2, 12)
+    expected = head(*inputs)
+    with torch.autocast("cpu", precision):
+        assert torch.equal(head(*inputs), expected)
+        assert torch.equal(head(inputs[0].to(precision), *inputs[1:]), head(inputs[0].to(precision).float(), *inputs[1:]))
+
+
 def test_a_negative_width_is_refused() -> None:
     with pytest.raises(UserError, match="`pixel_head` must be at least 0"):
         replace(RECIPES["cpu-32-diffusion"](), pixel_head=-1)

@@ -7,19 +7,25 @@ Hidden entries, and what archivers leave behind, are passed over.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
+from pixelpath.data.addresses import Address
 from pixelpath.errors import UserError
 
 STORES = (".zarr",)
 
+Entry = os.DirEntry[str] | Address
+"""What lies in a folder: its name, and whether it is a file, a folder or a link."""
 
-def visible(folder: Path) -> list[os.DirEntry[str]]:
+
+def visible(folder: Path) -> Sequence[Entry]:
     """The entries of a folder in the order of their names, without hidden ones and what archivers leave behind."""
+    if isinstance(folder, Address):
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
     try:
         with os.scandir(folder) as entries:
             return sorted((entry for entry in entries if not entry.name.startswith((".", "__"))), key=lambda entry: entry.name)
@@ -27,10 +33,10 @@ def visible(folder: Path) -> list[os.DirEntry[str]]:
         raise UserError(f"{folder} cannot be listed ({error.strerror}): make it readable, or leave it out.") from error
 
 
-def is_file(entry: os.DirEntry[str]) -> bool:
+def is_file(entry: Entry) -> bool:
     """Whether an entry is a file, or a link that leads nowhere (reading it says so); not a pipe or a device."""
     try:
-        return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
+        return entry.is_file() or (entry.is_symlink() and not Path(entry).exists())
     except OSError:
         return True
 
@@ -47,8 +53,10 @@ def scan(
     here = [entry.name for entry in entries if has(entry.name, suffixes) and (is_file(entry) or is_store(entry))]
     kinds_below = [entry for entry in entries if is_folder(entry) and entry.name not in here]
     for entry in kinds_below:
-        if entry.is_symlink() and folder.resolve().is_relative_to(Path(entry.path).resolve()):
-            raise UserError(f"The class folder {entry.path} is a link that leads back to {folder} or above it: delete it.")
+        if entry.is_symlink() and folder.resolve().is_relative_to(Path(entry).resolve()):
+            raise UserError(
+                f"The class folder {folder / entry.name} is a link that leads back to {folder} or above it: delete it."
+            )
     below = {entry.name: list(walk(folder, suffixes, entry.name)) for entry in kinds_below}
     if here and any(below.values()):
         first = next(name for name, files in below.items() if files)
@@ -98,7 +106,7 @@ def has(name: str, suffixes: tuple[str, ...]) -> bool:
     return name.lower().endswith(suffixes) and not name.startswith(".")
 
 
-def is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: Entry) -> bool:
     """Whether an entry is a folder or a link to one; no for a link to itself."""
     try:
         return entry.is_dir()
@@ -106,6 +114,6 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def is_store(entry: os.DirEntry[str]) -> bool:
+def is_store(entry: Entry) -> bool:
     """Whether an entry is a folder that is one file to the user."""
     return has(entry.name, STORES) and is_folder(entry)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pixelpath.data import folders
+from pixelpath.data.addresses import Address
 from pixelpath.data.formats import arrays, dicom, geotiff, nifti, parquet, pictures, stores, tar, tiff
 from pixelpath.data.formats.arrays import ClassLabels
 from pixelpath.data.formats.pictures import Header, PictureStack
@@ -27,6 +28,7 @@ from pixelpath.errors import UserError
 from pixelpath.log import followed, say
 
 TIFF = (".tif", ".tiff")
+FAR = (".parquet", ".tar", ".zarr")  # what is read in parts, and so from object stores
 
 Headers = Callable[[Path, Sequence[str]], tuple[list[Header | None], list[str]]]
 """From a folder and the names of its pictures to their headers, and the names of the broken ones, whose header is None."""
@@ -85,6 +87,8 @@ def open_place(
 ) -> Source:
     """The images of one side; with `classes` the labels are numbered by these."""
     kind = kind_of(place)
+    if isinstance(place.path, Address):
+        _check_far(kind, place)
     if kind == "pictures" and not _must_stack(place, settings):
         source = _open_folder(place, settings, classes, headers or _reader(settings))
     elif kind == "arrays" and place.path.is_file():
@@ -95,6 +99,15 @@ def open_place(
     if patch is not None:
         check_patch(source, patch, settings)
     return source
+
+
+def _check_far(kind: str, place: Place) -> None:
+    """UserError for what is not read from object stores."""
+    names = [place.path.name] if place.is_one else place.names or list(folders.walk(place.path, KINDS.get(kind, ())))
+    other = next((name for name in names if not name.lower().endswith(FAR)), None)
+    if other is not None or not names:
+        what = f" ({other})" if other else ""
+        raise UserError(f"{place} holds {kind}{what}: from object stores {', '.join(FAR)} are read, so pack or copy them first.")
 
 
 def open_array(images: np.ndarray, labels: ClassLabels, settings: DataSettings, where: str) -> Source:
@@ -369,7 +382,7 @@ def kind_of(place: Place) -> str:
         if not found:
             raise UserError(f"{path} is of no kind that can be read: give {ACCEPTED}.")
         return found[0]
-    if (path / "state.json").is_file() or any(path.glob("*.arrow")):
+    if not isinstance(path, Address) and ((path / "state.json").is_file() or any(path.glob("*.arrow"))):
         return "saved dataset"
     names = place.names or tuple(folders.walk(path, SUFFIXES))
     kinds = {kind: name for name in reversed(names) for kind, suffixes in KINDS.items() if name.lower().endswith(suffixes)}

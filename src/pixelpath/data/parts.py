@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pixelpath.data import folders
+from pixelpath.data.addresses import Address, addressed
 from pixelpath.data.formats import arrays, parquet, pictures, variables
 from pixelpath.errors import MissingError, UserError
 
@@ -121,7 +122,7 @@ def check_unmixed(folder: Path, names: Iterable[str]) -> None:
 
 def _place(path: Path) -> Place:
     """A path as given, split into the file and the variable within it; an error if nothing that can be read is there."""
-    text = str(path)
+    text, path = str(addressed(path)), addressed(path)
     if "::" not in text:
         _check_there(path)
         return Place(path)
@@ -132,8 +133,9 @@ def _place(path: Path) -> Place:
         raise UserError(f"{text} names no variable after the two colons: write {file}::VARIABLE, or {file} alone.")
     if not file.lower().endswith(STORES):
         raise UserError(f"{text} names a variable, which only stores have ({', '.join(STORES)}): give {file} alone.")
-    _check_there(Path(file))
-    return Place(Path(file), variable)
+    of = addressed(Path(file))
+    _check_there(of)
+    return Place(of, variable)
 
 
 def _check_there(path: Path) -> None:
@@ -162,7 +164,7 @@ def _parts(place: Place) -> Parts:
 
 
 def _parts_of_folder(path: Path) -> Parts:
-    saved = parquet.saved_splits(path)
+    saved = None if isinstance(path, Address) else parquet.saved_splits(path)
     if saved:
         named = {each.word: Place(saved[each.name]) for each in map(_named, saved) if each is not None}
         training, held_out = (next((named[word] for word in side if word in named), None) for side in (TRAIN, HELD_OUT))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from pixelpath.data.addresses import addressed
 from pixelpath.data.normalise.curves import Normalisation
 from pixelpath.errors import UserError
 
@@ -22,8 +23,8 @@ class DataSettings:
 
     path: Path | None = None
     """Folder of images (with or without one subfolder per class), or a file: .npy, .npz, TIFF, FILE.h5::DATASET,
-    FILE.nc::VARIABLE, STORE.zarr::VARIABLE, DICOM, NIfTI, parquet, tar shards. If it has parts named train and test (or val),
-    these are the training and the held-out images.
+    FILE.nc::VARIABLE, STORE.zarr::VARIABLE, DICOM, NIfTI, parquet, tar shards; parquet, tar shards and Zarr also at s3://, gs://,
+    az://, https:// and hf://. If it has parts named train and test (or val), these are the training and the held-out images.
     """
     held_out: Path | None = None
     """Folder or file of images kept from training. Without it, the data's own test part is used, or else a share of the images
@@ -69,6 +70,9 @@ class DataSettings:
     """Keep the decoded images in memory if they take at most this many bytes."""
 
     def __post_init__(self) -> None:
+        for name in ("path", "held_out"):
+            place = vars(self)[name]
+            object.__setattr__(self, name, None if place is None else addressed(place))  # however the data were named
         for name, sides in (("tile", self.tile), ("stride", self.stride), ("resize", self.resize or ())):
             if len(sides) > 2 or any(side < 1 for side in sides):
                 given = " ".join(map(str, sides))

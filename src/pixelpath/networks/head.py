@@ -14,7 +14,9 @@ class PixelHead(nn.Module):
     """The decoder's images [batch, channels, rows, columns] plus a correction of the same shape, zero before training.
 
     Three 3 x 3 convolutions with `width` channels inside see the decoder's images beside the noisy ones. The condition [batch,
-    condition_width] scales and shifts the first one's channels, as it does in the decoder's blocks. Chosen here; no source.
+    condition_width] scales and shifts the first one's channels, as it does in the decoder's blocks. It computes in float32 under
+    autocast too: the decoder's images and the correction cancel, and their rounding would be most of a generator's noise. Chosen
+    here; no source.
     """
 
     def __init__(self, channels: int, width: int, condition_width: int) -> None:
@@ -27,6 +29,13 @@ class PixelHead(nn.Module):
             nn.init.zeros_(weights)  # pyright: ignore[reportArgumentType]
 
     def forward(self, decoded: Images, noisy: Images, condition: Float[Tensor, "batch width"]) -> Images:
+        device = decoded.device.type
+        if not torch.is_autocast_enabled(device):
+            return self._corrected(decoded, noisy, condition)
+        with torch.autocast(device, enabled=False):
+            return self._corrected(decoded.float(), noisy.float(), condition.float())
+
+    def _corrected(self, decoded: Images, noisy: Images, condition: Float[Tensor, "batch width"]) -> Images:
         scale, shift = self.modulation(condition)[:, :, None, None].chunk(2, dim=1)
         both = torch.cat([decoded, noisy.to(decoded.dtype)], dim=1)
         # with the channels of a pixel side by side, few of them take a CPU half the time

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pixelpath.data.addresses import Address
 from pixelpath.data.formats import pictures
 from pixelpath.data.formats.reading import check_exists, check_regular, needs, reading
 from pixelpath.data.formats.shards import Cell, Shard, ShardLabels, as_stacks
@@ -104,13 +105,13 @@ class _Groups:
 def _parquet_shard(path: Path, groups: _Groups) -> Shard:
     parquet = needs("pyarrow.parquet", "hf", path)
     check_exists(path, "a parquet file")
-    with reading(path, "as a parquet file"), parquet.ParquetFile(path) as file:
+    with reading(path, "as a parquet file"), parquet.ParquetFile(_file(path)) as file:
         metadata, schema = file.metadata, file.schema_arrow
         ends = np.cumsum([metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)])
     image, label = _columns(path, schema, metadata.num_rows)
 
     def read(group: int) -> Any:
-        with parquet.ParquetFile(path, metadata=metadata) as file:
+        with parquet.ParquetFile(_file(path), metadata=metadata) as file:
             return file.read_row_group(group, columns=[image]).column(image)
 
     def fetch(index: int) -> Cell:
@@ -120,12 +121,17 @@ def _parquet_shard(path: Path, groups: _Groups) -> Shard:
 
     labels: ShardLabels = None
     if label is not None:
-        with reading(path, "as a parquet file"), parquet.ParquetFile(path, metadata=metadata) as file:
+        with reading(path, "as a parquet file"), parquet.ParquetFile(_file(path), metadata=metadata) as file:
             column = file.read(columns=[label]).column(label)
         labels = _label_values(path, label, column)
     names = _class_names(path, _features(path, schema), label, labels)
     examined = range(next(int(end) for end in ends if end))
     return Shard(path, metadata.num_rows, (), labels, names, fetch, examined)
+
+
+def _file(path: Path) -> Any:
+    """What Arrow opens: a path of the disk itself, of an object store as Python opens it."""
+    return path.open("rb") if isinstance(path, Address) else path
 
 
 def _arrow_shard(path: Path, info: Mapping[str, Any]) -> Shard:

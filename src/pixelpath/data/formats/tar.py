@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pixelpath.data.addresses import Address
 from pixelpath.data.formats import pictures
 from pixelpath.data.formats.arrays import npy_header
 from pixelpath.data.formats.reading import BrokenFileError, check_exists, leads_out, reading
-from pixelpath.data.formats.shards import Cell, Shard, as_stacks
+from pixelpath.data.formats.shards import Cell, File, Shard, as_stacks
 from pixelpath.data.formats.stacks import Stack
 from pixelpath.errors import UserError
 
@@ -76,10 +77,10 @@ class _Section(io.RawIOBase):
 
 
 class _Parts(NamedTuple):
-    """The members of one sample: by their ending, offset and size."""
+    """The members of one sample: images as ending, offset and size, labels by their ending, as they are stored."""
 
     images: list[tuple[str, int, int]]
-    labels: dict[str, tuple[int, int]]
+    labels: dict[str, bytes]
 
 
 def _tar_shard(path: Path) -> Shard:
@@ -94,6 +95,9 @@ def _tar_shard(path: Path) -> Shard:
 
     def fetch(index: int) -> Cell:
         ending, offset, size = members[index]
+        if isinstance(path, Address):
+            part = path.part(offset, size)
+            return np.load(part, allow_pickle=False) if ending == "npy" else part
         return _mapped(path, offset, size) if ending == "npy" else io.BufferedReader(_Section(path, offset, size))
 
     labels = [_tar_label(path, key, parts) for key, parts in samples.items()]
@@ -103,7 +107,8 @@ def _tar_shard(path: Path) -> Shard:
         one, other = sorted(kinds.values())[:2]
         raise UserError(f"{path} labels {one} and {other} differently (number, name or none): label all samples alike.")
     found: Any = None if labels[0] is None else labels
-    return Shard(path, len(keys), keys, found, None, fetch, range(len(keys)))
+    # each sample of an object store would be a request: one is examined, the others when they are read
+    return Shard(path, len(keys), keys, found, None, fetch, range(1 if isinstance(path, Address) else len(keys)))
 
 
 def _indexed(path: Path) -> dict[str, _Parts]:
@@ -113,20 +118,19 @@ def _indexed(path: Path) -> dict[str, _Parts]:
         start = file.read(2)
     if start in PACKED:
         raise UserError(f"{path} is compressed by {PACKED[start]}, so nothing in it is found quickly: decompress it.")
+    samples: dict[str, _Parts] = {}
+    end = 0
     with reading(path, "as a tar shard"), path.open("rb") as file:
         with tarfile.open(fileobj=file, mode="r:") as tar:
-            members = list(iter(tar.next, None))
-        last = members[-1] if members else None
-        end = 0 if last is None else last.offset_data + -(-last.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            for member in iter(tar.next, None):
+                _check_member(path, member)
+                if member.isreg():
+                    _add(path, samples, member, file)
+                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         file.seek(end)
         closed = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
     if not closed:
         raise BrokenFileError(f"{path} is damaged or unfinished after {end} bytes: copy or write it again.")
-    samples: dict[str, _Parts] = {}
-    for member in members:
-        _check_member(path, member)
-        if member.isreg():
-            _add(path, samples, member)
     return samples
 
 
@@ -139,7 +143,7 @@ def _check_member(path: Path, member: tarfile.TarInfo) -> None:
         )
 
 
-def _add(path: Path, samples: dict[str, _Parts], member: tarfile.TarInfo) -> None:
+def _add(path: Path, samples: dict[str, _Parts], member: tarfile.TarInfo, file: File) -> None:
     place = PurePosixPath(member.name)
     stem, _, rest = place.name.partition(".")
     if not stem or not rest:
@@ -151,7 +155,8 @@ def _add(path: Path, samples: dict[str, _Parts], member: tarfile.TarInfo) -> Non
     elif ending in ("cls", "json"):
         if ending in parts.labels:
             raise UserError(f"{path}::{key} has two labels ({ending}): pack one image and at most one label by sample.")
-        parts.labels[ending] = (member.offset_data, member.size)
+        file.seek(member.offset_data)
+        parts.labels[ending] = file.read(min(member.size, LONGEST))
 
 
 def _tar_label(path: Path, key: str, parts: _Parts) -> int | str | None:
@@ -159,10 +164,7 @@ def _tar_label(path: Path, key: str, parts: _Parts) -> int | str | None:
     if not parts.labels:
         return None
     ending = "cls" if "cls" in parts.labels else "json"
-    offset, size = parts.labels[ending]
-    with path.open("rb") as file:
-        file.seek(offset)
-        text = file.read(min(size, LONGEST))
+    text = parts.labels[ending]
     try:
         value = int(text) if ending == "cls" else json.loads(text)
     except (ValueError, RecursionError):

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pixelpath.data.addresses import Address
 from pixelpath.data.formats import hdf5
 from pixelpath.data.formats.reading import BrokenFileError, check_regular, check_room, needs, reading
 from pixelpath.data.metadata import Format
@@ -215,7 +216,7 @@ def opened(path: Path, variable: str | None) -> tuple[Store, str, str | None]:
 def _opened_zarr(path: Path, variable: str | None) -> tuple[Store, str, str | None]:
     zarr, zipped = needs("zarr", "arrays", path), path.name.lower().endswith(".zip")
     _check_zarr(path, zipped)
-    place = zarr.storage.ZipStore(path, mode="r") if zipped else path
+    place = zarr.storage.ZipStore(path, mode="r") if zipped else str(path) if isinstance(path, Address) else path
     # a ZIP archive has one handle, whose place in the file the threads would move under each other
     lock: AbstractContextManager[Any] = threading.Lock() if zipped else contextlib.nullcontext()
     node = zarr.open(place, mode="r", use_consolidated=False)  # so that nothing is read that was not checked
@@ -238,6 +239,8 @@ def _check_zarr(path: Path, zipped: bool) -> None:
             for member in archive.infolist():
                 check_room(path, member.file_size, member.filename)
             found = {name: archive.read(name) for name in archive.namelist() if name.endswith(".zarray")}
+    elif isinstance(path, Address):
+        found = {str(file): file.read_bytes() for file in path.below(".zarray")}
     else:
         found = {}
         for folder, _, names in os.walk(path):
