@@ -78,5 +78,10 @@ def sampler_of(how: How, known: Mapping[str, Any]) -> Any:
     return known[how.sampler]
 
 
-SAMPLERS = {"2m": Sampler.DPMPP_2M, "heun": Sampler.HEUN, "consistency": Sampler.CONSISTENCY}
+SAMPLERS = {
+    "2m": Sampler.DPMPP_2M,
+    "heun": Sampler.HEUN,
+    "heun-stochastic": Sampler.HEUN_STOCHASTIC,
+    "consistency": Sampler.CONSISTENCY,
+}
 """Samplers of denoisers, by the names they have here."""
