@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 import tyro
 
+from benchmarks.digits import JUDGED, Reader
 from benchmarks.training import train
 from pixelpath.evaluation.features import Pixels
 from pixelpath.models.preconditioning import EDMPreconditioning, XPrediction
@@ -28,7 +29,7 @@ from pixelpath.noise import EDMWeight, FlatWeight, GridLogNormal, GridWeight, Lo
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.recipes.digits import digits_diffusion, digits_encoder
 from pixelpath.recipes.recipe import Recipe
-from pixelpath.runs import evaluate, quickstart
+from pixelpath.runs import evaluate
 from pixelpath.runs.digits import write_digits
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data
@@ -99,10 +100,10 @@ def run(folder: Path, digits: Path, variant: Variant, seed: int) -> dict[str, fl
     train(replace(recipe, seed=seed), folder / "diffusion", digits, encoder=encoder)
     opened = open_run(folder / "diffusion")
     data = read_data(opened.recipe, None, opened.normaliser)
-    judged = range(quickstart.JUDGED)
+    judged = range(JUDGED)
     labels = choose_labels(opened, judged, ())
     guided = sample(opened, judged, labels)
-    recognised = quickstart.Reader(data).recognised(guided, labels.numpy())
+    recognised = Reader(data).recognised(guided, labels.numpy())
     many = range(len(data.training))
     plain = sample(opened, many, choose_labels(opened, many, ()), Sampling(guidance=1.0))
     spent = sum(seconds_of(run) for run in folder.iterdir() if run.is_dir())

@@ -24,6 +24,7 @@ import torch
 import tyro
 
 from benchmarks.choices import seconds_of
+from benchmarks.digits import Reader
 from benchmarks.training import train
 from pixelpath import recipes
 from pixelpath.data import sources
@@ -36,7 +37,6 @@ from pixelpath.objectives.pairs import StagedGap
 from pixelpath.recipes import sizes
 from pixelpath.recipes.changes import as_published
 from pixelpath.recipes.recipe import Recipe
-from pixelpath.runs import quickstart
 from pixelpath.runs.comparison import extractors
 from pixelpath.runs.digits import write_digits
 from pixelpath.runs.folder import divergences
@@ -196,7 +196,7 @@ def measured(folder: Path) -> dict[str, float]:
         made = sample(opened, seeds, labels, way)
         found[name] = frechet_of_rows(pixels(made.native), real)
         if name == "one" and data.shape == (1, 8, 8):
-            found["recognised"] = quickstart.Reader(data).recognised(made, labels.numpy())
+            found["recognised"] = Reader(data).recognised(made, labels.numpy())
     latest = checkpoint.latest(folder)
     assert latest is not None
     near = float(checkpoint.read_state(latest).near) if one_step else 1.0

@@ -47,7 +47,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 QUICK = [
-    ("--help", 0, "quickstart"),
+    ("--help", 0, "fit"),
     ("train --help", 0, "cpu-32-diffusion"),
     ("recipes", 0, "imagenet256-XL-diffusion"),
     ("trian", 2, "train"),

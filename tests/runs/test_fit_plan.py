@@ -16,11 +16,14 @@ from pixelpath.models.preconditioning import EDMPreconditioning
 from pixelpath.recipes import cpu_32_diffusion, digits_diffusion, sizes, small_64_diffusion
 from pixelpath.runs.fit_data import Chosen, chosen_for
 from pixelpath.runs.fit_plan import (
+    DIFFUSION,
     MEASURED,
     enough,
+    judges_of,
     lines,
     one_step_recipe,
     planned,
+    repaid,
     seen,
     showable,
     steps_in,
@@ -121,25 +124,30 @@ def test_a_longer_budget_is_tuned_and_judged_by_more_samples() -> None:
 
 
 def test_a_light_plan_counts_what_a_light_tuning_and_evaluation_ask_of_the_network() -> None:
-    """Guided, 24 evaluations: 3 ways and 3 fresh sets of 120 samples; 64 + 229 samples, 32 losses at 10 levels twice."""
+    """Guided, 6 and 12 evaluations: 3 ways and 3 fresh sets of 79 samples; 64 samples and more, 32 losses at 10 levels twice."""
     plan, evaluation = planned(SPRITES, 0.1, 180.0, one_step=False), 0.1 / 96
-    assert plan.tuning == pytest.approx(120 * 6 * 24 * evaluation)
-    assert plan.evaluation == pytest.approx(10 + (24 * (64 + plan.judged) + 640) * evaluation)
+    assert plan.tuning == pytest.approx(plan.tuned * 6 * 36 * evaluation)
+    assert plan.evaluation == pytest.approx(5 + (24 * (plan.shown + plan.judged) + 640) * evaluation)
     how = tuning_of(SPRITES, 120, light=True)
-    assert (how.nfe, how.count, how.learned, how.controls) == ((12,), 120, False, False)
+    assert (how.nfe, how.count, how.learned, how.controls) == ((6, 12), 120, False, False)
 
 
-def test_an_evaluation_that_takes_too_much_is_left_out() -> None:
+def test_an_evaluation_becomes_smaller_before_it_is_left_out() -> None:
+    """Of a step of 4 s 20 samples and 640 losses take 47 s; of 8 s 16 samples and 80 losses 39 s; of 24 s too much."""
     slow = planned(SPRITES, 4.0, 300.0, one_step=False)
     assert (slow.judged, slow.tuned, slow.light) == (20, 0, ("evaluation",))
-    plan = planned(SPRITES, 16.0, 300.0, one_step=False)
+    assert judges_of(20, light=True).losses == 32
+    slower = planned(SPRITES, 8.0, 300.0, one_step=False)
+    assert (slower.shown, slower.judged, slower.light) == (16, 16, ("evaluation",))
+    assert judges_of(16, light=True).losses == 4
+    plan = planned(SPRITES, 24.0, 300.0, one_step=False)
     assert (plan.judged, plan.tuned) == (0, 0)
     assert any("evaluation" in line for line in lines(plan, SPRITES, datetime(2026, 1, 1), 0.0, "cpu", Path("out"))[3:4])
 
 
 def test_fewer_samples_are_saved_where_the_time_is_short() -> None:
     """A sample takes 24 evaluations of 0.1 / 96 s: 40 of them take a second."""
-    assert [showable(SPRITES, 0.1, left, one_step=False) for left in (9.0, 1.001, 0.1, -3.0)] == [64, 40, 16, 16]
+    assert [showable(SPRITES, 0.1, left, (DIFFUSION,)) for left in (9.0, 1.001, 0.1, -3.0)] == [64, 40, 16, 16]
 
 
 def test_sizes_follow_the_number_of_images_and_patches_the_tokens_that_are_left() -> None:
@@ -167,11 +175,31 @@ def test_few_steps_become_more_of_a_smaller_batch() -> None:
 def test_a_one_step_model_takes_half_of_the_training_and_the_weights_as_they_are() -> None:
     plan = planned(SPRITES, 0.1, 3600.0, one_step=True)
     assert plan.steps == steps_in(plan.training / 2, 0.1)
-    assert plan.tuned == 0
+    assert plan.tuned == planned(SPRITES, 0.1, 3600.0, one_step=False).tuned
+    alone = planned(SPRITES, 0.1, 180.0, one_step=False)
+    both = planned(SPRITES, 0.1, 180.0, one_step=True)
+    assert both.evaluation == pytest.approx(10 + (25 * (both.shown + both.judged) + 2 * 640) * 0.1 / 96)
+    assert alone.evaluation < both.evaluation
     recipe = one_step_recipe(replace(cpu_32_diffusion(), flip=True))
     assert (recipe.name, recipe.flip, recipe.pixel_head) == ("small-32-onestep", True, 24)
     assert isinstance(recipe.preconditioning, EDMPreconditioning)
     assert one_step_recipe(small_64_diffusion()).name == "small-64-onestep"
+
+
+def test_a_one_step_model_is_worth_it_where_diffusion_sees_three_times_enough() -> None:
+    """180,000 images at 320 a second of which training has 0.8 / 1.05: 738 s."""
+    assert not repaid(SPRITES, 0.1, 730.0)
+    assert repaid(SPRITES, 0.1, 745.0)
+
+
+def test_a_start_is_fitted_to_small_images_where_enough_are_held_out_and_the_time_allows() -> None:
+    digits = Chosen(digits_diffusion(), "", 1425, 372, 10, (), (1, 8, 8))
+    plan = planned(digits, 0.08, 270.0, one_step=True)
+    assert plan.start == pytest.approx(100 * 512 * 0.08 / 384 + 2.5)
+    assert plan.training + plan.after == pytest.approx(270.0)
+    assert planned(digits, 0.08, 100.0, one_step=True).start == 0
+    assert planned(replace(digits, held_out=199), 0.08, 270.0, one_step=True).start == 0
+    assert planned(SPRITES, 0.08, 2700.0, one_step=True).start == 0
 
 
 def test_the_plan_is_said_with_clock_times() -> None:

@@ -199,37 +199,12 @@ def test_a_stage_one_run_shows_features_and_views(tmp_path: Path) -> None:
         "test_count": 3,
     }
     write(tmp_path / "run" / "probe.json", [row, row | {"sigma": 1.0}])
-    write(tmp_path / "quickstart.json", {"recognised": 0.9})
     (tmp_path / "run" / "previews").mkdir()
     save_png(tmp_path / "run" / "previews" / "views.png", grid(images(0), 2))
     page = page_of(tmp_path / "run")
     assert page.headings == ["Views", "Features", "Settings", "Files"]
     assert (len(page.pictures), page.charts) == (1, 1)
     assert "0.7512" in page.text
-
-
-def test_a_quickstart_beside_stage_two(run: Path) -> None:
-    write(run.parent / "quickstart.json", {"recognised": 0.945, "protocol": {"judged": 200}})
-    save_png(run.parent / "samples.png", grid(images(5), 3))
-    page = page_of(run)
-    assert (
-        "Quickstart All numbers samples read as the digit intended 0.945 how it was measured samples that were read 200"
-        in page.words
-    )
-    assert np.array_equal(np.asarray(page.pictures[0]), np.asarray(grid(images(5), 3)))
-
-
-def test_a_quickstart_compares_its_ways_of_sampling(run: Path) -> None:
-    way = {"recognised": 0.945, "frechet": 0.125, "nfe": 70, "frechet_of_all": 0.5}
-    found = way | {"floor": 0.25, "classifier_held_out_accuracy": 0.75}
-    steps = {"one": way | {"nfe": 1, "frechet": 0.375}, "two": way | {"nfe": 2, "recognised": 0.5}}
-    write(run.parent / "quickstart.json", found | {"one_step": steps, "warm": way | {"nfe": 34}})
-    words = page_of(run).words
-    for line in (
-        "diffusion 70 94.5 0.125", "one-step model, one step 1 94.5 0.375", "one-step model, two steps 2 50 0.125",
-        "diffusion from a fitted start 34 94.5 0.125", "real held-out digits 75 0.25",
-    ):  # fmt: skip
-        assert line in words
 
 
 def test_any_nesting_is_shown(tmp_path: Path) -> None:

@@ -303,14 +303,6 @@ def test_a_run_shorter_than_its_warm_up_shortens_it_and_says_so(
     assert rates[0] == pytest.approx(rates[1] / 2)
 
 
-def test_an_interrupted_quickstart_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with at_step(2, interrupt):
-        assert call("quickstart", "--out", tmp_path / "run", "--speed-up", 100) == 130
-    assert "The quickstart was stopped" in capsys.readouterr().err
-    assert steps_kept(tmp_path / "run" / "encoder")[-1] == 2
-    assert not (tmp_path / "run" / "diffusion").exists()
-
-
 def test_a_checkpoint_is_saved_when_enough_time_has_passed(pictures: Path, tmp_path: Path) -> None:
     """Without a measurement, so that the run is the same as one without it."""
     assert train("digits-diffusion", pictures, tmp_path / "plain", "--keep", 20) == 0

@@ -12,6 +12,7 @@ from pixelpath.commands.options import device_named
 from pixelpath.data.settings import DataSettings
 from pixelpath.log import say
 from pixelpath.runs import fit as runs
+from pixelpath.runs.digits import located
 from pixelpath.runs.fit_plan import HOUR, Budget
 
 
@@ -28,14 +29,16 @@ def fit(
     The same command again goes on where it was stopped; with more minutes it goes on from where it was.
 
     Args:
-        path: Images, as `train --data` takes them: a folder of images, a file of arrays, FILE::VARIABLE.
+        path: Images, as `train --data` takes them: a folder of images, a file of arrays, FILE::VARIABLE; or digits, which come
+            with scikit-learn.
         budget: How long it may take, and what it is for.
         data: How the data are read; what is not given is chosen by the data.
         out: Folder of everything that it makes. Default: runs/NAME.
         device: cpu, cuda, cuda:1, mps. Default: the best one here.
         plan: Only say the plan, and train nothing.
     """
-    settings, folder, chosen = replace(data, path=path), runs.folder_of(path) if out is None else out, device_named(device)
+    folder, chosen = runs.folder_of(path) if out is None else out, device_named(device)
+    settings = replace(data, path=located(path, folder))
     if not plan:
         runs.fit(settings, folder, budget, chosen)
         return

@@ -25,7 +25,7 @@ def tune(
 ) -> None:
     """Find how to sample a run in the fewest network evaluations (NFE); `pixelpath sample RUN` then follows it.
 
-    Adds the result to RUN/sampling.json and writes the page RUN/tuning.html. A model of the quickstart takes minutes.
+    Adds the result to RUN/sampling.json and writes the page RUN/tuning.html. A model of small digits takes minutes.
 
     Args:
         run: Folder of a diffusion run.

@@ -32,8 +32,9 @@ NEAR, DEEP = (
 class Curve:
     """One measurement: `colour` is one of COLOURS or "ink".
 
-    `exact` values are few and shown as dots, never smoothed. Of `stairs` each value holds up to the next step, and NaN, which is
-    nothing, lies at the foot; other curves leave NaN out. `band` is the low and the high end of a band around the values.
+    `exact` values are few and shown as dots, never smoothed; no line joins `loose` ones. Of `stairs` each value holds up to the
+    next step, and NaN, which is nothing, lies at the foot; other curves leave NaN out. `band` is the low and the high end of a
+    band around the values.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Curve:
     exact: bool = False
     stairs: bool = False
     dashed: bool = False
+    loose: bool = False
     band: tuple[Float[np.ndarray, "value"], Float[np.ndarray, "value"]] | None = None
 
     @property
@@ -97,7 +99,7 @@ def chart(
     lines = [f"<path class='line' d='M0 {HIGH * (1 - up.part(tick)):.1f}H{WIDE}'/>" for tick in up.ticks]
     lines += [_band(curve, along, up) for curve in curves if curve.band is not None]
     lines += [_drawn(curve, curve.values, along, up, "faint") for curve in curves if curve.smoothed is not curve.values]
-    lines += [_drawn(curve, curve.smoothed, along, up, "dashed" if curve.dashed else "") for curve in curves]
+    lines += [_drawn(curve, curve.smoothed, along, up, "dashed" if curve.dashed else "") for curve in curves if not curve.loose]
     lines += [_dots(curve, along, up) for curve in curves if curve.exact and not curve.dashed]
     lines += [
         f"<path class='mark' d='M{WIDE * along.part(step):.1f} 0V{HIGH}'><title>{escape(name)} {step:g}</title></path>"

@@ -1,4 +1,4 @@
-"""What the numbers of evaluation.json, quickstart.json, probe.json and samples.json are called on a page.
+"""What the numbers of evaluation.json, probe.json and samples.json are called on a page.
 
 *Few* samples are as many as there are held-out images. The *floor* is what held-out images reach in their place.
 """
@@ -38,17 +38,8 @@ NAMES = {
     "start_check_nfe": "network evaluations (NFE) that checked the start",
     "start_residual_ratio": "start against denoiser (1 is agreement)",
     "start_sigma": "noise level sigma of the start",
-    # the quickstart
-    "classifier_held_out_accuracy": "real held-out digits that the classifier reads right",
-    "evaluations_unguided": "network evaluations (NFE) without guidance",
-    "floor": "held-out images in their place (floor)",
-    "frechet_of_all": "Frechet distance of all samples",
-    "one": "in one step",
-    "one_step": "One-step model",
-    "recognised": "samples read as the digit intended",
-    "two": "in two steps",
-    "warm": "Diffusion model from a fitted start",
     # distances
+    "floor": "held-out images in their place (floor)",
     "frechet": "Frechet distance",
     "frechet_floor_of_few": "held-out images in their place (floor)",
     "frechet_of_few": "Frechet distance of few samples",

@@ -25,6 +25,7 @@ from pixelpath.reports.page import (
     text,
     write_page,
 )
+from pixelpath.reports.start_charts import certificate_chart, neighbours_chart, tails_chart
 
 Record = Mapping[str, Any]
 
@@ -39,32 +40,25 @@ QUALITY = (
     "The distance of finished samples from real images by network evaluations (NFE). A start helps where its curve lies lower or "
     "further left. The dashed line is what other real images reach. Every point is the mean of three sets of seeds."
 )
-IMAGES = "Side by side"  # the picture of images, whose colours are their own
-PICTURES = {
-    "Certificate": (
-        "certificate.png",
-        "The divergence of each start from the noised data at every noise level, by the choosing half of the held-out images. "
-        "Lower is better. Sampling begins at the dashed line: the smallest sigma where the chosen start keeps to the budget in "
-        "both halves and has the data's tails, or the sigma that was given. Strong bands end at the upper 95 % limit. Faint "
-        "bands reach from the low to the high estimate, and are wide where the denoiser errs.",
-    ),
-    "Tails": (
-        "tails.png",
-        "How far images lie from the median image, quantile by quantile. Where the start has the data's tails, its samples "
-        "follow the dashed line. Of samples of the same density, 95 % would lie within the grey band at each place. Rings are "
-        "quantiles that can be judged, because at least 20 held-out images lie beyond.",
-    ),
-    IMAGES: (
-        "side-by-side.png",
-        "Noised real images should look like samples of the start, and the denoiser's estimates of both should look alike. "
-        "They are not the same images: only their kind can be compared.",
-    ),
-    "Nearest neighbours": (
-        "neighbours.png",
-        "How far images are from the nearest training image. If the curve of samples lies far to the left of the curve of "
-        "held-out images, training images are repeated.",
-    ),
-}
+CERTIFICATE = (
+    "The divergence of each start from the noised data at every noise level, by the choosing half of the held-out images. Lower "
+    "is better. Sampling begins at the upright line: the smallest sigma where the chosen start keeps to the budget in both "
+    "halves and has the data's tails, or the sigma that was given. Bands end at the upper 95 % limit. The grey band reaches from "
+    "the low to the high estimate of the chosen start, and is wide where the denoiser errs."
+)
+TAILS = (
+    "How far images lie from the median image, quantile by quantile. Where the start has the data's tails, its samples follow "
+    "the dashed line. Of samples of the same density, 95 % would lie within the grey band at each place. Quantiles can be judged "
+    "where at least 20 held-out images lie beyond."
+)
+IMAGES = (
+    "Noised real images should look like samples of the start, and the denoiser's estimates of both should look alike. They are "
+    "not the same images: only their kind can be compared."
+)
+NEIGHBOURS = (
+    "How far images are from the nearest training image. If the curve of samples lies far to the left of the curve of held-out "
+    "images, training images are repeated."
+)
 
 
 def write_start_report(folder: Path) -> Path:
@@ -73,13 +67,15 @@ def write_start_report(folder: Path) -> Path:
     candidates, chosen = search["candidates"], search["chosen"]
     (best,) = [each for each in candidates if each["name"] == chosen]
     rows = [_divergence(each["name"], row) for each in candidates for row in each["certificate"] or ()]
-    pictures = {title: folder / name for title, (name, _) in PICTURES.items()}
-    sections = {"Quality": (distance_chart(search["quality"]) + note(QUALITY)) if search["quality"] else ""}
-    sections |= {
-        title: figure(path, PICTURES[title][1], "sheet" if title == IMAGES else "plot")
-        for title, path in pictures.items()
-        if path.is_file()
+    picture, bound = folder / "side-by-side.png", search["budget"]
+    charts = {
+        "Certificate": (certificate_chart(candidates, chosen, search["sigma"], bound), CERTIFICATE),
+        "Tails": (tails_chart(search["radii"], chosen), TAILS),
+        "Side by side": (figure(picture, IMAGES, "sheet") if picture.is_file() else "", ""),
+        "Nearest neighbours": (neighbours_chart(search["neighbours"]), NEIGHBOURS),
     }
+    sections = {"Quality": (distance_chart(search["quality"]) + note(QUALITY)) if search["quality"] else ""}
+    sections |= {title: drawn + (note(words) if words else "") for title, (drawn, words) in charts.items() if drawn}
     sections |= {
         "Candidates": table([_candidate(each, chosen) for each in candidates])
         + (folded("Divergences at every noise level", note(NATS) + table(rows)) if rows else ""),
@@ -88,7 +84,7 @@ def write_start_report(folder: Path) -> Path:
         "Distances": table([_point(curve, point) for curve in search["quality"] for point in curve["points"]]),
         "Nearest training images": table(
             [
-                {"images": name, **{NAMES[key]: value for key, value in distances.items()}}
+                {"images": name, **{NAMES[key]: value for key, value in distances.items() if key in NAMES}}
                 for name, distances in search["neighbours"].items()
             ]
         ),

@@ -22,6 +22,7 @@ from pixelpath.runs.compare_features import Comparing, Weights
 from pixelpath.runs.compare_sets import Given, Reading
 from pixelpath.runs.data import Data
 from pixelpath.runs.devices import choose_device
+from pixelpath.runs.digits import located
 from pixelpath.runs.fit_plan import Budget
 from pixelpath.runs.hub import PREFIX, fetched
 from pixelpath.runs.opened import open_run
@@ -53,7 +54,7 @@ def fit(
     minutes: float = 60.0,
     *,
     out: Path | str | None = None,
-    one_step: bool = False,
+    one_step: bool | None = None,
     settings: DataSettings | None = None,
     device: str | None = None,
     progress: bool = False,
@@ -64,20 +65,20 @@ def fit(
     gets fit.json with the plan, its reasons and the seconds used, samples, and the folder of the run.
 
     Args:
-        path: Images, as `open_data` takes them.
+        path: Images, as `open_data` takes them, or "digits", which come with scikit-learn.
         minutes: The budget, all calls together.
         out: Folder of everything that it makes.
-        one_step: Train a one-step model too, with half of the training time.
+        one_step: Train a one-step model too, with half of the training time. None: where the time suffices for both.
         settings: How the data are read; what it leaves open is chosen by the data.
         device: cpu, cuda, cuda:1, mps. Default: the best one here.
         progress: Print progress and remarks on standard error.
 
     Raises UserError for data that cannot be trained on, KeyboardInterrupt (once saved) on Ctrl-C.
     """
-    chosen = replace(settings or DataSettings(), path=Path(path))
     folder = fitting.folder_of(path) if out is None else Path(out)
     where = choose_device(device)
     with telling(progress), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        chosen = replace(settings or DataSettings(), path=located(Path(path), folder))
         return load(fitting.fit(chosen, folder, Budget(minutes, one_step), where), device=device)
 
 

@@ -6,6 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
+from pixelpath.log import say
+
+NAME = "digits"  # by which they are fitted
+
+
+def located(path: Path, out: Path) -> Path:
+    """The file of the digits where `path` is their name and nothing lies there, written beside `out`; any other path as it is."""
+    if str(path) != NAME or path.exists():
+        return path
+    file = out.parent / f"{NAME}.npz"
+    if not file.exists():
+        say(f"{write_digits(file)}: 1,797 handwritten digits of 8 x 8 pixels, which come with scikit-learn.")
+    return file
+
 
 def write_digits(path: Path) -> Path:
     """Write a .npz that any recipe can train on: uint8 images [1797, 8, 8], 17 grey levels spread over 0 .. 255, and labels."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from pixelpath.data.parts import parts
 from pixelpath.data.settings import DataSettings, fitting
 from pixelpath.data.sources import Source, describe
 from pixelpath.errors import UserError
@@ -15,6 +16,7 @@ from pixelpath.recipes.recipe import Recipe
 from pixelpath.runs.audit import Audit, AuditOptions, audit_sources, open_together
 
 LARGEST = 64  # pixels of the shorter side: the largest images that the small recipes were made for
+FEW, MORE_HELD_OUT = 2500, 0.2  # images, below which this share is held out: of less, distances would say little
 SINGLE = 20  # images, up to which large ones are rather cut into tiles: a few scenes, not a collection
 STOPPING = ("dead", "not finite", "normaliser")  # what problems are about that no setting mends
 
@@ -78,7 +80,7 @@ def chosen_for(asked: DataSettings, device: torch.device, *, fast: bool = True) 
 def read_as(asked: DataSettings) -> tuple[DataSettings, list[str]]:
     """The settings by which the data are read, and why: images of one size that small recipes take, and alpha."""
     found: list[Finding] = []
-    training, _, settings = open_together(asked, found)
+    training, held_out, settings = open_together(asked, found)
     reasons = []
     if settings.channels != asked.channels:
         reasons.append(f"colours are mixed: all images become RGB (`data.channels` {settings.channels})")
@@ -86,6 +88,9 @@ def read_as(asked: DataSettings) -> tuple[DataSettings, list[str]]:
     if free and (mixed or min(training.shape[1:]) > LARGEST):
         settings, reason = _smaller(training, settings, mixed=mixed)
         reasons.append(reason)
+    if not settings.tile and len(training) + len(held_out) < FEW and _splits(settings):
+        settings = replace(settings, held_out_share=MORE_HELD_OUT)
+        reasons.append(f"images are few: {MORE_HELD_OUT:.0%} are held out (`data.held_out_share`)")
     if settings.alpha == "straight" and training.metadata.alpha == "straight" and training.dtype.kind == "u":
         settings = replace(settings, alpha="premultiplied")
         reasons.append("colours are multiplied by alpha, so that what cannot be seen has none (`data.alpha` premultiplied)")
@@ -103,6 +108,13 @@ def _smaller(training: Source, settings: DataSettings, *, mixed: bool) -> tuple[
     settings = replace(settings, resize=fitting(round(rows * scale), round(columns * scale)))
     what = "images of several sizes" if mixed else f"images of {rows}x{columns} pixels"
     return settings, f"{what} are resized to {_sides(settings)}, the shorter side first, then a centre crop (`data.resize`)"
+
+
+def _splits(settings: DataSettings) -> bool:
+    """Whether held-out images are split off by the usual share: the data have no test part, and nothing else was asked for."""
+    assert settings.path is not None
+    own = settings.held_out is not None or parts(settings.path)[1] is not None
+    return not own and settings.held_out_share == DataSettings().held_out_share
 
 
 def _mended(settings: DataSettings, findings: tuple[Finding, ...]) -> tuple[DataSettings, str] | None:

@@ -2,10 +2,12 @@
 
 Costs are counted in *evaluations* of the network for one image, of which a step of training takes three an image of its batch.
 A small budget has a *light* evaluation and tuning: fewer samples, and nothing that costs the network much besides them.
+A *kind* is what a run of a fit becomes: a diffusion model, or a one-step model that begins with its weights.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,14 +35,19 @@ SHOWN, FEW_SHOWN = 64, 16  # samples that are saved, and at least
 FEW_TUNED, TUNED, MOST_TUNED = 50, 200, 1000  # samples by which tuning compares: at least if light, at least in full, at most
 FEW_JUDGED, JUDGED, MOST_JUDGED = 20, 50, 10_000  # samples of an evaluation: at least if light, at least in full, at most
 LEVELS, SIDES, HELD_OUT = 10, 2, 1024  # of the losses that an evaluation measures: noise levels, sides, images at most
-LIGHT = 32  # images of either side whose losses a light evaluation measures
-FIXED = 10.0  # seconds of an evaluation and of reports whatever they measure, at least
+LIGHT, FEWEST_LOSSES = 32, 4  # images of either side whose losses a light evaluation measures, and one of the fewest samples
+FIXED = 5.0  # seconds of an evaluation and of reports whatever they measure, at least
+DIFFUSION, ONE_STEP = "diffusion", "onestep"  # kinds of runs, and the names of their folders
 NFE = (5, 9)  # network evaluations that are tuned for
+START_VALUES, START_HELD_OUT = 64, 200  # values of an image, at most, and held-out images, at least, with which a start is fitted
+START_POINTS = 512  # noisy images of either half of the held-out ones by which starts are compared at a noise level
+START_LEVELS = 100  # noise levels, of all candidates together, at which the network is asked, about
 WAYS = 6  # of sampling that tuning compares at each of them, learned sigmas included
 FIRSTS = 3  # ways that a light tuning compares: first sigmas of the recipe's own sampler
 TRAINING = 0.8  # of a budget, roughly: what training has
 ENOUGH = {"small": 1_000_000, "tiny": 240_000, "nano": 60_000}  # images that a network of this size should see in its training
-ONE_STEP = 1.5  # times a step of diffusion: one of a one-step model, until it is measured
+SLOWER = 1.7  # times a step of diffusion: one of a one-step model, until it is measured
+REPAID = 3  # times as many images as are enough: with so many a one-step model is trained too
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,9 @@ class Budget:
 
     minutes: float = 60.0
     """Minutes of all sittings together, from the first look at the data to the report. More minutes later go on from there."""
-    one_step: bool = False
-    """Train a one-step model too, with half of the training time, from the diffusion model's weights."""
+    one_step: bool | None = None
+    """Train a one-step model too, with half of the training time, from the diffusion model's weights. Default: where the time
+    shows the network three times as many images as are enough for its size."""
 
     def __post_init__(self) -> None:
         if not 0 < self.minutes < float("inf"):
@@ -64,13 +72,15 @@ HOUR = Budget()
 class Plan:
     """What is done with the budget, in seconds where nothing else is said.
 
-    `tuned` and `judged` are numbers of samples, 0 where that is left out; `light` names what is done lightly. `training` is for
-    all models together.
+    `shown`, `tuned` and `judged` are numbers of samples, 0 where that is left out; `light` names what is done lightly. `training`
+    and `evaluation` are for all models together; `start` is 0 where none is fitted.
     """
 
     training: float
+    start: float
     tuning: float
     evaluation: float
+    shown: int
     tuned: int
     judged: int
     steps: int
@@ -82,7 +92,7 @@ class Plan:
     @property
     def after(self) -> float:
         """What follows training."""
-        return self.tuning + self.evaluation
+        return self.start + self.tuning + self.evaluation
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary, for a JSON file."""
@@ -94,21 +104,32 @@ def planned(chosen: Chosen, step: float, left: float, *, one_step: bool, fixed: 
 
     `fixed` are the seconds of an evaluation and of reports whatever they measure.
     """
-    evaluation = evaluated_in(chosen, step)
-    tuned, little = (0, False) if one_step else tunable(chosen, step, SHARE * left)
-    tuning = _tuning(chosen, tuned, light=little) * evaluation if tuned else 0.0
-    shown = SHOWN * _sampling(chosen, one_step=one_step) * evaluation
-    most = min(left / 4, left / 2 - fixed - tuning - shown)  # training has half of it in any case
-    judged, less = judgeable(chosen, step, SHARE * left - fixed - shown, most, one_step=one_step)
-    judging = _judging(chosen, judged, one_step=one_step, light=less) * evaluation if judged else 0.0
+    evaluation, kinds = evaluated_in(chosen, step), kinds_of(one_step=one_step)
+    start = startable(chosen, step, SHARE * left)
+    tuned, little = tunable(chosen, step, SHARE * left, start=bool(start))
+    tuning = _tuning(chosen, tuned, light=little, start=bool(start)) * evaluation if tuned else 0.0
+    shown = showable(chosen, step, SHARE * left, kinds)
+    known = fixed * len(kinds) + shown * _sampling(chosen, kinds) * evaluation
+    most = min(left / 4, left / 2 - known - tuning - start)  # training has half of it in any case
+    judged, less = judgeable(chosen, step, SHARE * left - known, most, kinds)
+    judging = _judging(chosen, judged, kinds, light=less) * evaluation if judged else 0.0
     light = (*(("tuning",) if little else ()), *(("evaluation",) if less else ()))
-    after = tuning + fixed + shown + judging
-    training = max(left - after, left / 2)
-    after = left - training
+    training = max(left - start - tuning - known - judging, left / 2)
+    after = left - training - start - tuning
     room = training / 2 if one_step else training
     recipe, step = batched(chosen.recipe, chosen.training, step, room)
     steps = steps_in(room, step)
-    return Plan(training, tuning, after - tuning, tuned, judged, steps, recipe.batch_size, step, one_step, light)
+    return Plan(training, start, tuning, after, shown, tuned, judged, steps, recipe.batch_size, step, one_step, light)
+
+
+def kinds_of(*, one_step: bool) -> tuple[str, ...]:
+    """The kinds of runs that are trained, in order."""
+    return (DIFFUSION, ONE_STEP) if one_step else (DIFFUSION,)
+
+
+def repaid(chosen: Chosen, step: float, left: float) -> bool:
+    """Whether so many seconds show the network so many images that half of them are better spent on a one-step model."""
+    return seen(left, step, chosen.recipe) >= REPAID * enough(chosen.recipe)
 
 
 def evaluated_in(chosen: Chosen, step: float) -> float:
@@ -162,51 +183,64 @@ def why_scaled(proposed: Recipe, chosen: Recipe, images: float) -> str:
     return f"{what}: it sees about {images:,.0f} images in this time, of {enough(chosen):,} aimed at"
 
 
-def tunable(chosen: Chosen, step: float, seconds: float) -> tuple[int, bool]:
+def startable(chosen: Chosen, step: float, seconds: float) -> float:
+    """The seconds that fitting a start takes; 0 where none is fitted: for large images, few held-out ones, or too little time."""
+    if math.prod(chosen.shape) > START_VALUES or chosen.held_out < START_HELD_OUT:
+        return 0.0
+    needed = START_LEVELS * START_POINTS * evaluated_in(chosen, step) + FIXED / 2
+    return needed if needed <= seconds else 0.0
+
+
+def tunable(chosen: Chosen, step: float, seconds: float, *, start: bool = False) -> tuple[int, bool]:
     """By how many samples a run is tuned in this time, and whether lightly; 0 if they are too few to tell ways apart."""
     evaluations = seconds / evaluated_in(chosen, step)
     for light, least, most in ((False, TUNED, MOST_TUNED), (True, FEW_TUNED, TUNED)):
-        none, one = (_tuning(chosen, count, light=light) for count in (0, 1))
+        none, one = (_tuning(chosen, count, light=light, start=start) for count in (0, 1))
         count = int((evaluations - none) / (one - none))
         if count >= least:
             return min(count, most), light
     return 0, False
 
 
-def judgeable(chosen: Chosen, step: float, seconds: float, most: float, *, one_step: bool) -> tuple[int, bool]:
-    """By how many samples a run is evaluated in this time, at most as many as training images, and whether lightly.
+def judgeable(chosen: Chosen, step: float, seconds: float, most: float, kinds: tuple[str, ...]) -> tuple[int, bool]:
+    """By how many samples runs of these kinds are evaluated, at most as many as training images, and whether lightly.
 
-    0 if even a few take more than `most` seconds.
+    Lightly of the fewest samples where a few take more than `most` seconds; 0 if they do too.
     """
-    each = evaluated_in(chosen, step)
-    for light, few, limit in ((False, JUDGED, seconds), (True, FEW_JUDGED, max(seconds, most))):
+    each, more = evaluated_in(chosen, step), max(seconds, most)
+    levels = (
+        (False, JUDGED, MOST_JUDGED, seconds),
+        (True, FEW_JUDGED, MOST_JUDGED, more),
+        (True, FEW_SHOWN, FEW_JUDGED - 1, more),
+    )
+    for light, few, many, limit in levels:
         least = min(few, chosen.training)
-        none, one = (_judging(chosen, count, one_step=one_step, light=light) for count in (0, 1))
-        if (none + least * (one - none)) * each <= limit:
-            count = int((seconds / each - none) / (one - none))
-            return max(least, min(count, chosen.training, MOST_JUDGED)), light
+        needed, next_one = (_judging(chosen, count, kinds, light=light) for count in (least, least + 1))
+        if needed * each <= limit:
+            count = least + int((seconds / each - needed) / (next_one - needed))
+            return max(least, min(count, chosen.training, many)), light
     return 0, False
 
 
-def showable(chosen: Chosen, step: float, seconds: float, *, one_step: bool) -> int:
-    """How many samples are saved where so much time is left: as planned, or fewer where the machine has become slow."""
-    held = seconds / (_sampling(chosen, one_step=one_step) * evaluated_in(chosen, step))
+def showable(chosen: Chosen, step: float, seconds: float, kinds: tuple[str, ...]) -> int:
+    """How many samples of each kind are saved in this time, at most the usual number and at least a few."""
+    held = seconds / (_sampling(chosen, kinds) * evaluated_in(chosen, step))
     return max(FEW_SHOWN, min(SHOWN, int(held)))
 
 
 def tuning_of(chosen: Chosen, count: int, *, light: bool) -> Tune:
-    """What is tuned for, by so many samples, with the guidance of the recipe: lightly for the recipe's own evaluations alone."""
+    """What is tuned for, by so many samples, with the guidance of the recipe: lightly for its own evaluations and half."""
     usual = chosen.recipe.usual_sampling
     guidance = usual.guidance if _guided(chosen) == 2 else 1.0
     assert guidance is not None
     assert usual.sampler is not None
-    nfe = (usual.sampler.nfe(usual.count),) if light else NFE
+    nfe = _light_nfe(chosen) if light else NFE
     return Tune(nfe=nfe, guidance=(guidance,), count=count, reported=count, learned=not light, controls=not light)
 
 
-def judges_of(*, light: bool) -> Judges:
-    """In which features a run is evaluated: lightly in pixels alone, with losses of few images."""
-    return Judges(use_inception=False, use_own=False, losses=LIGHT) if light else Judges(use_inception=False)
+def judges_of(count: int, *, light: bool) -> Judges:
+    """In which features a run is evaluated by so many samples: lightly in pixels alone, with losses of few images."""
+    return Judges(use_inception=False, use_own=not light, losses=_losses(count, light=light))
 
 
 def one_step_recipe(diffusion: Recipe) -> Recipe:
@@ -234,19 +268,20 @@ def lines(plan: Plan, chosen: Chosen, began: datetime, spent: float, device: str
     seen = plan.steps * plan.batch_size / chosen.training
     trained = f"{plan.steps:,} steps of {recipe.name} ({about}, {number}) on {device}, {plan.step:.3g} s each"
     trained += f"; {seen:.0f} times each image" + (", and a one-step model for as long" if plan.one_step else "")
-    end = plan.training + plan.tuning + plan.evaluation
+    end = plan.training + plan.after
     left_out = ["stage one: it has not been shown to pay at such budgets"]
-    left_out += [] if plan.one_step else ["a one-step model: `one_step` asks for it"]
+    left_out += [] if plan.one_step else ["a one-step model: more time, or `one_step`, adds it"]
     left_out += [] if plan.judged else ["evaluation: it takes too much of the budget here (`pixelpath evaluate` does it later)"]
-    left_out += [] if plan.tuned or plan.one_step else [f"tuning: it takes more than {SHARE:.0%} of the budget here"]
+    left_out += [] if plan.tuned else [f"tuning: it takes more than {SHARE:.0%} of the budget here"]
     lightly = {name: " lightly" if name in plan.light else "" for name in ("tuning", "evaluation")}
     tuned = f"tune the sampler{lightly['tuning']} by {plan.tuned} samples ({duration(plan.tuning)}), " if plan.tuned else ""
+    started = f"fit a start ({duration(plan.start)}), " if plan.start else ""
     judged = f"evaluate {plan.judged}{lightly['evaluation']}, " if plan.judged else ""
     return [
         f"Data: {chosen.about} Held out: {chosen.held_out} images.",
         *(f"  {reason[0].upper()}{reason[1:]}." for reason in chosen.reasons),
         f"{clock(0)} to {clock(plan.training)}: train {trained}.",
-        f"{clock(plan.training)} to {clock(end)}: {tuned}save {SHOWN} samples, {judged}write the report.",
+        f"{clock(plan.training)} to {clock(end)}: {started}{tuned}save {plan.shown} samples, {judged}write the report.",
         f"Left out: {'; '.join(left_out)}.",
         f"{clock(end)}: done, in {out} ({duration(spent)} of the budget are used already).",
     ]
@@ -257,27 +292,41 @@ def _guided(chosen: Chosen) -> int:
     return 2 if chosen.classes and chosen.recipe.conditional and chosen.recipe.usual_sampling.guidance != 1 else 1
 
 
-def _tuning(chosen: Chosen, count: int, *, light: bool) -> float:
-    """Evaluations that tuning by so many samples takes, as `tune_run` does it."""
+def _light_nfe(chosen: Chosen) -> tuple[int, ...]:
+    """The network evaluations that are tuned for lightly: those of the recipe, and half of them."""
+    usual = chosen.recipe.usual_sampling
+    assert usual.sampler is not None
+    nfe = usual.sampler.nfe(usual.count)
+    return tuple(sorted({max(2, nfe // 2), nfe}))
+
+
+def _tuning(chosen: Chosen, count: int, *, light: bool, start: bool = False) -> float:
+    """Evaluations that tuning by so many samples takes, as `tune_run` does it; a `start` is one way more."""
     usual = chosen.recipe.usual_sampling
     assert usual.sampler is not None
     if light:
-        return _guided(chosen) * usual.sampler.nfe(usual.count) * (FIRSTS + REPEATS) * count
+        return _guided(chosen) * sum(_light_nfe(chosen)) * (FIRSTS + start + REPEATS) * count
     sets = count * (1 + REPEATS)
     controls = sets * (Sampler.HEUN.nfe(CONTROL) + usual.sampler.nfe(usual.count))
     learned = LEARNED * PAIRED * sum(Sampler.HEUN.nfe(FINE) + ROUNDS * nfe * nfe for nfe in NFE)
-    return _guided(chosen) * (sum(nfe * (WAYS * count + REPEATS * count) for nfe in NFE) + controls + learned)
+    return _guided(chosen) * (sum(nfe * (WAYS + start + REPEATS) * count for nfe in NFE) + controls + learned)
 
 
-def _sampling(chosen: Chosen, *, one_step: bool) -> int:
-    """Evaluations that a sample takes."""
+def _sampling(chosen: Chosen, kinds: tuple[str, ...]) -> int:
+    """Evaluations that a sample of each kind takes."""
     usual = chosen.recipe.usual_sampling
     assert usual.sampler is not None
-    return 1 if one_step else usual.sampler.nfe(usual.count) * _guided(chosen)
+    return sum(1 if kind == ONE_STEP else usual.sampler.nfe(usual.count) * _guided(chosen) for kind in kinds)
 
 
-def _judging(chosen: Chosen, count: int, *, one_step: bool, light: bool) -> float:
-    """Evaluations of the network that an evaluation by so many samples takes."""
-    losses = LEVELS * SIDES * min(LIGHT if light else HELD_OUT, chosen.held_out)
+def _losses(count: int, *, light: bool) -> int:
+    """Images of either side whose losses are measured where so many samples are evaluated."""
+    few = LIGHT if count >= FEW_JUDGED else FEWEST_LOSSES
+    return few if light else HELD_OUT
+
+
+def _judging(chosen: Chosen, count: int, kinds: tuple[str, ...], *, light: bool) -> float:
+    """Evaluations of the network that an evaluation of each kind by so many samples takes."""
+    losses = LEVELS * SIDES * min(_losses(count, light=light), chosen.held_out)
     features = 0 if light else chosen.training + chosen.held_out + count
-    return count * _sampling(chosen, one_step=one_step) + losses + features
+    return count * _sampling(chosen, kinds) + len(kinds) * (losses + features)

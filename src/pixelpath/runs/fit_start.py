@@ -18,6 +18,7 @@ from torch import Tensor
 from pixelpath.atomic import write_json
 from pixelpath.data import sources
 from pixelpath.errors import UserError
+from pixelpath.evaluation.certificate import Divergence
 from pixelpath.evaluation.distances import nearest
 from pixelpath.interop.pipelines import Pipeline
 from pixelpath.log import say
@@ -25,7 +26,8 @@ from pixelpath.noise import NoiseRange
 from pixelpath.randomness import Streams, seed_of
 from pixelpath.reports.pictures import save_png
 from pixelpath.reports.start import write_start_report
-from pixelpath.reports.start_plots import certificate_plot, neighbours_plot, shown, side_by_side, tails_plot
+from pixelpath.reports.start_charts import nearest_shares, quantiles
+from pixelpath.reports.start_plots import shown, side_by_side
 from pixelpath.runs.generate import steps_below
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.pipeline_start import PipelineStart, fit_pipeline_start
@@ -188,7 +190,7 @@ def fit_run_start(run: OpenRun, data: PreparedData, folder: Path, fit: Fit | Non
     left_out = [f"  {name}: left out. {why}" for name, why in search.left_out.items()]
     for sentence in (*(f"  {_line(candidate)}" for candidate in search.candidates), *search.remarks, *left_out):
         say(sentence)
-    _pictures(folder, run, known, search)
+    record |= {"radii": _side_by_side(folder, run, known, search)}
     compared, verdict = _compared(folder, run, data, search, fit.quality)
     neighbours = {"neighbours": _neighbours(folder, run, known, fit.quality, fewer)}
     write_json(folder / "search.json", record | compared | neighbours)
@@ -267,7 +269,7 @@ def _record(search: Search, savings: str) -> dict[str, Any]:
                 "error": None if divergence is None else divergence.cross_error,
                 "limit": None if divergence is None else divergence.limit,
                 "tails": None if tails is None else [asdict(row) | {"certified": row.certified} for row in tails.quantiles],
-                "certificate": None if certificate is None else [asdict(row) for row in certificate.rows],
+                "certificate": None if certificate is None else [_row(row) for row in certificate.rows],
             }
         )
     return {
@@ -289,6 +291,11 @@ def _record(search: Search, savings: str) -> dict[str, Any]:
         "remarks": list(search.remarks),
         "seconds": search.seconds,
     }
+
+
+def _row(row: Divergence) -> dict[str, Any]:
+    """The divergence at a noise level, JSON-ready."""
+    return asdict(row) | {"dominated": row.dominated}
 
 
 def _check_names(fit: Fit) -> None:
@@ -319,26 +326,23 @@ def _families(fit: Fit, run: OpenRun) -> dict[str, Family] | None:
     return families
 
 
-def _pictures(folder: Path, run: OpenRun, known: Known, search: Search) -> None:
-    """The certificates; start samples and noised held-out images, their tails, some of them side by side."""
-    certificates = {candidate.name: candidate.certificate for candidate in search.candidates}
-    plot = certificate_plot(certificates, search.chosen.name, search.warm.sigma, search.budget)
-    save_png(folder / "certificate.png", plot)
+def _side_by_side(folder: Path, run: OpenRun, known: Known, search: Search) -> dict[str, list[Any]]:
+    """A picture of start samples and noised held-out images side by side; the quantiles of the radii of all of them."""
     count, sigma = min(4096, len(known.held_out)), search.warm.sigma
     images, labels = known.held(slice(count))
     true = noised(images, sigma, [seed_of(place, 8) for place in range(count)])
     drawn = search.warm.draw(Streams(seed_of(place, 9) for place in range(count)), run.shape, labels)
-    save_png(folder / "tails.png", tails_plot(drawn, true, search.chosen.name))
     few = min(shown(run.shape), count)
     own = None if labels is None else labels[:few].to(run.device)
     level = torch.full((few,), sigma, device=run.device)
     with torch.no_grad():
         first, second = (run.denoiser(side[:few].to(run.device), level, own).cpu() for side in (true, drawn))
     save_png(folder / "side-by-side.png", side_by_side(true[:few], drawn[:few], first, second, run.normaliser.decode))
+    return quantiles(drawn, true)
 
 
-def _neighbours(folder: Path, run: OpenRun, known: Known, quality: Quality, steps: int) -> dict[str, dict[str, float]]:
-    """Distances of held-out images, warm and cold samples to the nearest training image: drawn, and their quantiles."""
+def _neighbours(folder: Path, run: OpenRun, known: Known, quality: Quality, steps: int) -> dict[str, dict[str, Any]]:
+    """Distances of held-out images, warm and cold samples to the nearest training image: their quantiles."""
     count = min(quality.count, NEIGHBOURS, len(known.held_out))
     if count == 0:
         return {}
@@ -347,8 +351,12 @@ def _neighbours(folder: Path, run: OpenRun, known: Known, quality: Quality, step
     for name, how in (("warm samples", warm), ("cold samples", cold)):
         found[name] = run.normaliser.encode(sample(run, seeds, choose_labels(run, seeds, ()), how).native)
     distances = {name: nearest(images.flatten(1), known.training.flatten(1)) for name, images in found.items()}
-    save_png(folder / "neighbours.png", neighbours_plot(distances))
     return {
-        name: {"median": float(each.median()), "q05": float(each.double().quantile(0.05)), "least": float(each.min())}
+        name: {
+            "median": float(each.median()),
+            "q05": float(each.double().quantile(0.05)),
+            "least": float(each.min()),
+            "shares": nearest_shares(each),
+        }
         for name, each in distances.items()
     }

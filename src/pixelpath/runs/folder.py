@@ -153,10 +153,12 @@ def document_of_fit(path: Path) -> dict[str, Any]:
 
 
 def fitted_run(path: Path) -> Path:
-    """The newest run with a checkpoint in the folder of a fit; any other path as it is."""
+    """The newest run in the folder of a fit that has a checkpoint, of diffusion unless one-step was asked for; else the path."""
     if holds_run(path) or not (path / FIT).exists():
         return path
-    runs = [path / run["folder"] for run in document_of_fit(path)["runs"]]
+    fitted = document_of_fit(path)
+    asked = fitted["asked"].get("one_step") is True
+    runs = [path / run["folder"] for run in fitted["runs"] if asked or run["kind"] == "diffusion"]
     return next((run for run in reversed(runs) if checkpoint.latest(run) is not None), path)
 
 

@@ -103,7 +103,7 @@ def write_run(run: OpenRun, folder: Path) -> None:
     recipe = json.loads(to_json(replace(run.recipe, data=data)))
     checkpoint.share(run.checkpoint, folder, {"recipe": recipe})
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=2), encoding="utf-8")
-    if (run.path / TUNED).is_file():
+    if (run.path / TUNED).is_file() and not run.recipe.is_one_step:  # whose start lies in another run
         shutil.copyfile(run.path / TUNED, folder / TUNED)
         if (run.path / "starts").is_dir():
             shutil.copytree(run.path / "starts", folder / "starts")

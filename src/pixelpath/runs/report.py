@@ -6,6 +6,7 @@ A section is empty, and so left out, where the run has nothing to say about it.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -40,10 +41,10 @@ from pixelpath.reports.page import (
     write_page,
 )
 from pixelpath.reports.pictures import save_png, series, skipped_steps, training_curves
-from pixelpath.reports.quickstart import comparison
 from pixelpath.reports.tiles import tiles
 from pixelpath.runs.bundled import check_writable
 from pixelpath.runs.cost_card import cost_rows
+from pixelpath.runs.folder import FIT
 from pixelpath.runs.report_results import in_short, tree
 from pixelpath.runs.verdict import level, training_verdict, verdict
 from pixelpath.trainer.journal import lines
@@ -81,7 +82,6 @@ FILES = {
     "sampling.json": "how the run was tuned to be sampled, and everything that was compared",
     "tuning.html": "the newest of it as a page",
     "starts": "fitted starts for sampling in fewer steps",
-    "quickstart.json": "the numbers of the quickstart",
     "report.html": "this report",
     "checkpoints": "weights, their EMA and the optimizer, to resume from or to sample with",
     "previews": "images made during training",
@@ -92,8 +92,8 @@ FILES = {
 def write_report(run: Path) -> Path:
     """Write RUN/report.html (and RUN/curves.png) from what the run's folder holds; the file.
 
-    Numbers of a quickstart are also looked for beside a stage-two run. Raises MissingError if there is no such folder, UserError
-    for a JSON file that cannot be read.
+    Samples of a fit are also looked for beside its runs. Raises MissingError if there is no such folder, UserError for a JSON
+    file that cannot be read.
     """
     check_writable(run)
     if not run.is_dir():
@@ -162,18 +162,17 @@ def _verdict(run: Path, rows: Sequence[Mapping[str, Any]], steps: int | None) ->
 
 def _samples(run: Path) -> str:
     """The newest grid of samples with the settings that made it; without one the last preview."""
-    made = sorted((run / "samples").rglob("grid.png"), key=lambda path: path.stat().st_mtime)
+    folders = [run / "samples"]
+    if (run.parent / FIT).exists():
+        folders.append(run.parent / ("samples-onestep" if _objective(run) == "Consistency" else "samples"))
+    made = [path for folder in folders for path in folder.rglob("grid.png")]
     if made:
+        made.sort(key=lambda path: path.stat().st_mtime)
         settings = document_of(made[-1].with_name("samples.json")) or {}
         made_by = {key: settings[key] for key in HOW if settings.get(key) not in (None, "")}
         others = {key: value for key, value in settings.items() if not isinstance(value, list) or len(value) <= 2}
-        caption = protocol_line({"file": made[-1].relative_to(run).as_posix(), **made_by})
+        caption = protocol_line({"file": os.path.relpath(made[-1], run), **made_by})
         return figure(made[-1], caption) + (folded("How they were made", boxes(others)) if others else "")
-    one_step = _objective(run) == "Consistency"
-    beside = run.parent / ("samples-one-step.png" if one_step else "samples.png")
-    if _quickstart(run) and beside.exists():
-        kind = "One-step" if one_step else "Guided"
-        return figure(beside, f"{kind} samples of the quickstart, seeds in order from 0, classes in turn.")
     steps = _preview_files(run)
     if steps:
         caption = f"The preview of step {_step(steps[-1]):,}: fixed seeds, sampled with the EMA of the weights."
@@ -188,12 +187,10 @@ def _views(run: Path) -> str:
 
 
 def _results(run: Path) -> str:
-    """The quickstart's numbers, the newest curves and evaluation, and the earlier ones folded away."""
-    quick, measured = _quickstart(run), document_of(run / "evaluation.json")
-    compared = comparison(quick) if quick else ""
-    parts = [f"<h3>Quickstart</h3>{compared}{folded('All numbers', tree(quick), shown=not compared)}"] if quick else []
+    """The newest curves and evaluation, and the earlier ones folded away."""
+    measured = document_of(run / "evaluation.json")
     drawn = [_over_nfe(result["curves"]) for result in reversed(document_of(run / "distance_over_nfe.json") or [])]
-    parts += [f"<h3>Distance over network evaluations (NFE)</h3>{content}" for content in drawn[:1]]
+    parts = [f"<h3>Distance over network evaluations (NFE)</h3>{content}" for content in drawn[:1]]
     parts += [folded("Earlier curves", content) for content in drawn[1:]]
     evaluations = measured if isinstance(measured, list) else [measured] if measured else []
     for place, evaluation in enumerate(reversed(evaluations)):
@@ -321,12 +318,6 @@ def _files(run: Path) -> str:
 def _objective(run: Path) -> str:
     recipe = document_of(run / "recipe.json") or {}
     return (recipe.get("objective") or {}).get("type", "")
-
-
-def _quickstart(run: Path) -> Any:
-    """The numbers of a quickstart in the run's folder, or beside a run that is not its stage one."""
-    beside = None if _objective(run) == "RepresentationLearning" else document_of(run.resolve().parent / "quickstart.json")
-    return document_of(run / "quickstart.json") or beside
 
 
 def _preview_files(run: Path) -> list[Path]:

@@ -1,0 +1,87 @@
+"""What follows the training of a fit: a start and a tuned sampler, samples, an evaluation and a report of each kind of run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pixelpath.errors import UserError
+from pixelpath.log import say
+from pixelpath.runs import fit_plan
+from pixelpath.runs.comparison import keep
+from pixelpath.runs.curves import start_name
+from pixelpath.runs.evaluate import evaluate
+from pixelpath.runs.fit_plan import DIFFUSION, Plan
+from pixelpath.runs.fit_sitting import Sitting, of_kind
+from pixelpath.runs.fit_start import Fit, fit_run_start
+from pixelpath.runs.opened import OpenRun, open_run
+from pixelpath.runs.prepare import PreparedData, read_data_of
+from pixelpath.runs.report import write_report
+from pixelpath.runs.sample import free_folder, sample
+from pixelpath.runs.sample_conditions import as_held_out
+from pixelpath.runs.start_quality import Quality
+from pixelpath.runs.tune import newest_start, tune_run
+from pixelpath.runs.tuned import FILE
+from pixelpath.sampling.sampler import Sampler
+
+START = Fit(points=fit_plan.START_POINTS, quality=Quality(count=0))  # tuning compares its samples with cold ones
+
+
+def finish(sitting: Sitting, plan: Plan) -> None:
+    """What follows training, as far as it is not done."""
+    for place, kind in enumerate(sitting.kinds):
+        run = open_run(sitting.newest(kind), device=sitting.device)
+        data = read_data_of(run, None)
+        if kind == DIFFUSION:
+            _find_sampling(sitting, run, data, plan)
+        else:
+            _begin_at(newest_start(sitting.newest(DIFFUSION)), run)
+        _show_and_judge(sitting, run, data, plan, sitting.kinds[place:])
+        say(f"Report: {write_report(run.path)}")
+
+
+def _find_sampling(sitting: Sitting, run: OpenRun, data: PreparedData, plan: Plan) -> None:
+    """Where a diffusion run's samples begin, and by which sigmas they are made."""
+    done = sitting.state["done"]
+    if plan.start and "start" not in done and sitting.left > plan.start:
+        with sitting.phase("start"):
+            try:
+                fit_run_start(run, data, free_folder(run.path / "starts", None), START)
+            except UserError as error:
+                say(f"No start: {error}")
+    if plan.tuned and "tuning" not in done and sitting.left > plan.tuning:
+        with sitting.phase("tuning"):
+            tune_run(run, data, fit_plan.tuning_of(sitting.chosen, plan.tuned, light="tuning" in plan.light))
+
+
+def _begin_at(start: Path | None, run: OpenRun) -> None:
+    """Let a one-step run begin at the start of the diffusion run beside it, if there is one: RUN/sampling.json says so."""
+    if start is None:
+        return
+    name = f"one step from {start_name(start)}"
+    way = {"name": name, "nfe": 1, "sampler": Sampler.CONSISTENCY.value, "sigma_max": None, "sigmas": [], "default": True}
+    way["start"] = os.path.relpath(start, run.path)
+    table = {"guidance": 1.0, "candidates": [], "controls": [], "chosen": [way]}
+    keep(run.path / FILE, {"checkpoint": run.checkpoint.name, "step": run.step, "tables": [table]})
+    say(f"Samples of {run.path} begin at {start}.")
+
+
+def _show_and_judge(sitting: Sitting, run: OpenRun, data: PreparedData, plan: Plan, kinds: tuple[str, ...]) -> None:
+    """Samples, as many as planned if the time suffices, and an evaluation of a run, of the first of the kinds still to come."""
+    samples, evaluation = (of_kind(what, kinds[0]) for what in ("samples", "evaluation"))
+    if samples not in sitting.state["done"]:
+        with sitting.phase(samples):
+            seeds = range(min(plan.shown, fit_plan.showable(sitting.chosen, sitting.step, sitting.left, kinds)))
+            folder = free_folder(sitting.out / samples, None)
+            sample(run, seeds, as_held_out(run, data, seeds)).save(folder)
+            say(f"Samples: {folder / 'grid.png'}")
+    if evaluation not in sitting.state["done"]:
+        with sitting.phase(evaluation):
+            left, late = sitting.left - len(kinds) * sitting.fixed, fit_plan.SHARE * sitting.seconds
+            count, light = fit_plan.judgeable(sitting.chosen, sitting.step, left, left + late, kinds)
+            if not count and plan.judged and left + late > 0:  # slower than planned: of the fewest samples, rather than none
+                count, light = min(fit_plan.FEW_SHOWN, sitting.chosen.training), True
+            if count:
+                evaluate(run, data, None, fit_plan.judges_of(count, light=light), count)
+            else:
+                say(f"The time does not hold an evaluation: `pixelpath evaluate {run.path}` makes it.")
