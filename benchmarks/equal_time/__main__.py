@@ -69,7 +69,7 @@ def run(
         encoder: Run of stage one that ours begins with; its own time is not counted here.
         init_from: Run of the same stage that ours begins with; its own time is not counted here.
         flip: Mirror half of the training images, for any system.
-        samplers: 2m (not lucidrains), heun and heun-stochastic (ours, edm), ddim (ddpm-v, lucidrains), consistency (one-step recipes).
+        samplers: 2m (not lucidrains), heun, heun-stochastic (ours, edm), ddim (ddpm-v, lucidrains), consistency (one step).
         steps: Steps of a sampler.
         guidance: Scale of classifier-free guidance, where there are classes.
         samples: How many to measure, in the class shares of the held-out images.

@@ -96,8 +96,8 @@ def require_light_tails(index: Index) -> None:
     """
     if index.heavy:
         raise UserError(
-            f"The data's tails are heavy (index {index.value:.2f} +- {index.error:.2f}), those of a Gaussian are not, and what it "
-            "lacks is too rare for held-out images to show: use a Student mixture, or add a Pareto tail to the density."
+            f"The data's tails are heavy (index {index.value:.2f} +- {index.error:.2f}), those of a Gaussian are not, and what "
+            "it lacks is too rare for held-out images to show: use a Student mixture, or add a Pareto tail to the density."
         )
 
 
