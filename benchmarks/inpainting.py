@@ -2,19 +2,23 @@
 
 Images of six pixels of std 0.5, neighbours correlated by 0.9, three of them known. Means are in conditional stds, covariances in
 the mean conditional variance: the largest of any pixel or pair. All but `conditioned` and `consistency_inpaint` are here only to
-be compared with.
+be compared with. With --sprites the bundled model makes parts of its own images anew instead.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
+import pixelpath as pp
 from pixelpath.noise import NoiseRange
+from pixelpath.runs import edit
 from pixelpath.runs.edit import inpainting_sigmas
 from pixelpath.sampling.editing import conditioned, consistency_inpaint
 from pixelpath.sampling.samplers import dpmpp_2m, euler_ancestral
@@ -96,7 +100,8 @@ def decoupled(denoise: Denoise, sigmas: Tensor, inner: int) -> Images:
     """A clean image by the flow, known pixels put back, noise of the next level (DAPS: Zhang et al. 2024, arXiv 2407.01521)."""
     x = KNOWN + float(sigmas[0]) * noise()
     for sigma, below in pairwise(sigmas):
-        x = torch.where(OPEN, dpmpp_2m(denoise, x, NOISE.sigmas(inner, float(sigma))), KNOWN)
+        clean = dpmpp_2m(denoise, x, NOISE.sigmas(inner, float(sigma))) if below > 0 else denoise(x, sigma)
+        x = torch.where(OPEN, clean, KNOWN)
         x = x + float(below) * noise() if below > 0 else x
     return x
 
@@ -116,6 +121,32 @@ def compare(name: str, given: Denoise, sigmas: Tensor) -> None:
     made = {"euler_ancestral": euler_ancestral(given, start, sigmas, noise), "dpmpp_2m": dpmpp_2m(given, start, sigmas)}
     for sampler, images in made.items():
         sys.stdout.write(f"{name}, {sampler}, {len(sigmas) - 1} steps: {off(images)}\n")
+
+
+def sprites() -> None:
+    """Print how far parts made anew are from the images themselves (levels of 255), and how large steps across the border are."""
+    run = pp.load("sprites", device="cpu")
+    own = run.sample(12, seed=100)
+    rows, columns = run.shape[1:]
+    half, middle = np.zeros((2, rows, columns), bool)
+    half[:, columns // 2 :] = middle[rows // 4 : -rows // 4, columns // 4 : -columns // 4] = True
+    classes = [run.classes[label] for label in own.settings["labels"]]
+    for name, mask in (("half", half), ("middle", middle)):
+        sys.stdout.write(f"{name}, the images themselves: seam {seam(own.images, mask):.1f}\n")
+        for rounds in (1, 2, 3):
+            edit.conditioned = partial(conditioned, rounds=rounds)
+            made = run.inpaint(own.images, mask, classes=classes, seed=7).images
+            apart = np.sqrt(((made.astype(float) - own.images)[:, :, mask] ** 2).mean((1, 2)))
+            found = f"RMSE {apart.mean():.1f}, worst {apart.max():.0f}, seam {seam(made, mask):.1f}"
+            sys.stdout.write(f"{name}, {rounds} round(s): {found}\n")
+
+
+def seam(images: np.ndarray, mask: np.ndarray) -> float:
+    """The mean absolute step between neighbouring values of which one is in the mask."""
+    wide, steps = images.astype(float), []
+    for axis in (0, 1):
+        steps.append(np.abs(np.diff(wide, axis=axis + 2))[:, :, np.diff(mask, axis=axis)].ravel())
+    return float(np.concatenate(steps).mean())
 
 
 def main() -> None:
@@ -138,4 +169,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sprites() if "--sprites" in sys.argv else main()
