@@ -75,8 +75,8 @@ def test_a_folder_takes_numbers_and_masks_under_guidance(tmp_path: Path, masks: 
     folder = run.export(tmp_path / "steps", format=format)  # pyright: ignore[reportArgumentType]
     parts = sample_alone.load(folder)
     made = sample_alone.sample(parts, noises(parts[0], 2), np.array([0, 1]), NUMBERS, masks)
-    files = {"conditions": tmp_path / "asked.csv", "cond_image": tmp_path / "masks.npy"}
-    own = run.sample(2, **files).images
+    table, images = tmp_path / "asked.csv", tmp_path / "masks.npy"
+    own = run.sample(2, conditions=table, cond_image=images).images
     np.testing.assert_allclose(made, own, rtol=1e-5, atol=1e-5 * 3)
     other = sample_alone.sample(parts, noises(parts[0], 2), np.array([0, 1]), NUMBERS, masks[::-1])
     assert np.abs(other - own).max() > 0.1
@@ -116,8 +116,8 @@ def test_a_pipeline_takes_numbers_and_masks(tmp_path: Path, masks: np.ndarray) -
         {**asked, "numbers": {"heat": 23.5, "place": "hill", "marks": "wet|dry"}},
         {"seeds": [0, 1], "class_labels": ["a", "b"]},
     )
-    files = {"conditions": tmp_path / "asked.csv", "cond_image": tmp_path / "masks.npy"}
-    np.testing.assert_allclose(own, run.sample(2, **files).images, rtol=1e-5, atol=1e-5 * 3)
+    table, images = tmp_path / "asked.csv", tmp_path / "masks.npy"
+    np.testing.assert_allclose(own, run.sample(2, conditions=table, cond_image=images).images, rtol=1e-5, atol=1e-5 * 3)
     np.testing.assert_allclose(same[0], own[0], rtol=1e-5, atol=1e-5 * 3)
     assert min(np.abs(same[1] - own[1]).max(), np.abs(none - own).max()) > 0.01
     from pixelpath.interop.diffusers_folder import open_pipeline

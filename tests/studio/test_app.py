@@ -242,8 +242,8 @@ def test_numbers_and_condition_images_are_asked_for(page: Page, asking: pp.Run, 
     asked = {"numbers": {"heat": "7.5", "wind": "2"}, "cond_images": [each["id"] for each in given], "nfe": 3}
     items = page.made(2, {"kind": "sample", "count": 5, "seed": 3, **asked}, 5)
     (tmp_path / "asked.csv").write_text("name,heat,wind\na,7.5,2\n")
-    files = {"conditions": tmp_path / "asked.csv", "cond_image": tmp_path / "masks.npy"}
-    exact = asking.sample(5, seed=3, nfe=3, **files).images
+    table, images = tmp_path / "asked.csv", tmp_path / "masks.npy"
+    exact = asking.sample(5, seed=3, nfe=3, conditions=table, cond_image=images).images
     assert np.abs(values_of(page, 2, items) - exact).max() <= 1
     assert np.abs(exact - asking.sample(5, seed=3, nfe=3).images.astype(float)).max() > 1
     assert [item["how"]["cond_image"] for item in items] == [given[place % 2]["id"] for place in range(5)]

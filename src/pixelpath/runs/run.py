@@ -162,8 +162,8 @@ class Run(EditableRun):
         out = None if path is None else Path(path)
         chosen = format or ("torch" if out is not None and out.suffix == TORCH.suffix else "onnx")
         with telling(progress):
-            places = (None if place is None else Path(place) for place in (runtime, start))
-            return write_export(self, chosen, guidance, out, *places)
+            dist, begin = (None if place is None else Path(place) for place in (runtime, start))
+            return write_export(self, chosen, guidance, out, dist, begin)
 
     def save_diffusers(self, folder: Path | str, *, guidance: float | None = None, progress: bool = False) -> Path:
         """Write the run as a pipeline that diffusers opens where pixelpath is not installed."""

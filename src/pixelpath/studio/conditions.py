@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -42,6 +43,13 @@ class CondImage:
     def about(self) -> dict[str, str]:
         """What the page needs to know of it."""
         return {"id": self.id, "name": self.name}
+
+
+class Files(TypedDict, total=False):
+    """Files to sample from, by the arguments of `Run.sample`."""
+
+    conditions: Path
+    cond_image: Path
 
 
 class CondImages:
@@ -111,21 +119,21 @@ def shown(run: OpenRun, image: CondImage) -> Shown:
 
 
 @contextmanager
-def as_files(rows: Sequence[Mapping[str, str]], images: Sequence[CondImage]) -> Iterator[dict[str, Path]]:
+def as_files(rows: Sequence[Mapping[str, str]], images: Sequence[CondImage]) -> Iterator[Files]:
     """Numbers, by column, and condition images as files to sample from, while they are needed: arguments of `Run.sample`.
 
     What is missing is not among them. A UserError inside names the files without their folder.
     """
     with tempfile.TemporaryDirectory() as folder, _called(folder):
-        files: dict[str, Path] = {}
+        files: Files = {}
         if rows:
-            files["conditions"] = Path(folder) / "numbers.csv"
-            with files["conditions"].open("w", newline="", encoding="utf-8") as file:
+            files["conditions"] = table = Path(folder) / "numbers.csv"
+            with table.open("w", newline="", encoding="utf-8") as file:
                 lines = [(f"asked {place}", *row.values()) for place, row in enumerate(rows, 1)]
                 csv.writer(file).writerows([("name", *rows[0]), *lines])
         if images:
-            files["cond_image"] = Path(folder) / "condition images.npy"
-            np.save(files["cond_image"], np.stack([each.native for each in images]))
+            files["cond_image"] = stack = Path(folder) / "condition images.npy"
+            np.save(stack, np.stack([each.native for each in images]))
         yield files
 
 
