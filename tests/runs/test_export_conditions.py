@@ -24,7 +24,7 @@ from pixelpath.recipes.recipe import Sampling
 from pixelpath.runs.api import load
 from pixelpath.runs.export import export
 from pixelpath.runs.export_steps import export_steps
-from pixelpath.runs.exports import write_export
+from pixelpath.runs.exports import ExportFormat, write_export
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.start_files import save_start
 from pixelpath.starts.gaussian import LowRank, fit_gaussian
@@ -190,7 +190,8 @@ def test_other_starts_are_refused(tmp_path: Path) -> None:
     run = load(save(tmp_path / "run", DIFFUSION, FLOATS, ()), device="cpu")
     images = 0.5 * torch.randn(200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     save_start(tmp_path / "tails", WarmStart(fit_pareto_tail(images, fit_gaussian(images), beyond=0.2), 0.7), run, {})
-    for format, words in (("onnx", "only Gaussians"), ("diffusers", "is not exported"), ("web", "is not exported")):
+    refusals: dict[ExportFormat, str] = {"onnx": "only Gaussians", "diffusers": "is not exported", "web": "is not exported"}
+    for format, words in refusals.items():
         with pytest.raises(UserError, match=words) as caught:
             write_export(run, format, out=tmp_path / "out", start=tmp_path / "tails")
         assert caught.value.setting == "start"

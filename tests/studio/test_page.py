@@ -195,7 +195,7 @@ def test_a_thousand_images_are_laid_out_once_and_fetched_when_near(browser: Any,
     page, fetched = seen.page, list[str]()
     page.on("request", lambda asked: fetched.append(asked.url) if asked.url.endswith(".png") else None)
     page.locator("#run").select_option(index=1)
-    playwright.expect(page.locator("#images li")).to_have_count(1000)
+    playwright.expect(page.locator("#images li")).to_have_count(1000, timeout=4 * WAIT)
     page.wait_for_load_state("networkidle")
     assert 0 < len(set(fetched)) < 700  # what lies within some screens
     widths = page.evaluate("[...document.querySelectorAll('#images li')].map((each) => each.getBoundingClientRect().width)")
