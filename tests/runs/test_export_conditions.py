@@ -30,7 +30,7 @@ from pixelpath.runs.start_files import save_start
 from pixelpath.starts.gaussian import LowRank, fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
 from pixelpath.starts.start import Start
-from pixelpath.starts.tails import fit_pareto_tail
+from pixelpath.starts.student import fit_student
 from pixelpath.starts.warm import WarmStart
 
 FLOATS = Normaliser((5.0,), (3.0,), "float32")
@@ -189,10 +189,10 @@ def test_a_start_of_gaussians_comes_along(tmp_path: Path, name: str) -> None:
 def test_other_starts_are_refused(tmp_path: Path) -> None:
     run = load(save(tmp_path / "run", DIFFUSION, FLOATS, ()), device="cpu")
     images = 0.5 * torch.randn(200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    save_start(tmp_path / "tails", WarmStart(fit_pareto_tail(images, fit_gaussian(images), beyond=0.2), 0.7), run, {})
+    save_start(tmp_path / "student", WarmStart(fit_student(images, diagonal=True, freedom=5.0), 0.7), run, {})
     refusals: dict[ExportFormat, str] = {"onnx": "only Gaussians", "diffusers": "is not exported", "web": "is not exported"}
     for format, words in refusals.items():
         with pytest.raises(UserError, match=words) as caught:
-            write_export(run, format, out=tmp_path / "out", start=tmp_path / "tails")
+            write_export(run, format, out=tmp_path / "out", start=tmp_path / "student")
         assert caught.value.setting == "start"
     export_steps(run, TORCH, out=tmp_path / "cold")
