@@ -186,7 +186,7 @@ def _example(denoiser: Denoiser) -> tuple[tuple[int, int, int], dict[str, Tensor
     if backbone.num_classes:
         found["label"] = torch.zeros(2, dtype=torch.int64)
     if backbone.numbers is not None:
-        found["numbers"] = torch.zeros(2, backbone.numbers[0].in_features)
+        found["numbers"] = torch.zeros(2, cast(nn.Linear, backbone.numbers[0]).in_features)
     if backbone.cond_image is not None:
         found["cond_image"] = torch.zeros(2, backbone.cond_image.in_channels, *shape[1:])
     return shape, found

@@ -126,7 +126,8 @@ def write_networks(run: OpenRun, steps: Steps, format: Format, folder: Path) -> 
             format.write(graph, file, {key: json.dumps(value) for key, value in about.items() if key not in vars(steps.walk)})
     if steps.origin.warm is not None:
         _, tensors = cast(Saved, steps.origin.warm.start).state()
-        np.savez(folder / "start.npz", **{name: tensor.numpy() for name, tensor in tensors.items()})
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+        np.savez(folder / "start.npz", **arrays)
     (folder / "walk.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
