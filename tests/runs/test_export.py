@@ -42,11 +42,17 @@ ONE_STEP = Recipe(
 )
 
 
-def save(folder: Path, recipe: Recipe, normaliser: Normaliser = BYTES, classes: tuple[str, ...] = ("a", "b")) -> Path:
+def save(
+    folder: Path,
+    recipe: Recipe,
+    normaliser: Normaliser = BYTES,
+    classes: tuple[str, ...] = ("a", "b"),
+    asks: Conditions = Conditions(),  # noqa: B008 (frozen)
+) -> Path:
     """A run of 8 x 8 images with random weights, those of norms as they begin."""
     torch.manual_seed(0)
     recipe = for_data(recipe, 8, 8)
-    model = student_of(recipe, (1, 8, 8), len(classes))
+    model = student_of(recipe, (1, 8, 8), len(classes), asks.numbers, asks.other)
     for name, parameter in model.named_parameters():
         if "norm" not in name:  # norms that shrink what they are given would leave little of the noise in an image
             nn.init.normal_(parameter, std=0.2)
@@ -57,7 +63,7 @@ def save(folder: Path, recipe: Recipe, normaliser: Normaliser = BYTES, classes: 
             "shape": [1, 8, 8],
             "classes": list(classes),
             "metadata": Metadata().to_json(),
-            "conditions": Conditions().to_json(),
+            "conditions": asks.to_json(),
         },
     }
     checkpoint.save(folder, State(7, 0), model, model, recipe.optimizer.build(model), extras)

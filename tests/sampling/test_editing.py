@@ -96,11 +96,25 @@ def test_every_image_of_a_batch_is_conditioned_for_itself() -> None:
         torch.testing.assert_close(conditioned(estimate, known[part], masks[part])(noisy[part], sigma), whole[part])
 
 
-def test_where_the_covariance_is_none_the_plain_estimate_stays() -> None:
-    noisy, known = torch.randn(2, 1, 1, PIXELS), torch.zeros(2, 1, 1, PIXELS)
-    masks = (~KNOWN).expand(noisy.shape)
-    found = conditioned(lambda x, sigma: -x, known, masks)(noisy, torch.tensor(1.0))
-    assert torch.equal(found, torch.where(masks, -noisy, 0.0))
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_the_inverse_leaves_the_least_residual_of_any_matrix(rounds: int) -> None:
+    """Also of a derivative that is no covariance. With as many rounds as known pixels nothing is left."""
+    matrix = torch.randn(PIXELS, PIXELS, dtype=torch.float64)
+    noisy, sigma, error = torch.randn(1, 1, 1, PIXELS, dtype=torch.float64), 0.8, 0.3
+    given = conditioned(
+        lambda x, sigma: (x.flatten(1) @ matrix).reshape(x.shape),
+        torch.zeros_like(noisy),
+        (~KNOWN).expand(noisy.shape),
+        rounds,
+        error,
+    )
+    plain = noisy.flatten() @ matrix
+    whole = sigma**2 * matrix  # what a gap is multiplied by, of all pixels
+    square, gap = whole[KNOWN][:, KNOWN] + error**2 * torch.eye(3, dtype=torch.float64), -plain[KNOWN]
+    tried = torch.stack([torch.linalg.matrix_power(square, power) @ gap for power in range(rounds)], 1)
+    best = tried @ torch.linalg.lstsq(square @ tried, gap[:, None]).solution
+    expected = plain[~KNOWN] + (whole[:, KNOWN] @ best)[~KNOWN, 0]
+    torch.testing.assert_close(given(noisy, torch.tensor(sigma)).flatten()[~KNOWN], expected, rtol=1e-6, atol=1e-8)
 
 
 def test_a_one_step_model_comes_to_the_law_given_the_known_pixels() -> None:

@@ -21,13 +21,14 @@ from PIL import Image
 pytest.importorskip("starlette")
 uvicorn = pytest.importorskip("uvicorn")
 
+from tests.asking import run_with_conditions  # noqa: E402
 from tests.refusal import refused  # noqa: E402
 
 import pixelpath as pp  # noqa: E402
 from pixelpath.runs.bundled import BUNDLED  # noqa: E402
 from pixelpath.studio.app import create_app  # noqa: E402
 from pixelpath.studio.gallery import Gallery  # noqa: E402
-from pixelpath.studio.making import Job  # noqa: E402
+from pixelpath.studio.making import _MAKERS, Job  # noqa: E402
 from pixelpath.studio.serving import found_runs, serve  # noqa: E402
 from pixelpath.studio.watching import seconds_left, watched  # noqa: E402
 
@@ -56,6 +57,16 @@ class Page:
         status, content = self.ask("/api/" + path, body)
         assert status == 200, content
         return json.loads(content)
+
+    def given(self, path: str, content: bytes) -> tuple[int, Any]:
+        """The status and the answer to a file."""
+        known = {"cookie": f"pixelpath-studio={TOKEN}", "x-studio": "1"}
+        request = urllib.request.Request(f"{self.address}/api/{path}", content, known)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
 
     def made(self, run: int, job: dict[str, Any], count: int) -> list[dict[str, Any]]:
         """The items of a job, once so many more are there."""
@@ -92,10 +103,16 @@ def rain(tmp_path_factory: pytest.TempPathFactory) -> pp.Run:
 
 
 @pytest.fixture(scope="module")
-def page(sprites: pp.Run, rain: pp.Run) -> Iterator[Page]:
+def asking(tmp_path_factory: pytest.TempPathFactory) -> pp.Run:
+    """A run with two numbers and masks of three classes as conditions, whose weights do not ignore them."""
+    return run_with_conditions(tmp_path_factory.mktemp("asking"))
+
+
+@pytest.fixture(scope="module")
+def page(sprites: pp.Run, rain: pp.Run, asking: pp.Run) -> Iterator[Page]:
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app([sprites.path, rain.path], TOKEN), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(create_app([sprites.path, rain.path, asking.path], TOKEN), log_level="warning"))
     thread = threading.Thread(target=lambda: server.run(sockets=[bound]), daemon=True)
     thread.start()
     while not server.started:
@@ -197,26 +214,86 @@ def test_a_painted_part_is_made_anew_and_all_else_stays(page: Page) -> None:
 def test_an_image_of_ones_own_can_be_edited(page: Page, sprites: pp.Run, tmp_path: Path) -> None:
     own, held = np.random.default_rng(7).integers(0, 256, (8, 8, 4), dtype=np.uint8), io.BytesIO()
     Image.fromarray(own).save(held, "PNG")
-    known = {"cookie": f"pixelpath-studio={TOKEN}", "x-studio": "1"}
-
-    def take(content: bytes) -> tuple[int, Any]:
-        request = urllib.request.Request(f"{page.address}/api/runs/0/take/own.png", content, known)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            return error.code, json.loads(error.read())
-
-    (item,) = take(held.getvalue())[1]
+    (item,) = page.given("runs/0/take/own.png", held.getvalue())[1]
     assert item["name"] == "own"
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(page.ask(f"/api/runs/0/items/{item['id']}.png")[1]))), own)
     mask = "1" * 32 + "0" * 32
     (made,) = page.made(0, {"kind": "inpaint", "count": 1, "mask": mask, "of": [item["id"]], "classes": ["a"], "nfe": 2}, 1)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(page.ask(f"/api/runs/0/items/{made['id']}.png")[1])))[4:], own[4:])
-    status, said = take(b"no picture")
+    status, said = page.given("runs/0/take/own.png", b"no picture")
     assert status == 400
     assert "own.png" in said["message"]
     assert "/" not in said["message"].partition("own.png")[0]
+
+
+def values_of(page: Page, run: int, items: list[dict[str, Any]]) -> np.ndarray:
+    """The values of items [item, channel, row, column]."""
+    found = [page.json(f"runs/{run}/items/{item['id']}/values") for item in items]
+    return np.stack([np.array(each["values"]).reshape(each["shape"]) for each in found])
+
+
+def test_numbers_and_condition_images_are_asked_for(page: Page, asking: pp.Run, tmp_path: Path) -> None:
+    assert page.json("runs/2")["columns"] == ["heat", "wind"]
+    assert page.json("runs/2")["cond_image"]
+    masks = np.random.default_rng(8).integers(0, 3, (2, 1, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "masks.npy", masks)
+    given = page.given("runs/2/conditions/masks.npy", (tmp_path / "masks.npy").read_bytes())[1]
+    assert [each["name"] for each in given] == ["masks", "masks"]
+    asked = {"numbers": {"heat": "7.5", "wind": "2"}, "cond_images": [each["id"] for each in given], "nfe": 3}
+    items = page.made(2, {"kind": "sample", "count": 5, "seed": 3, **asked}, 5)
+    (tmp_path / "asked.csv").write_text("name,heat,wind\na,7.5,2\n")
+    table, images = tmp_path / "asked.csv", tmp_path / "masks.npy"
+    exact = asking.sample(5, seed=3, nfe=3, conditions=table, cond_image=images).images
+    assert np.abs(values_of(page, 2, items) - exact).max() <= 1
+    assert np.abs(exact - asking.sample(5, seed=3, nfe=3).images.astype(float)).max() > 1
+    assert [item["how"]["cond_image"] for item in items] == [given[place % 2]["id"] for place in range(5)]
+    assert items[0]["how"]["numbers"] == {"heat": "7.5", "wind": "2.0"}
+    way = page.made(2, {"kind": "between", "count": 2, "of": [items[0]["id"], items[1]["id"]], "nfe": 3}, 2)
+    assert np.abs(values_of(page, 2, way) - exact[:2]).max() <= 1
+
+
+def test_condition_images_of_the_data_and_of_the_image_that_is_edited(page: Page, asking: pp.Run, tmp_path: Path) -> None:
+    own = page.json("runs/2/conditions")["items"]
+    items = page.made(2, {"kind": "sample", "count": 2, "seed": 6, "nfe": 3}, 2)
+    assert [item["how"]["cond_image"] for item in items] == [own[place % len(own)]["id"] for place in (6, 7)]
+    assert np.abs(values_of(page, 2, items) - asking.sample(2, seed=6, nfe=3).images).max() <= 1
+    picture = Image.open(io.BytesIO(page.ask(f"/api/runs/2/conditions/{own[0]['id']}.png")[1]))
+    assert picture.size == (8, 8)
+    (varied,) = page.made(2, {"kind": "vary", "count": 1, "strength": 0.5, "of": [items[1]["id"]], "nfe": 3}, 1)
+    assert (varied["how"]["cond_image"], varied["how"]["numbers"]) == tuple(
+        items[1]["how"][name] for name in ("cond_image", "numbers")
+    )
+    np.save(tmp_path / "image.npy", np.zeros((1, 1, 8, 8), np.uint8))
+    (bare,) = page.given("runs/2/take/image.npy", (tmp_path / "image.npy").read_bytes())[1]
+    studio = create_app([asking.path], TOKEN).state.studio
+    gallery = studio.galleries[0]
+    (item,) = gallery.take("image.npy", (tmp_path / "image.npy").read_bytes())
+    with refused("conditions"):
+        next(_MAKERS["vary"](gallery, Job("vary", of=(item.id,))))
+    studio.maker.close()
+    assert page.made(2, {"kind": "vary", "count": 1, "of": [bare["id"]], "nfe": 2, "numbers": {"heat": "1", "wind": "1"},
+                         "cond_images": [own[1]["id"]]}, 1)[0]["how"]["cond_image"] == own[1]["id"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("small.npy", np.zeros((1, 1, 4, 4), np.uint8), "1x4x4"),
+        ("reals.npy", np.zeros((1, 1, 8, 8), np.float32), "float32"),
+        ("strange.npy", np.full((1, 1, 8, 8), 3, np.uint8), "class 3"),
+        ("none.npy", b"no array", "none.npy"),
+    ],
+)
+def test_a_wrong_condition_file_is_a_sentence(page: Page, name: str, content: np.ndarray | bytes, words: str) -> None:
+    held = io.BytesIO()
+    if not isinstance(content, bytes):
+        np.save(held, content)
+    status, said = page.given(f"runs/2/conditions/{name}", content if isinstance(content, bytes) else held.getvalue())
+    assert status == 400
+    assert words in said["message"]
+    assert name in said["message"]
+    assert "/tmp" not in said["message"].partition(name)[0]
+    assert page.given(f"runs/0/conditions/{name}", b"")[0] == 400
 
 
 def test_variations_and_the_way_between_two(page: Page) -> None:

@@ -21,6 +21,8 @@ pytest.importorskip("starlette")
 uvicorn = pytest.importorskip("uvicorn")
 playwright = pytest.importorskip("playwright.sync_api")
 
+from tests.asking import run_with_conditions  # noqa: E402
+
 import pixelpath as pp  # noqa: E402
 from pixelpath.studio.app import create_app  # noqa: E402
 
@@ -34,7 +36,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not instal
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two runs on the same RGBA sprites of two classes."""
+    """Two runs on the same RGBA sprites of two classes, and one with numbers and masks as conditions."""
     folder, numbers = tmp_path_factory.mktemp("sprites"), np.random.default_rng(3)
     for place in range(24):
         (folder / "ab"[place % 2]).mkdir(exist_ok=True)
@@ -42,7 +44,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     data = pp.open_data(folder, held_out=0.2)
     recipe = pp.recipes.digits_diffusion(steps=4, size=pp.recipes.sizes.NANO)
     out = tmp_path_factory.mktemp("runs")
-    return [pp.train(data, recipe, out=out / name, every=2, measure_every=2).path for name in ("first", "second")]
+    plain = [pp.train(data, recipe, out=out / name, every=2, measure_every=2).path for name in ("first", "second")]
+    return [*plain, run_with_conditions(tmp_path_factory.mktemp("asking")).path]
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +160,54 @@ def test_paint_a_mask_and_make_the_part_anew(seen: Seen) -> None:
     page.get_by_role("button", name="Make the part anew").click()
     playwright.expect(page.locator("#images li")).to_have_count(before + 1)
     page.get_by_role("button", name="Close").click()
+
+
+def test_numbers_and_a_condition_image(seen: Seen, tmp_path: Path) -> None:
+    page, first = seen.page, 7000 + page_width(seen)
+    page.locator("#run").select_option(index=2)
+    masks = page.get_by_role("group", name="Condition image")
+    playwright.expect(masks.get_by_role("radio")).to_have_count(7)
+    np.save(tmp_path / "wrong.npy", np.zeros((1, 1, 4, 4), np.uint8))
+    page.get_by_label("A file of your own").set_input_files(tmp_path / "wrong.npy")
+    playwright.expect(page.locator("#status")).to_contain_text("wrong.npy are 1x4x4")
+    np.save(tmp_path / "mine.npy", np.ones((1, 1, 8, 8), np.uint8))
+    page.get_by_label("A file of your own").set_input_files(tmp_path / "mine.npy")
+    playwright.expect(masks.get_by_label("mine")).to_be_checked()
+    page.get_by_label("heat").fill("many")
+    page.get_by_label("wind").fill("2")
+    page.get_by_role("button", name="Make images").click()
+    playwright.expect(page.locator("#status")).to_contain_text("many is no finite number")
+    page.get_by_label("heat").fill("3.5")
+    page.get_by_label("Images", exact=True).first.fill("1")
+    page.get_by_label("First seed").first.fill(str(first))
+    page.get_by_role("button", name="Make images").click()
+    page.get_by_label(f"Open seed {first}").click()
+    playwright.expect(page.locator("#asked")).to_have_text("Made with heat 3.5, wind 2.0 and ")
+    assert seen.fits()
+    assert seen.violations() == []
+    page.get_by_role("button", name="Close").click()
+    assert seen.violations() == []
+
+
+def test_a_thousand_images_are_laid_out_once_and_fetched_when_near(browser: Any, address: str, runs: list[Path]) -> None:
+    pp.load(runs[1], device="cpu").sample(1000, nfe=1, batch_size=1000).save(runs[1] / "samples" / "1")
+    seen = Seen(browser, address, 1400, "light")
+    page, fetched = seen.page, list[str]()
+    page.on("request", lambda asked: fetched.append(asked.url) if asked.url.endswith(".png") else None)
+    page.locator("#run").select_option(index=1)
+    playwright.expect(page.locator("#images li")).to_have_count(1000, timeout=4 * WAIT)
+    page.wait_for_load_state("networkidle")
+    assert 0 < len(set(fetched)) < 700  # what lies within some screens
+    widths = page.evaluate("[...document.querySelectorAll('#images li')].map((each) => each.getBoundingClientRect().width)")
+    assert max(widths) - min(widths) < 1
+    height = page.evaluate("document.documentElement.scrollHeight")
+    for share in (0.25, 0.5, 0.75, 1.0):
+        page.evaluate(f"scrollTo(0, {share} * document.documentElement.scrollHeight)")
+        page.wait_for_timeout(100)
+    assert page.evaluate("document.documentElement.scrollHeight") == pytest.approx(height, rel=0.1)
+    playwright.expect(page.get_by_label("Open seed 999,")).to_be_in_viewport()
+    assert seen.wrong == []
+    page.close()
 
 
 def test_training_and_two_runs_beside_each_other(seen: Seen) -> None:

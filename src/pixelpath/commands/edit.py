@@ -71,8 +71,8 @@ def edit(
     opened = api.load(run, checkpoint, device)
     folder = free_folder(folder_for("edits", run, opened), out)
     check_format(opened, format)  # better said before sampling
-    asked = {"classes": classes, "sampling": how, "batch_size": batch_size}
-    given = {**asked, "conditions": conditions, "cond_image": cond_image, "seed": first_seed}
+    asked = {"classes": classes, "conditions": conditions, "cond_image": cond_image, "sampling": how, "batch_size": batch_size}
+    given = {**asked, "seed": first_seed}
     made: Edits
     if between is not None:
         made = opened.between(*between, WAY if count is None else count, **asked)

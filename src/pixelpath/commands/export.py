@@ -18,12 +18,12 @@ def export(
     checkpoint: Path | None = None,
     out: Path | None = None,
     runtime: Path | None = None,
+    start: Path | None = None,
 ) -> None:
     """Write a run so that it makes images without pixelpath.
 
-    A one-step run becomes one file: noise and label in, images in the data's own dtype and range out. A diffusion run becomes a
-    folder of two networks and a small loop. Either becomes a pipeline of diffusers, or a page that makes pictures in
-    a browser.
+    A one-step run becomes one file: noise and condition in, images in the data's own dtype and range out. A diffusion run becomes
+    a folder of two networks and a small loop. Either becomes a pipeline of diffusers, or a page that makes pictures in a browser.
 
     Args:
         run: Folder of a run of stage two.
@@ -34,5 +34,6 @@ def export(
         checkpoint: A folder of RUN/checkpoints other than the latest.
         out: New file or folder. Default: below RUN, named after the format.
         runtime: Folder dist of the npm package onnxruntime-web, for the page. Default: that in ./node_modules.
+        start: A fitted start of Gaussians (RUN/starts/1), for onnx and torch of a diffusion run. Default: as the run was tuned.
     """
-    write_export(open_run(run, checkpoint), format, guidance, out, runtime)
+    write_export(open_run(run, checkpoint), format, guidance, out, runtime, start)

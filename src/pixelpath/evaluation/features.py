@@ -57,7 +57,7 @@ def hash_of(weights: Mapping[str, Tensor]) -> str:
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

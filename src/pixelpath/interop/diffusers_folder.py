@@ -19,7 +19,6 @@ import numpy as np
 from safetensors.torch import save_file
 
 from pixelpath.errors import UserError
-from pixelpath.interop.generator import check_classes_alone
 from pixelpath.interop.standalone import standalone
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.preconditioning import Anchored, EDMPreconditioning, Preconditioning, XPrediction
@@ -28,8 +27,11 @@ from pixelpath.networks.layers import Attention
 PIPELINE, MODEL, COMPONENT = "pixelpath_pipeline", "pixelpath_denoiser", "transformer"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 KINDS: dict[type[Preconditioning], str] = {XPrediction: "x", EDMPreconditioning: "edm", Anchored: "anchored"}
-FITTING = ("fit", "to_json", "encode", "unit", "from_unit", "_range", "_check_exact", "_check_domain", "_forward", "_floors")
-WITHOUT = tuple(f"Normaliser.{name}" for name in (*FITTING, "_tops", "_fill"))  # what a pipeline never calls
+WITHOUT = (  # what a pipeline never calls
+    *(f"Normaliser.{name}" for name in ("fit", "to_json", "unit", "from_unit", "_range", "_check_exact")),
+    *(f"Conditions.{name}" for name in ("vectors", "entries", "to_json")),
+    "Column.decode",
+)
 
 
 def check_diffusers() -> None:
@@ -41,11 +43,7 @@ def check_diffusers() -> None:
 
 
 def write_diffusers(folder: Path, denoiser: Denoiser, settings: Mapping[str, Any], card: str) -> None:
-    """Write a pipeline into a new folder; `settings` are those of `PixelpathPipeline` besides the model, `card` is its README.
-
-    Raises UserError for a denoiser with conditions other than classes.
-    """
-    check_classes_alone(denoiser)
+    """Write a pipeline into a new folder; `settings` are those of `PixelpathPipeline` besides the model, `card` is its README."""
     part = folder / COMPONENT
     part.mkdir(parents=True)
     version = metadata.version("diffusers")
@@ -78,6 +76,8 @@ def config_of(denoiser: Denoiser) -> dict[str, Any]:
             for name, (width, blocks) in stacks.items()
         },
         "num_classes": backbone.num_classes,
+        "numbers": 0 if backbone.numbers is None else backbone.numbers[0].in_features,
+        "cond_image": 0 if backbone.cond_image is None else backbone.cond_image.in_channels,
         "pixel_head": 0 if backbone.head is None else backbone.head.enter.out_channels,
         "preconditioning": {"kind": KINDS[type(chosen)], **asdict(chosen)},
     }
@@ -101,6 +101,6 @@ def open_pipeline(folder: Path) -> Any:
     return pipeline
 
 
-def made_by(pipeline: Any, seeds: range, labels: list[int] | None) -> np.ndarray:
+def made_by(pipeline: Any, seeds: range, class_labels: list[int] | None, **conditions: Any) -> np.ndarray:
     """Native images [image, channel, row, column] that a pipeline makes of seeds of this package."""
-    return pipeline(class_labels=labels, seeds=seeds, output_type="native").images
+    return pipeline(class_labels=class_labels, seeds=seeds, output_type="native", **conditions).images

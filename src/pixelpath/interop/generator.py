@@ -1,8 +1,10 @@
 """Networks as files that run without this package: ONNX, or programs of torch.export.
 
-The *generator* of a one-step run maps standard normal noise, and a label if the run has classes, to images in the data's own
+The *generator* of a one-step run maps standard normal noise, and a condition if the run has one, to images in the data's own
 dtype and range. It draws no random numbers, so the same noise gives the same image everywhere. A run of more steps is two
-networks: its *estimator*, evaluated at every step, and its *decoding* of what they lead to.
+networks: its *estimator*, evaluated at every step, and its *decoding* of what they lead to. A condition is the inputs `label`
+(classes), `numbers` and `cond_image` (as the network takes them: numbers of about mean 0, images in model range), as many of them
+as the run was trained with.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from pixelpath.data.normalise.normaliser import Normaliser
@@ -27,11 +29,13 @@ from pixelpath.data.unmeasured import Unmeasured
 from pixelpath.errors import UserError
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.sampling.guidance import guide
-from pixelpath.types import Images, Labels
+from pixelpath.types import Condition, Conditioning, Images, Labels
 
 Native = Shaped[Tensor, "batch channel row column"]
-Make = Callable[[Images, Labels | None], Native]
-"""Standard normal noise and labels (None where the run has no classes) to native images."""
+Numbers = Float[Tensor, "batch number"]
+CondImage = Float[Tensor, "batch other row column"]
+Make = Callable[[Images, Conditioning | None], Native]
+"""Standard normal noise and a condition (None where the run has none) to native images."""
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 LARGEST = 2**31 - 2**24  # bytes of weights: an ONNX file, the graph included, ends at 2 GiB
@@ -63,23 +67,32 @@ class Decoding(nn.Module):
 
 
 class Estimator(nn.Module):
-    """D(noisy, sigma, label) for one sigma [] of the batch, unguided; without a label unconditional."""
+    """D(noisy, sigma, condition) for one sigma [] of the batch, unguided; without a condition unconditional.
+
+    Where `drop` [batch] is True, an image has no condition.
+    """
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
-        check_classes_alone(denoiser)
         self.denoiser = denoiser
 
-    def forward(self, noisy: Images, sigma: Float[Tensor, ""], label: Labels | None = None) -> Images:
-        return self.denoiser(noisy, sigma, label)
+    def forward(
+        self,
+        noisy: Images,
+        sigma: Float[Tensor, ""],
+        label: Labels | None = None,
+        numbers: Numbers | None = None,
+        cond_image: CondImage | None = None,
+        drop: Bool[Tensor, "batch"] | None = None,
+    ) -> Images:
+        return self.denoiser(noisy, sigma, _condition(self.denoiser, noisy, label, numbers, cond_image), drop)
 
 
 class Generator(nn.Module):
     """decode(D(sigma noise, sigma, label)), D under classifier-free `guidance`; sigma is the highest shifted one.
 
     One-step generation by a consistency model (Song et al. 2023, arXiv 2303.01469, algorithm 1 with one step). `unmeasured`
-    is where no image has a value. Raises UserError for a normaliser with a curve, and for a denoiser with conditions other than
-    classes.
+    is where no image has a value. Raises UserError for a normaliser with a curve.
     """
 
     def __init__(
@@ -92,21 +105,37 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.decoding = Decoding(normaliser, unmeasured)
-        check_classes_alone(denoiser)
         self.denoiser, self.sigma, self.guidance = denoiser, sigma, guidance
 
-    def forward(self, noise: Images, label: Labels | None = None) -> Native:
-        denoise = guide(self.denoiser.bind(label), self.denoiser.bind(None), self.guidance)
+    def forward(
+        self,
+        noise: Images,
+        label: Labels | None = None,
+        numbers: Numbers | None = None,
+        cond_image: CondImage | None = None,
+    ) -> Native:
+        condition = _condition(self.denoiser, noise, label, numbers, cond_image)
+        denoise = guide(self.denoiser.bind(condition), self.denoiser.bind(None), self.guidance)
         return self.decoding(denoise(self.sigma * noise, torch.tensor(self.sigma)))
 
 
-def check_classes_alone(denoiser: Denoiser) -> None:
-    """UserError for a denoiser with conditions other than classes."""
-    if denoiser.backbone.numbers is not None or denoiser.backbone.cond_image is not None:
-        raise UserError(
-            "What is exported takes no condition but a class, and this run has numbers or images as conditions: sample with "
-            "pixelpath sample."
-        )
+def _condition(
+    denoiser: Denoiser, noisy: Images, label: Labels | None, numbers: Numbers | None, cond_image: CondImage | None
+) -> Conditioning | None:
+    """What a denoiser is bound to; without numbers and images the label alone, None without any."""
+    if numbers is None and cond_image is None:
+        return label
+    return Condition(torch.full((noisy.shape[0],), denoiser.backbone.no_label) if label is None else label, numbers, cond_image)
+
+
+def inputs_of(condition: Conditioning | None, classes: int) -> dict[str, Tensor]:
+    """A condition as the inputs of a network, by name, of a run with so many classes."""
+    if condition is None:
+        return {}
+    whole = condition if isinstance(condition, Condition) else Condition(condition)
+    label = whole.labels if classes or condition is whole.labels else None
+    found = {"label": label, "numbers": whole.vector, "cond_image": whole.cond_image}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -121,6 +150,12 @@ class Graph:
     output: str
 
     @property
+    def given(self) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """The examples as arguments: by place up to the label, and others by name."""
+        named = {name: value for name, value in self.example.items() if name in ("numbers", "cond_image", "drop")}
+        return tuple(value for name, value in self.example.items() if name not in named), named
+
+    @property
     def axes(self) -> dict[str, dict[int, Any]]:
         """The free axes of each input."""
         batch = torch.export.Dim("batch")
@@ -128,15 +163,16 @@ class Graph:
 
 
 def graph_of(generator: Generator) -> Graph:
-    """The generator as noise, and label with classes, to image."""
-    shape, labels = _example(generator.denoiser)
-    return Graph(generator, {"noise": torch.zeros(2, *shape)} | labels, "image")
+    """The generator as noise, and a condition if there is one, to image."""
+    shape, condition = _example(generator.denoiser)
+    return Graph(generator, {"noise": torch.zeros(2, *shape)} | condition, "image")
 
 
 def graphs_of(estimator: Estimator, decoding: Decoding) -> dict[str, Graph]:
     """The two networks of a run of more steps, by the names of their files."""
-    shape, labels = _example(estimator.denoiser)
-    example = {"noisy": torch.zeros(2, *shape), "sigma": torch.tensor(1.0)} | labels
+    shape, condition = _example(estimator.denoiser)
+    drop = {"drop": torch.tensor([False, True])} if condition.keys() - {"label"} else {}
+    example = {"noisy": torch.zeros(2, *shape), "sigma": torch.tensor(1.0)} | condition | drop
     return {
         "denoiser": Graph(estimator, example, "estimate"),
         "decode": Graph(decoding, {"images": torch.zeros(2, *shape)}, "image"),
@@ -144,10 +180,16 @@ def graphs_of(estimator: Estimator, decoding: Decoding) -> dict[str, Graph]:
 
 
 def _example(denoiser: Denoiser) -> tuple[tuple[int, int, int], dict[str, Tensor]]:
-    """The shape of images, and an example of labels where there are classes."""
-    encoder = denoiser.backbone.encoder
-    labels = {"label": torch.zeros(2, dtype=torch.int64)} if denoiser.backbone.num_classes else {}
-    return (encoder.channels, encoder.rows, encoder.columns), labels
+    """The shape of images, and an example of each input of the condition."""
+    backbone, encoder = denoiser.backbone, denoiser.backbone.encoder
+    shape, found = (encoder.channels, encoder.rows, encoder.columns), dict[str, Tensor]()
+    if backbone.num_classes:
+        found["label"] = torch.zeros(2, dtype=torch.int64)
+    if backbone.numbers is not None:
+        found["numbers"] = torch.zeros(2, cast(nn.Linear, backbone.numbers[0]).in_features)
+    if backbone.cond_image is not None:
+        found["cond_image"] = torch.zeros(2, backbone.cond_image.in_channels, *shape[1:])
+    return shape, found
 
 
 @dataclass(frozen=True)
@@ -208,10 +250,10 @@ def read_onnx(path: Path) -> Make:
 
     classes = len(json.loads(session.get_modelmeta().custom_metadata_map.get("classes", "[]")))
 
-    def make(noise: Images, label: Labels | None = None) -> Native:
-        _check_label(label, classes)
-        given = {"noise": noise.numpy()} | ({} if label is None else {"label": label.numpy()})
-        return torch.from_numpy(session.run(["image"], given)[0])
+    def make(noise: Images, condition: Conditioning | None = None) -> Native:
+        given = {"noise": noise} | inputs_of(condition, classes)
+        _check_label(given.get("label"), classes)
+        return torch.from_numpy(session.run(["image"], {name: value.numpy() for name, value in given.items()})[0])
 
     return make
 
@@ -228,10 +270,12 @@ def read_torch(path: Path) -> Make:
         module = torch.export.load(file, extra_files=found).module()
     classes = len(json.loads(json.loads(found[ABOUT]).get("classes", "[]")))
 
-    def make(noise: Images, label: Labels | None = None) -> Native:
+    def make(noise: Images, condition: Conditioning | None = None) -> Native:
+        given = inputs_of(condition, classes)
+        label = given.pop("label", None)
         _check_label(label, classes)
         with torch.no_grad():
-            return module(noise) if label is None else module(noise, label)
+            return module(noise, **given) if label is None else module(noise, label, **given)
 
     return make
 
@@ -299,10 +343,12 @@ def _check_label(label: Labels | None, classes: int) -> None:
 
 def _program(graph: Graph) -> torch.export.ExportedProgram:
     """A network for any number of images, without the paths of the machine it was made on."""
-    example = tuple(graph.example.values())
+    placed, named = graph.given
     with torch.no_grad(), _quiet():
-        graph.module(*example)  # the normaliser keeps its constants after the first call: they must not be those of the tracer
-        program = torch.export.export(graph.module.eval(), example, dynamic_shapes=graph.axes)
+        graph.module(
+            *placed, **named
+        )  # the normaliser keeps its constants after the first call: they must not be those of the tracer
+        program = torch.export.export(graph.module.eval(), placed, named, dynamic_shapes=graph.axes)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.models.preconditioning import Anchored, EDMPreconditioning, XPrediction
 from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
-from pixelpath.types import Images, Labels, Sigmas
+from pixelpath.types import Condition, Images, Labels, Sigmas
 
 PRECONDITIONINGS = {"x": XPrediction, "edm": EDMPreconditioning, "anchored": Anchored}
 
@@ -25,6 +27,7 @@ PRECONDITIONINGS = {"x": XPrediction, "edm": EDMPreconditioning, "anchored": Anc
 class PixelpathDenoiser(ModelMixin, ConfigMixin):
     """D(sample, sigma, class_labels) of images [batch, channel, row, column] in model range; label `num_classes` is no class.
 
+    A network of other conditions takes `numbers` numbers and condition images of `cond_image` channels, in model range.
     `encoder` and `decoder` hold width, depth and heads of each; `preconditioning` its kind and its numbers.
     """
 
@@ -40,19 +43,35 @@ class PixelpathDenoiser(ModelMixin, ConfigMixin):
         num_classes: int,
         pixel_head: int,
         preconditioning: dict[str, Any],
+        numbers: int = 0,
+        cond_image: int = 0,
     ) -> None:
         super().__init__()
         half = Encoder(channels, rows, columns, patch, **encoder)
-        backbone = Backbone(half, Decoder(half, **decoder), num_classes, pixel_head=pixel_head)
-        numbers = {name: value for name, value in preconditioning.items() if name != "kind"}
-        self.denoiser = Denoiser(backbone, PRECONDITIONINGS[preconditioning["kind"]](**numbers))
+        backbone = Backbone(half, Decoder(half, **decoder), num_classes, numbers, cond_image, pixel_head)
+        chosen = {name: value for name, value in preconditioning.items() if name != "kind"}
+        self.denoiser = Denoiser(backbone, PRECONDITIONINGS[preconditioning["kind"]](**chosen))
         backbone.register_forward_pre_hook(_in_its_dtype)
 
-    def forward(self, sample: Images, sigma: Sigmas, class_labels: Labels | None = None) -> Images:
+    def forward(
+        self,
+        sample: Images,
+        sigma: Sigmas,
+        class_labels: Labels | None = None,
+        numbers: Float[Tensor, "batch number"] | None = None,
+        cond_image: Float[Tensor, "batch other row column"] | None = None,
+    ) -> Images:
         """The estimates, in the dtype of `sample`; sigma is one number ([]) or one for each image."""
-        return self.denoiser(sample, sigma, class_labels)
+        if numbers is None and cond_image is None:
+            return self.denoiser(sample, sigma, class_labels)
+        if class_labels is None:
+            class_labels = torch.full((len(sample),), self.denoiser.backbone.no_label, device=sample.device)
+        return self.denoiser(sample, sigma, Condition(class_labels, numbers, cond_image))
 
 
 def _in_its_dtype(backbone: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Images in the dtype of the weights, while sigma and the estimate keep theirs."""
-    return (given[0].to(next(backbone.parameters()).dtype), *given[1:])
+    """Images and conditions in the dtype of the weights, while sigma and the estimate keep theirs."""
+    images, noise, condition, *rest = given
+    dtype = next(backbone.parameters()).dtype
+    vector, cond_image = (None if each is None else each.to(dtype) for each in (condition.vector, condition.cond_image))
+    return images.to(dtype), noise, Condition(condition.labels, vector, cond_image), *rest

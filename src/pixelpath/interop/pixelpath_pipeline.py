@@ -6,7 +6,7 @@ are enough to run it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from pixelpath.data.alpha import unpremultiply
+from pixelpath.data.conditions import Conditions
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.unmeasured import left_out
@@ -33,7 +34,8 @@ class PixelpathPipeline(DiffusionPipeline):
     """Images of a run that pixelpath trained.
 
     `transformer` is the denoiser. The rest is plain: `normaliser` and `metadata` of the data, the `noise` range, how images are
-    sampled (`sampling`, and `tuned` where nothing about the steps is chosen), and the class of each label (`id2label`).
+    sampled (`sampling`, and `tuned` where nothing about the steps is chosen), the class of each label (`id2label`), and what
+    else the run can be asked for (`conditions`).
     """
 
     model_cpu_offload_seq = "transformer"
@@ -47,14 +49,16 @@ class PixelpathPipeline(DiffusionPipeline):
         sampling: dict[str, Any] | None = None,
         tuned: dict[str, Any] | None = None,
         id2label: dict[str, str] | None = None,
+        conditions: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if normaliser is None or metadata is None or noise is None or sampling is None:
             raise ValueError("model_index.json lacks normaliser, metadata, noise or sampling: export the run again.")
         self.register_modules(transformer=transformer)
-        self.register_to_config(
-            normaliser=normaliser, metadata=metadata, noise=noise, sampling=sampling, tuned=tuned, id2label=id2label or {}
-        )
+        conditions = conditions or {"columns": [], "cond_image": None}
+        self.register_to_config(normaliser=normaliser, metadata=metadata, noise=noise, sampling=sampling, tuned=tuned)
+        self.register_to_config(id2label=id2label or {}, conditions=conditions)
+        self.conditions = Conditions.from_json(conditions)
         self.normaliser, self.metadata = Normaliser.from_json(normaliser), Metadata.from_json(metadata)
         self.noise = NoiseRange(**noise)
 
@@ -62,6 +66,8 @@ class PixelpathPipeline(DiffusionPipeline):
     def __call__(
         self,
         class_labels: int | str | Sequence[int | str] | None = None,
+        numbers: Mapping[str, Any] | None = None,
+        cond_image: Any = None,
         batch_size: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -76,7 +82,11 @@ class PixelpathPipeline(DiffusionPipeline):
 
         Args:
             class_labels: Numbers or names of classes, one for all images or one each; None: no class.
-            batch_size: Number of images; of `class_labels`, `seeds` or `latents` if not given, or else 1.
+            numbers: What the run was trained with as a table: for each column one entry for all images, or a list of one each.
+                None: no such condition.
+            cond_image: Condition images in their own values [image, channel, row, column], one for all or one each, or pictures
+                of PIL. None: no such condition.
+            batch_size: Number of images; of conditions, `seeds` or `latents` if not given, or else 1.
             num_inference_steps: Steps of the sampler. Default: as the run was tuned, or as its recipe says.
             guidance_scale: 1 is no guidance, which also a model without classes has. Default: as the recipe says.
             generator: Makes the noise, as in other pipelines.
@@ -88,10 +98,10 @@ class PixelpathPipeline(DiffusionPipeline):
                 Default: "pil" for 8-bit pictures, else "native".
             return_dict: Give an object with `images` instead of a tuple of them.
 
-        Raises ValueError for unknown classes, numbers of images that disagree, or pictures of data that are none.
+        Raises ValueError for unknown classes and conditions, numbers of images that disagree, or pictures of data that are none.
         """
-        labels = self._labels(class_labels)
-        count = _count(batch_size, labels, seeds, latents)
+        labels, vector, image = self._labels(class_labels), self._vector(numbers), self._cond_image(cond_image)
+        count = _count(batch_size, (labels, vector, image), (seeds, latents))
         draw = self._draw(count, generator, seeds)
         chosen = self._sampling(num_inference_steps, guidance_scale, sampler)
         assert chosen.sampler is not None
@@ -100,7 +110,9 @@ class PixelpathPipeline(DiffusionPipeline):
         first = (draw() if latents is None else latents.to(device, torch.float32)) * chosen.sampler.cold_std(float(sigmas[0]))
         nfe = chosen.sampler.nfe(chosen.count)
         with self.progress_bar(total=nfe) as bar:  # pyright: ignore[reportCallIssue]
-            denoise = self._denoise(None if labels is None else labels.to(device).expand(count), chosen, bar.update)
+            given = {"class_labels": labels, "numbers": vector, "cond_image": image}
+            asked = {name: each.to(device).expand(count, *each.shape[1:]) for name, each in given.items() if each is not None}
+            denoise = self._denoise(asked, chosen, bar.update)
             images = chosen.sampler(denoise, first, sigmas, draw).float().cpu()
         self.maybe_free_model_hooks()
         native = left_out(self.normaliser.decode(images), self.metadata)
@@ -128,6 +140,40 @@ class PixelpathPipeline(DiffusionPipeline):
             )
         return torch.tensor(found)
 
+    def _vector(self, given: Mapping[str, Any] | None) -> torch.Tensor | None:
+        """Numbers [1 or batch, number] as the network takes them."""
+        if given is None:
+            return None
+        columns = self.conditions.columns
+        if set(given) != {column.name for column in columns}:
+            wanted = ", ".join(column.name for column in columns) or "no numbers"
+            raise ValueError(
+                f"This model was trained with {wanted}: numbers must name all of these alone, got {', '.join(given)}."
+            )
+        lists = [given[column.name] for column in columns]
+        entries = [[str(each) for each in (own if isinstance(own, list | tuple | np.ndarray) else [own])] for own in lists]
+        count = max(map(len, entries))
+        if any(len(own) not in (1, count) for own in entries):
+            raise ValueError(f"The columns of numbers have {sorted(set(map(len, entries)))} entries: give as many, or one.")
+        where = [f"numbers, entry {place}" for place in range(count)]
+        rows = [own * (count // len(own)) for own in entries]
+        return torch.from_numpy(
+            np.concatenate([column.encode(own, where) for column, own in zip(columns, rows, strict=True)], axis=1)
+        )
+
+    def _cond_image(self, given: Any) -> Images | None:
+        """Condition images [1 or batch, channel, row, column] as the network takes them."""
+        if given is None:
+            return None
+        asks, config = self.conditions.cond_image, self.transformer.config
+        if asks is None:
+            raise ValueError("This model was trained without condition images: leave cond_image out.")
+        native = given if isinstance(given, torch.Tensor) else torch.from_numpy(_native(given))
+        wanted = (asks.channels, config.rows, config.columns)
+        if native.ndim != 4 or native.shape[1:] != wanted or not len(native):
+            raise ValueError(f"cond_image must have the shape [image, {', '.join(map(str, wanted))}], got {list(native.shape)}.")
+        return asks.encode(native.cpu(), lambda place: f"number {place}")
+
     def _sampling(self, steps: int | None, guidance: float | None, sampler: str | None) -> Sampling:
         chosen = Sampling(steps, guidance, sampler=None if sampler is None else Sampler(sampler))
         if self.config["tuned"] and steps is None and sampler is None:
@@ -144,14 +190,14 @@ class PixelpathPipeline(DiffusionPipeline):
         streams = Streams([seed_of(seed) for seed in seeds])
         return lambda: normal(streams, shape).to(device)
 
-    def _denoise(self, labels: Labels | None, chosen: Sampling, advance: Callable[[], Any]) -> Denoise:
-        """The denoiser under its labels and guidance; `advance` counts estimates."""
+    def _denoise(self, asked: dict[str, torch.Tensor], chosen: Sampling, advance: Callable[[], Any]) -> Denoise:
+        """The denoiser under its condition and guidance; `advance` counts estimates."""
 
         def estimate(noisy: Images, sigma: torch.Tensor) -> Images:
             advance()
-            return self.transformer(noisy, sigma, labels)
+            return self.transformer(noisy, sigma, **asked)
 
-        if labels is None:
+        if not asked:
             return estimate
         assert chosen.guidance is not None
         assert chosen.guidance_interval is not None
@@ -182,14 +228,24 @@ def _picture(image: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(image[..., 0] if image.shape[2] == 1 else image), PICTURES[image.shape[2]])
 
 
-def _count(batch_size: int | None, *given: Any) -> int:
-    """The number of images; ValueError if what is given disagrees."""
-    labels, *others = given
+def _native(given: Any) -> np.ndarray:
+    """Condition images [image, channel, row, column] of an array, or of one or several pictures of PIL."""
+    pictures = [given] if isinstance(given, Image.Image) else given
+    if isinstance(pictures, list | tuple) and all(isinstance(each, Image.Image) for each in pictures):
+        rows = np.stack([np.asarray(each) for each in pictures])
+        return np.ascontiguousarray(rows[:, None] if rows.ndim == 3 else rows.transpose(0, 3, 1, 2))
+    return np.asarray(given)
+
+
+def _count(batch_size: int | None, conditions: Sequence[Any], others: Sequence[Any]) -> int:
+    """The number of images; ValueError if what is given disagrees. One condition is that of all images."""
     lengths = {len(each) for each in others if each is not None}
     lengths |= {batch_size} if batch_size is not None else set()
-    lengths |= {len(labels)} if labels is not None and (len(labels) > 1 or not lengths) else set()
+    lengths |= {len(each) for each in conditions if each is not None and len(each) > 1}
     if len(lengths) > 1 or min(lengths, default=1) < 1:
-        raise ValueError(f"batch_size, class_labels, seeds and latents say {sorted(lengths)} images: let them agree.")
+        raise ValueError(
+            f"batch_size, class_labels, other conditions, seeds and latents say {sorted(lengths)} images: let them agree."
+        )
     return lengths.pop() if lengths else 1
 
 

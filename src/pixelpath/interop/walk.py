@@ -35,11 +35,16 @@ class Walk:
 
 
 def walk_of(
-    sampler: Sampler, sigmas: Float[Tensor, "sigmas"], guidance: float = 1.0, interval: tuple[float, float] = (0.0, torch.inf)
+    sampler: Sampler,
+    sigmas: Float[Tensor, "sigmas"],
+    guidance: float = 1.0,
+    interval: tuple[float, float] = (0.0, torch.inf),
+    first_std: float | None = None,
 ) -> Walk:
-    """The table of a sampler over shifted sigmas, guided inside a shifted interval, from pure noise.
+    """The table of a sampler over shifted sigmas, guided inside a shifted interval, from `first_std` times the first draw.
 
-    The sampler itself walks once, on images whose pixels are the weights. Raises UserError as the sampler does.
+    `first_std` of None is that of pure noise. The sampler itself walks once, on images whose pixels are the weights. Raises
+    UserError as the sampler does.
     """
     steps = len(sigmas) - 1
     first = steps + 1  # more noises are never drawn
@@ -60,7 +65,8 @@ def walk_of(
         drawn += 1
         return unit(drawn)
 
-    rows.append(sampler(denoise, sampler.cold_std(float(sigmas[0])) * unit(0), sigmas, noise).flatten())
+    std = sampler.cold_std(float(sigmas[0])) if first_std is None else first_std
+    rows.append(sampler(denoise, std * unit(0), sigmas, noise).flatten())
     table = tuple((*row[: drawn + 1].tolist(), *row[first : first + number].tolist()) for number, row in enumerate(rows))
     low, high = interval
     return Walk(tuple(seen), tuple(guidance if low < sigma <= high else 1.0 for sigma in seen), table, drawn + 1)

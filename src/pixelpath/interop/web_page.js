@@ -46,20 +46,40 @@ function weighted(row, known) {
 
 const tensor = (data) => new ort.Tensor("float32", data, [1, ...walk.shape]);
 
-async function estimate(networks, noisy, sigma, label) {
+// What the columns that the run was trained with stand for: numbers standardised, words as indicators. `entries` by column.
+function vector(entries) {
+  return walk.conditions.columns.flatMap((column) => {
+    const entry = String(entries[column.name]).trim();
+    if (column.kind === "number") {
+      if (entry === "" || !Number.isFinite(Number(entry))) throw new Error(`${column.name} takes a number`);
+      return [(Number(entry) - column.mean) / column.std];
+    }
+    const words = column.kind === "tags" ? entry.split("|").filter((word) => word) : [entry];
+    const strange = words.find((word) => !column.words.includes(word));
+    if (strange !== undefined) throw new Error(`${column.name} takes ${column.words.join(", ")}`);
+    return column.words.map((word) => (words.includes(word) ? 1 : 0));
+  });
+}
+
+async function estimate(networks, noisy, sigma, { label, numbers, drop = false }) {
   const given = { noisy: tensor(noisy), sigma: new ort.Tensor("float32", [sigma], []) };
-  if (walk.classes.length) given.label = new ort.Tensor("int64", [BigInt(label)], [1]);
+  if (walk.classes.length) given.label = new ort.Tensor("int64", [BigInt(drop ? walk.classes.length : label)], [1]);
+  if (numbers.length) {
+    given.numbers = new ort.Tensor("float32", Float32Array.from(numbers), [1, numbers.length]);
+    given.drop = new ort.Tensor("bool", [drop], [1]);
+  }
   return (await networks.denoiser.run(given)).estimate.data;
 }
 
 // The native values [channel, row, column] of one image.
-async function image(networks, noises, label) {
+async function image(networks, noises, label, entries = {}) {
+  const condition = { label, numbers: vector(entries) }, conditional = walk.classes.length || condition.numbers.length;
   const known = [...noises], rows = walk.rows.slice(0, -1);
   for (const [step, row] of rows.entries()) {
     const noisy = weighted(row, known), scale = walk.guidance[step];
-    let found = await estimate(networks, noisy, walk.sigmas[step], label);
-    if (walk.classes.length && scale !== 1) {
-      const none = await estimate(networks, noisy, walk.sigmas[step], walk.classes.length);
+    let found = await estimate(networks, noisy, walk.sigmas[step], condition);
+    if (conditional && scale !== 1) {
+      const none = await estimate(networks, noisy, walk.sigmas[step], { ...condition, drop: true });
       found = found.map((value, at) => none[at] + scale * (value - none[at]));
     }
     known.push(found);
@@ -98,7 +118,9 @@ async function show(native, words) {
 
 async function make(networks) {
   const count = Number(element("count").value), seed = Number(element("seed").value), began = performance.now();
-  const chosen = element("class").value;
+  const chosen = element("class").value, fields = [...element("columns").querySelectorAll("input")];
+  const entries = Object.fromEntries(fields.map((field) => [field.name, field.value]));
+  vector(entries); // says what is wrong before the first image
   element("make").disabled = true;
   for (const old of element("images").querySelectorAll("img")) URL.revokeObjectURL(old.src);
   element("images").replaceChildren();
@@ -106,7 +128,7 @@ async function make(networks) {
     const label = chosen === "" ? (seed + number) % Math.max(1, walk.classes.length) : Number(chosen);
     const draw = uniform(seed + number), noises = Array.from({ length: walk.noises }, () => noise(draw));
     const name = walk.classes.length ? ` ${walk.classes[label] ?? "no class"}` : "";
-    await show(await image(networks, noises, label), `seed ${seed + number}${name}`);
+    await show(await image(networks, noises, label, entries), `seed ${seed + number}${name}`);
     say(`${number + 1} of ${count} images, ${((performance.now() - began) / (number + 1)).toFixed(0)} ms each.`);
     await new Promise((done) => setTimeout(done)); // lets the page draw
   }
@@ -121,14 +143,24 @@ async function main() {
   element("which").hidden = !walk.classes.length;
   const choices = [["", "all in turn"], ...walk.classes.map((name, number) => [number, name]), [walk.classes.length, "no class"]];
   for (const [value, text] of choices) element("class").add(new Option(text, value));
+  for (const column of walk.conditions.columns) {
+    const field = Object.assign(document.createElement("input"), { name: column.name, required: column.kind !== "tags" });
+    field.value = column.kind === "number" ? Number(column.mean.toPrecision(4)) : column.words[0];
+    const label = document.createElement("label");
+    label.append(column.name, field);
+    element("columns").append(label);
+  }
   const networks = await load();
   element("ask").addEventListener("submit", (event) => {
     event.preventDefault();
-    make(networks).catch((error) => say(`This failed: ${error.message}`));
+    make(networks).catch((error) => {
+      say(`This failed: ${error.message}.`);
+      element("make").disabled = false;
+    });
   });
   element("make").disabled = false;
   say("Ready.");
-  window.pixelpath = { image: (noises, label) => image(networks, noises, label) };
+  window.pixelpath = { image: (noises, label, entries) => image(networks, noises, label, entries) };
 }
 
 main().catch((error) => say(`The networks could not be loaded: ${error.message}`));

@@ -94,13 +94,16 @@ class EditableRun(OpenRun):
         count: int = WAY,
         *,
         classes: Sequence[str | int] | str = (),
+        conditions: Path | None = None,
+        cond_image: Path | None = None,
         sampling: Sampling | None = None,
         batch_size: int = 64,
         progress: bool = False,
     ) -> edit.Edits:
         """Make `count` images from that of one seed to that of another, both included, as `sample` makes them.
 
-        `classes` are none (those of the two seeds), one for all, or one for each seed. Raises UserError for others.
+        `classes` are none (those of the two seeds), one for all, or one for each seed; so are the lines of `conditions` and the
+        images at `cond_image`. Raises UserError for others.
 
         Example:
             >>> way = run.between(3, 7, 5).images
@@ -112,11 +115,8 @@ class EditableRun(OpenRun):
             raise UserError(f"`classes` takes at most 2 classes between two seeds, got {len(names)}.", "classes")
         with telling(progress):
             asking.seeds_from(min(seed_a, seed_b), 1)
-            one, other = (
-                asking.condition(self, [seed], names[place : place + 1] or names[:1])
-                for place, seed in enumerate((seed_a, seed_b))
-            )
-            return edit.between(self, (seed_a, seed_b), count, (one, other), sampling, batch_size)
+            both = asking.condition(self, [seed_a, seed_b], names, conditions, cond_image)
+            return edit.between(self, (seed_a, seed_b), count, (both[:1], both[1:]), sampling, batch_size)
 
 
 def _asked(

@@ -6,7 +6,8 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial as calling
 from importlib import metadata
 from pathlib import Path
 
@@ -30,10 +31,11 @@ from pixelpath.interop.generator import (
 from pixelpath.log import progress, say
 from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.runs.bundled import check_writable
+from pixelpath.runs.export_conditions import examples_of
 from pixelpath.runs.generate import Origin, balanced, generate
 from pixelpath.runs.opened import OpenRun
 from pixelpath.sampling.sampler import Sampler, Sampling
-from pixelpath.types import Images, Labels
+from pixelpath.types import Images
 
 FORMATS: dict[str, Format] = {"onnx": ONNX, "torch": TORCH}
 SEEDS = range(8)  # of the images that file and run must agree on
@@ -43,7 +45,7 @@ SECONDS = 3.0  # after which a measurement ends, once it has the rounds it needs
 
 
 def export(run: OpenRun, format: Format = ONNX, guidance: float | None = None, out: Path | None = None) -> Path:
-    """Write the generator of a one-step run as one file: noise and label in, images in the data's own dtype and range out.
+    """Write the generator of a one-step run as one file: noise and condition in, images in the data's own dtype and range out.
 
     `guidance` is fixed in the file; None: as the recipe says. `out` of None: RUN/generator.onnx or RUN/generator.pt2. The file
     takes its name only after it was read back and makes the images of the run. Raises UserError for a run that is not one-step,
@@ -95,9 +97,10 @@ def _guided(run: OpenRun, guidance: float | None) -> Sampling:
     chosen = run.recipe.usual_sampling
     assert chosen.guidance_interval is not None
     low, high = chosen.guidance_interval
-    acts = bool(run.classes) and low < run.noise.sigma_max <= high
+    conditional = bool(run.classes or run.conditions.numbers or run.conditions.other)
+    acts = conditional and low < run.noise.sigma_max <= high
     if guidance not in (None, 1.0) and not acts:
-        why = "guides only at lower sigmas than that of its one step" if run.classes else "is unconditional"
+        why = "guides only at lower sigmas than that of its one step" if conditional else "is unconditional"
         raise UserError(f"{run.path} {why}, so `guidance` would change nothing: omit it.", setting="guidance")
     wanted = chosen.guidance if guidance is None else guidance
     whole_range = (0.0, math.inf)
@@ -114,6 +117,7 @@ def _about(run: OpenRun, guidance: float) -> dict[str, str]:
         "dtype": run.normaliser.dtype,
         "classes": json.dumps(run.classes),
         "guidance": str(guidance),
+        "conditions": json.dumps(run.conditions.to_json()),
     }
 
 
@@ -122,8 +126,9 @@ def _compare(make: Make, run: OpenRun, sampling: Sampling) -> Agreement:
     labels = balanced(SEEDS, len(run.classes))
     if run.classes:
         labels[-1] = len(run.classes)  # one image of no class
-    estimate = torch.cat(list(generate(run.denoiser, Origin(run.noise), sampling, SEEDS, labels)))
-    noise, given = _noise(run, SEEDS), labels if run.classes else None
+    examples = examples_of(run, SEEDS, labels)
+    estimate = torch.cat(list(generate(run.denoiser, Origin(run.noise), sampling, SEEDS, examples.condition)))
+    noise, given = _noise(run, SEEDS), examples.given
     nowhere = unmeasured_in(run.metadata, run.shape)
     alone = agreement(make(noise[:1], None if given is None else given[:1]), estimate[:1], run.normaliser, nowhere)
     found = agreement(make(noise, given), estimate, run.normaliser, nowhere)
@@ -142,8 +147,12 @@ def _noise(run: OpenRun, seeds: Sequence[int]) -> Images:
 
 
 def _inputs(run: OpenRun) -> str:
-    noise = f"noise [batch, {', '.join(map(str, run.shape))}]"
-    return f"{noise} and label [batch] ({len(run.classes)}: no class)" if run.classes else noise
+    asks, (channels, *size) = run.conditions, run.shape
+    found = [f"noise [batch, {', '.join(map(str, (channels, *size)))}]"]
+    found += [f"label [batch] ({len(run.classes)}: no class)"] if run.classes else []
+    found += [f"numbers [batch, {asks.numbers}]"] if asks.numbers else []
+    found += [f"cond_image [batch, {', '.join(map(str, (asks.other, *size)))}]"] if asks.other else []
+    return " and ".join(found)
 
 
 def _agreement(found: Agreement) -> str:
@@ -160,26 +169,27 @@ def _speed(make: Make, generator: Generator, run: OpenRun, name: str) -> str:
     words = []
     for batch in BATCHES:
         noise = _noise(run, range(batch))
-        labels = balanced(range(batch), len(run.classes)) if run.classes else None
-        ours, torchs, rounds = _seconds(make, generator, noise, labels)
+        examples = examples_of(run, range(batch), balanced(range(batch), len(run.classes)))
+        given, inputs = examples.given, examples.inputs
+        ours, torchs, rounds = _seconds(calling(make, noise, given), calling(generator, noise, **inputs))
         words.append(f"{batch} at a time {batch / ours:.1f} images/s (PyTorch {batch / torchs:.1f}; median of {rounds} rounds)")
     threads = torch.get_num_threads()
     return f"Speed of {name} on this CPU with {threads} thread{'s' * (threads > 1)}: {', '.join(words)}."
 
 
-def _seconds(make: Make, generator: Generator, noise: Images, labels: Labels | None) -> tuple[float, float, int]:
-    """Median seconds of a call of `make` and of the generator, called in turns, and the number of turns."""
+def _seconds(make: Callable[[], object], ours: Callable[[], object]) -> tuple[float, float, int]:
+    """Median seconds of two calls, made in turns, and the number of turns."""
     least, most = ROUNDS
     times: list[tuple[float, float]] = []
     with torch.no_grad():
-        for call in (make, generator):
-            call(noise, labels)  # the first one also allocates
+        for call in (make, ours):
+            call()  # the first one also allocates
         began = time.perf_counter()
         while len(times) < least or (len(times) < most and time.perf_counter() - began < SECONDS):
             start = time.perf_counter()
-            make(noise, labels)
+            make()
             turned = time.perf_counter()
-            generator(noise, labels)
+            ours()
             times.append((turned - start, time.perf_counter() - turned))
-    ours, torchs = (statistics.median(column) for column in zip(*times, strict=True))
-    return ours, torchs, len(times)
+    first, second = (statistics.median(column) for column in zip(*times, strict=True))
+    return first, second, len(times)

@@ -14,6 +14,7 @@ from pixelpath.data.unmeasured import left_out
 from pixelpath.errors import UserError
 from pixelpath.interop.diffusers_folder import check_diffusers, made_by, open_pipeline, write_diffusers
 from pixelpath.log import say
+from pixelpath.runs.export_conditions import examples_of
 from pixelpath.runs.generate import Origin, balanced, generate
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.sample import completed
@@ -27,8 +28,8 @@ APART = 1e-5  # of values in units of the data's std, besides the step that roun
 def save_diffusers(run: OpenRun, folder: Path, guidance: float | None = None) -> Path:
     """Write a run as a pipeline of diffusers into a new folder, which then makes the images of the run.
 
-    `guidance` is the default of the pipeline; None: as the recipe says. Raises UserError for a run of stage one, one with other
-    conditions than classes, one that is guided by another run, and for a folder that is there.
+    `guidance` is the default of the pipeline; None: as the recipe says. Raises UserError for a run of stage one, one that is
+    guided by another run, and for a folder that is there.
     """
     check_diffusers()
     denoiser = run.denoiser
@@ -42,6 +43,7 @@ def save_diffusers(run: OpenRun, folder: Path, guidance: float | None = None) ->
         "sampling": plain(sampling),
         "tuned": None if tuned is None else plain(tuned),
         "id2label": {str(number): name for number, name in enumerate(run.classes)},
+        "conditions": run.conditions.to_json(),
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     with whole_path(folder) as partial:
@@ -61,14 +63,23 @@ def ways_of(run: OpenRun, guidance: float | None) -> tuple[Sampling, Sampling | 
     Raises UserError where the run is guided by another one. A fitted start is left out, which is said.
     """
     usual, _ = completed(run, replace(run.recipe.usual_sampling, guidance=guidance))
-    if usual.guide_with is not None:
-        raise UserError(f"{run.path} is guided by {usual.guide_with}, which an export cannot hold: guide_with is not exported.")
+    check_unguided(run, usual)
     tuned = with_tuning(run, Sampling(guidance=guidance))
     if usual.start is not None or tuned.start is not None:
-        say("A fitted start is not exported: images begin at pure noise there.")
-        plainly = replace(run.recipe.usual_sampling, start=None, guidance=guidance)
-        usual, tuned = completed(run, plainly)[0], Sampling()
+        say("A fitted start is exported in the formats onnx and torch of diffusion runs alone: images begin at pure noise here.")
+        usual, tuned = plainly(run, guidance), Sampling()
     return usual, None if tuned.sampler is None else replace(tuned, guidance=None)
+
+
+def plainly(run: OpenRun, guidance: float | None) -> Sampling:
+    """How the run is sampled by its recipe from pure noise."""
+    return completed(run, replace(run.recipe.usual_sampling, start=None, guidance=guidance))[0]
+
+
+def check_unguided(run: OpenRun, sampling: Sampling) -> None:
+    """UserError where a run is guided by another one."""
+    if sampling.guide_with is not None:
+        raise UserError(f"{run.path} is guided by {sampling.guide_with}, which an export cannot hold: omit `guide_with`.")
 
 
 def plain(sampling: Sampling) -> dict[str, Any]:
@@ -84,9 +95,10 @@ def _number(value: float) -> float | str:
 
 def _apart(folder: Path, run: OpenRun, sampling: Sampling) -> float:
     """The largest difference of a pipeline's images from the run's, in std of the data, that rounding does not explain."""
-    labels = balanced(SEEDS, len(run.classes))
-    made = torch.from_numpy(made_by(open_pipeline(folder), SEEDS, labels.tolist() if run.classes else None)).double()
-    images = torch.cat(list(generate(run.denoiser, Origin(run.noise), sampling, SEEDS, labels)))
+    examples = examples_of(run, SEEDS, balanced(SEEDS, len(run.classes)))
+    asked = {"class_labels": examples.labels, "numbers": examples.numbers or None, "cond_image": examples.cond_image}
+    made = torch.from_numpy(made_by(open_pipeline(folder), SEEDS, **asked)).double()
+    images = torch.cat(list(generate(run.denoiser, Origin(run.noise), sampling, SEEDS, examples.condition)))
     own = left_out(run.normaliser.decode(images), run.metadata).double()
     step = 0.0 if run.normaliser.lowest is None else 1.0
     std = torch.tensor(run.normaliser.std).double()[:, None, None]
@@ -99,6 +111,9 @@ def card(run: OpenRun) -> str:
     shape = " x ".join(map(str, run.shape))
     classes = f" in {len(run.classes)} classes" if run.classes else ""
     label = f"class_labels={run.classes[0]!r}, " if run.classes else ""
+    numbers = {column.name: column.words[0] if column.words else round(column.mean, 3) for column in run.conditions.columns}
+    label += f"numbers={numbers!r}, " if numbers else ""
+    label += 'cond_image=numpy.load("condition.npy"), ' if run.conditions.other else ""
     return f"""---
 library_name: diffusers
 pipeline_tag: unconditional-image-generation
@@ -110,7 +125,7 @@ tags: [pixelpath]
 Images of {shape} ({run.normaliser.dtype}){classes}, by pixelpath ({run.recipe.name}, step {run.step}).
 
 ```python
-import torch
+{"import numpy" + chr(10) if run.conditions.other else ""}import torch
 from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained("path of this folder", trust_remote_code=True)

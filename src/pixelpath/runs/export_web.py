@@ -33,12 +33,17 @@ def export_web(run: OpenRun, guidance: float | None = None, out: Path | None = N
             "choose another `format`.",
             "format",
         )
+    if run.conditions.other:
+        raise UserError(
+            f"{run.path} takes condition images, which a page cannot give: choose another `format`, or pixelpath studio.",
+            "format",
+        )
     runtime = found_runtime(runtime or RUNTIME)
     folder = run.path / "web" if out is None else out
     if folder.exists():
         raise UserError(f"{folder} is there already: choose another `out`, nothing is overwritten.", setting="out")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    steps = steps_of(run, guidance)
+    steps = steps_of(run, guidance, exportable=lambda warm: False)
     with whole_path(folder) as partial:
         partial.mkdir()
         write_networks(run, steps, ONNX, partial)

@@ -150,17 +150,20 @@ class Run(EditableRun):
         format: ExportFormat | None = None,
         guidance: float | None = None,
         runtime: Path | str | None = None,
+        start: Path | str | None = None,
         progress: bool = False,
     ) -> Path:
         """Write the run so that it makes images without pixelpath; below the run's folder if `path` is not given.
 
         `format` is "onnx" or "torch" (a file of a one-step run, else a folder), "diffusers" or "web"; if not given, "torch" for a
-        path that ends in .pt2, else "onnx". `runtime` is the folder of onnxruntime-web, for a page.
+        path that ends in .pt2, else "onnx". `runtime` is the folder of onnxruntime-web, for a page; `start` a fitted start, for
+        the folder of a diffusion run.
         """
         out = None if path is None else Path(path)
         chosen = format or ("torch" if out is not None and out.suffix == TORCH.suffix else "onnx")
         with telling(progress):
-            return write_export(self, chosen, guidance, out, None if runtime is None else Path(runtime))
+            dist, begin = (None if place is None else Path(place) for place in (runtime, start))
+            return write_export(self, chosen, guidance, out, dist, begin)
 
     def save_diffusers(self, folder: Path | str, *, guidance: float | None = None, progress: bool = False) -> Path:
         """Write the run as a pipeline that diffusers opens where pixelpath is not installed."""

@@ -64,7 +64,10 @@ def condition(
     if table is not None:
         known = read_table(table, columns=tuple(column.name for column in asks.columns))
         vectors = asks.vectors(known, [seed % known.count for seed in range(len(seeds))])
-    other = None if cond_image is None else _cond_images(run, cond_image, len(seeds))
+    other = None
+    if cond_image is not None:
+        source = cond_images(run, cond_image)
+        other = sources.subset(source, [index % len(source) for index in range(len(seeds))])
     return ConditionData(asks, vectors, other).condition(range(len(seeds)), labels)
 
 
@@ -97,23 +100,23 @@ def choose_labels(run: OpenRun, seeds: Sequence[int], classes: tuple[str, ...]) 
     return torch.tensor([numbers[index % len(numbers)] for index in range(len(seeds))], dtype=torch.int64)
 
 
-def _cond_images(run: OpenRun, path: Path, count: int) -> Source:
-    """So many images as conditions, those at `path` in turn."""
+def cond_images(run: OpenRun, path: Path) -> Source:
+    """The images at `path` as condition images of the run; UserError unless shape and dtype are those of training."""
     source = open_place(parts(path)[0], DataSettings(path), None)
-    assert run.conditions.cond_image is not None
-    wanted = (run.conditions.cond_image.channels, *run.shape[1:])
+    asks = run.conditions.cond_image
+    assert asks is not None
+    wanted = (asks.channels, *run.shape[1:])
     if source.shape != wanted:
         words = ["x".join(map(str, shape)) for shape in (source.shape, wanted)]
         raise UserError(
             f"The condition images in {path} are {words[0]} but {run.path} was trained with {words[1]}: give such images."
         )
-    asks = run.conditions.cond_image
     kind = asks.normaliser.dtype if asks.normaliser else "whole numbers, the classes of a mask"
     if source.dtype.kind not in "iu" if asks.normaliser is None else source.dtype.name != asks.normaliser.dtype:
         raise UserError(
             f"The condition images in {path} are {source.dtype} but {run.path} was trained with {kind}: convert them."
         )
-    return sources.subset(source, [index % len(source) for index in range(count)])
+    return source
 
 
 def _number(run: OpenRun, name: str) -> int:

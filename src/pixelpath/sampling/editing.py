@@ -20,9 +20,10 @@ from pixelpath.types import Denoise, Images, Noise
 
 Open = Bool[Tensor, "batch channel row column"]
 
-ROUNDS = 1  # of conjugate gradients: a derivative of the network each
+ROUNDS = 3  # of minimal residuals: a derivative of the network each
 ERROR = 0.01  # std by which known pixels may be off, in model range: it bounds the inverse
 SMALL = 1e-12  # of the squared residual, at which it counts as solved
+ROUNDED = 100  # eps of a squared length that rounding may have made: such a direction is none
 
 
 def conditioned(denoise: Denoise, known: Images, open_pixels: Open, rounds: int = ROUNDS, error: float = ERROR) -> Denoise:
@@ -30,9 +31,9 @@ def conditioned(denoise: Denoise, known: Images, open_pixels: Open, rounds: int 
 
     The clean image, given the noisy one, has about the mean D and the covariance V = sigma^2 dD/dx. Given its known pixels y too,
     its mean is D + V P' (P V P' + error^2)^-1 (y - P D), where P picks the known pixels (moment matching: Rozet et al. 2024,
-    arXiv 2405.13712; exact for Gaussian images). The inverse is found in `rounds` of conjugate gradients, which stop where V is
-    not positive. The derivative of a trained network is only nearly a covariance, so that more than one round trusts it too much.
-    Estimates of known pixels are y itself. Works for estimates of means, so not for one-step models. Costs the memory of a step
+    arXiv 2405.13712; exact for Gaussian images). The inverse is found in `rounds` of minimal residuals. The derivative of a
+    trained network is only nearly symmetric: conjugate gradients then run away; minimal residuals only fall. Estimates of known
+    pixels are y itself. Works for estimates of means, so not for one-step models. Costs the memory of a step
     of training. Raises UserError for fewer than one round.
     """
     if rounds < 1:
@@ -55,23 +56,27 @@ def conditioned(denoise: Denoise, known: Images, open_pixels: Open, rounds: int 
 
 
 def _gain(covariance: Callable[[Images], Images], gap: Images, seen: Open, rounds: int, variance: float) -> Images:
-    """V P' (P V P' + variance)^-1 gap by conjugate gradients, every image of the batch for itself.
+    """V P' (P V P' + variance)^-1 gap by minimal residuals, every image of the batch for itself.
 
-    An image whose direction has no positive curvature stays where it is: V is then no covariance.
+    GMRES (Saad & Schultz 1986), in the form that turns each residual into the next direction: the residual is as short as any
+    combination of the directions so far makes it, whatever matrix V is.
     """
-    moved, residual, direction = torch.zeros_like(gap), gap, gap
-    length = _dot(residual, residual)
-    running = length > SMALL
+    moved, residual = torch.zeros_like(gap), gap
+    known: list[tuple[Images, Images]] = []  # what V makes of each direction, and what the matrix makes of it, of length 1
     for _ in range(rounds):
-        through = covariance(direction)
-        product = seen * through + variance * direction
-        curvature = _dot(direction, product)
-        running = running & (curvature > 0) & (length > SMALL)
-        step = torch.where(running, length / torch.where(running, curvature, 1.0), 0.0)
-        moved, residual = moved + step * through, residual - step * product
-        after = _dot(residual, residual)
-        direction = residual + torch.where(running, after / torch.where(running, length, 1.0), 0.0) * direction
-        length = after
+        through = covariance(residual)
+        image = seen * through + variance * residual
+        whole = _dot(image, image)
+        for earlier, made in known:
+            share = _dot(image, made)
+            through, image = through - share * earlier, image - share * made
+        length = _dot(image, image)
+        independent = (_dot(residual, residual) > SMALL) & (length > ROUNDED * torch.finfo(gap.dtype).eps * whole)
+        scale = torch.where(independent, length, 1.0).rsqrt() * independent
+        through, image = through * scale, image * scale
+        step = _dot(residual, image)
+        moved, residual = moved + step * through, residual - step * image
+        known.append((through, image))
     return moved
 
 

@@ -83,6 +83,9 @@ def create_app(runs: Sequence[Path], token: str | None = None) -> Starlette:
         Route("/api/runs/{run:int}/items", _told(_items)),
         Route("/api/runs/{run:int}/make", _told(_make), methods=["POST"]),
         Route("/api/runs/{run:int}/take/{name}", _told(_take), methods=["POST"]),
+        Route("/api/runs/{run:int}/conditions", _told(_conditions)),
+        Route("/api/runs/{run:int}/conditions/{name}", _told(_take_condition), methods=["POST"]),
+        Route("/api/runs/{run:int}/conditions/{id}.png", _told(_condition_picture)),
         Route("/api/runs/{run:int}/training", _told(_training)),
         Route("/api/runs/{run:int}/previews/{name}", _told(_preview)),
         Route("/api/runs/{run:int}/download", _told(_download)),
@@ -198,6 +201,7 @@ def _run(studio: Studio, request: Request) -> Any:
         "shape": run.shape,
         "classes": run.classes,
         "columns": [column.name for column in run.conditions.columns],
+        "cond_image": bool(run.conditions.other),
         "one_step": run.recipe.is_one_step,
         "guidance": usual.guidance if run.denoiser.backbone.conditional else None,
         "transparent": run.metadata.alpha != "",
@@ -216,6 +220,25 @@ def _make(studio: Studio, request: Request) -> Any:
 def _take(studio: Studio, request: Request) -> Any:
     items = studio.gallery(request).take(request.path_params["name"], request.state.body)
     return [item.about() for item in items]
+
+
+def _conditions(studio: Studio, request: Request) -> Any:
+    """The first condition images of the run's own data, or why they cannot be had: its data may be elsewhere by now."""
+    gallery = studio.gallery(request)
+    try:
+        return {"items": [image.about() for image in gallery.cond_images.own(gallery.run)], "why": ""}
+    except UserError as error:
+        return {"items": [], "why": str(error).replace("`", "")}
+
+
+def _take_condition(studio: Studio, request: Request) -> Any:
+    gallery = studio.gallery(request)
+    return [image.about() for image in gallery.cond_images.take(gallery.run, request.path_params["name"], request.state.body)]
+
+
+def _condition_picture(studio: Studio, request: Request) -> Any:
+    gallery = studio.gallery(request)
+    return _picture_of(files.cond_picture(gallery, request.path_params["id"]))
 
 
 def _stop(studio: Studio, request: Request) -> Any:
@@ -239,8 +262,7 @@ def _bar(studio: Studio, request: Request) -> Any:
 
 def _picture(studio: Studio, request: Request) -> Any:
     gallery = studio.gallery(request)
-    content = files.picture(gallery, gallery.item(request.path_params["id"]))
-    return Response(content, media_type="image/png", headers={"cache-control": "max-age=86400"})
+    return _picture_of(files.picture(gallery, gallery.item(request.path_params["id"])))
 
 
 def _values(studio: Studio, request: Request) -> Any:
@@ -265,6 +287,10 @@ def _sheet(studio: Studio, request: Request) -> Any:
 
 def _chosen(gallery: Gallery, request: Request) -> list[Any]:
     return [gallery.item(id) for id in request.query_params.get("ids", "").split(",") if id]
+
+
+def _picture_of(content: bytes) -> Response:
+    return Response(content, media_type="image/png", headers={"cache-control": "max-age=86400"})
 
 
 def _sent(download: files.Download) -> Response:

@@ -23,6 +23,7 @@ from PIL import Image
 from pixelpath.data.formats.writers import write_samples
 from pixelpath.errors import UserError
 from pixelpath.reports.display import Shown, show
+from pixelpath.studio import conditions
 from pixelpath.studio.gallery import Gallery, Item
 
 STOPS = 17  # colours of a colour bar on the page
@@ -40,6 +41,12 @@ class Download:
 def picture(gallery: Gallery, item: Item) -> bytes:
     """The item as a PNG file of its own pixels, as `reports.display.show` draws it, transparent where it is."""
     return _png(Image.fromarray(_rgba(_shown(gallery, [item]))[0]))
+
+
+def cond_picture(gallery: Gallery, id: str) -> bytes:
+    """A condition image as a PNG file of its own pixels."""
+    run = gallery.run
+    return _png(Image.fromarray(_rgba(conditions.shown(run, gallery.cond_images.find(run, id)))[0]))
 
 
 def colour_bar(gallery: Gallery) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ RUN/favourites, so that they are there the next time; those of a bundled model i
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -27,10 +28,11 @@ from pixelpath.runs.bundled import beside
 from pixelpath.runs.edit_inputs import GivenImages, given_images
 from pixelpath.runs.run import Run
 from pixelpath.runs.sample import Samples
+from pixelpath.studio.conditions import GIVEN, CondImages
 from pixelpath.trainer import checkpoint
 
 FAVOURITES = "favourites"
-SHOWN = 200  # images of the newest folder of samples, at most
+SHOWN, HELD = 1000, 2**28  # images of the newest folder of samples, at most, and their bytes
 EACH = ("png", "tiff", "geotiff")  # formats with a file for each image
 
 
@@ -61,6 +63,7 @@ class Gallery:
     def __init__(self, path: Path, number: int) -> None:
         self.path, self.number = path, number
         self.items: dict[str, Item] = {}
+        self.cond_images = CondImages()
         self._run: Run | None = None
         self._lock, self._next, self._read = threading.RLock(), 0, False
 
@@ -152,7 +155,10 @@ class Gallery:
         for file in sorted(beside(self.path, FAVOURITES).glob("*.json")):
             try:
                 about, images = read_json(file), np.load(file.with_suffix(".npy"), allow_pickle=False)
-                found.append(Item(self._id(), images[0], images[1], about["name"], about["how"], True))
+                how = about["how"]
+                if str(how.get("cond_image", "")).startswith(GIVEN):  # of a file that was given to an earlier page
+                    del how["cond_image"]
+                found.append(Item(self._id(), images[0], images[1], about["name"], how, True))
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{file} cannot be read ({error}): remove it, or bring it back from a copy.") from error
         return found
@@ -172,19 +178,22 @@ class Gallery:
         for place, (image, own, label) in enumerate(zip(native, straight, labels, strict=False)):
             named = None if label is None else settings["classes"][label]
             how = {"kind": "sample", "seed": first + place, "class": named, "guidance": settings["guidance"], "nfe": None}
+            if settings["conditions"]:
+                how["numbers"] = {name: str(values[place]) for name, values in settings["conditions"].items()}
             word = "" if named is None else f", class {named}" if named.isdecimal() else f", {named}"
             found.append(Item(self._id(), image, own, f"seed {first + place}{word}", how))
         return found
 
     def _arrays(self, folder: Path, settings: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         first, last = settings["seeds"]
+        shown = max(1, min(SHOWN, HELD // (math.prod(self.run.shape) * np.dtype(self.run.normaliser.dtype).itemsize)))
         if settings["format"] in EACH:
             suffix = Path(settings["files"][0]).suffix
-            files = [folder / f"{seed:06d}{suffix}" for seed in range(first, last + 1)][:SHOWN]
+            files = [folder / f"{seed:06d}{suffix}" for seed in range(first, last + 1)][:shown]
             straight = np.stack([open_source(file, channels=self._channels())[0] for file in files])
         else:
             source = open_source(folder / settings["files"][0])
-            straight = np.stack([source[place] for place in range(min(SHOWN, len(source)))])
+            straight = np.stack([source[place] for place in range(min(shown, len(source)))])
         if straight.shape[1:] != self.run.shape or straight.dtype.name != self.run.normaliser.dtype:
             raise ValueError(f"{folder} holds other images than the run makes")
         return premultiply(straight) if self.run.metadata.alpha == "premultiplied" else straight, straight

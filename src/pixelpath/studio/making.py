@@ -6,15 +6,11 @@ how far a job is, that it is done, or what is wrong with it.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import queue
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +19,7 @@ from pixelpath.errors import UserError
 from pixelpath.runs.run import Run
 from pixelpath.runs.sample import Samples
 from pixelpath.sampling.sampler import Sampling
+from pixelpath.studio.conditions import CondImage, as_files
 from pixelpath.studio.gallery import Gallery, Item
 
 AT_ONCE = 4  # images that are told together
@@ -35,13 +32,16 @@ Made = tuple[Samples, list[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Job:
-    """What was asked for. `of` are the items to edit; `numbers` are what a run with a table is asked for, by column."""
+    """What was asked for. `of` are the items to edit; `numbers` are what a run with a table is asked for, by column, and
+    `cond_images` are the ids of its condition images, in turn.
+    """
 
     kind: Kind
     count: int = 8
     seed: int = 0
     classes: tuple[str, ...] = ()
     numbers: Mapping[str, str] = field(default_factory=dict)
+    cond_images: tuple[str, ...] = ()
     guidance: float | None = None
     nfe: int | None = None
     strength: float = 0.5
@@ -59,7 +59,8 @@ class Job:
                 count=int(asked.get("count") or 8),
                 seed=int(asked.get("seed") or 0),
                 classes=tuple(map(str, asked.get("classes") or ())),
-                numbers={str(name): str(value) for name, value in (asked.get("numbers") or {}).items()},
+                numbers=_filled({str(name): str(value) for name, value in (asked.get("numbers") or {}).items()}),
+                cond_images=tuple(map(str, asked.get("cond_images") or ())),
                 guidance=_number(asked.get("guidance"), float),
                 nfe=_number(asked.get("nfe"), int),
                 strength=float(asked.get("strength") or 0.5),
@@ -130,19 +131,24 @@ class Maker:
 
 def _sampled(gallery: Gallery, job: Job) -> Iterator[Made]:
     run = gallery.run
-    with _table(job) as table:
-        for seed, count in _parts(job):
-            names = _in_turn(job.classes, seed - job.seed)
-            yield _told(job, run.sample(count, classes=names, conditions=table, seed=seed, nfe=job.nfe, guidance=job.guidance))
+    for seed, count in _parts(job):
+        names, ids = _in_turn(job.classes, seed - job.seed), _in_turn(job.cond_images, seed - job.seed)[:count]
+        with as_files([job.numbers] if job.numbers else [], _found(gallery, ids)) as files:
+            made = run.sample(count, classes=names, seed=seed, nfe=job.nfe, guidance=job.guidance, **files)
+        if run.conditions.other and not ids:
+            ids = tuple(gallery.cond_images.of_seed(run, each) for each in range(seed, seed + count))
+        yield _told(job, made, cond_images=ids)
 
 
 def _varied(gallery: Gallery, job: Job) -> Iterator[Made]:
     run, item = gallery.run, gallery.item(job.of[0])
+    row, image = _conditions_of(gallery, item, job)
     for seed, count in _parts(job):
-        made = run.variations(
-            item.given, count, job.strength, classes=_class_of(run, item, job), seed=seed, sampling=job.sampling
-        )
-        yield _told(job, made, {"of": item.name, "strength": job.strength})
+        with as_files(row, image) as files:
+            made = run.variations(
+                item.given, count, job.strength, classes=_class_of(run, item, job), seed=seed, sampling=job.sampling, **files
+            )
+        yield _told(job, made, {"of": item.name, "strength": job.strength}, [each.id for each in image])
 
 
 def _inpainted(gallery: Gallery, job: Job) -> Iterator[Made]:
@@ -151,9 +157,13 @@ def _inpainted(gallery: Gallery, job: Job) -> Iterator[Made]:
     if len(job.mask) != rows * columns:
         raise UserError(f"The mask has {len(job.mask)} pixels but the image {rows * columns}: paint it again.", "mask")
     mask = np.array([pixel != "0" for pixel in job.mask]).reshape(rows, columns)
+    row, image = _conditions_of(gallery, item, job)
     for seed, count in _parts(job):
-        made = run.inpaint(item.given, mask, count, classes=_class_of(run, item, job), seed=seed, sampling=job.sampling)
-        yield _told(job, made, {"of": item.name})
+        with as_files(row, image) as files:
+            made = run.inpaint(
+                item.given, mask, count, classes=_class_of(run, item, job), seed=seed, sampling=job.sampling, **files
+            )
+        yield _told(job, made, {"of": item.name}, [each.id for each in image])
 
 
 def _between(gallery: Gallery, job: Job) -> Iterator[Made]:
@@ -162,7 +172,10 @@ def _between(gallery: Gallery, job: Job) -> Iterator[Made]:
         raise UserError("Only images that were sampled from a seed have a way between them: choose two of these.", "of")
     first, second = (int(item.how["seed"]) for item in ends)
     names = tuple(str(item.how["class"]) for item in ends) if run.classes else ()
-    made = run.between(first, second, job.count, classes=names, sampling=job.sampling)
+    asked = [_conditions_of(gallery, item, job) for item in ends]
+    rows, images = ([each for part in parts for each in part] for parts in zip(*asked, strict=True))
+    with as_files(rows, images) as files:
+        made = run.between(first, second, job.count, classes=names, sampling=job.sampling, **files)
     yield _told(job, made, {"ends": [first, second]})
 
 
@@ -180,12 +193,37 @@ def _parts(job: Job) -> Iterator[tuple[int, int]]:
         yield job.seed + start, min(AT_ONCE, job.count - start)
 
 
-def _told(job: Job, made: Samples, more: Mapping[str, Any] | None = None) -> Made:
-    """Samples with how each was made."""
+def _told(job: Job, made: Samples, more: Mapping[str, Any] | None = None, cond_images: Sequence[str] = ()) -> Made:
+    """Samples with how each was made; `cond_images` are the ids of their condition images, in turn."""
     first, labels, classes = made.settings["seeds"][0], made.settings["labels"], made.settings["classes"]
     names = [classes[label] if label < len(classes) else None for label in labels] if labels else [None] * len(made)
     common = {"kind": job.kind, "guidance": made.settings["guidance"], "nfe": made.nfe, **(more or {})}
-    return made, [{**common, "seed": first + place, "class": name} for place, name in enumerate(names)]
+    hows: list[dict[str, Any]] = [{**common, "seed": first + place, "class": name} for place, name in enumerate(names)]
+    for place, how in enumerate(hows):
+        if job.kind != "between" and made.settings["conditions"]:
+            how["numbers"] = {name: str(values[place]) for name, values in made.settings["conditions"].items()}
+        if cond_images:
+            how["cond_image"] = cond_images[place % len(cond_images)]
+    return made, hows
+
+
+def _conditions_of(gallery: Gallery, item: Item, job: Job) -> tuple[list[Mapping[str, str]], list[CondImage]]:
+    """The numbers and the condition image of an edit, none or one of each: those of the item, else those asked for.
+
+    Raises UserError if the run needs what neither has.
+    """
+    asks = gallery.run.conditions
+    numbers, ids = item.how.get("numbers") or job.numbers, job.cond_images[:1]
+    if item.how.get("cond_image"):
+        ids = (str(item.how["cond_image"]),)
+    if (asks.numbers and not numbers) or (asks.other and not ids):
+        missing = "numbers" if asks.numbers and not numbers else "a condition image"
+        raise UserError(f"The run was trained with {missing}, which this image does not have: choose in the form.", "conditions")
+    return [numbers] if numbers else [], _found(gallery, ids)
+
+
+def _found(gallery: Gallery, ids: Sequence[str]) -> list[CondImage]:
+    return [gallery.cond_images.find(gallery.run, id) for id in ids]
 
 
 def _class_of(run: Run, item: Item, job: Job) -> tuple[str, ...]:
@@ -194,22 +232,14 @@ def _class_of(run: Run, item: Item, job: Job) -> tuple[str, ...]:
     return job.classes or ((str(own),) if own is not None and run.classes else ())
 
 
-def _in_turn(classes: tuple[str, ...], start: int) -> tuple[str, ...]:
-    turn = start % len(classes) if classes else 0
-    return classes[turn:] + classes[:turn]
+def _in_turn(names: tuple[str, ...], start: int) -> tuple[str, ...]:
+    turn = start % len(names) if names else 0
+    return names[turn:] + names[:turn]
 
 
-@contextmanager
-def _table(job: Job) -> Iterator[Path | None]:
-    """What is asked for as a table of one line, while it is needed; None without numbers."""
-    if not job.numbers:
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "asked.csv"
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("name", *job.numbers), ("asked", *job.numbers.values())])
-        yield path
+def _filled(numbers: Mapping[str, str]) -> Mapping[str, str]:
+    """What is asked for by column; nothing where every field was left empty."""
+    return numbers if any(value.strip() for value in numbers.values()) else {}
 
 
 def _number(value: Any, kind: Callable[[Any], Any]) -> Any:

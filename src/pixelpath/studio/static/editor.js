@@ -1,6 +1,6 @@
 // The dialog of one image: zoom, values under the pointer, more like it, and a painted part made anew.
-import { $, ask, number, pictureOf, say, state } from "./common.js";
-import { asked, favour, find, make, save } from "./studio.js";
+import { $, ask, element, number, pictureOf, say, state } from "./common.js";
+import { asked, conditionPicture, favour, find, make, save } from "./studio.js";
 
 const here = { id: null, mask: null, values: null, cursor: null, painting: false };
 const sides = () => state.run.shape.slice(1);
@@ -17,6 +17,7 @@ export async function openEditor(id) {
   Object.assign($("paint"), { width: columns, height: rows });
   $("cursor").hidden = true;
   $("value").textContent = "Point at a pixel for its value.";
+  showAsked(item);
   if (!$("editor").open) {
     const room = Math.min(innerWidth < 768 ? innerWidth - 48 : Math.min(innerWidth * 0.96, 1152) - 370, innerHeight * 0.6);
     $("larger").value = Math.max(1, Math.min(64, Math.floor(room / Math.max(rows, columns))));
@@ -27,6 +28,17 @@ export async function openEditor(id) {
   drawMask();
   say("");
   here.values = await ask(`runs/${number(id)}/items/${id}/values`).catch(() => null);
+}
+
+function showAsked({ how, id }) { // the numbers and the condition image that it was made with
+  const words = Object.entries(how.numbers ?? {}).map(([name, value]) => `${name} ${value}`).join(", ");
+  $("asked").hidden = !words && !how.cond_image;
+  $("asked").replaceChildren("Made with " + words + (words && how.cond_image ? " and " : ""));
+  if (!how.cond_image) return;
+  const drawn = element("img", { src: conditionPicture(number(id), how.cond_image), alt: "the condition image", className: "pixels" });
+  drawn.style.setProperty("--rows", sides()[0]);
+  drawn.style.setProperty("--columns", sides()[1]);
+  $("asked").append(drawn);
 }
 
 export function refreshEditor(id) {
@@ -93,7 +105,7 @@ function step(turn) {
 
 const edit = (job) => {
   const form = asked(), classes = find(here.id).how.class == null ? form.classes : []; // else that of the image
-  make({ classes, seed: form.seed, guidance: form.guidance, nfe: form.nfe, of: [here.id], ...job });
+  make({ ...form, classes, of: [here.id], ...job });
 };
 
 $("close").onclick = () => $("editor").close();

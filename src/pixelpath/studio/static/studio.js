@@ -62,8 +62,9 @@ export async function save(path) { // a file by the browser's own download, or w
 export function asked() {
   const form = new FormData($("make"));
   const numbers = Object.fromEntries([...form].filter(([name]) => name.startsWith("column:")).map(([name, value]) => [name.slice(7), value]));
-  const classes = form.get("classes") ? [form.get("classes")] : [];
-  return { count: form.get("count"), seed: form.get("seed"), guidance: form.get("guidance"), nfe: form.get("nfe"), classes, numbers };
+  const classes = form.get("classes") ? [form.get("classes")] : [], condition = form.get("condition");
+  const chosen = { classes, numbers, cond_images: condition ? [condition] : [] };
+  return { count: form.get("count"), seed: form.get("seed"), guidance: form.get("guidance"), nfe: form.get("nfe"), ...chosen };
 }
 
 export async function make(job, run = state.run.number) {
@@ -76,16 +77,56 @@ export async function make(job, run = state.run.number) {
   } catch (error) { say(error.message, true); }
 }
 
-async function take(file) { // an image from the user's own disk
+async function give(file, path) { // a file from the user's own disk
+  const how = { method: "POST", headers: { "x-studio": "1" }, body: file };
+  const answer = await fetch(`/api/runs/${state.run.number}/${path}/${encodeURIComponent(file.name)}`, how);
+  const items = await answer.json();
+  if (!answer.ok) throw new Error(items.message);
+  return items;
+}
+
+async function take(file) { // an image to be edited
   try {
-    const how = { method: "POST", headers: { "x-studio": "1" }, body: file };
-    const answer = await fetch(`/api/runs/${state.run.number}/take/${encodeURIComponent(file.name)}`, how);
-    const items = await answer.json();
-    if (!answer.ok) throw new Error(items.message);
+    const items = await give(file, "take");
     state.items.unshift(...items);
     $("images").prepend(...items.map(tile));
     $("empty").hidden = true;
     openEditor(items[0].id);
+  } catch (error) { say(error.message, true); }
+}
+
+export const conditionPicture = (run, id) => `/api/runs/${run}/conditions/${id}.png`;
+
+// One condition image to choose; without an image: those of the data in turn.
+function condition(image, chosen = false) {
+  const box = element("input", { type: "radio", name: "condition", value: image?.id ?? "", checked: chosen });
+  if (!image) return element("label", {}, box, "of the data, in turn");
+  box.ariaLabel = image.name;
+  const drawn = element("img", { src: conditionPicture(state.run.number, image.id), alt: "", title: image.name, loading: "lazy", className: "pixels" });
+  drawn.style.setProperty("--rows", state.run.shape[1]);
+  drawn.style.setProperty("--columns", state.run.shape[2]);
+  return element("label", {}, box, drawn);
+}
+
+async function fillConditions(run) {
+  const [place, choices] = [$("conditions"), $("conditions").querySelector(".choices")];
+  place.hidden = !run.cond_image;
+  choices.replaceChildren();
+  if (!run.cond_image) return;
+  choices.style.setProperty("--scale", Math.max(0.25, Math.min(8, 64 / Math.max(run.shape[1], run.shape[2]))));
+  const { items, why } = await ask(`runs/${run.number}/conditions`);
+  if (state.run !== run) return;
+  const first = items.length ? [condition(null, true)] : [];
+  choices.prepend(...first, ...items.map((image) => condition(image)));
+  $("nowhere").hidden = !why;
+  $("nowhere").textContent = why;
+}
+
+async function takeConditions(file) {
+  try {
+    const made = (await give(file, "conditions")).map((image, place) => condition(image, place === 0));
+    $("conditions").querySelector(".choices").append(...made);
+    say("");
   } catch (error) { say(error.message, true); }
 }
 
@@ -129,7 +170,7 @@ function fillForm(run) {
   form.elements.guidance.value = "";
   form.elements.guidance.placeholder = run.guidance ?? "";
   form.querySelector("[data-columns]").replaceChildren(
-    ...(run.columns ?? []).map((name) => element("label", {}, name + " ", element("input", { type: "text", name: "column:" + name, required: true }))),
+    ...(run.columns ?? []).map((name) => element("label", {}, name + " ", element("input", { type: "text", name: "column:" + name, placeholder: "of the data" }))),
   );
 }
 
@@ -139,10 +180,13 @@ export async function showRun(place) {
     Object.assign(state, { run, items: [], chosen: new Set(), bar: null });
     $("about").textContent = `${run.path} (${run.recipe ?? "no recipe"}${run.sampled ? ", " + run.shape.join(" × ") : ""})`;
     fillForm(run);
+    fillConditions(run).catch((error) => say(error.message, true));
     if (run.sampled) {
       const width = Math.max(run.shape[1], run.shape[2]);
       $("zoom").value = Math.max(1, Math.min(16, Math.round(112 / width)));
       zoomed();
+      $("images").style.setProperty("--rows", run.shape[1]);
+      $("images").style.setProperty("--columns", run.shape[2]);
       state.items = await ask(`runs/${place}/items`);
     }
     $("images").replaceChildren(...state.items.map(tile));
@@ -179,6 +223,10 @@ function wire() {
   $("own").onchange = () => {
     if ($("own").files.length) take($("own").files[0]);
     $("own").value = "";
+  };
+  $("condition").onchange = () => {
+    if ($("condition").files.length) takeConditions($("condition").files[0]);
+    $("condition").value = "";
   };
   $("stop").onclick = () => ask("stop/" + state.job, {});
   $("download").onclick = () => save(`runs/${state.run.number}/download?ids=${chosenIds()}`);
