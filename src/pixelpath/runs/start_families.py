@@ -159,7 +159,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def usual(known: Known) -> dict[str, Family]:
-    """The families compared unless told otherwise: with heavy tails where the data have them, by class where there are classes."""
+    """The families compared unless told otherwise: with heavy tails where data have them, by class where there are classes."""
     names = ["moment", "mixture"]
     names += ["moment-by-class", "mixture-by-class"] if known.num_classes else []
     if known.index is not None and known.index.heavy:
