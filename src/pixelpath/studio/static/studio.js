@@ -67,7 +67,10 @@ export function asked() {
   return { count: form.get("count"), seed: form.get("seed"), guidance: form.get("guidance"), nfe: form.get("nfe"), ...chosen };
 }
 
-export async function make(job, run = state.run.number) {
+// Events of a job may be here before its number is: they wait for it (see `heard`).
+export const make = (job, run = state.run.number) => (state.asking = begun(job, run));
+
+async function begun(job, run) {
   try {
     const { job: made } = await ask(`runs/${run}/make`, job);
     state.job = made;
@@ -135,7 +138,8 @@ function nextSeed(items) { // so that the next images are others
   if (seeds.length) $("make").elements.seed.value = Math.max(...seeds) + 1;
 }
 
-function heard(event) {
+async function heard(event) {
+  await state.asking;
   if (event.type === "items") pairMade(event);
   if (event.type === "error") say(event.message, true);
   else say(event.type === "done" ? `${event.done} images made.` : `${event.done} of ${event.of} images made.`);
