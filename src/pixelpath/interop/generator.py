@@ -345,9 +345,8 @@ def _program(graph: Graph) -> torch.export.ExportedProgram:
     """A network for any number of images, without the paths of the machine it was made on."""
     placed, named = graph.given
     with torch.no_grad(), _quiet():
-        graph.module(
-            *placed, **named
-        )  # the normaliser keeps its constants after the first call: they must not be those of the tracer
+        # the normaliser keeps its constants after the first call: they must not be those of the tracer
+        graph.module(*placed, **named)
         program = torch.export.export(graph.module.eval(), placed, named, dynamic_shapes=graph.axes)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
