@@ -158,7 +158,7 @@ class EDM(UNetSystem):
                 return model(noisy, sigma, labels)
 
             denoise = estimate if labels is None else guide(estimate, lambda noisy, sigma: model(noisy, sigma), how.guidance)
-            return sampler(denoise, start * float(sigmas[0]), sigmas, lambda: torch.empty(0))
+            return sampler(denoise, start * float(sigmas[0]), sigmas, lambda: torch.randn_like(start))
 
         return draw
 
