@@ -63,6 +63,15 @@ def test_known_options_pass_however_they_are_written() -> None:
     check("train", "digits-encoder", ["--batch_size", "3", "--optimizer.lr=1e-3", "--lr", "1e-3", "--warmup", "3", "--help-all"])
 
 
+def test_what_is_there_without_a_path(tmp_path: Path) -> None:
+    """The digits by their name, objects of a store, a file by its address; these are looked for when they are opened."""
+    check("fit", "", ["digits", "--minutes", "3"])
+    check("fit", "", ["s3://bucket/shards", "--minutes", "3"])
+    check("train", "digits-diffusion", ["--data", "hf://datasets/owner/name", "--data.held-out", f"file://{tmp_path}"])
+    with pytest.raises(MissingError, match="digits"):
+        check("audit", "", ["digits"])
+
+
 def test_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     here, gone = str(tmp_path / "run"), str(tmp_path / "gone")

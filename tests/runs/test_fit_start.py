@@ -87,7 +87,7 @@ def start(run: Path, place: Path) -> Path:
 
 def fit(run: Path, out: Path, *words: object) -> Path:
     """A start of the run in `out`, without the pictures, which take longest."""
-    with patch("pixelpath.runs.fit_start._pictures", lambda *given: None):
+    with patch("pixelpath.runs.fit_start._side_by_side", lambda *given: {}):
         assert call("start", "fit", run, "--out", out, *QUICK, *words) == 0
     return out
 
@@ -283,10 +283,10 @@ def test_the_same_words_fit_the_same_start(run: Path, start: Path, tmp_path: Pat
 
 def test_a_fit_that_is_stopped_leaves_a_whole_start_or_none(run: Path, start: Path, tmp_path: Path) -> None:
     out, words = tmp_path / "out", ("start", "fit", run, *QUICK, "--density", "moment-by-class", "--sigma", LEVEL)
-    for name in ("find_start", "_pictures"):
+    for name in ("find_start", "_side_by_side"):
         with patch(f"pixelpath.runs.fit_start.{name}", side_effect=KeyboardInterrupt):
             assert call(*words, "--out", out) == 130
-        assert out.exists() == (name == "_pictures")
+        assert out.exists() == (name == "_side_by_side")
     for name in ("start.json", "start.safetensors"):
         assert (out / name).read_bytes() == (start / name).read_bytes()
     searches = [document(folder) for folder in (out, start)]

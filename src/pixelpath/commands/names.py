@@ -17,8 +17,9 @@ from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
+from pixelpath.data.addresses import Address, addressed
 from pixelpath.errors import MissingError, UserError
-from pixelpath.runs.bundled import bundled_names
+from pixelpath.runs.bundled import DIGITS, bundled_names
 
 FILE = Path(__file__).with_name("names.json")
 HELP = {"-h", "--help", "--help-all"}
@@ -100,17 +101,19 @@ def _unknown_recipe(name: str) -> UserError:
 
 def check(command: str, recipe: str, arguments: Sequence[str]) -> None:
     """UserError for an option that the command does not have, MissingError for data or a run that is not there."""
-    known, full = options(command, recipe), "--help-all" if recipe else "--help"
+    named, full = options(command, recipe), "--help-all" if recipe else "--help"
     for name in (_option(word) for word in arguments if word.startswith("--")):
-        if name not in known and name not in HELP:
+        if name not in named and name not in HELP:
             what = f"{command} {recipe}".rstrip()
             raise UserError(f"{what} has no option {name}: {_remedy(name, command, recipe)} (pixelpath {what} {full} lists all).")
     if not HELP.isdisjoint(arguments):
         return
     for path, setting, remedy in _paths(command, arguments):
         file = path.partition("::")[0]
+        where = addressed(Path(file))
         bundled = (setting in OF_RUNS or command == "compare") and path in bundled_names()
-        if file and not os.path.exists(file) and not bundled:
+        known = bundled or (command == "fit" and path == DIGITS) or isinstance(where, Address)
+        if file and not known and not where.exists():
             raise MissingError(f"{path} does not exist: {remedy}.", setting=setting)
     for option, value in _values(arguments):
         if option == "--recipe" and value not in recipes() and not os.path.exists(value):

@@ -30,7 +30,7 @@ class PixelHead(nn.Module):
 
     def forward(self, decoded: Images, noisy: Images, condition: Float[Tensor, "batch width"]) -> Images:
         device = decoded.device.type
-        if not torch.is_autocast_enabled(device):
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
             return self._corrected(decoded, noisy, condition)
         with torch.autocast(device, enabled=False):
             return self._corrected(decoded.float(), noisy.float(), condition.float())

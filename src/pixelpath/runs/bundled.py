@@ -12,6 +12,7 @@ from pixelpath.errors import UserError
 
 BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
 CARD = "card.json"
+DIGITS = "digits"  # the name of data: images that come with scikit-learn
 
 
 def bundled_names() -> tuple[str, ...]:

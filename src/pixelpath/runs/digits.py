@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from pixelpath.log import say
-
-NAME = "digits"  # by which they are fitted
+from pixelpath.runs.bundled import DIGITS
 
 
 def located(path: Path, out: Path) -> Path:
     """The file of the digits where `path` is their name and nothing lies there, written beside `out`; any other path as it is."""
-    if str(path) != NAME or path.exists():
+    if str(path) != DIGITS or path.exists():
         return path
-    file = out.parent / f"{NAME}.npz"
+    file = out.parent / f"{DIGITS}.npz"
     if not file.exists():
         say(f"{write_digits(file)}: 1,797 handwritten digits of 8 x 8 pixels, which come with scikit-learn.")
     return file
