@@ -86,9 +86,8 @@ def start(run: Path, place: Path) -> Path:
 
 
 def fit(run: Path, out: Path, *words: object) -> Path:
-    """A start of the run in `out`, without the pictures, which take longest."""
-    with patch("pixelpath.runs.fit_start._side_by_side", lambda *given: {}):
-        assert call("start", "fit", run, "--out", out, *QUICK, *words) == 0
+    """A start of the run in `out`."""
+    assert call("start", "fit", run, "--out", out, *QUICK, *words) == 0
     return out
 
 
