@@ -85,7 +85,7 @@ class Estimator(nn.Module):
         cond_image: CondImage | None = None,
         drop: Bool[Tensor, "batch"] | None = None,
     ) -> Images:
-        return self.denoiser(noisy, sigma, _condition(self.denoiser, noisy, label, numbers, cond_image), drop)
+        return self.denoiser(noisy, sigma, self.denoiser.condition(noisy, label, numbers, cond_image), drop)
 
 
 class Generator(nn.Module):
@@ -114,18 +114,9 @@ class Generator(nn.Module):
         numbers: Numbers | None = None,
         cond_image: CondImage | None = None,
     ) -> Native:
-        condition = _condition(self.denoiser, noise, label, numbers, cond_image)
+        condition = self.denoiser.condition(noise, label, numbers, cond_image)
         denoise = guide(self.denoiser.bind(condition), self.denoiser.bind(None), self.guidance)
         return self.decoding(denoise(self.sigma * noise, torch.tensor(self.sigma)))
-
-
-def _condition(
-    denoiser: Denoiser, noisy: Images, label: Labels | None, numbers: Numbers | None, cond_image: CondImage | None
-) -> Conditioning | None:
-    """What a denoiser is bound to; without numbers and images the label alone, None without any."""
-    if numbers is None and cond_image is None:
-        return label
-    return Condition(torch.full((noisy.shape[0],), denoiser.backbone.no_label) if label is None else label, numbers, cond_image)
 
 
 def inputs_of(condition: Conditioning | None, classes: int) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float
@@ -62,11 +61,7 @@ class PixelpathDenoiser(ModelMixin, ConfigMixin):
         cond_image: Float[Tensor, "batch other row column"] | None = None,
     ) -> Images:
         """The estimates, in the dtype of `sample`; sigma is one number ([]) or one for each image."""
-        if numbers is None and cond_image is None:
-            return self.denoiser(sample, sigma, class_labels)
-        if class_labels is None:
-            class_labels = torch.full((len(sample),), self.denoiser.backbone.no_label, device=sample.device)
-        return self.denoiser(sample, sigma, Condition(class_labels, numbers, cond_image))
+        return self.denoiser(sample, sigma, self.denoiser.condition(sample, class_labels, numbers, cond_image))
 
 
 def _in_its_dtype(backbone: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pixelpath.models.preconditioning import Preconditioning
 from pixelpath.networks.backbone import Backbone
 from pixelpath.noise import expand
-from pixelpath.types import Condition, Conditioning, Denoise, Images, Sigmas
+from pixelpath.types import Condition, Conditioning, Denoise, Images, Labels, Sigmas
 
 Drop = Bool[Tensor, "batch"]
 
@@ -38,6 +38,20 @@ class Denoiser(nn.Module):
         given = None if drop is None else ~drop
         raw = self.backbone(expand(factors.input, noisy) * noisy, factors.noise, condition, given)
         return expand(factors.skip, noisy) * noisy + expand(factors.out, noisy) * raw.to(noisy.dtype)
+
+    def condition(
+        self,
+        noisy: Images,
+        labels: Labels | None,
+        numbers: Float[Tensor, "batch number"] | None = None,
+        cond_image: Float[Tensor, "batch other row column"] | None = None,
+    ) -> Conditioning | None:
+        """The parts of a condition of `noisy` as one; without numbers and images the labels alone, None without any."""
+        if numbers is None and cond_image is None:
+            return labels
+        if labels is None:
+            labels = torch.full((noisy.shape[0],), self.backbone.no_label, device=noisy.device)
+        return Condition(labels, numbers, cond_image)
 
     def features(self, noisy: Images, sigma: Sigmas) -> Float[Tensor, "batch width"]:
         """The encoder's CLS features of noisy images, without a condition."""

@@ -1,14 +1,12 @@
 """The picture of a start: its samples beside noised images, and what the network makes of both.
 
-*Points* are images [count, 1, 1, values] of two or more values. They are drawn
-by their first two values, as places in a plane.
+*Points* are images [count, 1, 1, values] of two or more values. They are drawn by their first two values, as places in a plane.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,9 +22,6 @@ from pixelpath.reports.pictures import (
     styled,
 )
 from pixelpath.types import Images
-
-if TYPE_CHECKING:
-    pass
 
 SIDE_BY_SIDE, PLACES = 12, 600  # images and points that are shown of each kind
 RAW = 200_000  # bytes of images in a picture of four rows, unless that leaves fewer than 3 columns

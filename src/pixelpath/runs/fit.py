@@ -28,9 +28,9 @@ from pixelpath.runs.beginning import begin
 from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.fit_data import Chosen, chosen_for
 from pixelpath.runs.fit_finish import finish
-from pixelpath.runs.fit_plan import DIFFUSION, ONE_STEP, Budget, Plan
+from pixelpath.runs.fit_plan import Budget, Plan
 from pixelpath.runs.fit_sitting import HERE, Machine, Sitting
-from pixelpath.runs.folder import FIT, fitted_run, holds_run
+from pixelpath.runs.folder import DIFFUSION, FIT, ONE_STEP, fitted_run, holds_run
 from pixelpath.runs.lock import LOCK, Lock
 from pixelpath.runs.session import Session
 from pixelpath.runs.work import multiply_adds_of

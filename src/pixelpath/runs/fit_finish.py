@@ -11,9 +11,10 @@ from pixelpath.runs import fit_plan
 from pixelpath.runs.comparison import keep
 from pixelpath.runs.curves import start_name
 from pixelpath.runs.evaluate import evaluate
-from pixelpath.runs.fit_plan import DIFFUSION, Plan
-from pixelpath.runs.fit_sitting import Sitting, of_kind
+from pixelpath.runs.fit_plan import Plan
+from pixelpath.runs.fit_sitting import Sitting
 from pixelpath.runs.fit_start import Fit, fit_run_start
+from pixelpath.runs.folder import DIFFUSION, of_kind
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.runs.report import write_report

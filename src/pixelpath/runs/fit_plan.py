@@ -23,6 +23,7 @@ from pixelpath.runs.audit_recipes import FEWEST as FEWEST_TOKENS
 from pixelpath.runs.audit_recipes import largest_size
 from pixelpath.runs.evaluate import Judges
 from pixelpath.runs.fit_data import Chosen
+from pixelpath.runs.folder import DIFFUSION, ONE_STEP
 from pixelpath.runs.monitor import BACKWARD
 from pixelpath.runs.tune import CONTROL, FINE, LEARNED, PAIRED, REPEATS, Tune
 from pixelpath.sampling.learned import ROUNDS
@@ -37,7 +38,6 @@ FEW_JUDGED, JUDGED, MOST_JUDGED = 20, 50, 10_000  # samples of an evaluation: at
 LEVELS, SIDES, HELD_OUT = 10, 2, 1024  # of the losses that an evaluation measures: noise levels, sides, images at most
 LIGHT, FEWEST_LOSSES = 32, 4  # images of either side whose losses a light evaluation measures, and one of the fewest samples
 FIXED = 5.0  # seconds of an evaluation and of reports whatever they measure, at least
-DIFFUSION, ONE_STEP = "diffusion", "onestep"  # kinds of runs, and the names of their folders
 NFE = (5, 9)  # network evaluations that are tuned for
 START_VALUES, START_HELD_OUT = 64, 200  # values of an image, at most, and held-out images, at least, with which a start is fitted
 START_POINTS = 512  # noisy images of either half of the held-out ones by which starts are compared at a noise level

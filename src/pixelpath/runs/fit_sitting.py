@@ -19,8 +19,8 @@ from pixelpath.recipes.recipe import Recipe, from_json
 from pixelpath.runs import fit_plan
 from pixelpath.runs.cost import seconds_of_step
 from pixelpath.runs.fit_data import Chosen
-from pixelpath.runs.fit_plan import DIFFUSION, Budget
-from pixelpath.runs.folder import FIT, document_of_fit
+from pixelpath.runs.fit_plan import Budget
+from pixelpath.runs.folder import DIFFUSION, FIT, document_of_fit, of_kind
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,6 @@ class Machine:
 
 
 HERE = Machine()
-
-
-def of_kind(what: str, kind: str) -> str:
-    """The name of what is made of a run of this kind: samples, samples-onestep."""
-    return what if kind == DIFFUSION else f"{what}-{kind}"
 
 
 class Sitting:

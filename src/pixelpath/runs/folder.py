@@ -33,6 +33,7 @@ Given = ParamSpec("Given")
 Value = TypeVar("Value")
 DIVERGENCES = "divergences.json"
 FIT = "fit.json"  # of a folder that `fit` wrote, which holds runs
+DIFFUSION, ONE_STEP = "diffusion", "onestep"  # the kinds of these runs, and the names of their folders
 ENCODER = "encoder"  # the folder within a run of the stage one that its loss needs
 LEARNED = ("shape", "dtype", "classes", "conditions")  # of the data, what the network and its normaliser are made for
 ELSEWHERE = ("path", "workers", "cache_bytes")  # where the data lie and how they are read may change between sessions
@@ -152,13 +153,18 @@ def document_of_fit(path: Path) -> dict[str, Any]:
     return _document(path / FIT)
 
 
+def of_kind(what: str, kind: str) -> str:
+    """The name in the folder of a fit of what is made of a run of this kind: samples, samples-onestep."""
+    return what if kind == DIFFUSION else f"{what}-{kind}"
+
+
 def fitted_run(path: Path) -> Path:
     """The newest run in the folder of a fit that has a checkpoint, of diffusion unless one-step was asked for; else the path."""
     if holds_run(path) or not (path / FIT).exists():
         return path
     fitted = document_of_fit(path)
     asked = fitted["asked"].get("one_step") is True
-    runs = [path / run["folder"] for run in fitted["runs"] if asked or run["kind"] == "diffusion"]
+    runs = [path / run["folder"] for run in fitted["runs"] if asked or run["kind"] == DIFFUSION]
     return next((run for run in reversed(runs) if checkpoint.latest(run) is not None), path)
 
 

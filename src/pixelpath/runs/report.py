@@ -44,7 +44,7 @@ from pixelpath.reports.pictures import save_png, series, skipped_steps, training
 from pixelpath.reports.tiles import tiles
 from pixelpath.runs.bundled import check_writable
 from pixelpath.runs.cost_card import cost_rows
-from pixelpath.runs.folder import FIT
+from pixelpath.runs.folder import DIFFUSION, FIT, ONE_STEP, of_kind
 from pixelpath.runs.report_results import in_short, tree
 from pixelpath.runs.verdict import level, training_verdict, verdict
 from pixelpath.trainer.journal import lines
@@ -164,7 +164,7 @@ def _samples(run: Path) -> str:
     """The newest grid of samples with the settings that made it; without one the last preview."""
     folders = [run / "samples"]
     if (run.parent / FIT).exists():
-        folders.append(run.parent / ("samples-onestep" if _objective(run) == "Consistency" else "samples"))
+        folders.append(run.parent / of_kind("samples", ONE_STEP if _objective(run) == "Consistency" else DIFFUSION))
     made = [path for folder in folders for path in folder.rglob("grid.png")]
     if made:
         made.sort(key=lambda path: path.stat().st_mtime)
