@@ -48,7 +48,7 @@ def run(
     flip: bool = False,
     samplers: tuple[str, ...] = ("2m",),
     steps: int = 18,
-    guidance: float = 1.5,
+    guidance: tuple[float, ...] = (1.5,),
     samples: int = 1000,
     device: str = "cpu",
     classifier_steps: int = STEPS,
@@ -71,7 +71,7 @@ def run(
         flip: Mirror half of the training images, for any system.
         samplers: 2m (not lucidrains), heun, heun-stochastic (ours, edm), ddim (ddpm-v, lucidrains), consistency (one step).
         steps: Steps of a sampler.
-        guidance: Scale of classifier-free guidance, where there are classes.
+        guidance: Scales of classifier-free guidance, where there are classes; samples are made and measured at each.
         samples: How many to measure, in the class shares of the held-out images.
         device: cpu or cuda.
         classifier_steps: Steps of training the classifier.
@@ -91,7 +91,7 @@ def run(
         "flip": flip,
         "device": device,
     }
-    hows = [How(each, steps, guidance) for each in samplers]
+    hows = [How(each, steps, scale) for each in samplers for scale in guidance]
     found = jobs.run(chosen, task, where, identity, minutes, hows, samples)
     spent = found["training"]
     say(f"{identity['name']}: {spent['steps']} steps, {spent['images']} images in {spent['seconds']:.1f} s of training")

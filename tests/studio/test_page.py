@@ -162,6 +162,29 @@ def test_paint_a_mask_and_make_the_part_anew(seen: Seen) -> None:
     page.get_by_role("button", name="Close").click()
 
 
+def test_a_pixel_pointed_at_before_its_values_arrive_is_told_when_they_do(seen: Seen) -> None:
+    page, first = seen.page, 6000 + page_width(seen)
+    seen.make(2, first)
+    held: list[Any] = []
+    page.route("**/values*", held.append)
+    page.get_by_label(f"Open seed {first},").click()
+    page.locator("#stage").hover()
+    page.keyboard.press("ArrowRight")
+    page.locator("#after").click()  # the first image's values arrive last
+    page.locator("#view").focus()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("() => true")
+    assert len(held) == 2
+    held[1].continue_()
+    playwright.expect(page.locator("#value")).to_contain_text("row 4, column 4: red")
+    said = page.locator("#value").text_content()
+    with page.expect_response("**/values*"):
+        held[0].continue_()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowDown")
+    playwright.expect(page.locator("#value")).to_have_text(said)
+
+
 def test_numbers_and_a_condition_image(seen: Seen, tmp_path: Path) -> None:
     page, first = seen.page, 7000 + page_width(seen)
     page.locator("#run").select_option(index=2)

@@ -2,11 +2,11 @@
 import { $, ask, element, number, pictureOf, say, state } from "./common.js";
 import { asked, conditionPicture, favour, find, make, save } from "./studio.js";
 
-const here = { id: null, mask: null, values: null, cursor: null, painting: false };
+const here = { id: null, mask: null, values: null, at: null, cursor: null, painting: false }; // at: the pixel last pointed at
 const sides = () => state.run.shape.slice(1);
 
 export async function openEditor(id) {
-  Object.assign(here, { id, values: null, cursor: null, mask: new Uint8Array(sides()[0] * sides()[1]) });
+  Object.assign(here, { id, values: null, at: null, cursor: null, mask: new Uint8Array(sides()[0] * sides()[1]) });
   const item = find(id), [rows, columns] = sides();
   $("name").textContent = item.name;
   $("large").src = pictureOf(item);
@@ -27,7 +27,10 @@ export async function openEditor(id) {
   refreshEditor(id);
   drawMask();
   say("");
-  here.values = await ask(`runs/${number(id)}/items/${id}/values`).catch(() => null);
+  const values = await ask(`runs/${number(id)}/items/${id}/values`).catch(() => null);
+  if (id !== here.id) return; // another image was opened meanwhile
+  here.values = values;
+  if (here.at) tell(...here.at);
 }
 
 function showAsked({ how, id }) { // the numbers and the condition image that it was made with
@@ -70,7 +73,8 @@ function dab(row, column) { // a round brush about a pixel
   drawMask();
 }
 
-function tell(row, column) {
+function tell(row, column) { // at once, or when the values arrive
+  here.at = [row, column];
   const shown = here.values;
   if (!shown) return;
   const [channels, rows, columns] = shown.shape;
