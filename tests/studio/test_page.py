@@ -166,22 +166,21 @@ def test_a_pixel_pointed_at_before_its_values_arrive_is_told_when_they_do(seen: 
     page, first = seen.page, 6000 + page_width(seen)
     seen.make(2, first)
     held: list[Any] = []
-    page.route("**/values*", held.append)
-    page.get_by_label(f"Open seed {first},").click()
-    page.locator("#stage").hover()
-    page.keyboard.press("ArrowRight")
-    page.locator("#after").click()  # the first image's values arrive last
+    page.route("**/values*", lambda route: held.append(route))
+    with page.expect_request("**/values*"):
+        page.get_by_label(f"Open seed {first},").click()
+    with page.expect_request("**/values*"):
+        page.locator("#after").click()
     page.locator("#view").focus()
     page.keyboard.press("ArrowDown")
-    page.wait_for_function("() => true")
-    assert len(held) == 2
+    playwright.expect(page.locator("#value")).to_have_text("Point at a pixel for its value.")
     held[1].continue_()
     playwright.expect(page.locator("#value")).to_contain_text("row 4, column 4: red")
     said = page.locator("#value").text_content()
     with page.expect_response("**/values*"):
-        held[0].continue_()
-    page.keyboard.press("ArrowUp")
+        held[0].continue_()  # the values of the image that was left arrive last
     page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
     playwright.expect(page.locator("#value")).to_have_text(said)
 
 
