@@ -29,8 +29,8 @@ from pixelpath.noise import EDMWeight, FlatWeight, GridLogNormal, GridWeight, Lo
 from pixelpath.objectives.denoising import Denoising
 from pixelpath.recipes.digits import digits_diffusion, digits_encoder
 from pixelpath.recipes.recipe import Recipe
-from pixelpath.runs import evaluate
 from pixelpath.runs.digits import write_digits
+from pixelpath.runs.measuring import evaluate
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data
 from pixelpath.runs.sample import sample

@@ -24,7 +24,7 @@ from pixelpath.data import sources
 from pixelpath.evaluation.features import Pixels
 from pixelpath.reports.display import grid
 from pixelpath.reports.pictures import save_png
-from pixelpath.runs.evaluate import measure
+from pixelpath.runs.measuring.evaluate import measure
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.runs.sample import Samples, sample

@@ -37,9 +37,9 @@ from pixelpath.objectives.pairs import StagedGap
 from pixelpath.recipes import sizes
 from pixelpath.recipes.changes import as_published
 from pixelpath.recipes.recipe import Recipe
-from pixelpath.runs.comparison import extractors
 from pixelpath.runs.digits import write_digits
 from pixelpath.runs.folder import divergences
+from pixelpath.runs.measuring.comparison import extractors
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data
 from pixelpath.runs.sample import sample

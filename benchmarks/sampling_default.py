@@ -23,7 +23,7 @@ import tyro
 
 from benchmarks import measure
 from pixelpath.evaluation.distances import frechet_of_sets
-from pixelpath.runs.comparison import Real, batches_of, features_of, pixels, real_statistics
+from pixelpath.runs.measuring.comparison import Real, batches_of, features_of, pixels, real_statistics
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
 from pixelpath.runs.sample import sample

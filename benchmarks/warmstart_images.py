@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pixelpath.runs import curves
-from pixelpath.runs.comparison import pixels
-from pixelpath.runs.curves import DistanceCurve
 from pixelpath.runs.fit_start import known_of
+from pixelpath.runs.measuring import curves
+from pixelpath.runs.measuring.comparison import pixels
+from pixelpath.runs.measuring.curves import DistanceCurve
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
 from pixelpath.runs.start_families import FAMILIES, Family

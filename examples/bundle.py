@@ -19,15 +19,15 @@ from pixelpath import log
 from pixelpath.atomic import read_json, sealed, write_json
 from pixelpath.errors import UserError
 from pixelpath.recipes.recipe import to_json
-from pixelpath.runs.bundled import BUNDLED, CARD
 from pixelpath.runs.cost_card import cost_card
-from pixelpath.runs.evaluate import Judges, evaluate
+from pixelpath.runs.measuring.evaluate import Judges, evaluate
+from pixelpath.runs.measuring.verdict import verdict
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import read_data_of
 from pixelpath.runs.sample import Samples, sample
 from pixelpath.runs.sample_conditions import choose_labels
+from pixelpath.runs.sharing.bundled import BUNDLED, CARD
 from pixelpath.runs.tuned import FILE as TUNED
-from pixelpath.runs.verdict import verdict
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.checkpoint import Snapshot
 

@@ -19,7 +19,7 @@ from PIL import Image
 from pixelpath import randomness
 from pixelpath.networks.encoder import Encoder
 from pixelpath.recipes.sizes import NANO
-from pixelpath.runs.curves import DistanceCurve, DistancePoint
+from pixelpath.runs.measuring.curves import DistanceCurve, DistancePoint
 
 SMALLEST = Settings(batch=4, device="cpu", threads=1, repeats=1, calls=1, steps=2)
 

@@ -25,7 +25,7 @@ from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet, frechet_of_rows
 from pixelpath.evaluation.features import Native, extract
 from pixelpath.evaluation.spectrum import SpectrumSum
-from pixelpath.runs.comparison import pixels
+from pixelpath.runs.measuring.comparison import pixels
 from pixelpath.runs.prepare import PreparedData
 
 WIDE = 1024  # features, above which a distance is worked out from rows

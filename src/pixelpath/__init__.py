@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from pixelpath.errors import MissingError, UserError
     from pixelpath.noise import NoiseRange
     from pixelpath.runs.api import compare, fit, load, train, training
-    from pixelpath.runs.compare import Comparison
     from pixelpath.runs.data import Data, from_arrays, open_data
     from pixelpath.runs.fit_start import fit_start
+    from pixelpath.runs.measuring.compare import Comparison
     from pixelpath.runs.run import Run
     from pixelpath.runs.sample import Samples
     from pixelpath.runs.tune import Tune
@@ -80,7 +80,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Comparison": "runs.compare",
+    "Comparison": "runs.measuring.compare",
     "Data": "runs.data",
     "DataSettings": "data.settings",
     "MissingError": "errors",

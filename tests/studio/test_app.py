@@ -25,7 +25,7 @@ from tests.asking import run_with_conditions  # noqa: E402
 from tests.refusal import refused  # noqa: E402
 
 import pixelpath as pp  # noqa: E402
-from pixelpath.runs.bundled import BUNDLED  # noqa: E402
+from pixelpath.runs.sharing.bundled import BUNDLED  # noqa: E402
 from pixelpath.studio.app import create_app  # noqa: E402
 from pixelpath.studio.gallery import Gallery  # noqa: E402
 from pixelpath.studio.making import _MAKERS, Job  # noqa: E402

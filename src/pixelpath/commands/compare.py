@@ -11,9 +11,9 @@ import tyro
 from pixelpath.commands.options import device_named
 from pixelpath.data.settings import DataSettings
 from pixelpath.log import say
-from pixelpath.runs import compare as runs
-from pixelpath.runs.compare_features import Comparing, Weights
-from pixelpath.runs.compare_sets import Reading
+from pixelpath.runs.measuring import compare as runs
+from pixelpath.runs.measuring.compare_features import Comparing, Weights
+from pixelpath.runs.measuring.compare_sets import Reading
 from pixelpath.runs.sample import new_folder, numbered
 from pixelpath.sampling.sampler import Sampling
 

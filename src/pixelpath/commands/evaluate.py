@@ -11,8 +11,8 @@ import tyro
 
 from pixelpath.commands.options import SamplingWithoutSteps, device_named
 from pixelpath.errors import UserError
-from pixelpath.runs import evaluate as runs_evaluate
-from pixelpath.runs.evaluate import Judges
+from pixelpath.runs.measuring import evaluate as runs_evaluate
+from pixelpath.runs.measuring.evaluate import Judges
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
 from pixelpath.runs.start_files import open_start

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from pixelpath.runs.exports import write_export
 from pixelpath.runs.opened import open_run
+from pixelpath.runs.sharing.exports import write_export
 
 
 def export(

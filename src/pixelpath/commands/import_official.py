@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from pixelpath.runs import import_official as runs
+from pixelpath.runs.sharing import import_official as runs
 
 
 def import_official(

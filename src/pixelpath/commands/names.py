@@ -19,7 +19,7 @@ from typing import Any
 
 from pixelpath.data.addresses import Address, addressed
 from pixelpath.errors import MissingError, UserError
-from pixelpath.runs.bundled import DIGITS, bundled_names
+from pixelpath.runs.sharing.bundled import DIGITS, bundled_names
 
 FILE = Path(__file__).with_name("names.json")
 HELP = {"-h", "--help", "--help-all"}

@@ -8,10 +8,10 @@ from typing import Annotated
 import tyro
 
 from pixelpath.commands.options import device_named
-from pixelpath.runs import probe as runs
-from pixelpath.runs.bundled import check_writable
+from pixelpath.runs.measuring import probe as runs
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
+from pixelpath.runs.sharing.bundled import check_writable
 
 
 def probe(

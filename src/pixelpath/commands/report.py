@@ -9,11 +9,11 @@ import tyro
 
 from pixelpath.errors import MissingError
 from pixelpath.log import say
-from pixelpath.runs.bundled import located
 from pixelpath.runs.cost_card import cost_card
 from pixelpath.runs.folder import fitted_run
+from pixelpath.runs.measuring.report import write_report
 from pixelpath.runs.opened import open_run
-from pixelpath.runs.report import write_report
+from pixelpath.runs.sharing.bundled import located
 
 
 def report(run: Annotated[Path, tyro.conf.Positional], price_per_hour: float | None = None) -> None:

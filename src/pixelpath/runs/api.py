@@ -16,18 +16,18 @@ from pixelpath.recipes.recipe import Recipe
 from pixelpath.runs import fit as fitting
 from pixelpath.runs.beginning import begin
 from pixelpath.runs.chosen import Beginning, Saving
-from pixelpath.runs.compare import Comparison
-from pixelpath.runs.compare import compare as compare_sets
-from pixelpath.runs.compare_features import Comparing, Weights
-from pixelpath.runs.compare_sets import Given, Reading
 from pixelpath.runs.data import Data
 from pixelpath.runs.devices import choose_device
 from pixelpath.runs.digits import located
 from pixelpath.runs.fit_plan import Budget
-from pixelpath.runs.hub import PREFIX, fetched
+from pixelpath.runs.measuring.compare import Comparison
+from pixelpath.runs.measuring.compare import compare as compare_sets
+from pixelpath.runs.measuring.compare_features import Comparing, Weights
+from pixelpath.runs.measuring.compare_sets import Given, Reading
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.run import Run
 from pixelpath.runs.session import Session
+from pixelpath.runs.sharing.hub import PREFIX, fetched
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.trainer.loop import Step
 from pixelpath.trainer.trackers import TrackerName

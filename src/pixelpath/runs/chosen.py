@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelpath.errors import UserError
-from pixelpath.runs.bundled import located
+from pixelpath.runs.sharing.bundled import located
 from pixelpath.trainer.trackers import TrackerName
 
 

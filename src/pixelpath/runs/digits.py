@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelpath.log import say
-from pixelpath.runs.bundled import DIGITS
+from pixelpath.runs.sharing.bundled import DIGITS
 
 
 def located(path: Path, out: Path) -> Path:

@@ -8,16 +8,16 @@ from pathlib import Path
 from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.runs import fit_plan
-from pixelpath.runs.comparison import keep
-from pixelpath.runs.curves import start_name
-from pixelpath.runs.evaluate import evaluate
 from pixelpath.runs.fit_plan import Plan
 from pixelpath.runs.fit_sitting import Sitting
 from pixelpath.runs.fit_start import Fit, fit_run_start
 from pixelpath.runs.folder import DIFFUSION, of_kind
+from pixelpath.runs.measuring.comparison import keep
+from pixelpath.runs.measuring.curves import start_name
+from pixelpath.runs.measuring.evaluate import evaluate
+from pixelpath.runs.measuring.report import write_report
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, read_data_of
-from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import free_folder, sample
 from pixelpath.runs.sample_conditions import as_held_out
 from pixelpath.runs.start_quality import Quality

@@ -21,9 +21,9 @@ from pixelpath.recipes.sizes import SIZES
 from pixelpath.reports.page import duration
 from pixelpath.runs.audit_recipes import FEWEST as FEWEST_TOKENS
 from pixelpath.runs.audit_recipes import largest_size
-from pixelpath.runs.evaluate import Judges
 from pixelpath.runs.fit_data import Chosen
 from pixelpath.runs.folder import DIFFUSION, ONE_STEP
+from pixelpath.runs.measuring.evaluate import Judges
 from pixelpath.runs.monitor import BACKWARD
 from pixelpath.runs.tune import CONTROL, FINE, LEARNED, PAIRED, REPEATS, Tune
 from pixelpath.sampling.learned import ROUNDS

@@ -22,8 +22,8 @@ from pixelpath.models.representation import Representation
 from pixelpath.noise import NoiseRange
 from pixelpath.recipes.build import Shape, student_of
 from pixelpath.recipes.recipe import Recipe, from_json
-from pixelpath.runs.bundled import located
 from pixelpath.runs.folder import divergences, fitted_run
+from pixelpath.runs.sharing.bundled import located
 from pixelpath.trainer import checkpoint
 
 

@@ -31,11 +31,11 @@ from pixelpath.log import progress
 from pixelpath.models.denoiser import Denoiser
 from pixelpath.reports.display import BY_RULE, Display, grid
 from pixelpath.reports.pictures import save_png
-from pixelpath.runs.bundled import beside, check_writable, is_bundled
 from pixelpath.runs.devices import sampling_precision
 from pixelpath.runs.generate import Origin, on_device, steps_below
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.sample_conditions import captions
+from pixelpath.runs.sharing.bundled import beside, check_writable, is_bundled
 from pixelpath.runs.start_files import open_start
 from pixelpath.runs.tuned import with_tuning
 from pixelpath.sampling.sampler import LENGTHS, Sampling

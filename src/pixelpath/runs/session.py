@@ -33,9 +33,9 @@ from pixelpath.runs.folder import (
     note_divergence,
     restated,
 )
+from pixelpath.runs.measuring.report import is_reported, write_report
 from pixelpath.runs.monitor import Reference
 from pixelpath.runs.prepare import PreparedData, batches
-from pixelpath.runs.report import is_reported, write_report
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer import shard as sharding
 from pixelpath.trainer.checkpoint import NotFiniteError, State

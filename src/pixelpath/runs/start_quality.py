@@ -17,7 +17,7 @@ from typing import Any
 from pixelpath.errors import UserError
 from pixelpath.evaluation.distances import frechet_of_sets
 from pixelpath.log import say
-from pixelpath.runs.comparison import Real, RealStatistics, batches_of, features_of, pixels, protocol, real_statistics
+from pixelpath.runs.measuring.comparison import Real, RealStatistics, batches_of, features_of, pixels, protocol, real_statistics
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import sample

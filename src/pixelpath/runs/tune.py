@@ -24,15 +24,15 @@ from pixelpath.evaluation.features import FeatureExtractor
 from pixelpath.evaluation.statistics import Statistics
 from pixelpath.log import progress, say
 from pixelpath.reports.tuning import write_tuning_page
-from pixelpath.runs.bundled import check_writable
-from pixelpath.runs.comparison import BATCH, Real, extractors, features_of, keep, kept
-from pixelpath.runs.curves import start_name
 from pixelpath.runs.generate import generate
+from pixelpath.runs.measuring.comparison import BATCH, Real, extractors, features_of, keep, kept
+from pixelpath.runs.measuring.curves import start_name
+from pixelpath.runs.measuring.report import write_report
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
-from pixelpath.runs.report import write_report
 from pixelpath.runs.sample import Samples, completed, sample
 from pixelpath.runs.sample_conditions import as_held_out
+from pixelpath.runs.sharing.bundled import check_writable
 from pixelpath.runs.tuned import FILE
 from pixelpath.sampling.learned import learned_sigmas
 from pixelpath.sampling.sampler import Sampler, Sampling, hidden

@@ -26,7 +26,7 @@ from starlette.routing import Route
 from pixelpath.errors import UserError
 from pixelpath.reports.page import document_of
 from pixelpath.reports.style import script, stylesheet
-from pixelpath.runs.curves import names
+from pixelpath.runs.measuring.curves import names
 from pixelpath.studio import files, watching
 from pixelpath.studio.gallery import Gallery
 from pixelpath.studio.making import Event, Job, Maker

@@ -24,10 +24,10 @@ from pixelpath.data.metadata import Metadata
 from pixelpath.data.opening import open_source
 from pixelpath.errors import MissingError, UserError
 from pixelpath.runs import api
-from pixelpath.runs.bundled import beside
 from pixelpath.runs.edit_inputs import GivenImages, given_images
 from pixelpath.runs.run import Run
 from pixelpath.runs.sample import Samples
+from pixelpath.runs.sharing.bundled import beside
 from pixelpath.studio.conditions import GIVEN, CondImages
 from pixelpath.trainer import checkpoint
 

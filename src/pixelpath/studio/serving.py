@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pixelpath.errors import MissingError, UserError
 from pixelpath.log import say
-from pixelpath.runs.bundled import bundled_names, located
 from pixelpath.runs.folder import fitted_run, holds_run
+from pixelpath.runs.sharing.bundled import bundled_names, located
 
 ADDRESS = "127.0.0.1"
 PLACES = (".", "runs")  # where runs are looked for if none is named

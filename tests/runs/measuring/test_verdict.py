@@ -1,0 +1,91 @@
+"""A verdict says how close samples come, against which floor, and whether they are copies; never what so few cannot tell."""
+
+import math
+from typing import Any
+
+import pytest
+
+from pixelpath.evaluation.copies import Closeness
+from pixelpath.runs.measuring.report import in_short
+from pixelpath.runs.measuring.verdict import training_verdict, verdict
+
+KEYS = ("closer", "closer_error", "below", "below_error", "below_expected")
+
+
+def result(near: tuple[float, ...] | None, *, distance: float = 2.0, few: int = 500, held_out: int = 500) -> dict[str, Any]:
+    """An evaluation with one kind of features, its floor at 1."""
+    row = {"features": "pixels", "few": few, "frechet_of_few": distance, "frechet_floor_of_few": 1.0}
+    closeness = {"features": "pixels", "samples": 1000, "held_out": held_out}
+    closeness |= {} if near is None else dict(zip(KEYS, near, strict=True))
+    return {"distances": [row], "copies": {"duplicates": 0, "held_out_duplicates": 0, "closeness": [closeness]}}
+
+
+@pytest.mark.parametrize(("distance", "said"), [(1.05, "about as close"), (2.5, "2.5 times as far"), (40.0, "40 times as far")])
+def test_the_distance_is_said_in_floors(distance: float, said: str) -> None:
+    first, _ = verdict(result((0.5, 0.02, 0.01, 0.01, 0.01), distance=distance))
+    assert said in first
+    assert "500 other real images" in first
+
+
+def test_the_features_nearest_to_eyes_have_the_word() -> None:
+    found = result(None)
+    found["distances"].append({**found["distances"][0], "features": "encoder", "frechet_of_few": 7.0})
+    assert "7 times" in verdict(found)[0]
+    found["distances"].append({**found["distances"][0], "features": "inception-v3-2048", "frechet_of_few": 3.0})
+    assert "3 times" in verdict(found)[0]
+
+
+def test_a_few_images_are_called_rough() -> None:
+    assert "100 images" in verdict(result(None, few=99))[0]
+    assert "100 images" not in verdict(result(None, few=100))[0]
+
+
+@pytest.mark.parametrize(
+    ("near", "said"),
+    [
+        ((0.9, 0.02, 0.5, 0.1, 0.01), "copy training images: 90 %"),
+        ((1.0, 0.065, 0.5, 0.1, 0.01), "copy training images: 100 %"),  # certain, in spite of a great error
+        ((0.64, 0.03, 0.006, 0.005, 0.008), "lean towards the training images: 64 %"),  # nearer, though not as near as copies
+        ((0.51, 0.02, 0.01, 0.1, 0.01), "no near copies of training images: 51 %"),
+    ],
+)
+def test_copies_are_said_in_words(near: tuple[float, ...], said: str) -> None:
+    assert said.replace(" %", "%") in verdict(result(near))[1]
+
+
+def test_what_few_images_cannot_tell_is_withheld_and_how_many_are_needed_is_said() -> None:
+    found = result((1.0, 2.179, 1.0, 0.5, 0.2), held_out=4)
+    (_, said), shown = verdict(found), in_short(found)["copies"]["closeness"][0]
+    assert "%" not in said
+    assert f"{math.ceil(4 * (2.179 / 0.05) ** 2):,}" in said  # the error falls with the root of the number
+    assert not set(KEYS) & set(shown)
+    assert {"features", "samples", "held_out"} <= set(shown)
+    assert Closeness(1.0, 2.179, 1.0, 0.5, 0.2).held_out_needed(4) == 7597
+    assert Closeness(0.5, 0.05, 1.0, 0.5, 0.2).held_out_needed(400) == 400
+
+
+def test_numbers_that_tell_are_shown() -> None:
+    found = result((0.51, 0.02, 0.01, 0.1, 0.01))
+    assert in_short(found)["copies"]["closeness"] == found["copies"]["closeness"]
+
+
+def test_exact_copies_and_missing_searches_are_said() -> None:
+    found = result(None)
+    found["copies"]["duplicates"] = 17
+    assert verdict(found)[1].startswith("17 samples")
+    assert "not looked for" in verdict({**found, "copies": None})[1]
+
+
+@pytest.mark.parametrize("other", [{}, {"distances": [{"features": "pixels"}], "copies": {"duplicates": 3}}])
+def test_results_of_other_versions_have_no_verdict(other: dict[str, Any]) -> None:
+    assert verdict(other) == []
+
+
+@pytest.mark.parametrize(("key", "name"), [("held_out_loss", "held-out loss"), ("sample_distance", "distance of its samples")])
+def test_training_is_judged_by_what_it_was_measured_at(key: str, name: str) -> None:
+    assert training_verdict([], 9) == []
+    rows = [{"step": step, key: value} for step, value in ((1, 3.0), (2, 1.0), (3, 1.019), (4, 1.1))]
+    assert training_verdict(rows[:1], 9) == ["Training stands at step 1 of 9."]
+    assert training_verdict(rows[:3], 3) == [f"All 3 steps are taken. The {name} is still at its lowest."]
+    (risen,) = training_verdict(rows, 4)
+    assert f"The {name} was lowest at step 2 and has risen by 10% since" in risen
