@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.runs.test_report import Page
+from tests.runs.measuring.test_report import Page
 
 from pixelpath.errors import UserError
 from pixelpath.reports.display import grid

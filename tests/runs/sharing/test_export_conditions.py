@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from tests.runs.test_export import ONE_STEP, save
-from tests.runs.test_export_diffusers import DIFFUSION, without_pixelpath
+from tests.runs.sharing.test_export import ONE_STEP, save
+from tests.runs.sharing.test_export_diffusers import DIFFUSION, without_pixelpath
 
 from pixelpath.data.conditions import Column, CondImageEncoding, Conditions
 from pixelpath.data.normalise.curves import Asinh

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tests.application import call, files
-from tests.runs.test_export import BYTES, ONE_STEP, save
+from tests.runs.sharing.test_export import BYTES, ONE_STEP, save
 
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.curves import Asinh

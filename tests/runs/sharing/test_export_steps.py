@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from tests.application import call, files
-from tests.runs.test_export import BYTES, ONE_STEP, save
-from tests.runs.test_export_diffusers import DIFFUSION, MASK
+from tests.runs.sharing.test_export import BYTES, ONE_STEP, save
+from tests.runs.sharing.test_export_diffusers import DIFFUSION, MASK
 
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.curves import Asinh

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 from tests.application import call, files
-from tests.runs.test_export import ONE_STEP, save
-from tests.runs.test_export_diffusers import DIFFUSION
+from tests.runs.sharing.test_export import ONE_STEP, save
+from tests.runs.sharing.test_export_diffusers import DIFFUSION
 
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.errors import UserError

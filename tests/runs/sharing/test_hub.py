@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.runs.test_export import BYTES, ONE_STEP, save
+from tests.runs.sharing.test_export import BYTES, ONE_STEP, save
 
 import pixelpath as pp
 from pixelpath.atomic import write_json
