@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from pixelpath.atomic import read_json
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import Stopped, UserError
 from pixelpath.recipes.recipe import from_json
-from pixelpath.runs.fit import Machine, fit, plan_fit
-from pixelpath.runs.fit_plan import Budget
+from pixelpath.runs.fit import Fitting, Machine, fit, plan_fit
+from pixelpath.runs.fit_plan import Budget, Plan
+from pixelpath.runs.fit_sitting import Sitting
 from pixelpath.runs.folder import restated
 from pixelpath.runs.opened import open_run
 from pixelpath.trainer.journal import lines
@@ -104,11 +106,11 @@ def test_a_plan_alone_writes_nothing(pictures: Path, tmp_path: Path) -> None:
 def test_a_short_budget_takes_coarser_patches(tmp_path: Path) -> None:
     """At 0.1 s for 32 images, 0.8 of 3 minutes show 44 thousand images and 0.8 of an hour 880 thousand; 60 are aimed at."""
     np.save(tmp_path / "noise.npy", np.random.default_rng(0).integers(0, 256, (60, 3, 32, 32), np.uint8))
-    for minutes, patch in ((3.0, 8), (60.0, 4)):
+    for minutes, side in ((3.0, 8), (60.0, 4)):
         settings = DataSettings(path=tmp_path / "noise.npy")
         said = plan_fit(settings, tmp_path / "fit", Budget(minutes), CPU, ticking(0.1, 0.1))
-        assert any(f"(patch {patch}, size nano" in line for line in said)
-        assert any("Patch 8 instead of 4" in line for line in said) == (patch == 8)
+        assert any(f"(patch {side}, size nano" in line for line in said)
+        assert any("Patch 8 instead of 4" in line for line in said) == (side == 8)
 
 
 def test_a_folder_of_anything_else_is_left_alone(pictures: Path, tmp_path: Path, diffusion_run: Path) -> None:
@@ -117,3 +119,55 @@ def test_a_folder_of_anything_else_is_left_alone(pictures: Path, tmp_path: Path,
     assert caught.value.setting == "out"
     assert call("fit", tmp_path / "nothing", "--minutes", 1) == 2
     assert call("fit", pictures, "--minutes", 0) == 2
+
+
+@pytest.mark.parametrize(
+    ("runs", "own"),
+    [
+        ([], 500.0),
+        ([("diffusion", 300.0)], 350.0),
+        ([("diffusion", 300.0), ("onestep", 100.0)], 400.0),
+        ([("diffusion", 1800.0)], 0.0),
+        ([("onestep", 1800.0)], 1000.0),
+    ],
+)
+def test_in_turn_diffusion_has_half_of_the_training_of_all_sittings(
+    runs: list[tuple[str, float]], own: float, tmp_path: Path
+) -> None:
+    """Of 1,000 s that the plan adds, with 60 s after them: until 60 s and the other model's are left."""
+    fitting = Fitting(Sitting(DataSettings(path=tmp_path), tmp_path, Budget(60, one_step=True), CPU, ticking(0.2, 1.0)))
+    fitting.at.state["runs"] = [{"kind": kind, "seconds": seconds} for kind, seconds in runs]
+    plan = Plan(1000.0, 0.0, 0.0, 60.0, 64, 0, 20, 100, 32, 1.0, one_step=True)
+    trained: list[tuple[str, float]] = []
+    with patch.object(fitting, "train_kind", lambda kind, plan, after, asked: trained.append((kind, after))):
+        fitting.train_in_turn(plan, lambda: False)
+    assert trained == [("diffusion", pytest.approx(1060.0 - own)), ("onestep", pytest.approx(60.0))]
+
+
+def test_on_a_cpu_two_kinds_are_trained_beside_each_other_stopped_and_taken_up(pictures: Path, tmp_path: Path) -> None:
+    out, machine = tmp_path / "fit", Machine(step=lambda recipe, device: 0.05, threads=lambda: 2)
+    budget = Budget(0.5, one_step=True)
+    stop: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+    with at_step(20, stop), pytest.raises(Stopped):
+        fit(DataSettings(path=pictures), out, budget, CPU, machine)
+    assert [run["ended"] for run in document(out)["runs"]] == ["", ""]
+    fit(DataSettings(path=pictures), out, budget, CPU, machine)
+    runs = document(out)["runs"]
+    assert [(run["kind"], run["from"]) for run in runs] == [("diffusion", None), ("onestep", None)]
+    assert all(run["ended"] for run in runs)
+    trained = document(out)["spent"]["training"]
+    assert all(0 < run["seconds"] < 1.2 * trained for run in runs)  # each process begins and saves by itself
+    assert open_run(out / "diffusion").step > 20
+    assert open_run(out / "onestep").step > 0  # on a busy machine its process has little time left after its start
+    assert {"samples", "samples-onestep"} <= set(document(out)["done"])
+
+
+def test_a_process_beside_that_fails_ends_the_training_with_its_sentence(pictures: Path, tmp_path: Path) -> None:
+    out, machine = tmp_path / "fit", Machine(step=lambda recipe, device: 0.05, threads=lambda: 2)
+    (out / "onestep").mkdir(parents=True)
+    (out / "onestep" / "mine.txt").write_text("kept")
+    (out / "fit.json").write_text(json.dumps({"asked": {}, "runs": []}))
+    with pytest.raises(UserError) as caught:
+        fit(DataSettings(path=pictures), out, Budget(0.5, one_step=True), CPU, machine)
+    assert "onestep" in str(caught.value)
+    assert (out / "onestep" / "mine.txt").read_text() == "kept"

@@ -12,7 +12,6 @@ from tests.pictures import write
 
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import UserError
-from pixelpath.models.preconditioning import EDMPreconditioning
 from pixelpath.recipes import cpu_32_diffusion, digits_diffusion, sizes, small_64_diffusion
 from pixelpath.runs.fit_data import Chosen, chosen_for
 from pixelpath.runs.fit_plan import (
@@ -172,18 +171,25 @@ def test_few_steps_become_more_of_a_smaller_batch() -> None:
     assert few.batch_size == 32
 
 
-def test_a_one_step_model_takes_half_of_the_training_and_the_weights_as_they_are() -> None:
+def test_a_one_step_model_takes_half_of_the_training_or_none_of_it_beside() -> None:
     plan = planned(SPRITES, 0.1, 3600.0, one_step=True)
     assert plan.steps == steps_in(plan.training / 2, 0.1)
     assert plan.tuned == planned(SPRITES, 0.1, 3600.0, one_step=False).tuned
+    beside = planned(SPRITES, 0.1, 3600.0, one_step=True, beside=True)
+    assert (beside.training, beside.steps) == (plan.training, steps_in(plan.training, 0.1))
+    assert "a one-step model beside it" in lines(beside, SPRITES, datetime(2026, 1, 1), 0.0, "cpu", Path("out"))[1]
     alone = planned(SPRITES, 0.1, 180.0, one_step=False)
     both = planned(SPRITES, 0.1, 180.0, one_step=True)
     assert both.evaluation == pytest.approx(10 + (25 * (both.shown + both.judged) + 2 * 640) * 0.1 / 96)
     assert alone.evaluation < both.evaluation
-    recipe = one_step_recipe(replace(cpu_32_diffusion(), flip=True))
-    assert (recipe.name, recipe.flip, recipe.pixel_head) == ("small-32-onestep", True, 24)
-    assert isinstance(recipe.preconditioning, EDMPreconditioning)
+
+
+def test_a_one_step_model_has_the_size_patch_and_data_of_the_diffusion_model() -> None:
+    recipe = one_step_recipe(replace(cpu_32_diffusion(), flip=True, patch=8, batch_size=16))
+    assert (recipe.name, recipe.flip, recipe.patch, recipe.batch_size) == ("cpu-32-onestep", True, 8, 16)
+    assert (recipe.size, recipe.usual_sampling.count) == (sizes.NANO, 1)
     assert one_step_recipe(small_64_diffusion()).name == "small-64-onestep"
+    assert one_step_recipe(digits_diffusion()).name == "digits-onestep"
 
 
 def test_a_one_step_model_is_worth_it_where_diffusion_sees_three_times_enough() -> None:

@@ -65,7 +65,13 @@ from pixelpath.recipes.small import (
     cpu_32_diffusion as cpu_32_diffusion,
 )
 from pixelpath.recipes.small import (
+    cpu_32_onestep as cpu_32_onestep,
+)
+from pixelpath.recipes.small import (
     cpu_64_diffusion as cpu_64_diffusion,
+)
+from pixelpath.recipes.small import (
+    cpu_64_onestep as cpu_64_onestep,
 )
 from pixelpath.recipes.small import (
     small_32_diffusion as small_32_diffusion,
@@ -108,7 +114,9 @@ RECIPES: dict[str, RecipeFunction] = {
         cifar10_diffusion,
         cifar10_onestep,
         cpu_32_diffusion,
+        cpu_32_onestep,
         cpu_64_diffusion,
+        cpu_64_onestep,
         digits_onestep_paper,
         small_32_onestep_paper,
         small_64_onestep_paper,

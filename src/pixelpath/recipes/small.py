@@ -161,6 +161,25 @@ def cpu_32_diffusion() -> Recipe:
 
 
 @adjustable
+def cpu_32_onestep() -> Recipe:
+    """One step for some thousand images of about 32 x 32 pixels on one CPU core, from scratch.
+
+    Command: pixelpath train cpu-32-onestep --data PATH --out runs/onestep. Cost: a step takes 1.7 times as long as one of
+    cpu-32-diffusion. Result: sprites in docs/results.md.
+    """
+    return replace(
+        small_32_onestep(),
+        name="cpu-32-onestep",
+        size=sizes.NANO,
+        steps=9000,
+        batch_size=32,
+        optimizer=Muon(lr=3e-3, clip=1.0),
+        schedule=Cosine(warmup=100),
+        ema_decay=0.999,
+    )
+
+
+@adjustable
 def cpu_64_diffusion() -> Recipe:
     """The same for images of about 64 x 64 pixels.
 
@@ -173,6 +192,15 @@ def cpu_64_diffusion() -> Recipe:
         objective=Denoising(NoiseRange(0.02, 80.0), LogNormal(0.0, 1.4), EDMWeight(limit=400.0)),
         patch=8,
     )
+
+
+@adjustable
+def cpu_64_onestep() -> Recipe:
+    """The same for images of about 64 x 64 pixels.
+
+    Command: pixelpath train cpu-64-onestep --data PATH --out runs/onestep. Cost: as cpu-32-onestep. Not run here.
+    """
+    return replace(cpu_32_onestep(), name="cpu-64-onestep", objective=small_64_onestep().objective, patch=8)
 
 
 @adjustable

@@ -1,9 +1,9 @@
 """From a folder and a budget of time to samples: audit, plan, train, tune, sample, evaluate, report.
 
 The folder of a fit holds fit.json (what was decided and why, planned and real seconds), samples, and its *runs*: `diffusion`,
-`diffusion-2`, ..., each begun with the weights of the one before. A run is *ended* when its steps are taken or its time is up;
-one that is not goes on by the same command. Its number of steps is planned anew when the speed is not as planned, so that its
-schedule ends when the time does. Another run begins only for added time.
+`diffusion-2`, ..., each begun with the weights of the one before, and `one-step`, ... A run that has not *ended* goes on by the
+same command; another one begins only for added time. Two kinds are trained in turn on a GPU. On a CPU they are trained *beside*
+each other, in half of the threads each: small networks gain little, or lose, by more threads.
 """
 
 from __future__ import annotations
@@ -13,37 +13,29 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
-from pixelpath.atomic import read_json
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import Stopped, UserError
 from pixelpath.log import say
-from pixelpath.recipes.recipe import Recipe, from_json, to_json
+from pixelpath.recipes.recipe import Recipe, to_json
 from pixelpath.reports.page import duration
 from pixelpath.runs import fit_plan
-from pixelpath.runs.beginning import begin
-from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.fit_data import Chosen, chosen_for
 from pixelpath.runs.fit_finish import finish
 from pixelpath.runs.fit_plan import Budget, Plan
 from pixelpath.runs.fit_sitting import HERE, Machine, Sitting
-from pixelpath.runs.folder import DIFFUSION, FIT, ONE_STEP, fitted_run, holds_run
+from pixelpath.runs.fit_training import Beside, Timing, Training, half_of_threads, train_beside
+from pixelpath.runs.folder import DIFFUSION, FIT, ONE_STEP, fitted_run
 from pixelpath.runs.lock import LOCK, Lock
-from pixelpath.runs.session import Session
 from pixelpath.runs.work import multiply_adds_of
 from pixelpath.trainer.interruption import Interruption
 
 WORTH = 0.25  # of the time for training: less is not worth another run
-CHECKED, AGAIN, LEAST_CHECKED = 0.08, 0.33, 10  # of a run's time, and of what is left later, after which its speed is compared
-LAST = 0.15  # of the time for training: with less left, the steps are rather taken as planned
-OFF = 0.1  # of a run's time: a plan that is off by more is made anew
-ANEW = "planned anew"  # why a run was left, to go on with another number of steps
 CLOSE = 0.8  # of the images that a recipe should see: so many are enough once its speed is known
-WARM = 3  # steps before speed counts
-BEAT = 10.0  # seconds between notes of the time used, while training
+LAST = 0.15  # of the time for training: with less left, the steps are rather taken as planned
 
 
 def folder_of(path: Path | str) -> Path:
@@ -101,7 +93,7 @@ class Fitting:
         added = self.at.judged
         if added:
             say(f"{duration(self.at.left)} are added: another run begins with the weights of {fitted_run(self.at.out).name}.")
-            self.at.state["done"] = self.kept()
+            self.at.state["done"] = []
         self.decide(added=added)
         if not self.at.state["runs"] and self.at.left < fit_plan.SHARE * self.at.seconds:
             spent = f"{duration(self.at.spent)} of {duration(self.at.seconds)}"
@@ -121,16 +113,6 @@ class Fitting:
         self.say_end()
         return fitted_run(self.at.out)
 
-    @property
-    def has_one_step(self) -> bool:
-        """Whether a one-step model has begun: the diffusion model is then as it will be."""
-        return any(run["kind"] == ONE_STEP for run in self.at.state["runs"])
-
-    def kept(self) -> list[str]:
-        """What added minutes need not do again: what was made of a diffusion run that is not trained on."""
-        made = ("start", "tuning", "samples", "evaluation") if self.has_one_step else ()
-        return [name for name in self.at.state["done"] if name in made]
-
     def decide(self, *, added: bool) -> None:
         """The recipe and the seconds of its step, from the data and by some real steps, once; whether one step is worth it.
 
@@ -139,8 +121,11 @@ class Fitting:
         if "recipe" not in self.at.state:
             self.look()
         if added or not self.at.state["runs"]:
-            worth = fit_plan.repaid(self.at.chosen, self.at.step, self.at.left)
-            self.at.state["one_step"] = self.has_one_step or worth
+            has = any(run["kind"] == ONE_STEP for run in self.at.state["runs"])
+            self.at.state["one_step"] = has or fit_plan.repaid(self.at.chosen, self.at.step, self.at.left)
+        if self.at.beside and not any(run["step"] for run in self.at.state["runs"]):
+            with self.at.phase("trial"), half_of_threads():
+                self.at.state["step"] = self.at.machine.step(self.at.chosen.recipe, self.at.device)
 
     def look(self) -> None:
         """The recipe and the seconds of its step."""
@@ -191,111 +176,86 @@ class Fitting:
 
     def plan(self) -> Plan:
         """How what is left of the budget is used."""
-        return fit_plan.planned(self.at.chosen, self.at.step, self.at.left, one_step=self.at.one_step, fixed=self.at.fixed)
+        at = self.at
+        return fit_plan.planned(at.chosen, at.step, at.left, one_step=at.one_step, beside=at.beside, fixed=at.fixed)
 
     def plan_lines(self, plan: Plan) -> list[str]:
         """The plan in words."""
         return fit_plan.lines(plan, self.at.chosen, datetime.now(), self.at.spent, str(self.at.device), self.at.out)
 
     def train(self, plan: Plan) -> None:
-        """Run after run, until the time for training is used."""
+        """Run after run, or two beside each other, until the time for training is used. Raises Stopped if asked to."""
+        with Interruption() as interruption:
+            if self.at.beside:
+                with half_of_threads():
+                    self.train_two(plan, interruption.asked)
+            else:
+                self.train_in_turn(plan, interruption.asked)
+
+    def train_in_turn(self, plan: Plan, asked: Callable[[], bool]) -> None:
+        """A diffusion run, and then, if planned, a one-step run: each has half of the training of all sittings."""
         if self.at.one_step:
-            if not self.has_one_step:
-                half = (self.at.state["spent"].get("training", 0.0) + plan.training) / 2  # of all sittings
-                kept = plan.after + min(half, plan.training)
-                self.train_kind(DIFFUSION, self.at.chosen.recipe, plan, kept, plan.step)
-            recipe = fit_plan.one_step_recipe(replace(self.at.chosen.recipe, batch_size=plan.batch_size))
-            self.train_kind(ONE_STEP, recipe, plan, plan.after, fit_plan.SLOWER * plan.step)
-        else:
-            self.train_kind(DIFFUSION, self.at.chosen.recipe, plan, plan.after, plan.step)
+            used = dict.fromkeys(self.at.kinds, 0.0)
+            for run in self.at.state["runs"]:
+                used[run["kind"]] += run.get("seconds", 0.0)
+            due = (sum(used.values()) + plan.training) / 2 - used[DIFFUSION]
+            self.train_kind(DIFFUSION, plan, plan.after + plan.training - min(max(due, 0.0), plan.training), asked)
+        self.train_kind(self.at.kinds[-1], plan, plan.after, asked)
 
-    def train_kind(self, kind: str, recipe: Recipe, plan: Plan, after: float, step: float) -> None:
+    def train_kind(self, kind: str, plan: Plan, after: float, asked: Callable[[], bool]) -> None:
         """Runs of one kind, until only `after` seconds are left."""
-        runs = self.at.state["runs"]
-        while True:
-            same = [run for run in runs if run["kind"] == kind]
-            if not same or same[-1]["ended"]:
-                if same and self.at.left - after < WORTH * plan.training:
-                    return
-                step = same[-1]["step"] if same and same[-1]["step"] else step
-                runs.append(self.new_run(kind, recipe, plan.batch_size, self.at.left - after, step))
-            self.sit(runs[-1], after, LAST * plan.training)
+        while (run := self.open_run(kind, plan, after)) is not None:
+            self.training(run, after).proceed(asked, LAST * plan.training)
+            if not run["ended"]:
+                self.stopped()
 
-    def new_run(self, kind: str, recipe: Recipe, batch_size: int, seconds: float, step: float) -> dict[str, Any]:
-        """A run of as many steps as fit into the seconds, from the weights of the one before."""
-        steps = fit_plan.steps_in(seconds, step)
+    def train_two(self, plan: Plan, asked: Callable[[], bool]) -> None:
+        """The diffusion run here, and the one-step run beside it in a process of its own, each in half of the threads."""
+        last = LAST * plan.training
+        here, there = (self.open_run(kind, plan, plan.after) or self.newest(kind) for kind in self.at.kinds)
+        beside = None if there["ended"] else Beside(self.at.out, there, self.at.left - plan.after, last)
+        train_beside(self.training(here, plan.after), beside, asked, last)
+        if not (here["ended"] and there["ended"]):
+            self.stopped()
+
+    def training(self, run: dict[str, Any], after: float) -> Training:
+        """The training of a run until only `after` seconds are left."""
+        at = self.at
+        timing = Timing(at.machine.clock, lambda: at.left - after, lambda: at.note("training"))
+        return Training(at.out, run, at.device, timing)
+
+    def newest(self, kind: str) -> dict[str, Any]:
+        """The newest run of a kind."""
+        return next(run for run in reversed(self.at.state["runs"]) if run["kind"] == kind)
+
+    def open_run(self, kind: str, plan: Plan, after: float) -> dict[str, Any] | None:
+        """The run of a kind to be trained until only `after` seconds are left; None if no new one is worth it."""
+        same = [run for run in self.at.state["runs"] if run["kind"] == kind]
+        if same and not same[-1]["ended"]:
+            return same[-1]
+        if same and self.at.left - after < WORTH * plan.training:
+            return None
+        self.at.state["runs"].append(self.new_run(kind, same, plan, self.at.left - after))
+        return self.at.state["runs"][-1]
+
+    def new_run(self, kind: str, same: list[dict[str, Any]], plan: Plan, seconds: float) -> dict[str, Any]:
+        """A run of as many steps as fit into the seconds, from the weights of the last one of the same kind."""
+        recipe, step = replace(self.at.chosen.recipe, batch_size=plan.batch_size), plan.step
+        if kind == ONE_STEP:
+            recipe, step = fit_plan.one_step_recipe(recipe), fit_plan.SLOWER * step
+        steps = fit_plan.steps_in(seconds, same[-1]["step"] if same and same[-1]["step"] else step)
         warmup = min(recipe.schedule.warmup, max(1, steps // 10))
-        recipe = replace(recipe, steps=steps, batch_size=batch_size, schedule=replace(recipe.schedule, warmup=warmup))
-        before, same = self.at.state["runs"], sum(run["kind"] == kind for run in self.at.state["runs"])
-        name = kind if not same else f"{kind}-{same + 1}"
-        origin = before[-1]["folder"] if before else None
+        recipe = replace(recipe, steps=steps, schedule=replace(recipe.schedule, warmup=warmup))
+        name, origin = f"{kind}-{len(same) + 1}" if same else kind, same[-1]["folder"] if same else None
         if origin is not None:
             say(f"{name}: {steps:,} steps, from the weights of {origin}.")
         return {"folder": name, "kind": kind, "recipe": json.loads(to_json(recipe)), "from": origin, "step": None, "ended": ""}
 
-    def sit(self, run: dict[str, Any], after: float, last: float) -> None:
-        """Take a run's steps, to their end or until only `after` seconds are left, as planned in the `last` ones before.
-
-        Raises Stopped if asked to.
-        """
-        folder = self.at.out / run["folder"]
-        if holds_run(folder):  # its own number of steps holds, should a crash have come between the two files
-            kept = read_json(folder / "recipe.json")
-            run["recipe"] |= {name: kept[name] for name in ("steps", "schedule")}
-        recipe = from_json(json.dumps(run["recipe"]))
-        origin = None if run["from"] is None else (self.at.out / run["from"]).absolute()
-        session = begin(recipe, folder, self.at.device, Beginning(init_from=origin), Saving())
+    def stopped(self) -> NoReturn:
+        """Say that the fit was stopped, and stop."""
         self.at.note("training")
-        with Interruption() as interruption:
-            why = self.take(session, run, after, interruption.asked, last)
-            while why == ANEW and not session.finished:
-                self.plan_anew(session, run, after)
-                why = self.take(session, run, after, interruption.asked, last)
-        run["ended"] = "steps taken" if session.finished else why
-        self.at.note("training")
-        if not run["ended"]:
-            say("The fit was stopped; the same command goes on from there.")
-            raise Stopped
-
-    def plan_anew(self, session: Session, run: dict[str, Any], after: float) -> None:
-        """Give a run as many more steps as it takes until only `after` seconds are left: its schedule then ends with them."""
-        steps = session.state.step + fit_plan.steps_in(self.at.left - after, run["step"])
-        say(f"A step takes {run['step']:.3g} s, which is not as planned: {steps:,} steps instead of {run['recipe']['steps']:,}.")
-        warmup = min(run["recipe"]["schedule"]["warmup"], max(1, steps // 10))
-        run["recipe"] |= {"steps": steps, "schedule": run["recipe"]["schedule"] | {"warmup": warmup}}
-        run["planned"] = run.get("planned", 1) + 1
-        session.plan_anew(steps, warmup)
-        self.at.note("training")
-
-    def take(self, session: Session, run: dict[str, Any], after: float, asked: Callable[[], bool], last: float) -> str:
-        """Why a session was left; empty if it was asked to stop. The speed is compared unless only `last` seconds are left."""
-        room, began, left_at = self.at.left - after, self.at.machine.clock(), self.at.left
-        first, why, taken = session.state.step, "", 0
-        checked, share = room <= last, AGAIN if first else CHECKED
-
-        def stop() -> bool:
-            nonlocal why, checked
-            if asked():
-                return True
-            left = self.at.left
-            if left <= after:
-                why = "time is up"
-            elif not checked and left_at - left > share * room and taken >= LEAST_CHECKED + WARM:
-                checked = True
-                speed = (self.at.machine.clock() - began) / (taken - WARM)
-                ahead = fit_plan.MEASURED * speed * (session.recipe.steps - first - taken)
-                why = ANEW if abs(ahead - (left - after)) > OFF * room else ""
-            return bool(why)
-
-        for _ in session.proceed(stop):
-            taken += 1
-            if taken == WARM:
-                began = self.at.machine.clock()
-            if self.at.machine.clock() - self.at.mark > BEAT:
-                self.at.note("training")
-        if taken >= LEAST_CHECKED + WARM:
-            run["step"] = (self.at.machine.clock() - began) / (taken - WARM)
-        return why
+        say("The fit was stopped; the same command goes on from there.")
+        raise Stopped
 
     def say_end(self) -> None:
         """How far off the plan was, and where everything is."""

@@ -2,7 +2,7 @@
 
 Costs are counted in *evaluations* of the network for one image, of which a step of training takes three an image of its batch.
 A small budget has a *light* evaluation and tuning: fewer samples, and nothing that costs the network much besides them.
-A *kind* is what a run of a fit becomes: a diffusion model, or a one-step model that begins with its weights.
+A *kind* is what a run of a fit becomes: a diffusion model, or a one-step model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from pixelpath.errors import UserError
-from pixelpath.models.preconditioning import EDMPreconditioning
 from pixelpath.recipes import RECIPES
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.recipes.sizes import SIZES
@@ -47,7 +46,7 @@ FIRSTS = 3  # ways that a light tuning compares: first sigmas of the recipe's ow
 TRAINING = 0.8  # of a budget, roughly: what training has
 ENOUGH = {"small": 1_000_000, "tiny": 240_000, "nano": 60_000}  # images that a network of this size should see in its training
 SLOWER = 1.7  # times a step of diffusion: one of a one-step model, until it is measured
-REPAID = 3  # times as many images as are enough: with so many a one-step model is trained too
+REPAID = 3  # times as many images as are enough: with so many a one-step model is worth a share of it
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ class Budget:
     minutes: float = 60.0
     """Minutes of all sittings together, from the first look at the data to the report. More minutes later go on from there."""
     one_step: bool | None = None
-    """Train a one-step model too, with half of the training time, from the diffusion model's weights. Default: where the time
-    shows the network three times as many images as are enough for its size."""
+    """Train a one-step model too, from scratch: beside the diffusion model on a CPU, after it with half of the training time on
+    a GPU. Default: where the time shows the network three times as many images as are enough for its size."""
 
     def __post_init__(self) -> None:
         if not 0 < self.minutes < float("inf"):
@@ -73,7 +72,8 @@ class Plan:
     """What is done with the budget, in seconds where nothing else is said.
 
     `shown`, `tuned` and `judged` are numbers of samples, 0 where that is left out; `light` names what is done lightly. `training`
-    and `evaluation` are for all models together; `start` is 0 where none is fitted.
+    and `evaluation` are for all models together; `start` is 0 where none is fitted. `beside`: a one-step model is trained at the
+    same time as the diffusion model, not after it.
     """
 
     training: float
@@ -87,6 +87,7 @@ class Plan:
     batch_size: int
     step: float
     one_step: bool
+    beside: bool = False
     light: tuple[str, ...] = ()
 
     @property
@@ -99,7 +100,7 @@ class Plan:
         return asdict(self)
 
 
-def planned(chosen: Chosen, step: float, left: float, *, one_step: bool, fixed: float = FIXED) -> Plan:
+def planned(chosen: Chosen, step: float, left: float, *, one_step: bool, beside: bool = False, fixed: float = FIXED) -> Plan:
     """The plan for the `left` seconds of a budget, where a step of the recipe takes `step` seconds.
 
     `fixed` are the seconds of an evaluation and of reports whatever they measure.
@@ -116,10 +117,10 @@ def planned(chosen: Chosen, step: float, left: float, *, one_step: bool, fixed: 
     light = (*(("tuning",) if little else ()), *(("evaluation",) if less else ()))
     training = max(left - start - tuning - known - judging, left / 2)
     after = left - training - start - tuning
-    room = training / 2 if one_step else training
+    room = training / 2 if one_step and not beside else training
     recipe, step = batched(chosen.recipe, chosen.training, step, room)
     steps = steps_in(room, step)
-    return Plan(training, start, tuning, after, shown, tuned, judged, steps, recipe.batch_size, step, one_step, light)
+    return Plan(training, start, tuning, after, shown, tuned, judged, steps, recipe.batch_size, step, one_step, beside, light)
 
 
 def kinds_of(*, one_step: bool) -> tuple[str, ...]:
@@ -244,14 +245,10 @@ def judges_of(count: int, *, light: bool) -> Judges:
 
 
 def one_step_recipe(diffusion: Recipe) -> Recipe:
-    """The one-step recipe that begins with the weights of a diffusion recipe's run: of its family, size, patch and data."""
-    family = diffusion.name.removesuffix("-diffusion").replace("cpu-", "small-")
-    found = RECIPES[f"{family}-onestep"]()
-    edm = isinstance(diffusion.preconditioning, EDMPreconditioning)
-    same = {
-        name: vars(diffusion)[name] for name in ("size", "patch", "pixel_head", "flip", "batch_size", "data", "position_init")
-    }
-    return replace(found, **same, preconditioning=diffusion.preconditioning if edm else found.preconditioning)
+    """The one-step recipe of the same family, size, patch and data as a diffusion recipe."""
+    found = RECIPES[f"{diffusion.name.removesuffix('-diffusion')}-onestep"]()
+    same = ("size", "patch", "flip", "batch_size", "data", "position_init")
+    return replace(found, **{name: vars(diffusion)[name] for name in same})
 
 
 def lines(plan: Plan, chosen: Chosen, began: datetime, spent: float, device: str, out: Path) -> list[str]:
@@ -267,7 +264,9 @@ def lines(plan: Plan, chosen: Chosen, began: datetime, spent: float, device: str
     number = "bfloat16" if device.startswith("cuda") else "float32"
     seen = plan.steps * plan.batch_size / chosen.training
     trained = f"{plan.steps:,} steps of {recipe.name} ({about}, {number}) on {device}, {plan.step:.3g} s each"
-    trained += f"; {seen:.0f} times each image" + (", and a one-step model for as long" if plan.one_step else "")
+    trained += f"; {seen:.0f} times each image"
+    if plan.one_step:
+        trained += ", and a one-step model beside it" if plan.beside else ", and then a one-step model for as long"
     end = plan.training + plan.after
     left_out = ["stage one: it has not been shown to pay at such budgets"]
     left_out += [] if plan.one_step else ["a one-step model: more time, or `one_step`, adds it"]

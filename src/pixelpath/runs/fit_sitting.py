@@ -25,10 +25,11 @@ from pixelpath.runs.folder import DIFFUSION, FIT, document_of_fit, of_kind
 
 @dataclass(frozen=True)
 class Machine:
-    """What a fit is timed by: a clock of seconds, and the seconds of a recipe's step here."""
+    """What a fit is timed by: a clock of seconds, the seconds of a recipe's step here, and the threads of its CPU."""
 
     clock: Callable[[], float] = time.monotonic
     step: Callable[[Recipe, torch.device], float] = seconds_of_step
+    threads: Callable[[], int] = torch.get_num_threads
 
 
 HERE = Machine()
@@ -77,6 +78,11 @@ class Sitting:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of runs that are trained, in order."""
         return fit_plan.kinds_of(one_step=self.one_step)
+
+    @property
+    def beside(self) -> bool:
+        """Whether two kinds of runs are trained at the same time, each in half of the threads: on a CPU that has two or more."""
+        return self.one_step and self.device.type == "cpu" and self.machine.threads() > 1
 
     @property
     def judged(self) -> bool:
