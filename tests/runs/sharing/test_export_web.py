@@ -16,12 +16,15 @@ import pytest
 import torch
 from tests.application import call, files
 from tests.runs.sharing.test_export import ONE_STEP, save
+from tests.runs.sharing.test_export_conditions import COLUMNS
 from tests.runs.sharing.test_export_diffusers import DIFFUSION
 
+from pixelpath.data.conditions import Conditions
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.errors import UserError
 from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.recipes.recipe import Sampling
+from pixelpath.runs.api import load
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.sample import sample
 from pixelpath.runs.sharing.export_web import BINARY, GLUE, SCRIPT, export_web
@@ -85,6 +88,40 @@ def test_a_page_makes_the_images_of_a_run_without_a_request(browser: Any, tmp_pa
         assert all(url.startswith((home, "blob:", "data:")) for url in asked if not url.endswith("favicon.ico"))
         page.close()
     server.shutdown()
+
+
+def test_a_page_asks_for_numbers_words_and_tags(browser: Any, tmp_path: Path) -> None:
+    guided = replace(DIFFUSION, sampling=Sampling(steps=4, guidance=2.0))
+    run = save(tmp_path / "run", guided, asks=Conditions(COLUMNS))
+    folder = export_web(open_run(run), out=tmp_path / "page", runtime=Path(RUNTIME))
+    (tmp_path / "asked.csv").write_text("name,heat,place,marks\na,23.5,hill,wet|dry\n")
+    own = load(run, device="cpu").sample(1, conditions=tmp_path / "asked.csv").images[0]
+    noise = normal(Streams([seed_of(0)]), (1, 8, 8)).flatten().tolist()
+    page, wrong = browser.new_page(), []
+    page.set_default_timeout(180_000)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto((folder / "index.html").as_uri())
+    page.wait_for_function("window.pixelpath")
+    words = "([noise, entries]) => window.pixelpath.image([Float32Array.from(noise)], 0, entries).then(Array.from)"
+    for heat, within in (("23.5", True), ("90", False)):
+        entries = {"heat": heat, "place": "hill", "marks": "wet|dry"}
+        made = np.array(page.evaluate(words, [noise, entries])).reshape(1, 8, 8)
+        assert (np.abs(made - own).max() <= 1) == within
+    page.get_by_label("heat").fill("hot")
+    page.click("#make")
+    page.wait_for_function("document.getElementById('state').textContent === 'This failed: heat takes a number.'")
+    page.get_by_label("heat").fill("21")
+    page.get_by_label("place").fill("sea")
+    page.click("#make")
+    page.wait_for_function("document.getElementById('state').textContent.includes('place takes coast, hill')")
+    page.get_by_label("place").fill("coast")
+    page.get_by_label("marks").fill("")
+    page.fill("#count", "2")
+    page.click("#make")
+    page.wait_for_function("document.getElementById('state').textContent.startsWith('2 of 2')")
+    assert page.locator("#images img").count() == 2
+    assert wrong == []
+    page.close()
 
 
 def test_what_a_page_cannot_show_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
