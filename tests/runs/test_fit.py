@@ -20,6 +20,7 @@ from pixelpath.recipes.recipe import from_json
 from pixelpath.runs.fit import Fitting, Machine, fit, plan_fit
 from pixelpath.runs.fit_plan import Budget, Plan
 from pixelpath.runs.fit_sitting import Sitting
+from pixelpath.runs.fit_training import Beside
 from pixelpath.runs.folder import restated
 from pixelpath.runs.opened import open_run
 from pixelpath.trainer.journal import lines
@@ -160,6 +161,15 @@ def test_on_a_cpu_two_kinds_are_trained_beside_each_other_stopped_and_taken_up(p
     assert open_run(out / "diffusion").step > 20
     assert open_run(out / "onestep").step > 0  # on a busy machine its process has little time left after its start
     assert {"samples", "samples-onestep"} <= set(document(out)["done"])
+
+
+def test_a_process_beside_that_is_killed_is_said(tmp_path: Path) -> None:
+    beside = Beside(tmp_path, {"folder": "onestep", "recipe": {}, "from": None, "ended": ""}, 60.0, 9.0)
+    beside.process.kill()
+    with pytest.raises(UserError, match="SIGKILL") as caught:
+        beside.end()
+    assert caught.value.setting == "one_step"
+    assert beside.failed
 
 
 def test_a_process_beside_that_fails_ends_the_training_with_its_sentence(pictures: Path, tmp_path: Path) -> None:

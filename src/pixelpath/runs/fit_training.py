@@ -156,8 +156,8 @@ class Beside:
 
     def stop(self) -> None:
         """Ask it to save and stop."""
-        self.stopping = True
         if self.running:
+            self.stopping = True
             self.process.send_signal(signal.SIGTERM)
 
     def end(self) -> None:
