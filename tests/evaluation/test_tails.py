@@ -10,7 +10,7 @@ from scipy.stats import genpareto
 
 from pixelpath.data.normalise.propose import pareto_shape
 from pixelpath.errors import UserError
-from pixelpath.evaluation.tails import compare_tails, hill, radii, require_light_tails, tail_gate, within_reach
+from pixelpath.evaluation.tails import compare_tails, hill, log_spread, radii, require_light_tails, tail_gate, within_reach
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
 from pixelpath.starts.student import fit_student
@@ -36,6 +36,12 @@ def test_the_index_of_a_power_law_and_its_standard_error() -> None:
 def test_the_index_of_five_values_by_hand() -> None:
     values = torch.tensor([1.0, math.e, math.e**2] + [math.e**3] * 18)
     assert hill(values, 20).value == pytest.approx(20 / (1 + 2 + 18 * 3))
+
+
+def test_columns_have_an_index_each_with_the_last_row_as_the_threshold() -> None:
+    greatest = torch.tensor([[math.e**3, math.e**4], [math.e, math.e**2], [1.0, math.e]])
+    assert log_spread(greatest).tolist() == pytest.approx([(3 + 1) / 2, (3 + 1) / 2])
+    assert log_spread(greatest[:, 0] * 7).item() == pytest.approx(2.0)
 
 
 def test_the_index_tells_heavy_tails_from_light() -> None:

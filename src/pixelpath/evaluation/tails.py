@@ -74,12 +74,20 @@ def hill(values: Float[Tensor, "value"], count: int | None = None) -> Index:
     greatest = values.detach().cpu().double().topk(count + 1).values
     if not greatest.isfinite().all() or greatest[-1] <= 0:
         raise UserError("A tail index needs finite values that are positive in the tail: give radii, and more images than that.")
-    spread = float((greatest[:-1] / greatest[-1]).log().mean())
+    spread = float(log_spread(greatest))
     index = 1 / spread if spread > 0 else math.inf
     more = min(WIDER * count, total - 1)
     wider = values.detach().cpu().double().topk(more + 1).values
     shape = pareto_shape((wider[:-1] - wider[-1]).numpy(), np.ones(more))
     return Index(index, index / math.sqrt(count), count, total, *shape)
+
+
+def log_spread(greatest: Float[Tensor, "rank *column"]) -> Float[Tensor, "*column"]:
+    """1 / Hill's index of each column, from its greatest values in falling order: the mean of ln(X_(i) / X_(count + 1)).
+
+    The last one, X_(count + 1), is that beyond which the tail is taken; where it is not positive, there is no index.
+    """
+    return (greatest[:-1] / greatest[-1]).log().mean(0)
 
 
 def radii(images: Images) -> Float[Tensor, "batch"]:
