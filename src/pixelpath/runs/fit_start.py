@@ -35,10 +35,11 @@ from pixelpath.runs.pipeline_start import PipelineStart, fit_pipeline_start
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import sample
 from pixelpath.runs.sample_conditions import choose_labels
+from pixelpath.runs.start_choice import Candidate, Search
 from pixelpath.runs.start_families import FAMILIES, Family, Known
 from pixelpath.runs.start_files import RunSamples, check_generator, save_start
 from pixelpath.runs.start_quality import Quality, Verdict, measure_quality, start_pays
-from pixelpath.runs.start_search import POINTS, Candidate, Search, find_start
+from pixelpath.runs.start_search import POINTS, find_start
 from pixelpath.sampling.checks import noised
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts.warm import WarmStart
