@@ -18,8 +18,8 @@ from torch import Tensor
 
 import pixelpath as pp
 from pixelpath.noise import NoiseRange
-from pixelpath.runs import edit
-from pixelpath.runs.edit import inpainting_sigmas
+from pixelpath.runs.edit import inpaint, inpainting_sigmas
+from pixelpath.runs.edit_inputs import given_images, open_pixels
 from pixelpath.sampling.editing import conditioned, consistency_inpaint
 from pixelpath.sampling.samplers import dpmpp_2m, euler_ancestral
 from pixelpath.types import Denoise, Images, Sigmas
@@ -130,12 +130,12 @@ def sprites() -> None:
     rows, columns = run.shape[1:]
     half, middle = np.zeros((2, rows, columns), bool)
     half[:, columns // 2 :] = middle[rows // 4 : -rows // 4, columns // 4 : -columns // 4] = True
-    classes = [run.classes[label] for label in own.settings["labels"]]
+    given, labels = given_images(run, own.images), torch.tensor(own.settings["labels"])
     for name, mask in (("half", half), ("middle", middle)):
         sys.stdout.write(f"{name}, the images themselves: seam {seam(own.images, mask):.1f}\n")
         for rounds in (1, 2, 3):
-            edit.conditioned = partial(conditioned, rounds=rounds)
-            made = run.inpaint(own.images, mask, classes=classes, seed=7).images
+            pixels, knowing = open_pixels(run, mask, len(given)), partial(conditioned, rounds=rounds)
+            made = inpaint(run, given, pixels, range(7, 7 + len(given)), labels, knowing=knowing).images
             apart = np.sqrt(((made.astype(float) - own.images)[:, :, mask] ** 2).mean((1, 2)))
             found = f"RMSE {apart.mean():.1f}, worst {apart.max():.0f}, seam {seam(made, mask):.1f}"
             sys.stdout.write(f"{name}, {rounds} round(s): {found}\n")

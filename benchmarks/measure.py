@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import metadata
 from itertools import accumulate
 from pathlib import Path
@@ -24,13 +25,12 @@ from typing import Any, Literal
 import torch
 import tyro
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from pixelpath import recipes
 from pixelpath.recipes import sizes
 from pixelpath.recipes.recipe import Recipe, for_data
 from pixelpath.runs.devices import choose_device
+from pixelpath.runs.work import operations as operations_of
 from pixelpath.trainer.journal import peak_memory
 
 Stage = Literal["encoder", "diffusion", "onestep"]
@@ -170,21 +170,13 @@ def operations(run: Callable[[int], object], batch: int, update: Callable[[], ob
     """Floating-point operations (two per multiply-add) of the matrix products and convolutions of run(batch), its batch size.
 
     They are linear in the batch but for contrastive losses, which are quadratic, so two small batches tell. `update` is the part
-    of `run` whose operations do not depend on the batch: the optimizer's, called again after a run. Attention is counted
-    as the plain products that define it: torch has no count for its CPU kernel, and its GPU kernels compute some products twice.
+    of `run` whose operations do not depend on the batch: the optimizer's, called again after a run.
     """
-    few, more = (_counted(run, size) for size in COUNTED)
-    fixed = _counted(lambda _: update(), 0)
+    few, more = (operations_of(partial(run, size)) for size in COUNTED)
+    fixed = operations_of(update)
     few, more = few - fixed, more - fixed
     square = (more - 2 * few) / 8
     return (few / 2 - 2 * square) * batch + square * batch**2 + fixed
-
-
-def _counted(run: Callable[[int], object], batch: int) -> float:
-    counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), counter:
-        run(batch)
-    return float(counter.get_total_flops())
 
 
 def storage(tensors: Sequence[Tensor]) -> int:

@@ -9,7 +9,6 @@ the steps. Processor time does not count what other processes take.
 
 from __future__ import annotations
 
-import math
 import statistics
 import sys
 import time
@@ -21,12 +20,12 @@ import torch
 import tyro
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from benchmarks.measure import CLASSES, MATMUL, Settings
 from benchmarks.train_step import random_stream
 from pixelpath.recipes import RECIPES
 from pixelpath.recipes.build import objective_through, student_of
+from pixelpath.runs.work import counter
 from pixelpath.trainer.ema import twin
 from pixelpath.trainer.loop import train
 
@@ -46,6 +45,7 @@ class Times(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
+        self.counts = counter().flop_registry
         self.seconds, self.operations = defaultdict[str, float](float), defaultdict[str, float](float)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -54,18 +54,9 @@ class Times(TorchDispatchMode):
         taken = time.thread_time() - started
         kind = next((kind for kind, names in KINDS.items() if str(func).startswith(names)), REST)
         self.seconds[kind] += taken
-        self.operations[kind] += _operations(func, args, kwargs or {}, found)
+        count = self.counts.get(func._overloadpacket)
+        self.operations[kind] += 0 if count is None else count(*args, **(kwargs or {}), out_val=found)
         return found
-
-
-def _operations(func: Any, args: Any, kwargs: Any, found: Any) -> float:
-    """Of products and convolutions, as torch counts them; of attention on a CPU, which it does not, those of plain products."""
-    if "_scaled_dot_product" in str(func):
-        backward = "backward" in str(func)
-        query, key = args[1:3] if backward else args[:2]
-        return (8 if backward else 4) * math.prod(query.shape) * key.shape[2]
-    count = flop_registry.get(func._overloadpacket)
-    return 0.0 if count is None else float(count(*args, **kwargs, out_val=found))
 
 
 def steps_of(recipe: str, settings: Settings) -> Callable[[], object]:

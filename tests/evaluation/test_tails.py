@@ -10,7 +10,19 @@ from scipy.stats import genpareto
 
 from pixelpath.data.normalise.propose import pareto_shape
 from pixelpath.errors import UserError
-from pixelpath.evaluation.tails import compare_tails, hill, radii, require_light_tails, tail_gate, within_reach
+from pixelpath.evaluation.histograms import Values
+from pixelpath.evaluation.tails import (
+    ValueTail,
+    compare_tails,
+    hill,
+    log_spread,
+    radii,
+    require_light_tails,
+    tail_error,
+    tail_gate,
+    value_tails,
+    within_reach,
+)
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
 from pixelpath.starts.student import fit_student
@@ -36,6 +48,12 @@ def test_the_index_of_a_power_law_and_its_standard_error() -> None:
 def test_the_index_of_five_values_by_hand() -> None:
     values = torch.tensor([1.0, math.e, math.e**2] + [math.e**3] * 18)
     assert hill(values, 20).value == pytest.approx(20 / (1 + 2 + 18 * 3))
+
+
+def test_columns_have_an_index_each_with_the_last_row_as_the_threshold() -> None:
+    greatest = torch.tensor([[math.e**3, math.e**4], [math.e, math.e**2], [1.0, math.e]])
+    assert log_spread(greatest).tolist() == pytest.approx([(3 + 1) / 2, (3 + 1) / 2])
+    assert log_spread(greatest[:, 0] * 7).item() == pytest.approx(2.0)
 
 
 def test_the_index_tells_heavy_tails_from_light() -> None:
@@ -190,3 +208,29 @@ def test_the_shape_and_its_error_are_those_of_a_generalised_pareto_distribution(
     shapes, errors = (np.array(column) for column in zip(*found, strict=True))
     assert shapes.mean() == pytest.approx(xi, abs=0.02)
     assert errors.mean() == pytest.approx(shapes.std(), rel=0.2)
+
+
+def test_channels_of_heavy_tails_are_told_by_their_values() -> None:
+    """Of normal, Pareto and exponential values the second ones alone: P(|value - median| > r) falls like r^-2.5."""
+    chance = np.random.default_rng(0)
+    heavy = 280 + chance.pareto(2.5, (400, 1, 16, 16)) * chance.choice([-1, 1], (400, 1, 16, 16))
+    light = chance.standard_normal((400, 1, 16, 16)), chance.exponential(size=(400, 1, 16, 16))
+    images = np.concatenate([light[0], heavy, light[1]], 1)
+    values = Values(400, 3, 16, 16)
+    values.add(images)
+    (found,) = value_tails(values, 3)
+    assert (found.channel, found.median) == (1, pytest.approx(280, abs=0.02))
+    assert found.quantile == pytest.approx(1000 ** (1 / 2.5) - 1, rel=0.1)
+    few = Values(70, 3, 16, 16)
+    few.add(images[:70])
+    assert value_tails(few, 3) == ()  # 18 values beyond the quantile
+
+
+def test_tail_errors_are_those_of_the_worst_channel() -> None:
+    values = Values(10, 2, 20, 20)
+    row = np.arange(4000.0).reshape(10, 1, 20, 20)
+    values.add(np.concatenate([row, 50 - row], 1))
+    away = 0.999 * 3999
+    tails = (ValueTail(0, 0.0, away / 1.1), ValueTail(1, 50.0, away / 0.8))
+    assert tail_error(tails, values) == pytest.approx(-0.2)
+    assert tail_error(tails[:1], values) == pytest.approx(0.1)

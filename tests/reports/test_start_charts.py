@@ -10,16 +10,15 @@ import pytest
 import torch
 
 from pixelpath.evaluation.certificate import Divergence
+from pixelpath.evaluation.distances import nearest_shares
+from pixelpath.evaluation.radii import radius_quantiles
 from pixelpath.evaluation.tails import compare_tails
 from pixelpath.reports.charts import Curve
 from pixelpath.reports.start_charts import (
     BUDGET,
-    between,
     certificate_chart,
     certificate_curves,
-    nearest_shares,
     neighbours_chart,
-    quantiles,
     tails_chart,
 )
 
@@ -86,30 +85,6 @@ def test_the_chosen_sigma_lies_inside_the_chart() -> None:
         assert min(curve.steps[0] for curve in curves) < sigma < max(curve.steps[-1] for curve in curves)
 
 
-def test_samples_of_the_same_law_fall_between() -> None:
-    """In 2,000 repetitions each rank is inside 95 times in 100, for any law; ends beyond all values are infinite."""
-    chance = np.random.default_rng(0)
-    truth, samples = (np.sort(chance.standard_cauchy((2000, count)), axis=1) for count in (60, 40))
-    for rank in (1, 20, 38):
-        low, high = np.array([between(row, 40, rank) for row in truth]).T
-        inside = (low <= samples[:, rank - 1]) & (samples[:, rank - 1] < high)
-        assert 0.94 < inside.mean() < 0.985  # ranks are whole, so that it is at least 0.95 and somewhat more
-    assert between(np.array([1.0]), 1, 1) == (-np.inf, np.inf)
-    assert between(np.arange(100.0), 100, 100)[1] == np.inf
-    assert between(np.arange(100.0), 100, 1)[0] == -np.inf
-
-
-def test_interval_against_the_hypergeometric_law() -> None:
-    """At least a true values lie below the j-th sample if fewer than j samples are among the a + j - 1 least of all."""
-    from scipy.stats import hypergeom
-
-    total, count, rank = 83, 57, 50
-    low, high = between(np.arange(1.0, total + 1), count, rank)  # the k-th value is k
-    below = [1 - hypergeom.cdf(rank - 1, total + count, count, number + rank) for number in range(total + 1)]  # P(K <= number)
-    assert low == sum(share <= 0.025 for share in below)
-    assert high == next(number for number, share in enumerate(below) if share >= 0.975) + 1
-
-
 @pytest.mark.parametrize("density", ["gaussian", "cauchy"])
 def test_tails_are_quantiles_of_both(density: str) -> None:
     """Of equally many images the order statistics, about the held-out median."""
@@ -117,7 +92,7 @@ def test_tails_are_quantiles_of_both(density: str) -> None:
     truth, samples = (torch.randn(250, 1, 1, 2, generator=source) for _ in range(2))
     if density == "cauchy":
         truth, samples = truth / truth[..., :1].abs(), samples / samples[..., :1].abs()
-    found = quantiles(samples + 0.3, truth)
+    found = radius_quantiles(samples + 0.3, truth)
     centre = truth.double().flatten(1).median(0).values
     expected = [(each.double().flatten(1) - centre).norm(dim=1).sort().values.numpy() for each in (truth, samples + 0.3)]
     assert np.allclose([found["across"], found["up"]], expected, rtol=1e-6)
@@ -129,7 +104,7 @@ def test_tails_are_quantiles_of_both(density: str) -> None:
 def test_certified_quantiles_are_those_that_the_gate_judges() -> None:
     source = torch.Generator().manual_seed(3)
     truth, samples = (torch.randn(count, 1, 1, 2, generator=source) for count in (2100, 900))
-    found = quantiles(samples, truth)
+    found = radius_quantiles(samples, truth)
     judged = [each for each in compare_tails(samples, truth).quantiles if each.certified and each.what == "radius"]
     assert [each.probability for each in judged] == [0.99]
     assert np.allclose(found["certified"], [[0.99, judged[0].held_out, judged[0].samples]], rtol=1e-9)
@@ -142,7 +117,7 @@ def test_few_images_have_tails_too() -> None:
         (torch.randn(3, 1, 2, 2), torch.randn(2, 1, 2, 2)),
         (torch.zeros(3, 1, 2, 2), torch.zeros(9, 1, 2, 2)),
     ):
-        found = quantiles(samples, truth)
+        found = radius_quantiles(samples, truth)
         assert found["certified"] == []
         assert "<svg" in tails_chart(found, "a")
 

@@ -14,7 +14,7 @@ from pixelpath.reports.start_plots import LETTERS, ROOM, shown, side_by_side
 def test_four_rows_of_images(shape: tuple[int, int, int], count: int) -> None:
     source = torch.Generator().manual_seed(0)
     first, second, third, fourth = (torch.randn(count, *shape, generator=source) for _ in range(4))
-    picture = side_by_side(first, second, third, fourth, lambda images: images.mul(50).add(128).clamp(0, 255).byte())
+    picture = side_by_side(first, second, *(each.mul(50).add(128).clamp(0, 255).byte() for each in (third, fourth)))
     across = min(count, shown(shape))
     assert 3 <= shown(shape) <= 12
     assert picture.mode == "RGB"
@@ -32,7 +32,7 @@ def test_noisy_rows_share_a_range_about_zero() -> None:
     truth = torch.linspace(-2, 2, 64).view(1, 1, 8, 8)
     end = float(np.percentile(truth.numpy(), 99.5))
     levels = torch.tensor([-9.0, 0.0, end / 2, 9.0]).view(1, 1, 2, 2).repeat_interleave(4, 2).repeat_interleave(4, 3)
-    picture = side_by_side(truth, levels, truth, levels, lambda images: (10 * images + 100).byte())
+    picture = side_by_side(truth, levels, (10 * truth + 100).byte(), (10 * levels + 100).byte())
     side = picture.height // 4 - ROOM
     top = side + 2 * ROOM
     pixels = np.asarray(picture)
@@ -42,7 +42,7 @@ def test_noisy_rows_share_a_range_about_zero() -> None:
 
 def test_names_are_readable() -> None:
     image = torch.zeros(1, 1, 2, 2)
-    picture = side_by_side(image, image, image, image, lambda images: images.byte())
+    picture = side_by_side(image, image, image.byte(), image.byte())
     dark = np.asarray(picture.convert("L"))[:ROOM] < 128
     assert LETTERS / 2 < np.ptp(np.flatnonzero(dark.any(1))) < ROOM - 6
 
@@ -50,7 +50,7 @@ def test_names_are_readable() -> None:
 @pytest.mark.parametrize("values", [2, 5])
 def test_points_are_places(values: int) -> None:
     points = torch.randn(700, 1, 1, values)
-    picture = side_by_side(points, points * 3, points, points, lambda images: images * 10)
+    picture = side_by_side(points, points * 3, points * 10, points * 10)
     assert shown((1, 1, values)) == 600
     pixels = {tuple(pixel) for pixel in np.asarray(picture).reshape(-1, 3)[::7].tolist()}
     assert picture.width == 1440

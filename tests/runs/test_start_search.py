@@ -14,8 +14,9 @@ from pixelpath.evaluation.tails import TailQuantile, TailReport, tail_gate
 from pixelpath.noise import NoiseRange
 from pixelpath.randomness import Streams
 from pixelpath.runs.generate import steps_below
+from pixelpath.runs.start_choice import Search
 from pixelpath.runs.start_families import FAMILIES, Known, levels_of, usual
-from pixelpath.runs.start_search import Search, find_start
+from pixelpath.runs.start_search import find_start
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.mixture import ConvolvedMixture, fit_mixture
 from pixelpath.starts.start import Density

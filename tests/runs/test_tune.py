@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 from tests.application import call
 
 import pixelpath as pp
-from pixelpath.runs.tune import Way, cheapest, ratios
-from pixelpath.sampling.sampler import Sampling
+from pixelpath.evaluation.tails import ValueTail
+from pixelpath.runs.ways import ratios
 
 COUNTS = ("--count", 6, "--reported", 5)
 
@@ -95,20 +96,6 @@ def test_a_result_is_added_to_the_earlier_ones(tuned: Path) -> None:
     (tuned / "sampling.json").write_text(json.dumps(before))
 
 
-def test_the_cheapest_way_within_two_percent_is_the_default() -> None:
-    ways = [
-        Way(str(nfe), Sampling(), nfe, {"pixels": distance}) for nfe, distance in ((3, 1.1), (5, 1.019), (7, 1.0), (9, 1.005))
-    ]
-    steady, loose = [{"pixels": [5.0, 5.0, 5.0]}] * 4, [{"pixels": [0.9, 1.0, 1.1]}] * 4  # a spread of none, and of a tenth
-    assert cheapest(ways, steady).nfe == 5
-    assert cheapest(ways, loose).nfe == 3
-    assert cheapest([*ways[:1], *ways[2:]], steady).nfe == 7
-
-
-def test_a_ratio_is_that_of_samples_of_the_same_seeds() -> None:
-    assert ratios({"pixels": [1.0, 4.0]}, {"pixels": [2.0, 2.0], "other": [1.0, 1.0]}) == {"pixels": [0.5, 2.0]}
-
-
 def test_sigmas_are_learned_for_few_evaluations_only(diffusion_run: Path, tmp_path: Path) -> None:
     run = pp.load(shutil.copytree(diffusion_run, tmp_path / "run"), device="cpu")
     with patch("pixelpath.runs.tune._learn", lambda judge, way, seeds: way.sampling):
@@ -135,3 +122,33 @@ def test_a_light_tuning_learns_no_sigmas_and_reports_no_controls(diffusion_run: 
     assert [row["name"] for row in table["candidates"]] == [f"dpmpp_2m from sigma {first}" for first in ("80", "10", "5")]
     assert table["controls"] == []
     assert made(run, tmp_path / "made", "--guidance", 1)["sigmas"] == sigmas(table["chosen"][0])
+
+
+def test_heavy_tails_try_stochastic_heun_and_are_measured(diffusion_run: Path, tmp_path: Path) -> None:
+    """Tails are those of channel 0, whose values have a median of 40 and a .999 quantile of distances of 90."""
+    folder = shutil.copytree(diffusion_run, tmp_path / "run")
+    run = pp.load(folder, device="cpu")
+    with patch("pixelpath.runs.tune.value_tails", lambda values, channels: (ValueTail(0, 40.0, 90.0),)):
+        run.tune(choices=pp.Tune(nfe=(2, 3), guidance=(1.0,), count=6, reported=5, learned=True))
+    (table,) = newest(folder)["tables"]
+    assert {(row["sampler"], row["nfe"]) for row in table["candidates"]} == {
+        ("dpmpp_2m", 2), ("dpmpp_2m", 3), ("heun", 3), ("heun_stochastic", 3)
+    }  # fmt: skip
+    assert not any("learned" in row["name"] for row in table["candidates"] if row["sampler"] == "heun_stochastic")
+    for row in table["candidates"]:
+        if row["sampler"] == "heun_stochastic" or row["nfe"] == 2:
+            words = ("--guidance", 1, "--sampler", row["sampler"], "--sigma-max", row["sigma_max"], "--sigmas", *row["sigmas"])
+            out = tmp_path / f"{row['name']} {row['nfe']}"
+            assert call("sample", folder, "--count", 6, "--format", "npy", "--out", out, *words) == 0
+            (file,) = out.glob("*.npy")
+            values = np.load(file)[:, 0].astype(float)
+            assert row["tail_error"] == pytest.approx(np.quantile(np.abs(values - 40), 0.999) / 90 - 1, abs=1e-9)
+    assert all(len(row["tail_errors"]) == 3 for row in [*table["chosen"], *table["controls"]])
+    assert "heavy tail" in (folder / "tuning.html").read_text()
+
+
+def test_light_tails_change_nothing(tuned: Path) -> None:
+    for table in newest(tuned)["tables"]:
+        rows = [*table["candidates"], *table["chosen"], *table["controls"]]
+        assert not any("tail_error" in row or "tail_errors" in row for row in rows)
+    assert "tail error" not in (tuned / "tuning.html").read_text()

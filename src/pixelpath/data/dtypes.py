@@ -43,6 +43,14 @@ def held(value: float, dtype: np.dtype | str) -> float | None:
     return None if math.isinf(found) and not math.isinf(value) else found
 
 
+def nearest(value: float, dtype: str) -> float:
+    """The dtype's value next to one, nearer to 0 (above it for 0)."""
+    if np.dtype(dtype).kind in "iu":
+        return value - math.copysign(1, value) if value else 1.0
+    kind = np.dtype(dtype).type
+    return float(np.nextafter(kind(value), kind(0 if value else 1)))
+
+
 @cache  # torch.compile calls it once, not in its graph
 def in_torch(dtype: str) -> torch.dtype:
     """The dtype of PyTorch that has this name in numpy."""

@@ -13,8 +13,7 @@ from jaxtyping import Int, Shaped
 
 from pixelpath.data.alpha import premultiply
 from pixelpath.data.formats import pictures
-from pixelpath.data.formats.pictures import Box
-from pixelpath.data.formats.resampling import resampled
+from pixelpath.data.formats.resampling import Box, resampled, resized_by
 from pixelpath.data.sources import Arrays, Folder, Premultiplied, Source, Subset
 
 Boxes = Callable[[int, int], Sequence[Box]]
@@ -57,5 +56,5 @@ def windows(source: Source, index: int, boxes: Boxes) -> Shaped[np.ndarray, "win
         planes = pictures.pixels(source.root / source.names[index], source.mode)
     found = (None, *boxes(*planes.shape[1:]))
     if isinstance(source, Folder) and nodata is None:
-        return np.stack([pictures.resized_by(source.mode, planes, size, box) for box in found])
+        return np.stack([resized_by(source.mode, planes, size, box) for box in found])
     return np.stack([resampled(planes, size, nodata, box) for box in found])

@@ -21,6 +21,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from pixelpath.errors import UserError
+from pixelpath.evaluation.tails import log_spread
 from pixelpath.log import followed
 from pixelpath.randomness import seed_of
 from pixelpath.sampling.checks import check_finite, noised
@@ -219,13 +220,12 @@ def upper_limit(values: Float[Tensor, "image row"], confidence: float = CONFIDEN
 def _beyond(values: Float[Tensor, "image row"]) -> Float[Tensor, "row"]:
     """The mean of values beyond the greatest one of each column, by a Pareto tail through the greatest twentieth.
 
-    It is index / (index - 1) times the greatest, with Hill's index (see `pixelpath.evaluation.tails`), and at most `FARTHEST`
+    It is index / (index - 1) times the greatest, with Hill's index (see `log_spread`), and at most `FARTHEST`
     times: an index of 1 or less has no mean, and so few values do not tell it from one slightly above.
     """
     tail = values.topk(max(2, len(values) // 20) + 1, dim=0).values
     greatest, least = tail[0], tail[-1]
-    shape = (tail[:-1] / least.clamp(min=1e-300)).clamp(min=1.0).log().mean(0)  # 1 / index
-    factor = torch.where(least > 0, 1 / (1 - shape).clamp(min=1 / FARTHEST), 1.0)
+    factor = torch.where(least > 0, 1 / (1 - log_spread(tail)).clamp(min=1 / FARTHEST), 1.0)
     return torch.where(greatest > 0, greatest * factor, greatest)
 
 

@@ -254,6 +254,11 @@ def nearest(rows: Float[Tensor, "rows feature"], others: Float[Tensor, "others f
     return torch.cat([torch.cdist(part, others).amin(1) for part in _chunks(rows, len(others))])
 
 
+def nearest_shares(distances: Float[Tensor, "rows"]) -> list[float]:
+    """The distances to the nearest of the others that 0, 1, ... 100 % of the rows keep to."""
+    return np.percentile(distances.detach().cpu().double().numpy(), np.arange(101)).tolist()
+
+
 def _chunks(rows: Tensor, others: int) -> tuple[Tensor, ...]:
     return rows.split(max(1, CHUNK // others))
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pixelpath.data.normalise.propose import CERTAIN, pareto_shape
 from pixelpath.errors import UserError
+from pixelpath.evaluation.histograms import Values
 from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.sampling.checks import check_finite, noised
 from pixelpath.starts.start import Start
@@ -35,6 +36,7 @@ POWER = 0.8  # share of repetitions in which a detectable error is found
 MOST_LOG = 700.0  # of a ratio: it has no bound where a quantile reaches down to the centre, and exp overflows
 LOWEST = 0.8  # lowest probability whose quantile counts as tail
 PROBABILITIES = (0.99, 0.999, 0.9999)
+EXTREME = 0.999  # probability of the quantile by which pixel values of heavy tails are compared
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def hill(values: Float[Tensor, "value"], count: int | None = None) -> Index:
     greatest = values.detach().cpu().double().topk(count + 1).values
     if not greatest.isfinite().all() or greatest[-1] <= 0:
         raise UserError("A tail index needs finite values that are positive in the tail: give radii, and more images than that.")
-    spread = float((greatest[:-1] / greatest[-1]).log().mean())
+    spread = float(log_spread(greatest))
     index = 1 / spread if spread > 0 else math.inf
     more = min(WIDER * count, total - 1)
     wider = values.detach().cpu().double().topk(more + 1).values
@@ -82,10 +84,49 @@ def hill(values: Float[Tensor, "value"], count: int | None = None) -> Index:
     return Index(index, index / math.sqrt(count), count, total, *shape)
 
 
+def log_spread(greatest: Float[Tensor, "rank *column"]) -> Float[Tensor, "*column"]:
+    """1 / Hill's index of each column, from its greatest values in falling order: the mean of ln(X_(i) / X_(count + 1)).
+
+    The last one, X_(count + 1), is that beyond which the tail is taken; where it is not positive, there is no index.
+    """
+    return (greatest[:-1] / greatest[-1]).log().mean(0)
+
+
 def radii(images: Images) -> Float[Tensor, "batch"]:
     """The distance of every image from the median image (pixel by pixel), in float64 on the CPU."""
     rows = images.detach().cpu().double().flatten(1)
     return (rows - rows.median(0).values).norm(dim=1)
+
+
+@dataclass(frozen=True)
+class ValueTail:
+    """A channel whose pixel values have a heavy tail: their median, and the .999 quantile of their distances from it."""
+
+    channel: int
+    median: float
+    quantile: float
+
+
+def value_tails(values: Values, channels: int) -> tuple[ValueTail, ...]:
+    """The channels of the data whose pixel values have a heavy tail (see `Index.heavy`), with at least 20 beyond the quantile."""
+    found = []
+    for channel in range(channels):
+        known = values.channel(channel)
+        median = float(np.median(known))
+        away = np.sort(np.abs(known - median))
+        enough = len(away) * (1 - EXTREME) >= LEAST and away[-1 - len(away) // 100] > 0
+        if enough and hill(torch.from_numpy(away)).heavy:
+            found.append(ValueTail(channel, median, float(np.quantile(away, EXTREME))))
+    return tuple(found)
+
+
+def tail_error(tails: Sequence[ValueTail], values: Values) -> float:
+    """The relative error of the .999 quantile of samples, samples / data - 1, in the worst of these channels.
+
+    It is below 0 where extremes are lost.
+    """
+    errors = (np.quantile(np.abs(values.channel(each.channel) - each.median), EXTREME) / each.quantile - 1 for each in tails)
+    return float(max(errors, key=abs))
 
 
 def require_light_tails(index: Index) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -37,25 +37,23 @@ KINDS = (
 def side_by_side(
     noised: Images,
     drawn: Images,
-    estimates_of_noised: Images,
-    estimates_of_drawn: Images,
-    decode: Callable[[Images], Native],
+    estimates_of_noised: Native,
+    estimates_of_drawn: Native,
 ) -> Image.Image:
-    """Noised held-out images, start samples, and the denoiser's estimates of each, native by `decode`, in four labelled rows.
+    """Noised held-out images, start samples, and the denoiser's native estimates of each, in four labelled rows.
 
     Of noisy images, at most three channels are shown. Their display range is even about 0 and reaches to the extreme percentiles
     of the held-out images. Estimates are shown as `display.grid` shows native images. Points are drawn as places instead.
     """
-    kinds = (noised, drawn, estimates_of_noised, estimates_of_drawn)
-    count = min(shown(tuple(noised.shape[1:])), *map(len, kinds))
-    kinds = tuple(each[:count].detach().cpu() for each in kinds)
-    estimates = [decode(each) for each in kinds[2:]]
+    every = (noised, drawn, estimates_of_noised, estimates_of_drawn)
+    count = min(shown(tuple(noised.shape[1:])), *map(len, every))
+    kinds = [torch.as_tensor(each)[:count].detach().cpu() for each in every]
     if _are_points(noised):
-        return _places([*kinds[:2], *(torch.as_tensor(each) for each in estimates)])
+        return _places(kinds)
     visible = 3 if noised.shape[1] in (3, 4) else 1
     end = max(abs(value) for value in _percentiles(kinds[0][:, :visible])) or 1.0
     noisy = grid(torch.cat(kinds[:2])[:, :visible], count, (-end, end))
-    clean = grid(torch.cat([torch.as_tensor(each) for each in estimates]), count)
+    clean = grid(torch.cat(kinds[2:]), count)
     return _labelled([*_rows(noisy, count), *_rows(clean, count)])
 
 

@@ -29,7 +29,7 @@ from pixelpath.runs.generate import Origin, followed, guided, steps_below
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.sample import Samples, choices, completed, counted, identity
 from pixelpath.runs.sample_conditions import captions
-from pixelpath.sampling.editing import conditioned, consistency_inpaint, on_sphere, strength_sigma
+from pixelpath.sampling.editing import Open, conditioned, consistency_inpaint, on_sphere, strength_sigma
 from pixelpath.sampling.sampler import LENGTHS, Sampler, Sampling
 from pixelpath.types import Condition, Conditioning, Denoise, Images, classes_of
 
@@ -40,6 +40,8 @@ BROAD, NARROW = 2.0, 0.1  # sigmas of its steps below the first, in stds of the 
 
 Walk = Callable[[slice, Advance], Images]
 """The images of a part of the batch, in model range on the run's device."""
+Knowing = Callable[[Denoise, Images, Open], Denoise]
+"""The estimates given known images too, wherever their pixels are not open."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,10 +104,11 @@ def inpaint(
     condition: Conditioning,
     sampling: Sampling | None = None,
     batch_size: int = 64,
+    knowing: Knowing = conditioned,
 ) -> Edits:
     """Make the open pixels of each image anew, so that they agree with the others, which stay exactly.
 
-    Diffusion runs sample given the known pixels (`sampling.editing.conditioned`; 24 steps of euler_ancestral unless chosen),
+    Diffusion runs sample given the known pixels, which `knowing` says how (24 steps of euler_ancestral unless chosen),
     one-step runs put them back at every step (`consistency_inpaint`; 64 steps unless chosen). What was not measured is not known,
     and stays so outside of the mask.
     """
@@ -121,7 +124,7 @@ def inpaint(
             return consistency_inpaint(denoise, images + first * noise(), editing.sigmas, noise, images, left)
         drawn = noise()
         x = torch.where(left, math.hypot(first, DATA_STD) * drawn, images + first * drawn)
-        return editing.walk(conditioned(denoise, images, left), x, noise)
+        return editing.walk(knowing(denoise, images, left), x, noise)
 
     about = {"kind": "inpaint", "open_pixels": int(pixels[0].sum())}
     return _made(editing, walk, seeds, condition, about, _names(run, seeds, condition), given, kept)

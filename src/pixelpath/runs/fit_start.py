@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pixelpath.atomic import write_json
 from pixelpath.data import sources
 from pixelpath.errors import UserError
 from pixelpath.evaluation.certificate import Divergence
-from pixelpath.evaluation.distances import nearest
+from pixelpath.evaluation.distances import nearest, nearest_shares
+from pixelpath.evaluation.radii import radius_quantiles
 from pixelpath.interop.pipelines import Pipeline
 from pixelpath.log import say
 from pixelpath.noise import NoiseRange
 from pixelpath.randomness import Streams, seed_of
 from pixelpath.reports.pictures import save_png
 from pixelpath.reports.start import write_start_report
-from pixelpath.reports.start_charts import nearest_shares, quantiles
 from pixelpath.reports.start_plots import shown, side_by_side
 from pixelpath.runs.generate import steps_below
 from pixelpath.runs.opened import OpenRun, open_run
@@ -34,10 +35,11 @@ from pixelpath.runs.pipeline_start import PipelineStart, fit_pipeline_start
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import sample
 from pixelpath.runs.sample_conditions import choose_labels
+from pixelpath.runs.start_choice import Candidate, Search
 from pixelpath.runs.start_families import FAMILIES, Family, Known
 from pixelpath.runs.start_files import RunSamples, check_generator, save_start
 from pixelpath.runs.start_quality import Quality, Verdict, measure_quality, start_pays
-from pixelpath.runs.start_search import POINTS, Candidate, Search, find_start
+from pixelpath.runs.start_search import POINTS, find_start
 from pixelpath.sampling.checks import noised
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts.warm import WarmStart
@@ -186,11 +188,10 @@ def fit_run_start(run: OpenRun, data: PreparedData, folder: Path, fit: Fit | Non
     save_start(folder, search.warm, run, about)
     record = _record(search, savings)
     write_json(folder / "search.json", record)  # now, so that a start is never without its record
-    say(f"{search.sentence()} {savings}")
-    left_out = [f"  {name}: left out. {why}" for name, why in search.left_out.items()]
-    for sentence in (*(f"  {_line(candidate)}" for candidate in search.candidates), *search.remarks, *left_out):
-        say(sentence)
-    record |= {"radii": _side_by_side(folder, run, known, search)}
+    _tell(search, savings)
+    drawn = _drawn(run, known, search)
+    save_png(folder / "side-by-side.png", _side_by_side(run, drawn))
+    record |= {"radii": radius_quantiles(drawn.samples, drawn.held_out)}
     compared, verdict = _compared(folder, run, data, search, fit.quality)
     neighbours = {"neighbours": _neighbours(folder, run, known, fit.quality, fewer)}
     write_json(folder / "search.json", record | compared | neighbours)
@@ -242,6 +243,14 @@ def _encoded(run: OpenRun, side: sources.Source, most: int) -> tuple[Tensor, Ten
 
 def _every_second_flipped(images: Tensor) -> Tensor:
     return torch.where(torch.arange(len(images))[:, None, None, None] % 2 == 1, images.flip(3), images)
+
+
+def _tell(search: Search, savings: str) -> None:
+    """Say what was found, and of every family what it is worth or why it was left out."""
+    say(f"{search.sentence()} {savings}")
+    left_out = [f"  {name}: left out. {why}" for name, why in search.left_out.items()]
+    for sentence in (*(f"  {_line(candidate)}" for candidate in search.candidates), *search.remarks, *left_out):
+        say(sentence)
 
 
 def _line(candidate: Candidate) -> str:
@@ -326,19 +335,32 @@ def _families(fit: Fit, run: OpenRun) -> dict[str, Family] | None:
     return families
 
 
-def _side_by_side(folder: Path, run: OpenRun, known: Known, search: Search) -> dict[str, list[Any]]:
-    """A picture of start samples and noised held-out images side by side; the quantiles of the radii of all of them."""
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """Held-out images noised to the sigma of a start, samples of the start, as many, and the labels of both."""
+
+    held_out: Images
+    samples: Images
+    labels: Labels | None
+    sigma: float
+
+
+def _drawn(run: OpenRun, known: Known, search: Search) -> _Drawn:
     count, sigma = min(4096, len(known.held_out)), search.warm.sigma
     images, labels = known.held(slice(count))
     true = noised(images, sigma, [seed_of(place, 8) for place in range(count)])
-    drawn = search.warm.draw(Streams(seed_of(place, 9) for place in range(count)), run.shape, labels)
-    few = min(shown(run.shape), count)
-    own = None if labels is None else labels[:few].to(run.device)
-    level = torch.full((few,), sigma, device=run.device)
+    return _Drawn(true, search.warm.draw(Streams(seed_of(place, 9) for place in range(count)), run.shape, labels), labels, sigma)
+
+
+def _side_by_side(run: OpenRun, drawn: _Drawn) -> Image.Image:
+    """The first images of either side, and what the network makes of them."""
+    few = min(shown(run.shape), len(drawn.held_out))
+    sides = drawn.held_out[:few], drawn.samples[:few]
+    own = None if drawn.labels is None else drawn.labels[:few].to(run.device)
+    level = torch.full((few,), drawn.sigma, device=run.device)
     with torch.no_grad():
-        first, second = (run.denoiser(side[:few].to(run.device), level, own).cpu() for side in (true, drawn))
-    save_png(folder / "side-by-side.png", side_by_side(true[:few], drawn[:few], first, second, run.normaliser.decode))
-    return quantiles(drawn, true)
+        estimates = [run.denoiser(side.to(run.device), level, own).cpu() for side in sides]
+    return side_by_side(*sides, *map(run.normaliser.decode, estimates))
 
 
 def _neighbours(folder: Path, run: OpenRun, known: Known, quality: Quality, steps: int) -> dict[str, dict[str, Any]]:

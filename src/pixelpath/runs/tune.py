@@ -2,7 +2,8 @@
 
 A *way* is a way to sample, with a name. Ways are *searched* by the Frechet distance of samples of the search seeds from held-out
 images. Those chosen are *reported* with samples of fresh seeds and training images, as `evaluate` measures distances. Of several
-kinds of features ways are compared by the geometric mean of their distances.
+kinds of features ways are compared by the geometric mean of their distances. Where pixel values of the data have a heavy tail,
+their .999 quantile is compared with that of training images too: a Frechet distance hardly sees it (`pixelpath.runs.ways`).
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet_of_sets
 from pixelpath.evaluation.features import FeatureExtractor
 from pixelpath.evaluation.statistics import Statistics
+from pixelpath.evaluation.tails import ValueTail, tail_error, value_tails
 from pixelpath.log import progress, say
 from pixelpath.reports.tuning import write_tuning_page
 from pixelpath.runs.generate import generate
+from pixelpath.runs.measuring import comparison
 from pixelpath.runs.measuring.comparison import BATCH, Real, extractors, features_of, keep, kept
 from pixelpath.runs.measuring.curves import start_name
+from pixelpath.runs.measuring.pixel_values import native_batches, values_of
 from pixelpath.runs.measuring.report import write_report
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
@@ -34,13 +38,13 @@ from pixelpath.runs.sample import Samples, completed, sample
 from pixelpath.runs.sample_conditions import as_held_out
 from pixelpath.runs.sharing.bundled import check_writable
 from pixelpath.runs.tuned import FILE
+from pixelpath.runs.ways import Reported, Way, cheapest, closest, ratios
 from pixelpath.sampling.learned import learned_sigmas
 from pixelpath.sampling.sampler import Sampler, Sampling, hidden
 from pixelpath.sampling.samplers import SigmaSchedule
 from pixelpath.types import Images
 
 PAGE = "tuning.html"
-TOLERANCE = 1.02  # of the best distance: ways this near are as good
 REPEATS = 3  # sets of fresh seeds that reported numbers are of
 MOST = 1000  # samples in each of them, unless told otherwise
 LEARNED = 2  # ways at a number of evaluations, the best ones, whose sigmas are learned
@@ -78,26 +82,6 @@ class Tune:
 
 
 USUAL = Tune()
-
-
-@dataclass(frozen=True, eq=False)
-class Way:
-    """A way to sample, its evaluations, and its distance in the search in each kind of features."""
-
-    name: str
-    sampling: Sampling
-    nfe: int
-    searched: Mapping[str, float]
-
-    @property
-    def distance(self) -> float:
-        """By which ways are compared."""
-        return geometric_mean(self.searched)
-
-
-def geometric_mean(distances: Mapping[str, float]) -> float:
-    """Of the distances in several kinds of features, whose units differ."""
-    return math.exp(sum(math.log(max(each, 1e-12)) for each in distances.values()) / len(distances))
 
 
 def check_can_tune(run: OpenRun) -> None:
@@ -149,19 +133,28 @@ class _Judge:
     training: list[Statistics]
     held_out: list[Statistics]
     searched_in: str
+    tails: tuple[ValueTail, ...]
 
     def searched(self, name: str, sampling: Sampling, seeds: Sequence[int]) -> Way:
-        """The way with its distances in the search."""
+        """The way with its distances, and its tail error, in the search."""
         made = self._sample(sampling, seeds)
-        return Way(name, sampling, _nfe(sampling, made), self._distances(made, self.held_out))
+        return Way(name, sampling, _nfe(sampling, made), self._distances(made, self.held_out), self._tail_error(made))
 
-    def reported(self, sampling: Sampling, fresh: Sequence[Sequence[int]]) -> dict[str, list[float]]:
-        """The distances of each set of fresh seeds, in each kind of features."""
-        each = [self._distances(self._sample(sampling, seeds), self.training) for seeds in fresh]
-        return {name: [distances[name] for distances in each] for name in each[0]}
+    def reported(self, sampling: Sampling, fresh: Sequence[Sequence[int]]) -> Reported:
+        """The distances of each set of fresh seeds, in each kind of features, and the tail errors."""
+        sets = []
+        for seeds in fresh:
+            made = self._sample(sampling, seeds)
+            sets.append((self._distances(made, self.training), self._tail_error(made)))
+        distances = {name: [found[name] for found, _ in sets] for name in sets[0][0]}
+        return Reported(distances, [error for _, error in sets if error is not None])
 
     def _sample(self, sampling: Sampling, seeds: Sequence[int]) -> Samples:
         return sample(self.run, seeds, as_held_out(self.run, self.data, seeds), sampling, BATCH)
+
+    def _tail_error(self, made: Samples) -> float | None:
+        values = values_of([made.images], len(made), self.run.shape, self.run.normaliser) if self.tails else None
+        return None if values is None else tail_error(self.tails, values)
 
     def _distances(self, made: Samples, real: Sequence[Statistics]) -> dict[str, float]:
         found = {}
@@ -177,7 +170,10 @@ def _judge(run: OpenRun, data: PreparedData) -> _Judge:
     known = [[statistics.of(features_of(each, real.batches(side), len(side), run.device)) for each in found] for side in sides]
     if len(sides) == 1:
         say("There are no held-out images, so the search compares with training images too.")
-    return _Judge(run, data, found, known[0], known[-1], "held-out images" if len(sides) == 2 else "training images")
+    compared = "held-out images" if len(sides) == 2 else "training images"
+    count = min(comparison.MOST, len(data.training))
+    values = values_of(native_batches(data.training, count), count, data.shape, data.normaliser)
+    return _Judge(run, data, found, known[0], known[-1], compared, value_tails(values, data.shape[0]))
 
 
 def _guidances(run: OpenRun, choices: Tune) -> list[float]:
@@ -194,67 +190,61 @@ def _table(
     judge: _Judge, guidance: float, choices: Tune, search: Sequence[int], fresh: Sequence[Sequence[int]]
 ) -> dict[str, Any]:
     """All ways at one guidance: searched, the best of every number of evaluations chosen, these and the controls reported."""
-    plans = {nfe: list(_plans(judge.run, nfe, guidance, choices.start)) for nfe in sorted(set(choices.nfe))}
+    plans = {nfe: _plans(judge, nfe, guidance, choices.start) for nfe in sorted(set(choices.nfe))}
     found: list[Way] = []
     best: list[Way] = []
     learning = {nfe: LEARNED if choices.learned and nfe <= LEARNED_UP_TO else 0 for nfe in plans}
     whole = sum(nfe * (len(each) + 7 * learning[nfe]) for nfe, each in plans.items())
     with progress(f"tuning at guidance {guidance:g}", whole) as advance:
         for nfe, each in plans.items():
-            ways = [judge.searched(name, sampling, search) for name, sampling in each]
-            advance(nfe * len(each))
-            for way in sorted(ways, key=lambda way: way.distance)[: learning[nfe]]:
-                learned = _learn(judge, way, search)
-                ways.append(judge.searched(f"{way.name}, learned sigmas", learned, search))
-                advance(7 * nfe)
+            ways = _searched(judge, each, learning[nfe], search)
+            advance(nfe * (len(each) + 7 * learning[nfe]))
             found += ways
-            best.append(min(ways, key=lambda way: way.distance))
+            best.append(closest(ways))
             say(f"Guidance {guidance:g}, {nfe} evaluations: {best[-1].name}, distance {best[-1].distance:.4g} in the search.")
     reports = [judge.reported(way.sampling, fresh) for way in best]
-    default = best.index(cheapest(best, reports))
+    default = best.index(cheapest(best, [report.distances for report in reports]))
     compared = _controls(judge.run, guidance) if choices.controls else []
     controls = [judge.searched(name, sampling, search) for name, sampling in compared]
     known = [judge.reported(way.sampling, fresh) for way in controls]
     chosen = [
         _record(judge.run, way)
-        | {"reported": report, "default": place == default}
-        | ({"ratio": ratios(report, known[0])} if known else {})
+        | report.to_json()
+        | {"default": place == default}
+        | ({"ratio": ratios(report.distances, known[0].distances)} if known else {})
         for place, (way, report) in enumerate(zip(best, reports, strict=True))
     ]
     return {
         "guidance": guidance,
         "candidates": [_record(judge.run, way) for way in found],
         "chosen": chosen,
-        "controls": [_record(judge.run, way) | {"reported": each} for way, each in zip(controls, known, strict=True)],
+        "controls": [_record(judge.run, way) | each.to_json() for way, each in zip(controls, known, strict=True)],
     }
 
 
-def ratios(reported: Mapping[str, Sequence[float]], control: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """The distances of each set of fresh seeds by those that the control has with the same seeds, in each kind of features."""
-    return {name: [own / other for own, other in zip(reported[name], control[name], strict=True)] for name in reported}
+def _searched(judge: _Judge, plans: Sequence[tuple[str, Sampling]], learning: int, seeds: Sequence[int]) -> list[Way]:
+    """The ways of a number of evaluations, and the best so many of them with learned sigmas.
 
-
-def cheapest(ways: Sequence[Way], reports: Sequence[Mapping[str, Sequence[float]]]) -> Way:
-    """The way of fewest evaluations whose distance in the search is within 2 % of the best one's, beyond the spread.
-
-    The spread is the relative std of the best way's distance over the sets of fresh seeds, of whose distances nothing else is
-    used: a number is not chosen for being low where it is reported.
+    These are those whose images are functions of where they begin, as sigmas are learned by images from the same noise.
     """
-    best = min(range(len(ways)), key=lambda place: ways[place].distance)
-    sets = [geometric_mean(dict(zip(reports[best], each, strict=True))) for each in zip(*reports[best].values(), strict=True)]
-    spread = numbers.stdev(sets) / numbers.fmean(sets)
-    near = [way for way in ways if way.distance <= (TOLERANCE + spread) * ways[best].distance]
-    return min(near, key=lambda way: way.nfe)
+    ways = [judge.searched(name, sampling, seeds) for name, sampling in plans]
+    certain = [way for way in ways if way.sampling.sampler is not Sampler.HEUN_STOCHASTIC]
+    for way in sorted(certain, key=lambda way: way.distance)[:learning]:
+        ways.append(judge.searched(f"{way.name}, learned sigmas", _learn(judge, way, seeds), seeds))
+    return ways
 
 
-def _plans(run: OpenRun, nfe: int, guidance: float, start: Path | None) -> list[tuple[str, Sampling]]:
-    """The ways that are searched at a number of evaluations: samplers, first sigmas, and a start if there is one."""
+def _plans(judge: _Judge, nfe: int, guidance: float, start: Path | None) -> list[tuple[str, Sampling]]:
+    """The ways that are searched at a number of evaluations: samplers, first sigmas, and a start if there is one.
+
+    Stochastic Heun keeps more of a heavy tail, and is tried where the data have one.
+    """
+    run = judge.run
     low, high = run.noise.sigma_min * run.noise.shift, run.noise.sigma_max * run.noise.shift
     firsts = sorted({high, hidden(run.noise), hidden(run.noise) / 2} - {low}, reverse=True)
     found = []
-    for sampler in (Sampler.DPMPP_2M, Sampler.HEUN):
-        if sampler is Sampler.HEUN and (nfe % 2 == 0 or nfe < 3):
-            continue
+    twice = [] if nfe % 2 == 0 or nfe < 3 else [Sampler.HEUN, *([Sampler.HEUN_STOCHASTIC] if judge.tails else [])]
+    for sampler in (Sampler.DPMPP_2M, *twice):
         plain = Sampling(nfe=nfe, guidance=guidance, sampler=sampler)
         own = firsts if sampler is Sampler.DPMPP_2M else [hidden(run.noise)]
         found += [(f"{sampler.value} from sigma {first:.3g}", replace(plain, sigma_max=first)) for first in own]
@@ -314,6 +304,7 @@ def _record(run: OpenRun, way: Way) -> dict[str, Any]:
         "sigmas": sigmas[1:-1],
         "start": start,
         "searched": dict(way.searched),
+        **({} if way.tail_error is None else {"tail_error": way.tail_error}),
     }
 
 
@@ -325,7 +316,8 @@ def _sentences(result: Mapping[str, Any]) -> list[str]:
         for row in [*table["chosen"], *table["controls"]]:
             each = ", ".join(f"{_spread(values, 2)} ({name})" for name, values in row["reported"].items())
             mark = " (default)" if row.get("default") else ""
-            lines.append(f"  {row['nfe']:>3} evaluations, {row['name']}{mark}: {each}")
+            off = f", tail error {_spread(row['tail_errors'], 1)}" if "tail_errors" in row else ""
+            lines.append(f"  {row['nfe']:>3} evaluations, {row['name']}{mark}: {each}{off}")
             if "ratio" in row:
                 times = ", ".join(f"{_spread(values, 1)} ({name})" for name, values in row["ratio"].items())
                 control = table["controls"][0]

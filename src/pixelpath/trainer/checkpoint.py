@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from pixelpath import processes
 from pixelpath.atomic import PARTIAL, read_json, sealed
 from pixelpath.errors import MissingError, UserError
-from pixelpath.networks.weights import check_fit, load_strictly
+from pixelpath.networks.weights import load_strictly
 from pixelpath.trainer.ema import unwrapped
+from pixelpath.trainer.optimizer_state import flattened, names_of, restore_optimizer
 from pixelpath.trainer.shard import gathered, shared_as
 
 REMEDY = "use the settings it was trained with"
@@ -77,11 +78,11 @@ def capture(
     The shares of a sharded run are gathered, one tensor after the other, so every process must call it. Raises NotFiniteError for
     values that are not finite, on every process.
     """
-    names = _names(student, optimizer)
+    names = names_of(student, optimizer)
     parts = {
         "student": unwrapped(student).state_dict(),
         "ema": unwrapped(ema).state_dict(),
-        "optimizer": _flattened(optimizer, names),
+        "optimizer": flattened(optimizer, names),
     }
     whole = {part: _captured(tensors, f"{part} is not finite, so step {state.step}", copied) for part, tensors in parts.items()}
     return Snapshot(state, whole, list(names.values()))
@@ -167,7 +168,11 @@ def load(folder: Path, student: nn.Module, ema: nn.Module, optimizer: torch.opti
     state = read_state(folder)
     restore(student, folder / "student.safetensors")
     restore(ema, folder / "ema.safetensors")
-    _restore_optimizer(student, optimizer, folder / "optimizer.safetensors")
+    file = folder / "optimizer.safetensors"
+    tensors = _tensors(file)
+    with safe_open(file, "pt") as opened:
+        known = json.loads((opened.metadata() or {}).get("parameters", "[]"))
+    restore_optimizer(student, optimizer, tensors, known, str(file), REMEDY)
     return state
 
 
@@ -389,32 +394,3 @@ def _store(tensors: Mapping[str, Tensor], file: Path, texts: dict[str, str] | No
     except SafetensorError as error:  # its only faults here are those of the disk
         raise OSError(f"The checkpoint {file.parent} could not be written ({error}): free some space and run again.") from error
     file.chmod(file.parent.stat().st_mode & 0o666)  # as the umask has it; safetensors leaves it to the owner alone
-
-
-def _names(student: nn.Module, optimizer: torch.optim.Optimizer) -> dict[Tensor, str]:
-    """The names of the optimizer's parameters, in its own order."""
-    names = {parameter: name for name, parameter in unwrapped(student).named_parameters()}
-    return {parameter: names[parameter] for group in optimizer.param_groups for parameter in group["params"]}
-
-
-def _flattened(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
-    """The optimizer's state as one level of tensors called <parameter>/<field>."""
-    states = {name: optimizer.state.get(parameter, {}) for parameter, name in names.items()}
-    return {f"{name}/{key}": value for name, state in states.items() for key, value in state.items()}
-
-
-def _restore_optimizer(student: nn.Module, optimizer: torch.optim.Optimizer, file: Path) -> None:
-    tensors, names = _tensors(file), _names(student, optimizer)
-    with safe_open(file, "pt") as opened:
-        known = json.loads((opened.metadata() or {}).get("parameters", "[]"))
-    shapes = {name: tuple(parameter.shape) for parameter, name in names.items()}
-    check_fit(dict.fromkeys(names.values(), ()), dict.fromkeys(known, ()), str(file), REMEDY)
-    state: dict[int, dict[str, Tensor]] = {}
-    places, parameters = {name: place for place, name in enumerate(names.values())}, dict(zip(names.values(), names, strict=True))
-    for key, value in tensors.items():
-        name, part = key.rsplit("/", 1)
-        if value.ndim and tuple(value.shape) != shapes[name]:
-            check_fit({name: shapes[name]}, {name: tuple(value.shape)}, str(file), REMEDY)
-        kept = shared_as(value.clone(), parameters[name])  # torch keeps it, so it must not depend on the file
-        state.setdefault(places[name], {})[part] = kept
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from tests.data.formats.packing import npy, png, shard
 
-from pixelpath.data.formats.pictures import resized
-from pixelpath.data.formats.resampling import resampled
+from pixelpath.data.formats.resampling import resampled, resized
 from pixelpath.data.memory import from_arrays
 from pixelpath.data.opening import open_source, open_split
 from pixelpath.data.settings import DataSettings

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.refusal import refused
 
-from pixelpath.data.formats import tiff
+from pixelpath.data.formats import tiff_segments
 from pixelpath.data.formats.reading import BrokenFileError
 from pixelpath.data.formats.stacks import Stack
 from pixelpath.data.formats.tiff import is_map, is_picture, open_tiff
@@ -190,8 +190,9 @@ def test_a_window_of_a_packed_file_reads_the_segments_under_it(tmp_path: Path, m
     image = values(64, 80)
     stack = open_tiff(write(tmp_path / "a.tif", image, tile=(16, 16), compression="zlib"))
     counts: list[int] = []
-    original = tiff._bytes
-    monkeypatch.setattr(tiff, "_bytes", lambda file, offset, count: counts.append(count) or original(file, offset, count))
+    original = tiff_segments._bytes
+    counting = lambda file, offset, count: counts.append(count) or original(file, offset, count)  # noqa: E731
+    monkeypatch.setattr(tiff_segments, "_bytes", counting)
     np.testing.assert_array_equal(stack.read(0, slice(10, 20), slice(33, 47))[0], image[10:20, 33:47])
     assert len(counts) == 2
 

@@ -13,7 +13,7 @@ import torch
 from tests.application import call, files
 from torch import nn
 
-from pixelpath.data.conditions import Conditions
+from pixelpath.data.conditions import Column, Conditions
 from pixelpath.data.metadata import Metadata
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.errors import UserError
@@ -28,6 +28,7 @@ from pixelpath.recipes.recipe import ProjectorSize, Recipe, Sampling, for_data, 
 from pixelpath.recipes.sizes import Blocks, Size
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.sharing import export as command
+from pixelpath.runs.sharing.export import guided_step
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.checkpoint import State
 
@@ -138,17 +139,15 @@ def test_guidance_is_as_the_recipe_says_unless_asked_for(run: Path, tmp_path: Pa
     opened = open_run(run)
     guided = replace(opened, recipe=replace(opened.recipe, sampling=Sampling(1, 2.5)))
     lower = replace(opened, recipe=replace(opened.recipe, sampling=Sampling(1, 2.5, (0.0, 79.0))))
-    plan = command.__dict__["_guided"]
-    assert [plan(opened, None).guidance, plan(opened, 3.0).guidance, plan(guided, None).guidance, plan(lower, None).guidance] == [
-        1,
-        3,
-        2.5,
-        1,
-    ]
-    assert plan(opened, None).schedule(opened.noise).tolist() == [80 / 8, 0]
-    for wrong, reason in ((lower, "guides only at lower sigmas"), (replace(opened, classes=()), "is unconditional")):
+    plain = replace(open_run(save(tmp_path / "plain", ONE_STEP, classes=())), recipe=guided.recipe)
+    numbers = Conditions((Column("heat", "number", mean=15.0, std=6.0),))
+    by_number = replace(open_run(save(tmp_path / "by-number", ONE_STEP, classes=(), asks=numbers)), recipe=guided.recipe)
+    asked = ((opened, None), (opened, 3.0), (guided, None), (lower, None), (plain, None), (by_number, None))
+    assert [guided_step(each, guidance).guidance for each, guidance in asked] == [1, 3, 2.5, 1, 1, 2.5]
+    assert guided_step(opened, None).schedule(opened.noise).tolist() == [80 / 8, 0]
+    for wrong, reason in ((lower, "guides only at lower sigmas"), (plain, "is unconditional")):
         with pytest.raises(UserError, match=reason) as caught:
-            plan(wrong, 2.0)
+            guided_step(wrong, 2.0)
         assert caught.value.setting == "guidance"
 
 

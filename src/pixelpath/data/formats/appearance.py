@@ -147,3 +147,9 @@ def converted(planes: Planes, channels: int | None) -> Planes:
     stored = planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
     array = np.asarray(Image.fromarray(stored).convert(BYTES[channels]))
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def planes_in(image: Image.Image) -> Planes:
+    """The channels of a Pillow picture."""
+    array = np.asarray(image)
+    return array.transpose(2, 0, 1) if array.ndim == 3 else array[None]

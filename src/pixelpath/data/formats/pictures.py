@@ -21,9 +21,10 @@ import numpy as np
 from jaxtyping import Int, Shaped
 from PIL import ExifTags, Image, ImageFile
 
-from pixelpath.data.formats.appearance import BYTES, Planes, converted, turned, turned_size
+from pixelpath.data.formats.appearance import BYTES, Planes, converted, planes_in, turned, turned_size
 from pixelpath.data.formats.reading import BrokenFileError, Packed, reason
 from pixelpath.data.formats.recent import DECODED
+from pixelpath.data.formats.resampling import Size, resized_by
 from pixelpath.data.formats.stacks import EVERYTHING
 from pixelpath.data.formats.tiff import MAGIC, TiffStack, is_map, open_tiff
 from pixelpath.data.metadata import Metadata
@@ -41,9 +42,6 @@ STEPS = {"L;2": 85, "L;4": 17}  # raw modes of PNG that Pillow widens to 8 bits,
 
 ALWAYS = 2**28  # pixels, which every WebP file may have
 MOST_PACKED = 10_000  # pixels of a byte: deflate packs 1032 bytes into one, of 8 pixels each
-
-Size = tuple[int, int]
-Box = tuple[float, float, float, float]  # left, top, right and bottom of a part of an image, in pixels
 
 _LIMIT = threading.Lock()
 
@@ -231,21 +229,6 @@ def planes_of(
     return resized_by(mode, turned(_native(image.copy(), mode), _orientation(image)), resize)
 
 
-def resized(
-    image: Shaped[np.ndarray, "channel row column"], size: Size, box: Box | None = None
-) -> Shaped[np.ndarray, "channel rows columns"]:
-    """An array resized by its shorter side (antialiased, bilinear: no new extremes) and cropped at the centre, computed in
-    float32; integers rounded. With a box, that part of it resized.
-    """
-    rows, columns = image.shape[1:]
-    if box is None and (rows, columns) == tuple(size):
-        return image
-    box = box or _centre((columns, rows), size)
-    planes = [Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32)) for plane in image]
-    array = np.stack([np.asarray(plane.resize((size[1], size[0]), Image.Resampling.BILINEAR, box)) for plane in planes])
-    return (np.rint(array) if image.dtype.kind in "iu" else array).astype(image.dtype)
-
-
 def _header(opened: ImageFile.ImageFile | TiffStack, channels: int | None) -> Header:
     if isinstance(opened, ImageFile.ImageFile):
         mode, (columns, rows) = _mode(opened, channels), opened.size
@@ -261,46 +244,30 @@ def _header(opened: ImageFile.ImageFile | TiffStack, channels: int | None) -> He
     return Header(DEEP.get((opened.letters, opened.dtype.name), f"{bands}x{opened.dtype}"), (rows, columns))
 
 
-def resized_by(mode: str, planes: Planes, resize: Size | None, box: Box | None = None) -> Planes:
-    """As `resized`, but 8-bit pictures by Pillow's bicubic filter, which keeps what is transparent out of the colours."""
-    if resize is None or (box is None and planes.shape[1:] == tuple(resize)):
-        return np.array(planes, order="C")  # what Pillow gives cannot be written to
-    if mode not in BYTES.values():
-        return resized(planes, resize, box)
-    image = Image.fromarray(np.ascontiguousarray(planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)))
-    small = image.resize((resize[1], resize[0]), Image.Resampling.BICUBIC, box or _centre(image.size, resize))
-    return np.array(_planes(small), order="C")
-
-
-def _planes(image: Image.Image) -> Planes:
-    array = np.asarray(image)
-    return array.transpose(2, 0, 1) if array.ndim == 3 else array[None]
-
-
 def _native(image: Image.Image, mode: str) -> Planes:
     """The stored pixels of a picture of up to 8 bits, or one channel of more, in a mode."""
     if mode in DEPTHS:
-        return _planes(image).astype(DEPTHS[mode])
+        return planes_in(image).astype(DEPTHS[mode])
     key, step = image.info.get("transparency"), STEPS.get(_raw(image), 1)
     if mode == "RGBA" and image.format == "PNG" and image.mode in ("1", "L", "RGB") and key is not None:
-        return _keyed(_planes(image if image.mode == "RGB" else image.convert("L")), np.atleast_1d(key) * step)
-    return _planes(image if image.mode == mode else image.convert(mode))
+        return _keyed(planes_in(image if image.mode == "RGB" else image.convert("L")), np.atleast_1d(key) * step)
+    return planes_in(image if image.mode == mode else image.convert(mode))
 
 
 def _sixteen(picture: Path | Packed, image: ImageFile.ImageFile) -> Planes:
     """A PNG of 16 bits, of which Pillow keeps the upper 8 of colours: decoded twice, once as if the lower ones were the upper."""
     raw, key, (tile,) = _raw(image), image.info.get("transparency"), image.tile
     if raw == "I;16B":
-        planes = _planes(image).astype(np.uint16)
+        planes = planes_in(image).astype(np.uint16)
     elif raw == "LA;16B":  # as many bytes a pixel as RGBA of 8 bits
         image.tile = [tile._replace(args="RGBA")]
-        halves = _planes(image).astype(np.uint16)
+        halves = planes_in(image).astype(np.uint16)
         planes = (halves[::2] << 8 | halves[1::2])[[0, 0, 0, 1]]
     else:
-        upper = _planes(image).astype(np.uint16)
+        upper = planes_in(image).astype(np.uint16)
         with _stream(picture) as file, _image(file, trusted=isinstance(picture, Path)) as again:
             again.tile = [tile._replace(args=raw.replace("16B", "16L"))]
-            planes = upper << 8 | _planes(again)
+            planes = upper << 8 | planes_in(again)
     return planes if key is None else _keyed(planes, np.atleast_1d(key))
 
 
@@ -365,15 +332,6 @@ def _spoken(mode: str) -> str:
     if "x" in mode:
         return f"{dtype_of(mode)} of {channels_of(mode)} channels" if channels_of(mode) > 1 else f"{dtype_of(mode)} grey"
     return words.get(mode, f"16-bit {mode.split(';')[0].replace('I', 'grey')}" if mode in DEPTHS else mode)
-
-
-def _centre(size: Size, resize: Size) -> Box:
-    """The largest centred box of an image (columns, rows) with the sides' ratio of `resize` (rows, columns)."""
-    columns, rows = size
-    scale = min(rows / resize[0], columns / resize[1])
-    high, wide = resize[0] * scale, resize[1] * scale
-    left, top = (columns - wide) / 2, (rows - high) / 2
-    return left, top, min(left + wide, columns), min(top + high, rows)
 
 
 @contextmanager

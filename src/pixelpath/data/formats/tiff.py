@@ -12,7 +12,7 @@ import itertools
 import logging
 import math
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +25,13 @@ from jaxtyping import Int, Shaped
 from pixelpath.data import dtypes
 from pixelpath.data.formats.appearance import BYTES, JPEGS, Colours, converted, stored_window, turned, turned_size
 from pixelpath.data.formats.reading import Packed, needs, reading
-from pixelpath.data.formats.recent import DECODED
 from pixelpath.data.formats.stacks import EVERYTHING
+from pixelpath.data.formats.tiff_segments import SEPARATE, segment_size, window
 from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 CHANNELS = "CS"
-SEPARATE = 2  # value of PlanarConfiguration
 SMALLER, MASK = 1, 4  # bits of NewSubfileType
 ORIENTATION, INK_SET, SUBSAMPLING = 274, 332, 530  # tags
 CMYK_INKS = 1
@@ -286,7 +285,7 @@ def _check_pages(source: Path | Packed, found: Pages) -> None:
             if size < needed:
                 raise ValueError(f"it ends before its last pixel, {size} of {needed} bytes")
             return
-        tall, broad = _segment_size(page)
+        tall, broad = segment_size(page)
         needed = math.ceil(page.imagelength / tall) * math.ceil(page.imagewidth / broad)
         needed *= page.samplesperpixel if page.planarconfig == SEPARATE else 1
         if len(page.dataoffsets) < needed:
@@ -332,61 +331,7 @@ def _unpacked(source: Path | Packed, found: Pages, index: int, rows: slice, colu
     with _stream(source) as file:
         for place in places:
             number = series * each + (int(np.ravel_multi_index(place, lengths)) if place else 0)
-            yield _window(file, key, found.pages[number], found.dtype, rows, columns)
-
-
-def _window(file: Any, key: Hashable, page: Any, dtype: np.dtype, rows: slice, columns: slice) -> np.ndarray:
-    """[sample, row, column] of a page."""
-    frame = page.keyframe
-    samples, (high, wide) = frame.samplesperpixel, (frame.imagelength, frame.imagewidth)
-    (top, bottom, _), (left, right, _) = rows.indices(high), columns.indices(wide)
-    values = np.full((samples, bottom - top, right - left), frame.nodata, dtype)
-    tall, broad = _segment_size(frame)
-    down, across = math.ceil(high / tall), math.ceil(wide / broad)
-    planes = len(page.dataoffsets) // (down * across)
-    grid = itertools.product(range(planes), range(top // tall, -(-bottom // tall)), range(left // broad, -(-right // broad)))
-    for plane, row, column in grid:
-        number, y, x = (plane * down + row) * across + column, row * tall, column * broad
-        if page.databytecounts[number] == 0:
-            continue  # a segment that was never written holds nodata
-        inside = top <= y and y + tall <= bottom and left <= x and x + broad <= right
-        decode = functools.partial(_segment, file, page, number)
-        piece = decode() if inside else DECODED.get((key, page.dataoffsets[number], number), decode)
-        held, needed = piece.shape, (samples if planes == 1 else 1, min(tall, high - y), min(broad, wide - x))
-        if any(has < least for has, least in zip(held, needed, strict=True)):
-            words = ["x".join(map(str, shape)) for shape in (held, needed)]
-            raise ValueError(f"a strip or tile holds {words[0]} values where {words[1]} belong")
-        y0, y1 = max(top, y), min(bottom, y + piece.shape[1])
-        x0, x1 = max(left, x), min(right, x + piece.shape[2])
-        sample = plane if planes > 1 else 0
-        target = values[sample : sample + len(piece), y0 - top : y1 - top, x0 - left : x1 - left]
-        target[...] = piece[:, y0 - y : y1 - y, x0 - x : x1 - x]
-    return values
-
-
-def _segment_size(frame: Any) -> tuple[int, int]:
-    """Rows and columns of a strip or tile."""
-    if frame.is_tiled:
-        return frame.tilelength, frame.tilewidth
-    return min(frame.rowsperstrip, frame.imagelength), frame.imagewidth
-
-
-def _segment(file: Any, page: Any, number: int) -> np.ndarray:
-    """[sample, row, column] of a strip or tile."""
-    frame, packed = page.keyframe, _bytes(file, page.dataoffsets[number], page.databytecounts[number])
-    if frame.compression in JPEGS and frame.planarconfig == SEPARATE and frame.samplesperpixel > 1:  # each plane is a grey JPEG
-        plane = needs("imagecodecs", "arrays", "JPEG").jpeg_decode(packed, tables=page.jpegtables)
-        return plane[None]
-    options = {"jpegtables": page.jpegtables, "jpegheader": frame.jpegheader} if frame.compression in JPEGS else {}
-    return np.moveaxis(frame.decode(packed, number, **options)[0][0], -1, 0)
-
-
-def _bytes(file: Any, offset: int, count: int) -> bytes:
-    file.seek(offset)
-    packed = file.read(count)
-    if len(packed) < count:
-        raise ValueError(f"it ends at byte {offset + len(packed)} of {offset + count}")
-    return packed
+            yield window(file, key, found.pages[number], found.dtype, rows, columns)
 
 
 @contextmanager

@@ -151,11 +151,11 @@ class Normaliser:
             largest = float(np.finfo(self.dtype).max)
             native = native.clamp(-largest, largest)
         if self._integer and self.nodata is not None:
-            native = torch.where(native == self.nodata, _nearest(self.nodata, self.dtype), native)
+            native = torch.where(native == self.nodata, dtypes.nearest(self.nodata, self.dtype), native)
         native = native.to(dtypes.in_torch(self.dtype))
         if self._integer or self.nodata is None or math.isnan(self.nodata):
             return native
-        return torch.where(native == self.nodata, _nearest(self.nodata, self.dtype), native)
+        return torch.where(native == self.nodata, dtypes.nearest(self.nodata, self.dtype), native)
 
     def unit(self, images: Images) -> Images:
         """Model range to unit range; UserError for float data and behind a transform, where there is none."""
@@ -370,14 +370,6 @@ def _held(nodata: float | None, dtype: str) -> float | None:
             "data.nodata",
         )
     return held
-
-
-def _nearest(nodata: float, dtype: str) -> float:
-    """The dtype's value next to nodata, nearer to 0 (above it for 0)."""
-    if np.dtype(dtype).kind in "iu":
-        return nodata - math.copysign(1, nodata) if nodata else 1.0
-    kind = np.dtype(dtype).type
-    return float(np.nextafter(kind(nodata), kind(0 if nodata else 1)))
 
 
 def _home(images: Tensor) -> Tensor:

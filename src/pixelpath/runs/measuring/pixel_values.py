@@ -59,10 +59,10 @@ def pixel_values(data: PreparedData, images: Source, normaliser: Normaliser | No
     """
     shape, most = data.shape, min(MOST, max(LEAST, ENOUGH // math.prod(data.shape)))
     count, few = min(most, len(images)), min(most, len(data.held_out), len(images)) if len(data.held_out) >= 2 else 0
-    training = _measure(_batches(data.training, most), min(most, len(data.training)), shape, data.normaliser)
-    held_out = _measure(_batches(data.held_out, few), few, shape, data.normaliser) if few else None
-    samples = _measure(_batches(images, most), count, shape, normaliser)
-    fewer = samples if few in (0, count) else _measure(_batches(images, few), few, shape, normaliser)
+    training = _measure(native_batches(data.training, most), min(most, len(data.training)), shape, data.normaliser)
+    held_out = _measure(native_batches(data.held_out, few), few, shape, data.normaliser) if few else None
+    samples = _measure(native_batches(images, most), count, shape, normaliser)
+    fewer = samples if few in (0, count) else _measure(native_batches(images, few), few, shape, normaliser)
     channels, sets = _channels(data), _Sets(training, held_out, samples)
     rows = _differences(channels, sets, fewer)
     worst = sorted(range(shape[0]), key=lambda number: -rows[number]["total_variation"])[:DRAWN]
@@ -99,7 +99,22 @@ def sentence(found: dict[str, Any]) -> str:
     return f"Values, channel {row['channel']}: {', '.join(parts) or 'constant'}."
 
 
-def _batches(side: Source, most: int) -> Iterator[np.ndarray]:
+def values_of(batches: Iterable[Native], count: int, shape: tuple[int, int, int], normaliser: Normaliser) -> Values:
+    """The pixel values of batches that hold so many native images, those that were measured."""
+    found = Values(count, *shape)
+    for images in batches:
+        found.add(images, _known(images, normaliser))
+    return found
+
+
+def _known(images: Native, normaliser: Normaliser | None) -> histograms.Valid | None:
+    """Which pixels were measured, None for all; the normaliser knows."""
+    valid = None if normaliser is None else normaliser.valid(torch.from_numpy(images))
+    return None if valid is None else valid.numpy()
+
+
+def native_batches(side: Source, most: int) -> Iterator[Native]:
+    """At most so many images of a source, evenly chosen, in memory-sized batches."""
     chosen = sources.evenly(len(side), most)
     for first in range(0, len(chosen), BATCH):
         yield sources.gather(side, chosen[first : first + BATCH])
@@ -117,8 +132,7 @@ def _measure(batches: Iterable[Native], count: int, shape: tuple[int, int, int],
     """One pass over the images; the normaliser knows which pixels were measured, None: all."""
     power, values = SpectrumSum(*shape), Values(count, *shape)
     for images in batches:
-        valid = None if normaliser is None else normaliser.valid(torch.from_numpy(images))
-        mask = None if valid is None else valid.numpy()
+        mask = _known(images, normaliser)
         power.add(images, mask)
         values.add(images, mask)
     return _Measured(count, power.spectrum(), [values.channel(number) for number in range(shape[0])])

@@ -59,7 +59,7 @@ def export(run: OpenRun, format: Format = ONNX, guidance: float | None = None, o
     file = run.path / f"generator{format.suffix}" if out is None else out
     if file.exists():
         raise UserError(f"{file} is there already: choose another `out`, nothing is overwritten.", setting="out")
-    sampling = _guided(run, guidance)
+    sampling = guided_step(run, guidance)
     assert sampling.guidance is not None
     highest = float(sampling.schedule(run.noise)[0])
     generator = Generator(run.denoiser, run.normaliser, highest, sampling.guidance, unmeasured_in(run.metadata, run.shape))
@@ -92,12 +92,12 @@ def _check_one_step(run: OpenRun) -> None:
         raise UserError(f"{run.path} is a diffusion run, whose images take many evaluations: give a one-step run.", setting="run")
 
 
-def _guided(run: OpenRun, guidance: float | None) -> Sampling:
+def guided_step(run: OpenRun, guidance: float | None) -> Sampling:
     """One step from the highest sigma, guided as asked or as the recipe says; UserError if what is asked cannot act."""
     chosen = run.recipe.usual_sampling
     assert chosen.guidance_interval is not None
     low, high = chosen.guidance_interval
-    conditional = bool(run.classes or run.conditions.numbers or run.conditions.other)
+    conditional = run.denoiser.backbone.conditional
     acts = conditional and low < run.noise.sigma_max <= high
     if guidance not in (None, 1.0) and not acts:
         why = "guides only at lower sigmas than that of its one step" if conditional else "is unconditional"
