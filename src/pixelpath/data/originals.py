@@ -13,8 +13,8 @@ from jaxtyping import Int, Shaped
 
 from pixelpath.data.alpha import premultiply
 from pixelpath.data.formats import pictures
-from pixelpath.data.formats.pictures import Box
 from pixelpath.data.formats.resampling import resampled
+from pixelpath.data.formats.resizing import Box
 from pixelpath.data.sources import Arrays, Folder, Premultiplied, Source, Subset
 
 Boxes = Callable[[int, int], Sequence[Box]]

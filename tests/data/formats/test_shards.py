@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tests.data.formats.packing import COLOUR, GREY, RANDOM, everything, npy, png, refused, shard
 
-from pixelpath.data.formats import pictures
+from pixelpath.data.formats.resizing import resized
 from pixelpath.data.formats.tar import open_tar_shards
 from pixelpath.data.opening import open_source
 
@@ -80,8 +80,8 @@ def test_arrays_of_unequal_size_are_resized(tmp_path: Path) -> None:
     refused(r"::1 is 8x8 pixels .* but .*::0 is 9x12: .*`data\.resize` 8 8", lambda: open_tar_shards([path]))
     (stack,) = open_tar_shards([path], resize=(6, 4))
     for index, image in enumerate(images):
-        np.testing.assert_array_equal(stack.read(index), pictures.resized(image, (6, 4)))
-        np.testing.assert_array_equal(stack.read(index, slice(1, 3), slice(2)), pictures.resized(image, (6, 4))[:, 1:3, :2])
+        np.testing.assert_array_equal(stack.read(index), resized(image, (6, 4)))
+        np.testing.assert_array_equal(stack.read(index, slice(1, 3), slice(2)), resized(image, (6, 4))[:, 1:3, :2])
 
 
 def test_pairs_of_shards_that_do_not_match(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from pixelpath.data.addresses import Address
-from pixelpath.data.formats import pictures
 from pixelpath.data.formats.reading import check_exists, check_regular, needs, reading
+from pixelpath.data.formats.resizing import Size
 from pixelpath.data.formats.shards import Cell, Shard, ShardLabels, as_stacks
 from pixelpath.data.formats.stacks import Stack
 from pixelpath.errors import MissingError, UserError
@@ -32,7 +32,7 @@ def open_parquet(
     paths: Sequence[Path],
     *,
     channels: int | None = None,
-    resize: pictures.Size | None = None,
+    resize: Size | None = None,
     nodata: float | None = None,
     broken: list[str] | None = None,
 ) -> list[Stack]:
@@ -52,7 +52,7 @@ def open_saved_dataset(
     folder: Path,
     *,
     channels: int | None = None,
-    resize: pictures.Size | None = None,
+    resize: Size | None = None,
     nodata: float | None = None,
     broken: list[str] | None = None,
 ) -> list[Stack]:

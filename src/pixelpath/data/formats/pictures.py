@@ -24,10 +24,11 @@ from PIL import ExifTags, Image, ImageFile
 from pixelpath.data.formats.appearance import BYTES, Planes, converted, turned, turned_size
 from pixelpath.data.formats.reading import BrokenFileError, Packed, reason
 from pixelpath.data.formats.recent import DECODED
+from pixelpath.data.formats.resizing import Box, Size, centre, resized
 from pixelpath.data.formats.stacks import EVERYTHING
 from pixelpath.data.formats.tiff import MAGIC, TiffStack, is_map, open_tiff
 from pixelpath.data.metadata import Metadata
-from pixelpath.data.settings import fitting
+from pixelpath.data.settings import fitting, typical
 from pixelpath.errors import UserError
 from pixelpath.log import followed
 
@@ -41,9 +42,6 @@ STEPS = {"L;2": 85, "L;4": 17}  # raw modes of PNG that Pillow widens to 8 bits,
 
 ALWAYS = 2**28  # pixels, which every WebP file may have
 MOST_PACKED = 10_000  # pixels of a byte: deflate packs 1032 bytes into one, of 8 pixels each
-
-Size = tuple[int, int]
-Box = tuple[float, float, float, float]  # left, top, right and bottom of a part of an image, in pixels
 
 _LIMIT = threading.Lock()
 
@@ -128,7 +126,7 @@ def agree(folder: Path, names: Sequence[str], found: Sequence[Header], channels:
             raise unlike(folder / name, head, other, Header(mode, size))
         if head.size != size and resize is None:
             other = folder / names[next(index for index, head in enumerate(found) if head.size == size)]
-            raise unlike(folder / name, head, other, Header(mode, size))
+            raise unlike(folder / name, head, other, Header(mode, size), typical(sizes))
     return Header(mode, resize or size)
 
 
@@ -143,8 +141,8 @@ def check_mode(where: Path | str, mode: str, channels: int | None, setting: str 
         )
 
 
-def unlike(where: Path | str, found: Header, other: Path | str, common: Header) -> UserError:
-    """The sentence on two images of unequal mode, or else of unequal size."""
+def unlike(where: Path | str, found: Header, other: Path | str, common: Header, near: Size | None = None) -> UserError:
+    """The sentence on two images of unequal mode, or else of unequal size, with a size `near` those of all."""
     if found.mode != common.mode:
         bytes_alone = found.mode in BYTES.values() and common.mode in BYTES.values()
         remedy = "convert all to one kind" + (", for instance with `data.channels` 3" if bytes_alone else " of values")
@@ -153,7 +151,7 @@ def unlike(where: Path | str, found: Header, other: Path | str, common: Header) 
     rows, columns = common.size
     return UserError(
         f"{where} is {found.size[0]}x{found.size[1]} pixels (rows x columns) but {other} is {rows}x{columns}: "
-        "bring all to one size with `data.resize` {} {}.".format(*fitting(rows, columns)),
+        "bring all to one size with `data.resize` {} {}.".format(*fitting(*(near or common.size))),
         "data.resize",
     )
 
@@ -231,21 +229,6 @@ def planes_of(
     return resized_by(mode, turned(_native(image.copy(), mode), _orientation(image)), resize)
 
 
-def resized(
-    image: Shaped[np.ndarray, "channel row column"], size: Size, box: Box | None = None
-) -> Shaped[np.ndarray, "channel rows columns"]:
-    """An array resized by its shorter side (antialiased, bilinear: no new extremes) and cropped at the centre, computed in
-    float32; integers rounded. With a box, that part of it resized.
-    """
-    rows, columns = image.shape[1:]
-    if box is None and (rows, columns) == tuple(size):
-        return image
-    box = box or _centre((columns, rows), size)
-    planes = [Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32)) for plane in image]
-    array = np.stack([np.asarray(plane.resize((size[1], size[0]), Image.Resampling.BILINEAR, box)) for plane in planes])
-    return (np.rint(array) if image.dtype.kind in "iu" else array).astype(image.dtype)
-
-
 def _header(opened: ImageFile.ImageFile | TiffStack, channels: int | None) -> Header:
     if isinstance(opened, ImageFile.ImageFile):
         mode, (columns, rows) = _mode(opened, channels), opened.size
@@ -268,7 +251,7 @@ def resized_by(mode: str, planes: Planes, resize: Size | None, box: Box | None =
     if mode not in BYTES.values():
         return resized(planes, resize, box)
     image = Image.fromarray(np.ascontiguousarray(planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)))
-    small = image.resize((resize[1], resize[0]), Image.Resampling.BICUBIC, box or _centre(image.size, resize))
+    small = image.resize((resize[1], resize[0]), Image.Resampling.BICUBIC, box or centre(image.size, resize))
     return np.array(_planes(small), order="C")
 
 
@@ -365,15 +348,6 @@ def _spoken(mode: str) -> str:
     if "x" in mode:
         return f"{dtype_of(mode)} of {channels_of(mode)} channels" if channels_of(mode) > 1 else f"{dtype_of(mode)} grey"
     return words.get(mode, f"16-bit {mode.split(';')[0].replace('I', 'grey')}" if mode in DEPTHS else mode)
-
-
-def _centre(size: Size, resize: Size) -> Box:
-    """The largest centred box of an image (columns, rows) with the sides' ratio of `resize` (rows, columns)."""
-    columns, rows = size
-    scale = min(rows / resize[0], columns / resize[1])
-    high, wide = resize[0] * scale, resize[1] * scale
-    left, top = (columns - wide) / 2, (rows - high) / 2
-    return left, top, min(left + wide, columns), min(top + high, rows)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pixelpath.data import dtypes
 from pixelpath.data.formats import pictures
 from pixelpath.data.formats.reading import leaving_out
 from pixelpath.data.formats.resampling import resampled
+from pixelpath.data.formats.resizing import Size
 from pixelpath.data.formats.stacks import EVERYTHING, Stack
 from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
@@ -81,7 +82,7 @@ class Samples:
     model: str
     """The sample that all others must look like."""
     channels: int | None
-    resize: pictures.Size | None
+    resize: Size | None
     nodata: float | None = None
     whole: bool = False
 
@@ -119,7 +120,7 @@ def as_stacks(
     open_shard: Callable[[Path], Shard],
     paths: Sequence[Path],
     channels: int | None,
-    resize: pictures.Size | None,
+    resize: Size | None,
     nodata: float | None = None,
     broken: list[str] | None = None,
 ) -> list[Stack]:
@@ -154,7 +155,7 @@ def as_stacks(
     ]
 
 
-def _examined(shard: Shard, index: int, channels: int | None, resize: pictures.Size | None) -> tuple[Look, str]:
+def _examined(shard: Shard, index: int, channels: int | None, resize: Size | None) -> tuple[Look, str]:
     """What a sample looks like, by its header if it is a picture, and what it is called."""
     with shard.cell(index) as (cell, where):
         if isinstance(cell, np.ndarray):
@@ -184,12 +185,12 @@ def _numbered(shards: Sequence[Shard]) -> tuple[list[Int[np.ndarray, "count"] | 
     return numbers, names or first.names
 
 
-def _look_of_array(planes: Shaped[np.ndarray, "channel row column"], resize: pictures.Size | None) -> Look:
+def _look_of_array(planes: Shaped[np.ndarray, "channel row column"], resize: Size | None) -> Look:
     rows, columns = resize or planes.shape[1:]
     return Look("", (len(planes), rows, columns), planes.dtype.newbyteorder("="))
 
 
-def _look_of_picture(header: pictures.Header, where: str, channels: int | None, resize: pictures.Size | None) -> Look:
+def _look_of_picture(header: pictures.Header, where: str, channels: int | None, resize: Size | None) -> Look:
     """What a picture looks like once read; UserError for a mode that is not supported."""
     pictures.check_mode(where, header.mode, channels)
     rows, columns = resize or header.size
