@@ -94,6 +94,20 @@ def test_what_is_longer_is_cropped_at_the_centre() -> None:
     np.testing.assert_array_equal(resized(image, (4, 4)), resized(image, (4, 4), (0, 5, 20, 25)))
 
 
+@pytest.mark.parametrize("side", [304, 64, 40])
+def test_the_centre_lies_within_images_of_every_size(side: int) -> None:
+    """Rounded, half of what is left over can be a little less than nothing: pictures of 431 columns could not be read."""
+    for columns in range(1, 700):
+        for size in ((columns, 600), (600, columns)):
+            left, top, right, bottom = centre(size, (side, side))
+            assert left >= 0
+            assert top >= 0
+            assert right <= size[0]
+            assert bottom <= size[1]
+            assert right - left == pytest.approx(min(size))
+            assert bottom - top == pytest.approx(min(size))
+
+
 def test_a_file_of_wide_integers_is_resized(tmp_path: Path) -> None:
     images = SHIFT + RANDOM.integers(0, 9, (3, 8, 8)).astype(np.int32)
     np.save(tmp_path / "a.npy", images)

@@ -36,7 +36,7 @@ def centre(size: Size, resize: Size) -> Box:
     columns, rows = size
     scale = min(rows / resize[0], columns / resize[1])
     high, wide = resize[0] * scale, resize[1] * scale
-    left, top = (columns - wide) / 2, (rows - high) / 2
+    left, top = max((columns - wide) / 2, 0.0), max((rows - high) / 2, 0.0)  # rounding must not lead out of the image
     return left, top, min(left + wide, columns), min(top + high, rows)
 
 
