@@ -451,7 +451,6 @@ ARRAYS: list[Case] = [
         told("Channel 0", "float32", setting="data.nodata"),
     ),
     ("nodata beyond float16", npy(FLOATS.astype(np.float16), nodata=1e6), told("float16", "1000000.0", setting="data.nodata")),
-    ("a resize of 32-bit integers", npy(BYTES.astype(np.int32), resize=(4, 4)), told("a.npy", "int32", setting="data.resize")),
     (
         "32-bit integers too far apart",
         npy(np.where(BYTES > 99, np.int32(2**31 - 2), BYTES)),

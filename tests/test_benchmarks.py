@@ -12,11 +12,25 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from benchmarks import conditions, law, measure, radar, rain, sampling, sampling_default, step_parts, train_step, warmstart_images
+from benchmarks import (
+    conditions,
+    fit_kinds,
+    law,
+    measure,
+    radar,
+    rain,
+    sampling,
+    sampling_default,
+    step_parts,
+    train_step,
+    warmstart_images,
+)
 from benchmarks.measure import Settings
 from PIL import Image
 
 from pixelpath import randomness
+from pixelpath.data.opening import open_split
+from pixelpath.data.settings import DataSettings
 from pixelpath.networks.encoder import Encoder
 from pixelpath.recipes.sizes import NANO
 from pixelpath.runs.measuring.curves import DistanceCurve, DistancePoint
@@ -218,3 +232,30 @@ def test_the_default_is_the_fewest_evaluations_within_two_percent_over_all_runs(
     assert "| 9 | 2.02 ± 0.02 | 1.028 ± 0.01 | 1.019 |" in printed
     assert "| 35, Heun | 2 ± 1 | 2 ± 1 | |" in printed
     assert printed.endswith("Choice: 9 evaluations.\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "shape", "units"),
+    [
+        ("photographs", "uint8", (3, 64, 64), ""),
+        ("slices", "int32", (1, 256, 256), "HU"),
+        ("sea", "float32", (1, 48, 80), "degC"),
+        ("tiles", "uint16", (1, 64, 64), ""),
+    ],
+)
+def test_the_images_of_short_fits_are_what_people_have(
+    kind: str, dtype: str, shape: tuple[int, int, int], units: str, tmp_path: Path
+) -> None:
+    path = fit_kinds.KINDS[kind][0](tmp_path, 4, np.random.default_rng(0))
+    resize = (64, 64) if kind == "photographs" else None
+    settings = DataSettings(path, resize=resize, channels=3 if resize else None, held_out_share=0.0)
+    source = open_split(settings)[0]
+    assert (len(source), source.dtype.name, source.shape, source.metadata.units) == (4, dtype, shape, units)
+    images = np.stack([source[index] for index in range(4)])
+    assert len(np.unique(images[:, :, 24, 24], axis=0)) > 1
+    if kind == "slices":
+        assert np.median(images[..., 0, 0]) == pytest.approx(-1000, abs=30)
+        assert abs(np.median(images[..., 128, 128]) - 40) < 40
+    if kind == "sea":
+        assert (np.isnan(images) == np.isnan(images[:1])).all()
+        assert 0.02 < np.isnan(images).mean() < 0.6

@@ -28,7 +28,7 @@ from pixelpath.recipes import RECIPES
 from pixelpath.recipes.recipe import Recipe, to_json
 from pixelpath.recipes.sizes import SIZES, Blocks, Size
 from pixelpath.runs import audit
-from pixelpath.runs.audit import AuditOptions
+from pixelpath.runs.audit import AuditOptions, open_together, sizes_of
 from pixelpath.runs.audit_findings import costs, status
 from pixelpath.runs.audit_recipes import proposed, train_commands
 from pixelpath.runs.cost import Cost, measured_apart
@@ -435,3 +435,17 @@ def test_mirroring_is_proposed_where_mirrored_images_belong_to_the_data(tmp_path
     assert [recipe.flip for recipe in found.recipes] == [False, symmetric]
     assert ("--flip" in found.commands[1]) is symmetric
     assert found.costs == ()
+
+
+def test_mixed_sizes_are_told_among_mixed_colours(tmp_path: Path) -> None:
+    """Of 9 pictures of as many sizes, one of them grey, the typical size is the median of the rows and that of the columns."""
+    for number in range(9):
+        image = np.zeros((40 + number, 60 - 2 * number, 3), np.uint8)
+        Image.fromarray(image[..., 0] if number == 3 else image).save(tmp_path / f"{number}.png")
+    assert len(sizes_of(DataSettings(tmp_path))) == 9
+    found: list[Finding] = []
+    training, held_out, settings = open_together(DataSettings(tmp_path), found)
+    assert (settings.channels, settings.resize) == (3, (48, 48))  # near 44x52, square, multiples of 8
+    assert len(training) + len(held_out) == 9
+    assert training.shape == (3, 48, 48)
+    assert sum("48 48" in finding.remedy for finding in found) == 1

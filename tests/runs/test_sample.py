@@ -17,7 +17,7 @@ from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.runs import sample as sample_module
 from pixelpath.runs.generate import generate
 from pixelpath.runs.opened import open_run
-from pixelpath.runs.sample import completed
+from pixelpath.runs.sample import columns_of, completed
 from pixelpath.sampling.sampler import Sampling
 
 NFE = {"euler": 4, "heun": 7, "heun_stochastic": 7, "euler_ancestral": 4, "dpmpp_2m": 4, "consistency": 4}  # of 4 steps
@@ -32,6 +32,15 @@ def equal_up_to_rounding(first: np.ndarray, second: np.ndarray) -> bool:
     """Whether 8-bit images differ by at most 1, and in fewer than one value of a hundred."""
     apart = np.abs(first.astype(int) - second)
     return bool(apart.max() <= 1 and (apart > 0).mean() < 0.01)
+
+
+@pytest.mark.parametrize(
+    ("count", "classes", "columns"),
+    [(64, 0, 8), (30, 0, 10), (33, 0, 11), (48, 0, 12), (35, 0, 12), (64, 10, 10), (30, 6, 12), (60, 7, 12), (64, 2, 8)],
+)
+def test_a_grid_has_full_rows_and_columns_of_a_class(count: int, classes: int, columns: int) -> None:
+    """35 images leave one place of 12 or of 9 empty, and the wider is taken; 7 classes stand only in 7 columns, too few."""
+    assert columns_of(count, classes) == columns
 
 
 def settings(folder: Path) -> dict:

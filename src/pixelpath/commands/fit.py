@@ -12,7 +12,7 @@ from pixelpath.commands.options import device_named
 from pixelpath.data.settings import DataSettings
 from pixelpath.log import say
 from pixelpath.runs import fit as runs
-from pixelpath.runs.digits import located
+from pixelpath.runs.digits import located, located_aside
 from pixelpath.runs.fit_plan import HOUR, Budget
 
 
@@ -35,12 +35,12 @@ def fit(
         data: How the data are read; what is not given is chosen by the data.
         out: Folder of everything that it makes. Default: runs/NAME.
         device: cpu, cuda, cuda:1, mps. Default: the best one here.
-        plan: Only say the plan, and train nothing.
+        plan: Only say the plan: train nothing, and write nothing.
     """
     folder, chosen = runs.folder_of(path) if out is None else out, device_named(device)
-    settings = replace(data, path=located(path, folder))
     if not plan:
-        runs.fit(settings, folder, budget, chosen)
+        runs.fit(replace(data, path=located(path, folder)), folder, budget, chosen)
         return
-    for line in runs.plan_fit(settings, folder, budget, chosen):
-        say(line)
+    with located_aside(path, folder) as images:
+        for line in runs.plan_fit(replace(data, path=images), folder, budget, chosen):
+            say(line)

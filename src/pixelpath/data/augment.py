@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pixelpath import randomness
-from pixelpath.data.formats.resampling import Box
+from pixelpath.data.formats.resizing import Box
 from pixelpath.data.normalise.normaliser import Normaliser
 from pixelpath.data.originals import Boxes
 from pixelpath.errors import UserError

@@ -17,20 +17,25 @@ from pixelpath.data.addresses import Address
 from pixelpath.errors import UserError
 
 STORES = (".zarr",)
+RECORD, GRID = "samples.json", "grid.png"  # what a folder of samples has besides them: the settings, and all as one picture
 
 Entry = os.DirEntry[str] | Address
 """What lies in a folder: its name, and whether it is a file, a folder or a link."""
 
 
 def visible(folder: Path) -> Sequence[Entry]:
-    """The entries of a folder in the order of their names, without hidden ones and what archivers leave behind."""
+    """The entries of a folder in the order of their names, without hidden ones and what archivers leave behind.
+
+    Of a folder of samples without their grid, which is none of them.
+    """
     if isinstance(folder, Address):
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith((".", "__"))), key=lambda entry: entry.name)
+            found = sorted((entry for entry in entries if not entry.name.startswith((".", "__"))), key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(f"{folder} cannot be listed ({error.strerror}): make it readable, or leave it out.") from error
+    return [entry for entry in found if entry.name != GRID] if any(entry.name == RECORD for entry in found) else found
 
 
 def is_file(entry: Entry) -> bool:

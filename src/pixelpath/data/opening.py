@@ -131,12 +131,7 @@ def check_patch(source: Source, patch: int, settings: DataSettings) -> None:
 
 
 def _finished(source: Source, settings: DataSettings, where: object) -> Source:
-    """The source with its colours as `alpha` says; UserError if it cannot be resized or has no alpha."""
-    if settings.resize is not None and source.dtype.kind in "iu" and source.dtype.itemsize > 2:
-        raise UserError(
-            f"{where} holds {source.dtype}, which `data.resize` would round: use `data.tile`, or convert to float32.",
-            "data.resize",
-        )
+    """The source with its colours as `alpha` says; UserError if it has no alpha."""
     if settings.alpha == "straight":
         return source
     if source.metadata.alpha != "straight" or source.dtype.kind != "u":

@@ -13,7 +13,8 @@ from jaxtyping import Int, Shaped
 
 from pixelpath.data.alpha import premultiply
 from pixelpath.data.formats import pictures
-from pixelpath.data.formats.resampling import Box, resampled, resized_by
+from pixelpath.data.formats.resampling import resampled
+from pixelpath.data.formats.resizing import Box, resized_by
 from pixelpath.data.sources import Arrays, Folder, Premultiplied, Source, Subset
 
 Boxes = Callable[[int, int], Sequence[Box]]

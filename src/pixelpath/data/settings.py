@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -96,6 +98,16 @@ class DataSettings:
     def steps(self) -> tuple[int, int] | None:
         """Rows and columns from tile to tile."""
         return (self.stride[0], self.stride[-1]) if self.stride else self.window
+
+
+def typical(sizes: Mapping[tuple[int, int], int]) -> tuple[int, int]:
+    """The median of the rows and that of the columns of images, of which there are so many of every size.
+
+    Where most images have one size, it is that.
+    """
+    sides = zip(*(size for size, count in sizes.items() for _ in range(count)), strict=True)
+    rows, columns = (statistics.median_low(each) for each in sides)
+    return rows, columns
 
 
 def fitting(rows: int, columns: int, multiple: int = MULTIPLE) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from pixelpath.data.formats.nifti import NiftiStack
 from pixelpath.data.formats.resampling import resampled
 from pixelpath.data.formats.stacks import Chosen, Stack
 from pixelpath.data.metadata import Metadata
-from pixelpath.data.settings import DataSettings, fitting
+from pixelpath.data.settings import DataSettings, fitting, typical
 from pixelpath.data.sources import Source, brief
 from pixelpath.errors import UserError
 
@@ -164,7 +164,7 @@ def stacked(
     for stack in stacks:
         sizes[stack.shape[2:]] += stack.shape[0]
     for stack in stacks:
-        _check_alike(stack, first, settings, sizes.most_common(1)[0][0])
+        _check_alike(stack, first, settings, typical(sizes))
     metadata = replace(
         first.metadata,
         units=settings.units or first.metadata.units,
@@ -176,7 +176,7 @@ def stacked(
     return Stacked(tuple(stacks), tuple(titles), labels.numbers, labels.classes, metadata, *cut, list(broken))
 
 
-def _check_alike(stack: Stack, first: Stack, settings: DataSettings, frequent: tuple[int, int]) -> None:
+def _check_alike(stack: Stack, first: Stack, settings: DataSettings, usual: tuple[int, int]) -> None:
     # series of scans share one folder
     here, there = (f"{each.path}::{each.name(0)}" if stack.path == first.path else each.path for each in (stack, first))
     if (stack.shape[1], stack.dtype) != (first.shape[1], first.dtype):
@@ -192,7 +192,7 @@ def _check_alike(stack: Stack, first: Stack, settings: DataSettings, frequent: t
             f"{here} is {rows}x{columns} pixels, smaller than a tile of {wanted}: use a smaller `data.tile`.", "data.tile"
         )
     if settings.window is None and settings.resize is None and (rows, columns) != first.shape[2:]:
-        other, near = "x".join(map(str, first.shape[2:])), " ".join(map(str, fitting(*frequent)))
+        other, near = "x".join(map(str, first.shape[2:])), " ".join(map(str, fitting(*usual)))
         raise UserError(
             f"{here} is {rows}x{columns} pixels (rows x columns) but {there} is {other}: cut tiles of one size with "
             f"`data.tile`, or bring all to one size with `data.resize` {near}.",

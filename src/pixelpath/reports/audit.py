@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,14 @@ VERDICTS: dict[str, Verdict] = {
     "": Verdict(["These images are ready to train on"], "good"),
 }
 LISTED = 200  # rows of a table, at most
+FREQUENT = 12  # sizes that are shown without a click
 
 
 def write_audit(folder: Path, document: Mapping[str, Any], pictures: Sequence[str] = ()) -> Path:
     """Write FOLDER/report.html with the numbers of audit.json and the pictures that are there by these names; the file."""
     drawn = {name: figure(folder / name, CAPTIONS[name], "plot" if name == "histograms.png" else "sheet") for name in pictures}
     sections = {"Findings": _findings(document["findings"])}
-    rows = [{"rows x columns": size, "images": count} for size, count in document["sizes"].items()]
-    sections |= {"Sizes": table(rows[:LISTED])}
+    sections |= {"Sizes": _sizes(document["sizes"])}
     if "channels" in document:
         sections |= {
             "Images": drawn.get("typical.png", ""),
@@ -79,12 +80,23 @@ def _top(document: Mapping[str, Any]) -> str:
     return header("Audit of training images", _place(document), verdict, boxes)
 
 
+def _sizes(counts: Mapping[str, int]) -> str:
+    """The most frequent sizes as a table, and the others folded away, where images are of several."""
+    rows = [{"rows x columns": size, "images": count} for size, count in counts.items()]
+    if len(rows) <= FREQUENT + 1:
+        return table(rows)
+    listed = f", of which {LISTED - FREQUENT} are listed" if len(rows) > LISTED else ""
+    return table(rows[:FREQUENT]) + folded(f"{len(rows) - FREQUENT:,} other sizes{listed}", table(rows[FREQUENT:LISTED]))
+
+
 def _findings(found: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for finding in found:
         where = f"<div class='soft'>{text(finding['where'])}</div>" if finding["where"] else ""
         mark = {"problem": " class='bad'", "warning": " class='warn'"}.get(finding["level"], "")
-        what = sentence(f"{finding['what']}. {finding['remedy']}".rstrip())  # it may begin with a path
+        first, rest = finding["what"][:1], finding["what"][1:]
+        begun = first.upper() if re.match(r"[a-z]+ ", finding["what"]) else first  # not of a path, which may come first
+        what = sentence(f"{begun}{rest}. {finding['remedy']}".rstrip())
         level = f"<th{mark} style='white-space: nowrap'>{finding['level']}</th>"
         rows.append(f"<tr>{level}<td>{what}{where}</td></tr>")
     return f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else "<p>Nothing is wrong.</p>"
@@ -97,7 +109,7 @@ def _channels(document: Mapping[str, Any]) -> str:
     rows = []
     for channel, unit in zip(channels, units, strict=True):
         row = {"channel": f"{channel['name']} ({unit})" if unit else channel["name"], "lowest": channel["lowest"]}
-        row |= {f"q {name}": value for name, value in channel["quantiles"].items()}
+        row |= {f"quantile {name}": value for name, value in channel["quantiles"].items()}
         row |= {name: channel[name] for name in ("highest", "mean", "std")}
         row |= {"zeros, %": 100 * channel["zeros"], "most frequent": channel["atom"], "its share, %": 100 * channel["atom_share"]}
         row |= {"nodata, %": 100 * channel["missing"]} if channel["missing"] else {}
@@ -110,7 +122,7 @@ def _channels(document: Mapping[str, Any]) -> str:
     )
     if len(rows) <= ACROSS:
         name, keys = "channel" if len(rows) > 1 else "value", list(dict.fromkeys(key for row in rows for key in row))[1:]
-        rows = [{"of": key} | {f"{name} {row['channel']}": row.get(key) for row in rows} for key in keys]
+        rows = [{"measured": key} | {f"{name} {row['channel']}": row.get(key) for row in rows} for key in keys]
     return note(about) + table(rows)
 
 

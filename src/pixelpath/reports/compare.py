@@ -23,6 +23,8 @@ ABOUT = (
     "the floor: both are measured against the same random half of the reference, the floor with as many images of the other half."
 )
 
+SIDES = "Here samples are the images that were given, and training images are the reference."
+
 
 def write_comparison(
     folder: Path, document: Mapping[str, Any], pictures: Mapping[str, Image.Image], verdict: Verdict, values: str
@@ -40,7 +42,7 @@ def write_comparison(
         "Inception Score": table(document["inception_score"]),
         "Images": drawn.get("images.png", "") + drawn.get("reference.png", ""),
         "Copies": _copies(document.get("copies"), drawn.get("nearest.png", "")),
-        "Pixel values": note("'samples' are the images, 'training' and 'held out' the reference and its floor.") + values
+        "Pixel values": note(f"{SIDES} Held-out images are those that were given too, or else a half of the reference.") + values
         if values
         else "",
         "Sets": f"<h3>Images</h3>{pairs(document['images'])}<h3>Reference</h3>{pairs(document['reference'])}"
@@ -74,7 +76,7 @@ def _copies(found: Mapping[str, Any] | None, picture: str) -> str:
     if found is None:
         return ""
     single = {"exact copies": found["duplicates"], "exact copies among held-out images": found["held_out_duplicates"]}
-    words = "'samples' are the images, 'training' the reference. Distances are Euclidean, in the features named."
+    words = f"{SIDES} Distances are Euclidean, in the features named."
     parts = [boxes(single), note(words), table(found["closeness"]), picture]
     return (
         "".join(parts) + folded("Distances to the nearest", table(found["neighbours"])) + folded("Pairs", table(found["pairs"]))

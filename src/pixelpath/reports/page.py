@@ -27,6 +27,7 @@ WIDEST = 1440  # pixels across, of a picture
 NOTHING = "\N{EN DASH}"
 MEASURED = "how it was measured"
 LONG = 60  # letters of a value that takes a line of its own
+FACT = 10  # letters that a box holds on one line
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def header(kind: str, title: str, verdict: Verdict, facts: Mapping[str, str], mo
     """The top of a page: what it is and its title (text), the verdict, more (HTML), and the main numbers in boxes (HTML)."""
     said = "".join(f"<p>{sentence(each)}</p>" for each in verdict.sentences)
     judged = f"<div class='verdict {verdict.level}'>{said}</div>" if said else ""
-    shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
+    wide = {name: " class='long'" if len(value) > FACT else "" for name, value in facts.items()}
+    shown = "".join(f"<div{wide[name]}><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
     numbers = f"<dl class='facts'>{shown}</dl>" if shown else ""
     return f"<header><p class='kind'>{text(kind)}</p><h1>{text(title)}</h1>\n{judged}{more}{numbers}</header>"
 
@@ -161,10 +163,15 @@ def text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
+        return number(value)
     if isinstance(value, list | tuple):
         return ", ".join(text(part) for part in value) or "none"
     return "none" if value is None or value == "" else escape(str(value))
+
+
+def number(value: float) -> str:
+    """A number with four digits, or with all those before the point."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def sentence(value: str) -> str:
@@ -175,7 +182,8 @@ def sentence(value: str) -> str:
 def duration(seconds: float) -> str:
     """Seconds, minutes or hours in words."""
     minutes, hours = seconds / 60, seconds / 3600
-    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes:.0f} min" if minutes < 120 else f"{hours:.1f} h"
+    few = f"{minutes:.2g} min" if minutes < 10 else f"{minutes:.0f} min"
+    return f"{seconds:.0f} s" if seconds < 120 else few if minutes < 120 else f"{hours:.1f} h"
 
 
 def _cell(record: Mapping[str, Any], key: str) -> str:

@@ -20,7 +20,7 @@ from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
 from pixelpath.reports.display import GAP, GAP_GREY, Display, opaque, show
 from pixelpath.reports.names import short
-from pixelpath.reports.page import note, text
+from pixelpath.reports.page import note, number, text
 
 ACROSS = 6  # tiles of a row, at most
 SMALL, LARGE = 96, 192  # pixels across: small images are enlarged to about the first, large ones made smaller to the second
@@ -87,8 +87,9 @@ def colour_bar(bar: Mapping[str, Any] | None) -> str:
     """Which value a colour stands for (HTML); empty for None. Values beyond the ends have the colours of these."""
     if bar is None:
         return ""
-    ends = [f"{bar[end]:.4g}".replace("-", "\N{MINUS SIGN}") for end in ("lowest", "highest")]
-    words = f"<span><span>{ends[0]}</span><span>{text(bar['title'])}</span><span>{ends[1]}</span></span>"
+    ends = [number(bar[end]).replace("-", "\N{MINUS SIGN}") for end in ("lowest", "highest")]
+    title = text(bar["title"]) if bar["title"] else ""
+    words = f"<span><span>{ends[0]}</span><span>{title}</span><span>{ends[1]}</span></span>"
     return f"<div class='bar'><i style='background: linear-gradient(90deg, {', '.join(bar['stops'])})'></i>{words}</div>"
 
 

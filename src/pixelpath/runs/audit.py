@@ -18,7 +18,7 @@ from pixelpath.atomic import write_json
 from pixelpath.data.formats.reading import BrokenFileError
 from pixelpath.data.opening import kind_of, open_place, open_split
 from pixelpath.data.parts import parts
-from pixelpath.data.settings import DataSettings, fitting
+from pixelpath.data.settings import DataSettings, fitting, typical
 from pixelpath.data.sources import Source, describe
 from pixelpath.data.tiles import Stacked
 from pixelpath.errors import MissingError, UserError
@@ -186,8 +186,9 @@ def sizes_of(settings: DataSettings) -> list[tuple[str, int]]:
     plain = replace(settings, tile=(1, 1), stride=(), resize=None, alpha="straight", skip_broken=settings.skip_broken)
     try:
         source = open_place(parts(settings.path)[0], plain, None)
-    except ValueError:
-        return []
+    except ValueError as error:
+        mixed = isinstance(error, UserError) and error.setting == "data.channels" and settings.channels is None
+        return sizes_of(replace(settings, channels=3)) if mixed else []
     if not isinstance(source, Stacked):
         return []
     counts: Counter[tuple[int, int]] = Counter()
@@ -233,7 +234,7 @@ def _repaired(settings: DataSettings, error: UserError) -> DataSettings | None:
     )
     if len(sizes) < 2:
         return None
-    rows, columns = map(int, sizes[0][0].split("x"))
+    rows, columns = typical({(int(rows), int(columns)): count for size, count in sizes for rows, columns in [size.split("x")]})
     return replace(settings, resize=fitting(rows, columns))
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from pixelpath.log import say
+from pixelpath.runs.folder import FIT
 from pixelpath.runs.sharing.bundled import DIGITS
 
 
@@ -18,6 +22,20 @@ def located(path: Path, out: Path) -> Path:
     if not file.exists():
         say(f"{write_digits(file)}: 1,797 handwritten digits of 8 x 8 pixels, which come with scikit-learn.")
     return file
+
+
+@contextmanager
+def located_aside(path: Path, out: Path) -> Iterator[Path]:
+    """As `located`, but nothing of it stays: the digits lie in a temporary folder while this is open.
+
+    Those that were written before stay where they are. So does the name of those of a fit that looked at them: it reads none.
+    """
+    kept = out.parent / f"{DIGITS}.npz"
+    if str(path) != DIGITS or path.exists() or kept.exists() or (out / FIT).exists():
+        yield kept if str(path) == DIGITS and not path.exists() else path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield write_digits(Path(folder) / kept.name)
 
 
 def write_digits(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +19,7 @@ from pixelpath.runs.audit import Audit, AuditOptions, audit_sources, open_togeth
 LARGEST = 64  # pixels of the shorter side: the largest images that the small recipes were made for
 FEW, MORE_HELD_OUT = 2500, 0.2  # images, below which this share is held out: of less, distances would say little
 SINGLE = 20  # images, up to which large ones are rather cut into tiles: a few scenes, not a collection
+SLICED = ("dicom", "nifti")  # formats whose images are slices of a body: a tile of one shows nothing that has a name
 STOPPING = ("dead", "not finite", "normaliser")  # what problems are about that no setting mends
 
 
@@ -53,28 +55,49 @@ def chosen_for(asked: DataSettings, device: torch.device, *, fast: bool = True) 
     if mended is not None:
         reasons.append(mended[1])
         training, held_out, settings, audit = _seen(mended[0], device, fast=fast)
-    for finding in audit.findings:
+    in_order = any(each.about == "series" and each.level == "warning" for each in audit.findings) and not training.classes
+    _tell(audit.findings, in_order=in_order)
+    recipe = audit.recipes[-1]
+    settings = recipe.data
+    if in_order:
+        settings = replace(settings, held_out_by="order")
+        training, held_out, settings = open_together(settings, [])
+    reasons += list(_why(asked, replace(recipe, data=settings), audit.findings, reasons, in_order=in_order))
+    count, classes = len(training), len(training.classes)
+    shape = training.shape if settings.resize is None else (training.shape[0], *settings.resize)
+    return Chosen(replace(recipe, data=settings), describe(training), count, len(held_out), classes, tuple(reasons), shape)
+
+
+def _why(
+    asked: DataSettings, recipe: Recipe, findings: Sequence[Finding], known: Sequence[str], *, in_order: bool
+) -> Iterator[str]:
+    """Why the recipe and its settings are not what was asked for, beyond the reasons that are known."""
+    settings = recipe.data
+    if settings.resize not in (None, asked.resize) and not any("resize" in reason for reason in known):
+        yield f"no patch divides the images well: resized to {_sides(settings)} (`data.resize`)"
+    if in_order:
+        yield "neighbours in order are alike: the last images are held out (`data.held_out_by` order)"
+    if recipe.flip:
+        yield "mirrored images are as near to held-out ones as upright ones: half are mirrored in training (`flip`)"
+    if settings.normaliser != asked.normaliser:
+        told = (each.what for each in findings if each.about == "normaliser" and each.level == "warning")
+        why = next(told, f"values are normalised by {settings.normaliser.kind}")
+        yield f"{why[0].lower()}{why[1:]} (`data.normaliser`)"
+
+
+def _tell(findings: Sequence[Finding], *, in_order: bool) -> None:
+    """Say what was found, but for what is mended here: by the reading, by the recipe, or as the last images are held out.
+
+    Raises UserError for what stops training.
+    """
+    mended = {"reading", "broken", "series", *(("leakage", "split") if in_order else ())}
+    for finding in findings:
         if finding.level == "problem" and finding.about == "normaliser" and "exactly" in finding.what:
             say(str(finding))  # samples are rounded, which spoils no training
         elif finding.level == "problem" and finding.about in STOPPING:
             raise UserError(f"These data cannot be trained on: {str(finding).partition(': ')[2]}", setting="data")
-        elif finding.level != "note" and finding.about not in ("reading", "broken", "series"):
+        elif finding.level != "note" and finding.about not in mended and finding.about != "normaliser":
             say(str(finding))
-    recipe = audit.recipes[-1]
-    settings = recipe.data
-    if settings.resize not in (None, asked.resize) and not any("resize" in reason for reason in reasons):
-        reasons.append(f"no patch divides the images well: resized to {_sides(settings)} (`data.resize`)")
-    if any(finding.about == "series" and finding.level == "warning" for finding in audit.findings) and not training.classes:
-        settings = replace(settings, held_out_by="order")
-        training, held_out, settings = open_together(settings, [])
-        reasons.append("neighbours in order are alike: the last images are held out (`data.held_out_by` order)")
-    if recipe.flip:
-        reasons.append("mirrored images are as near to held-out ones as upright ones: half are mirrored in training (`flip`)")
-    if settings.normaliser != asked.normaliser:
-        reasons.append(f"values are normalised by {settings.normaliser.kind} (`data.normaliser`)")
-    count, classes = len(training), len(training.classes)
-    shape = training.shape if settings.resize is None else (training.shape[0], *settings.resize)
-    return Chosen(replace(recipe, data=settings), describe(training), count, len(held_out), classes, tuple(reasons), shape)
 
 
 def read_as(asked: DataSettings) -> tuple[DataSettings, list[str]]:
@@ -98,10 +121,10 @@ def read_as(asked: DataSettings) -> tuple[DataSettings, list[str]]:
 
 
 def _smaller(training: Source, settings: DataSettings, *, mixed: bool) -> tuple[DataSettings, str]:
-    """Large images cut into tiles where there are few of them or their integers would be rounded, and otherwise resized."""
+    """Large images cut into tiles where they are a few scenes, and otherwise resized."""
     _, rows, columns = training.shape
-    scenes = not training.metadata.photographs and len(training) <= SINGLE
-    if not mixed and (scenes or (training.dtype.kind in "iu" and training.dtype.itemsize > 2)):
+    known = training.metadata
+    if not mixed and not known.photographs and known.format not in SLICED and len(training) <= SINGLE:
         settings = replace(settings, tile=(LARGEST, LARGEST))
         return settings, f"images of {rows}x{columns} pixels are cut into tiles of {LARGEST}x{LARGEST} (`data.tile`)"
     scale = min(1.0, LARGEST / min(rows, columns))

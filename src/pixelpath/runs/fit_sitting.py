@@ -33,6 +33,7 @@ class Machine:
 
 
 HERE = Machine()
+LOOKS = 4  # times the look at the data: processor seconds of an evaluation of few samples, 18 to 26 where a look took 2 to 4
 
 
 class Sitting:
@@ -105,8 +106,8 @@ class Sitting:
 
     @property
     def fixed(self) -> float:
-        """What an evaluation and its reports take in any case: as long as the look at the data, which is work of that kind."""
-        return max(fit_plan.FIXED, self.state["spent"].get("looking", 0.0))
+        """What an evaluation and its reports take in any case: several looks at the data, which are work of that kind."""
+        return max(fit_plan.FIXED, LOOKS * self.state["spent"].get("looking", 0.0))
 
     def newest(self, kind: str) -> Path:
         """The folder of the newest run of a kind."""

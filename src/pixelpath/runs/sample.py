@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pixelpath import processes
 from pixelpath.atomic import PARTIAL, write_json
+from pixelpath.data.folders import GRID, RECORD
 from pixelpath.data.formats.writers import nodata_in, write_samples, written_as
 from pixelpath.data.metadata import Metadata, SampleFormat
 from pixelpath.data.opening import open_source
@@ -43,7 +44,7 @@ from pixelpath.starts.warm import check_count
 from pixelpath.types import Condition, Conditioning, classes_of
 
 SHOWN = 144  # images of a grid, at most
-COLUMNS = 12  # of a grid
+COLUMNS = range(8, 13)  # of a grid, from which the number is taken that fills its rows best
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,14 +73,24 @@ class Samples:
         shape = "x".join(map(str, self.native.shape[1:]))
         return f"<{len(self)} samples of {self.run.path}, {shape} {self.run.normaliser.dtype}, {self.nfe:g} NFE an image>"
 
-    def grid(self, columns: int = COLUMNS, display: Display = BY_RULE, *, labels: bool = True) -> Image.Image:
-        """The first 144 images as one picture, row by row, the seed and the class of each below it if `labels`."""
+    def grid(self, columns: int | None = None, display: Display = BY_RULE, *, labels: bool = True) -> Image.Image:
+        """The first 144 images as one picture, row by row, the seed and the class of each below it if `labels`.
+
+        `columns` of None: 8 to 12, so that rows are full, and classes that take turns stand below one another.
+        """
         return self._grid(self.images, self.run.metadata, columns, display, labels=labels)
 
     def _grid(
-        self, images: Shaped[np.ndarray, "..."], metadata: Metadata, columns: int, display: Display, *, labels: bool = True
+        self,
+        images: Shaped[np.ndarray, "..."],
+        metadata: Metadata,
+        columns: int | None,
+        display: Display,
+        *,
+        labels: bool = True,
     ) -> Image.Image:
         known, looks = self.labels[:SHOWN] if labels else None, self.run.normaliser.shown
+        columns = columns or columns_of(min(SHOWN, len(self)), len(self.run.classes))
         return grid(images[:SHOWN], min(columns, len(self)), metadata=metadata, display=display, seen=looks, labels=known)
 
     @property
@@ -126,15 +137,22 @@ class Samples:
         if self.settings["labels"] is not None:
             asked = {"class": [self.run.classes[label] for label in self.settings["labels"]], **asked}
         written = write_samples(folder, images, metadata, self.first_number, format, coordinates=coordinates, conditions=asked)
-        save_png(folder / "grid.png", self._grid(images, metadata, COLUMNS, display))
+        save_png(folder / GRID, self._grid(images, metadata, None, display))
         files = {
             "format": kind,
             "units": metadata.units or list(metadata.channel_units) or "",
             "channels": list(metadata.channels),
             "files": [written[0].name, written[-1].name],
         }
-        write_json(folder / "samples.json", {**self.settings, **files})
+        write_json(folder / RECORD, {**self.settings, **files})
         return written
+
+
+def columns_of(count: int, classes: int) -> int:
+    """The columns of a grid of so many images that leave the fewest places empty; of classes that take turns, where each stands
+    in columns of its own if so many columns can."""
+    turns = [columns for columns in COLUMNS if classes and (columns % classes == 0 or classes % columns == 0)]
+    return min(turns or COLUMNS, key=lambda columns: (-count % columns, -columns))
 
 
 def sample(

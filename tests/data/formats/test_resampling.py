@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tests.data.formats.packing import npy, png, shard
 
-from pixelpath.data.formats.resampling import resampled, resized
+from pixelpath.data.formats.resampling import resampled
+from pixelpath.data.formats.resizing import resized
 from pixelpath.data.memory import from_arrays
 from pixelpath.data.opening import open_source, open_split
 from pixelpath.data.settings import DataSettings
@@ -24,7 +25,7 @@ def weights() -> np.ndarray:
     return resized(ones, SIZE).reshape(len(ones), -1).T.astype(np.float64)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "int32", "float64"])
 @pytest.mark.parametrize("nodata", [math.nan, -7.0, 0.0])
 def test_every_value_is_the_weighted_mean_of_what_was_measured(dtype: str, nodata: float) -> None:
     if np.dtype(dtype).kind != "f" and not nodata >= 0:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tests.data.formats.packing import COLOUR, GREY, RANDOM, everything, npy, png, refused, shard
 
-from pixelpath.data.formats.resampling import resized
+from pixelpath.data.formats.resizing import resized
 from pixelpath.data.formats.tar import open_tar_shards
 from pixelpath.data.opening import open_source
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from pixelpath.data.addresses import Address
 from pixelpath.data.formats.reading import check_exists, check_regular, needs, reading
-from pixelpath.data.formats.resampling import Size
+from pixelpath.data.formats.resizing import Size
 from pixelpath.data.formats.shards import Cell, Shard, ShardLabels, as_stacks
 from pixelpath.data.formats.stacks import Stack
 from pixelpath.errors import MissingError, UserError

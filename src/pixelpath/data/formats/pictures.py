@@ -24,11 +24,11 @@ from PIL import ExifTags, Image, ImageFile
 from pixelpath.data.formats.appearance import BYTES, Planes, converted, planes_in, turned, turned_size
 from pixelpath.data.formats.reading import BrokenFileError, Packed, reason
 from pixelpath.data.formats.recent import DECODED
-from pixelpath.data.formats.resampling import Size, resized_by
+from pixelpath.data.formats.resizing import Size, resized_by
 from pixelpath.data.formats.stacks import EVERYTHING
 from pixelpath.data.formats.tiff import MAGIC, TiffStack, is_map, open_tiff
 from pixelpath.data.metadata import Metadata
-from pixelpath.data.settings import fitting
+from pixelpath.data.settings import fitting, typical
 from pixelpath.errors import UserError
 from pixelpath.log import followed
 
@@ -126,7 +126,7 @@ def agree(folder: Path, names: Sequence[str], found: Sequence[Header], channels:
             raise unlike(folder / name, head, other, Header(mode, size))
         if head.size != size and resize is None:
             other = folder / names[next(index for index, head in enumerate(found) if head.size == size)]
-            raise unlike(folder / name, head, other, Header(mode, size))
+            raise unlike(folder / name, head, other, Header(mode, size), typical(sizes))
     return Header(mode, resize or size)
 
 
@@ -141,8 +141,8 @@ def check_mode(where: Path | str, mode: str, channels: int | None, setting: str 
         )
 
 
-def unlike(where: Path | str, found: Header, other: Path | str, common: Header) -> UserError:
-    """The sentence on two images of unequal mode, or else of unequal size."""
+def unlike(where: Path | str, found: Header, other: Path | str, common: Header, near: Size | None = None) -> UserError:
+    """The sentence on two images of unequal mode, or else of unequal size, with a size `near` those of all."""
     if found.mode != common.mode:
         bytes_alone = found.mode in BYTES.values() and common.mode in BYTES.values()
         remedy = "convert all to one kind" + (", for instance with `data.channels` 3" if bytes_alone else " of values")
@@ -151,7 +151,7 @@ def unlike(where: Path | str, found: Header, other: Path | str, common: Header) 
     rows, columns = common.size
     return UserError(
         f"{where} is {found.size[0]}x{found.size[1]} pixels (rows x columns) but {other} is {rows}x{columns}: "
-        "bring all to one size with `data.resize` {} {}.".format(*fitting(rows, columns)),
+        "bring all to one size with `data.resize` {} {}.".format(*fitting(*(near or common.size))),
         "data.resize",
     )
 

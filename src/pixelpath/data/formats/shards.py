@@ -18,7 +18,8 @@ from jaxtyping import Int, Shaped
 from pixelpath.data import dtypes
 from pixelpath.data.formats import pictures
 from pixelpath.data.formats.reading import leaving_out
-from pixelpath.data.formats.resampling import Size, resampled
+from pixelpath.data.formats.resampling import resampled
+from pixelpath.data.formats.resizing import Size
 from pixelpath.data.formats.stacks import EVERYTHING, Stack
 from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError

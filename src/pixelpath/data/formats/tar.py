@@ -20,7 +20,7 @@ from pixelpath.data.addresses import Address
 from pixelpath.data.formats import pictures
 from pixelpath.data.formats.arrays import npy_header
 from pixelpath.data.formats.reading import BrokenFileError, check_exists, leads_out, reading
-from pixelpath.data.formats.resampling import Size
+from pixelpath.data.formats.resizing import Size
 from pixelpath.data.formats.shards import Cell, File, Shard, as_stacks
 from pixelpath.data.formats.stacks import Stack
 from pixelpath.errors import UserError

@@ -241,6 +241,6 @@ def _distance(document: Mapping[str, Any]) -> tuple[list[str], float | None]:
         if {FEW, FLOOR} <= set(found) and found[FLOOR]["frechet"] > 0:
             few, times = found[FEW]["images"], found[FEW]["frechet"] / found[FLOOR]["frechet"]
             rough = f" This is rough: {TELLING} images and more tell." if few < TELLING else ""
-            said = f"{few:,} images are {times:.3g} times as far from the reference as {few:,} of its own ('{name}').{rough}"
+            said = f"{few:,} images are {times:.3g} times as far from the reference as {few:,} of its own ({name}).{rough}"
             return [said], times
     return [], None

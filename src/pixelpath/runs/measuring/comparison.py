@@ -122,10 +122,12 @@ def features_of(
     return extract(extractor, followed(batches, f"features ({extractor.name})", count), device)
 
 
-def extractors(run: OpenRun, data: PreparedData, encoder: Path | None) -> list[FeatureExtractor]:
-    """Pixels, and the features of a stage-one encoder if there is one to be had."""
+def extractors(run: OpenRun, data: PreparedData, encoder: Path | None, *, tell: bool = True) -> list[FeatureExtractor]:
+    """Pixels, and the features of a stage-one encoder if there is one to be had; `tell` says so if there is none."""
     found: list[FeatureExtractor] = [pixels(data)]
     origin = encoder or own_encoder(run.path)
+    if origin is None and not tell:
+        return found
     if origin is None:
         say("No encoder of stage one: give one with `encoder` RUN to measure in its features too.")
         return found

@@ -72,7 +72,7 @@ class Judges:
 
     def extractors(self, run: OpenRun, data: PreparedData, curves: bool) -> list[FeatureExtractor]:
         """The features that these images have; a network's own only if there are no others and one run is measured in full."""
-        found = extractors(run, data, self.encoder)
+        found = extractors(run, data, self.encoder, tell=self.use_own)
         found += own_network(run, found) if self.use_own and not curves else []
         if self.use_inception and (self.inception is not None or not curves):
             found += inception_features(run, self.inception)

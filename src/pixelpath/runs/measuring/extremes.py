@@ -18,6 +18,7 @@ from pixelpath.data import sources
 from pixelpath.data.sources import Source
 from pixelpath.evaluation.copies import Neighbours
 from pixelpath.reports.display import are_photographs, choices
+from pixelpath.reports.page import number
 from pixelpath.reports.tiles import ACROSS, Shot, legend, sheet
 from pixelpath.runs.measuring.comparison import BATCH, MOST
 from pixelpath.runs.prepare import PreparedData
@@ -65,23 +66,25 @@ def _by_value(data: PreparedData, images: Source, first_seed: int | None) -> lis
     ours, theirs = (_statistics(source, data, least) for source in (images, real))
     found: list[dict[str, Any]] = []
     for channel in range(min(VARIABLES, data.shape[0])):
-        title = data.metadata.called(channel, data.shape[0]) or "values"
+        title = data.metadata.called(channel, data.shape[0])
         for what, key, sign in _questions(theirs["share"][:, channel], least[channel]):
             first, second = (_tiles(key, values[key][:, channel], sign) for values in (ours, theirs))
             first = [tile | {"name": _name(images, tile["image"], first_seed)} for tile in first]
             second = [tile | {"name": real.name(tile["image"]), "image": int(chosen[tile["image"]])} for tile in second]
             sides = (("samples", images, first), ("training", real, second))
             rows = [{"of": name, "among": len(source), "tiles": tiles} for name, source, tiles in sides]
-            found.append({"what": f"{what}: {title}", "channels": [channel], "rows": rows})
+            found.append({"what": f"{what}: {title}" if title else what, "channels": [channel], "rows": rows})
     return found
 
 
 def _tiles(key: str, values: Float[np.ndarray, "image"], sign: int) -> list[dict[str, Any]]:
     """The images with the largest values (sign 1) or the smallest (-1), those of which nothing was measured left out."""
     order = np.argsort(np.where(np.isnan(values), np.inf, -sign * values), kind="stable")[:ACROSS].tolist()
-    spelled = "{:.4g}" if key != "share" else "{:.3g} %"
-    scale = 1 if key != "share" else 100
-    return [{"image": place, "value": spelled.format(scale * values[place])} for place in order if not np.isnan(values[place])]
+
+    def spelled(value: float) -> str:
+        return f"{100 * value:.3g} %" if key == "share" else number(value)
+
+    return [{"image": place, "value": spelled(float(values[place]))} for place in order if not np.isnan(values[place])]
 
 
 def picture(data: PreparedData, images: Source, groups: Sequence[Mapping[str, Any]]) -> Image.Image:
@@ -121,7 +124,7 @@ def _questions(shares: Float[np.ndarray, "image"], least: float) -> list[tuple[s
     highest = ("Highest values", "maximum", 1)
     if not np.nanmean(shares) >= COMMON:
         return [highest, ("Lowest values", "minimum", -1)]
-    what = f"share of pixels at {least:.4g}"
+    what = f"share of pixels at {number(least)}"
     return [highest, (f"Largest {what}", "share", 1), (f"Smallest {what}", "share", -1)]
 
 
