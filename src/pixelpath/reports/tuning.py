@@ -28,8 +28,8 @@ REPORTED = (
 )
 TAILS = (
     "Pixel values of these data have a heavy tail. The tail error is that of the .999 quantile of their distance from the "
-    "median, samples by training images less 1, in the worst channel. Of ways whose distance is within 15 % of the least, the "
-    "one of least tail error is chosen, and the cheapest of those within 3 % of it is the default."
+    "median, samples by training images less 1, in the worst channel. Of ways whose distance is within 15 % of the least, only "
+    "those within 5 % of the least tail error count: the nearest one is chosen, and the cheapest one is the default."
 )
 
 

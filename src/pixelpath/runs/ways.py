@@ -16,7 +16,7 @@ from pixelpath.sampling.sampler import Sampling
 
 TOLERANCE = 1.02  # of the best distance: ways this near are as good
 TAIL_TOLERANCE = 1.15  # the same where tails are heavy, so that those of the samples can decide
-TAILS_ALIKE = 0.03  # tail errors no further apart are as good: that of 500 samples of rain has a std of .05
+TAILS_ALIKE = 0.05  # tail errors no further apart are as good: that is the std of the error of 500 samples of rain
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +66,9 @@ def ratios(reported: Mapping[str, Sequence[float]], control: Mapping[str, Sequen
 
 
 def closest(ways: Sequence[Way]) -> Way:
-    """The way of least distance; where tails are heavy that of least tail error among those within 15 % of it."""
+    """The way of least distance; where tails are heavy, of those within 15 % of it that have about the least tail error."""
     best = min(ways, key=lambda way: way.distance)
-    near = [way for way in ways if way.distance <= TAIL_TOLERANCE * best.distance]
-    return best if best.tail_error is None else min(near, key=lambda way: way.off)
+    return min(_keeping_tails(ways, TAIL_TOLERANCE * best.distance), key=lambda way: way.distance)
 
 
 def cheapest(ways: Sequence[Way], reports: Sequence[Mapping[str, Sequence[float]]]) -> Way:
@@ -77,12 +76,17 @@ def cheapest(ways: Sequence[Way], reports: Sequence[Mapping[str, Sequence[float]
 
     The spread is the relative std of the best way's distance over the sets of fresh seeds, of whose distances nothing else is
     used: a number is not chosen for being low where it is reported. Where tails are heavy distances may be 15 % apart, and only
-    ways whose tail error is within .03 of the least one count.
+    ways whose tail error is within .05 of the least one count.
     """
     best = min(range(len(ways)), key=lambda place: ways[place].distance)
     sets = [geometric_mean(dict(zip(reports[best], each, strict=True))) for each in zip(*reports[best].values(), strict=True)]
     spread = numbers.stdev(sets) / numbers.fmean(sets)
     tolerance = TOLERANCE if ways[best].tail_error is None else TAIL_TOLERANCE
-    near = [way for way in ways if way.distance <= (tolerance + spread) * ways[best].distance]
+    return min(_keeping_tails(ways, (tolerance + spread) * ways[best].distance), key=lambda way: way.nfe)
+
+
+def _keeping_tails(ways: Sequence[Way], farthest: float) -> list[Way]:
+    """The ways up to a distance whose tail error is about the least of them; where tails are light, all."""
+    near = [way for way in ways if way.distance <= farthest]
     least = min(way.off for way in near)
-    return min((way for way in near if way.off <= least + TAILS_ALIKE), key=lambda way: way.nfe)
+    return [way for way in near if way.off <= least + TAILS_ALIKE]
