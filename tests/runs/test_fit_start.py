@@ -329,6 +329,20 @@ def test_a_one_step_run_on_the_same_images_begins_at_a_start(run: Path, onestep:
     assert (settings["nfe"], settings["start_check_nfe"]) == (1, 0)
 
 
+def test_a_start_is_found_from_another_folder_and_when_its_run_was_moved(
+    run: Path, onestep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, source in (("diffusion", run), ("onestep", onestep)):
+        shutil.copytree(source, tmp_path / "made" / name)
+    monkeypatch.chdir(tmp_path / "made")
+    fit(Path("diffusion"), Path("diffusion/starts/99"), "--density", "moment", "--sigma", 3)
+    monkeypatch.chdir(tmp_path)
+    for place in ("made", "moved"):
+        words = ("--start", Path(place) / "diffusion/starts/99", "--steps", 1, "--count", 2)
+        assert call("sample", Path(place) / "onestep", *words, "--out", tmp_path / f"samples-{place}") == 0
+        (tmp_path / "made").rename(tmp_path / "moved") if place == "made" else None
+
+
 def test_the_samples_of_a_one_step_run_are_a_start(run: Path, onestep: Path, tmp_path: Path) -> None:
     out = fit(run, tmp_path / "out", "--density", "samples", "--generator", onestep, "--sigma", 3)
     search, saved = document(out), document(out, "start.json")

@@ -17,6 +17,7 @@ import torch
 from pixelpath.errors import UserError
 from pixelpath.evaluation.features import hash_of
 from pixelpath.randomness import Streams
+from pixelpath.runs.folder import holds_run
 from pixelpath.runs.generate import Origin, from_sources
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.sampling.sampler import Sampling
@@ -88,7 +89,7 @@ def save_start(folder: Path, warm: WarmStart, run: OpenRun, about: Mapping[str, 
     """Write the start of `run` into `folder`, with the facts `about` it; raises as `starts.files.save`."""
     expected = [] if warm.expected is None else warm.expected[:ENERGIES].tolist()
     labels = None if warm.labels is None else warm.labels[:ENERGIES].tolist()
-    own = {"sigma": warm.sigma, "denoiser": fingerprint(run), "run": str(run.path), "checkpoint": run.checkpoint.name}
+    own = {"sigma": warm.sigma, "denoiser": fingerprint(run), "run": str(run.path.resolve()), "checkpoint": run.checkpoint.name}
     files.save(
         warm.start, folder, {**about, **own, "tensors": _hash(warm.start), "residual_energies": expected, "classes": labels}
     )
@@ -110,7 +111,7 @@ def open_start(folder: Path, run: OpenRun) -> WarmStart:
             f"{folder} is a start without a level or a denoiser ({error}): fit one with `pixelpath start fit {run.path}`."
         ) from error
     own = made_for == fingerprint(run)
-    if not own and not (run.recipe.is_one_step and _is_of_same_images(about, run)):
+    if not own and not (run.recipe.is_one_step and _is_of_same_images(folder, about, run)):
         raise UserError(
             f"The start {folder} was fitted for {about.get('checkpoint')} of {about.get('run')}, and {run.path} has other "
             f"weights at {run.checkpoint.name}: fit one for it with `pixelpath start fit {run.path}`."
@@ -123,9 +124,13 @@ def open_start(folder: Path, run: OpenRun) -> WarmStart:
     return WarmStart(start, sigma, energies if len(energies) else None, labels)
 
 
-def _is_of_same_images(about: Mapping[str, Any], run: OpenRun) -> bool:
-    """Whether the diffusion run that a start was fitted for is still there, and was trained on the images of `run`."""
-    path = Path(str(about.get("run")))
+def _is_of_same_images(folder: Path, about: Mapping[str, Any], run: OpenRun) -> bool:
+    """Whether the diffusion run that a start was fitted for is still there, and was trained on the images of `run`.
+
+    That is the run that the start lies in, as it may have been moved with it, or else the one that was noted.
+    """
+    around = folder.resolve().parents[1]
+    path = around if holds_run(around) else Path(str(about.get("run")))
     try:
         fitted = open_run(path, path / "checkpoints" / str(about.get("checkpoint")), run.device)
     except UserError:
