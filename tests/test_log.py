@@ -149,3 +149,12 @@ def test_a_command_shows_the_progress_of_all_that_may_take_long(
     assert all(len(line) <= 60 for line in shown.splitlines() if line.endswith(" left"))
     assert tasks <= {task for task, _, _ in said}, shown
     assert all(int(done) <= int(total) for _, done, total in said)
+
+
+def test_what_was_told_before_can_be_hushed(capsys: pytest.CaptureFixture[str]) -> None:
+    with log.shown():
+        log.say("first")
+        with log.hushed():
+            log.say("again")
+        log.say("last")
+    assert capsys.readouterr().err.split() == ["first", "last"]

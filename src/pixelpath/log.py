@@ -76,6 +76,17 @@ def shown(spelled: Callable[[str], str] = str) -> Iterator[None]:
         LOGGER.setLevel(level)
 
 
+@contextmanager
+def hushed() -> Iterator[None]:
+    """While open, no sentence is told: for what has been told before."""
+    level = LOGGER.level
+    LOGGER.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+
+
 def telling(on: bool) -> AbstractContextManager[None]:
     """`shown` if `on`; else nothing changes."""
     return shown() if on else nullcontext()

@@ -19,7 +19,7 @@ import torch
 
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import Stopped, UserError
-from pixelpath.log import say
+from pixelpath.log import hushed, say
 from pixelpath.recipes.recipe import Recipe, to_json
 from pixelpath.reports.page import duration
 from pixelpath.runs import fit_plan
@@ -124,7 +124,7 @@ class Fitting:
             has = any(run["kind"] == ONE_STEP for run in self.at.state["runs"])
             self.at.state["one_step"] = has or fit_plan.repaid(self.at.chosen, self.at.step, self.at.left)
         if self.at.beside and not any(run["step"] for run in self.at.state["runs"]):
-            with self.at.phase("trial"), half_of_threads():
+            with self.at.phase("trial"), half_of_threads(), hushed():
                 self.at.state["step"] = self.at.machine.step(self.at.chosen.recipe, self.at.device)
 
     def look(self) -> None:
@@ -141,7 +141,8 @@ class Fitting:
         """What was chosen, with the seconds of a step noted; its batch is halved until a step fits into memory."""
         while True:
             try:
-                self.at.state["step"] = self.at.machine.step(chosen.recipe, self.at.device)
+                with hushed():
+                    self.at.state["step"] = self.at.machine.step(chosen.recipe, self.at.device)
             except torch.OutOfMemoryError:
                 if chosen.recipe.batch_size <= fit_plan.SMALLEST_BATCH:
                     raise

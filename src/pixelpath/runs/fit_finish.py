@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from pixelpath.errors import UserError
-from pixelpath.log import say
+from pixelpath.log import hushed, say
 from pixelpath.runs import fit_plan
 from pixelpath.runs.fit_plan import Plan
 from pixelpath.runs.fit_sitting import Sitting
@@ -32,7 +32,8 @@ def finish(sitting: Sitting, plan: Plan) -> None:
     """What follows training, as far as it is not done."""
     for place, kind in enumerate(sitting.kinds):
         run = open_run(sitting.newest(kind), device=sitting.device)
-        data = read_data_of(run, None)
+        with hushed():
+            data = read_data_of(run, None)
         if kind == DIFFUSION:
             _find_sampling(sitting, run, data, plan)
         else:

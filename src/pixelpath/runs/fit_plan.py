@@ -264,7 +264,7 @@ def lines(plan: Plan, chosen: Chosen, began: datetime, spent: float, device: str
     number = "bfloat16" if device.startswith("cuda") else "float32"
     seen = plan.steps * plan.batch_size / chosen.training
     trained = f"{plan.steps:,} steps of {recipe.name} ({about}, {number}) on {device}, {plan.step:.3g} s each"
-    trained += f"; {seen:.0f} times each image"
+    trained += f"; {seen:.0f} times each image" if seen >= 10 else f"; {seen:.1f} times each image"
     if plan.one_step:
         trained += ", and a one-step model beside it" if plan.beside else ", and then a one-step model for as long"
     end = plan.training + plan.after

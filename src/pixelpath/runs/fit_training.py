@@ -94,20 +94,20 @@ class Training:
         self.note()
 
     def _take(self, session: Session, asked: Callable[[], bool], last: float) -> str:
-        """Why a session was left; empty if it was asked to stop. The speed is compared unless only `last` seconds are left."""
+        """Why a session was left; empty if it was asked to stop. Its speed is compared until `last` seconds are left."""
         room, began = self.left(), self.clock()
         first, why, taken = session.state.step, "", 0
-        checked, share = room <= last, AGAIN if first else CHECKED
+        due = (AGAIN if first else CHECKED) * room
 
         def stop() -> bool:
-            nonlocal why, checked
+            nonlocal why, due
             if asked():
                 return True
             left = self.left()
             if left <= 0:
                 why = "time is up"
-            elif not checked and room - left > share * room and taken >= LEAST_CHECKED + WARM:
-                checked = True
+            elif room - left > due and left > last and taken >= LEAST_CHECKED + WARM:
+                due = room - left + AGAIN * left
                 speed = (self.clock() - began) / (taken - WARM)
                 ahead = fit_plan.MEASURED * speed * (session.recipe.steps - first - taken)
                 why = ANEW if abs(ahead - left) > OFF * room else ""
