@@ -128,7 +128,7 @@ def test_a_light_plan_counts_what_a_light_tuning_and_evaluation_ask_of_the_netwo
     assert plan.tuning == pytest.approx(plan.tuned * 6 * 36 * evaluation)
     assert plan.evaluation == pytest.approx(5 + (24 * (plan.shown + plan.judged) + 640) * evaluation)
     how = tuning_of(SPRITES, 120, light=True)
-    assert (how.nfe, how.count, how.learned, how.controls) == ((6, 12), 120, False, False)
+    assert (how.nfe, how.count, how.learned, how.use_own, how.controls) == ((6, 12), 120, False, False, False)
 
 
 def test_an_evaluation_becomes_smaller_before_it_is_left_out() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -122,6 +123,16 @@ def test_a_light_tuning_learns_no_sigmas_and_reports_no_controls(diffusion_run: 
     assert [row["name"] for row in table["candidates"]] == [f"dpmpp_2m from sigma {first}" for first in ("80", "10", "5")]
     assert table["controls"] == []
     assert made(run, tmp_path / "made", "--guidance", 1)["sigmas"] == sigmas(table["chosen"][0])
+
+
+def test_without_an_encoder_features_of_the_network_itself_count(diffusion_run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(diffusion_run, tmp_path / "run")
+    (folder / "origin.json").write_text(json.dumps({"encoder": None, "init_from": None}))
+    few = pp.Tune(nfe=(2,), guidance=(1.0,), count=4, reported=4, learned=False, controls=False)
+    run = pp.load(folder, device="cpu")
+    for use_own, names in ((True, ["pixels", "own network"]), (False, ["pixels"])):
+        result = run.tune(choices=replace(few, use_own=use_own))
+        assert result["features"] == list(result["tables"][0]["chosen"][0]["reported"]) == names
 
 
 def test_heavy_tails_try_stochastic_heun_and_are_measured(diffusion_run: Path, tmp_path: Path) -> None:

@@ -236,7 +236,9 @@ def tuning_of(chosen: Chosen, count: int, *, light: bool) -> Tune:
     assert guidance is not None
     assert usual.sampler is not None
     nfe = _light_nfe(chosen) if light else NFE
-    return Tune(nfe=nfe, guidance=(guidance,), count=count, reported=count, learned=not light, controls=not light)
+    return Tune(
+        nfe=nfe, guidance=(guidance,), count=count, reported=count, learned=not light, use_own=not light, controls=not light
+    )
 
 
 def judges_of(count: int, *, light: bool) -> Judges:
@@ -308,7 +310,9 @@ def _tuning(chosen: Chosen, count: int, *, light: bool, start: bool = False) -> 
     sets = count * (1 + REPEATS)
     controls = sets * (Sampler.HEUN.nfe(CONTROL) + usual.sampler.nfe(usual.count))
     learned = LEARNED * PAIRED * sum(Sampler.HEUN.nfe(FINE) + ROUNDS * nfe * nfe for nfe in NFE)
-    return _guided(chosen) * (sum(nfe * (WAYS + start + REPEATS) * count for nfe in NFE) + controls + learned)
+    sampled = _guided(chosen) * (sum(nfe * (WAYS + start + REPEATS) * count for nfe in NFE) + controls + learned)
+    features = len(NFE) * (WAYS + start + REPEATS) * count + 2 * sets + chosen.training + chosen.held_out
+    return sampled + features
 
 
 def _sampling(chosen: Chosen, kinds: tuple[str, ...]) -> int:

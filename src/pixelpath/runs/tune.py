@@ -28,7 +28,7 @@ from pixelpath.log import progress, say
 from pixelpath.reports.tuning import write_tuning_page
 from pixelpath.runs.generate import generate
 from pixelpath.runs.measuring import comparison
-from pixelpath.runs.measuring.comparison import BATCH, Real, extractors, features_of, keep, kept
+from pixelpath.runs.measuring.comparison import BATCH, Real, extractors, features_of, keep, kept, own_network
 from pixelpath.runs.measuring.curves import start_name
 from pixelpath.runs.measuring.pixel_values import native_batches, values_of
 from pixelpath.runs.measuring.report import write_report
@@ -70,6 +70,8 @@ class Tune:
     """A start of the run to try too. Default: the newest one in RUN/starts."""
     learned: bool = True
     """Learn the sigmas of the best ways too, which takes most of the time of few samples."""
+    use_own: bool = True
+    """Compare in features of the run's own network too, where it has no encoder of stage one: pixels favour smooth images."""
     controls: bool = True
     """Report what the recipe says and 18 steps of Heun's method too."""
 
@@ -104,7 +106,7 @@ def tune_run(run: OpenRun, data: PreparedData, choices: Tune = USUAL) -> dict[st
     reported = choices.reported or min(MOST, len(data.training))
     search = range(choices.count)
     fresh = [range(choices.count + place * reported, choices.count + (place + 1) * reported) for place in range(REPEATS)]
-    judge = _judge(run, data)
+    judge = _judge(run, data, choices)
     tables = [_table(judge, guidance, choices, search, fresh) for guidance in _guidances(run, choices)]
     result = {
         "checkpoint": run.checkpoint.name,
@@ -164,8 +166,9 @@ class _Judge:
         return found
 
 
-def _judge(run: OpenRun, data: PreparedData) -> _Judge:
-    real, found = Real(data), extractors(run, data, None)
+def _judge(run: OpenRun, data: PreparedData, choices: Tune) -> _Judge:
+    real, found = Real(data), extractors(run, data, None, tell=not choices.use_own)
+    found += own_network(run, found) if choices.use_own else []
     sides = [data.training, *([data.held_out] if len(data.held_out) >= 2 else [])]
     known = [[statistics.of(features_of(each, real.batches(side), len(side), run.device)) for each in found] for side in sides]
     if len(sides) == 1:
