@@ -49,7 +49,7 @@ def document(out: Path) -> dict[str, Any]:
 
 
 def test_a_fit_trains_resumes_and_goes_on_with_more_minutes(pictures: Path, tmp_path: Path) -> None:
-    out, machine = tmp_path / "fit", ticking(0.2, 3.3)
+    out, machine = tmp_path / "fit", ticking(0.6, 3.3)
     stop: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
     with at_step(5, stop), pytest.raises(Stopped):
         fitted(pictures, out, 2.5, machine)
@@ -76,7 +76,7 @@ def test_a_fit_trains_resumes_and_goes_on_with_more_minutes(pictures: Path, tmp_
 
 
 def test_a_plan_that_is_off_is_made_anew_within_the_same_run(pictures: Path, tmp_path: Path) -> None:
-    run = fitted(pictures, tmp_path / "fit", 1, ticking(0.2, 0.05))
+    run = fitted(pictures, tmp_path / "fit", 1, ticking(0.4, 0.1))
     runs = document(tmp_path / "fit")["runs"]
     assert [each["folder"] for each in runs] == ["diffusion"]
     assert runs[0]["planned"] > 1
@@ -90,11 +90,11 @@ def test_a_plan_that_is_off_is_made_anew_within_the_same_run(pictures: Path, tmp
 def test_a_crash_between_the_two_files_of_a_new_plan_is_taken_up(pictures: Path, tmp_path: Path) -> None:
     stop: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
     with at_step(5, stop), pytest.raises(Stopped):
-        fitted(pictures, tmp_path / "fit", 1, ticking(0.2, 3.3))
+        fitted(pictures, tmp_path / "fit", 1, ticking(0.6, 3.3))
     folder = tmp_path / "fit" / "diffusion"
     recipe = from_json(json.dumps(read_json(folder / "recipe.json")))
     restated(folder, recipe, recipe.steps + 7, 1)
-    fitted(pictures, tmp_path / "fit", 1, ticking(0.2, 3.3))
+    fitted(pictures, tmp_path / "fit", 1, ticking(0.6, 3.3))
     assert document(tmp_path / "fit")["runs"][0]["ended"]
 
 

@@ -367,7 +367,7 @@ def test_training_is_told_from_files(tmp_path: Path) -> None:
     assert found["facts"]["state"] == "not training now"
     (tmp_path / ".lock").touch()
     found = watched(tmp_path)
-    assert (found["training"], found["facts"]["step"], found["facts"]["time left"]) == (True, "30 of 100", "2 min")
+    assert (found["training"], found["facts"]["step"], found["facts"]["time left"]) == (True, "30 of 100", "2.3 min")
     assert found["alarms"] == [{"step": 10, "what": "features collapse"}]
     assert [each["step"] for each in found["previews"]] == [3, 20]
     assert "<svg" in found["charts"]
