@@ -171,6 +171,7 @@ def cpu_32_onestep() -> Recipe:
         small_32_onestep(),
         name="cpu-32-onestep",
         size=sizes.NANO,
+        pixel_head=24,
         steps=9000,
         batch_size=32,
         optimizer=Muon(lr=3e-3, clip=1.0),
