@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import socket
 import threading
 import time
@@ -404,3 +405,14 @@ def test_a_port_that_is_taken_is_refused(sprites: pp.Run) -> None:
         taken.listen()
         with refused("port", taken.getsockname()[1]):
             serve([sprites.path], taken.getsockname()[1], browser=False)
+
+
+def test_the_gallery_of_a_run_begins_with_the_samples_of_its_fit(diffusion_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(diffusion_run, tmp_path / "diffusion")
+    other = shutil.copytree(diffusion_run, tmp_path / "onestep")
+    runs = [{"folder": "diffusion", "kind": "diffusion"}, {"folder": "onestep", "kind": "onestep"}]
+    (tmp_path / "fit.json").write_text(json.dumps({"asked": {}, "runs": runs}))
+    assert Gallery(run, 0).read() == []
+    pp.load(run, device="cpu").sample(3, nfe=2).save(tmp_path / "samples" / "1")
+    assert [item.how["seed"] for item in Gallery(run, 0).read()] == [0, 1, 2]
+    assert Gallery(other, 0).read() == []

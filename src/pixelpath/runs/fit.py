@@ -50,6 +50,7 @@ def plan_fit(settings: DataSettings, out: Path, budget: Budget, device: torch.de
     if fitting.finished:
         return [fitting.ending()]
     fitting.decide(added=fitting.at.judged)
+    fitting.check_left()
     return fitting.plan_lines(fitting.plan())
 
 
@@ -95,13 +96,8 @@ class Fitting:
             say(f"{duration(self.at.left)} are added: another run begins with the weights of {fitted_run(self.at.out).name}.")
             self.at.state["done"] = []
         self.decide(added=added)
-        if not self.at.state["runs"] and self.at.left < fit_plan.SHARE * self.at.seconds:
-            spent = f"{duration(self.at.spent)} of {duration(self.at.seconds)}"
-            raise UserError(
-                f"A look at the data and some trial steps took {spent}, which leaves too little to train in: raise "
-                "`minutes`. What was found is kept.",
-                setting="minutes",
-            )
+        if not self.at.state["runs"]:
+            self.check_left()
         plan = self.plan()
         for line in self.plan_lines(plan):
             say(line)
@@ -126,6 +122,15 @@ class Fitting:
         if self.at.beside and not any(run["step"] for run in self.at.state["runs"]):
             with self.at.phase("trial"), half_of_threads(), hushed():
                 self.at.state["step"] = self.at.machine.step(self.at.chosen.recipe, self.at.device)
+
+    def check_left(self) -> None:
+        """UserError where hardly any time is left to train in."""
+        if self.at.left < fit_plan.SHARE * self.at.seconds:
+            raise UserError(
+                f"{duration(self.at.spent)} of {duration(self.at.seconds)} are used, which leaves too little to train in: raise "
+                "`minutes`. What was found is kept.",
+                setting="minutes",
+            )
 
     def look(self) -> None:
         """The recipe and the seconds of its step."""
@@ -262,4 +267,5 @@ class Fitting:
         """How far off the plan was, and where everything is."""
         parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in self.at.state["spent"].items())
         say(f"{duration(self.at.spent)} of {duration(self.at.seconds)} are used: {parts}.")
-        say(f"More samples: pixelpath sample {self.at.out}. More time: the same command with more `minutes`.")
+        say(f"More samples: pixelpath sample {self.at.out} --first-seed {fit_plan.SHOWN}.")
+        say("More time: the same command with more `minutes`.")

@@ -158,6 +158,12 @@ def of_kind(what: str, kind: str) -> str:
     return what if kind == DIFFUSION else f"{what}-{kind}"
 
 
+def samples_of_fit(run: Path) -> Path | None:
+    """Where the fit that a run belongs to keeps samples of the runs of its kind; None for a run of no fit."""
+    runs = document_of_fit(run.parent)["runs"] if (run.parent / FIT).exists() else []
+    return next((run.parent / of_kind("samples", each["kind"]) for each in runs if each["folder"] == run.name), None)
+
+
 def fitted_run(path: Path) -> Path:
     """The newest run in the folder of a fit that has a checkpoint, of diffusion unless one-step was asked for; else the path."""
     if holds_run(path) or not (path / FIT).exists():

@@ -25,6 +25,7 @@ from pixelpath.data.opening import open_source
 from pixelpath.errors import MissingError, UserError
 from pixelpath.runs import api
 from pixelpath.runs.edit_inputs import GivenImages, given_images
+from pixelpath.runs.folder import samples_of_fit
 from pixelpath.runs.run import Run
 from pixelpath.runs.sample import Samples
 from pixelpath.runs.sharing.bundled import beside
@@ -164,8 +165,9 @@ class Gallery:
         return found
 
     def _samples(self) -> list[Item]:
-        """The newest folder of samples; none if its files cannot be read here."""
-        made = sorted(beside(self.path, "samples").glob("*/samples.json"), key=lambda file: file.stat().st_mtime)
+        """The newest folder of samples, of the run or of the fit that it belongs to; none if its files cannot be read here."""
+        folders = filter(None, (beside(self.path, "samples"), samples_of_fit(self.path)))
+        made = sorted((file for each in folders for file in each.glob("*/samples.json")), key=lambda file: file.stat().st_mtime)
         if not made:
             return []
         try:

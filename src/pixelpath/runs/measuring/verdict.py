@@ -32,12 +32,12 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
 
 
 def level(result: Mapping[str, Any]) -> Literal["good", "warn", "bad"]:
-    """ "bad" if samples copy, "good" if they are about as close as real images and none is an exact copy, else "warn"."""
+    """ "bad" if samples copy, "good" if many are about as close as real images and none is an exact copy, else "warn"."""
     copies, row = result.get("copies") or {}, _telling(result)
     if is_copying(copies):
         return "bad"
     exact = copies.get("duplicates", 0) > (copies.get("held_out_duplicates") or 0)
-    return "good" if row is not None and _times(row) <= EQUAL and not exact else "warn"
+    return "good" if row is not None and _times(row) <= EQUAL and row["few"] >= FEW and not exact else "warn"
 
 
 def is_copying(copies: Mapping[str, Any]) -> bool:
