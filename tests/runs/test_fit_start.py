@@ -526,7 +526,7 @@ def test_levels_below_a_start_may_be_named(run: Path, start: Path, tmp_path: Pat
     assert made["sigmas"] == pytest.approx([LEVEL, 0.125, 0.03, 0])
     assert (made["steps"], made["nfe"]) == (3, 3)
     said = refused(capsys, "sample", run, "--start", start, "--sigmas", 0.31, "--out", tmp_path / "above")
-    assert f"must fall strictly between {LEVEL:g} and 0.001" in said
+    assert f"must fall from below {LEVEL:g} to 0.001 or above" in said
     assert not (tmp_path / "above").exists()
 
 

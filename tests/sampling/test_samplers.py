@@ -7,7 +7,7 @@ Data that are one point c have the denoiser c: a sampler, random or not, must le
 import math
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange
+from pixelpath.sampling.sampler import Sampler as Named
+from pixelpath.sampling.sampler import Sampling
 from pixelpath.sampling.samplers import consistency, dpmpp_2m, euler, euler_ancestral, heun, heun_stochastic
 from pixelpath.types import Denoise, Images, Noise, Sigmas
 
@@ -216,3 +218,17 @@ def test_noise_of_renoising() -> None:
         assert caught.value.setting == "sigma_min"
     with pytest.raises(UserError, match="fall strictly"):
         consistency(watched, torch.ones(1, 1, 1, 1), torch.tensor([1.0, 2.0]), constant(2.0))
+
+
+@pytest.mark.parametrize("sigma_min", [0.002, 0.004, 0.008, 0.016, 0.02])
+def test_the_sigmas_of_a_grid_can_be_given_back(sigma_min: float) -> None:
+    """They end at the lowest one but for rounding, at every size of image; anything clearly lower is refused."""
+    for side in range(4, 257):
+        noise = NoiseRange(sigma_min, 160.0).for_resolution(side)
+        for steps, first in product((2, 7, 9, 12), (noise.sigma_max, 5.0)):
+            own = Sampling(steps=steps, sampler=Named.DPMPP_2M, sigma_max=first * noise.shift).schedule(noise)
+            again = Sampling(sigma_max=float(own[0]), sigmas=tuple(own[1:-1].tolist()), sampler=Named.DPMPP_2M)
+            torch.testing.assert_close(again.schedule(noise), own, rtol=0, atol=0)
+        low = sigma_min * side / 64
+        with pytest.raises(UserError, match="must fall from below"):
+            Sampling(sigmas=(1.0, 0.999 * low), sampler=Named.DPMPP_2M).schedule(noise)

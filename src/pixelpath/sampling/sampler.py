@@ -149,8 +149,9 @@ class Sampling:
         first = start or self.sigma_max or high
         if self.sigmas is None:
             return self.sampler.sigmas(noise, self.count, first, self.rho or RHO)
-        if any(not below < sigma for sigma, below in pairwise((first, *self.sigmas, low))):
-            raise UserError(f"`sigmas` must fall strictly between {first:g} and {low:g}, got {self.sigmas}.", setting="sigmas")
+        given = (first, *self.sigmas)
+        if any(not below < sigma for sigma, below in pairwise(given)) or given[-1] < low * (1 - 1e-9):  # a grid's own is rounded
+            raise UserError(f"`sigmas` must fall from below {first:g} to {low:g} or above, got {self.sigmas}.", setting="sigmas")
         return torch.tensor([first, *self.sigmas, 0.0], dtype=torch.float64)
 
     @property
