@@ -117,7 +117,7 @@ class Fitting:
         if "recipe" not in self.at.state:
             self.look()
         if added or not self.at.state["runs"]:
-            has = any(run["kind"] == ONE_STEP for run in self.at.state["runs"])
+            has = bool(self.at.runs_of(ONE_STEP))
             self.at.state["one_step"] = has or fit_plan.repaid(self.at.chosen, self.at.step, self.at.left)
         if self.at.beside and not any(run["step"] for run in self.at.state["runs"]):
             with self.at.phase("trial"), half_of_threads(), hushed():
@@ -201,9 +201,7 @@ class Fitting:
     def train_in_turn(self, plan: Plan, asked: Callable[[], bool]) -> None:
         """A diffusion run, and then, if planned, a one-step run: each has half of the training of all sittings."""
         if self.at.one_step:
-            used = dict.fromkeys(self.at.kinds, 0.0)
-            for run in self.at.state["runs"]:
-                used[run["kind"]] += run.get("seconds", 0.0)
+            used = {kind: sum(run.get("seconds", 0.0) for run in self.at.runs_of(kind)) for kind in self.at.kinds}
             due = (sum(used.values()) + plan.training) / 2 - used[DIFFUSION]
             self.train_kind(DIFFUSION, plan, plan.after + plan.training - min(max(due, 0.0), plan.training), asked)
         self.train_kind(self.at.kinds[-1], plan, plan.after, asked)
@@ -218,7 +216,7 @@ class Fitting:
     def train_two(self, plan: Plan, asked: Callable[[], bool]) -> None:
         """The diffusion run here, and the one-step run beside it in a process of its own, each in half of the threads."""
         last = LAST * plan.training
-        here, there = (self.open_run(kind, plan, plan.after) or self.newest(kind) for kind in self.at.kinds)
+        here, there = (self.open_run(kind, plan, plan.after) or self.at.runs_of(kind)[-1] for kind in self.at.kinds)
         beside = None if there["ended"] else Beside(self.at.out, there, self.at.left - plan.after, last)
         train_beside(self.training(here, plan.after), beside, asked, last)
         if not (here["ended"] and there["ended"]):
@@ -230,13 +228,9 @@ class Fitting:
         timing = Timing(at.machine.clock, lambda: at.left - after, lambda: at.note("training"))
         return Training(at.out, run, at.device, timing)
 
-    def newest(self, kind: str) -> dict[str, Any]:
-        """The newest run of a kind."""
-        return next(run for run in reversed(self.at.state["runs"]) if run["kind"] == kind)
-
     def open_run(self, kind: str, plan: Plan, after: float) -> dict[str, Any] | None:
         """The run of a kind to be trained until only `after` seconds are left; None if no new one is worth it."""
-        same = [run for run in self.at.state["runs"] if run["kind"] == kind]
+        same = self.at.runs_of(kind)
         if same and not same[-1]["ended"]:
             return same[-1]
         if same and self.at.left - after < WORTH * plan.training:
@@ -250,8 +244,8 @@ class Fitting:
         if kind == ONE_STEP:
             recipe, step = fit_plan.one_step_recipe(recipe), fit_plan.SLOWER * step
         steps = fit_plan.steps_in(seconds, same[-1]["step"] if same and same[-1]["step"] else step)
-        warmup = min(recipe.schedule.warmup, max(1, steps // 10))
-        recipe = replace(recipe, steps=steps, schedule=replace(recipe.schedule, warmup=warmup))
+        schedule = replace(recipe.schedule, warmup=fit_plan.warmup_in(steps, recipe.schedule.warmup))
+        recipe = replace(recipe, steps=steps, schedule=schedule)
         name, origin = f"{kind}-{len(same) + 1}" if same else kind, same[-1]["folder"] if same else None
         if origin is not None:
             say(f"{name}: {steps:,} steps, from the weights of {origin}.")

@@ -143,6 +143,11 @@ def steps_in(seconds: float, step: float) -> int:
     return max(1, int(seconds / (MEASURED * step)))
 
 
+def warmup_in(steps: int, usual: int) -> int:
+    """The warm-up of so many steps: the usual one, and at most a tenth of them."""
+    return min(usual, max(1, steps // 10))
+
+
 def batched(recipe: Recipe, images: int, step: float, seconds: float) -> tuple[Recipe, float]:
     """The recipe, its batch halved until enough steps fit or there are as many images; and the seconds of its step."""
     batch = recipe.batch_size

@@ -99,7 +99,7 @@ class Sitting:
     @property
     def step(self) -> float:
         """The seconds of a step of the recipe: those of the last diffusion run, if there is one, else those tried."""
-        found = [run for run in self.state["runs"] if run["kind"] == DIFFUSION and run["step"]]
+        found = [run for run in self.runs_of(DIFFUSION) if run["step"]]
         if not found:
             return self.state["step"]
         return found[-1]["step"] * self.chosen.recipe.batch_size / found[-1]["recipe"]["batch_size"]
@@ -109,9 +109,13 @@ class Sitting:
         """What an evaluation and its reports take in any case: several looks at the data, which are work of that kind."""
         return max(fit_plan.FIXED, LOOKS * self.state["spent"].get("looking", 0.0))
 
+    def runs_of(self, kind: str) -> list[dict[str, Any]]:
+        """The runs of a kind, as fit.json keeps them, the newest last."""
+        return [run for run in self.state["runs"] if run["kind"] == kind]
+
     def newest(self, kind: str) -> Path:
         """The folder of the newest run of a kind."""
-        return self.out / next(run["folder"] for run in reversed(self.state["runs"]) if run["kind"] == kind)
+        return self.out / self.runs_of(kind)[-1]["folder"]
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -87,7 +87,7 @@ class Training:
         run = self.run
         steps = session.state.step + fit_plan.steps_in(self.left(), run["step"])
         say(f"A step takes {run['step']:.3g} s, which is not as planned: {steps:,} steps instead of {run['recipe']['steps']:,}.")
-        warmup = min(run["recipe"]["schedule"]["warmup"], max(1, steps // 10))
+        warmup = fit_plan.warmup_in(steps, run["recipe"]["schedule"]["warmup"])
         run["recipe"] |= {"steps": steps, "schedule": run["recipe"]["schedule"] | {"warmup": warmup}}
         run["planned"] = run.get("planned", 1) + 1
         session.plan_anew(steps, warmup)
