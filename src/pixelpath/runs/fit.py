@@ -126,11 +126,8 @@ class Fitting:
     def check_left(self) -> None:
         """UserError where hardly any time is left to train in."""
         if self.at.left < fit_plan.SHARE * self.at.seconds:
-            raise UserError(
-                f"{duration(self.at.spent)} of {duration(self.at.seconds)} are used, which leaves too little to train in: raise "
-                "`minutes`. What was found is kept.",
-                setting="minutes",
-            )
+            used, kept = f"{duration(self.at.spent)} of {duration(self.at.seconds)}", " What was found is kept." if self.at.kept else ""
+            raise UserError(f"{used} are used, which leaves too little to train in: raise `minutes`.{kept}", setting="minutes")
 
     def look(self) -> None:
         """The recipe and the seconds of its step."""
