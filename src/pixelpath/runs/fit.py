@@ -126,7 +126,8 @@ class Fitting:
     def check_left(self) -> None:
         """UserError where hardly any time is left to train in."""
         if self.at.left < fit_plan.SHARE * self.at.seconds:
-            used, kept = f"{duration(self.at.spent)} of {duration(self.at.seconds)}", " What was found is kept." if self.at.kept else ""
+            used = f"{duration(self.at.spent)} of {duration(self.at.seconds)}"
+            kept = " What was found is kept." if self.at.kept else ""
             raise UserError(f"{used} are used, which leaves too little to train in: raise `minutes`.{kept}", setting="minutes")
 
     def look(self) -> None:
