@@ -148,10 +148,14 @@ def test_a_cold_start_outside_the_range_is_refused(sigma_max: float) -> None:
     assert caught.value.setting == "sigma_max"
 
 
-@pytest.mark.parametrize("sigmas", [(5.0,), (0.5, 0.5), (0.25, 0.5), (0.5, 0.01)])
+@pytest.mark.parametrize("sigmas", [(5.0,), (0.5, 0.5), (0.25, 0.5), (0.5, 0.0099)])
 def test_levels_to_visit_lie_inside_the_range(sigmas: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match=r"strictly between 5 and 0\.01"):
+    with pytest.raises(ValueError, match=r"must fall from below 5 to 0\.01 or above"):
         schedule(plan(sigmas=sigmas))
+
+
+def test_levels_to_visit_may_end_at_the_lowest() -> None:
+    assert schedule(plan(sigmas=(0.5, 0.01))) == [5.0, 0.5, 0.01, 0.0]
 
 
 def test_a_consistency_model_is_renoised() -> None:
@@ -196,12 +200,12 @@ def test_a_start_outside_the_range_is_refused(sampler: Sampler, sigma: float) ->
 def test_named_levels_do_not_lead_out_of_the_range() -> None:
     with pytest.raises(ValueError, match="choose a start inside that range"):
         schedule(plan(sigmas=(1.0,), warm=WarmStart(Naive(SHAPE), 5.5)))
-    with pytest.raises(ValueError, match=r"strictly between 0\.009 and 0\.01"):
+    with pytest.raises(ValueError, match=r"must fall from below 0\.009 to 0\.01 or above"):
         schedule(plan(sigmas=(0.005,), warm=WarmStart(Naive(SHAPE), 0.009)))
 
 
 def test_named_levels_lie_below_the_start() -> None:
-    with pytest.raises(ValueError, match=r"strictly between 1\.2 and 0\.01, got \(1\.25,"):
+    with pytest.raises(ValueError, match=r"must fall from below 1\.2 to 0\.01 or above, got \(1\.25,"):
         schedule(plan(sigmas=(1.25, 0.5), warm=WarmStart(Naive(SHAPE), 1.2)))
 
 
