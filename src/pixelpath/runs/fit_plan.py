@@ -41,7 +41,8 @@ NFE = (5, 9)  # network evaluations that are tuned for
 START_VALUES, START_HELD_OUT = 64, 200  # values of an image, at most, and held-out images, at least, with which a start is fitted
 START_POINTS = 512  # noisy images of either half of the held-out ones by which starts are compared at a noise level
 START_LEVELS = 100  # noise levels, of all candidates together, at which the network is asked, about
-WAYS = 6  # of sampling that tuning compares at each of them, learned sigmas included
+WAYS = 7  # of sampling that tuning compares at each of them, learned sigmas and stochastic Heun for heavy tails included
+STARTED = 3  # ways more at each of them with a start: by 2M, Heun, stochastic Heun
 FIRSTS = 3  # ways that a light tuning compares: first sigmas of the recipe's own sampler
 TRAINING = 0.8  # of a budget, roughly: what training has
 ENOUGH = {"small": 1_000_000, "tiny": 240_000, "nano": 60_000}  # images that a network of this size should see in its training
@@ -307,16 +308,16 @@ def _light_nfe(chosen: Chosen) -> tuple[int, ...]:
 
 
 def _tuning(chosen: Chosen, count: int, *, light: bool, start: bool = False) -> float:
-    """Evaluations that tuning by so many samples takes, as `tune_run` does it; a `start` is one way more."""
+    """Evaluations that tuning by so many samples takes, as `tune_run` does it, at most: with a `start` there are more ways."""
     usual = chosen.recipe.usual_sampling
     assert usual.sampler is not None
     if light:
         return _guided(chosen) * sum(_light_nfe(chosen)) * (FIRSTS + start + REPEATS) * count
-    sets = count * (1 + REPEATS)
+    sets, ways = count * (1 + REPEATS), WAYS + STARTED * start
     controls = sets * (Sampler.HEUN.nfe(CONTROL) + usual.sampler.nfe(usual.count))
     learned = LEARNED * PAIRED * sum(Sampler.HEUN.nfe(FINE) + ROUNDS * nfe * nfe for nfe in NFE)
-    sampled = _guided(chosen) * (sum(nfe * (WAYS + start + REPEATS) * count for nfe in NFE) + controls + learned)
-    features = len(NFE) * (WAYS + start + REPEATS) * count + 2 * sets + chosen.training + chosen.held_out
+    sampled = _guided(chosen) * (sum(nfe * (ways + REPEATS) * count for nfe in NFE) + controls + learned)
+    features = len(NFE) * (ways + REPEATS) * count + 2 * sets + chosen.training + chosen.held_out
     return sampled + features
 
 

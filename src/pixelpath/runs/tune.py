@@ -27,10 +27,9 @@ from pixelpath.evaluation.tails import ValueTail, tail_error, value_tails
 from pixelpath.log import progress, say
 from pixelpath.reports.tuning import write_tuning_page
 from pixelpath.runs.generate import generate
-from pixelpath.runs.measuring import comparison
 from pixelpath.runs.measuring.comparison import BATCH, Real, extractors, features_of, keep, kept, own_network
 from pixelpath.runs.measuring.curves import start_name
-from pixelpath.runs.measuring.pixel_values import native_batches, values_of
+from pixelpath.runs.measuring.pixel_values import LEAST, native_batches, values_of
 from pixelpath.runs.measuring.report import write_report
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
@@ -50,6 +49,7 @@ MOST = 1000  # samples in each of them, unless told otherwise
 LEARNED = 2  # ways at a number of evaluations, the best ones, whose sigmas are learned
 LEARNED_UP_TO = 7  # evaluations: with more, learned sigmas gained nothing (docs/results.md), and take the longest to learn
 PAIRED_VALUES, PAIRED = 2**20, 32  # values, and images, at most, by which sigmas are learned
+TAILED = 2**24  # values of training images, about, in which a heavy tail is looked for
 FINE = 32  # steps of Heun's method whose images sigmas are learned from
 CONTROL = 18  # steps of the usual control: Heun's method from the highest sigma
 
@@ -174,9 +174,14 @@ def _judge(run: OpenRun, data: PreparedData, choices: Tune) -> _Judge:
     if len(sides) == 1:
         say("There are no held-out images, so the search compares with training images too.")
     compared = "held-out images" if len(sides) == 2 else "training images"
-    count = min(comparison.MOST, len(data.training))
+    return _Judge(run, data, found, known[0], known[-1], compared, _tails(data))
+
+
+def _tails(data: PreparedData) -> tuple[ValueTail, ...]:
+    """The heavy tails of the pixel values of training images, of so many as tell them."""
+    count = min(len(data.training), max(LEAST, TAILED // math.prod(data.shape)))
     values = values_of(native_batches(data.training, count), count, data.shape, data.normaliser)
-    return _Judge(run, data, found, known[0], known[-1], compared, value_tails(values, data.shape[0]))
+    return value_tails(values, data.shape[0])
 
 
 def _guidances(run: OpenRun, choices: Tune) -> list[float]:
