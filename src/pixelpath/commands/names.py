@@ -43,6 +43,7 @@ RUNS = {
 """Which of the words before the first option name runs."""
 OF_RUNS = {"run", "encoder", "init_from", "guide_with", "sampling.guide_with", "generator"}
 """Settings that may name a bundled model instead of a folder."""
+OF_DIGITS = ("fit", "train")  # commands that know images by the name of those that come with scikit-learn
 
 
 def spelled(sentence: str) -> str:
@@ -112,7 +113,7 @@ def check(command: str, recipe: str, arguments: Sequence[str]) -> None:
         file = path.partition("::")[0]
         where = addressed(Path(file))
         bundled = (setting in OF_RUNS or command == "compare") and path in bundled_names()
-        known = bundled or (command == "fit" and path == DIGITS) or isinstance(where, Address)
+        known = bundled or (command in OF_DIGITS and setting in ("path", "data") and path == DIGITS) or isinstance(where, Address)
         if file and not known and not where.exists():
             raise MissingError(f"{path} does not exist: {remedy}.", setting=setting)
     for option, value in _values(arguments):

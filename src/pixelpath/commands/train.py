@@ -15,6 +15,8 @@ from pixelpath.runs.beginning import begin
 from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.cost import tell_cost
 from pixelpath.runs.devices import joined
+from pixelpath.runs.digits import located, located_aside
+from pixelpath.runs.folder import by_main
 from pixelpath.runs.prepare import close, read_data, with_data
 
 RECIPES = {name: make() for name, make in recipes.RECIPES.items()}
@@ -42,7 +44,8 @@ def train(
     Args:
         recipe: What to train. An encoder (stage one) needs no classes; diffusion and one-step recipes (stage two) take it up.
         out: Folder of the run; made if missing, never overwritten.
-        data: Folder of images (with or without a subfolder per class), file of arrays, or FILE::VARIABLE.
+        data: Folder of images (with or without a subfolder per class), file of arrays, or FILE::VARIABLE; or digits, which come
+            with scikit-learn.
         beginning: The weights that the run begins with.
         device: cpu, cuda, cuda:1, mps. Default: the best one here.
         saving: What the run writes while it trains.
@@ -52,10 +55,12 @@ def train(
     """
     with joined():
         chosen = device_named(device)
-        recipe = with_data(recipe, data)
         if dry_run:
-            content = read_data(recipe)
-            tell_cost(close(recipe, content), content, chosen, shard=shard)
+            with located_aside(data, out) as images:
+                recipe = with_data(recipe, images)
+                content = read_data(recipe)
+                tell_cost(close(recipe, content), content, chosen, shard=shard)
             return
+        recipe = with_data(recipe, by_main(located)(data, out))
         if not begin(recipe, out, chosen, beginning, saving, accept_changed_data=accept_changed_data, shard=shard).run():
             raise Stopped

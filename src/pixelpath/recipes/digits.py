@@ -25,7 +25,7 @@ from pixelpath.trainer.optimizer import AdamW, Cosine, Muon
 def digits_encoder() -> Recipe:
     """Stage one on the 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn.
 
-    Command: pixelpath train digits-encoder --data runs/digits.npz --out runs/encoder. Cost: under a minute on two CPU
+    Command: pixelpath train digits-encoder --data digits --out runs/encoder. Cost: under a minute on two CPU
     cores. Result: features about as good as raw pixels (docs/results.md).
     """
     return Recipe(
@@ -48,7 +48,7 @@ def digits_encoder() -> Recipe:
 def digits_diffusion() -> Recipe:
     """Stage two, diffusion, on the digits.
 
-    Command: pixelpath train digits-diffusion --data runs/digits.npz --encoder runs/encoder --out runs/diffusion.
+    Command: pixelpath train digits-diffusion --data digits --encoder runs/encoder --out runs/diffusion.
     Cost: about two minutes on two CPU cores. Result: 99 % of guided samples recognised (docs/results.md).
     """
     return Recipe(
@@ -70,7 +70,7 @@ def digits_diffusion() -> Recipe:
 def digits_onestep() -> Recipe:
     """Stage two, one step, on the digits.
 
-    Command: pixelpath train digits-onestep --data runs/digits.npz --encoder runs/encoder --out runs/onestep.
+    Command: pixelpath train digits-onestep --data digits --encoder runs/encoder --out runs/onestep.
     Cost: about three minutes on two CPU cores. Result: 98 % of samples recognised, in one step and in two, at 1.8 and 1.3 times
     the distance of the diffusion model (docs/results.md).
     """

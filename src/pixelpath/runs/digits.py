@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,10 +14,12 @@ from pixelpath.log import say
 from pixelpath.runs.folder import FIT
 from pixelpath.runs.sharing.bundled import DIGITS
 
+Given = TypeVar("Given", bound=Path | None)
 
-def located(path: Path, out: Path) -> Path:
+
+def located(path: Given, out: Path) -> Given | Path:
     """The file of the digits where `path` is their name and nothing lies there, written beside `out`; any other path as it is."""
-    if str(path) != DIGITS or path.exists():
+    if not _named(path):
         return path
     file = out.parent / f"{DIGITS}.npz"
     if not file.exists():
@@ -25,17 +28,21 @@ def located(path: Path, out: Path) -> Path:
 
 
 @contextmanager
-def located_aside(path: Path, out: Path) -> Iterator[Path]:
+def located_aside(path: Given, out: Path) -> Iterator[Given | Path]:
     """As `located`, but nothing of it stays: the digits lie in a temporary folder while this is open.
 
     Those that were written before stay where they are. So does the name of those of a fit that looked at them: it reads none.
     """
     kept = out.parent / f"{DIGITS}.npz"
-    if str(path) != DIGITS or path.exists() or kept.exists() or (out / FIT).exists():
-        yield kept if str(path) == DIGITS and not path.exists() else path
+    if not _named(path) or kept.exists() or (out / FIT).exists():
+        yield kept if _named(path) else path
         return
     with tempfile.TemporaryDirectory() as folder:
         yield write_digits(Path(folder) / kept.name)
+
+
+def _named(path: Path | None) -> bool:
+    return path is not None and str(path) == DIGITS and not path.exists()
 
 
 def write_digits(path: Path) -> Path:
