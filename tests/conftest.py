@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -20,6 +21,7 @@ from PIL import Image
 from pixelpath.networks import layers
 from tests.agreement import reference_frequencies
 from tests.application import train
+from tests.reliability import harness
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which what a shell starts in the background ignores
@@ -91,3 +93,12 @@ def plain_run(encoder_run: Path) -> Path:
     np.save(data, np.random.default_rng(1).normal(5, 3, (12, 2, 8, 12)).astype(np.float32))
     assert train("digits-diffusion", data, out, "--data.held-out-share", 0) == 0
     return out
+
+
+@pytest.fixture(scope="session")
+def starter(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Starter]:
+    """A program that forks a child for each command; it has trained a one-step run of its own, so that everything is imported."""
+    warm = [word for word in harness.train("digits-onestep", pictures, "") if word not in ("--out", "")]
+    found = harness.Starter((*warm, "--seed", "77"), tmp_path_factory.mktemp("starter"))
+    yield found
+    found.close()

@@ -1,19 +1,9 @@
-"""A warm starter, and one uninterrupted run of each kind."""
+"""One uninterrupted run of each kind."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.reliability.harness import KINDS, Command, Kind, Starter, train
-
-
-@pytest.fixture(scope="session")
-def starter(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
-    """The starter; it has trained a one-step run of its own, so that everything is imported."""
-    warm = [word for word in train("digits-onestep", pictures, "") if word not in ("--out", "")]
-    found = Starter((*warm, "--seed", "77"), tmp_path_factory.mktemp("starter"))
-    yield found
-    found.close()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
@@ -28,7 +29,7 @@ MOVED = re.compile(r"metrics\.\d+\.jsonl")
 
 @dataclass(frozen=True)
 class Command:
-    """One process: `pixelpath WORDS`, and what befalls it.
+    """One process: `pixelpath WORDS`, or the Python program `script` with these words, and what befalls it.
 
     `after` seconds, or as soon as `after_file` exists, it is sent `signal`. `limit` is the largest file that it may write, in
     bytes. For `fault` see tests/reliability/starter.py.
@@ -43,6 +44,7 @@ class Command:
     env: dict[str, str] = field(default_factory=dict)
     cwd: str = str(ROOT)
     umask: int | None = None
+    script: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,15 @@ class Starter:
         self.process.stdin.close()
         self.process.wait(timeout=30)
         self.log.close()
+
+
+def peers() -> list[dict[str, str]]:
+    """What the environments of two processes of one run say, as torchrun sets them, at a port that is free."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": "2"}
+    return [both | {"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import resource
+import runpy
 import signal
 import struct
 import sys
@@ -25,13 +26,16 @@ SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "interrupt": sig
 DEADLINE = 120.0  # seconds after which a child that hangs is killed
 
 
-def run(words: list[str]) -> int:
-    """The exit status of `pixelpath WORDS`, as the interpreter would give it."""
+def run(words: list[str], script: str | None = None) -> int:
+    """The exit status of `pixelpath WORDS`, or of a Python program with these words, as the interpreter would give it."""
     from pixelpath import cli
 
-    sys.argv = ["pixelpath", *words]
+    sys.argv = [script or "pixelpath", *words]
     try:
-        cli.main()
+        if script is None:
+            cli.main()
+        else:
+            runpy.run_path(script, run_name="__main__")
     except SystemExit as left:
         return int(left.code or 0)
     except BaseException:
@@ -86,7 +90,7 @@ def start(child: dict[str, Any], counter: mmap.mmap) -> int:
         watch(child["fault"], counter)
     status = 1
     try:
-        status = run(child["words"])
+        status = run(child["words"], child["script"])
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

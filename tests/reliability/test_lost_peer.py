@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 from pathlib import Path
 
 import pytest
-from tests.reliability.harness import Command, Ended, Starter, checkpoints, differences, train
+from tests.reliability.harness import Command, Ended, Starter, checkpoints, differences, peers, train
 
 LONG = ("--steps", 30, "--every", 3)
-
-
-def port() -> int:
-    """A free one."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def together(
     starter: Starter, words: tuple[str, ...], killed: int | None = None, once: Path | None = None, second: tuple[str, ...] = ()
 ) -> list[Ended]:
     """The command on two processes, with the words `second` too on the second; process `killed` dies once a file is there."""
-    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()), "LOCAL_WORLD_SIZE": "2"}
-    commands = []
-    for rank in range(2):
-        env = where | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        commands.append(Command(words + rank * second, env=env, after_file=str(once) if rank == killed else None))
-    return starter.run(*commands)
+    ends = [str(once) if rank == killed else None for rank in range(2)]
+    pairs = enumerate(zip(peers(), ends, strict=True))
+    return starter.run(*(Command(words + rank * second, env=env, after_file=end) for rank, (env, end) in pairs))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import gc
 import itertools
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.forking import forked
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional
@@ -22,7 +22,9 @@ from pixelpath.trainer.loop import Diverged, Step, distribute, loss_scaler, spli
 from pixelpath.trainer.optimizer import AdamW, Constant
 from pixelpath.types import Batch, Condition, Losses, Objective, Views
 
+ROOT = Path(__file__).parents[2]
 SIZE = 8
+ACCUMULATED = (1, 2)
 
 
 def batch(index: int, rank: int = 0, count: int = 1) -> Batch:
@@ -274,10 +276,11 @@ def test_evaluation_between_steps_does_not_disturb() -> None:
     assert torch.equal(values(student), run(regression, 3, drop=0.5)[0])
 
 
-def _worker(rank: int, count: int, folder: str, accumulate: int) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
-    _work(rank, count, folder, accumulate)
+def _worker(rank: int, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    for accumulate in ACCUMULATED:
+        (folder / str(accumulate)).mkdir(exist_ok=True)
+        _work(rank, 2, f"{folder}/{accumulate}", accumulate)
     gc.collect()  # nothing may hold the group any more when it ends, and neither process may end it before the other is done
     processes.barrier()
     dist.destroy_process_group()
@@ -300,19 +303,25 @@ def _work(rank: int, count: int, folder: str, accumulate: int) -> None:
     torch.save((skipped, values(student)), f"{folder}/{rank}.bad.pt")
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_equal_one(tmp_path: Path, accumulate: int) -> None:
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes computed, in a folder for each way to accumulate."""
+    folder = tmp_path_factory.mktemp("two")
+    subprocess.run([sys.executable, "-m", "tests.trainer.test_loop", folder], check=True, timeout=100, cwd=ROOT)
+    return folder
+
+
+@pytest.mark.parametrize("accumulate", ACCUMULATED)
+def test_two_processes_equal_one(two: Path, accumulate: int) -> None:
     """Three steps on the same global batch, contrastive negatives gathered; one process's NaN makes both skip."""
-    commands = [[sys.executable, __file__, str(rank), "2", str(tmp_path), str(accumulate)] for rank in (0, 1)]
-    assert [process.wait(100) for process in [subprocess.Popen(command) for command in commands]] == [0, 0]
     weights, ema, steps = run(contrast if accumulate == 1 else regression, 3)
     for rank in (0, 1):
-        found, found_average, losses, images = torch.load(tmp_path / f"{rank}.pt")
+        found, found_average, losses, images = torch.load(two / str(accumulate) / f"{rank}.pt")
         torch.testing.assert_close(found, weights, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(found_average, ema, rtol=1e-5, atol=1e-5)
         assert losses == pytest.approx([step.losses["loss"] for step in steps], rel=1e-5)
         assert images == SIZE
-        skipped, after = torch.load(tmp_path / f"{rank}.bad.pt")
+        skipped, after = torch.load(two / str(accumulate) / f"{rank}.bad.pt")
         assert skipped
         assert torch.equal(after, found)
 
@@ -329,11 +338,6 @@ def test_looking_for_the_scale_of_float16_is_no_failure() -> None:
     steps = list(train(student, ema, steep, AdamW(lr=1e-3).build(student), Constant(), stream(), **options))
     assert sum(step.skipped for step in steps) > 10
     assert not steps[-1].skipped
-
-
-if __name__ == "__main__":
-    _worker(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
-    os._exit(0)  # the results are on the disk; torch's threads may abort an interpreter that takes itself down
 
 
 def test_a_micro_batch_keeps_its_own_masks_and_conditions() -> None:
@@ -353,3 +357,9 @@ def test_a_micro_batch_keeps_its_own_masks_and_conditions() -> None:
         assert labels.vector is not None
         assert torch.equal(part.labels.vector, labels.vector[own])
         assert (part.seeds, part.seed) == (batch.seeds[own], 7)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run(regression, 1)  # so that everything is imported
+    forked(lambda rank: _worker(rank, Path(sys.argv[1])))

@@ -1,10 +1,11 @@
 """One process, two with whole copies (DDP) and two with shares (FSDP2) train the same weights, and read each other's checkpoints.
 
-This file is also the program of the two processes: RANK PORT FOLDER.
+This file is also the program of the two processes: PORT FOLDER. It forks the second one, as importing torch takes seconds.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from typing import cast
 
 import pytest
 import torch
+from tests.forking import forked
 from torch import Tensor, nn
 from torch import distributed as dist
 
@@ -37,7 +39,8 @@ from pixelpath.trainer.optimizer import AdamW
 from pixelpath.trainer.shard import gathered, shard, share, shared_as, skeleton, whole
 from pixelpath.types import Batch, Objective, Views
 
-SHAPE, CLASSES, BATCH, STEPS = (1, 8, 8), 3, 8, 10
+ROOT = Path(__file__).parents[2]
+SHAPE, CLASSES, BATCH, STEPS, HALF = (1, 8, 8), 3, 8, 6, 3
 SIZE = Size(Blocks(2, 12, 2), Blocks(2, 20, 2))
 PARTS = ("student", "ema")
 RESUMED = (("by-one", True), ("by-False", True), ("by-True", False), ("by-True", True))
@@ -104,7 +107,6 @@ class Run:
 
 def work(rank: int, port: str, folder: Path) -> None:
     """Everything that two processes do for the tests, saved to the folder."""
-    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     found: dict[str, object] = {}
     for stage in ("encoder", "diffusion", "onestep"):
@@ -149,17 +151,17 @@ def orthogonal(sharded: bool) -> dict[str, Tensor]:
 
 
 def checkpoints(folder: Path) -> dict[str, object]:
-    """Five steps and a checkpoint in either way, and five more from the checkpoint of the other way, and of one process."""
+    """Half of the steps and a checkpoint in either way, and the rest from the checkpoint of the other way, and of one process."""
     found: dict[str, object] = {}
     for sharded in (False, True):
         half = Run("diffusion", sharded)
-        half.go(0, 5)
-        checkpoint.save(folder / f"by-{sharded}", State(5, 5), half.student, half.ema, half.optimizer)
+        half.go(0, HALF)
+        checkpoint.save(folder / f"by-{sharded}", State(HALF, 5), half.student, half.ema, half.optimizer)
         processes.barrier()
     for origin, sharded in RESUMED:
         run = Run("diffusion", sharded)
-        checkpoint.load(folder / origin / "checkpoints" / "step-00000005", run.student, run.ema, run.optimizer)
-        run.go(5)
+        checkpoint.load(folder / origin / "checkpoints" / f"step-{HALF:08d}", run.student, run.ema, run.optimizer)
+        run.go(HALF)
         found[f"{origin} {sharded}"] = run.tensors()
     broken = Run("diffusion", True)
     with torch.no_grad():
@@ -177,18 +179,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, obje
     """The folder, and what both processes found."""
     folder = tmp_path_factory.mktemp("two")
     half = Run("diffusion", False)
-    half.go(0, 5)
-    checkpoint.save(folder / "by-one", State(5, 5), half.student, half.ema, half.optimizer)
+    half.go(0, HALF)
+    checkpoint.save(folder / "by-one", State(HALF, 5), half.student, half.ema, half.optimizer)
     with socket.socket() as opened:
         opened.bind(("127.0.0.1", 0))
         port = opened.getsockname()[1]
-    commands = [[sys.executable, __file__, str(rank), str(port), str(folder)] for rank in (0, 1)]
-    started = [subprocess.Popen(command) for command in commands]
-    try:
-        assert [process.wait(600) for process in started] == [0, 0]
-    finally:
-        for process in started:
-            process.kill()
+    words = [sys.executable, "-m", "tests.trainer.test_shard", str(port), str(folder)]
+    subprocess.run(words, check=True, timeout=600, cwd=ROOT)
     first, second = (torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1))
     return folder, first, second
 
@@ -199,15 +196,22 @@ def near(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("stage", ["encoder", "diffusion", "onestep"])
-@pytest.mark.parametrize("sharded", [False, True])
-def test_two_processes_train_the_weights_of_one(stage: str, sharded: bool, runs: tuple) -> None:
+@functools.cache
+def alone(stage: str) -> tuple[Run, list[Step]]:
+    """The run of one process after all steps, and these."""
     run = Run(stage, False)
     before = run.tensors()
     steps = run.go()
     assert max(step.gradient_norm for step in steps) > 0.5  # some are clipped
     moved = [(run.tensors()[name] - value).abs().max() for name, value in before.items() if name.startswith("student.")]
     assert max(moved) > 5e-4
+    return run, steps
+
+
+@pytest.mark.parametrize("stage", ["encoder", "diffusion", "onestep"])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_processes_train_the_weights_of_one(stage: str, sharded: bool, runs: tuple) -> None:
+    run, steps = alone(stage)
     for found in runs[1:]:
         losses, norms, tensors = found[f"{stage} {sharded}"]
         assert losses == pytest.approx([step.losses["loss"] for step in steps], rel=1e-5)
@@ -228,12 +232,11 @@ def test_two_processes_train_the_weights_of_one(stage: str, sharded: bool, runs:
 
 @pytest.mark.parametrize("origin", ["by-one", "by-False", "by-True"])
 def test_a_checkpoint_goes_on_with_any_number_of_processes_shared_out_or_not(origin: str, runs: tuple) -> None:
-    straight, resumed = Run("diffusion", False), Run("diffusion", False)
-    straight.go()
-    folder = runs[0] / origin / "checkpoints" / "step-00000005"
+    straight, resumed = alone("diffusion")[0], Run("diffusion", False)
+    folder = runs[0] / origin / "checkpoints" / f"step-{HALF:08d}"
     assert checkpoint.good(folder)
     checkpoint.load(folder, resumed.student, resumed.ema, resumed.optimizer)
-    resumed.go(5)
+    resumed.go(HALF)
     near(resumed.tensors(), straight.tensors())
     for found in runs[1:]:
         for _, sharded in [pair for pair in RESUMED if pair[0] == origin]:
@@ -260,4 +263,6 @@ def test_one_process_shares_nothing_out() -> None:
 
 
 if __name__ == "__main__":
-    work(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    torch.set_num_threads(1)
+    Run("diffusion", False).go(0, 1)  # so that everything is imported
+    forked(lambda rank: work(rank, sys.argv[1], Path(sys.argv[2])))
