@@ -254,6 +254,17 @@ def test_what_is_not_finite_is_neither_saved_nor_opened(
     assert str(tmp_path / "checkpoints" / "step-00000001") in str(caught.value)
 
 
+def test_finite_values_whose_sum_is_not_are_saved_and_opened(tmp_path: Path) -> None:
+    run = fresh()
+    with torch.no_grad():
+        weight = max(run[0].parameters(), key=torch.numel)
+        weight.fill_(3e38)
+    assert not weight.sum().isfinite()
+    folder = save(tmp_path, State(1, seed=5), *run)
+    load(folder, *(resumed := fresh(seed=99)))
+    assert same(everything(resumed), everything(run))
+
+
 def test_no_good_checkpoint_left(tmp_path: Path) -> None:
     folder = save(tmp_path, State(1, seed=5), *fresh())
     (folder / "ema.safetensors").write_bytes(b"nothing")
