@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.application import MEASURED, TINY
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 STEPS, EVERY = 9, 3
@@ -111,10 +111,7 @@ class Starter:
 
 def peers() -> list[dict[str, str]]:
     """What the environments of two processes of one run say, as torchrun sets them, at a port that is free."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": "2"}
+    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "LOCAL_WORLD_SIZE": "2"}
     return [both | {"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
 
 

@@ -1,10 +1,10 @@
 """The processes of a run meet, or one sentence says that they do not; a run that cannot be sharded is refused."""
 
-import socket
 from dataclasses import replace
 
 import pytest
 import torch
+from tests.ports import free_port
 
 from pixelpath import recipes
 from pixelpath.errors import UserError
@@ -15,9 +15,7 @@ from pixelpath.runs.devices import check_shard, joined
 
 def test_processes_that_do_not_meet_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "WAIT", 1 / 60)
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port = str(opened.getsockname()[1])
+    port = str(free_port())
     where = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     for name, value in where.items():
         monkeypatch.setenv(name, value)

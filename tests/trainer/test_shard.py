@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import cast
 import pytest
 import torch
 from tests.forking import forked
+from tests.ports import free_port
 from torch import Tensor, nn
 from torch import distributed as dist
 
@@ -181,10 +181,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, obje
     half = Run("diffusion", False)
     half.go(0, HALF)
     checkpoint.save(folder / "by-one", State(HALF, 5), half.student, half.ema, half.optimizer)
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port = opened.getsockname()[1]
-    words = [sys.executable, "-m", "tests.trainer.test_shard", str(port), str(folder)]
+    words = [sys.executable, "-m", "tests.trainer.test_shard", str(free_port()), str(folder)]
     subprocess.run(words, check=True, timeout=600, cwd=ROOT)
     first, second = (torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1))
     return folder, first, second
