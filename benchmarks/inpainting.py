@@ -162,7 +162,7 @@ def main() -> None:
             sys.stdout.write(f"repaint, {repeats} repeats below sigma {limit:g}, {steps} steps: {off(found)}\n")
         sys.stdout.write(f"replaced and 3 rounds of Langevin, {steps} steps: {off(langevin(estimate, sigmas, 3))}\n")
         sys.stdout.write(f"noise decoupled, {steps} times 8 steps: {off(decoupled(estimate, sigmas, 8))}\n")
-    for steps in (32, 64, 128):
+    for steps in (16, 32, 64, 128):
         sigmas = inpainting_sigmas(NOISE, steps)
         made = consistency_inpaint(one_step, float(sigmas[0]) * noise(), sigmas, noise, KNOWN, OPEN)
         sys.stdout.write(f"one step, {steps} steps: {off(made)}\n")
