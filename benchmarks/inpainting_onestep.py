@@ -37,7 +37,8 @@ def searched(rounds: int, iterations: int = 1, error: float = 0.05) -> Way:
     solved by `rounds` of conjugate gradients: a derivative, and an evaluation for its transpose by a finite difference, each.
     """
 
-    def way(denoise: Denoise, _: Images, sigmas: Sigmas, noise: Callable[[], Images], known: Images, left: Open) -> Images:
+    def way(denoise: Denoise, start: Images, sigmas: Sigmas, noise: Callable[[], Images], known: Images, left: Open) -> Images:
+        del start
         top = sigmas[0]
         origin, wanted = noise(), torch.where(left, 0.0, known + error * noise())
         z = origin
@@ -79,10 +80,10 @@ def dot(one: Images, other: Images) -> Tensor:
 
 def trained(run: pp.Run, way: Way, steps: int, seed: int = 5000) -> str:
     """Scores of a way on digits, of the right half and of the middle quarter."""
-    digits = load_digits()
-    reader = SVC(gamma=0.001).fit(digits.data, digits.target)
-    chosen = np.repeat(np.random.default_rng(1).choice(len(digits.data), COUNT, replace=False), DRAWS)
-    images, labels = np.round(digits.images[chosen] * LEVEL).astype(np.uint8)[:, None], digits.target[chosen]
+    rows, targets = load_digits(return_X_y=True)
+    reader = SVC(gamma=0.001).fit(rows, targets)  # pyright: ignore[reportArgumentType]
+    chosen = np.repeat(np.random.default_rng(1).choice(len(rows), COUNT, replace=False), DRAWS)
+    images, labels = np.round(rows[chosen] * LEVEL).astype(np.uint8).reshape(-1, 1, 8, 8), targets[chosen]
     said = []
     for name, mask in (("half", np.arange(8) >= 4 + np.zeros((8, 1))), ("middle", np.pad(np.ones((4, 4), bool), 2))):
         pixels, sampling = open_pixels(run, mask, len(images)), pp.Sampling(nfe=steps)
