@@ -116,7 +116,7 @@ def test_power_that_is_far_off_at_some_scales_is_said_and_not_green() -> None:
     rough = with_spectrum((1.0, 1.0, 1.0, 3.0, 40.0))
     assert spectrum_off(rough) == Off("t2m (K)", 2.0, 4.0, pytest.approx(40))
     assert level(rough) == "warn"
-    assert "up to 40 times the power of the training images in structures of 2 to 4 pixels (t2m (K))" in verdict(rough)[1]
+    assert "up to 40 times the power of the training images in structures of 2 to 4 pixels of t2m (K)" in verdict(rough)[1]
     smooth = with_spectrum((1.0, 1.0, 1.0, 1.0, 0.02))
     assert level(smooth) == "warn"
     assert "as little as 2% of the power of the training images in structures of about 2 pixels" in verdict(smooth)[1]

@@ -109,7 +109,7 @@ def _off_in_words(off: Off, sides: Sides) -> str:
     """At which scales the power is off, by how much, and how that looks."""
     ends = [f"{size:.2g}" if size < 100 else f"{size:.0f}" for size in (off.smallest, off.largest)]
     sizes = f"{ends[0]} to {ends[1]}" if ends[0] != ends[1] else f"about {ends[0]}"
-    name = f" (channel {off.channel})" if off.channel.isdecimal() else f" ({off.channel})" if off.channel else ""
+    name = f" of channel {off.channel}" if off.channel.isdecimal() else f" of {off.channel}" if off.channel else ""
     more = f"up to {off.times:.2g}" if off.times <= MANY else f"more than {MANY:,}"
     if off.times > 1:
         how, look = f"{more} times the power of", "too strong"
