@@ -298,22 +298,21 @@ def split(source: Source, held_out: float = 0.05, by: Literal["name", "order"] =
     away = dict(zip(names, chosen.tolist(), strict=True))
     sides = [{away[name] for name in touched} for touched in groups]
     training, kept = ([index for index, side in enumerate(sides) if side == {which}] for which in (False, True))
-    if not training and len(source) == 1:
-        raise _alone(source)
     if not training:
-        raise UserError(f"No image is left to train on after holding out {held_out:g} of {len(source)}: lower `{share}`.", share)
+        raise _none_left(source, held_out)
     return subset(source, training), subset(source, kept)
 
 
-def _alone(source: Source) -> UserError:
-    """That one image is too few, and what helps: more of them, or tiles of a side that gives some."""
-    _, rows, columns = source.shape
+def _none_left(source: Source, held_out: float) -> UserError:
+    """That no image is left; of a single one what helps: more, or tiles of a side that gives some."""
+    if len(source) > 1:
+        sentence = f"No image is left to train on after holding out {held_out:g} of {len(source)}: lower `data.held_out_share`."
+        return UserError(sentence, "data.held_out_share")
+    rows, columns = source.shape[1:]
     side = next((side for side in TILES if (rows // side) * (columns // side) >= ENOUGH), None)
     tiles = "" if side is None else f", or cut this one into tiles with `data.tile` {side}"
-    sentence = (
-        f"The data are one image of {rows}x{columns} pixels, and training needs many: give a folder or an array of images{tiles}."
-    )
-    return UserError(sentence, "data.path")
+    what = f"The data are one image of {rows}x{columns} pixels, and training needs many"
+    return UserError(f"{what}: give a folder or an array of images{tiles}.", "data.path")
 
 
 def evenly(count: int, most: int) -> Int[np.ndarray, "chosen"]:
