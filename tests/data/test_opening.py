@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -320,3 +321,21 @@ def test_held_out_images_may_lie_elsewhere_but_must_match(tmp_path: Path) -> Non
     np.save(tmp_path / "a_labels.npy", np.array([0, 1, 0]))
     with pytest.raises(ValueError, match=r"labels of .*b\.npy are missing though there are 2 classes"):
         open_split(DataSettings(tmp_path / "a.npy", held_out=tmp_path / "b.npy"))
+
+
+def test_a_single_image_is_refused_with_what_helps(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((300, 400, 3), np.uint8)).save(tmp_path / "one.png")
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "small.tif")
+    np.save(tmp_path / "one.npy", np.zeros((300, 400), np.float32))
+    (tmp_path / "folder").mkdir()
+    shutil.copy(tmp_path / "one.png", tmp_path / "folder")
+    for name in ("one.png", "folder"):
+        with refused("data.path", "one image of 300x400 pixels", "a folder or an array of images", "`data.tile` 64"):
+            open_split(DataSettings(tmp_path / name))
+    with refused("data.path", "one image of 20x20 pixels, and training needs many: give a folder or an array of images."):
+        open_split(DataSettings(tmp_path / "small.tif"))
+    with refused(None, "which is one image", "`data.tile`"):
+        open_split(DataSettings(tmp_path / "one.npy"))
+    for name in ("one.png", "one.npy"):  # what the sentence proposes
+        training, held_out = open_split(DataSettings(tmp_path / name, tile=(64,)))
+        assert len(training) + len(held_out) > 16

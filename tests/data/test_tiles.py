@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
+from pixelpath.data import tiles
+from pixelpath.data.formats.arrays import ClassLabels
 from pixelpath.data.formats.stacks import ArrayStack
 from pixelpath.data.metadata import Axis, Metadata
 from pixelpath.data.opening import open_source
+from pixelpath.data.settings import DataSettings
 from pixelpath.data.sources import Source, gather, labels, split
 from pixelpath.data.tiles import Stacked
 
@@ -144,3 +147,27 @@ def test_facts_survive_json() -> None:
         again = Metadata.from_json(metadata.to_json())
         assert again.to_json() == metadata.to_json()
         assert again.axes == metadata.axes
+
+
+def test_coordinates_are_those_of_all_images_and_follow_a_resize(tmp_path: Path) -> None:
+    axes = Axis("lat", tuple(50 + 0.5 * np.arange(8)), "degrees_north"), Axis("lon", tuple(4.0 + np.arange(12)), "degrees_east")
+    images = np.zeros((2, 1, 8, 12), np.float32)
+
+    def axes_of(*known: tuple[Axis, ...], **settings: Any) -> list[tuple[float, ...]]:
+        stacks = [ArrayStack(tmp_path, images, Metadata("netcdf", axes=each, south_up=True)) for each in known]
+        names = [f"{number}.nc" for number in range(len(stacks))]
+        source = tiles.stacked(
+            stacks, names, ClassLabels(np.zeros(2 * len(stacks), np.int64)), DataSettings(tmp_path, **settings)
+        )
+        assert source.metadata.south_up
+        return [axis.values for axis in source.metadata.axes]
+
+    whole = [axis.values for axis in axes]
+    moved = (Axis("lat", tuple(10 + 0.5 * np.arange(8))), axes[1])
+    uneven = (axes[0], Axis("lon", tuple(np.arange(12.0) ** 2)))
+    assert axes_of(axes, axes) == axes_of(axes, resize=(8, 12)) == whole
+    assert axes_of(axes, moved) == axes_of(axes, tile=(4,)) == axes_of(uneven, resize=(4, 6)) == []
+    # new pixels are 2 x 2 old ones, so that each centre lies midway between two old centres
+    assert axes_of(axes, resize=(4, 6)) == [(50.25, 51.25, 52.25, 53.25), (4.5, 6.5, 8.5, 10.5, 12.5, 14.5)]
+    # the shorter side is kept, and two columns are cut off on either side
+    assert axes_of(axes, resize=(8, 8))[1] == tuple(6.0 + np.arange(8))

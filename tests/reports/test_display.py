@@ -31,6 +31,18 @@ def cells(picture: Image.Image, rows: int, columns: int) -> np.ndarray:
     return pixels[height // 2 :: height, width // 2 :: width]
 
 
+def test_north_is_up_where_the_data_tell() -> None:
+    values, south_up = ramp("float32", 3, 2), replace(FIELD, south_up=True)
+    for channels in ((), (1,), (0, 1, 2)):
+        display = Display(channels)
+        before, turned = (show(values, metadata, display) for metadata in (FIELD, south_up))
+        assert np.array_equal(turned.pictures, before.pictures[:, ::-1])
+        assert (turned.bar is None) == (before.bar is None)
+    assert np.array_equal(values, ramp("float32", 3, 2))
+    labelled = [np.asarray(grid(values[:, :1], 2, metadata=each, labels=["a", "b"])) for each in (FIELD, south_up)]
+    assert not np.array_equal(labelled[0][0, :4], labelled[1][0, :4])
+
+
 def test_whole_range_of_bytes_is_shown_as_it_is() -> None:
     image = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
     picture = grid(torch.from_numpy(image), columns=1)

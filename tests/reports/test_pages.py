@@ -79,3 +79,19 @@ def test_a_page_says_its_verdict_before_all_numbers(page: Path) -> None:
     places = [source.index(part) for part in ("<h1>", "class='verdict good'", "<dl class='facts'>", "<nav", "<main>")]
     assert places == sorted(places)
     assert source.count("<script>") == source.count("<style>") == 1
+
+
+def test_what_all_rows_share_stands_once_above_them() -> None:
+    rows = [
+        {"channel": "rain", "sample": 1, "seed": 1, "loss": 0.5, "mirrored": False},
+        {"channel": "rain", "sample": 2, "seed": 2, "loss": 0.5, "mirrored": False},
+    ]
+    drawn = table(rows)
+    above, below = drawn.split("<table>")
+    assert "In all rows: channel rain · mirror images count too no" in above
+    assert re.findall(r"<th(?: [^>]*)?>(.*?)</th>", below) == ["sample, seed", "mean squared error (model range)"]
+    assert below.count("<td") == 4
+    alone = table(rows[:1])
+    assert "In all rows" not in alone
+    assert alone.count("<td") == 5
+    assert "In all rows" not in table([{"channel": "rain"}, {"channel": "rain"}])  # nothing would be left

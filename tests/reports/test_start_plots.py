@@ -55,3 +55,12 @@ def test_points_are_places(values: int) -> None:
     pixels = {tuple(pixel) for pixel in np.asarray(picture).reshape(-1, 3)[::7].tolist()}
     assert picture.width == 1440
     assert len(pixels) > 50  # marks that lie over one another
+
+
+def test_rows_that_go_north_are_drawn_from_below() -> None:
+    image = torch.arange(16.0).reshape(1, 1, 4, 4).repeat(3, 1, 1, 1)
+    images = (image, -image, (10 * image).byte(), (8 * image).byte())
+    turned = side_by_side(*images, south_up=True)
+    flipped = side_by_side(*(each.flip(2) for each in images))
+    assert np.array_equal(np.asarray(turned), np.asarray(flipped))
+    assert not np.array_equal(np.asarray(turned), np.asarray(side_by_side(*images)))

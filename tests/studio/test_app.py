@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import socket
 import threading
@@ -27,6 +28,7 @@ from tests.refusal import refused  # noqa: E402
 
 import pixelpath as pp  # noqa: E402
 from pixelpath.runs.sharing.bundled import BUNDLED  # noqa: E402
+from pixelpath.studio import app as studio_app  # noqa: E402
 from pixelpath.studio.app import create_app  # noqa: E402
 from pixelpath.studio.gallery import Gallery  # noqa: E402
 from pixelpath.studio.making import _MAKERS, Job  # noqa: E402
@@ -416,3 +418,13 @@ def test_the_gallery_of_a_run_begins_with_the_samples_of_its_fit(diffusion_run: 
     pp.load(run, device="cpu").sample(3, nfe=2).save(tmp_path / "samples" / "1")
     assert [item.how["seed"] for item in Gallery(run, 0).read()] == [0, 1, 2]
     assert Gallery(other, 0).read() == []
+
+
+def test_no_script_of_the_page_imports_one_that_imports_it() -> None:
+    folder = Path(studio_app.__file__).parent / "static"
+    left = {file.name: set(re.findall(r'from "\./(.*?)"', file.read_text(encoding="utf-8"))) for file in folder.glob("*.js")}
+    assert set(left) == set(studio_app.SCRIPTS)
+    while left:
+        free = [name for name, used in left.items() if not used & set(left)]
+        assert free, f"these import each other: {sorted(left)}"
+        left = {name: used for name, used in left.items() if name not in free}

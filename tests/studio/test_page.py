@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not instal
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two runs on the same RGBA sprites of two classes, and one with numbers and masks as conditions."""
+    """Two runs on the same sprites of two classes, one with numbers and masks as conditions, and one on a field, south up."""
     folder, numbers = tmp_path_factory.mktemp("sprites"), np.random.default_rng(3)
     for place in range(24):
         (folder / "ab"[place % 2]).mkdir(exist_ok=True)
@@ -45,7 +45,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     recipe = pp.recipes.digits_diffusion(steps=4, size=pp.recipes.sizes.NANO)
     out = tmp_path_factory.mktemp("runs")
     plain = [pp.train(data, recipe, out=out / name, every=2, measure_every=2).path for name in ("first", "second")]
-    return [*plain, run_with_conditions(tmp_path_factory.mktemp("asking")).path]
+    return [*plain, run_with_conditions(tmp_path_factory.mktemp("asking")).path, field(tmp_path_factory.mktemp("field"))]
+
+
+def field(folder: Path) -> Path:
+    """A run on one channel that is warm in the south, which is where its rows begin."""
+    xarray = pytest.importorskip("xarray")
+    warm = np.random.default_rng(5).normal(size=(24, 8, 8)).astype(np.float32) + 10 * np.arange(8, 0, -1, np.float32)[:, None]
+    dimensions, where = ("time", "lat", "lon"), {"lat": 50.0 + np.arange(8)}
+    xarray.Dataset({"t2m": (dimensions, warm, {"units": "K"})}, where).to_netcdf(folder / "warm.nc", engine="scipy")
+    recipe = pp.recipes.digits_diffusion(steps=1, size=pp.recipes.sizes.NANO)
+    return pp.train(pp.open_data(folder / "warm.nc", held_out=0.2), recipe, out=folder / "first").path
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +219,43 @@ def test_numbers_and_a_condition_image(seen: Seen, tmp_path: Path) -> None:
     assert seen.violations() == []
     page.get_by_role("button", name="Close").click()
     assert seen.violations() == []
+
+
+def test_a_field_has_north_up_and_keeps_the_order_of_its_rows(seen: Seen, runs: list[Path], tmp_path: Path) -> None:
+    page = seen.page
+    own = np.arange(64, dtype=np.float32).reshape(1, 1, 8, 8)
+    np.save(tmp_path / "own.npy", own)
+    page.locator("#run").select_option(index=3)
+    playwright.expect(page.locator("#make [name=classes]")).to_be_hidden()
+    page.get_by_label("Edit an image of your own").set_input_files(tmp_path / "own.npy")
+    playwright.expect(page.locator("#name")).to_have_text("own")
+    box = page.locator("#stage").bounding_box()
+    at = lambda across, down: (box["x"] + box["width"] * across, box["y"] + box["height"] * down)  # noqa: E731
+    page.mouse.move(*at(0.51, 0.03))
+    playwright.expect(page.locator("#value")).to_have_text("row 7, column 4: 60 K")
+    page.mouse.down()
+    page.mouse.up()
+    page.locator("#parts").fill("1")
+    before = page.locator("#images li").count()
+    with page.expect_request("**/make") as asked:
+        page.get_by_role("button", name="Make the part anew").click()
+    mask = np.array([int(pixel) for pixel in asked.value.post_data_json["mask"]]).reshape(8, 8)
+    assert mask[7, 4] == 1  # painted at the top, which is the last row of the data
+    assert not mask[:6].any()
+    playwright.expect(page.locator("#images li")).to_have_count(before + 1)
+    page.get_by_role("button", name="Close").click()
+
+
+def test_fields_of_the_form_are_those_of_the_run_and_runs_can_be_told_apart(seen: Seen) -> None:
+    page = seen.page
+    options = page.locator("#run option").all_text_contents()
+    assert len(set(options)) == 4
+    assert all(": diffusion" in option for option in options)
+    assert options[3].endswith("first: diffusion, warm.nc")
+    for index, classes in ((3, False), (0, True), (3, False)):
+        page.locator("#run").select_option(index=index)
+        for name in ("classes", "guidance"):
+            playwright.expect(page.locator(f"#make [name={name}]")).to_be_visible(visible=classes)
 
 
 def test_a_thousand_images_are_laid_out_once_and_fetched_when_near(browser: Any, address: str, runs: list[Path]) -> None:

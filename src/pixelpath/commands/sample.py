@@ -59,7 +59,8 @@ def sample(
         checkpoint: A folder of RUN/checkpoints other than the latest.
         out: New or empty folder. Default: RUN/samples/1, 2, ..., of sprites sprites-samples/1, 2, ...
         format: Kind of files. Default: that of the training images, or the nearest one their dtype and channels allow.
-        coordinates: Give samples the coordinates of the training images' rows and columns (NetCDF, Zarr).
+        coordinates: Refuse to sample where files cannot hold the coordinates of the training images (NetCDF and Zarr can).
+            Otherwise samples have them where they fit, unless training images were mirrored or turned.
         fill_nodata: Image or array whose pixels other than 0 become "not measured" in every sample.
         display: How the grid shows images.
         device: cpu, cuda, mps. Default: the best one here.

@@ -17,15 +17,30 @@ DICOM is none on purpose: a generated picture must never be mistaken for a patie
 """
 Format = SampleFormat | Literal["dicom"]
 """The kinds of files that images come from."""
+RARE = ("unmeasured", "south_up", "described")  # of metadata as JSON, left out where there are none
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a store says of a variable or a coordinate in words: its attributes of these names, "" where it has none."""
+
+    long_name: str = ""
+    standard_name: str = ""
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Those that it has."""
+        return {name: value for name, value in self.__dict__.items() if value}
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The coordinates along the rows or the columns of all images: a name, a value per pixel, and their units."""
+    """The coordinates along the rows or the columns of all images: a name, a value per pixel, their units and their words."""
 
     name: str
     values: tuple[float, ...]
     units: str = ""
+    described: Described = Described()
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,10 @@ class Metadata:
     """The units of every channel where they differ, or none."""
     unmeasured: str = ""
     """Where no image has a value, as `data.unmeasured` writes it; "" if nowhere."""
+    south_up: bool = False
+    """Whether the first row of every image is its southernmost, by the data's own coordinate: pictures then show it last."""
+    described: tuple[Described, ...] = ()
+    """The words of every variable in `variable`, or none."""
 
     def called(self, channel: int, count: int) -> str:
         """A channel of so many by its name, with its units if they are known: "rain (mm/h)"; "" if nothing is known of it."""
@@ -67,15 +86,24 @@ class Metadata:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary, for a JSON file."""
         nodata = None if self.nodata is None else "nan" if math.isnan(self.nodata) else self.nodata
-        axes = [{"name": axis.name, "values": list(axis.values), "units": axis.units} for axis in self.axes]
+        axes = [
+            {"name": axis.name, "values": list(axis.values), "units": axis.units, **axis.described.attributes}
+            for axis in self.axes
+        ]
         words = {"channels": list(self.channels), "channel_units": list(self.channel_units)}
+        words["described"] = [each.attributes for each in self.described]
         found = {**self.__dict__, **words, "nodata": nodata, "axes": axes}
-        return found if self.unmeasured else {name: each for name, each in found.items() if name != "unmeasured"}
+        return {name: each for name, each in found.items() if each or name not in RARE}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Metadata:
         """The metadata of `to_json`."""
         nodata = None if values["nodata"] is None else float(values["nodata"])
-        axes = tuple(Axis(axis["name"], tuple(axis["values"]), axis["units"]) for axis in values["axes"])
-        words = {name: tuple(values.get(name, ())) for name in ("channels", "channel_units")}
+        axes = tuple(Axis(axis["name"], tuple(axis["values"]), axis["units"], _described(axis)) for axis in values["axes"])
+        words: dict[str, Any] = {name: tuple(values.get(name, ())) for name in ("channels", "channel_units")}
+        words["described"] = tuple(map(_described, values.get("described", ())))
         return cls(**{**values, **words, "nodata": nodata, "axes": axes})
+
+
+def _described(attributes: Mapping[str, Any]) -> Described:
+    return Described(attributes.get("long_name", ""), attributes.get("standard_name", ""))

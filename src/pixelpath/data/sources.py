@@ -28,6 +28,7 @@ from pixelpath.data.metadata import Metadata
 from pixelpath.errors import UserError
 
 TASK = 16  # images that one thread decodes at a time
+TILES, ENOUGH = (64, 32, 16), 16  # sides of tiles that are proposed for a single image, the first that gives so many
 
 
 @runtime_checkable
@@ -298,8 +299,20 @@ def split(source: Source, held_out: float = 0.05, by: Literal["name", "order"] =
     sides = [{away[name] for name in touched} for touched in groups]
     training, kept = ([index for index, side in enumerate(sides) if side == {which}] for which in (False, True))
     if not training:
-        raise UserError(f"No image is left to train on after holding out {held_out:g} of {len(source)}: lower `{share}`.", share)
+        raise _none_left(source, held_out)
     return subset(source, training), subset(source, kept)
+
+
+def _none_left(source: Source, held_out: float) -> UserError:
+    """That no image is left; of a single one what helps: more, or tiles of a side that gives some."""
+    if len(source) > 1:
+        sentence = f"No image is left to train on after holding out {held_out:g} of {len(source)}: lower `data.held_out_share`."
+        return UserError(sentence, "data.held_out_share")
+    rows, columns = source.shape[1:]
+    side = next((side for side in TILES if (rows // side) * (columns // side) >= ENOUGH), None)
+    tiles = "" if side is None else f", or cut this one into tiles with `data.tile` {side}"
+    what = f"The data are one image of {rows}x{columns} pixels, and training needs many"
+    return UserError(f"{what}: give a folder or an array of images{tiles}.", "data.path")
 
 
 def evenly(count: int, most: int) -> Int[np.ndarray, "chosen"]:

@@ -19,14 +19,16 @@ from pixelpath.data.formats.arrays import ClassLabels
 from pixelpath.data.formats.dicom import DicomStack
 from pixelpath.data.formats.nifti import NiftiStack
 from pixelpath.data.formats.resampling import resampled
+from pixelpath.data.formats.resizing import centre
 from pixelpath.data.formats.stacks import Chosen, Stack
-from pixelpath.data.metadata import Metadata
+from pixelpath.data.metadata import Axis, Metadata
 from pixelpath.data.settings import DataSettings, fitting, typical
 from pixelpath.data.sources import Source, brief
 from pixelpath.errors import UserError
 
 FEW = 20  # images: of fewer none can be held out well, so their tiles are split by blocks; and blocks of the only volume
 BLOCK = 4  # side of a block, in tiles
+REGULAR = 1e-3  # of their mean, by which steps between regular coordinates may differ: those of float32 do
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -170,10 +172,36 @@ def stacked(
         units=settings.units or first.metadata.units,
         channel_units=() if settings.units else first.metadata.channel_units,
         nodata=_nodata(stacks) if settings.nodata is None else settings.nodata,
-        axes=() if settings.tile or settings.resize else first.metadata.axes,
+        axes=_axes(stacks, settings),
+        south_up=all(stack.metadata.south_up for stack in stacks),
+        described=first.metadata.described if all(each.metadata.described == first.metadata.described for each in stacks) else (),
     )
     cut = settings.window, settings.steps, settings.resize
     return Stacked(tuple(stacks), tuple(titles), labels.numbers, labels.classes, metadata, *cut, list(broken))
+
+
+def _axes(stacks: Sequence[Stack], settings: DataSettings) -> tuple[Axis, ...]:
+    """The coordinates that all images share, as they are after resizing; none of tiles, which are from many places."""
+    axes = stacks[0].metadata.axes
+    if not axes or settings.tile or any(stack.metadata.axes != axes for stack in stacks):
+        return ()
+    rows, columns = (len(axis.values) for axis in axes)
+    if settings.resize is None or settings.resize == (rows, columns):
+        return axes
+    left, top, right, bottom = centre((columns, rows), settings.resize)
+    ends = (top, bottom), (left, right)
+    found = [_between(axis, *end, count) for axis, end, count in zip(axes, ends, settings.resize, strict=True)]
+    return tuple(axis for axis in found if axis is not None) if None not in found else ()
+
+
+def _between(axis: Axis, first: float, last: float, count: int) -> Axis | None:
+    """Regular coordinates at the centres of so many new pixels that share the old ones from `first` to `last`; else None."""
+    values = np.array(axis.values)
+    steps = np.diff(values)
+    if len(steps) == 0 or not np.allclose(steps, steps.mean(), rtol=REGULAR, atol=0):
+        return None
+    places = first + (np.arange(count) + 0.5) * (last - first) / count - 0.5
+    return replace(axis, values=tuple((values[0] + places * steps.mean()).tolist()))
 
 
 def _check_alike(stack: Stack, first: Stack, settings: DataSettings, usual: tuple[int, int]) -> None:

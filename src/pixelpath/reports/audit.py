@@ -121,8 +121,12 @@ def _channels(document: Mapping[str, Any]) -> str:
         "for a tail like an exponential one."
     )
     if len(rows) <= ACROSS:
-        name, keys = "channel" if len(rows) > 1 else "value", list(dict.fromkeys(key for row in rows for key in row))[1:]
-        rows = [{"measured": key} | {f"{name} {row['channel']}": row.get(key) for row in rows} for key in keys]
+        keys = list(dict.fromkeys(key for row in rows for key in row))[1:]
+        titles = [f"channel {row['channel']}" for row in rows]
+        if len(rows) == 1 and not metadata["channels"]:  # of the only channel the number says nothing
+            name = metadata["variable"] or "value"
+            titles = [f"{name} ({units[0]})" if units[0] else name]
+        rows = [{"measured": key} | {name: row.get(key) for name, row in zip(titles, rows, strict=True)} for key in keys]
     return note(about) + table(rows)
 
 

@@ -21,7 +21,7 @@ from pixelpath.evaluation.inspection import Inspection, Part
 from pixelpath.evaluation.survey import Survey
 from pixelpath.reports.display import grid, panels
 from pixelpath.reports.names import short
-from pixelpath.reports.pictures import BLUE, HEAVY, ORANGE, blank, logarithmic, save_png, styled
+from pixelpath.reports.pictures import BLUE, HEAVY, ORANGE, blank, logarithmic, save_png, styled, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +85,7 @@ def _histogram(axes: Axes, number: int, training: Part, held_out: Part | None) -
     metadata = source.metadata
     name = channel.name if metadata.channels else f"channel {channel.name}"
     units = metadata.units_of(number)
-    axes.set(xlabel=f"{name} ({units})" if units else name, ylabel="share")
+    axes.set(xlabel=wrapped(f"{name} ({units})" if units else name), ylabel="share")
     try:
         values = training.found.values.channel(number)
     except ValueError:  # none of its few values was among those chosen

@@ -145,8 +145,11 @@ def show(
     Photographs are shown as they are: 4 channels as RGBA, between the limits of the dtype. Of measured images, one channel is
     shown in colours that stand for values, or three channels become RGB, each with its own display range. The display range is
     that of `display`, else `seen` (lowest and highest of each channel of the training data), else percentiles of these images.
-    Diverging colours widen it to be even about 0. What was not measured is grey. Raises UserError for channels that do not exist.
+    Diverging colours widen it to be even about 0. What was not measured is grey. North is up where the metadata tell. Raises
+    UserError for channels that do not exist.
     """
+    if metadata.south_up:
+        return show(values[:, :, ::-1], replace(metadata, south_up=False), display, seen)
     photographs = are_photographs(values, metadata)
     if _is_plain(values, metadata, display):
         whole = unpremultiply(values) if metadata.alpha == "premultiplied" and values.shape[1] == 4 else values

@@ -25,6 +25,7 @@ from pixelpath.reports.style import script, stylesheet, template
 
 WIDEST = 1440  # pixels across, of a picture
 NOTHING = "\N{EN DASH}"
+MISSING = object()  # where a record has no entry
 MEASURED = "how it was measured"
 LONG = 60  # letters of a value that takes a line of its own
 FACT = 10  # letters that a box holds on one line
@@ -65,12 +66,19 @@ def header(kind: str, title: str, verdict: Verdict, facts: Mapping[str, str], mo
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Records as a table, one a line, each with its remarks and, folded away, its protocol below; empty without records."""
+    """Records as a table, one a line, each with its remarks and, folded away, its protocol below; empty without records.
+
+    What is the same in all of several records stands once above them, measured numbers apart. Columns that are alike become one.
+    """
     if not records:
         return ""
     keys = [key for key in dict.fromkeys(key for record in records for key in record) if key not in ("protocol", "remarks")]
+    alike = [key for key in keys if len(records) > 1 and _is_alike([record.get(key, MISSING) for record in records])]
+    alike = alike if len(alike) < len(keys) else []
+    above = f"<p class='protocol'>In all rows: {protocol_line({key: _same(records, key) for key in alike})}</p>" if alike else ""
+    keys, titles = _columns(records, [key for key in keys if key not in alike])
     side = {key: next((found for record in records if (found := _align(record.get(key)))), "") for key in keys}
-    head = "".join(f"<th{side[key]}>{words(key)}</th>" for key in keys)
+    head = "".join(f"<th{side[key]}>{titles[key]}</th>" for key in keys)
     body = []
     for record in records:
         below = [protocol_line(record["remarks"])] if record.get("remarks") else []
@@ -78,7 +86,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
         cells = "".join(f"<td{side[key]}>{_cell(record, key)}</td>" for key in keys)
         body.append(f"<tr{' class=record' if below else ''}>{cells}</tr>")
         body += [f"<tr><td class='protocol' colspan='{len(keys)}'>{''.join(below)}</td></tr>"] if below else []
-    return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    return f"{above}<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
 
 
 def pairs(values: Mapping[str, Any]) -> str:
@@ -184,6 +192,26 @@ def duration(seconds: float) -> str:
     minutes, hours = seconds / 60, seconds / 3600
     few = f"{minutes:.2g} min" if minutes < 10 else f"{minutes:.0f} min"
     return f"{seconds:.0f} s" if seconds < 120 else few if minutes < 120 else f"{hours:.1f} h"
+
+
+def _is_alike(values: Sequence[Any]) -> bool:
+    """Whether the entries of a column are one and the same, and no measured number that only happens to be."""
+    return all(value == values[0] and type(value) is type(values[0]) for value in values) and not isinstance(values[0], float)
+
+
+def _same(records: Sequence[Mapping[str, Any]], key: str) -> Any:
+    """The entry of all records, as a line has it."""
+    return "none" if records[0][key] is None else records[0][key]
+
+
+def _columns(records: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The columns that differ, and their titles: of several that hold the same, the names of all."""
+    columns: dict[str, list[str]] = {}
+    for key in keys:
+        entries = [record.get(key, MISSING) for record in records]
+        first = next((k for k in columns if len(records) > 1 and entries == [record.get(k, MISSING) for record in records]), key)
+        columns.setdefault(first, []).append(words(key))
+    return list(columns), {key: ", ".join(names) for key, names in columns.items()}
 
 
 def _cell(record: Mapping[str, Any], key: str) -> str:

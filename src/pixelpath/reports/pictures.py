@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +32,7 @@ JSONRows = Sequence[Mapping[str, Any]]
 
 BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#0b6fb8", "#d9822b", "#12936f", "#8e5bb5", "#c8373b", "#6b7280"
 MARKS = "osD^vP*"
+ACROSS = 44  # letters of nine points that stand side by side in half of a figure
 HEAVY = 30.0  # a share so many times the median one hides the others on a linear axis
 NOT_LOSSES = {"step", "gradient_norm", "lr", "images_per_second", "seconds", "memory_bytes", "skipped"}
 PANELS = (
@@ -192,6 +194,11 @@ def rendered(plot: Image.Image | Figure) -> Image.Image:
     canvas = FigureCanvasAgg(plot)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def wrapped(name: str) -> str:
+    """A name in lines that a plot of half the width of a figure has room for."""
+    return "\n".join(textwrap.wrap(name, ACROSS))
 
 
 def by_level(axes: Axes) -> None:

@@ -39,17 +39,21 @@ def side_by_side(
     drawn: Images,
     estimates_of_noised: Native,
     estimates_of_drawn: Native,
+    *,
+    south_up: bool = False,
 ) -> Image.Image:
     """Noised held-out images, start samples, and the denoiser's native estimates of each, in four labelled rows.
 
     Of noisy images, at most three channels are shown. Their display range is even about 0 and reaches to the extreme percentiles
-    of the held-out images. Estimates are shown as `display.grid` shows native images. Points are drawn as places instead.
+    of the held-out images. Estimates are shown as `display.grid` shows native images. Images that are `south_up` are drawn with
+    north up. Points are drawn as places instead.
     """
     every = (noised, drawn, estimates_of_noised, estimates_of_drawn)
     count = min(shown(tuple(noised.shape[1:])), *map(len, every))
     kinds = [torch.as_tensor(each)[:count].detach().cpu() for each in every]
     if _are_points(noised):
         return _places(kinds)
+    kinds = [each.flip(2) for each in kinds] if south_up else kinds
     visible = 3 if noised.shape[1] in (3, 4) else 1
     end = max(abs(value) for value in _percentiles(kinds[0][:, :visible])) or 1.0
     noisy = grid(torch.cat(kinds[:2])[:, :visible], count, (-end, end))

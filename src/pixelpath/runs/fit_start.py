@@ -360,7 +360,7 @@ def _side_by_side(run: OpenRun, drawn: _Drawn) -> Image.Image:
     level = torch.full((few,), drawn.sigma, device=run.device)
     with torch.no_grad():
         estimates = [run.denoiser(side.to(run.device), level, own).cpu() for side in sides]
-    return side_by_side(*sides, *map(run.normaliser.decode, estimates))
+    return side_by_side(*sides, *map(run.normaliser.decode, estimates), south_up=run.metadata.south_up)
 
 
 def _neighbours(folder: Path, run: OpenRun, known: Known, quality: Quality, steps: int) -> dict[str, dict[str, Any]]:

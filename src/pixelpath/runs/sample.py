@@ -125,10 +125,13 @@ class Samples:
     ) -> list[Path]:
         """Write the images as files of `format` (None: as the data's own), grid.png and samples.json; the image files.
 
-        `coordinates` gives samples those of the training images; `fill_nodata` is an image whose pixels other than 0 become
-        "not measured". Raises UserError unless the folder is new or empty, and for what the data's kind cannot hold.
+        Samples have the coordinates of the training images where these fit; with `coordinates` it is an error if they do not, and
+        samples of mirrored or turned images have them too. `fill_nodata` is an image whose pixels other than 0 become "not
+        measured". Raises UserError unless the folder is new or empty, and for what the data's kind cannot hold.
         """
         folder, (images, metadata) = new_folder(Path(folder)), self.to_write()
+        if (self.run.recipe.flip or self.run.recipe.rot90) and not coordinates:
+            metadata = replace(metadata, axes=())
         kind = check_format(self.run, format)
         if fill_nodata is not None:
             images = images.copy()

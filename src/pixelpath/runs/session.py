@@ -89,6 +89,7 @@ class Session:
         self.alarms: list[str] = []
         self.losses: deque[float] = deque(maxlen=REMEMBERED)
         self.held = ExitStack()  # what it has of its folder while it lasts
+        self.thinned = False  # whether it was said that the run is measured less often
         self.remarks: list[str] = []  # on how this sitting goes on, for the metrics
         self.falls = sum(fall["back_to"] is not None for fall in divergences(out))
 
@@ -169,8 +170,9 @@ class Session:
         """Step by step to the end, or to where it is asked to stop, in either case saved."""
         images = monitor.measured(self.data)
         real = monitor.reference(self.data) if self.recipe.is_one_step and processes.rank() == 0 else None
-        if thinned := self.measuring.sentence(self.every, self.recipe.steps):
-            say(thinned)
+        if (thinned := self.measuring.sentence(self.every, self.recipe.steps)) and not self.thinned:
+            say(thinned)  # once: plans made anew, and steps after a fall, are measured less often too
+            self.thinned = True
         for step in self.steps():
             self.writer.check()
             journal.record(step, list(self.alarms), partial(self.jumped, step))

@@ -26,7 +26,7 @@ from starlette.routing import Route
 from pixelpath.errors import UserError
 from pixelpath.reports.page import document_of
 from pixelpath.reports.style import script, stylesheet
-from pixelpath.runs.measuring.curves import names
+from pixelpath.runs.titles import titles
 from pixelpath.studio import files, watching
 from pixelpath.studio.gallery import Gallery
 from pixelpath.studio.making import Event, Job, Maker
@@ -35,7 +35,7 @@ HOSTS = ("127.0.0.1", "localhost", "::1")
 COOKIE = "pixelpath-studio"
 HEADER = "x-studio"  # which no foreign page can send
 POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; frame-ancestors 'none'"
-SCRIPTS = ("common.js", "studio.js", "editor.js", "training.js")
+SCRIPTS = ("common.js", "jobs.js", "studio.js", "editor.js", "training.js")
 PARTS = {"studio.css": "text/css", **dict.fromkeys(SCRIPTS, "text/javascript")}
 BEAT = 15.0  # seconds between signs that a stream of events is open
 
@@ -45,7 +45,7 @@ class Studio:
 
     def __init__(self, runs: Sequence[Path], token: str) -> None:
         self.galleries = [Gallery(path, number) for number, path in enumerate(runs)]
-        self.names = names(runs)
+        self.names = titles(runs)
         self.token, self.listeners = token, set[asyncio.Queue[Event]]()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.maker = Maker(self.tell)
@@ -205,6 +205,7 @@ def _run(studio: Studio, request: Request) -> Any:
         "one_step": run.recipe.is_one_step,
         "guidance": usual.guidance if run.denoiser.backbone.conditional else None,
         "transparent": run.metadata.alpha != "",
+        "south_up": run.metadata.south_up,
     }
 
 

@@ -111,11 +111,11 @@ class CondImages:
 
 def shown(run: OpenRun, image: CondImage) -> Shown:
     """How a condition image looks: the classes of a mask in colours, others between the ends of the training data."""
-    asks = run.conditions.cond_image
+    asks, upright = run.conditions.cond_image, Metadata(south_up=run.metadata.south_up)
     assert asks is not None
     if asks.normaliser is not None:
-        return show(image.native[None], Metadata(), seen=asks.normaliser.shown)
-    return show(image.native[None], Metadata(), Display(range=(0, max(1, asks.classes - 1)), colours="sequential"))
+        return show(image.native[None], upright, seen=asks.normaliser.shown)
+    return show(image.native[None], upright, Display(range=(0, max(1, asks.classes - 1)), colours="sequential"))
 
 
 @contextmanager

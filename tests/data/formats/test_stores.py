@@ -20,6 +20,7 @@ from tests.refusal import refused
 from pixelpath.data.formats import stores
 from pixelpath.data.formats.stacks import Stack
 from pixelpath.data.formats.stores import Layout, open_store
+from pixelpath.data.metadata import Described, Metadata
 from pixelpath.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # writers warn of what is not yet in the Zarr standard
@@ -106,6 +107,44 @@ def test_a_variable_with_its_coordinates(tmp_path: Path, kind: str) -> None:
     assert stack.labels is not None
     assert stack.labels.tolist() == [2, 0, 1]
     assert (stack.classes, stack.whole) == (None, False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_go_north_are_known_by_the_coordinate_alone(tmp_path: Path, kind: str) -> None:
+    north, images = np.array([50.0, 50.5, 51.0, 51.5]), floats(3, 4, 5)
+    grid = np.repeat(north[:, None], 5, 1)
+    metres = ("y", north, {"standard_name": "projection_y_coordinate", "units": "m"})
+    for number, (rows, coords, up) in enumerate(
+        [
+            ("lat", {"lat": north}, True),
+            ("lat", {"lat": north[::-1]}, False),
+            ("y", {"y": ("y", north, {"units": "degrees_north"})}, True),
+            ("y", {"y": metres}, True),
+            ("y", {"y": north}, False),  # it may count rows from the top
+            ("lat", {}, False),
+            ("y", {"latitude": (("y", "x"), grid)}, True),
+            ("y", {"latitude": (("y", "x"), grid[::-1])}, False),
+        ]
+    ):
+        (tmp_path / str(number)).mkdir()
+        stack = open_store(save(dataset({"rain": (("n", rows, "x"), images)}, coords), tmp_path / str(number) / kind), "rain")
+        assert stack.metadata.south_up is up, (rows, coords)
+        assert_holds(stack, images[:, None])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_variables_and_coordinates_keep_their_words(tmp_path: Path, kind: str) -> None:
+    where = {
+        "lat": ("lat", np.arange(4.0), {"long_name": "latitude of cells", "standard_name": "latitude"}),
+        "lon": np.arange(5.0),
+    }
+    dimensions = ("n", "lat", "lon")
+    wind = {"u": (dimensions, floats(3, 4, 5), {"long_name": "eastward wind"}), "v": (dimensions, floats(3, 4, 5))}
+    metadata = open_store(save(dataset(wind, where), tmp_path / kind), "u,v").metadata
+    assert metadata.described == (Described("eastward wind"), Described())
+    assert [axis.described for axis in metadata.axes] == [Described("latitude of cells", "latitude"), Described()]
+    again = Metadata.from_json(json.loads(json.dumps(metadata.to_json())))
+    assert (again.described, again.axes) == (metadata.described, metadata.axes)
 
 
 def test_times_that_tell_no_images_apart_are_no_names(tmp_path: Path) -> None:

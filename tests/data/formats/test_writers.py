@@ -6,6 +6,7 @@ import inspect
 import json
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pixelpath.data.alpha import premultiply
 from pixelpath.data.formats import writers
 from pixelpath.data.formats.stores import open_store
 from pixelpath.data.formats.writers import nodata_in, write_samples, written_as
-from pixelpath.data.metadata import Axis, Format, Metadata, SampleFormat
+from pixelpath.data.metadata import Axis, Described, Format, Metadata, SampleFormat
 
 ROWS, COLUMNS = 5, 3
 DTYPES = ("uint8", "int16", "uint16", "int32", "float16", "float32", "float64")
@@ -249,8 +250,10 @@ def test_stores_have_names_units_and_coordinates(tmp_path: Path, kind: SampleFor
     require(kind)
     xarray = pytest.importorskip("xarray")
     engine = "zarr" if kind == "zarr" else "h5netcdf"
-    metadata = Metadata(kind, "rain", ("low", "high"), "mm/h", -9999.0, axes=AXES)
-    (path,) = write_samples(tmp_path / "with", drawn("float32", 2, 3), metadata, 8, coordinates=True)
+    latitude = replace(AXES[0], described=Described("latitude of cells", "latitude"))
+    words = (Described("rain rate", "rainfall_rate"),)
+    metadata = Metadata(kind, "rain", ("low", "high"), "mm/h", -9999.0, axes=(latitude, AXES[1]), south_up=True, described=words)
+    (path,) = write_samples(tmp_path / "with", drawn("float32", 2, 3), metadata, 8)
     assert path.name == ("000008-000010.zarr" if kind == "zarr" else "000008-000010.nc")
     with xarray.open_dataset(path, engine=engine, mask_and_scale=False) as store:
         assert store["rain"].dims == ("sample", "channel", "lat", "lon")
@@ -259,9 +262,14 @@ def test_stores_have_names_units_and_coordinates(tmp_path: Path, kind: SampleFor
         assert store["rain"].attrs["_FillValue"] == -9999
         assert store["sample"].values.tolist() == [8, 9, 10]
         assert store["lat"].values.tolist() == list(AXES[0].values)
-        assert store["lon"].attrs["units"] == "degrees_east"
+        assert store["lon"].attrs == {"units": "degrees_east"}
+        assert store["lat"].attrs == {"units": "degrees_north", "long_name": "latitude of cells", "standard_name": "latitude"}
+        assert store["rain"].attrs["long_name"] == "rain rate"
+        assert store["rain"].attrs["standard_name"] == "rainfall_rate"
+        assert np.array_equal(store["rain"].values, drawn("float32", 2, 3))  # in the order of the data, whatever pictures show
         assert kind == "zarr" or store["channel"].values.tolist() == ["low", "high"]
-    (path,) = write_samples(tmp_path / "without", drawn("float32", 2, 3), metadata, 8)
+    other = drawn("float32", 2, 3)[:, :, 1:]  # of another size
+    (path,) = write_samples(tmp_path / "without", other, metadata, 8)
     with xarray.open_dataset(path, engine=engine) as store:
         assert store["rain"].dims == ("sample", "channel", "lat", "lon")
         assert not {"lat", "lon"} & set(store.coords)

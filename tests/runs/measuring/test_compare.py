@@ -325,3 +325,12 @@ def test_a_range_that_is_far_off_is_not_taken_for_a_scale_where_it_is_stated() -
     assert 255 / dark.max() > APART
     found = pp.compare(dark, images(20), value_range=(0, 255), features=["pixels"], measures=["frechet"])
     assert found.document["value_range"]["images"]["highest"] == dark.max()
+
+
+@pytest.mark.parametrize(("count", "shade"), [(40, "warn"), (240, "good")])
+def test_a_comparison_of_few_images_is_never_green(tmp_path: Path, count: int, shade: str) -> None:
+    numbers = np.random.default_rng(1)
+    ours, theirs = (numbers.integers(0, 256, (count, 3, 6, 6), dtype=np.uint8) for _ in range(2))
+    page = pp.compare(ours, theirs, features=["pixels"]).write(tmp_path).read_text()
+    assert f"class='verdict {shade}'" in page
+    assert ("This is rough: 100 images" in page) == (shade == "warn")

@@ -9,7 +9,6 @@ from PIL import Image
 from tests.application import call, files, train
 
 from pixelpath.runs.measuring import curves as module
-from pixelpath.runs.measuring.curves import names
 
 HEAD = ("--count", 12, "--guidance", 1)
 
@@ -127,9 +126,3 @@ def test_mistakes_are_told_before_anything_is_measured(
         assert all(str(part) in said[-1] for part in named), said
         assert not [line for line in said if "network evaluations" in line]
     assert files(first) == before
-
-
-def test_runs_of_one_name_are_told_apart_by_their_folders() -> None:
-    assert names([Path("/a/one/run"), Path("/a/two/else")]) == ["run", "else"]
-    assert names([Path("/a/one/run"), Path("/a/two/run")]) == ["one/run", "two/run"]
-    assert names([Path("/run")]) == ["run"]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -209,5 +210,12 @@ def test_the_report_is_written_again_and_begins_with_the_verdict(evaluated: Path
     page = (evaluated / "report.html").read_text(encoding="utf-8")
     said = verdict(results(evaluated)[-1])
     places = [page.index(text(sentence)) for sentence in said]
-    assert len(said) == 2
+    assert len(said) == 3  # distance, spectrum (of a network that has hardly learned), copies
     assert max(places) < page.index("<nav")
+
+
+def test_no_two_columns_of_a_table_have_one_name(evaluated: Path) -> None:
+    page = (evaluated / "report.html").read_text(encoding="utf-8")
+    heads = [re.findall(r"<th(?: [^>]*)?>(.*?)</th>", head) for head in re.findall(r"<thead>(.*?)</thead>", page)]
+    assert len(heads) > 5
+    assert [head for head in heads if len(set(head)) < len(head)] == []

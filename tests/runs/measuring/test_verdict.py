@@ -7,7 +7,7 @@ import pytest
 
 from pixelpath.evaluation.copies import Closeness
 from pixelpath.runs.measuring.report import in_short
-from pixelpath.runs.measuring.verdict import training_verdict, verdict
+from pixelpath.runs.measuring.verdict import Off, Sides, level, spectrum_off, training_verdict, verdict
 
 KEYS = ("closer", "closer_error", "below", "below_error", "below_expected")
 
@@ -89,3 +89,55 @@ def test_training_is_judged_by_what_it_was_measured_at(key: str, name: str) -> N
     assert training_verdict(rows[:3], 3) == [f"All 3 steps are taken. The {name} is still at its lowest."]
     (risen,) = training_verdict(rows, 4)
     assert f"The {name} was lowest at step 2 and has risen by 10% since" in risen
+
+
+CLEAR = (0.5, 0.01, 0.01, 0.01, 0.01)
+FREQUENCIES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+
+
+def with_spectrum(times: tuple[float, ...], held_out: tuple[float, ...] | None = (1.0,) * 5, **others: Any) -> dict[str, Any]:
+    """A good evaluation in which samples have so many times the power of training images at five frequencies, 1/f^2."""
+    rows = [
+        {
+            "channel": "t2m (K)",
+            "frequency": frequency,
+            "training": frequency**-2,
+            "held_out": None if held_out is None else held_out[place] * frequency**-2,
+            "samples": times[place] * frequency**-2,
+        }
+        for place, frequency in enumerate(FREQUENCIES)
+    ]
+    return {**result(CLEAR, distance=1.0, **others), "pixel_values": {"spectra": rows}}
+
+
+def test_power_that_is_far_off_at_some_scales_is_said_and_not_green() -> None:
+    good = with_spectrum((1.1, 0.9, 1.0, 1.5, 1.9))
+    assert (level(good), spectrum_off(good), len(verdict(good))) == ("good", None, 2)
+    rough = with_spectrum((1.0, 1.0, 1.0, 3.0, 40.0))
+    assert spectrum_off(rough) == Off("t2m (K)", 2.0, 4.0, pytest.approx(40))
+    assert level(rough) == "warn"
+    assert "up to 40 times the power of the training images in structures of 2 to 4 pixels of t2m (K)" in verdict(rough)[1]
+    smooth = with_spectrum((1.0, 1.0, 1.0, 1.0, 0.02))
+    assert level(smooth) == "warn"
+    assert "as little as 2% of the power of the training images in structures of about 2 pixels" in verdict(smooth)[1]
+    assert "more than 1,000 times" in verdict(with_spectrum((1.0, 1.0, 1.0, 1.0, 1e5)))[1]
+
+
+def test_power_that_other_real_images_are_off_by_too_or_that_none_can_see_is_not_far_off() -> None:
+    assert spectrum_off(with_spectrum((4.0, 1.0, 1.0, 1.0, 1.0), (2.0, 1.0, 1.0, 1.0, 1.0))) is None
+    assert spectrum_off(with_spectrum((4.0, 1.0, 1.0, 1.0, 1.0), (1.1, 1.0, 1.0, 1.0, 1.0))) is not None
+    assert spectrum_off(with_spectrum((4.0, 1.0, 1.0, 1.0, 1.0), None)) is not None
+    faint = with_spectrum((1.0, 1.0, 1.0, 1.0, 100.0))
+    faint["pixel_values"]["spectra"][-1] |= {"training": 1e-7, "held_out": 1e-7, "samples": 1e-5}  # of 1024
+    assert spectrum_off(faint) is None
+
+
+def test_runs_and_comparisons_are_green_by_one_rule() -> None:
+    sides = Sides("images", "the reference", "of its own")
+    few = result(CLEAR, distance=1.0, few=99)
+    assert (level(few), level(result(CLEAR, distance=1.0, few=100)), level(result(CLEAR, distance=1.2))) == (
+        "warn",
+        "good",
+        "warn",
+    )
+    assert verdict(few, sides)[0].startswith("99 images are about as close to the reference as 99 of its own are")

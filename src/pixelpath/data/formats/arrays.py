@@ -80,6 +80,9 @@ def check_array(
     Where `channels_last` does not say it, the channel axis is the shorter of the two that it may be, at a tie the first.
     """
     dtypes.checked(images.dtype, what, setting)
+    if images.ndim == 2:
+        remedy = "give several as [N,H,W], [N,C,H,W] or [N,H,W,C], or cut this one into tiles with `data.tile`"
+        raise UserError(f"{what} has shape {images.shape}, which is one image: {remedy}.", setting)
     if images.ndim not in (3, 4):
         raise UserError(f"{what} has shape {images.shape}: give images as [N,H,W], [N,C,H,W] or [N,H,W,C].", setting)
     if 0 in images.shape:

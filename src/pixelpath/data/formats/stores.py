@@ -31,6 +31,9 @@ CHANNELS = (
 )
 IMAGES = ("time", "t", "valid_time", "date", "sample", "samples", "n", "batch", "image", "images", "ensemble", "number", "index")
 LABELS = ("labels", "label")
+NORTHWARD = ("latitude", "grid_latitude", "projection_y_coordinate")  # standard names of what rises to the north
+NORTH_UNITS = ("degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen")
+LATITUDES = ("lat", "latitude", "nlat", "rlat", "north", "northing")
 SHOWN = 10
 
 
@@ -245,7 +248,35 @@ def _metadata(
         units=first.units if len(set(units)) == 1 else "",
         channel_units=tuple(np.repeat(units, repeats).tolist()) if len(set(units)) > 1 else (),
         axes=tuple(axis for axis in axes if axis is not None) if None not in axes else (),
+        south_up=_south_up(store, variables, first, layout),
+        described=tuple(each.described for each in chosen) if any(each.described.attributes for each in chosen) else (),
     )
+
+
+def _south_up(store: Store, variables: Mapping[str, Variable], of: Variable, layout: Layout) -> bool:
+    """Whether rows go to the north, by the coordinate of the rows, else by a latitude of every pixel."""
+    rows = _coordinate(store, variables, of, layout.rows)
+    if rows is not None and _is_northward(variables[_neighbour(of.name, of.dimensions[layout.rows])]):
+        return _rises(rows[:, None])
+    both = of.dimensions[layout.rows], of.dimensions[layout.columns]
+    beside = of.name.rpartition("/")[0]
+    grids = [each for each in variables.values() if each.dimensions == both and each.name.rpartition("/")[0] == beside]
+    found = next((each for each in grids if all(both) and each.name != of.name and _is_northward(each)), None)
+    return found is not None and _rises(store.read(found.name, (EVERYTHING,) * 2))
+
+
+def _is_northward(variable: Variable) -> bool:
+    """Whether a coordinate says of itself that it rises to the north."""
+    named = variable.name.rpartition("/")[2].lower() in LATITUDES
+    return named or variable.described.standard_name in NORTHWARD or variable.units.lower() in NORTH_UNITS
+
+
+def _rises(values: Shaped[np.ndarray, "row column"]) -> bool:
+    """Whether values grow from the first row to the last, in the columns where both are numbers."""
+    if values.dtype.kind not in "iuf" or len(values) < 2:
+        return False
+    apart = values[-1].astype(float) - values[0].astype(float)
+    return bool(apart[np.isfinite(apart)].sum() > 0)
 
 
 def _nodata(path: Path, chosen: Sequence[Variable]) -> float | None:
@@ -279,7 +310,8 @@ def _axis(store: Store, variables: Mapping[str, Variable], of: Variable, axis: i
     if values is None or values.dtype.kind not in "iuf":
         return None
     name = of.dimensions[axis]
-    return Axis(name, tuple(values.astype(float).tolist()), variables[_neighbour(of.name, name)].units)
+    found = variables[_neighbour(of.name, name)]
+    return Axis(name, tuple(values.astype(float).tolist()), found.units, found.described)
 
 
 def _labels(store: Store, variables: Mapping[str, Variable], name: str, count: int) -> Int[np.ndarray, "count"] | None:

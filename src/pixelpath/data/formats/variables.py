@@ -22,7 +22,7 @@ import numpy as np
 from pixelpath.data.addresses import Address
 from pixelpath.data.formats import hdf5
 from pixelpath.data.formats.reading import BrokenFileError, check_regular, check_room, needs, reading
-from pixelpath.data.metadata import Format
+from pixelpath.data.metadata import Described, Format
 from pixelpath.errors import UserError
 
 HDF5 = (".h5", ".hdf5")
@@ -48,6 +48,7 @@ class Variable(NamedTuple):
     coordinate: bool = False
     elsewhere: str = ""
     """Where outside the file its values are, which is not read; "" if they are within."""
+    described: Described = Described()
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +72,8 @@ class XarrayStore:
             decoded = any(key in each.encoding for key in ("_FillValue", "missing_value", "scale_factor", "add_offset"))
             missing = float("nan") if decoded and each.dtype.kind == "f" else None
             units, dimensions = text_of(each.attrs.get("units", "")), tuple(map(str, each.dims))
-            described = Variable(str(name), each.shape, each.dtype, dimensions, units, missing, str(name) in coordinates)
-            found[str(name)] = described
+            known = units, missing, str(name) in coordinates, "", _described(each.attrs)
+            found[str(name)] = Variable(str(name), each.shape, each.dtype, dimensions, *known)
         return found
 
     def read(self, name: str, key: tuple[int | slice, ...]) -> np.ndarray:
@@ -110,7 +111,8 @@ class Hdf5Store:
             if isinstance(each, h5py.Dataset) and each.shape is not None:
                 dimensions = tuple(_hdf5_dimension(axis) for axis in each.dims) if each.shape else ()
                 scale, away = bool(h5py.h5ds.is_scale(each.id)), hdf5.elsewhere(file, each)
-                found[name] = Variable(name, each.shape, each.dtype, dimensions, *_attributes(each.attrs), scale, away)
+                known = *_attributes(each.attrs), scale, away, _described(each.attrs)
+                found[name] = Variable(name, each.shape, each.dtype, dimensions, *known)
 
         with _hdf5, h5py.File(self.path, "r") as file:
             file.visititems(look)
@@ -149,8 +151,9 @@ class ZarrStore:
         found = {}
         for name, each in self._arrays().items():
             dimensions = _zarr_dimensions(each) or ("",) * each.ndim
-            attributes = _attributes(each.attrs.asdict())
-            found[name] = Variable(name, each.shape, each.dtype, dimensions, *attributes, bool(name) and name in dimensions)
+            attributes, scale = each.attrs.asdict(), bool(name) and name in dimensions
+            known = *_attributes(attributes), scale, "", _described(attributes)
+            found[name] = Variable(name, each.shape, each.dtype, dimensions, *known)
         return found
 
     def read(self, name: str, key: tuple[int | slice, ...]) -> np.ndarray:
@@ -304,6 +307,10 @@ def text_of(value: Any) -> str:
 def _attributes(attributes: Mapping[str, Any]) -> tuple[str, Any]:
     """The units of a variable that is read as stored, and the value that means "not measured"."""
     return text_of(attributes.get("units", "")), next((attributes[key] for key in MISSING if key in attributes), None)
+
+
+def _described(attributes: Mapping[str, Any]) -> Described:
+    return Described(text_of(attributes.get("long_name", "")), text_of(attributes.get("standard_name", "")))
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from pixelpath.data import dtypes
 from pixelpath.data.alpha import unpremultiply
 from pixelpath.data.formats.reading import needs
 from pixelpath.data.formats.tiff import GDAL_NODATA
-from pixelpath.data.metadata import Metadata, SampleFormat
+from pixelpath.data.metadata import Described, Metadata, SampleFormat
 from pixelpath.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class _Batch:
     dtype: np.dtype
     """The native dtype, from which the images may have been widened."""
     coordinates: bool
+    """Whether the data's coordinates fit."""
     conditions: Conditions
 
     @property
@@ -97,10 +98,10 @@ def write_samples(
     PNG, TIFF and GeoTIFF (without a place: samples are nowhere). One file for all: .npy, NetCDF, HDF5 and Zarr (format 3), where
     the variable has the data's name (or "samples") and the axes sample, channel, row, column. Several variables of the data are
     several again, each with its units. `conditions`, what was asked of every sample, lie along the samples. NIfTI: a volume
-    [row, column, sample] per channel. `written_as` says which it is. With `coordinates`, NetCDF and Zarr files have the data's
-    own along rows and columns. Premultiplied colours are written straight. The units and nodata are kept where a format has a
-    place for them (.npy and PNG have none, NIfTI none for nodata, and conditions neither); a nodata that no pixel
-    could have is left out.
+    [row, column, sample] per channel. `written_as` says which it is. Stores have the data's words (long_name, standard_name) and,
+    NetCDF and Zarr, the data's coordinates along rows and columns if there are as many; with `coordinates` those must fit.
+    Premultiplied colours are written straight. The units and nodata are kept where a format has a place for them (.npy and PNG
+    have none, NIfTI none for nodata, and conditions neither); a nodata that no pixel could have is left out.
 
     Each file is whole or absent. Raises UserError for no samples, a format that cannot hold them or whose package is missing,
     and rather than overwrite a file; then nothing is written.
@@ -110,11 +111,12 @@ def write_samples(
     kind = written_as(metadata, images.dtype, images.shape[1], kind)
     if coordinates:
         _check_coordinates(kind, images, metadata)
+    placed = tuple(len(axis.values) for axis in metadata.axes) == images.shape[2:]
     values = unpremultiply(images) if metadata.alpha == "premultiplied" and images.shape[1] == 4 else images
     widens = kind in WIDENED and images.dtype == np.float16
     values = values.astype(np.float32 if widens else images.dtype.newbyteorder("="), copy=False)
     seeds, native = range(first_seed, first_seed + len(images)), images.dtype.newbyteorder("=")
-    batch = _Batch(values, metadata, seeds, native, coordinates, conditions or {})
+    batch = _Batch(values, metadata, seeds, native, placed, conditions or {})
     paths = _paths(folder, kind, batch.seeds, images.shape[1])
     for path in paths:
         if path.exists():
@@ -270,12 +272,13 @@ def _nifti(path: Path, batch: _Batch, number: int) -> None:
 
 
 class _Variable(NamedTuple):
-    """One variable of the file: its name, its samples [sample, row, column] or with channels, their names and its units."""
+    """One variable of the file: its name, its samples [sample, row, column] or with channels, their names, units, words."""
 
     name: str
     array: np.ndarray
     channels: list[str]
     units: str | list[str]
+    described: Described = Described()
 
 
 def _variables(batch: _Batch) -> list[_Variable]:
@@ -283,15 +286,15 @@ def _variables(batch: _Batch) -> list[_Variable]:
     metadata, channels = batch.metadata, batch.images.shape[1]
     names, own = [name.strip().strip("/") for name in metadata.variable.split(",")], list(metadata.channel_units)
     if len(names) == 1 or channels % len(names):
-        name = names[0] if len(names) == 1 and names[0] else "samples"
-        return [_Variable(name, batch.images, list(metadata.channels), metadata.units or own)]
+        name, words = (names[0] or "samples", metadata.described) if len(names) == 1 else ("samples", ())
+        return [_Variable(name, batch.images, list(metadata.channels), metadata.units or own, *words)]
     each, found = channels // len(names), []
     for number, name in enumerate(names):
         part = slice(number * each, (number + 1) * each)
         called = [channel.removeprefix(f"{name.rpartition('/')[2]} ") for channel in metadata.channels[part]]
         units = metadata.units or (own[part.start] if own else "")
         array = batch.images[:, part.start] if each == 1 else batch.images[:, part]
-        found.append(_Variable(name, array, called if each > 1 else [], units))
+        found.append(_Variable(name, array, called if each > 1 else [], units, *metadata.described[number : number + 1]))
     return found
 
 
@@ -299,7 +302,8 @@ def _attributes(batch: _Batch, variable: _Variable) -> dict[str, Any]:
     """The attributes of a variable; units that differ within it are a list."""
     units = {"units": variable.units} if variable.units else {}
     names = {"channels": variable.channels} if variable.channels else {}
-    return {**units, **names, **batch.widened, "description": "generated samples, not measurements"}
+    known = {**variable.described.attributes, **units, **names, **batch.widened}
+    return {**known, "description": "generated samples, not measurements"}
 
 
 def _conditions(batch: _Batch, taken: Sequence[str]) -> dict[str, Any]:
@@ -348,26 +352,23 @@ def _datasets(batch: _Batch, *, named: bool) -> dict[str | None, tuple[Dataset, 
     for name in ["sample", "channel", *([axis.name for axis in metadata.axes] or ["row", "column"])]:
         axes.append(_free(name, [*axes, *(last for _, last, _ in variables)]))
     asked = _conditions(batch, [*axes, *(last for _, last, _ in variables)])
-    words = {} if named else {name: values for name, values in asked.items() if isinstance(values[0], str)}
+    texts = {} if named else {name: values for name, values in asked.items() if isinstance(values[0], str)}
     for group, name, each in variables:
         dataset, encoding = found.setdefault(group or None, (xarray.Dataset(), {}))
-        array, attributes = each.array, _attributes(batch, each) | words
+        array, attributes = each.array, _attributes(batch, each) | texts
         attributes |= {} if nodata is None else {"_FillValue": array.dtype.type(nodata)}
         encoding[name] = {"_FillValue": None} if nodata is None else {}
         dataset[name] = (axes if array.ndim == 4 else [axes[0], *axes[2:]], array, attributes)
         dataset.coords[axes[0]] = (axes[0], np.array(batch.seeds, np.int64), {"long_name": "seed"})
         for called, values in asked.items():
-            if called not in words:
+            if called not in texts:
                 dataset.coords[called] = (axes[0], values)
                 encoding[called] = {} if isinstance(values[0], str) else {"_FillValue": None}
         if named and each.channels and array.ndim == 4:
             dataset.coords[axes[1]] = (axes[1], each.channels)
         for axis, dimension in zip(metadata.axes if batch.coordinates else (), axes[2:], strict=batch.coordinates):
-            dataset.coords[dimension] = (
-                dimension,
-                np.array(axis.values, np.float64),
-                {"units": axis.units} if axis.units else {},
-            )
+            words = axis.described.attributes | ({"units": axis.units} if axis.units else {})
+            dataset.coords[dimension] = (dimension, np.array(axis.values, np.float64), words)
             encoding[dimension] = {"_FillValue": None}
     return found
 

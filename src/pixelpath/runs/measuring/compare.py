@@ -48,15 +48,14 @@ from pixelpath.runs.measuring.comparison import Real
 from pixelpath.runs.measuring.judgements import Features, Made
 from pixelpath.runs.measuring.pixel_values import pixel_values
 from pixelpath.runs.measuring.report_results import tree
-from pixelpath.runs.measuring.verdict import EQUAL, copies_in_words, is_copying
-from pixelpath.runs.measuring.verdict import FEW as TELLING
+from pixelpath.runs.measuring.verdict import Sides, level, verdict
 from pixelpath.runs.prepare import PreparedData
 
 SHOWN = 36  # images of each set
 SURVEYED = 1024  # images whose range is looked at
 APART = 50.0  # ranges that differ by so much are taken for different scales of values
 COLUMNS = ("frechet", "kernel_distance", "kernel_distance_std", "precision", "recall", "density", "coverage")
-TRUST = ("inception-v3-2048", "dinov2-vit-l-14", "encoder", "pixels")  # features, those that see most like people first
+SIDES = Sides("images", "the reference", "of its own")
 DEFAULTS, READING = Comparing(), Reading()
 
 
@@ -223,24 +222,29 @@ def _lines(document: Mapping[str, Any]) -> list[str]:
         lines.append(f"{row['features']:<20} {row['of']:<24} {counts[0]:>8} {counts[1]:>9}{cells}{called}")
     for row in document["inception_score"]:
         lines.append(f"Inception Score of the {row['of']}, {row['convention']}: {row['mean']:.4g} +- {row['std']:.2g}.")
-    return [*lines, *_distance(document)[0], *judgements.sentences(dict(document))]
+    said = verdict({key: value for key, value in _as_evaluation(document).items() if key != "copies"}, SIDES)
+    return [*lines, *said, *judgements.sentences(dict(document))]
 
 
 def _verdict(document: Mapping[str, Any]) -> Verdict:
-    """The distance against its floor, and copies, in words."""
-    said, times = _distance(document)
-    copies = document.get("copies")
-    level = "bad" if copies and is_copying(copies) else "warn" if times is None or times > EQUAL else "good"
-    return Verdict([*said, *([copies_in_words(copies)] if copies else [])], level)
+    """As that of an evaluation, by one rule."""
+    result = _as_evaluation(document)
+    return Verdict(verdict(result, SIDES), level(result))
 
 
-def _distance(document: Mapping[str, Any]) -> tuple[list[str], float | None]:
-    """How many times as far from the reference images are as other images of it, in the most telling features; also in words."""
-    for name in TRUST:
-        found = {row["of"]: row for row in document["distances"] if row["features"] == name and "frechet" in row}
-        if {FEW, FLOOR} <= set(found) and found[FLOOR]["frechet"] > 0:
-            few, times = found[FEW]["images"], found[FEW]["frechet"] / found[FLOOR]["frechet"]
-            rough = f" This is rough: {TELLING} images and more tell." if few < TELLING else ""
-            said = f"{few:,} images are {times:.3g} times as far from the reference as {few:,} of its own ({name}).{rough}"
-            return [said], times
-    return [], None
+def _as_evaluation(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a verdict reads, as an evaluation has it."""
+    rows = document["distances"]
+    pairs = [(few, floor) for few in rows for floor in rows if (few["of"], floor["of"]) == (FEW, FLOOR)]
+    distances = [
+        {
+            "features": few["features"],
+            "few": few["images"],
+            "frechet_of_few": few["frechet"],
+            "frechet_floor_of_few": floor["frechet"],
+        }
+        for few, floor in pairs
+        if few["features"] == floor["features"] and "frechet" in few and "frechet" in floor
+    ]
+    others = {key: document[key] for key in ("copies", "pixel_values") if document.get(key) is not None}
+    return {"distances": distances, **others}

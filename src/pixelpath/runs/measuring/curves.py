@@ -22,6 +22,7 @@ from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import Samples, sample
 from pixelpath.runs.sample_conditions import as_held_out
+from pixelpath.runs.titles import names
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts import files
 
@@ -96,13 +97,6 @@ def start_name(start: Path) -> str:
     """The name of a start, for its curve."""
     metadata = files.about(start)
     return f"start {metadata.get('name', start.name)} at sigma {metadata['sigma']:.3g}"
-
-
-def names(paths: Sequence[Path]) -> list[str]:
-    """The last part of every path, or as many of the last parts as are needed to tell them apart."""
-    parts = [path.resolve().parts for path in paths]
-    tails = (["/".join(part[-count:]) for part in parts] for count in range(1, max(map(len, parts)) + 1))
-    return next((tail for tail in tails if len(set(tail)) == len(paths)), [str(path) for path in paths])
 
 
 def write(runs: Sequence[OpenRun], found: Sequence[DistanceCurve]) -> None:

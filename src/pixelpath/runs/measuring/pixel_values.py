@@ -24,7 +24,7 @@ from pixelpath.evaluation.spectrum import Spectrum, SpectrumRow, SpectrumSum, lo
 from pixelpath.runs.measuring.comparison import BATCH, MOST
 from pixelpath.runs.prepare import PreparedData
 
-DRAWN = 4  # channels that are drawn, at most
+DRAWN = 4  # channels that are drawn, at most: those whose values or spectra are most in error
 ENOUGH, LEAST = 2**28, 1024  # values of a set whose spectrum and histograms are measured, and images that it has in any case
 
 Native = Shaped[np.ndarray, "_ channel row column"]
@@ -65,7 +65,9 @@ def pixel_values(data: PreparedData, images: Source, normaliser: Normaliser | No
     fewer = samples if few in (0, count) else _measure(native_batches(images, few), few, shape, normaliser)
     channels, sets = _channels(data), _Sets(training, held_out, samples)
     rows = _differences(channels, sets, fewer)
-    worst = sorted(range(shape[0]), key=lambda number: -rows[number]["total_variation"])[:DRAWN]
+    worst = sorted(range(shape[0]), key=lambda number: -max(rows[number]["total_variation"], rows[number]["spectrum"] or 0))[
+        :DRAWN
+    ]
     whole = data.training.dtype.kind in "iu"
     return {
         "images": {

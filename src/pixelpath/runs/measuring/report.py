@@ -307,7 +307,8 @@ def _files(run: Path) -> str:
     """The files in the folder with their sizes; names that start with a dot are unfinished and left out."""
     found = sorted(path for path in run.iterdir() if not path.name.startswith("."))
     rows = [
-        f"<tr><td><a href='{quote(path.name)}{'/' if path.is_dir() else ''}'><code>{text(path.name)}</code></a></td>"
+        f"<tr><td style='white-space: nowrap'><a href='{quote(path.name)}{'/' if path.is_dir() else ''}'>"
+        f"<code>{text(path.name)}</code></a></td>"
         f"<td class='number'>{_size(path)}</td><td>{FILES.get(path.name, '')}</td></tr>"
         for path in found
         if path.name != "report.html"

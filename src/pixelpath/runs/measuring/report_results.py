@@ -45,7 +45,9 @@ def in_short(evaluation: Any, *, curves: bool = True) -> Any:
     if isinstance(found.get("pixel_values"), Mapping) and not curves:
         found["pixel_values"] = {key: found["pixel_values"][key] for key in found["pixel_values"] if key not in CURVES}
     if isinstance(found.get("copies"), Mapping):
-        found["copies"] = {**found["copies"], "closeness": [_telling(row) for row in found["copies"]["closeness"]]}
+        copies = found["copies"]
+        found["copies"] = {**copies, "closeness": [_telling(row) for row in copies["closeness"]]}
+        found["copies"] |= {"pairs": [_numbered(row) for row in copies["pairs"]]} if copies.get("pairs") else {}
     if isinstance(found.get("distances"), list):
         found["distances"] = [_named(row) for row in found["distances"]]
     return found
@@ -57,6 +59,11 @@ def _telling(row: Mapping[str, Any]) -> Mapping[str, Any]:
     if near is None or near.telling:
         return row
     return {key: value for key, value in row.items() if not key.startswith(("closer", "below"))}
+
+
+def _numbered(pair: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A pair whose numbers of images are called that, as elsewhere these keys count images."""
+    return {f"{key}_number" if key in ("training", "held_out") else key: value for key, value in pair.items()}
 
 
 def _named(distances: Any) -> Any:

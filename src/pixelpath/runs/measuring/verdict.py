@@ -1,13 +1,15 @@
-"""The verdict of an evaluation: in a few words, how close samples come to real images, and whether they are copies.
+"""The verdict of an evaluation or a comparison: how close images come to real ones, at every scale, and whether they are copies.
 
-It reads a result as evaluation.json keeps it, so that a report can be written again without measuring.
+It reads a result as evaluation.json keeps it, so that a report can be written again without measuring. A *scale* is the size of
+structures in pixels: one over their frequency in the radial power spectrum.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
 
 from pixelpath.evaluation.copies import Closeness
 from pixelpath.evaluation.inception import Inception
@@ -16,7 +18,11 @@ EQUAL = 1.1  # times the floor, up to which a distance is as good as that of rea
 NEEDED = {"features", "few", "frechet_of_few", "frechet_floor_of_few"}
 RISEN = 0.02  # of the lowest held-out loss, up to which it counts as no higher
 FEW = 100  # images on a side, below which a distance is rough
-TRUST = (Inception.name, "encoder", "own network", "pixels")  # features, those that see most like people first
+FAR_OFF = 2.0  # times the power at a scale, or one such part of it, from which on that is far off
+BY_CHANCE = 3.0  # times what held-out images are off, in logarithms, up to which power may be so by chance
+FAINT = 1e-6  # of the largest power of a spectrum: what lies below that in both sets is not seen
+MANY = 1000  # times, beyond which power is not counted
+TRUST = (Inception.name, "dinov2-vit-l-14", "encoder", "own network", "pixels")  # features, those that see most like people first
 NAMES = {
     Inception.name: "Inception features",
     "encoder": "features of the encoder",
@@ -24,20 +30,95 @@ NAMES = {
 }
 
 
-def verdict(result: Mapping[str, Any]) -> list[str]:
-    """One to three sentences; empty for a result of another version, which has other entries."""
-    row, copies = _telling(result), result.get("copies", {})
-    found = [] if row is None else [_close(row)]
+@dataclass(frozen=True)
+class Sides:
+    """What the images are called that are judged, those they are compared with, and others of these that set the floor."""
+
+    judged: str = "samples"
+    reference: str = "the training images"
+    others: str = "other real images"
+
+
+SAMPLES = Sides()
+
+
+def verdict(result: Mapping[str, Any], sides: Sides = SAMPLES) -> list[str]:
+    """One to four sentences; empty for a result of another version, which has other entries."""
+    row, copies, off = _telling(result), result.get("copies", {}), spectrum_off(result)
+    found = [] if row is None else [_close(row, sides)]
+    found += [] if off is None else [_off_in_words(off, sides)]
     return [*found, copies_in_words(copies)] if copies is None or {"closeness", "duplicates"} <= set(copies) else found
 
 
 def level(result: Mapping[str, Any]) -> Literal["good", "warn", "bad"]:
-    """ "bad" if samples copy, "good" if many are about as close as real images and none is an exact copy, else "warn"."""
+    """ "bad" if samples copy, "good" if many are about as close as real images at every scale and none is a copy, else "warn"."""
     copies, row = result.get("copies") or {}, _telling(result)
     if is_copying(copies):
         return "bad"
     exact = copies.get("duplicates", 0) > (copies.get("held_out_duplicates") or 0)
-    return "good" if row is not None and _times(row) <= EQUAL and row["few"] >= FEW and not exact else "warn"
+    close = row is not None and _times(row) <= EQUAL and row["few"] >= FEW
+    return "good" if close and not exact and spectrum_off(result) is None else "warn"
+
+
+class Off(NamedTuple):
+    """Neighbouring scales, in pixels, at which a channel has far more or far less power: so many times that of real images."""
+
+    channel: str
+    smallest: float
+    largest: float
+    times: float
+
+
+def spectrum_off(result: Mapping[str, Any]) -> Off | None:
+    """The scales at which the power of samples is most off; None if it is far off nowhere, or no spectrum was measured."""
+    rows = (result.get("pixel_values") or {}).get("spectra") or []
+    channels = dict.fromkeys(row["channel"] for row in rows)
+    found = [_off(channel, [row for row in rows if row["channel"] == channel]) for channel in channels]
+    worst = max((each for each in found if each is not None), key=lambda each: abs(math.log(each.times)), default=None)
+    alone = len(channels) == 1 and next(iter(channels)).isdecimal()
+    return worst._replace(channel="") if worst is not None and alone else worst
+
+
+def _off(channel: str, rows: Sequence[Mapping[str, Any]]) -> Off | None:
+    """The worst scale of a channel, with its neighbours that are far off in the same direction."""
+    least = FAINT * max(row["training"] for row in rows)
+    if least <= 0:
+        return None
+
+    def apart(row: Mapping[str, Any], side: str) -> float:
+        return 0.0 if row[side] is None else math.log(max(row[side], least) / max(row["training"], least))
+
+    chance = [apart(row, "held_out") for row in rows]
+    usual = math.sqrt(sum(value**2 for value in chance) / len(rows))
+    limits = [max(math.log(FAR_OFF), BY_CHANCE * max(abs(value), usual)) for value in chance]
+    values = [apart(row, "samples") for row in rows]
+    worst = max(range(len(rows)), key=lambda place: abs(values[place]))
+    sign = math.copysign(1, values[worst])
+    far = [sign * value >= limit for value, limit in zip(values, limits, strict=True)]
+    if not far[worst]:
+        return None
+    first = last = worst
+    while first > 0 and far[first - 1]:
+        first -= 1
+    while last + 1 < len(rows) and far[last + 1]:
+        last += 1
+    return Off(channel, 1 / rows[last]["frequency"], 1 / rows[first]["frequency"], math.exp(values[worst]))
+
+
+def _off_in_words(off: Off, sides: Sides) -> str:
+    """At which scales the power is off, by how much, and how that looks."""
+    ends = [f"{size:.2g}" if size < 100 else f"{size:.0f}" for size in (off.smallest, off.largest)]
+    sizes = f"{ends[0]} to {ends[1]}" if ends[0] != ends[1] else f"about {ends[0]}"
+    name = f" of channel {off.channel}" if off.channel.isdecimal() else f" of {off.channel}" if off.channel else ""
+    more = f"up to {off.times:.2g}" if off.times <= MANY else f"more than {MANY:,}"
+    if off.times > 1:
+        how, look = f"{more} times the power of", "too strong"
+    else:
+        how, look = f"as little as {100 * off.times:.2g}% of the power of", "missing or too weak"
+    return (
+        f"The spectrum is far off: {sides.judged} have {how} {sides.reference} in structures of {sizes} pixels{name}, "
+        f"so these are {look}."
+    )
 
 
 def is_copying(copies: Mapping[str, Any]) -> bool:
@@ -94,16 +175,14 @@ def _trust(row: Mapping[str, Any]) -> int:
     return TRUST.index(row["features"]) if row["features"] in TRUST else len(TRUST)
 
 
-def _close(row: Mapping[str, Any]) -> str:
-    """How far samples are from training images, where other real images set the floor."""
+def _close(row: Mapping[str, Any], sides: Sides) -> str:
+    """How far images are from those of the reference, where others of these set the floor."""
     few, name = row["few"], NAMES.get(row["features"], row["features"])
     times = _times(row)
-    how = (
-        "about as close to the training images as" if times <= EQUAL else f"{times:.2g} times as far from the training images as"
-    )
+    how = f"about as close to {sides.reference} as" if times <= EQUAL else f"{times:.2g} times as far from {sides.reference} as"
     numbers = f"Frechet distance {row['frechet_of_few']:.3g} in {name}, floor {row['frechet_floor_of_few']:.3g}"
     rough = f" This is rough: {FEW} images and more on either side tell." if few < FEW else ""
-    return f"{few:,} samples are {how} {few:,} other real images are ({numbers}).{rough}"
+    return f"{few:,} {sides.judged} are {how} {few:,} {sides.others} are ({numbers}).{rough}"
 
 
 def copies_in_words(copies: Mapping[str, Any] | None) -> str:

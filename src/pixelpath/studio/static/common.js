@@ -20,6 +20,8 @@ export function say(words, bad = false) {
 }
 
 export const number = (id) => Number(id.split("-")[0]);
+export const find = (id) => state.items.find((item) => item.id === id);
+export const conditionPicture = (run, id) => `/api/runs/${run}/conditions/${id}.png`;
 export const pictureOf = (item) => `/api/runs/${number(item.id)}/items/${item.id}.png`;
 
 export function element(name, properties = {}, ...children) {

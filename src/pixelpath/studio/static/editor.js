@@ -1,9 +1,12 @@
 // The dialog of one image: zoom, values under the pointer, more like it, and a painted part made anew.
-import { $, ask, element, number, pictureOf, say, state } from "./common.js";
-import { asked, conditionPicture, favour, find, make, save } from "./studio.js";
+import { $, ask, conditionPicture, element, find, number, pictureOf, say, state } from "./common.js";
+import { asked, make, save } from "./jobs.js";
 
 const here = { id: null, mask: null, values: null, at: null, cursor: null, painting: false }; // at: the pixel last pointed at
 const sides = () => state.run.shape.slice(1);
+const inData = (row) => (state.run.south_up ? sides()[0] - 1 - row : row); // the row in the data of one in the picture, and back
+
+export const opened = () => here.id;
 
 export async function openEditor(id) {
   Object.assign(here, { id, values: null, at: null, cursor: null, mask: new Uint8Array(sides()[0] * sides()[1]) });
@@ -73,9 +76,9 @@ function dab(row, column) { // a round brush about a pixel
   drawMask();
 }
 
-function tell(row, column) { // at once, or when the values arrive
-  here.at = [row, column];
-  const shown = here.values;
+function tell(drawn, column) { // a pixel of the picture: at once, or when the values arrive
+  here.at = [drawn, column];
+  const shown = here.values, row = inData(drawn);
   if (!shown) return;
   const [channels, rows, columns] = shown.shape;
   const words = shown.names.map((name, channel) => {
@@ -107,6 +110,11 @@ function step(turn) {
   if (state.items[place]) openEditor(state.items[place].id);
 }
 
+function dataMask() { // the mask in the order of the data
+  const columns = sides()[1];
+  return here.mask.map((_, place) => here.mask[inData(Math.floor(place / columns)) * columns + (place % columns)]);
+}
+
 const edit = (job) => {
   const form = asked(), classes = find(here.id).how.class == null ? form.classes : []; // else that of the image
   make({ ...form, classes, of: [here.id], ...job });
@@ -115,12 +123,11 @@ const edit = (job) => {
 $("close").onclick = () => $("editor").close();
 $("before").onclick = () => step(-1);
 $("after").onclick = () => step(1);
-$("star").onclick = () => favour(here.id, !find(here.id).favourite);
 $("one").onclick = () => save(`runs/${number(here.id)}/download?ids=${here.id}`);
 $("larger").oninput = zoomed;
 $("strength").oninput = () => ($("strong").textContent = $("strength").value);
 $("vary").onclick = () => edit({ kind: "vary", count: $("alike").value, strength: $("strength").value });
-$("inpaint").onclick = () => edit({ kind: "inpaint", count: $("parts").value, mask: here.mask.join("") });
+$("inpaint").onclick = () => edit({ kind: "inpaint", count: $("parts").value, mask: dataMask().join("") });
 $("clear").onclick = () => { here.mask.fill(0); drawMask(); };
 $("invert").onclick = () => { here.mask = here.mask.map((on) => 1 - on); drawMask(); };
 $("stage").onpointerdown = (event) => {

@@ -1,6 +1,7 @@
 // The page: which run and view is shown, the gallery of a run, and images as they are made.
-import { $, ask, element, number, pixels, say, state } from "./common.js";
-import { openEditor, refreshEditor } from "./editor.js";
+import { $, ask, conditionPicture, element, find, number, pixels, say, state } from "./common.js";
+import { openEditor, opened, refreshEditor } from "./editor.js";
+import { asked, make, save } from "./jobs.js";
 import { showTraining, fillPair, pairMade } from "./training.js";
 
 // One image of the gallery.
@@ -18,10 +19,9 @@ function tile(item) {
   return line;
 }
 
-export const find = (id) => state.items.find((item) => item.id === id);
 const line = (id) => $("images").querySelector(`[data-id="${id}"]`);
 
-export async function favour(id, on) {
+async function favour(id, on) {
   try {
     const item = await ask(`runs/${number(id)}/items/${id}/favourite`, { on });
     Object.assign(find(id), item);
@@ -47,39 +47,6 @@ function showChosen() {
 
 const chosenIds = () => state.items.map((item) => item.id).filter((id) => state.chosen.has(id));
 
-export async function save(path) { // a file by the browser's own download, or why there is none
-  try {
-    const answer = await fetch("/api/" + path);
-    if (!answer.ok) throw new Error((await answer.json()).message);
-    const name = /filename="(.*)"/.exec(answer.headers.get("content-disposition"))[1];
-    const link = element("a", { href: URL.createObjectURL(await answer.blob()), download: name });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  } catch (error) { say(error.message, true); }
-}
-
-// What the form asks for, without the kind of job.
-export function asked() {
-  const form = new FormData($("make"));
-  const numbers = Object.fromEntries([...form].filter(([name]) => name.startsWith("column:")).map(([name, value]) => [name.slice(7), value]));
-  const classes = form.get("classes") ? [form.get("classes")] : [], condition = form.get("condition");
-  const chosen = { classes, numbers, cond_images: condition ? [condition] : [] };
-  return { count: form.get("count"), seed: form.get("seed"), guidance: form.get("guidance"), nfe: form.get("nfe"), ...chosen };
-}
-
-// Events of a job may be here before its number is: they wait for it (see `heard`).
-export const make = (job, run = state.run.number) => (state.asking = begun(job, run));
-
-async function begun(job, run) {
-  try {
-    const { job: made } = await ask(`runs/${run}/make`, job);
-    state.job = made;
-    $("stop").hidden = false;
-    say("Waiting for the run.");
-    return made;
-  } catch (error) { say(error.message, true); }
-}
-
 async function give(file, path) { // a file from the user's own disk
   const how = { method: "POST", headers: { "x-studio": "1" }, body: file };
   const answer = await fetch(`/api/runs/${state.run.number}/${path}/${encodeURIComponent(file.name)}`, how);
@@ -97,8 +64,6 @@ async function take(file) { // an image to be edited
     openEditor(items[0].id);
   } catch (error) { say(error.message, true); }
 }
-
-export const conditionPicture = (run, id) => `/api/runs/${run}/conditions/${id}.png`;
 
 // One condition image to choose; without an image: those of the data in turn.
 function condition(image, chosen = false) {
@@ -178,7 +143,7 @@ function fillForm(run) {
   );
 }
 
-export async function showRun(place) {
+async function showRun(place) {
   try {
     const run = await ask("runs/" + place);
     Object.assign(state, { run, items: [], chosen: new Set(), bar: null });
@@ -244,6 +209,7 @@ function wire() {
     }
     showChosen();
   };
+  $("star").onclick = () => favour(opened(), !find(opened()).favourite);
   $("starred").onchange = () => $("images").classList.toggle("starred", $("starred").checked);
   $("zoom").oninput = zoomed;
   const tabs = [...document.querySelectorAll("[role=tab]")];

@@ -1,6 +1,6 @@
 // Runs while they train: facts, curves, previews with a slider, alarms; and two runs beside each other.
 import { $, ask, element, pixels, say, state } from "./common.js";
-import { make } from "./studio.js";
+import { make } from "./jobs.js";
 
 const EVERY = 10000; // milliseconds between looks at a run that trains
 const pair = { jobs: [null, null], infos: [null, null] };
