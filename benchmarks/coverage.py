@@ -25,8 +25,8 @@ from pixelpath.errors import UserError
 from pixelpath.evaluation.certificate import certify
 from pixelpath.noise import NoiseRange, expand
 from pixelpath.randomness import seed_of
-from pixelpath.runs.start_families import FAMILIES, Family, Known, levels_of
-from pixelpath.runs.start_search import find_start
+from pixelpath.runs.starting.families import FAMILIES, Family, Known, levels_of
+from pixelpath.runs.starting.search import find_start
 from pixelpath.starts.start import Density
 from pixelpath.types import Images, Labels
 

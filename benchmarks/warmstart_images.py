@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pixelpath.runs.fit_start import known_of
 from pixelpath.runs.measuring import curves
 from pixelpath.runs.measuring.comparison import pixels
 from pixelpath.runs.measuring.curves import DistanceCurve
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
-from pixelpath.runs.start_families import FAMILIES, Family
-from pixelpath.runs.start_files import RunSamples, check_generator, save_start
-from pixelpath.runs.start_search import find_start
+from pixelpath.runs.starting.families import FAMILIES, Family
+from pixelpath.runs.starting.files import RunSamples, check_generator, save_start
+from pixelpath.runs.starting.fit_start import known_of
+from pixelpath.runs.starting.search import find_start
 from pixelpath.sampling.sampler import Sampler, Sampling, hidden
 from pixelpath.starts.warm import WarmStart
 

@@ -27,8 +27,8 @@ from torch.nn.functional import mse_loss
 from pixelpath.evaluation.distances import frechet_of_rows, real_floor
 from pixelpath.interop.denoisers import ForeignDenoiser, from_diffusers
 from pixelpath.randomness import Streams, normal
-from pixelpath.runs.start_families import Known
-from pixelpath.runs.start_search import find_start
+from pixelpath.runs.starting.families import Known
+from pixelpath.runs.starting.search import find_start
 from pixelpath.sampling.samplers import heun
 from pixelpath.starts.warm import WarmStart
 from pixelpath.types import Images

@@ -41,7 +41,7 @@ from torch.nn.functional import interpolate, mse_loss
 import pixelpath as pp
 from pixelpath.evaluation.distances import frechet_of_rows
 from pixelpath.randomness import Streams, normal
-from pixelpath.runs.pipeline_start import PipelineStart
+from pixelpath.runs.starting.pipeline import PipelineStart
 from pixelpath.sampling.samplers import dpmpp_2m
 from pixelpath.types import Images, Labels
 

@@ -18,8 +18,8 @@ pytest.importorskip("diffusers", reason="the example is about its networks: pip 
 from examples import foreign_model
 
 from pixelpath.interop.denoisers import from_diffusers
-from pixelpath.runs.start_families import FAMILIES, Known
-from pixelpath.runs.start_search import find_start
+from pixelpath.runs.starting.families import FAMILIES, Known
+from pixelpath.runs.starting.search import find_start
 from pixelpath.starts.gaussian import MomentGaussian, fit_gaussian
 from pixelpath.types import Images
 

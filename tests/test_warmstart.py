@@ -27,9 +27,9 @@ from torch import Tensor
 from pixelpath.evaluation.certificate import Certificate, certify
 from pixelpath.evaluation.tails import tail_gate
 from pixelpath.randomness import Streams, seed_of
-from pixelpath.runs import start_families as families
-from pixelpath.runs.start_families import Known
-from pixelpath.runs.start_search import find_start
+from pixelpath.runs.starting import families as families
+from pixelpath.runs.starting.families import Known
+from pixelpath.runs.starting.search import find_start
 from pixelpath.sampling.checks import check_residual, noised, residual_energy
 from pixelpath.sampling.samplers import euler_ancestral, heun
 from pixelpath.starts.gaussian import fit_gaussian

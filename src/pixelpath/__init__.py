@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from pixelpath.noise import NoiseRange
     from pixelpath.runs.api import compare, fit, load, train, training
     from pixelpath.runs.data import Data, from_arrays, open_data
-    from pixelpath.runs.fit_start import fit_start
     from pixelpath.runs.measuring.compare import Comparison
     from pixelpath.runs.run import Run
     from pixelpath.runs.sample import Samples
+    from pixelpath.runs.starting.fit_start import fit_start
     from pixelpath.runs.tune import Tune
     from pixelpath.sampling.sampler import Sampling
 

@@ -18,9 +18,9 @@ from tests.data.formats.packing import npy, shard
 from pixelpath.data.settings import DataSettings
 from pixelpath.runs import index
 from pixelpath.runs.digits import located, located_aside
-from pixelpath.runs.fit import Fitting
-from pixelpath.runs.fit_plan import Budget
-from pixelpath.runs.fit_sitting import Machine, Sitting
+from pixelpath.runs.fitting.fit import Fitting
+from pixelpath.runs.fitting.planning import Budget
+from pixelpath.runs.fitting.sitting import Machine, Sitting
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (60, 8, 8), np.uint8)

@@ -31,7 +31,7 @@ from pixelpath.interop.denoisers import (
     velocity,
 )
 from pixelpath.noise import NoiseRange
-from pixelpath.runs.fit_start import fit_start
+from pixelpath.runs.starting.fit_start import fit_start
 from pixelpath.sampling.samplers import heun
 from pixelpath.types import Images, Labels
 

@@ -15,7 +15,7 @@ from pixelpath.runs.measuring import evaluate as runs_evaluate
 from pixelpath.runs.measuring.evaluate import Judges
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
-from pixelpath.runs.start_files import open_start
+from pixelpath.runs.starting.files import open_start
 from pixelpath.sampling.sampler import Sampling
 
 AS_TRAINED, JUDGES = SamplingWithoutSteps(), Judges()

@@ -11,9 +11,9 @@ import tyro
 from pixelpath.commands.options import device_named
 from pixelpath.data.settings import DataSettings
 from pixelpath.log import say
-from pixelpath.runs import fit as runs
 from pixelpath.runs.digits import located, located_aside
-from pixelpath.runs.fit_plan import HOUR, Budget
+from pixelpath.runs.fitting import fit as runs
+from pixelpath.runs.fitting.planning import HOUR, Budget
 
 
 def fit(

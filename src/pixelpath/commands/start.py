@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import tyro
 
 from pixelpath.commands.options import device_named
-from pixelpath.runs.fit_start import Fit, check_can_start, fit_run_start
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
 from pixelpath.runs.sample import free_folder
+from pixelpath.runs.starting.fit_start import Fit, check_can_start, fit_run_start
 
 USUAL = Fit()
 

@@ -10,7 +10,7 @@ import tyro
 from pixelpath.commands.options import device_named
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
-from pixelpath.runs.start_files import open_start
+from pixelpath.runs.starting.files import open_start
 from pixelpath.runs.tune import Tune, check_can_tune, tune_run
 
 USUAL = Tune()

@@ -13,13 +13,13 @@ from pixelpath.data.memory import Layout
 from pixelpath.data.settings import DataSettings
 from pixelpath.log import telling
 from pixelpath.recipes.recipe import Recipe
-from pixelpath.runs import fit as fitting
 from pixelpath.runs.beginning import begin
 from pixelpath.runs.chosen import Beginning, Saving
 from pixelpath.runs.data import Data
 from pixelpath.runs.devices import choose_device
 from pixelpath.runs.digits import located
-from pixelpath.runs.fit_plan import Budget
+from pixelpath.runs.fitting import fit as fitting
+from pixelpath.runs.fitting.planning import Budget
 from pixelpath.runs.measuring.compare import Comparison
 from pixelpath.runs.measuring.compare import compare as compare_sets
 from pixelpath.runs.measuring.compare_features import Comparing, Weights

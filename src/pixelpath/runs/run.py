@@ -16,13 +16,13 @@ from pixelpath.runs import sample_conditions as asking
 from pixelpath.runs.cost_card import CostCard, cost_card
 from pixelpath.runs.data import Data
 from pixelpath.runs.editable import EditableRun
-from pixelpath.runs.fit_start import Fit, fit_run_start
 from pixelpath.runs.measuring.evaluate import Judges, check_runs, evaluate
 from pixelpath.runs.measuring.report import write_report
 from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.runs.sample import Samples, free_folder, sample
 from pixelpath.runs.sharing.exports import ExportFormat, write_export
 from pixelpath.runs.sharing.hub import push
+from pixelpath.runs.starting.fit_start import Fit, fit_run_start
 from pixelpath.runs.tune import Tune, check_can_tune, tune_run
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.trainer.journal import lines

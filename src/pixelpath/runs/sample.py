@@ -37,7 +37,7 @@ from pixelpath.runs.generate import Origin, on_device, steps_below
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.sample_conditions import captions
 from pixelpath.runs.sharing.bundled import beside, check_writable, is_bundled
-from pixelpath.runs.start_files import open_start
+from pixelpath.runs.starting.files import open_start
 from pixelpath.runs.tuned import with_tuning
 from pixelpath.sampling.sampler import LENGTHS, Sampling
 from pixelpath.starts.warm import check_count

@@ -26,7 +26,7 @@ from pixelpath.runs.opened import open_run
 from pixelpath.runs.sharing.export import export
 from pixelpath.runs.sharing.export_steps import export_steps
 from pixelpath.runs.sharing.exports import ExportFormat, write_export
-from pixelpath.runs.start_files import save_start
+from pixelpath.runs.starting.files import save_start
 from pixelpath.starts.gaussian import LowRank, fit_gaussian
 from pixelpath.starts.mixture import fit_mixture
 from pixelpath.starts.start import Start

@@ -13,7 +13,7 @@ import pixelpath as pp
 from pixelpath.errors import UserError
 from pixelpath.interop.pipelines import from_pipeline
 from pixelpath.randomness import Streams
-from pixelpath.runs.pipeline_start import PipelineStart
+from pixelpath.runs.starting.pipeline import PipelineStart
 from pixelpath.sampling.samplers import dpmpp_2m, euler
 from pixelpath.types import Images
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from pixelpath.errors import UserError
 from pixelpath.interop.pipelines import Pipeline, PipelineDenoiser, from_pipeline
 from pixelpath.randomness import Streams
-from pixelpath.runs.start_choice import Search
-from pixelpath.runs.start_families import Known
-from pixelpath.runs.start_search import find_start
+from pixelpath.runs.starting.choice import Search
+from pixelpath.runs.starting.families import Known
+from pixelpath.runs.starting.search import find_start
 from pixelpath.sampling.guidance import guide
 from pixelpath.sampling.samplers import dpmpp_2m
 from pixelpath.starts.warm import WarmStart

@@ -26,8 +26,8 @@ from pixelpath.evaluation.tails import tail_gate, within_reach
 from pixelpath.log import followed
 from pixelpath.noise import NoiseRange
 from pixelpath.randomness import seed_of
-from pixelpath.runs.start_choice import Candidate, Search
-from pixelpath.runs.start_families import TINY, Family, Known, levels_of, usual
+from pixelpath.runs.starting.choice import Candidate, Search
+from pixelpath.runs.starting.families import TINY, Family, Known, levels_of, usual
 from pixelpath.sampling.checks import check_noise, check_scale, noised, residual_energy
 from pixelpath.starts.flow import Flow
 from pixelpath.starts.gaussian import fit_gaussian, noise_alone

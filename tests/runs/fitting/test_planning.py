@@ -13,8 +13,8 @@ from tests.pictures import write
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import UserError
 from pixelpath.recipes import cpu_32_diffusion, digits_diffusion, sizes, small_64_diffusion
-from pixelpath.runs.fit_data import Chosen, chosen_for
-from pixelpath.runs.fit_plan import (
+from pixelpath.runs.fitting.choosing import Chosen, chosen_for
+from pixelpath.runs.fitting.planning import (
     DIFFUSION,
     MEASURED,
     enough,

@@ -17,10 +17,10 @@ from pixelpath.atomic import read_json
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import Stopped, UserError
 from pixelpath.recipes.recipe import from_json
-from pixelpath.runs.fit import Fitting, Machine, fit, plan_fit
-from pixelpath.runs.fit_plan import Budget, Plan
-from pixelpath.runs.fit_sitting import Sitting
-from pixelpath.runs.fit_training import Beside
+from pixelpath.runs.fitting.fit import Fitting, Machine, fit, plan_fit
+from pixelpath.runs.fitting.planning import Budget, Plan
+from pixelpath.runs.fitting.sitting import Sitting
+from pixelpath.runs.fitting.training import Beside
 from pixelpath.runs.folder import restated
 from pixelpath.runs.opened import open_run
 from pixelpath.trainer.journal import lines

@@ -25,9 +25,9 @@ from pixelpath.atomic import read_json
 from pixelpath.errors import UserError
 from pixelpath.log import say
 from pixelpath.recipes.recipe import from_json
-from pixelpath.runs import fit_plan
 from pixelpath.runs.beginning import begin
 from pixelpath.runs.chosen import Beginning, Saving
+from pixelpath.runs.fitting import planning
 from pixelpath.runs.folder import holds_run
 from pixelpath.runs.session import Session
 from pixelpath.trainer.interruption import Interruption
@@ -85,9 +85,9 @@ class Training:
     def _plan_anew(self, session: Session) -> None:
         """Give the run as many more steps as it takes until its time is up: its schedule then ends with it."""
         run = self.run
-        steps = session.state.step + fit_plan.steps_in(self.left(), run["step"])
+        steps = session.state.step + planning.steps_in(self.left(), run["step"])
         say(f"A step takes {run['step']:.3g} s, which is not as planned: {steps:,} steps instead of {run['recipe']['steps']:,}.")
-        warmup = fit_plan.warmup_in(steps, run["recipe"]["schedule"]["warmup"])
+        warmup = planning.warmup_in(steps, run["recipe"]["schedule"]["warmup"])
         run["recipe"] |= {"steps": steps, "schedule": run["recipe"]["schedule"] | {"warmup": warmup}}
         run["planned"] = run.get("planned", 1) + 1
         session.plan_anew(steps, warmup)
@@ -109,7 +109,7 @@ class Training:
             elif room - left > due and left > last and taken >= LEAST_CHECKED + WARM:
                 due = room - left + AGAIN * left
                 speed = (self.clock() - began) / (taken - WARM)
-                ahead = fit_plan.MEASURED * speed * (session.recipe.steps - first - taken)
+                ahead = planning.MEASURED * speed * (session.recipe.steps - first - taken)
                 why = ANEW if abs(ahead - left) > OFF * room else ""
             return bool(why)
 

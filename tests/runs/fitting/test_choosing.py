@@ -8,7 +8,7 @@ from PIL import Image
 
 from pixelpath.data.opening import open_split
 from pixelpath.data.settings import DataSettings
-from pixelpath.runs.fit_data import LARGEST, read_as
+from pixelpath.runs.fitting.choosing import LARGEST, read_as
 
 RANDOM = np.random.default_rng(0)
 

@@ -31,15 +31,15 @@ from pixelpath.reports.start import write_start_report
 from pixelpath.reports.start_plots import shown, side_by_side
 from pixelpath.runs.generate import steps_below
 from pixelpath.runs.opened import OpenRun, open_run
-from pixelpath.runs.pipeline_start import PipelineStart, fit_pipeline_start
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import sample
 from pixelpath.runs.sample_conditions import choose_labels
-from pixelpath.runs.start_choice import Candidate, Search
-from pixelpath.runs.start_families import FAMILIES, Family, Known
-from pixelpath.runs.start_files import RunSamples, check_generator, save_start
-from pixelpath.runs.start_quality import Quality, Verdict, measure_quality, start_pays
-from pixelpath.runs.start_search import POINTS, find_start
+from pixelpath.runs.starting.choice import Candidate, Search
+from pixelpath.runs.starting.families import FAMILIES, Family, Known
+from pixelpath.runs.starting.files import RunSamples, check_generator, save_start
+from pixelpath.runs.starting.pipeline import PipelineStart, fit_pipeline_start
+from pixelpath.runs.starting.quality import Quality, Verdict, measure_quality, start_pays
+from pixelpath.runs.starting.search import POINTS, find_start
 from pixelpath.sampling.checks import noised
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts.warm import WarmStart
@@ -140,7 +140,7 @@ def fit_start(
 ) -> WarmStart | PipelineStart:
     """Fit where sampling with `denoise` may begin instead of at pure noise; draw from it with `start.draw(streams)`.
 
-    `fit_start(pipeline, images, labels)` does so for a pipeline of diffusers: see `pixelpath.runs.pipeline_start`.
+    `fit_start(pipeline, images, labels)` does so for a pipeline of diffusers: see `pixelpath.runs.starting.pipeline`.
 
     Args:
         denoise: (noisy, sigma) to the estimate of the clean images, in the range of the images.

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from pixelpath.errors import UserError
 from pixelpath.log import hushed, say
-from pixelpath.runs import fit_plan
-from pixelpath.runs.fit_plan import Plan
-from pixelpath.runs.fit_sitting import Sitting
-from pixelpath.runs.fit_start import Fit, fit_run_start
+from pixelpath.runs.fitting import planning
+from pixelpath.runs.fitting.planning import Plan
+from pixelpath.runs.fitting.sitting import Sitting
 from pixelpath.runs.folder import DIFFUSION, of_kind
 from pixelpath.runs.measuring.comparison import keep
 from pixelpath.runs.measuring.curves import start_name
@@ -20,12 +19,13 @@ from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.runs.sample import free_folder, sample
 from pixelpath.runs.sample_conditions import as_held_out
-from pixelpath.runs.start_quality import Quality
+from pixelpath.runs.starting.fit_start import Fit, fit_run_start
+from pixelpath.runs.starting.quality import Quality
 from pixelpath.runs.tune import newest_start, tune_run
 from pixelpath.runs.tuned import FILE
 from pixelpath.sampling.sampler import Sampler
 
-START = Fit(points=fit_plan.START_POINTS, quality=Quality(count=0))  # tuning compares its samples with cold ones
+START = Fit(points=planning.START_POINTS, quality=Quality(count=0))  # tuning compares its samples with cold ones
 
 
 def finish(sitting: Sitting, plan: Plan) -> None:
@@ -53,7 +53,7 @@ def _find_sampling(sitting: Sitting, run: OpenRun, data: PreparedData, plan: Pla
                 say(f"No start: {error}")
     if plan.tuned and "tuning" not in done and sitting.left > plan.tuning:
         with sitting.phase("tuning"):
-            tune_run(run, data, fit_plan.tuning_of(sitting.chosen, plan.tuned, light="tuning" in plan.light))
+            tune_run(run, data, planning.tuning_of(sitting.chosen, plan.tuned, light="tuning" in plan.light))
 
 
 def _begin_at(start: Path | None, run: OpenRun) -> None:
@@ -73,17 +73,17 @@ def _show_and_judge(sitting: Sitting, run: OpenRun, data: PreparedData, plan: Pl
     samples, evaluation = (of_kind(what, kinds[0]) for what in ("samples", "evaluation"))
     if samples not in sitting.state["done"]:
         with sitting.phase(samples):
-            seeds = range(min(plan.shown, fit_plan.showable(sitting.chosen, sitting.step, sitting.left, kinds)))
+            seeds = range(min(plan.shown, planning.showable(sitting.chosen, sitting.step, sitting.left, kinds)))
             folder = free_folder(sitting.out / samples, None)
             sample(run, seeds, as_held_out(run, data, seeds)).save(folder)
             say(f"Samples: {folder / 'grid.png'}")
     if evaluation not in sitting.state["done"]:
         with sitting.phase(evaluation):
-            left, late = sitting.left - len(kinds) * sitting.fixed, fit_plan.SHARE * sitting.seconds
-            count, light = fit_plan.judgeable(sitting.chosen, sitting.step, left, left + late, kinds)
+            left, late = sitting.left - len(kinds) * sitting.fixed, planning.SHARE * sitting.seconds
+            count, light = planning.judgeable(sitting.chosen, sitting.step, left, left + late, kinds)
             if not count and plan.judged and left + late > 0:  # slower than planned: of the fewest samples, rather than none
-                count, light = min(fit_plan.FEW_SHOWN, sitting.chosen.training), True
+                count, light = min(planning.FEW_SHOWN, sitting.chosen.training), True
             if count:
-                evaluate(run, data, None, fit_plan.judges_of(count, light=light), count)
+                evaluate(run, data, None, planning.judges_of(count, light=light), count)
             else:
                 say(f"The time does not hold an evaluation: `pixelpath evaluate {run.path}` makes it.")

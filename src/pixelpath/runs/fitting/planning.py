@@ -20,7 +20,7 @@ from pixelpath.recipes.sizes import SIZES
 from pixelpath.reports.page import duration
 from pixelpath.runs.audit_recipes import FEWEST as FEWEST_TOKENS
 from pixelpath.runs.audit_recipes import largest_size
-from pixelpath.runs.fit_data import Chosen
+from pixelpath.runs.fitting.choosing import Chosen
 from pixelpath.runs.folder import DIFFUSION, ONE_STEP
 from pixelpath.runs.measuring.evaluate import Judges
 from pixelpath.runs.monitor import BACKWARD

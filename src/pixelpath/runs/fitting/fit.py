@@ -22,12 +22,12 @@ from pixelpath.errors import Stopped, UserError
 from pixelpath.log import hushed, say
 from pixelpath.recipes.recipe import Recipe, to_json
 from pixelpath.reports.page import duration
-from pixelpath.runs import fit_plan
-from pixelpath.runs.fit_data import Chosen, chosen_for
-from pixelpath.runs.fit_finish import finish
-from pixelpath.runs.fit_plan import Budget, Plan
-from pixelpath.runs.fit_sitting import HERE, Machine, Sitting
-from pixelpath.runs.fit_training import Beside, Timing, Training, half_of_threads, train_beside
+from pixelpath.runs.fitting import planning
+from pixelpath.runs.fitting.choosing import Chosen, chosen_for
+from pixelpath.runs.fitting.finishing import finish
+from pixelpath.runs.fitting.planning import Budget, Plan
+from pixelpath.runs.fitting.sitting import HERE, Machine, Sitting
+from pixelpath.runs.fitting.training import Beside, Timing, Training, half_of_threads, train_beside
 from pixelpath.runs.folder import DIFFUSION, FIT, ONE_STEP, fitted_run
 from pixelpath.runs.lock import LOCK, Lock
 from pixelpath.runs.work import multiply_adds_of
@@ -79,7 +79,7 @@ class Fitting:
     def finished(self) -> bool:
         """Whether everything is done, and for no more minutes than these, or hardly any time is left."""
         planned = max((plan["minutes"] for plan in self.at.state["plans"]), default=0)
-        ended = self.at.budget.minutes <= planned or self.at.left < fit_plan.SHARE * self.at.seconds
+        ended = self.at.budget.minutes <= planned or self.at.left < planning.SHARE * self.at.seconds
         return self.at.judged and ended
 
     def ending(self) -> str:
@@ -118,14 +118,14 @@ class Fitting:
             self.look()
         if added or not self.at.state["runs"]:
             has = bool(self.at.runs_of(ONE_STEP))
-            self.at.state["one_step"] = has or fit_plan.repaid(self.at.chosen, self.at.step, self.at.left)
+            self.at.state["one_step"] = has or planning.repaid(self.at.chosen, self.at.step, self.at.left)
         if self.at.beside and not any(run["step"] for run in self.at.state["runs"]):
             with self.at.phase("trial"), half_of_threads(), hushed():
                 self.at.state["step"] = self.at.machine.step(self.at.chosen.recipe, self.at.device)
 
     def check_left(self) -> None:
         """UserError where hardly any time is left to train in."""
-        if self.at.left < fit_plan.SHARE * self.at.seconds:
+        if self.at.left < planning.SHARE * self.at.seconds:
             used = f"{duration(self.at.spent)} of {duration(self.at.seconds)}"
             kept = " What was found is kept." if self.at.kept else ""
             raise UserError(f"{used} are used, which leaves too little to train in: raise `minutes`.{kept}", setting="minutes")
@@ -147,7 +147,7 @@ class Fitting:
                 with hushed():
                     self.at.state["step"] = self.at.machine.step(chosen.recipe, self.at.device)
             except torch.OutOfMemoryError:
-                if chosen.recipe.batch_size <= fit_plan.SMALLEST_BATCH:
+                if chosen.recipe.batch_size <= planning.SMALLEST_BATCH:
                     raise
                 chosen = replace(chosen, recipe=replace(chosen.recipe, batch_size=chosen.recipe.batch_size // 2))
                 say(f"That takes more memory than there is: {chosen.recipe.batch_size} images a step instead.")
@@ -158,16 +158,16 @@ class Fitting:
         """The same with the largest size, and the finest patch, of which this budget shows a network enough images."""
         recipe, step, left = chosen.recipe, self.at.state["step"], self.at.left
         work = multiply_adds_of(recipe, chosen.shape, chosen.classes)
-        *larger, last = fit_plan.variants(recipe, chosen.shape, chosen.training)
+        *larger, last = planning.variants(recipe, chosen.shape, chosen.training)
         for other in larger:
             ahead = step * multiply_adds_of(other, chosen.shape, chosen.classes) / work
-            if fit_plan.seen(left, ahead, other) < fit_plan.enough(other):
+            if planning.seen(left, ahead, other) < planning.enough(other):
                 continue
             if other == recipe:
                 self.at.state["step"] = step
                 return chosen
             found = self.tried(replace(chosen, recipe=other))
-            if fit_plan.seen(left, self.at.state["step"], found.recipe) >= CLOSE * fit_plan.enough(other):
+            if planning.seen(left, self.at.state["step"], found.recipe) >= CLOSE * planning.enough(other):
                 return self.because(found, recipe)
         # a coarser patch takes less of everything, and the run itself corrects the speed: another trial is not worth its time
         self.at.state["step"] = step * multiply_adds_of(last, chosen.shape, chosen.classes) / work
@@ -175,17 +175,17 @@ class Fitting:
 
     def because(self, found: Chosen, proposed: Recipe) -> Chosen:
         """What was found, with the reason why it is not what was proposed."""
-        sees = fit_plan.seen(self.at.left, self.at.state["step"], found.recipe)
-        return replace(found, reasons=(*found.reasons, fit_plan.why_scaled(proposed, found.recipe, sees)))
+        sees = planning.seen(self.at.left, self.at.state["step"], found.recipe)
+        return replace(found, reasons=(*found.reasons, planning.why_scaled(proposed, found.recipe, sees)))
 
     def plan(self) -> Plan:
         """How what is left of the budget is used."""
         at = self.at
-        return fit_plan.planned(at.chosen, at.step, at.left, one_step=at.one_step, beside=at.beside, fixed=at.fixed)
+        return planning.planned(at.chosen, at.step, at.left, one_step=at.one_step, beside=at.beside, fixed=at.fixed)
 
     def plan_lines(self, plan: Plan) -> list[str]:
         """The plan in words."""
-        return fit_plan.lines(plan, self.at.chosen, datetime.now(), self.at.spent, str(self.at.device), self.at.out)
+        return planning.lines(plan, self.at.chosen, datetime.now(), self.at.spent, str(self.at.device), self.at.out)
 
     def train(self, plan: Plan) -> None:
         """Run after run, or two beside each other, until the time for training is used. Raises Stopped if asked to."""
@@ -240,9 +240,9 @@ class Fitting:
         """A run of as many steps as fit into the seconds, from the weights of the last one of the same kind."""
         recipe, step = replace(self.at.chosen.recipe, batch_size=plan.batch_size), plan.step
         if kind == ONE_STEP:
-            recipe, step = fit_plan.one_step_recipe(recipe), fit_plan.SLOWER * step
-        steps = fit_plan.steps_in(seconds, same[-1]["step"] if same and same[-1]["step"] else step)
-        schedule = replace(recipe.schedule, warmup=fit_plan.warmup_in(steps, recipe.schedule.warmup))
+            recipe, step = planning.one_step_recipe(recipe), planning.SLOWER * step
+        steps = planning.steps_in(seconds, same[-1]["step"] if same and same[-1]["step"] else step)
+        schedule = replace(recipe.schedule, warmup=planning.warmup_in(steps, recipe.schedule.warmup))
         recipe = replace(recipe, steps=steps, schedule=schedule)
         name, origin = f"{kind}-{len(same) + 1}" if same else kind, same[-1]["folder"] if same else None
         if origin is not None:
@@ -259,5 +259,5 @@ class Fitting:
         """How far off the plan was, and where everything is."""
         parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in self.at.state["spent"].items())
         say(f"{duration(self.at.spent)} of {duration(self.at.seconds)} are used: {parts}.")
-        say(f"More samples: pixelpath sample {self.at.out} --first-seed {fit_plan.SHOWN}.")
+        say(f"More samples: pixelpath sample {self.at.out} --first-seed {planning.SHOWN}.")
         say("More time: the same command with more `minutes`.")

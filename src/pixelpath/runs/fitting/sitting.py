@@ -16,10 +16,10 @@ from pixelpath.atomic import write_json
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import UserError
 from pixelpath.recipes.recipe import Recipe, from_json
-from pixelpath.runs import fit_plan
 from pixelpath.runs.cost import seconds_of_step
-from pixelpath.runs.fit_data import Chosen
-from pixelpath.runs.fit_plan import Budget
+from pixelpath.runs.fitting import planning
+from pixelpath.runs.fitting.choosing import Chosen
+from pixelpath.runs.fitting.planning import Budget
 from pixelpath.runs.folder import DIFFUSION, FIT, document_of_fit, of_kind
 
 
@@ -78,7 +78,7 @@ class Sitting:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of runs that are trained, in order."""
-        return fit_plan.kinds_of(one_step=self.one_step)
+        return planning.kinds_of(one_step=self.one_step)
 
     @property
     def beside(self) -> bool:
@@ -107,7 +107,7 @@ class Sitting:
     @property
     def fixed(self) -> float:
         """What an evaluation and its reports take in any case: several looks at the data, which are work of that kind."""
-        return max(fit_plan.FIXED, LOOKS * self.state["spent"].get("looking", 0.0))
+        return max(planning.FIXED, LOOKS * self.state["spent"].get("looking", 0.0))
 
     def runs_of(self, kind: str) -> list[dict[str, Any]]:
         """The runs of a kind, as fit.json keeps them, the newest last."""

@@ -1,6 +1,6 @@
 """What a search for a start compared and chose, and whether that can pay.
 
-A *candidate* is a fitted start with its sigma. `bound` and `cold` are those of `pixelpath.runs.start_search`.
+A *candidate* is a fitted start with its sigma. `bound` and `cold` are those of `pixelpath.runs.starting.search`.
 """
 
 from __future__ import annotations

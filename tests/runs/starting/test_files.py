@@ -19,7 +19,7 @@ from pixelpath.recipes.recipe import Recipe, for_data
 from pixelpath.recipes.sizes import Blocks, Size
 from pixelpath.runs.generate import Origin, from_sources
 from pixelpath.runs.opened import OpenRun
-from pixelpath.runs.start_files import ENERGIES, RunSamples, check_generator, fingerprint, open_start, save_start
+from pixelpath.runs.starting.files import ENERGIES, RunSamples, check_generator, fingerprint, open_start, save_start
 from pixelpath.sampling.sampler import Sampling, usual
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.simple import FromSamples
@@ -181,7 +181,7 @@ def test_samples_are_saved_as_where_they_come_from(
         condition.append((path, which))
         return onestep
 
-    monkeypatch.setattr("pixelpath.runs.start_files.open_run", opened)
+    monkeypatch.setattr("pixelpath.runs.starting.files.open_run", opened)
     save_start(tmp_path / "start", WarmStart(RunSamples(onestep, 2), 2.0, torch.ones(3)), run, {})
     again = open_start(tmp_path / "start", run)
     assert condition == [(onestep.path.resolve(), onestep.path.resolve() / "checkpoints" / "step-00000003")]

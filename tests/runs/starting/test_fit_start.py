@@ -21,10 +21,10 @@ from tests.application import SIZE, call, files
 from pixelpath import log
 from pixelpath.atomic import read_json
 from pixelpath.models.denoiser import Denoiser
-from pixelpath.runs.fit_start import known_of
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
-from pixelpath.runs.start_quality import QualityCurve, QualityPoint, start_pays
+from pixelpath.runs.starting.fit_start import known_of
+from pixelpath.runs.starting.quality import QualityCurve, QualityPoint, start_pays
 from pixelpath.starts.warm import check_count
 
 TRAINED = [
@@ -283,7 +283,7 @@ def test_the_same_words_fit_the_same_start(run: Path, start: Path, tmp_path: Pat
 def test_a_fit_that_is_stopped_leaves_a_whole_start_or_none(run: Path, start: Path, tmp_path: Path) -> None:
     out, words = tmp_path / "out", ("start", "fit", run, *QUICK, "--density", "moment-by-class", "--sigma", LEVEL)
     for name in ("find_start", "_side_by_side"):
-        with patch(f"pixelpath.runs.fit_start.{name}", side_effect=KeyboardInterrupt):
+        with patch(f"pixelpath.runs.starting.fit_start.{name}", side_effect=KeyboardInterrupt):
             assert call(*words, "--out", out) == 130
         assert out.exists() == (name == "_side_by_side")
     for name in ("start.json", "start.safetensors"):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pixelpath.data.settings import DataSettings
-from pixelpath.runs.fit_plan import FIXED, Budget
-from pixelpath.runs.fit_sitting import Machine, Sitting
+from pixelpath.runs.fitting.planning import FIXED, Budget
+from pixelpath.runs.fitting.sitting import Machine, Sitting
 
 
 @pytest.mark.parametrize(("looking", "fixed"), [(0.5, FIXED), (4.4, 17.6), (19.0, 76.0)])

@@ -14,9 +14,9 @@ from pixelpath.evaluation.tails import TailQuantile, TailReport, tail_gate
 from pixelpath.noise import NoiseRange
 from pixelpath.randomness import Streams
 from pixelpath.runs.generate import steps_below
-from pixelpath.runs.start_choice import Search
-from pixelpath.runs.start_families import FAMILIES, Known, levels_of, usual
-from pixelpath.runs.start_search import find_start
+from pixelpath.runs.starting.choice import Search
+from pixelpath.runs.starting.families import FAMILIES, Known, levels_of, usual
+from pixelpath.runs.starting.search import find_start
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.mixture import ConvolvedMixture, fit_mixture
 from pixelpath.starts.start import Density
@@ -219,7 +219,7 @@ def test_a_mixture_of_too_many_components_is_tried_smaller(known: Known) -> None
     start = FAMILIES["mixture"](few, RANGE, 0)
     assert isinstance(start, ConvolvedMixture)
     assert 1 <= len(start.shares) <= 30
-    with patch("pixelpath.runs.start_families.fit_mixture", side_effect=collapsing) as tried:
+    with patch("pixelpath.runs.starting.families.fit_mixture", side_effect=collapsing) as tried:
         FAMILIES["mixture"](without_classes(known), RANGE, 0)
     assert [call.args[3] for call in tried.call_args_list] == [30, 15, 7]
 
@@ -244,7 +244,7 @@ def test_each_look_up_the_levels_takes_fresh_noise_and_is_counted(known: Known, 
 
     only = {"moment": FAMILIES["moment"]}
     plain = find_start(denoiser_of(true), RANGE, without_classes(known), only, points=300)
-    with patch("pixelpath.runs.start_search.tail_gate", side_effect=rejecting):
+    with patch("pixelpath.runs.starting.search.tail_gate", side_effect=rejecting):
         found = find_start(denoiser_of(true), RANGE, without_classes(known), only, points=300)
     assert len(set(seeds)) == len(seeds) == found.chosen.looks == 3
     levels = levels_of(known, RANGE)
