@@ -72,6 +72,12 @@ def test_help_and_mistakes_in_names_are_answered_at_once_and_without_torch(words
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
 
 
+def test_the_package_runs_as_a_module() -> None:
+    told = subprocess.run([sys.executable, "-m", "pixelpath", "sample", "nowhere"], capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert told.stderr.startswith("pixelpath: nowhere does not exist")
+
+
 def test_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--help") == 0
     said = capsys.readouterr().out

@@ -212,7 +212,3 @@ def _overview() -> str:
             "",
         ]
     )
-
-
-if __name__ == "__main__":
-    main()

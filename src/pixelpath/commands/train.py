@@ -39,7 +39,7 @@ def train(
 
     Every setting of a recipe is an option, with the recipe's own value as its default. Some are choices with settings of their
     own: `--size small --size.encoder.depth 4`, `--schedule constant --schedule.warmup 100`.
-    On several GPUs: `torchrun --nproc-per-node 8 -m pixelpath.cli train RECIPE ...`.
+    On several GPUs: `torchrun --nproc-per-node 8 -m pixelpath train RECIPE ...`.
 
     Args:
         recipe: What to train. An encoder (stage one) needs no classes; diffusion and one-step recipes (stage two) take it up.
