@@ -60,7 +60,9 @@ def test_the_split_leaves_something_on_both_sides() -> None:
     training, held_out = split(many(4), 1e-9)
     assert (len(training), len(held_out)) == (3, 1)
     assert len(split(many(4), 0.0)[1]) == 0
-    with refused("data.held_out_share", "0.5 of 1"):
+    with refused("data.held_out_share", "0.999999 of 4"):
+        split(many(4), 0.999999)
+    with refused("data.path", "one image of 1x1 pixels"):  # no other share helps a single image
         split(many(1), 0.5)
     with refused("data.held_out_share", "1.0"):
         split(many(4), 1.0)

@@ -157,7 +157,8 @@ def test_numbers_of_candidates_tails_and_quality(tmp_path: Path) -> None:
     assert "mixture (chosen) 1.235 0.0541 0.04987 0.0021 3.21 48230 -3.6 radius, 0.99" in words  # of the certified ones
     nothing = " ".join(8 * ["\N{EN DASH}"])
     assert f"student {nothing} not used: its tails <are> wrong" in words
-    assert "radius 0.99 7.31 7.05 -3.6 -8.1 1.2 -12.3 14 21 12 20.5 yes" in words
+    assert "In all rows: of radius · images beyond 21 · samples beyond 12 quantile" in words
+    assert "0.99 7.31 7.05 -3.6 -8.1 1.2 -12.3 14 20.5 yes" in words
     assert "mixture 1.25 0.0519 0.045 ± 0.004 0.03 ± 0.003 0.06 ± 0.002 12.5" in words
     assert "run <1> pixels 8 15 1.5 ± 0.2 3 0.0123" in words
     assert "held-out images 3.25 1.125 0.5" in words

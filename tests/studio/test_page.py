@@ -51,7 +51,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def field(folder: Path) -> Path:
     """A run on one channel that is warm in the south, which is where its rows begin."""
     xarray = pytest.importorskip("xarray")
-    warm = np.random.default_rng(5).normal(size=(24, 8, 8)).astype(np.float32) + 10 * np.arange(8, 0, -1, np.float32)[:, None]
+    warm = (
+        np.random.default_rng(5).normal(size=(24, 8, 8)).astype(np.float32) + 10 * np.arange(8, 0, -1, dtype=np.float32)[:, None]
+    )
     dimensions, where = ("time", "lat", "lon"), {"lat": 50.0 + np.arange(8)}
     xarray.Dataset({"t2m": (dimensions, warm, {"units": "K"})}, where).to_netcdf(folder / "warm.nc", engine="scipy")
     recipe = pp.recipes.digits_diffusion(steps=1, size=pp.recipes.sizes.NANO)

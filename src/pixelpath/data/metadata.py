@@ -91,8 +91,8 @@ class Metadata:
             for axis in self.axes
         ]
         words = {"channels": list(self.channels), "channel_units": list(self.channel_units)}
-        words["described"] = [each.attributes for each in self.described]
-        found = {**self.__dict__, **words, "nodata": nodata, "axes": axes}
+        described = [each.attributes for each in self.described]
+        found = {**self.__dict__, **words, "described": described, "nodata": nodata, "axes": axes}
         return {name: each for name, each in found.items() if each or name not in RARE}
 
     @classmethod

@@ -304,15 +304,14 @@ def split(source: Source, held_out: float = 0.05, by: Literal["name", "order"] =
 
 
 def _none_left(source: Source, held_out: float) -> UserError:
-    """That no image is left; of a single one what helps: more, or tiles of a side that gives some."""
+    """That no image is left; of a single one what helps: more, or tiles."""
     if len(source) > 1:
-        sentence = f"No image is left to train on after holding out {held_out:g} of {len(source)}: lower `data.held_out_share`."
-        return UserError(sentence, "data.held_out_share")
-    rows, columns = source.shape[1:]
-    side = next((side for side in TILES if (rows // side) * (columns // side) >= ENOUGH), None)
-    tiles = "" if side is None else f", or cut this one into tiles with `data.tile` {side}"
-    what = f"The data are one image of {rows}x{columns} pixels, and training needs many"
-    return UserError(f"{what}: give a folder or an array of images{tiles}.", "data.path")
+        said = f"No image is left to train on after holding out {held_out:g} of {len(source)}"
+        return UserError(f"{said}: lower `data.held_out_share`.", "data.held_out_share")
+    fine = [side for side in TILES if np.prod(np.array(source.shape[1:]) // side) >= ENOUGH]
+    tiles = f", or cut this one into tiles with `data.tile` {fine[0]}" if fine else ""
+    said = f"The data are one image of {source.shape[1]}x{source.shape[2]} pixels, and training needs many"
+    return UserError(f"{said}: give a folder or an array of images{tiles}.", "data.path")
 
 
 def evenly(count: int, most: int) -> Int[np.ndarray, "chosen"]:

@@ -126,6 +126,6 @@ def _panels(rows: JSONRows, draw: Any, finish: Any) -> Figure:
         finish(axes, np.array([row[key] for row in chosen for key, *_ in sides], np.float64))
         if len(channels) > 1:
             name = wrapped(f"channel {channel}" if channel.isdecimal() else channel)
-            place_of_name = {"xycoords": "axes fraction", "ha": "right", "va": "top"}
-            axes.annotate(name, (0.98, 0.95), fontsize=9, **place_of_name).set_in_layout(False)  # it must not push the plot aside
+            told = axes.annotate(name, (0.98, 0.95), xycoords="axes fraction", ha="right", va="top", fontsize=9)
+            told.set_in_layout(False)  # it must not push the plot aside
     return styled(figure)

@@ -240,7 +240,8 @@ def test_the_newest_curves_are_drawn_and_older_ones_folded(run: Path) -> None:
         page.words.index(part) for part in ("Distance over network evaluations (NFE)", "new (new-", "Earlier curves", "old (old-")
     ]
     assert places == sorted(places)
-    assert "pixels 16 31 0.2031 0.2812 0.0625 how it was measured real images 1797 · samples 500" in page.words
+    assert "In all rows: features pixels curve steps" in page.words
+    assert "new (new-recipe) 16 31 0.2031 0.2812 0.0625 how it was measured real images 1797 · samples 500" in page.words
     assert page.words.index("Distance over network evaluations (NFE)") < page.words.index("Evaluation of step 400")
 
 
