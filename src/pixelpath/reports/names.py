@@ -42,6 +42,7 @@ NAMES = {
     "floor": "held-out images in their place (floor)",
     "frechet": "Frechet distance",
     "frechet_floor_of_few": "held-out images in their place (floor)",
+    "frechet_floor_of_training": "training images in their place",
     "frechet_of_few": "Frechet distance of few samples",
     "kernel_distance": "kernel distance",
     "kernel_distance_std": "its standard deviation",

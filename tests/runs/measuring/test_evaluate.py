@@ -71,6 +71,7 @@ def test_every_number_has_its_protocol(evaluated: Path) -> None:
         assert row["few"] == 4  # as many as held-out images
         assert row["frechet"] >= 0
         assert row["frechet_floor_of_few"] > 0
+        assert row["frechet_floor_of_training"] > 0
 
 
 def test_every_number_has_a_name_on_pages(evaluated: Path) -> None:

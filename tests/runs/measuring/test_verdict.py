@@ -64,6 +64,23 @@ def test_what_few_images_cannot_tell_is_withheld_and_how_many_are_needed_is_said
     assert Closeness(0.5, 0.05, 1.0, 0.5, 0.2).held_out_needed(400) == 400
 
 
+def test_held_out_images_of_another_law_judge_neither_distance_nor_copies() -> None:
+    copying = (0.95, 0.02, 0.5, 0.1, 0.01)
+    found = result(copying, distance=0.5)
+    found["distances"][0]["frechet_floor_of_training"] = 0.51  # held-out ones 1.96 times as far
+    assert level(found) == "bad"
+    assert "about as close to the training images as 500 other real images" in verdict(found)[0]
+    found["distances"][0]["frechet_floor_of_training"] = 0.1
+    assert level(found) == "warn"
+    close, copies = verdict(found)
+    assert "5 times as far from the training images as 500 other training images" in close
+    assert "floor 0.1)" in close
+    assert "held-out images are 10 times as far" in copies
+    assert "95%" not in copies
+    found["copies"]["duplicates"] = 3
+    assert verdict(found)[1].startswith("3 samples are exact copies")
+
+
 def test_numbers_that_tell_are_shown() -> None:
     found = result((0.51, 0.02, 0.01, 0.1, 0.01))
     assert in_short(found)["copies"]["closeness"] == found["copies"]["closeness"]

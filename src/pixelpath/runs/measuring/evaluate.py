@@ -14,7 +14,7 @@ import torch
 from pixelpath import processes
 from pixelpath.data import sources
 from pixelpath.data.sources import Source
-from pixelpath.evaluation.distances import frechet_of_sets
+from pixelpath.evaluation.distances import frechet_of_sets, real_floor
 from pixelpath.evaluation.features import EncoderFeatures, FeatureExtractor, Pixels
 from pixelpath.evaluation.held_out import HeldOutRow, held_out_loss
 from pixelpath.evaluation.inception import Inception
@@ -187,17 +187,20 @@ def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[Feature
 
 def _distances(features: Features, about: RealStatistics, real: Real, made: Samples, run: OpenRun) -> dict[str, Any]:
     training, generated = features.training, features.samples
-    with progress(f"distances ({features.extractor.name})", 3) as advance:
+    with progress(f"distances ({features.extractor.name})", 4) as advance:
         spread, how = quality(training, generated, features.extractor.name)
         advance(1)
         far = frechet_of_sets(generated, about.statistics)
         advance(1)
         far_of_few = frechet_of_sets(generated[: about.few], about.statistics)
         advance(1)
+        within = {} if features.held_out is None else {"frechet_floor_of_training": real_floor(training, about.few).distance}
+        advance(1)
     values = {
         "frechet": far,
         "frechet_of_few": far_of_few,
         "frechet_floor_of_few": about.floor,
+        **within,
         "few": about.few,
         **spread,
     }

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from pixelpath.evaluation.copies import Closeness
 from pixelpath.evaluation.inception import Inception
 
+SHIFTED = 2.0  # times as far from training images as others of these: held-out images so far are of another law
 EQUAL = 1.1  # times the floor, up to which a distance is as good as that of real images
 NEEDED = {"features", "few", "frechet_of_few", "frechet_floor_of_few"}
 RISEN = 0.02  # of the lowest held-out loss, up to which it counts as no higher
@@ -47,17 +48,28 @@ def verdict(result: Mapping[str, Any], sides: Sides = SAMPLES) -> list[str]:
     row, copies, off = _telling(result), result.get("copies", {}), spectrum_off(result)
     found = [] if row is None else [_close(row, sides)]
     found += [] if off is None else [_off_in_words(off, sides)]
-    return [*found, copies_in_words(copies)] if copies is None or {"closeness", "duplicates"} <= set(copies) else found
+    known = copies is None or {"closeness", "duplicates"} <= set(copies)
+    return [*found, copies_in_words(copies, shifted(result))] if known else found
 
 
 def level(result: Mapping[str, Any]) -> Literal["good", "warn", "bad"]:
     """ "bad" if samples copy, "good" if many are about as close as real images at every scale and none is a copy, else "warn"."""
     copies, row = result.get("copies") or {}, _telling(result)
-    if is_copying(copies):
+    if is_copying(copies) and shifted(result) is None:
         return "bad"
     exact = copies.get("duplicates", 0) > (copies.get("held_out_duplicates") or 0)
     close = row is not None and _times(row) <= EQUAL and row["few"] >= FEW
     return "good" if close and not exact and spectrum_off(result) is None else "warn"
+
+
+def shifted(result: Mapping[str, Any]) -> float | None:
+    """How many times as far from training images held-out ones are as other training images are, where that is far; else None.
+
+    Held-out images of another time or place are no measure then: neither of closeness nor, as nearest neighbours, of copies.
+    """
+    rows = [row for row in result.get("distances") or () if row.get("frechet_floor_of_training", 0) > 0]
+    most = max((row["frechet_floor_of_few"] / row["frechet_floor_of_training"] for row in rows), default=0.0)
+    return most if most > SHIFTED else None
 
 
 class Off(NamedTuple):
@@ -168,7 +180,13 @@ def _telling(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _times(row: Mapping[str, Any]) -> float:
     """How many times as far from the training images as other real images."""
-    return row["frechet_of_few"] / row["frechet_floor_of_few"]
+    return row["frechet_of_few"] / _floor(row)[0]
+
+
+def _floor(row: Mapping[str, Any]) -> tuple[float, bool]:
+    """What other real images have in place of samples; whether these are training images, as held-out ones are of another law."""
+    among = shifted({"distances": [row]}) is not None
+    return row["frechet_floor_of_training" if among else "frechet_floor_of_few"], among
 
 
 def _trust(row: Mapping[str, Any]) -> int:
@@ -178,15 +196,19 @@ def _trust(row: Mapping[str, Any]) -> int:
 def _close(row: Mapping[str, Any], sides: Sides) -> str:
     """How far images are from those of the reference, where others of these set the floor."""
     few, name = row["few"], NAMES.get(row["features"], row["features"])
-    times = _times(row)
+    times, (floor, among) = _times(row), _floor(row)
+    others = "other training images" if among else sides.others
     how = f"about as close to {sides.reference} as" if times <= EQUAL else f"{times:.2g} times as far from {sides.reference} as"
-    numbers = f"Frechet distance {row['frechet_of_few']:.3g} in {name}, floor {row['frechet_floor_of_few']:.3g}"
+    numbers = f"Frechet distance {row['frechet_of_few']:.3g} in {name}, floor {floor:.3g}"
     rough = f" This is rough: {FEW} images and more on either side tell." if few < FEW else ""
-    return f"{few:,} {sides.judged} are {how} {few:,} {sides.others} are ({numbers}).{rough}"
+    return f"{few:,} {sides.judged} are {how} {few:,} {others} are ({numbers}).{rough}"
 
 
-def copies_in_words(copies: Mapping[str, Any] | None) -> str:
-    """Whether samples copy training images, as far as so many held-out images can tell; None: not looked for."""
+def copies_in_words(copies: Mapping[str, Any] | None, shift: float | None = None) -> str:
+    """Whether samples copy training images, as far as so many held-out images can tell; None: not looked for.
+
+    `shift`: held-out images are so many times as far from training images as others of these are, and cannot tell it.
+    """
     if copies is None:
         return "Copies were not looked for, as these are not the images that the run was trained on."
     equal = copies["duplicates"]
@@ -194,6 +216,11 @@ def copies_in_words(copies: Mapping[str, Any] | None) -> str:
     found = worst(copies)
     if found is None:
         return f"{exact}Without held-out images, near copies cannot be told from others."
+    if shift is not None:
+        return (
+            f"{exact}Near copies cannot be told from others: held-out images are {shift:.2g} times as far from the training "
+            "images as other training images are, so they are of another kind, time or place."
+        )
     row, near = found
     if not near.telling:
         needed = near.held_out_needed(row["held_out"])
