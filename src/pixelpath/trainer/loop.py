@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -105,7 +106,9 @@ def distribute(student: nn.Module) -> nn.Module:
         return student
     device = next(student.parameters()).device
     ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(student, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+    with warnings.catch_warnings():  # torch 2.13 has another name for it, which older versions do not know
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return DistributedDataParallel(student, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def loss_scaler(precision: torch.dtype, device: torch.device) -> torch.amp.GradScaler | None:
