@@ -92,7 +92,7 @@ _HOMES = {
     "UserError": "errors",
     "compare": "runs.api",
     "fit": "runs.api",
-    "fit_start": "runs.fit_start",
+    "fit_start": "runs.starting.fit_start",
     "from_arrays": "runs.data",
     "load": "runs.api",
     "open_data": "runs.data",
