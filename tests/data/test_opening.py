@@ -332,7 +332,7 @@ def test_a_single_image_is_refused_with_what_helps(tmp_path: Path) -> None:
     for name in ("one.png", "folder"):
         with refused("data.path", "one image of 300x400 pixels", "a folder or an array of images", "`data.tile` 64"):
             open_split(DataSettings(tmp_path / name))
-    with refused("data.path", "one image of 20x20 pixels, and training needs many: give a folder or an array of images."):
+    with refused("data.path", "one image of 20x20 pixels", "give a folder or an array of images as `data.path`."):
         open_split(DataSettings(tmp_path / "small.tif"))
     with refused(None, "which is one image", "`data.tile`"):
         open_split(DataSettings(tmp_path / "one.npy"))

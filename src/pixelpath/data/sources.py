@@ -311,7 +311,7 @@ def _none_left(source: Source, held_out: float) -> UserError:
     fine = [side for side in TILES if np.prod(np.array(source.shape[1:]) // side) >= ENOUGH]
     tiles = f", or cut this one into tiles with `data.tile` {fine[0]}" if fine else ""
     said = f"The data are one image of {source.shape[1]}x{source.shape[2]} pixels, and training needs many"
-    return UserError(f"{said}: give a folder or an array of images{tiles}.", "data.path")
+    return UserError(f"{said}: give a folder or an array of images as `data.path`{tiles}.", "data.path")
 
 
 def evenly(count: int, most: int) -> Int[np.ndarray, "chosen"]:
