@@ -277,7 +277,7 @@ def lines(plan: Plan, chosen: Chosen, began: datetime, spent: float, device: str
         trained += ", and a one-step model beside it" if plan.beside else ", and then a one-step model for as long"
     end = plan.training + plan.after
     left_out = ["stage one: it has not been shown to pay at such budgets"]
-    left_out += [] if plan.one_step else ["a one-step model: more time, or `one_step`, adds it"]
+    left_out += [] if plan.one_step else ["a one-step model: more time, or `one_step` True, adds it"]
     left_out += [] if plan.judged else ["evaluation: it takes too much of the budget here (`pixelpath evaluate` does it later)"]
     left_out += [] if plan.tuned else [f"tuning: it takes more than {SHARE:.0%} of the budget here"]
     lightly = {name: " lightly" if name in plan.light else "" for name in ("tuning", "evaluation")}
