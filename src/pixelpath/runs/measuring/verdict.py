@@ -217,8 +217,9 @@ def copies_in_words(copies: Mapping[str, Any] | None, shift: float | None = None
     if found is None:
         return f"{exact}Without held-out images, near copies cannot be told from others."
     if shift is not None:
+        many = f"{shift:.2g}" if shift < 10 else f"{shift:,.0f}"
         return (
-            f"{exact}Near copies cannot be told from others: held-out images are {shift:.2g} times as far from the training "
+            f"{exact}Near copies cannot be told from others: held-out images are {many} times as far from the training "
             "images as other training images are, so they are of another kind, time or place."
         )
     row, near = found
