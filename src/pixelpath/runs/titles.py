@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pixelpath.atomic import read_json
+from pixelpath.errors import UserError
+from pixelpath.reports.page import document_of
 from pixelpath.runs.folder import FIT
 
 KINDS = {"RepresentationLearning": "encoder", "Denoising": "diffusion", "Consistency": "one-step"}
@@ -17,6 +18,11 @@ def names(paths: Sequence[Path]) -> list[str]:
     parts = [path.resolve().parts for path in paths]
     tails = (["/".join(part[-count:]) for part in parts] for count in range(1, max(map(len, parts)) + 1))
     return next((tail for tail in tails if len(set(tail)) == len(paths)), [str(path) for path in paths])
+
+
+def objective_of(recipe: Mapping[str, Any]) -> str:
+    """The type of the objective in what recipe.json holds; "" if it names none."""
+    return (recipe.get("objective") or {}).get("type", "")
 
 
 def titles(runs: Sequence[Path]) -> list[str]:
@@ -34,7 +40,7 @@ def titles(runs: Sequence[Path]) -> list[str]:
 def _title(run: Path, name: str) -> str:
     """The name, the kind, and the data unless they have the same name."""
     recipe = _recipe(run)
-    kind = KINDS.get((recipe.get("objective") or {}).get("type", ""), "")
+    kind = KINDS.get(objective_of(recipe), "")
     data = Path((recipe.get("data") or {}).get("path") or "").name
     about = ", ".join(part for part in (kind, data if data != name else "") if part)
     return f"{name}: {about}" if about else name
@@ -43,7 +49,7 @@ def _title(run: Path, name: str) -> str:
 def _recipe(run: Path) -> Mapping[str, Any]:
     """What recipe.json holds; nothing if it cannot be read."""
     try:
-        found = read_json(run / "recipe.json")
-    except (OSError, ValueError):
+        found = document_of(run / "recipe.json")
+    except (OSError, UserError):
         return {}
     return found if isinstance(found, Mapping) else {}

@@ -29,7 +29,7 @@ from pixelpath.reports.tuning import write_tuning_page
 from pixelpath.runs.generate import generate
 from pixelpath.runs.measuring.comparison import BATCH, Real, extractors, features_of, keep, kept, own_network
 from pixelpath.runs.measuring.curves import start_name
-from pixelpath.runs.measuring.pixel_values import LEAST, native_batches, values_of
+from pixelpath.runs.measuring.pixel_values import holding, native_batches, values_of
 from pixelpath.runs.measuring.report import write_report
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
@@ -179,7 +179,7 @@ def _judge(run: OpenRun, data: PreparedData, choices: Tune) -> _Judge:
 
 def _tails(data: PreparedData) -> tuple[ValueTail, ...]:
     """The heavy tails of the pixel values of training images, of so many as tell them."""
-    count = min(len(data.training), max(LEAST, TAILED // math.prod(data.shape)))
+    count = min(len(data.training), holding(TAILED, data.shape))
     values = values_of(native_batches(data.training, count), count, data.shape, data.normaliser)
     return value_tails(values, data.shape[0])
 

@@ -57,7 +57,7 @@ def pixel_values(data: PreparedData, images: Source, normaliser: Normaliser | No
 
     In the data's own units. Only measured pixels count: of samples by the `normaliser` that made them, if there is one.
     """
-    shape, most = data.shape, min(MOST, max(LEAST, ENOUGH // math.prod(data.shape)))
+    shape, most = data.shape, min(MOST, holding(ENOUGH, data.shape))
     count, few = min(most, len(images)), min(most, len(data.held_out), len(images)) if len(data.held_out) >= 2 else 0
     training = _measure(native_batches(data.training, most), min(most, len(data.training)), shape, data.normaliser)
     held_out = _measure(native_batches(data.held_out, few), few, shape, data.normaliser) if few else None
@@ -65,9 +65,8 @@ def pixel_values(data: PreparedData, images: Source, normaliser: Normaliser | No
     fewer = samples if few in (0, count) else _measure(native_batches(images, few), few, shape, normaliser)
     channels, sets = _channels(data), _Sets(training, held_out, samples)
     rows = _differences(channels, sets, fewer)
-    worst = sorted(range(shape[0]), key=lambda number: -max(rows[number]["total_variation"], rows[number]["spectrum"] or 0))[
-        :DRAWN
-    ]
+    errors = [max(row["total_variation"], row["spectrum"] or 0) for row in rows]
+    worst = sorted(range(shape[0]), key=lambda number: -errors[number])[:DRAWN]
     whole = data.training.dtype.kind in "iu"
     return {
         "images": {
@@ -99,6 +98,11 @@ def sentence(found: dict[str, Any]) -> str:
         worst = max(off, key=lambda each: abs(each["error"]))
         parts.append(f"quantile {worst['probability']:g} is {worst['samples']:.4g}, of the data {worst['training']:.4g}")
     return f"Values, channel {row['channel']}: {', '.join(parts) or 'constant'}."
+
+
+def holding(values: int, shape: tuple[int, int, int]) -> int:
+    """How many images of a shape hold about so many values, a thousand in any case."""
+    return max(LEAST, values // math.prod(shape))
 
 
 def values_of(batches: Iterable[Native], count: int, shape: tuple[int, int, int], normaliser: Normaliser) -> Values:

@@ -47,6 +47,7 @@ from pixelpath.runs.folder import DIFFUSION, FIT, ONE_STEP, of_kind
 from pixelpath.runs.measuring.report_results import in_short, tree
 from pixelpath.runs.measuring.verdict import level, training_verdict, verdict
 from pixelpath.runs.sharing.bundled import check_writable
+from pixelpath.runs.titles import objective_of
 from pixelpath.trainer.journal import lines
 
 SHOWN = 9  # previews in the strip, at most
@@ -127,7 +128,7 @@ def _name(run: Path) -> str:
 def _header(run: Path) -> str:
     """What was run, and its main numbers."""
     recipe = document_of(run / "recipe.json") or {}
-    stage = STAGES.get(_objective(run), "")
+    stage = STAGES.get(objective_of(recipe), "")
     rows = lines(run)
     metadata: dict[str, str] = {}
     if rows:
@@ -317,8 +318,7 @@ def _files(run: Path) -> str:
 
 
 def _objective(run: Path) -> str:
-    recipe = document_of(run / "recipe.json") or {}
-    return (recipe.get("objective") or {}).get("type", "")
+    return objective_of(document_of(run / "recipe.json") or {})
 
 
 def _preview_files(run: Path) -> list[Path]:

@@ -67,9 +67,14 @@ def shifted(result: Mapping[str, Any]) -> float | None:
 
     Held-out images of another time or place are no measure then: neither of closeness nor, as nearest neighbours, of copies.
     """
-    rows = [row for row in result.get("distances") or () if row.get("frechet_floor_of_training", 0) > 0]
-    most = max((row["frechet_floor_of_few"] / row["frechet_floor_of_training"] for row in rows), default=0.0)
+    most = max(map(_apart, result.get("distances") or ()), default=0.0)
     return most if most > SHIFTED else None
+
+
+def _apart(row: Mapping[str, Any]) -> float:
+    """How many times as far from training images held-out ones are as other training images; 0 if that is not known."""
+    within = row.get("frechet_floor_of_training", 0.0)
+    return row["frechet_floor_of_few"] / within if within > 0 else 0.0
 
 
 class Off(NamedTuple):
@@ -180,13 +185,12 @@ def _telling(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _times(row: Mapping[str, Any]) -> float:
     """How many times as far from the training images as other real images."""
-    return row["frechet_of_few"] / _floor(row)[0]
+    return row["frechet_of_few"] / _floor(row)
 
 
-def _floor(row: Mapping[str, Any]) -> tuple[float, bool]:
-    """What other real images have in place of samples; whether these are training images, as held-out ones are of another law."""
-    among = shifted({"distances": [row]}) is not None
-    return row["frechet_floor_of_training" if among else "frechet_floor_of_few"], among
+def _floor(row: Mapping[str, Any]) -> float:
+    """What other real images have in place of samples: training images where held-out ones are of another law."""
+    return row["frechet_floor_of_training" if _apart(row) > SHIFTED else "frechet_floor_of_few"]
 
 
 def _trust(row: Mapping[str, Any]) -> int:
@@ -196,10 +200,10 @@ def _trust(row: Mapping[str, Any]) -> int:
 def _close(row: Mapping[str, Any], sides: Sides) -> str:
     """How far images are from those of the reference, where others of these set the floor."""
     few, name = row["few"], NAMES.get(row["features"], row["features"])
-    times, (floor, among) = _times(row), _floor(row)
-    others = "other training images" if among else sides.others
+    times = _times(row)
+    others = "other training images" if _apart(row) > SHIFTED else sides.others
     how = f"about as close to {sides.reference} as" if times <= EQUAL else f"{times:.2g} times as far from {sides.reference} as"
-    numbers = f"Frechet distance {row['frechet_of_few']:.3g} in {name}, floor {floor:.3g}"
+    numbers = f"Frechet distance {row['frechet_of_few']:.3g} in {name}, floor {_floor(row):.3g}"
     rough = f" This is rough: {FEW} images and more on either side tell." if few < FEW else ""
     return f"{few:,} {sides.judged} are {how} {few:,} {others} are ({numbers}).{rough}"
 
