@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from pixelpath.errors import UserError
+from pixelpath.networks import layers
 from pixelpath.networks.layers import Attention, Block, Mlp, ModulatedBlock, grid_sinusoids, initialise, sinusoids, unpatchify
 
 
@@ -137,6 +138,38 @@ def test_dropout_of_attention_and_mlp() -> None:
     assert torch.allclose(kept[kept != 0], (attention.eval()(tokens) / 0.7)[kept != 0], atol=1e-6)
     inner = mlp[1](torch.ones(100, 1000))
     assert float((inner == 0).float().mean()) == pytest.approx(0.3, abs=0.005)
+
+
+def gradients(block: ModulatedBlock) -> tuple[list[torch.Tensor], int]:
+    """Of all parameters and inputs, and the bytes that the forward pass kept for them."""
+    numbers = torch.Generator().manual_seed(1)
+    inputs = [torch.randn(*shape, generator=numbers, requires_grad=True) for shape in ((2, 40, 8), (2, 40, 6), (2, 4))]
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(given: torch.Tensor) -> torch.Tensor:
+        kept[given.untyped_storage().data_ptr()] = given
+        return given
+
+    torch.manual_seed(2)  # of the dropout
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda given: given):
+        out = block(*inputs)
+    out.square().sum().backward()
+    found = [each.grad for each in (*block.parameters(), *inputs)]
+    block.zero_grad()
+    assert all(each is not None for each in found)
+    return [each.clone() for each in found if each is not None], sum(each.untyped_storage().nbytes() for each in kept.values())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_what_is_computed_again_costs_no_memory_and_changes_no_bit(dropout: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = ModulatedBlock(8, 2, skip_width=6, condition_width=4, dropout=dropout)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    expected, whole = gradients(block)
+    monkeypatch.setattr(layers, "LARGE", 1)
+    found, less = gradients(block)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert less < 0.75 * whole
 
 
 @pytest.mark.parametrize(("rows", "columns", "width"), [(8, 8, 96), (3, 6, 16), (1, 5, 10), (2, 1, 7), (16, 16, 384)])

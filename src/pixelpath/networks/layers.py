@@ -7,17 +7,36 @@ from a condition vector, all zero at the start (adaLN-zero: Peebles & Xie 2023, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from pixelpath.errors import UserError
 
 Tokens = Float[Tensor, "batch token width"]
 First = Float[Tensor, "batch first width"]  # the first tokens alone
+Norm = Callable[[Tensor], Tensor]
 EPSILON = 1e-5  # of every LayerNorm
+LARGE = 2**19  # values: below them it takes longer to arrange that a part is computed again than to compute it
+
+
+def unchanged(tokens: Tokens) -> Tokens:
+    """The tokens themselves."""
+    return tokens
+
+
+def recomputed(part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """part(*inputs), which ends in a linear layer: the backward pass keeps the inputs, and computes again what the layer took.
+
+    So norms, modulation and GELU cost no memory. The layer itself is not computed again: checkpoint stops before it. Compilers
+    choose what to keep themselves.
+    """
+    worth = torch.is_grad_enabled() and not torch.compiler.is_compiling() and inputs[0].numel() >= LARGE
+    return checkpoint(part, *inputs, use_reentrant=False) if worth else part(*inputs)
 
 
 class Attention(nn.Module):
@@ -35,10 +54,11 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tokens, first: int | None = None) -> First:
-        """`first`: compute the outputs of so many first tokens only; they attend to all."""
+    def forward(self, tokens: Tokens, first: int | None = None, norm: Norm = unchanged) -> First:
+        """Of norm(tokens). `first`: compute the outputs of so many first tokens only; they attend to all."""
         batch, length, width = tokens.shape
-        parts = self.query_key_value(tokens).view(batch, length, 3, self.heads, width // self.heads)
+        joint = recomputed(lambda given: self.query_key_value(norm(given)), tokens)
+        parts = joint.view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
         attended = functional.scaled_dot_product_attention(query[:, :, :first], key, value)
         return self.dropout(self.out(attended.transpose(1, 2).reshape(batch, -1, width)))
@@ -50,6 +70,12 @@ class Mlp(nn.Sequential):
     def __init__(self, width: int, dropout: float = 0.0) -> None:
         within = nn.Sequential(nn.GELU(), nn.Dropout(dropout))
         super().__init__(nn.Linear(width, 4 * width), within, nn.Linear(4 * width, width), nn.Dropout(dropout))
+
+    def forward(self, tokens: Tokens, norm: Norm = unchanged) -> Tokens:
+        """Of norm(tokens)."""
+        widen, within, narrow, drop = self
+        wide = recomputed(lambda given: widen(norm(given)), tokens)
+        return drop(recomputed(lambda given: narrow(within(given)), wide))
 
 
 class Block(nn.Module):
@@ -64,8 +90,8 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tokens, first: int | None = None) -> First:
         """`first`: compute the outputs of so many first tokens only."""
-        tokens = tokens[:, :first] + self.attention(self.norm_attention(tokens), first)
-        return tokens + self.mlp(self.norm_mlp(tokens))
+        tokens = tokens[:, :first] + self.attention(tokens, first, self.norm_attention)
+        return tokens + self.mlp(tokens, self.norm_mlp)
 
 
 class ModulatedBlock(nn.Module):
@@ -87,14 +113,19 @@ class ModulatedBlock(nn.Module):
     def forward(
         self, tokens: Tokens, skip: Float[Tensor, "batch token skip"], condition: Float[Tensor, "batch condition"]
     ) -> Tokens:
-        tokens = self.norm_join(self.join(torch.cat([tokens, skip], dim=-1)))
+        tokens = self.norm_join(recomputed(lambda *both: self.join(torch.cat(both, dim=-1)), tokens, skip))
         shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp = (
             self.modulation(condition).unsqueeze(1).chunk(6, dim=-1)
         )
-        normed = self.norm_attention(tokens) * (1 + scale_attention) + shift_attention
-        tokens = tokens + gate_attention * self.attention(normed)
-        normed = self.norm_mlp(tokens) * (1 + scale_mlp) + shift_mlp
-        return tokens + gate_mlp * self.mlp(normed)
+
+        def norm_attention(given: Tokens) -> Tokens:
+            return self.norm_attention(given) * (1 + scale_attention) + shift_attention
+
+        def norm_mlp(given: Tokens) -> Tokens:
+            return self.norm_mlp(given) * (1 + scale_mlp) + shift_mlp
+
+        tokens = tokens + gate_attention * self.attention(tokens, norm=norm_attention)
+        return tokens + gate_mlp * self.mlp(tokens, norm_mlp)
 
 
 def frequencies(count: int, longest: float) -> Float[Tensor, "frequency"]:
