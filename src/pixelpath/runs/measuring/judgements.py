@@ -247,7 +247,7 @@ def _real_duplicates(data: PreparedData, near: Neighbours) -> int:
 
 
 def _copies_sentence(found: dict[str, Any]) -> str:
-    """Whether samples are copies, by the features in which they look most like copies."""
+    """How near samples lie to training images, in the features in which they look most like copies; `verdict` judges it."""
     floor = "" if found["held_out_duplicates"] is None else f" ({found['held_out_duplicates']} of the held-out images)"
     equal = f"{found['duplicates']} samples are exact copies of training images{floor}"
     most = worst(found)
@@ -256,8 +256,8 @@ def _copies_sentence(found: dict[str, Any]) -> str:
     row, near = most
     return (
         f"Copies: {near.closer:.1%} +- {near.closer_error:.1%} of samples are nearer to training images than to as many "
-        f"held-out ones (50 % without copying; in {row['features']}), {near.below:.1%} nearer than the nearest "
-        f"hundredth of held-out ones ({near.below_expected:.1%} without copying), {equal}."
+        f"held-out ones (in {row['features']}), {near.below:.1%} nearer than the nearest hundredth of held-out ones (by chance "
+        f"{near.below_expected:.1%}), {equal}."
     )
 
 
