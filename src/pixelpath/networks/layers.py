@@ -21,7 +21,7 @@ Tokens = Float[Tensor, "batch token width"]
 First = Float[Tensor, "batch first width"]  # the first tokens alone
 Norm = Callable[[Tensor], Tensor]
 EPSILON = 1e-5  # of every LayerNorm
-LARGE = 2**19  # values: below them it takes longer to arrange that a part is computed again than to compute it
+LARGE = 400_000  # values: below them it takes longer to arrange that a part is computed again than to compute it
 
 
 def unchanged(tokens: Tokens) -> Tokens:
