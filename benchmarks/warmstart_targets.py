@@ -2,12 +2,13 @@
 
 The *floor* F of a distance is its value between two sets of true samples; a *cold* run begins at sigma 80, a *warm* at a start.
 Cold controls have the reference number of evaluations and, at least, once, twice and four times that of the warm runs. The best
-cold control, of DPM-Solver++(2M) from where points are just hidden, with the variance of the data on the noise's, has theirs and
-twice as many. Every start is sampled from by 2M too, in as many evaluations as by Heun's method.
+cold control, of DPM-Solver++(2M) from several sigmas, with the variance of the data on the noise's, has theirs and twice as many.
+Every start is sampled from by 2M too, in as many evaluations as by Heun's method.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import sys
@@ -37,7 +38,8 @@ from pixelpath.starts.tails import fit_pareto_tail
 from pixelpath.types import Denoise, Images, Sigmas
 
 Fit = Callable[[Images], Start]
-COLD, HIDDEN = 80.0, 10.0
+COLD = 80.0
+FIRSTS = (10.0, 20.0, COLD)  # sigmas from which the best cold control begins
 Walk = Callable[[Denoise, Images, Tensor], Images]
 USUAL = NoiseRange()
 WALKS = ("heun", "2m")
@@ -207,8 +209,8 @@ def measured(
             add(name, Naive(target.shape), COLD, steps, 0.0)
     if cold is None and "2m" in walks:
         spread, most = float(clean.square().mean().sqrt()), max(each.steps for each in problem.warm.values())
-        for name, evaluations in {"cold, 2M": 2 * most - 1, "cold, 2M, 2x": 4 * most - 2}.items():
-            add(name, Naive(target.shape, spread), HIDDEN, evaluations, 0.0, dpmpp_2m)
+        for sigma, (times, evaluations) in itertools.product(FIRSTS, {"": 2 * most - 1, ", 2x": 4 * most - 2}.items()):
+            add(f"cold from {sigma:g}, 2M{times}", Naive(target.shape, spread), sigma, evaluations, 0.0, dpmpp_2m)
     for name in problem.warm if warm is None else warm:
         began, own = time.perf_counter(), problem.warm[name]
         try:

@@ -177,10 +177,10 @@ def test_the_evaluations_needed_for_a_distance_lie_on_a_power_law_between_points
 def test_the_table_of_warm_starts_compares_runs_at_equal_evaluations() -> None:
     cold, warm = curve((5, 4.0), (20, 1.0)), curve((5, 1.0), (20, 0.9))
     best = curve((5, 2.0), (20, 1.0))
-    arms = {"cold Heun": cold, "cold 2M": best, "warm Heun": warm, "warm 2M": warm}
+    arms = {"cold Heun": cold, "cold 2M": best, "cold 2M, highest": cold, "warm Heun": warm, "warm 2M": warm}
     each = warmstart_images.Measured("run", arms, {"moment at 1.00": warm}, "moment", 1.0, 2.0, 1234)
     table = warmstart_images.table([each, each])
-    assert "| 5 | 4 ± 0 | 2 ± 0 | 1 ± 0 | 1 ± 0 |" in table
+    assert "| 5 | 4 ± 0 | 2 ± 0 | 4 ± 0 | 1 ± 0 | 1 ± 0 |" in table
     assert "1,234 numbers" in table
     assert f"{warmstart_images.needed(best, 1.05) / 5:.2g} ± 0 times fewer" in table
 
