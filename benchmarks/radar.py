@@ -211,8 +211,9 @@ def study(model: Model, data: Crops, seed: int, settings: Settings) -> list[dict
     highest = run.recipe.noise.sigma_max * run.recipe.noise.shift
     plans = [("cold", Fit(Cold(model), 0.0, None), Choice(highest, True), steps, heun) for steps in COLD]
     if math.isinf(model.freedom):
-        best = Choice(hidden(run.recipe.noise), True)  # the best cold control: 2M from where crops are just hidden
-        plans += [("cold-2M", Fit(Naive(SHAPE, DATA_STD), 0.0, None), best, 2 * WARM - 1, dpmpp_2m)]
+        best = Fit(Naive(SHAPE, DATA_STD), 0.0, None)  # with 2M the best cold control, hidden or from the top
+        levels = {"cold-2M": hidden(run.recipe.noise), "cold-2M-highest": highest}
+        plans += [(name, best, Choice(sigma, True), 2 * WARM - 1, dpmpp_2m) for name, sigma in levels.items()]
         plans += [(*each, heun) for each in warm(run, data, settings)]
     found = []
     for name, fit, choice, steps, walk in plans:
