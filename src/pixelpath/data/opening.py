@@ -67,7 +67,8 @@ def open_split(settings: DataSettings, patch: int | None = None, headers: Header
     training = open_place(place, settings, patch, headers=headers)
     if other is None:
         return split(training, settings.held_out_share, settings.held_out_by)
-    say(f"Training images: {place}. Held-out images: {other}.")
+    if settings.held_out is None:
+        say(f"Training images: {place}. Held-out images: {other}.")  # which nobody named
     held_out = open_place(other, settings, patch, training.classes, headers)
     if (held_out.shape, held_out.dtype) != (training.shape, training.dtype):
         raise UserError(
