@@ -71,10 +71,10 @@ class Mlp(nn.Sequential):
         within = nn.Sequential(nn.GELU(), nn.Dropout(dropout))
         super().__init__(nn.Linear(width, 4 * width), within, nn.Linear(4 * width, width), nn.Dropout(dropout))
 
-    def forward(self, tokens: Tokens, norm: Norm = unchanged) -> Tokens:
-        """Of norm(tokens)."""
+    def forward(self, input: Tokens, norm: Norm = unchanged) -> Tokens:
+        """Of norm(input)."""
         widen, within, narrow, drop = self
-        wide = recomputed(lambda given: widen(norm(given)), tokens)
+        wide = recomputed(lambda given: widen(norm(given)), input)
         return drop(recomputed(lambda given: narrow(within(given)), wide))
 
 
