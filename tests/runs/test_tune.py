@@ -1,6 +1,7 @@
 """Tuned sampling: what is chosen is what sampling follows, and what is reported is measured on seeds that chose nothing."""
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,11 @@ import pytest
 from tests.application import call
 
 import pixelpath as pp
+from pixelpath.data.sources import Arrays
 from pixelpath.evaluation.tails import ValueTail
+from pixelpath.runs.opened import open_run
+from pixelpath.runs.prepare import read_data_of
+from pixelpath.runs.tune import Tune, tune_run
 from pixelpath.runs.ways import ratios
 
 COUNTS = ("--count", 6, "--reported", 5)
@@ -55,6 +60,19 @@ def test_every_way_is_compared_with_guidance_and_without(tuned: Path) -> None:
         for row in table["chosen"]:
             assert row["ratio"] == ratios(row["reported"], table["controls"][0]["reported"])
     assert "dpmpp_2m from sigma 10" in (tuned / "tuning.html").read_text()
+
+
+def test_held_out_images_of_another_law_are_not_searched_by(
+    tuned: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = open_run(shutil.copytree(tuned, tmp_path / "run"))
+    data = read_data_of(run, None)
+    bright = Arrays(np.full((100, *data.shape), 250, np.uint8), np.arange(100) % 2, data.training.classes)
+    choices = Tune(nfe=(2,), guidance=(1.0,), count=4, reported=4, learned=False, controls=False)
+    with caplog.at_level(logging.INFO, "pixelpath"):
+        assert tune_run(run, replace(data, held_out=bright), choices)["searched"]["compared_with"] == "training images"
+    assert "Held-out images are " in caplog.text
+    assert tune_run(run, data, choices)["searched"]["compared_with"] == "held-out images"
 
 
 def test_reported_numbers_are_of_seeds_that_chose_nothing(tuned: Path) -> None:

@@ -1,7 +1,7 @@
 """Tuning how a run is sampled: for a few numbers of network evaluations (NFE), the first sigma, the sampler and its sigmas.
 
 A *way* is a way to sample, with a name. Ways are *searched* by the Frechet distance of samples of the search seeds from held-out
-images. Those chosen are *reported* with samples of fresh seeds and training images, as `evaluate` measures distances. Of several
+images, or from training images where the held-out ones are of another law. Those chosen are *reported* with samples of fresh seeds and training images, as `evaluate` measures distances. Of several
 kinds of features ways are compared by the geometric mean of their distances. Where pixel values of the data have a heavy tail,
 their .999 quantile is compared with that of training images too: a Frechet distance hardly sees it (`pixelpath.runs.ways`).
 """
@@ -20,17 +20,27 @@ import torch
 
 from pixelpath.errors import UserError
 from pixelpath.evaluation import statistics
-from pixelpath.evaluation.distances import frechet_of_sets
+from pixelpath.evaluation.distances import frechet_of_sets, real_floor
 from pixelpath.evaluation.features import FeatureExtractor
 from pixelpath.evaluation.statistics import Statistics
 from pixelpath.evaluation.tails import ValueTail, tail_error, value_tails
 from pixelpath.log import progress, say
 from pixelpath.reports.tuning import write_tuning_page
 from pixelpath.runs.generate import generate
-from pixelpath.runs.measuring.comparison import BATCH, Real, extractors, features_of, keep, kept, own_network
+from pixelpath.runs.measuring.comparison import (
+    BATCH,
+    Real,
+    extractors,
+    features_of,
+    keep,
+    kept,
+    own_network,
+    real_statistics,
+)
 from pixelpath.runs.measuring.curves import start_name
 from pixelpath.runs.measuring.pixel_values import holding, native_batches, values_of
 from pixelpath.runs.measuring.report import write_report
+from pixelpath.runs.measuring.verdict import FEW, shift_in_words, shifted
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import Samples, completed, sample
@@ -133,14 +143,14 @@ class _Judge:
     data: PreparedData
     extractors: list[FeatureExtractor]
     training: list[Statistics]
-    held_out: list[Statistics]
+    reference: list[Statistics]
     searched_in: str
     tails: tuple[ValueTail, ...]
 
     def searched(self, name: str, sampling: Sampling, seeds: Sequence[int]) -> Way:
         """The way with its distances, and its tail error, in the search."""
         made = self._sample(sampling, seeds)
-        return Way(name, sampling, _nfe(sampling, made), self._distances(made, self.held_out), self._tail_error(made))
+        return Way(name, sampling, _nfe(sampling, made), self._distances(made, self.reference), self._tail_error(made))
 
     def reported(self, sampling: Sampling, fresh: Sequence[Sequence[int]]) -> Reported:
         """The distances of each set of fresh seeds, in each kind of features, and the tail errors."""
@@ -169,12 +179,22 @@ class _Judge:
 def _judge(run: OpenRun, data: PreparedData, choices: Tune) -> _Judge:
     real, found = Real(data), extractors(run, data, None, tell=not choices.use_own)
     found += own_network(run, found) if choices.use_own else []
-    sides = [data.training, *([data.held_out] if len(data.held_out) >= 2 else [])]
-    known = [[statistics.of(features_of(each, real.batches(side), len(side), run.device)) for each in found] for side in sides]
-    if len(sides) == 1:
+    training, held_out, floors = list[Statistics](), list[Statistics](), list[dict[str, float]]()
+    for each in found:
+        about, known, others = real_statistics(each, real, real.few, run.device)
+        training.append(about.statistics)
+        held_out += [] if others is None else [statistics.of(others)]
+        if others is not None and about.few >= FEW:
+            within = real_floor(known, about.few).distance
+            floors.append({"frechet_floor_of_few": about.floor, "frechet_floor_of_training": within})
+    shift = shifted({"distances": floors})
+    if shift is not None:
+        say(f"{shift_in_words(shift).capitalize()}: the search compares with training images, which the run is to be like.")
+    elif not held_out:
         say("There are no held-out images, so the search compares with training images too.")
-    compared = "held-out images" if len(sides) == 2 else "training images"
-    return _Judge(run, data, found, known[0], known[-1], compared, _tails(data))
+    else:
+        return _Judge(run, data, found, training, held_out, "held-out images", _tails(data))
+    return _Judge(run, data, found, training, training, "training images", _tails(data))
 
 
 def _tails(data: PreparedData) -> tuple[ValueTail, ...]:

@@ -208,6 +208,12 @@ def _close(row: Mapping[str, Any], sides: Sides) -> str:
     return f"{few:,} {sides.judged} are {how} {few:,} {others} are ({numbers}).{rough}"
 
 
+def shift_in_words(shift: float) -> str:
+    """How far held-out images of another law are, the beginning of a sentence; `shift` as `shifted` gives it."""
+    many = f"{shift:.2g}" if shift < 10 else f"{shift:,.0f}"
+    return f"held-out images are {many} times as far from the training images as other training images are"
+
+
 def copies_in_words(copies: Mapping[str, Any] | None, shift: float | None = None) -> str:
     """Whether samples copy training images, as far as so many held-out images can tell; None: not looked for.
 
@@ -221,11 +227,7 @@ def copies_in_words(copies: Mapping[str, Any] | None, shift: float | None = None
     if found is None:
         return f"{exact}Without held-out images, near copies cannot be told from others."
     if shift is not None:
-        many = f"{shift:.2g}" if shift < 10 else f"{shift:,.0f}"
-        return (
-            f"{exact}Near copies cannot be told from others: held-out images are {many} times as far from the training "
-            "images as other training images are, so they are of another kind, time or place."
-        )
+        return f"{exact}Near copies cannot be told from others: {shift_in_words(shift)}, so they are of another kind, time or place."
     row, near = found
     if not near.telling:
         needed = near.held_out_needed(row["held_out"])
