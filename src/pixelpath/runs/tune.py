@@ -1,9 +1,10 @@
 """Tuning how a run is sampled: for a few numbers of network evaluations (NFE), the first sigma, the sampler and its sigmas.
 
 A *way* is a way to sample, with a name. Ways are *searched* by the Frechet distance of samples of the search seeds from held-out
-images, or from training images where the held-out ones are of another law. Those chosen are *reported* with samples of fresh seeds and training images, as `evaluate` measures distances. Of several
-kinds of features ways are compared by the geometric mean of their distances. Where pixel values of the data have a heavy tail,
-their .999 quantile is compared with that of training images too: a Frechet distance hardly sees it (`pixelpath.runs.ways`).
+images, or from training images where the held-out ones are of another law. Those chosen are *reported* with samples of fresh
+seeds and training images, as `evaluate` measures distances. Of several kinds of features ways are compared by the geometric mean
+of their distances. Where pixel values of the data have a heavy tail, their .999 quantile is compared with that of training images
+too: a Frechet distance hardly sees it (`pixelpath.runs.ways`).
 """
 
 from __future__ import annotations

@@ -227,7 +227,8 @@ def copies_in_words(copies: Mapping[str, Any] | None, shift: float | None = None
     if found is None:
         return f"{exact}Without held-out images, near copies cannot be told from others."
     if shift is not None:
-        return f"{exact}Near copies cannot be told from others: {shift_in_words(shift)}, so they are of another kind, time or place."
+        why = f"{shift_in_words(shift)}, so they are of another kind, time or place"
+        return f"{exact}Near copies cannot be told from others: {why}."
     row, near = found
     if not near.telling:
         needed = near.held_out_needed(row["held_out"])
