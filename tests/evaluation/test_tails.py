@@ -234,3 +234,12 @@ def test_tail_errors_are_those_of_the_worst_channel() -> None:
     tails = (ValueTail(0, 0.0, away / 1.1), ValueTail(1, 50.0, away / 0.8))
     assert tail_error(tails, values) == pytest.approx(-0.2)
     assert tail_error(tails[:1], values) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("images", "values"), [(400, 200), (400, 400), (400, 2000)])
+def test_two_sets_of_one_law_are_not_told_apart_however_many_values_they_have(images: int, values: int) -> None:
+    """Centred on the median of one of them, two sets of noise differ most along the axes that their own noise has."""
+    numbers = torch.Generator().manual_seed(0)
+    for seed in range(3):
+        first, second = (torch.randn(images, 1, 1, values, generator=numbers) for _ in range(2))
+        assert compare_tails(first, second, within_reach(images), seed=seed).passes

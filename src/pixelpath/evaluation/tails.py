@@ -217,7 +217,8 @@ def compare_tails(
     """Quantiles of samples against those of held-out images at the same level: of the radius, and along the worst direction.
 
     Both sets are centred on the held-out median image. Directions are the principal axes of both sets together and random ones,
-    each both ways; the worst has the greatest absolute error. A quantile p of n values is the ceil(p n)-th smallest; the
+    each both ways; the worst has the greatest absolute error. Without twice as many images as values directions are random alone:
+    principal axes are then what tells two sets of one law apart. A quantile p of n values is the ceil(p n)-th smallest; the
     bootstrap replaces its rank by a draw from the ranks that the quantile of n redrawn values has, n Beta(ceil(p n), n -
     ceil(p n) + 1). Raises UserError for samples that are not finite or of another shape, and where no quantile has 20
     exceedances.
@@ -296,15 +297,18 @@ def _rank(probability: float, count: int) -> int:
 
 
 def _directions(truth: Float[Tensor, "held_out value"], drawn: Float[Tensor, "sample value"], seed: int) -> Tensor:
-    """Unit vectors [value, direction]: principal axes of as many images of each set, and random ones."""
+    """Unit vectors [value, direction]: principal axes of as many images of each set, if they are enough, and random ones."""
     from sklearn.utils.extmath import randomized_svd
 
     same = min(len(truth), len(drawn), SEARCHED)
     values = truth.shape[1]
+    others = normal(Streams([seed]), (values, AXES), torch.float64)[0]
+    others = others / others.norm(dim=0)
+    if same < 2 * values:
+        return others
     both = torch.cat([truth[:same], drawn[:same]])
     axes = randomized_svd(both.numpy(), min(AXES, values), random_state=seed % 2**32)[2].T.copy()
-    others = normal(Streams([seed]), (values, AXES), torch.float64)[0]
-    return torch.cat([torch.from_numpy(axes).double(), others / others.norm(dim=0)], 1)
+    return torch.cat([torch.from_numpy(axes).double(), others], 1)
 
 
 def _quantile(
