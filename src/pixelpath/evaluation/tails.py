@@ -304,7 +304,7 @@ def _directions(truth: Float[Tensor, "held_out value"], drawn: Float[Tensor, "sa
     values = truth.shape[1]
     others = normal(Streams([seed]), (values, AXES), torch.float64)[0]
     others = others / others.norm(dim=0)
-    if same < 2 * values:
+    if same < 2 * values:  # their first axis would be the difference of their noise
         return others
     both = torch.cat([truth[:same], drawn[:same]])
     axes = randomized_svd(both.numpy(), min(AXES, values), random_state=seed % 2**32)[2].T.copy()

@@ -28,16 +28,7 @@ from pixelpath.evaluation.tails import ValueTail, tail_error, value_tails
 from pixelpath.log import progress, say
 from pixelpath.reports.tuning import write_tuning_page
 from pixelpath.runs.generate import generate
-from pixelpath.runs.measuring.comparison import (
-    BATCH,
-    Real,
-    extractors,
-    features_of,
-    keep,
-    kept,
-    own_network,
-    real_statistics,
-)
+from pixelpath.runs.measuring.comparison import BATCH, Real, extractors, features_of, keep, kept, own_network
 from pixelpath.runs.measuring.curves import start_name
 from pixelpath.runs.measuring.pixel_values import holding, native_batches, values_of
 from pixelpath.runs.measuring.report import write_report
@@ -180,22 +171,23 @@ class _Judge:
 def _judge(run: OpenRun, data: PreparedData, choices: Tune) -> _Judge:
     real, found = Real(data), extractors(run, data, None, tell=not choices.use_own)
     found += own_network(run, found) if choices.use_own else []
-    training, held_out, floors = list[Statistics](), list[Statistics](), list[dict[str, float]]()
+    sides = [data.training, *([data.held_out] if len(data.held_out) >= 2 else [])]
+    known, rows = list[list[Statistics]](), list[dict[str, float]]()
     for each in found:
-        about, known, others = real_statistics(each, real, real.few, run.device)
-        training.append(about.statistics)
-        held_out += [] if others is None else [statistics.of(others)]
-        if others is not None and about.few >= FEW:
-            within = real_floor(known, about.few).distance
-            floors.append({"frechet_floor_of_few": about.floor, "frechet_floor_of_training": within})
-    shift = shifted({"distances": floors})
+        features = [features_of(each, real.batches(side), len(side), run.device) for side in sides]
+        known.append([statistics.of(part) for part in features])
+        if len(data.held_out) >= FEW:
+            training, held_out = features
+            apart, within = (real_floor(training, len(held_out), others).distance for others in (held_out, None))
+            rows.append({"frechet_floor_of_few": apart, "frechet_floor_of_training": within})
+    shift = shifted({"distances": rows})
     if shift is not None:
         say(f"{shift_in_words(shift).capitalize()}: the search compares with training images, which the run is to be like.")
-    elif not held_out:
+    elif len(sides) == 1:
         say("There are no held-out images, so the search compares with training images too.")
-    else:
-        return _Judge(run, data, found, training, held_out, "held-out images", _tails(data))
-    return _Judge(run, data, found, training, training, "training images", _tails(data))
+    searched = -1 if shift is None else 0  # the side that the search compares with
+    compared = "held-out images" if len(sides) == 2 and shift is None else "training images"
+    return _Judge(run, data, found, [each[0] for each in known], [each[searched] for each in known], compared, _tails(data))
 
 
 def _tails(data: PreparedData) -> tuple[ValueTail, ...]:
