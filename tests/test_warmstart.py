@@ -437,5 +437,6 @@ def test_printed_evaluations_are_the_calls_of_the_denoiser() -> None:
         "mixture, 2M": 13,
     }
     by_2m = measured(problem, 0, walks=["2m"])
-    assert {row["sigma"] for row in by_2m if row["name"].startswith("cold")} == {10.0, 20.0, 80.0}
-    assert [(row["name"], row["sigma"]) for row in by_2m][-1] == ("mixture, 2M", 0.4)
+    cold = [f"cold from {sigma}, 2M{times}" for sigma in (10, 20, 80) for times in ("", ", 2x")]
+    assert [row["name"] for row in by_2m] == [*cold, "mixture, 2M"]
+    assert [row["sigma"] for row in by_2m] == [10.0, 10.0, 20.0, 20.0, 80.0, 80.0, 0.4]
