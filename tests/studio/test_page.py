@@ -248,6 +248,45 @@ def test_a_field_has_north_up_and_keeps_the_order_of_its_rows(seen: Seen, runs: 
     page.get_by_role("button", name="Close").click()
 
 
+def test_what_is_asked_while_a_run_is_opened_is_of_that_run(seen: Seen, runs: list[Path], tmp_path: Path) -> None:
+    page, held = seen.page, list[Any]()
+    np.save(tmp_path / "early.npy", np.arange(64, dtype=np.float32).reshape(1, 1, 8, 8))
+    page.route("**/runs/3/items", lambda route: held.append(route))
+    with page.expect_request("**/runs/3/items"):
+        page.locator("#run").select_option(index=3)
+    page.get_by_label("Edit an image of your own").set_input_files(tmp_path / "early.npy")
+    playwright.expect(page.locator("#about")).not_to_contain_text("field0")  # the page is still of the run before
+    with page.expect_response("**/runs/3/take/early.npy"):
+        held[0].continue_()
+    playwright.expect(page.locator("#name")).to_have_text("early")
+    playwright.expect(page.locator("#about")).to_contain_text("field0")
+    page.mouse.click(*middle(page.locator("#stage").bounding_box()))
+    with page.expect_request("**/runs/3/make"):
+        page.get_by_role("button", name="Make the part anew").click()
+    page.get_by_role("button", name="Close").click()
+
+
+def test_of_two_runs_opened_at_once_the_last_stays(seen: Seen, runs: list[Path]) -> None:
+    page, held = seen.page, list[Any]()
+    page.route("**/runs/3/items", lambda route: held.append(route))
+    with page.expect_request("**/runs/3/items"):
+        page.locator("#run").select_option(index=3)
+    with page.expect_request_finished(lambda asked: asked.url.endswith("/runs/0/items")):
+        page.locator("#run").select_option(index=0)
+    catch_up = lambda: page.evaluate("fetch('/api/runs').then((answer) => answer.text())")  # noqa: E731
+    catch_up()
+    item = {"id": "3-0", "name": "late", "favourite": False, "how": {"kind": "own"}}
+    with page.expect_response("**/runs/3/items"):
+        held[0].fulfill(json=[item])  # the list of the run that was left arrives last
+    playwright.expect(page.locator("#about")).to_contain_text(str(runs[0]))
+    catch_up()
+    playwright.expect(page.get_by_label("Open late")).to_have_count(0)
+
+
+def middle(box: dict[str, float]) -> tuple[float, float]:
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
 def test_fields_of_the_form_are_those_of_the_run_and_runs_can_be_told_apart(seen: Seen) -> None:
     page = seen.page
     options = page.locator("#run option").all_text_contents()

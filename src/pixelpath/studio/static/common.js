@@ -1,6 +1,6 @@
 // What all parts of the page share.
 export const $ = (id) => document.getElementById(id);
-export const state = { runs: [], run: null, items: [], chosen: new Set(), job: null };
+export const state = { runs: [], run: null, opening: null, items: [], chosen: new Set(), asking: null, job: null };
 
 export async function ask(path, body) {
   const how = body === undefined ? {} : { method: "POST", headers: { "x-studio": "1" }, body: JSON.stringify(body) };

@@ -24,6 +24,7 @@ const line = (id) => $("images").querySelector(`[data-id="${id}"]`);
 async function favour(id, on) {
   try {
     const item = await ask(`runs/${number(id)}/items/${id}/favourite`, { on });
+    if (!find(id)) return; // another run was opened meanwhile
     Object.assign(find(id), item);
     const focused = document.activeElement?.className === "star" && line(id).contains(document.activeElement);
     line(id).replaceWith(tile(find(id)));
@@ -47,17 +48,19 @@ function showChosen() {
 
 const chosenIds = () => state.items.map((item) => item.id).filter((id) => state.chosen.has(id));
 
-async function give(file, path) { // a file from the user's own disk
+async function give(file, path) { // a file from the user's own disk; what it became, of the run that is chosen
+  const run = await state.opening;
   const how = { method: "POST", headers: { "x-studio": "1" }, body: file };
-  const answer = await fetch(`/api/runs/${state.run.number}/${path}/${encodeURIComponent(file.name)}`, how);
+  const answer = await fetch(`/api/runs/${run.number}/${path}/${encodeURIComponent(file.name)}`, how);
   const items = await answer.json();
   if (!answer.ok) throw new Error(items.message);
-  return items;
+  return (await state.opening) === run ? items : []; // another run was opened meanwhile
 }
 
 async function take(file) { // an image to be edited
   try {
     const items = await give(file, "take");
+    if (!items.length) return;
     state.items.unshift(...items);
     $("images").prepend(...items.map(tile));
     $("empty").hidden = true;
@@ -105,6 +108,7 @@ function nextSeed(items) { // so that the next images are others
 
 async function heard(event) {
   await state.asking;
+  await state.opening;
   if (event.type === "items") pairMade(event);
   if (event.type === "error") say(event.message, true);
   else say(event.type === "done" ? `${event.done} images made.` : `${event.done} of ${event.of} images made.`);
@@ -112,15 +116,18 @@ async function heard(event) {
   if (event.type !== "items" || event.run !== state.run?.number) return;
   const place = event.done - event.items.length; // the newest job comes first, its images in their order
   const before = $("images").children[place] ?? null;
-  state.items.splice(place, 0, ...event.items);
-  for (const item of event.items) $("images").insertBefore(tile(item), before);
+  const fresh = event.items.filter((item) => !find(item.id)); // a list that was asked for meanwhile has them
+  state.items.splice(place, 0, ...fresh);
+  for (const item of fresh) $("images").insertBefore(tile(item), before);
   $("empty").hidden = true;
   nextSeed(event.items);
   if (!state.bar) showBar();
 }
 
 async function showBar() {
-  const bar = await ask(`runs/${state.run.number}/bar`).catch(() => null);
+  const run = state.run;
+  const bar = await ask(`runs/${run.number}/bar`).catch(() => null);
+  if (state.run !== run) return;
   state.bar = bar;
   $("bar").hidden = !bar;
   if (!bar) return;
@@ -143,29 +150,41 @@ function fillForm(run) {
   );
 }
 
-async function showRun(place) {
+// Open a run: all of the page is of the one before until all of it is of this one. What needs a run waits for the promise, which
+// is of the run.
+const showRun = (place) => (state.opening = openRun(place));
+
+async function openRun(place) {
+  const before = state.opening;
   try {
     const run = await ask("runs/" + place);
-    Object.assign(state, { run, items: [], chosen: new Set(), bar: null });
-    $("about").textContent = `${run.path} (${run.recipe ?? "no recipe"}${run.sampled ? ", " + run.shape.join(" × ") : ""})`;
-    fillForm(run);
-    fillConditions(run).catch((error) => say(error.message, true));
-    if (run.sampled) {
-      const width = Math.max(run.shape[1], run.shape[2]);
-      $("zoom").value = Math.max(1, Math.min(16, Math.round(112 / width)));
-      zoomed();
-      $("images").style.setProperty("--rows", run.shape[1]);
-      $("images").style.setProperty("--columns", run.shape[2]);
-      state.items = await ask(`runs/${place}/items`);
-    }
-    $("images").replaceChildren(...state.items.map(tile));
-    $("empty").hidden = state.items.length > 0 || !run.sampled;
-    nextSeed(state.items);
-    showChosen();
+    const items = run.sampled ? await ask(`runs/${place}/items`) : [];
+    await before; // of two that are opened at once the last one stays
+    Object.assign(state, { run, items, chosen: new Set(), bar: null });
+    $("editor").close();
+    fillRun(run);
     say("");
-    if (state.items.length) showBar(); else $("bar").hidden = true;
   } catch (error) { say(error.message, true); }
   if (!$("training").hidden) showTraining(place, $("training").querySelector(".watch"));
+  return state.run;
+}
+
+function fillRun(run) {
+  $("about").textContent = `${run.path} (${run.recipe ?? "no recipe"}${run.sampled ? ", " + run.shape.join(" × ") : ""})`;
+  fillForm(run);
+  fillConditions(run).catch((error) => say(error.message, true));
+  if (run.sampled) {
+    const width = Math.max(run.shape[1], run.shape[2]);
+    $("zoom").value = Math.max(1, Math.min(16, Math.round(112 / width)));
+    zoomed();
+    $("images").style.setProperty("--rows", run.shape[1]);
+    $("images").style.setProperty("--columns", run.shape[2]);
+  }
+  $("images").replaceChildren(...state.items.map(tile));
+  $("empty").hidden = state.items.length > 0 || !run.sampled;
+  nextSeed(state.items);
+  showChosen();
+  if (state.items.length) showBar(); else $("bar").hidden = true;
 }
 
 const zoomed = () => $("images").style.setProperty("--scale", $("zoom").value);
@@ -188,7 +207,11 @@ function listen() {
 
 function wire() {
   $("run").onchange = () => showRun(Number($("run").value));
-  $("make").onsubmit = (event) => { event.preventDefault(); make({ kind: "sample", ...asked() }); };
+  $("make").onsubmit = async (event) => {
+    event.preventDefault();
+    await state.opening;
+    make({ kind: "sample", ...asked() });
+  };
   $("own").onchange = () => {
     if ($("own").files.length) take($("own").files[0]);
     $("own").value = "";
