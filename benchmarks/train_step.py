@@ -154,6 +154,7 @@ def own_loss(bench: Bench, student: nn.Module, ready: Batch | Views, noise: Tens
     if isinstance(objective, Consistency):
         terms = objective.terms(student, student, ready, Pairs(noise, sigma, 0.9 * sigma, drop), bench.frozen)
         return torch.stack(terms).sum(0).mean()
+    assert isinstance(objective, Denoising)
     weight = objective.weight(sigma, recipe.noise)
     return (weight * objective.errors(student, ready, noise, sigma, drop)).mean()
 

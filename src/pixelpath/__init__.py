@@ -11,6 +11,8 @@ Training
     fit           from a path and a number of minutes to a run, everything chosen by the data
     train         train a recipe to its end, or take it up where it stopped
     training      the same as a loop in your hands
+    distill       a one-step model of a diffusion run, from that run's own samples
+    Distilling    how many of them, made in how many evaluations, and how long
 
 A run
     load          a run on disk, or `hf:owner/name`
@@ -44,7 +46,8 @@ if TYPE_CHECKING:
     from pixelpath.data.settings import DataSettings
     from pixelpath.errors import MissingError, UserError
     from pixelpath.noise import NoiseRange
-    from pixelpath.runs.api import compare, fit, load, train, training
+    from pixelpath.recipes.distilled import Distilling
+    from pixelpath.runs.api import compare, distill, fit, load, train, training
     from pixelpath.runs.data import Data, from_arrays, open_data
     from pixelpath.runs.measuring.compare import Comparison
     from pixelpath.runs.run import Run
@@ -59,6 +62,7 @@ __all__ = [
     "Comparison",
     "Data",
     "DataSettings",
+    "Distilling",
     "MissingError",
     "NoiseRange",
     "Run",
@@ -68,6 +72,7 @@ __all__ = [
     "UserError",
     "__version__",
     "compare",
+    "distill",
     "fit",
     "fit_start",
     "from_arrays",
@@ -83,6 +88,7 @@ _HOMES = {
     "Comparison": "runs.measuring.compare",
     "Data": "runs.data",
     "DataSettings": "data.settings",
+    "Distilling": "recipes.distilled",
     "MissingError": "errors",
     "NoiseRange": "noise",
     "Run": "runs.run",
@@ -91,6 +97,7 @@ _HOMES = {
     "Tune": "runs.tune",
     "UserError": "errors",
     "compare": "runs.api",
+    "distill": "runs.api",
     "fit": "runs.api",
     "fit_start": "runs.starting.fit_start",
     "from_arrays": "runs.data",

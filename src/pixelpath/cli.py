@@ -24,6 +24,7 @@ from pixelpath.errors import Stopped, UserError
 COMMANDS = {
     "fit": "From a folder and a number of minutes to samples: audit, plan, train, tune, evaluate, report.",
     "train": "Train a recipe on your images, or take up a run where it stopped.",
+    "distill": "Make a one-step model of a diffusion run, from that run's own samples.",
     "recipes": "List the recipes: what can be trained.",
     "sample": "Make images with a trained run.",
     "edit": "Edit images with a trained run: in-paint, vary, go from one seed to another.",
@@ -39,7 +40,7 @@ COMMANDS = {
     "import-official": "Turn a published EPG checkpoint into a run that can be sampled.",
 }
 MISTAKE, BUG, STOPPED = 2, 70, 130  # exit statuses
-RESUMED = ("train", "fit")  # commands that take up what they had done
+RESUMED = ("train", "fit", "distill")  # commands that take up what they had done
 ISSUES = "https://github.com/pixelpath/pixelpath/issues"
 REPORT = f"This is a bug of pixelpath or a library that it uses: please report it, with the output above, at {ISSUES}."
 TRACEBACK = "PIXELPATH_TRACEBACK"  # environment variable: show where a mistake was noticed

@@ -38,6 +38,7 @@ RUNS = {
     "export": slice(1),
     "start": slice(1, 2),
     "tune": slice(1),
+    "distill": slice(1),
     "studio": slice(None),
 }
 """Which of the words before the first option name runs."""

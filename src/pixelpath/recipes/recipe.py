@@ -26,6 +26,7 @@ from pixelpath.models.preconditioning import Anchored, EDMPreconditioning, Preco
 from pixelpath.noise import Draw, NoiseRange, Weight
 from pixelpath.objectives.consistency import Consistency
 from pixelpath.objectives.denoising import Denoising
+from pixelpath.objectives.distillation import Distillation
 from pixelpath.objectives.features import FeatureLoss
 from pixelpath.objectives.representation import RepresentationLearning, Temperature, ViewDraw
 from pixelpath.recipes.sizes import NANO, Size
@@ -67,8 +68,8 @@ class Recipe:
 
     name: str
     """Name of the recipe."""
-    objective: RepresentationLearning | Denoising | Consistency
-    """What training minimises: representation learning (stage one), denoising or consistency (stage two)."""
+    objective: RepresentationLearning | Denoising | Consistency | Distillation
+    """What training minimises: representation learning (stage one), denoising, consistency or distillation (stage two)."""
     size: Size = NANO
     """Depth, width and heads of encoder and decoder."""
     patch: int = 4
@@ -155,8 +156,13 @@ class Recipe:
 
     @property
     def is_one_step(self) -> bool:
-        """Whether this trains a consistency model, which makes an image in one network evaluation."""
-        return isinstance(self.objective, Consistency)
+        """Whether this trains a model that makes an image in one network evaluation."""
+        return isinstance(self.objective, Consistency | Distillation)
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether the model learns from the samples of a diffusion run, and knows the highest sigma alone."""
+        return isinstance(self.objective, Distillation)
 
     @property
     def needs_encoder(self) -> bool:
@@ -230,7 +236,7 @@ def _converter() -> cattrs.Converter:
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook(Path, lambda value, _: Path(value))
     parts = (Draw, ViewDraw, Weight, FeatureLoss, Preconditioning, Temperature, Schedule, AdamW | Muon)
-    for union in (*parts, RepresentationLearning | Denoising | Consistency):
+    for union in (*parts, RepresentationLearning | Denoising | Consistency | Distillation):
         configure_tagged_union(union, converter, tag_name="type")
     return converter
 

@@ -12,6 +12,7 @@ import torch
 from pixelpath.data.memory import Layout
 from pixelpath.data.settings import DataSettings
 from pixelpath.log import telling
+from pixelpath.recipes.distilled import Distilling, distilled
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.runs.beginning import begin
 from pixelpath.runs.chosen import Beginning, Saving
@@ -25,6 +26,7 @@ from pixelpath.runs.measuring.compare import compare as compare_sets
 from pixelpath.runs.measuring.compare_features import Comparing, Weights
 from pixelpath.runs.measuring.compare_sets import Given, Reading
 from pixelpath.runs.opened import open_run
+from pixelpath.runs.prepare import with_data
 from pixelpath.runs.run import Run
 from pixelpath.runs.session import Session
 from pixelpath.runs.sharing.hub import PREFIX, fetched
@@ -172,6 +174,47 @@ def training(
             yield step
     finally:
         steps.close()
+
+
+def distill(
+    run: Run | Path | str,
+    out: Path | str,
+    how: Distilling | None = None,
+    *,
+    data: Path | str | None = None,
+    device: str | None = None,
+    saving: Saving | None = None,
+    progress: bool = False,
+) -> Run:
+    """Make a one-step model of a diffusion run, which learns to go from noise to that run's own samples at once.
+
+    Args:
+        run: A diffusion run.
+        out: Folder of the one-step run; made if missing, never overwritten. The same call takes up a run that was interrupted.
+        how: What to learn from, and how long.
+        data: Where the data of the run are now, if elsewhere.
+        device: cpu, cuda, cuda:1, mps. Default: the best one here.
+        saving: What the run writes while it trains.
+        progress: Print progress and remarks on standard error.
+
+    Raises UserError for a run that is not of diffusion, KeyboardInterrupt (once saved) on Ctrl-C.
+
+    Examples:
+        >>> one_step = distill(run, folder / "one-step", Distilling(images=64, nfe=3, steps=2))
+        >>> one_step.sample(4).nfe
+        1.0
+    """
+    where = choose_device(device)
+    with telling(progress):
+        teacher = run if isinstance(run, Run) else load(run, device=device)
+        recipe = distilled(teacher.recipe, teacher.denoiser.backbone.conditional, how or Distilling())
+        recipe = with_data(recipe, None if data is None else Path(data))
+        session = begin(recipe, Path(out), where, Beginning(init_from=teacher.path), saving or Saving())
+        with _callers_randomness(session):
+            session.run()
+    if not session.finished:
+        raise KeyboardInterrupt
+    return load(out, device=device)
 
 
 def compare(

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from pixelpath.data.memory import save_arrays
+from pixelpath.objectives.distillation import Distillation
 from pixelpath.recipes.build import objective_through
 from pixelpath.recipes.recipe import Recipe, to_json
 from pixelpath.runs import monitor
@@ -32,6 +33,7 @@ from pixelpath.runs.opened import read_encoding
 from pixelpath.runs.prepare import Sources, close, read_data
 from pixelpath.runs.session import Session
 from pixelpath.runs.students import check_origin, freeze, frozen_encoder, in_range_of, new_student
+from pixelpath.runs.teacher import taught
 
 DATA = "data.npz"  # images of a run that was trained from memory
 
@@ -109,6 +111,9 @@ def _begin(
     if frozen is not None and compiles(closed, device):
         frozen.compile()
     objective = objective_through(closed, frozen)
+    if isinstance(closed.objective, Distillation):
+        assert beginning.init_from is not None  # its teacher (`check_origin`)
+        objective = closed.objective.through(taught(closed.objective, data, beginning.init_from, out, device))
     scratch = beginning == Beginning()
     session = Session(closed, objective, data, out, device, student, saving, scratch=scratch, shard=shard)
     if latest is not None:

@@ -19,6 +19,7 @@ from pixelpath.recipes.recipe import Recipe, from_json
 from pixelpath.runs.folder import ENCODER
 from pixelpath.runs.monitor import BACKWARD
 from pixelpath.runs.opened import OpenRun, outlined, read_encoding
+from pixelpath.runs.teacher import RECORD
 from pixelpath.runs.tuned import with_tuning
 from pixelpath.runs.work import multiply_adds_of
 from pixelpath.sampling.sampler import Sampling
@@ -129,7 +130,7 @@ def check_price(per_hour: float | None) -> None:
 def cost_card(run: OpenRun) -> CostCard:
     """What the open run has cost at its checkpoint, with the stages before it."""
     chain, missing = _chain(run.path, run.checkpoint)
-    stages = tuple(_stage(path, folder) for path, folder in chain)
+    stages = tuple(stage for path, folder in chain for stage in (*_taught(path, folder), _stage(path, folder)))
     return CostCard(stages, None if run.recipe.is_encoder else _image(run, stages[-1]), tuple(missing))
 
 
@@ -167,9 +168,8 @@ def _chain(run: Path, folder: Path) -> tuple[list[tuple[Path, Path]], list[str]]
 
 def _stage(run: Path, folder: Path) -> StageCost:
     recipe, state = from_json(json.dumps(checkpoint.read(folder, "recipe"))), checkpoint.read_state(folder)
-    environment = read_json(run / "environment.json") if (run / "environment.json").exists() else {}
     told = [line["joules"] for line in lines(run) if "joules" in line and line["step"] <= state.step]
-    devices = environment.get("processes", 1)
+    devices = _devices(run)
     images = state.step * recipe.batch_size
     return StageCost(
         recipe.name,
@@ -181,6 +181,21 @@ def _stage(run: Path, folder: Path) -> StageCost:
         devices,
         told[-1] if told and devices == 1 else None,
     )
+
+
+def _devices(run: Path) -> int:
+    environment = read_json(run / "environment.json") if (run / "environment.json").exists() else {}
+    return environment.get("processes", 1)
+
+
+def _taught(run: Path, folder: Path) -> list[StageCost]:
+    """What the teacher's images cost that a distilled run learned from; nothing for other runs."""
+    if not (run / RECORD).exists():
+        return []
+    about, recipe = read_json(run / RECORD), from_json(json.dumps(checkpoint.read(folder, "recipe")))
+    images = about["seeds"][1] - about["seeds"][0] + 1
+    work = about["nfe"] * images * _pass(recipe, folder)
+    return [StageCost(f"images for {recipe.name}", run.name, 0, images, work, about["seconds"], _devices(run), None)]
 
 
 def _pass(recipe: Recipe, folder: Path) -> float:

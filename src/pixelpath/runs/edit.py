@@ -206,7 +206,15 @@ def inpainting_sigmas(noise: NoiseRange, count: int) -> Float[Tensor, "sigmas"]:
     return torch.cat([below.new_tensor([high]), below, below.new_zeros(1)])
 
 
+def _check_levels(run: OpenRun) -> None:
+    """UserError for a run that knows no noise levels between an image and pure noise."""
+    if run.recipe.is_distilled:
+        sentence = f"{run.path} is distilled and knows pure noise alone, so it cannot edit images: edit with its diffusion run."
+        raise UserError(sentence, setting="run")
+
+
 def _inpainting(run: OpenRun, chosen: Sampling, batch_size: int) -> Editing:
+    _check_levels(run)
     if not run.recipe.is_one_step:
         steps = STEPS if all(vars(chosen)[name] is None for name in LENGTHS) else chosen.steps
         ancestral = replace(chosen, sampler=chosen.sampler or Sampler.EULER_ANCESTRAL, steps=steps)
@@ -224,6 +232,7 @@ def _inpainting(run: OpenRun, chosen: Sampling, batch_size: int) -> Editing:
 
 
 def _varying(run: OpenRun, strength: float, chosen: Sampling, batch_size: int) -> Editing:
+    _check_levels(run)
     complete, origin = _completed(run, chosen)
     whole = origin.schedule(complete)
     sigma = strength_sigma(strength, run.noise.sigma_min * run.noise.shift, float(whole[0]), complete.rho or RHO)

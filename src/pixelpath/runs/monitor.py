@@ -112,13 +112,13 @@ def measured(data: PreparedData) -> Source:
 def held_out_loss(
     recipe: Recipe, objective: Objective, data: PreparedData, images: Source, ema: nn.Module, device: torch.device
 ) -> float | None:
-    """The EMA's mean loss on measured images, with the same noise every time; None without images.
+    """The EMA's mean loss on measured images, with the same noise every time; None without images, and in distillation.
 
     All processes must call it together, each computes its share.
     """
     count = processes.count()
     size = min(len(images), recipe.batch_size) // count * count
-    if size == 0:
+    if size == 0 or recipe.is_distilled:
         return None
     given = None if data.given_held_out is None else data.given_held_out.first(len(images))
     cut = cutting(recipe, sources.subset(data.held_out, range(len(images))))

@@ -260,7 +260,10 @@ def completed(run: OpenRun, chosen: Sampling) -> tuple[Sampling, Origin]:
         fewer = steps_below(run.recipe.usual_sampling.schedule(run.noise), warm.sigma)
         sampling = replace(sampling, steps=fewer, nfe=None, sigmas=None)
     origin = Origin(run.noise, warm, reference, sampling_precision(run.recipe, run.device))
-    origin.schedule(sampling)  # sigmas that do not fit are better refused now
+    sigmas = origin.schedule(sampling)  # those that do not fit are better refused now
+    if run.recipe.is_distilled and (len(sigmas) > 2 or warm is not None or sampling.sigma_max is not None):
+        sentence = f"{run.path} is distilled, so it makes images from pure noise in one step: omit how to sample."
+        raise UserError(sentence, setting="steps")
     return sampling, origin
 
 

@@ -96,12 +96,14 @@ def frozen_encoder(path: Path | None, data: PreparedData, device: torch.device) 
 
 
 def check_origin(recipe: Recipe, encoder: Path | None, init_from: Path | None) -> None:
-    """UserError if the recipe would freeze an encoder that has learned nothing, or leave nothing to train."""
+    """UserError if the recipe freezes what has learned nothing, leaves nothing to train, or lacks the teacher that it needs."""
     if recipe.freeze_encoder and recipe.is_encoder:
         raise UserError(
             f"{recipe.name} trains an encoder, so a frozen one leaves nothing to train: omit `freeze_encoder`.",
             setting="freeze_encoder",
         )
+    if recipe.is_distilled and init_from is None:
+        raise UserError("A distilled run begins with the weights of its teacher: give that run as `init_from`.", "init_from")
     if recipe.freeze_encoder and encoder is None and init_from is None:
         raise UserError(
             "`freeze_encoder` would freeze an encoder of random weights: give a trained one as `encoder` or `init_from`.",

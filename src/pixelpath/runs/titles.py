@@ -10,7 +10,7 @@ from pixelpath.errors import UserError
 from pixelpath.reports.page import document_of
 from pixelpath.runs.folder import FIT
 
-KINDS = {"RepresentationLearning": "encoder", "Denoising": "diffusion", "Consistency": "one-step"}
+KINDS = {"RepresentationLearning": "encoder", "Denoising": "diffusion", "Consistency": "one-step", "Distillation": "one-step"}
 
 
 def names(paths: Sequence[Path]) -> list[str]:

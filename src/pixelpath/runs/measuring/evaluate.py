@@ -168,7 +168,7 @@ def measure(run: OpenRun, data: PreparedData, made: Samples, found: list[Feature
     if not own:
         say("These are not the images that the run was trained on, so neither copies nor memorising are looked for.")
     copied = judgements.copies(data, judgements.of_run(run, data, made), compared) if compared else None
-    rows = loss_by_level(run, data, losses) if losses else []
+    rows = loss_by_level(run, data, losses) if losses and not run.recipe.is_distilled else []
     seen = loss_by_level(run, data, rows[0].count, data.training) if own and rows else []
     return {
         "run": str(run.path),

@@ -56,6 +56,7 @@ STAGES = {
     "RepresentationLearning": "Stage one: representation learning",
     "Denoising": "Stage two: diffusion",
     "Consistency": "Stage two: one step (consistency)",
+    "Distillation": "Stage two: one step (distillation of a diffusion run)",
 }
 EXTREMES = (
     "Samples at the ends of what the run makes, beside real images at the ends of the data. Values of real images are those of "

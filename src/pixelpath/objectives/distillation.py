@@ -1,0 +1,83 @@
+"""Stage two, distillation: one network evaluation from pure noise to the image that a diffusion model makes of it in many.
+
+The *teacher* is a diffusion run on the same images. Its walk from noise at sigma_max to an image has no randomness of its own, so
+the image is a function of the noise, which regression can learn (Luhman & Luhman 2021, "Knowledge distillation in iterative
+generative models for improved sampling speed", arXiv 2101.02388).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+from torch import nn
+
+from pixelpath.errors import UserError
+from pixelpath.noise import NoiseRange
+from pixelpath.types import Batch, Conditioning, Images, Losses, Objective
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Noise of the std sigma_max, what the teacher makes of it under the condition, in model range, and that condition."""
+
+    noise: Images
+    images: Images
+    condition: Conditioning
+
+
+Teach = Callable[[Sequence[int]], Taught]
+"""For every seed one of the teacher's images, evenly drawn from all."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """sqrt(S + c^2) - c, S = sum |D(n, sigma_max) - x|^2 over the pixels of an image x that the teacher makes of noise n.
+
+    The loss is pseudo-Huber, as that of consistency training (Song & Dhariwal 2023, arXiv 2310.14189); c is `softening`. It is
+    called `through` what a teacher has made. Of a batch it takes the seeds alone. Raises UserError unless images >= 1, nfe >= 1
+    and softening > 0.
+    """
+
+    noise: NoiseRange
+    """Noise levels of the teacher, up to the one at which its sampling begins."""
+    images: int = 12_000
+    """Images that the teacher makes before training begins; training goes over them again and again."""
+    nfe: int = 12
+    """Network evaluations of the teacher for an image, by DPM-Solver++(2M); guidance doubles their cost."""
+    guidance: float = 1.0
+    """Guidance scale of the teacher; 1 is no guidance."""
+    softening: float = 0.06
+    """Errors (Euclidean norm over an image) far below this count squared, far above it once; above 0."""
+
+    def __post_init__(self) -> None:
+        for name, least in {"images": 1, "nfe": 1}.items():
+            if vars(self)[name] < least:
+                raise UserError(f"`{name}` must be at least {least}, got {vars(self)[name]}.", setting=name)
+        for name in ("softening", "guidance"):
+            if not math.isfinite(vars(self)[name]):
+                raise UserError(f"`{name}` must be finite, got {vars(self)[name]}.", setting=name)
+        if self.softening <= 0:
+            raise UserError(f"`softening` must be above 0, got {self.softening}: choose 0.06.", setting="softening")
+
+    @property
+    def first(self) -> float:
+        """The shifted sigma of the noise."""
+        return self.noise.sigma_max * self.noise.shift
+
+    def through(self, teach: Teach) -> Objective:
+        """This objective on what a teacher has made."""
+        return cast(Objective, partial(self, teach=teach))
+
+    def __call__(self, student: nn.Module, ema: nn.Module, batch: Batch, progress: float, teach: Teach | None = None) -> Losses:
+        """The mean loss of this process's share."""
+        assert teach is not None, "a distillation is called `through` its teacher"
+        made = teach(batch.seeds)
+        sigma = torch.full((len(made.noise),), self.first, device=made.noise.device)
+        drop = torch.zeros(len(made.noise), dtype=torch.bool, device=made.noise.device)
+        error = (student(made.noise, sigma, made.condition, drop).float() - made.images).square().sum((1, 2, 3))
+        return Losses(((error + self.softening**2).sqrt() - self.softening).mean())
