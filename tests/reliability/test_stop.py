@@ -18,6 +18,7 @@ COMMANDS = {  # what is typed, and where its files are: at the third one it is s
     "audit": ("audit {pictures} --out {new}/audit", "pictures"),
     "import-official": ("import-official {weights} --out {new}/run --encoder-heads 4 --decoder-heads 4", "new"),
     "fit": ("fit {pictures} --out {new} --minutes 1 --device cpu", "new"),
+    "distill": ("distill {digits-diffusion} --out {new} --images 40 --device cpu", "new"),
     "train": ("train digits-diffusion --data {pictures} --out {new}/run --device cpu", "pictures"),
 }
 

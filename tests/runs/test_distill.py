@@ -122,9 +122,10 @@ def test_mistakes_are_told_before_anything_is_written(teacher: pp.Run, student: 
     with pytest.raises(UserError) as caught:
         pp.distill(student, tmp_path / "out")
     assert caught.value.setting == "run"
-    with pytest.raises(UserError) as caught:
-        pp.distill(teacher, tmp_path / "out", replace(HOW, images=0))
-    assert caught.value.setting == "images"
+    for setting in ("images", "nfe", "steps"):
+        with pytest.raises(UserError) as caught:
+            pp.distill(teacher, tmp_path / "out", replace(HOW, **{setting: 0}))
+        assert caught.value.setting == setting
     with pytest.raises(UserError) as caught:
         pp.distill(teacher, student.path, replace(HOW, images=49))
     assert caught.value.setting == "out"

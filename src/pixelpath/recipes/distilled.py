@@ -45,7 +45,7 @@ def distilled(teacher: Recipe, conditional: bool, how: Distilling) -> Recipe:
         teacher,
         name=f"{teacher.name}-distilled",
         objective=Distillation(noise, how.images, how.nfe, guidance),
-        steps=how.steps or teacher.steps,
+        steps=teacher.steps if how.steps is None else how.steps,
         seed=how.seed,
         accumulate=1,
         dropout=0.0,

@@ -113,7 +113,8 @@ def _begin(
     objective = objective_through(closed, frozen)
     if isinstance(closed.objective, Distillation):
         assert beginning.init_from is not None  # its teacher (`check_origin`)
-        objective = closed.objective.through(taught(closed.objective, data, beginning.init_from, out, device))
+        teach = taught(closed.objective, data, beginning.init_from, out, device, began=latest is not None)
+        objective = closed.objective.through(teach)
     scratch = beginning == Beginning()
     session = Session(closed, objective, data, out, device, student, saving, scratch=scratch, shard=shard)
     if latest is not None:

@@ -32,12 +32,18 @@ CHOICE = 3  # keeps the choice of an image apart from other numbers made of a se
 AT_ONCE = 256  # images
 
 
-def taught(objective: Distillation, data: PreparedData, teacher: Path, out: Path, device: torch.device) -> Teach:
-    """What the run in `out` learns from: the teacher makes it now, unless it is there. Every process must call it."""
+def taught(
+    objective: Distillation, data: PreparedData, teacher: Path, out: Path, device: torch.device, *, began: bool = True
+) -> Teach:
+    """What the run in `out` learns from: the teacher makes it now, unless it is there and the run has begun with it.
+
+    Every process must call it.
+    """
     path, count = out / FILE, objective.images
     asked, seeds = conditions_of(data, count), range(FIRST, FIRST + count)
-    if not by_main(path.exists)():
-        say(f"{teacher} makes the {count:,} images to learn from.")
+    if not (began and by_main(path.exists)()):
+        size = count * int(np.prod(data.shape)) * np.dtype(data.normaliser.dtype).itemsize
+        say(f"{teacher} makes the {count:,} images to learn from ({size / 2**20:,.0f} MiB).")
         guidance = objective.guidance if data.classes else None
         chosen = Sampling(nfe=objective.nfe, guidance=guidance, sampler=Sampler.DPMPP_2M, sigma_max=objective.first)
         unfinished = path.with_name(f".{FILE}{PARTIAL}")
