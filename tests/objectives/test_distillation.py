@@ -67,3 +67,9 @@ def test_settings_that_cannot_be_are_refused(setting: str, value: float) -> None
     with pytest.raises(UserError) as caught:
         Distillation(NOISE, **{setting: value})  # pyright: ignore[reportArgumentType]
     assert caught.value.setting == setting
+
+
+def test_micro_batches_are_the_whole_batch() -> None:
+    student, objective = Scaled(0.3), Distillation(NOISE).through(teach)
+    whole, first, second = (objective(student, student, batch(*seeds), 0.0).total for seeds in ((1, 4, 2, 8), (1, 4), (2, 8)))
+    assert float(whole) == pytest.approx(float(first + second) / 2, rel=1e-6)

@@ -47,7 +47,6 @@ def distilled(teacher: Recipe, conditional: bool, how: Distilling) -> Recipe:
         objective=Distillation(noise, how.images, how.nfe, guidance),
         steps=teacher.steps if how.steps is None else how.steps,
         seed=how.seed,
-        accumulate=1,
         dropout=0.0,
         sampling=Sampling(),
     )
