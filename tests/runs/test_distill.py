@@ -15,7 +15,9 @@ import pixelpath as pp
 from pixelpath.errors import UserError
 from pixelpath.objectives.distillation import Distillation
 from pixelpath.runs.digits import write_digits
+from pixelpath.runs.measuring.evaluate import evaluate_curves
 from pixelpath.runs.prepare import read_data_of
+from pixelpath.runs.sample import counted
 from pixelpath.runs.teacher import FILE, FIRST, conditions_of, taught
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.trainer import checkpoint
@@ -143,3 +145,12 @@ def test_an_unconditional_run_is_distilled_without_guidance(tmp_path: Path) -> N
     made = pp.distill(teacher, tmp_path / "out", pp.Distilling(images=8, nfe=2, steps=2), device="cpu")
     assert json.loads((made.path / "taught.json").read_text())["nfe"] == 2
     assert made.sample(3).images.shape == (3, 1, 8, 8)
+
+
+def test_a_curve_with_a_way_that_does_not_fit_is_refused_before_it_is_sampled(student: pp.Run) -> None:
+    data, before = read_data_of(student, None), set(student.path.iterdir())
+    with counted(student.denoiser) as calls, pytest.raises(UserError) as caught:
+        evaluate_curves([student], data, [Sampling(steps=1), Sampling(steps=2)], count=16)
+    assert caught.value.setting == "steps"
+    assert calls == []
+    assert set(student.path.iterdir()) == before

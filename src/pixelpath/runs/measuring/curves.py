@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from pixelpath.errors import UserError
 from pixelpath.evaluation.distances import frechet_of_sets
 from pixelpath.evaluation.features import FeatureExtractor
-from pixelpath.log import say
+from pixelpath.log import hushed, say
 from pixelpath.reports.pictures import distance_over_nfe, save_png
 from pixelpath.runs.measuring.comparison import Real, RealStatistics, batches_of, features_of, keep, protocol, real_statistics
 from pixelpath.runs.measuring.report import write_report
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
-from pixelpath.runs.sample import Samples, sample
+from pixelpath.runs.sample import Samples, completed, sample
 from pixelpath.runs.sample_conditions import as_held_out
 from pixelpath.runs.titles import names
 from pixelpath.sampling.sampler import Sampling
@@ -76,11 +77,14 @@ def curves(
 ) -> list[DistanceCurve]:
     """A curve per run, start and kind of features: samples of `seeds` in each of the ways, compared with the same real images.
 
-    Raises UserError for fewer than two seeds.
+    Raises UserError for fewer than two seeds, and for a way that does not fit one of the runs, before anything is sampled.
     """
     if len(seeds) < 2:
         sentence = f"A Frechet distance needs at least 2 samples, got {len(seeds)}: raise `count`."
         raise UserError(sentence, setting="count")
+    with hushed():
+        for run, way in product(runs, ways):
+            completed(run, way)
     real = Real(data)
     features = [real_statistics(extractor, real, len(seeds), runs[0].device)[0] for extractor in found]
     measured: list[DistanceCurve] = []

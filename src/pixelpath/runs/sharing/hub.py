@@ -148,8 +148,8 @@ def _front(license: str, pipeline: bool) -> str:
 
 
 def _opening(run: OpenRun, made: Samples) -> str:
-    names = {"Consistency": "one-step (consistency) model", "Distillation": "one-step (distilled) model"}
-    kind = names.get(type(run.recipe.objective).__name__, "diffusion model")
+    how = "distilled" if run.recipe.is_distilled else "consistency"
+    kind = f"one-step ({how}) model" if run.recipe.is_one_step else "diffusion model"
     return (
         f"A {kind} of images of {_shape(run)} ({run.normaliser.dtype}), trained by pixelpath directly in pixels. The samples "
         f"below took {made.nfe:g} network evaluations each ({made.settings['sampler']}, guidance {made.settings['guidance']:g})."
