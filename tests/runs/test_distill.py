@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tests.application import call
+from tests.asking import run_with_conditions
 
 import pixelpath as pp
 from pixelpath.errors import UserError
@@ -17,7 +18,7 @@ from pixelpath.objectives.distillation import Distillation
 from pixelpath.runs.digits import write_digits
 from pixelpath.runs.measuring.evaluate import evaluate_curves
 from pixelpath.runs.prepare import read_data_of
-from pixelpath.runs.sample import counted
+from pixelpath.runs.sample import counted, sample
 from pixelpath.runs.teacher import FILE, FIRST, conditions_of, taught
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.trainer import checkpoint
@@ -89,10 +90,16 @@ def test_the_same_command_takes_it_up_and_asks_the_teacher_no_more(teacher: pp.R
 
 def test_images_take_one_evaluation_and_other_ways_are_refused(student: pp.Run) -> None:
     assert student.sample(2).nfe == 1
-    refused = [Sampling(steps=2), Sampling(nfe=4), Sampling(sigma_max=5.0), Sampling(sigmas=(10.0, 1.0))]
+    refused = [
+        Sampling(steps=2),
+        Sampling(nfe=4),
+        Sampling(sigma_max=5.0),
+        Sampling(sigmas=(10.0, 1.0)),
+        Sampling(guidance=1.5),  # against estimates without a class, which it never learned
+    ]
     for chosen in refused:
         with pytest.raises(UserError) as caught:
-            student.sample(2, steps=chosen.steps, nfe=chosen.nfe, sigma_max=chosen.sigma_max, sigmas=chosen.sigmas)
+            sample(student, [0, 1], torch.tensor([0, 1]), chosen)
         assert caught.value.setting in ("steps", "sigmas")
 
 
@@ -145,6 +152,13 @@ def test_an_unconditional_run_is_distilled_without_guidance(tmp_path: Path) -> N
     made = pp.distill(teacher, tmp_path / "out", pp.Distilling(images=8, nfe=2, steps=2), device="cpu")
     assert json.loads((made.path / "taught.json").read_text())["nfe"] == 2
     assert made.sample(3).images.shape == (3, 1, 8, 8)
+
+
+def test_a_run_with_numbers_as_conditions_is_guided_as_was_asked(tmp_path: Path) -> None:
+    made = pp.distill(run_with_conditions(tmp_path), tmp_path / "out", pp.Distilling(images=8, nfe=2, guidance=3.0, steps=2))
+    about = json.loads((made.path / "taught.json").read_text())
+    assert (about["guidance"], about["nfe"]) == (3.0, 4)
+    assert made.sample(2).nfe == 1
 
 
 def test_a_curve_with_a_way_that_does_not_fit_is_refused_before_it_is_sampled(student: pp.Run) -> None:

@@ -261,9 +261,10 @@ def completed(run: OpenRun, chosen: Sampling) -> tuple[Sampling, Origin]:
         sampling = replace(sampling, steps=fewer, nfe=None, sigmas=None)
     origin = Origin(run.noise, warm, reference, sampling_precision(run.recipe, run.device))
     sigmas = origin.schedule(sampling)  # those that do not fit are better refused now
-    if run.recipe.is_distilled and (len(sigmas) > 2 or warm is not None or sampling.sigma_max is not None):
-        sentence = f"{run.path} is distilled, so it makes images from pure noise in one step: omit how to sample."
-        raise UserError(sentence, setting="steps")
+    other = len(sigmas) > 2 or warm is not None or sampling.sigma_max is not None or sampling.guidance != 1
+    if run.recipe.is_distilled and other:
+        sentence = f"{run.path} is distilled, so it goes from pure noise to images in one step, guided as it has learned it"
+        raise UserError(f"{sentence}: omit how to sample.", setting="steps")
     return sampling, origin
 
 

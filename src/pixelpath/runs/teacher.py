@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pixelpath import processes
-from pixelpath.atomic import PARTIAL, write_json
+from pixelpath.atomic import write_json
 from pixelpath.data.sources import labels
 from pixelpath.log import say
 from pixelpath.objectives.distillation import Distillation, Taught, Teach
@@ -22,7 +22,7 @@ from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.runs.folder import by_main
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import PreparedData
-from pixelpath.runs.sample import sample
+from pixelpath.runs.sample import sample, scratch
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.types import Conditioning
 
@@ -44,15 +44,15 @@ def taught(
     if not (began and by_main(path.exists)()):
         size = count * int(np.prod(data.shape)) * np.dtype(data.normaliser.dtype).itemsize
         say(f"{teacher} makes the {count:,} images to learn from ({size / 2**20:,.0f} MiB).")
-        guidance = objective.guidance if data.classes else None
-        chosen = Sampling(nfe=objective.nfe, guidance=guidance, sampler=Sampler.DPMPP_2M, sigma_max=objective.first)
-        unfinished = path.with_name(f".{FILE}{PARTIAL}")
-        made = sample(open_run(teacher, device=device), seeds, asked, chosen, AT_ONCE, into=unfinished)
-        if processes.rank() == 0:
-            settings = {name: each for name, each in made.settings.items() if name not in ("labels", "classes", "conditions")}
-            write_json(out / RECORD, settings | {"seconds": made.seconds})
-            unfinished.rename(path)
-        processes.barrier()
+        chosen = Sampling(nfe=objective.nfe, guidance=objective.guidance, sampler=Sampler.DPMPP_2M, sigma_max=objective.first)
+        with scratch(path) as unfinished:
+            made = sample(open_run(teacher, device=device), seeds, asked, chosen, AT_ONCE, into=unfinished)
+            if processes.rank() == 0:
+                settings = {name: each for name, each in made.settings.items() if name not in ("labels", "classes", "conditions")}
+                write_json(out / RECORD, settings | {"seconds": made.seconds})
+                del made  # Windows renames no file that is mapped
+                unfinished.rename(path)
+            processes.barrier()
     images = np.memmap(path, np.dtype(data.normaliser.dtype), "r", shape=(count, *data.shape))
 
     def teach(drawn: Sequence[int]) -> Taught:
