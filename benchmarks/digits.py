@@ -5,7 +5,8 @@
 
 A *reading* is what a support vector machine that learned the real digits says of samples. Distances are Frechet distances in
 pixels (native range 0 .. 1) of unguided samples, as many as there are training images, or as many as held-out ones (`few`),
-whose own distance is the floor. A *warm* way begins at the newest start of the diffusion run.
+whose own distance is the floor; `guided` is that of as many with the way's guidance. A distilled run samples as its teacher does
+with guidance, and in one step from noise alone. A *warm* way begins at the newest start of the diffusion run.
 """
 
 from __future__ import annotations
@@ -66,8 +67,10 @@ def main(fit: Annotated[Path, tyro.conf.Positional], out: Path | None = None, pi
         ways["diffusion, warm"] = (run, Sampling(nfe=usual.count // 2, sampler=Sampler.DPMPP_2M, start=start))
     if (fit / "onestep").exists():
         one = open_run(fit / "onestep")
-        ways |= {f"one-step, {steps} NFE": (one, Sampling(steps=steps, guidance=1.0)) for steps in (1, 2)}
-        ways |= {} if start is None else {"one-step, warm, 1 NFE": (one, Sampling(steps=1, guidance=1.0, start=start))}
+        several = () if one.recipe.is_distilled else (2,)
+        ways |= {f"one-step, {steps} NFE": (one, Sampling(steps=steps, guidance=1.0)) for steps in (1, *several)}
+        if start is not None and several:
+            ways["one-step, warm, 1 NFE"] = (one, Sampling(steps=1, guidance=1.0, start=start))
     found: dict[str, Any] = {"classifier": reader.accuracy, "ways": {}}
     for name, (own, way) in ways.items():
         picture = None if pictures is None else pictures / f"{name.replace(', ', '-').replace(' ', '-')}.png"
@@ -79,19 +82,20 @@ def main(fit: Annotated[Path, tyro.conf.Positional], out: Path | None = None, pi
 
 
 def judged(run: OpenRun, data: PreparedData, reader: Reader, way: Sampling, picture: Path | None) -> dict[str, float]:
-    """What the reader says of some samples with the way's guidance, and the distances of as many as training images without."""
+    """What the reader says of some samples with the way's guidance, and the distances of as many as training images."""
     labels = choose_labels(run, range(JUDGED), ())
     read = sample(run, range(JUDGED), labels, way)
     if picture is not None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         save_png(picture, grid(read.images[:SHOWN], columns=20))
     seeds = range(len(data.training))
-    made = sample(run, seeds, choose_labels(run, seeds, ()), replace(way, guidance=1.0))
-    pixels = measure(run, data, made, [Pixels()], losses=0)["distances"][0]
+    made, guided = (sample(run, seeds, choose_labels(run, seeds, ()), each) for each in (replace(way, guidance=1.0), way))
+    pixels, other = (measure(run, data, each, [Pixels()], losses=0)["distances"][0] for each in (made, guided))
     return {
         "recognised": reader.recognised(read, labels.numpy()),
         "nfe": made.nfe,
         "frechet": pixels["frechet"],
+        "frechet_guided": other["frechet"],
         "frechet_of_few": pixels["frechet_of_few"],
         "floor_of_few": pixels["frechet_floor_of_few"],
         "few": pixels["few"],

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from torch import distributed as dist
@@ -47,6 +49,25 @@ def joined() -> Iterator[None]:
         yield
         return
     _join()
+    with parting():
+        yield
+
+
+@contextmanager
+def met(place: Path, rank: int, count: int) -> Iterator[None]:
+    """Together with the processes of this machine that come to the same file: `count` with this one, which has that `rank`."""
+    loopback = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
+    if loopback is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)  # names of hosts need not be known
+    store = dist.FileStore(str(place), count)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=timedelta(minutes=WAIT))
+    with parting():
+        yield
+
+
+@contextmanager
+def parting() -> Iterator[None]:
+    """Leave the other processes at the end, which all have come to unless something failed; UserError if one of them is gone."""
     try:
         yield
         processes.barrier()

@@ -22,6 +22,11 @@ class Interruption:
         self._before: dict[int, Any] = {}
         self._calls = 0
 
+    @property
+    def signalled(self) -> bool:
+        """Whether this process has been asked to stop."""
+        return self._signalled
+
     def asked(self) -> bool:
         """Whether any process of the run has been asked to stop; every process must call it at the same step.
 

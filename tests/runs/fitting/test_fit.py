@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import torch
 from tests.application import at_step, call
 
+from pixelpath import processes
 from pixelpath.atomic import read_json
 from pixelpath.data.settings import DataSettings
 from pixelpath.errors import Stopped, UserError
@@ -20,9 +23,10 @@ from pixelpath.recipes.recipe import from_json
 from pixelpath.runs.fitting.fit import Fitting, Machine, fit, plan_fit
 from pixelpath.runs.fitting.planning import Budget, Plan
 from pixelpath.runs.fitting.sitting import Sitting
-from pixelpath.runs.fitting.training import Beside
+from pixelpath.runs.fitting.training import _tell
 from pixelpath.runs.folder import restated
 from pixelpath.runs.opened import open_run
+from pixelpath.runs.teacher import FIRST
 from pixelpath.trainer.journal import lines
 
 CPU = torch.device("cpu")
@@ -37,7 +41,7 @@ def ticking(tick: float, step: float) -> Machine:
         now += tick
         return now
 
-    return Machine(clock, lambda recipe, device: step)
+    return Machine(clock, lambda recipe, device: step, lambda: 1)
 
 
 def fitted(pictures: Path, out: Path, minutes: float, machine: Machine) -> Path:
@@ -125,59 +129,80 @@ def test_a_folder_of_anything_else_is_left_alone(pictures: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("runs", "own"),
     [
-        ([], 500.0),
-        ([("diffusion", 300.0)], 350.0),
-        ([("diffusion", 300.0), ("onestep", 100.0)], 400.0),
-        ([("diffusion", 1800.0)], 0.0),
-        ([("onestep", 1800.0)], 1000.0),
+        ([], 600.0),
+        ([("diffusion", 300.0, "steps taken")], 480.0),
+        ([("diffusion", 300.0, "steps taken"), ("onestep", 100.0, "")], 540.0),
+        ([("diffusion", 300.0, "steps taken"), ("onestep", 100.0, "time is up")], 480.0),
+        ([("diffusion", 1800.0, "steps taken")], 0.0),
+        ([("onestep", 1800.0, "")], 1000.0),
     ],
 )
-def test_in_turn_diffusion_has_half_of_the_training_of_all_sittings(
-    runs: list[tuple[str, float]], own: float, tmp_path: Path
+def test_diffusion_has_three_fifths_of_its_time_and_that_of_the_newest_one_step_run(
+    runs: list[tuple[str, float, str]], own: float, tmp_path: Path
 ) -> None:
     """Of 1,000 s that the plan adds, with 60 s after them: until 60 s and the other model's are left."""
     fitting = Fitting(Sitting(DataSettings(path=tmp_path), tmp_path, Budget(60, one_step=True), CPU, ticking(0.2, 1.0)))
-    fitting.at.state["runs"] = [{"kind": kind, "seconds": seconds} for kind, seconds in runs]
+    fitting.at.state["runs"] = [{"kind": kind, "seconds": seconds, "ended": why} for kind, seconds, why in runs]
     plan = Plan(1000.0, 0.0, 0.0, 60.0, 64, 0, 20, 100, 32, 1.0, one_step=True)
     trained: list[tuple[str, float]] = []
     with patch.object(fitting, "train_kind", lambda kind, plan, after, asked: trained.append((kind, after))):
-        fitting.train_in_turn(plan, lambda: False)
+        fitting.train(plan)
     assert trained == [("diffusion", pytest.approx(1060.0 - own)), ("onestep", pytest.approx(60.0))]
 
 
-def test_on_a_cpu_two_kinds_are_trained_beside_each_other_stopped_and_taken_up(pictures: Path, tmp_path: Path) -> None:
+def test_two_processes_train_diffusion_and_then_what_it_teaches_stopped_and_taken_up(pictures: Path, tmp_path: Path) -> None:
     out, machine = tmp_path / "fit", Machine(step=lambda recipe, device: 0.05, threads=lambda: 2)
-    budget = Budget(0.5, one_step=True)
+    budget, threads = Budget(0.6, one_step=True), torch.get_num_threads()
     stop: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
     with at_step(3, stop), pytest.raises(Stopped):
         fit(DataSettings(path=pictures), out, budget, CPU, machine)
-    assert [run["ended"] for run in document(out)["runs"]] == ["", ""]
+    assert [(run["ended"], run["folder"]) for run in document(out)["runs"]] == [("", "diffusion")]
+    assert open_run(out / "diffusion").step == 3
+    assert (processes.count(), torch.get_num_threads()) == (1, threads)
     fit(DataSettings(path=pictures), out, budget, CPU, machine)
     runs = document(out)["runs"]
-    assert [(run["kind"], run["from"]) for run in runs] == [("diffusion", None), ("onestep", None)]
+    assert [(run["kind"], run["from"]) for run in runs] == [("diffusion", None), ("onestep", "diffusion")]
     assert all(run["ended"] for run in runs)
-    trained = document(out)["spent"]["training"]
-    assert all(0 < run["seconds"] < 1.2 * trained for run in runs)  # each process begins and saves by itself
+    assert sum(run["seconds"] for run in runs) < 1.2 * document(out)["spent"]["training"]
+    for run in runs:
+        assert read_json(out / run["folder"] / "environment.json")["processes"] == 2
     assert open_run(out / "diffusion").step > 3
-    assert open_run(out / "onestep").step > 0  # on a busy machine its process has little time left after its start
-    assert {"samples", "samples-onestep"} <= set(document(out)["done"])
+    assert open_run(out / "onestep").step > 0  # on a busy machine little time is left when its images are made
+    assert open_run(out / "onestep").recipe.is_distilled
+    assert read_json(out / "onestep" / "taught.json")["seeds"][0] == FIRST
+    assert {"samples", "samples-onestep", "evaluation-onestep"} <= set(document(out)["done"])
 
 
-def test_a_process_beside_that_is_killed_is_said(tmp_path: Path) -> None:
-    beside = Beside(tmp_path, {"folder": "onestep", "recipe": {}, "from": None, "ended": ""}, 60.0, 9.0)
-    beside.process.kill()
-    with pytest.raises(UserError, match="SIGKILL") as caught:
-        beside.end()
-    assert caught.value.setting == "one_step"
-    assert beside.failed
+def test_a_companion_that_is_killed_ends_the_training_with_a_sentence(pictures: Path, tmp_path: Path) -> None:
+    machine, begun = Machine(step=lambda recipe, device: 0.05, threads=lambda: 2), []
+    begin = subprocess.Popen
+
+    def noted(*given: Any, **named: Any) -> Any:
+        begun.append(begin(*given, **named))
+        return begun[-1]
+
+    kill: Callable[[], None] = lambda: begun[-1].kill()  # noqa: E731
+    with patch.object(subprocess, "Popen", noted), at_step(3, kill), pytest.raises(UserError, match="Another process"):
+        fit(DataSettings(path=pictures), tmp_path / "fit", Budget(0.5, one_step=False), CPU, machine)
+    assert processes.count() == 1
 
 
-def test_a_process_beside_that_fails_ends_the_training_with_its_sentence(pictures: Path, tmp_path: Path) -> None:
-    out, machine = tmp_path / "fit", Machine(step=lambda recipe, device: 0.05, threads=lambda: 2)
+@pytest.mark.parametrize(("code", "error", "words"), [(9, UserError, "SIGKILL"), (0, RuntimeError, "traceback")])
+def test_a_companion_that_ends_before_it_begins_is_said(code: int, error: type[Exception], words: str) -> None:
+    dies = f"import os; os.kill(os.getpid(), {code}) if {code} else exit(1)"
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen([sys.executable, "-c", dies], stdin=pipe, stdout=pipe, text=True) as companion,
+        pytest.raises(error, match=words),
+    ):
+        _tell(companion, {"run": {"folder": "onestep"}})
+
+
+def test_what_lies_where_a_run_belongs_is_left_alone(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fit"
     (out / "onestep").mkdir(parents=True)
     (out / "onestep" / "mine.txt").write_text("kept")
     (out / "fit.json").write_text(json.dumps({"asked": {}, "runs": []}))
-    with pytest.raises(UserError) as caught:
-        fit(DataSettings(path=pictures), out, Budget(0.5, one_step=True), CPU, machine)
-    assert "onestep" in str(caught.value)
+    with pytest.raises(UserError, match="onestep"):
+        fit(DataSettings(path=pictures), out, Budget(1, one_step=True), CPU, ticking(0.4, 1.0))
     assert (out / "onestep" / "mine.txt").read_text() == "kept"

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from pixelpath.errors import UserError
 from pixelpath.log import hushed, say
 from pixelpath.runs.fitting import planning
 from pixelpath.runs.fitting.planning import Plan
 from pixelpath.runs.fitting.sitting import Sitting
 from pixelpath.runs.folder import DIFFUSION, of_kind
-from pixelpath.runs.measuring.comparison import keep
-from pixelpath.runs.measuring.curves import start_name
 from pixelpath.runs.measuring.evaluate import evaluate
 from pixelpath.runs.measuring.report import write_report
 from pixelpath.runs.opened import OpenRun, open_run
@@ -21,9 +16,7 @@ from pixelpath.runs.sample import free_folder, sample
 from pixelpath.runs.sample_conditions import as_held_out
 from pixelpath.runs.starting.fit_start import Fit, fit_run_start
 from pixelpath.runs.starting.quality import Quality
-from pixelpath.runs.tune import newest_start, tune_run
-from pixelpath.runs.tuned import FILE
-from pixelpath.sampling.sampler import Sampler
+from pixelpath.runs.tune import tune_run
 
 START = Fit(points=planning.START_POINTS, quality=Quality(count=0))  # tuning compares its samples with cold ones
 
@@ -36,8 +29,6 @@ def finish(sitting: Sitting, plan: Plan) -> None:
             data = read_data_of(run, None)
         if kind == DIFFUSION:
             _find_sampling(sitting, run, data, plan)
-        else:
-            _begin_at(newest_start(sitting.newest(DIFFUSION)), run)
         _show_and_judge(sitting, run, data, plan, sitting.kinds[place:])
         say(f"Report: {write_report(run.path)}")
 
@@ -54,18 +45,6 @@ def _find_sampling(sitting: Sitting, run: OpenRun, data: PreparedData, plan: Pla
     if plan.tuned and "tuning" not in done and sitting.left > plan.tuning:
         with sitting.phase("tuning"):
             tune_run(run, data, planning.tuning_of(sitting.chosen, plan.tuned, light="tuning" in plan.light))
-
-
-def _begin_at(start: Path | None, run: OpenRun) -> None:
-    """Let a one-step run begin at the start of the diffusion run beside it, if there is one: RUN/sampling.json says so."""
-    if start is None:
-        return
-    name = f"one step from {start_name(start)}"
-    way = {"name": name, "nfe": 1, "sampler": Sampler.CONSISTENCY.value, "sigma_max": None, "sigmas": [], "default": True}
-    way["start"] = os.path.relpath(start, run.path)
-    table = {"guidance": 1.0, "candidates": [], "controls": [], "chosen": [way]}
-    keep(run.path / FILE, {"checkpoint": run.checkpoint.name, "step": run.step, "tables": [table]})
-    say(f"Samples of {run.path} begin at {start}.")
 
 
 def _show_and_judge(sitting: Sitting, run: OpenRun, data: PreparedData, plan: Plan, kinds: tuple[str, ...]) -> None:

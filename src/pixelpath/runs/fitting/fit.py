@@ -1,9 +1,8 @@
 """From a folder and a budget of time to samples: audit, plan, train, tune, sample, evaluate, report.
 
 The folder of a fit holds fit.json (what was decided and why, planned and real seconds), samples, and its *runs*: `diffusion`,
-`diffusion-2`, ..., each begun with the weights of the one before, and `one-step`, ... A run that has not *ended* goes on by the
-same command; another one begins only for added time. Two kinds are trained in turn on a GPU. On a CPU they are trained *beside*
-each other, in half of the threads each: small networks gain little, or lose, by more threads.
+`diffusion-2`, ..., each begun with the weights of the one before, and `onestep`, ..., each taught by the newest of these. A run
+that has not *ended* goes on by the same command; another one begins only for added time.
 """
 
 from __future__ import annotations
@@ -27,9 +26,10 @@ from pixelpath.runs.fitting.choosing import Chosen, chosen_for
 from pixelpath.runs.fitting.finishing import finish
 from pixelpath.runs.fitting.planning import Budget, Plan
 from pixelpath.runs.fitting.sitting import HERE, Machine, Sitting
-from pixelpath.runs.fitting.training import Beside, Timing, Training, half_of_threads, train_beside
+from pixelpath.runs.fitting.training import Timing, Training, in_company
 from pixelpath.runs.folder import DIFFUSION, FIT, ONE_STEP, fitted_run
 from pixelpath.runs.lock import LOCK, Lock
+from pixelpath.runs.opened import open_run
 from pixelpath.runs.work import multiply_adds_of
 from pixelpath.trainer.interruption import Interruption
 
@@ -119,9 +119,6 @@ class Fitting:
         if added or not self.at.state["runs"]:
             has = bool(self.at.runs_of(ONE_STEP))
             self.at.state["one_step"] = has or planning.repaid(self.at.chosen, self.at.step, self.at.left)
-        if self.at.beside and not any(run["step"] for run in self.at.state["runs"]):
-            with self.at.phase("trial"), half_of_threads(), hushed():
-                self.at.state["step"] = self.at.machine.step(self.at.chosen.recipe, self.at.device)
 
     def check_left(self) -> None:
         """UserError where hardly any time is left to train in."""
@@ -181,50 +178,37 @@ class Fitting:
     def plan(self) -> Plan:
         """How what is left of the budget is used."""
         at = self.at
-        return planning.planned(at.chosen, at.step, at.left, one_step=at.one_step, beside=at.beside, fixed=at.fixed)
+        return planning.planned(at.chosen, at.step, at.left, one_step=at.one_step, fixed=at.fixed)
 
     def plan_lines(self, plan: Plan) -> list[str]:
         """The plan in words."""
         return planning.lines(plan, self.at.chosen, datetime.now(), self.at.spent, str(self.at.device), self.at.out)
 
     def train(self, plan: Plan) -> None:
-        """Run after run, or two beside each other, until the time for training is used. Raises Stopped if asked to."""
+        """Run after run until the time for training is used. Raises Stopped if asked to."""
         with Interruption() as interruption:
-            if self.at.beside:
-                with half_of_threads():
-                    self.train_two(plan, interruption.asked)
-            else:
-                self.train_in_turn(plan, interruption.asked)
+            asked = lambda: interruption.signalled  # noqa: E731
+            if self.at.one_step:
+                self.train_kind(DIFFUSION, plan, plan.after + plan.training - self.due(plan.training), asked)
+            self.train_kind(self.at.kinds[-1], plan, plan.after, asked)
 
-    def train_in_turn(self, plan: Plan, asked: Callable[[], bool]) -> None:
-        """A diffusion run, and then, if planned, a one-step run: each has half of the training of all sittings."""
-        if self.at.one_step:
-            used = {kind: sum(run.get("seconds", 0.0) for run in self.at.runs_of(kind)) for kind in self.at.kinds}
-            due = (sum(used.values()) + plan.training) / 2 - used[DIFFUSION]
-            self.train_kind(DIFFUSION, plan, plan.after + plan.training - min(max(due, 0.0), plan.training), asked)
-        self.train_kind(self.at.kinds[-1], plan, plan.after, asked)
+    def due(self, training: float) -> float:
+        """Of so many seconds of training that are left, those of the diffusion model that a one-step model is to learn from.
+
+        A new one learns anew, so what earlier ones took does not count.
+        """
+        used = sum(run.get("seconds", 0.0) for run in self.at.runs_of(DIFFUSION))
+        begun = sum(run.get("seconds", 0.0) for run in self.at.runs_of(ONE_STEP) if not run["ended"])
+        return min(max((1 - planning.LEARNING) * (used + begun + training) - used, 0.0), training)
 
     def train_kind(self, kind: str, plan: Plan, after: float, asked: Callable[[], bool]) -> None:
         """Runs of one kind, until only `after` seconds are left."""
         while (run := self.open_run(kind, plan, after)) is not None:
-            self.training(run, after).proceed(asked, LAST * plan.training)
+            timing = Timing(self.at.machine.clock, lambda: self.at.left - after, lambda: self.at.note("training"))
+            with in_company(self.at.out, run, self.at.device, self.at.machine.threads()):
+                Training(self.at.out, run, self.at.device, timing).proceed(asked, LAST * plan.training)
             if not run["ended"]:
                 self.stopped()
-
-    def train_two(self, plan: Plan, asked: Callable[[], bool]) -> None:
-        """The diffusion run here, and the one-step run beside it in a process of its own, each in half of the threads."""
-        last = LAST * plan.training
-        here, there = (self.open_run(kind, plan, plan.after) or self.at.runs_of(kind)[-1] for kind in self.at.kinds)
-        beside = None if there["ended"] else Beside(self.at.out, there, self.at.left - plan.after, last)
-        train_beside(self.training(here, plan.after), beside, asked, last)
-        if not (here["ended"] and there["ended"]):
-            self.stopped()
-
-    def training(self, run: dict[str, Any], after: float) -> Training:
-        """The training of a run until only `after` seconds are left."""
-        at = self.at
-        timing = Timing(at.machine.clock, lambda: at.left - after, lambda: at.note("training"))
-        return Training(at.out, run, at.device, timing)
 
     def open_run(self, kind: str, plan: Plan, after: float) -> dict[str, Any] | None:
         """The run of a kind to be trained until only `after` seconds are left; None if no new one is worth it."""
@@ -237,16 +221,21 @@ class Fitting:
         return self.at.state["runs"][-1]
 
     def new_run(self, kind: str, same: list[dict[str, Any]], plan: Plan, seconds: float) -> dict[str, Any]:
-        """A run of as many steps as fit into the seconds, from the weights of the last one of the same kind."""
-        recipe, step = replace(self.at.chosen.recipe, batch_size=plan.batch_size), plan.step
+        """A run of as many steps as fit into the seconds, from the weights of the newest diffusion run, if there is one."""
+        at = self.at
+        name, origin = f"{kind}-{len(same) + 1}" if same else kind, at.newest(DIFFUSION).name if at.runs_of(DIFFUSION) else None
         if kind == ONE_STEP:
-            recipe, step = planning.one_step_recipe(recipe), planning.SLOWER * step
-        steps = planning.steps_in(seconds, same[-1]["step"] if same and same[-1]["step"] else step)
-        schedule = replace(recipe.schedule, warmup=planning.warmup_in(steps, recipe.schedule.warmup))
-        recipe = replace(recipe, steps=steps, schedule=schedule)
-        name, origin = f"{kind}-{len(same) + 1}" if same else kind, same[-1]["folder"] if same else None
-        if origin is not None:
-            say(f"{name}: {steps:,} steps, from the weights of {origin}.")
+            teacher = open_run(at.newest(DIFFUSION))
+            conditional = teacher.denoiser.backbone.conditional
+            recipe = planning.one_step_recipe(teacher.recipe, at.chosen, at.step, seconds, conditional=conditional)
+            recipe = replace(recipe, data=at.chosen.recipe.data)
+        else:
+            step = same[-1]["step"] if same and same[-1]["step"] else plan.step
+            recipe = replace(at.chosen.recipe, batch_size=plan.batch_size, steps=planning.steps_in(seconds, step))
+        schedule = replace(recipe.schedule, warmup=planning.warmup_in(recipe.steps, at.chosen.recipe.schedule.warmup))
+        recipe = replace(recipe, schedule=schedule)
+        if same:
+            say(f"{name}: {recipe.steps:,} steps, from the weights of {origin}.")
         return {"folder": name, "kind": kind, "recipe": json.loads(to_json(recipe)), "from": origin, "step": None, "ended": ""}
 
     def stopped(self) -> NoReturn:

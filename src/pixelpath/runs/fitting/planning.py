@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelpath.errors import UserError
-from pixelpath.recipes import RECIPES
+from pixelpath.recipes.distilled import Distilling, distilled
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.recipes.sizes import SIZES
 from pixelpath.reports.page import duration
@@ -46,7 +46,8 @@ STARTED = 3  # ways more at each of them with a start: by 2M, Heun, stochastic H
 FIRSTS = 3  # ways that a light tuning compares: first sigmas of the recipe's own sampler
 TRAINING = 0.8  # of a budget, roughly: what training has
 ENOUGH = {"small": 1_000_000, "tiny": 240_000, "nano": 60_000}  # images that a network of this size should see in its training
-SLOWER = 1.7  # times a step of diffusion: one of a one-step model, until it is measured
+LEARNING = 0.4  # of the time for training: what a one-step model has that learns from the diffusion model
+TAUGHT, FEW_TAUGHT = 1 / 3, 1000  # of that time, at most: what the images that it learns from take; and the fewest of them
 REPAID = 3  # times as many images as are enough: with so many a one-step model is worth a share of it
 
 
@@ -57,8 +58,8 @@ class Budget:
     minutes: float = 60.0
     """Minutes of all sittings together, from the first look at the data to the report. More minutes later go on from there."""
     one_step: bool | None = None
-    """Train a one-step model too, from scratch: beside the diffusion model on a CPU, after it with half of the training time on
-    a GPU. Default: where the time shows the network three times as many images as are enough for its size."""
+    """Train a one-step model too, which learns from images of the diffusion model (`distill`) in two fifths of the training time.
+    Default: where the time shows the network three times as many images as are enough for its size."""
 
     def __post_init__(self) -> None:
         if not 0 < self.minutes < float("inf"):
@@ -73,8 +74,7 @@ class Plan:
     """What is done with the budget, in seconds where nothing else is said.
 
     `shown`, `tuned` and `judged` are numbers of samples, 0 where that is left out; `light` names what is done lightly. `training`
-    and `evaluation` are for all models together; `start` is 0 where none is fitted. `beside`: a one-step model is trained at the
-    same time as the diffusion model, not after it.
+    and `evaluation` are for all models together; `start` is 0 where none is fitted.
     """
 
     training: float
@@ -88,7 +88,6 @@ class Plan:
     batch_size: int
     step: float
     one_step: bool
-    beside: bool = False
     light: tuple[str, ...] = ()
 
     @property
@@ -101,7 +100,7 @@ class Plan:
         return asdict(self)
 
 
-def planned(chosen: Chosen, step: float, left: float, *, one_step: bool, beside: bool = False, fixed: float = FIXED) -> Plan:
+def planned(chosen: Chosen, step: float, left: float, *, one_step: bool, fixed: float = FIXED) -> Plan:
     """The plan for the `left` seconds of a budget, where a step of the recipe takes `step` seconds.
 
     `fixed` are the seconds of an evaluation and of reports whatever they measure.
@@ -118,10 +117,10 @@ def planned(chosen: Chosen, step: float, left: float, *, one_step: bool, beside:
     light = (*(("tuning",) if little else ()), *(("evaluation",) if less else ()))
     training = max(left - start - tuning - known - judging, left / 2)
     after = left - training - start - tuning
-    room = training / 2 if one_step and not beside else training
+    room = (1 - LEARNING) * training if one_step else training
     recipe, step = batched(chosen.recipe, chosen.training, step, room)
     steps = steps_in(room, step)
-    return Plan(training, start, tuning, after, shown, tuned, judged, steps, recipe.batch_size, step, one_step, beside, light)
+    return Plan(training, start, tuning, after, shown, tuned, judged, steps, recipe.batch_size, step, one_step, light)
 
 
 def kinds_of(*, one_step: bool) -> tuple[str, ...]:
@@ -130,7 +129,7 @@ def kinds_of(*, one_step: bool) -> tuple[str, ...]:
 
 
 def repaid(chosen: Chosen, step: float, left: float) -> bool:
-    """Whether so many seconds show the network so many images that half of them are better spent on a one-step model."""
+    """Whether so many seconds show the network so many images that a share of them is better spent on a one-step model."""
     return seen(left, step, chosen.recipe) >= REPAID * enough(chosen.recipe)
 
 
@@ -252,11 +251,15 @@ def judges_of(count: int, *, light: bool) -> Judges:
     return Judges(use_inception=False, use_own=not light, losses=_losses(count, light=light))
 
 
-def one_step_recipe(diffusion: Recipe) -> Recipe:
-    """The one-step recipe of the same family, size, patch and data as a diffusion recipe."""
-    found = RECIPES[f"{diffusion.name.removesuffix('-diffusion')}-onestep"]()
-    same = ("size", "patch", "flip", "batch_size", "data", "position_init")
-    return replace(found, **{name: vars(diffusion)[name] for name in same})
+def one_step_recipe(teacher: Recipe, chosen: Chosen, step: float, seconds: float, *, conditional: bool) -> Recipe:
+    """The recipe of a one-step model that learns for so many seconds from a run of the recipe `teacher`, conditional or not.
+
+    Its steps take what is left of them when the images that it learns from are made.
+    """
+    each = Distilling().nfe * _guided(chosen) * evaluated_in(chosen, step)
+    images = max(FEW_TAUGHT, min(Distilling().images, int(TAUGHT * seconds / each)))
+    steps = steps_in(seconds - images * each, step * teacher.batch_size / chosen.recipe.batch_size)
+    return distilled(teacher, conditional, Distilling(images, steps=steps))
 
 
 def lines(plan: Plan, chosen: Chosen, began: datetime, spent: float, device: str, out: Path) -> list[str]:
@@ -274,7 +277,7 @@ def lines(plan: Plan, chosen: Chosen, began: datetime, spent: float, device: str
     trained = f"{plan.steps:,} steps of {recipe.name} ({about}, {number}) on {device}, {plan.step:.3g} s each"
     trained += f"; {seen:.0f} times each image" if seen >= 10 else f"; {seen:.1f} times each image"
     if plan.one_step:
-        trained += ", and a one-step model beside it" if plan.beside else ", and then a one-step model for as long"
+        trained += f", and then a one-step model that learns from it ({duration(LEARNING * plan.training)})"
     end = plan.training + plan.after
     left_out = ["stage one: it has not been shown to pay at such budgets"]
     left_out += [] if plan.one_step else ["a one-step model: more time, or `one_step` True, adds it"]

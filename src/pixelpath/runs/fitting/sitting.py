@@ -81,11 +81,6 @@ class Sitting:
         return planning.kinds_of(one_step=self.one_step)
 
     @property
-    def beside(self) -> bool:
-        """Whether two kinds of runs are trained at the same time, each in half of the threads: on a CPU that has two or more."""
-        return self.one_step and self.device.type == "cpu" and self.machine.threads() > 1
-
-    @property
     def judged(self) -> bool:
         """Whether every kind of run was evaluated after its training."""
         return all(of_kind("evaluation", kind) in self.state["done"] for kind in self.kinds)
@@ -98,11 +93,11 @@ class Sitting:
 
     @property
     def step(self) -> float:
-        """The seconds of a step of the recipe: those of the last diffusion run, if there is one, else those tried."""
+        """The seconds of a step of the recipe in one process: those tried, or more if the last diffusion run took more."""
         found = [run for run in self.runs_of(DIFFUSION) if run["step"]]
         if not found:
             return self.state["step"]
-        return found[-1]["step"] * self.chosen.recipe.batch_size / found[-1]["recipe"]["batch_size"]
+        return max(self.state["step"], found[-1]["step"] * self.chosen.recipe.batch_size / found[-1]["recipe"]["batch_size"])
 
     @property
     def fixed(self) -> float:

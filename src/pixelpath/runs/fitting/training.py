@@ -1,20 +1,25 @@
-"""The training of one run of a fit in its time; and of another one beside it, by a process of its own, on a CPU.
+"""The training of one run of a fit in its time, on a CPU by two processes: each computes half of every batch.
 
 A run is a dictionary of fit.json: its folder, kind and recipe, the run that it begins with, the seconds of its step and those
 that it has used, and why it *ended*: its steps are taken or its time is up. One that has not ended was stopped, and goes on. Its
 number of steps is planned anew when the speed is not as planned, so that its schedule ends when the time does.
+
+Small networks gain little by the threads of one process (docs/scale.md). What depends on a clock the main process decides; the
+*companion* does as it does, and ends when it does.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,16 +32,17 @@ from pixelpath.log import say
 from pixelpath.recipes.recipe import from_json
 from pixelpath.runs.beginning import begin
 from pixelpath.runs.chosen import Beginning, Saving
+from pixelpath.runs.devices import met
 from pixelpath.runs.fitting import planning
-from pixelpath.runs.folder import holds_run
+from pixelpath.runs.folder import by_main, holds_run
 from pixelpath.runs.session import Session
-from pixelpath.trainer.interruption import Interruption
 
 Run = dict[str, Any]
 
 CHECKED, AGAIN, LEAST_CHECKED = 0.08, 0.33, 10  # of a run's time, and of what is left later, after which its speed is compared
 OFF = 0.1  # of a run's time: a plan that is off by more is made anew
-ANEW = "planned anew"  # why a run was left, to go on with another number of steps
+ANEW, STOPPED = "planned anew", "stopped"  # why a run was left: to go on with another number of steps, or as it was asked to
+TOGETHER = 2  # processes on a CPU
 WARM = 3  # steps before speed counts
 BEAT = 10.0  # seconds between notes of the time used
 
@@ -66,7 +72,10 @@ class Training:
         self.told()
 
     def proceed(self, asked: Callable[[], bool], last: float = 0.0) -> None:
-        """Take the run's steps until it has ended or was `asked` to stop; in the `last` seconds they are taken as planned."""
+        """Take the run's steps until it has ended or was `asked` to stop; in the `last` seconds they are taken as planned.
+
+        Of two processes both must call it.
+        """
         folder = self.out / self.run["folder"]
         if holds_run(folder):  # its own number of steps holds, should a crash have come between the two files
             kept = read_json(folder / "recipe.json")
@@ -79,13 +88,13 @@ class Training:
         while why == ANEW and not session.finished:
             self._plan_anew(session)
             why = self._take(session, asked, last)
-        self.run["ended"] = "steps taken" if session.finished else why
+        self.run["ended"] = "steps taken" if session.finished else why.removeprefix(STOPPED)
         self.note()
 
     def _plan_anew(self, session: Session) -> None:
         """Give the run as many more steps as it takes until its time is up: its schedule then ends with it."""
         run = self.run
-        steps = session.state.step + planning.steps_in(self.left(), run["step"])
+        steps = session.state.step + by_main(lambda: planning.steps_in(self.left(), run["step"]))()
         say(f"A step takes {run['step']:.3g} s, which is not as planned: {steps:,} steps instead of {run['recipe']['steps']:,}.")
         warmup = planning.warmup_in(steps, run["recipe"]["schedule"]["warmup"])
         run["recipe"] |= {"steps": steps, "schedule": run["recipe"]["schedule"] | {"warmup": warmup}}
@@ -94,23 +103,29 @@ class Training:
         self.note()
 
     def _take(self, session: Session, asked: Callable[[], bool], last: float) -> str:
-        """Why a session was left; empty if it was asked to stop. Its speed is compared until `last` seconds are left."""
+        """Why a session was left; empty if it was not. Its speed is compared until `last` seconds are left."""
         room, began = self.left(), self.clock()
         first, why, taken = session.state.step, "", 0
         due = (AGAIN if first else CHECKED) * room
 
-        def stop() -> bool:
-            nonlocal why, due
+        @by_main
+        def decided() -> str:
+            nonlocal due
             if asked():
-                return True
+                return STOPPED
             left = self.left()
             if left <= 0:
-                why = "time is up"
-            elif room - left > due and left > last and taken >= LEAST_CHECKED + WARM:
-                due = room - left + AGAIN * left
-                speed = (self.clock() - began) / (taken - WARM)
-                ahead = planning.MEASURED * speed * (session.recipe.steps - first - taken)
-                why = ANEW if abs(ahead - left) > OFF * room else ""
+                return "time is up"
+            if room - left <= due or left <= last or taken < LEAST_CHECKED + WARM:
+                return ""
+            due = room - left + AGAIN * left
+            speed = (self.clock() - began) / (taken - WARM)
+            ahead = planning.MEASURED * speed * (session.recipe.steps - first - taken)
+            return ANEW if abs(ahead - left) > OFF * room else ""
+
+        def stop() -> bool:
+            nonlocal why
+            why = decided()
             return bool(why)
 
         for _ in session.proceed(stop):
@@ -124,104 +139,68 @@ class Training:
         return why
 
 
-class Beside:
-    """A run of a fit that a process of its own trains for so many seconds on the CPU, in as many threads as this one has now."""
+@contextmanager
+def in_company(out: Path, run: Run, device: torch.device, threads: int) -> Iterator[None]:
+    """While open, a companion trains the run too, each of the two in half of the threads: on a CPU that has two or more.
 
-    def __init__(self, out: Path, run: Run, seconds: float, last: float) -> None:
-        self.run, self.stopping = run, False
-        until = time.time() + seconds  # its process needs a while to begin
-        given = {"out": str(out.absolute()), "run": run, "until": until, "last": last, "parent": os.getpid()}
-        given["threads"] = torch.get_num_threads()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+    Raises UserError if it ends before both have met.
+    """
+    recipe, own = run["recipe"], torch.get_num_threads()
+    if device.type != "cpu" or threads < TOGETHER or recipe["batch_size"] % (TOGETHER * recipe["accumulate"]):
+        yield
+        return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        place, each = Path(folder) / "meeting", threads // TOGETHER
+        companion = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(place), str(each)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C asks this process, which asks that one
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,  # Ctrl-C asks this process alone
+            env=os.environ | {"RANK": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(given))
-        self.process.stdin.close()
-
-    @property
-    def running(self) -> bool:
-        """Whether its process has not ended."""
-        return self.process.poll() is None
-
-    @property
-    def failed(self) -> bool:
-        """Whether its process has ended, and not well."""
-        return self.process.poll() not in (None, 0)
-
-    def stop(self) -> None:
-        """Ask it to save and stop."""
-        if self.running:
-            self.stopping = True
-            self.process.send_signal(signal.SIGTERM)
-
-    def end(self) -> None:
-        """Wait for it, and take over what became of its run. Raises UserError for its own, and if its process was killed."""
-        assert self.process.stdout is not None
-        said, code = self.process.stdout.read(), self.process.wait()
-        found = json.loads(said) if said else {"run": {}, "error": None}
-        self.run |= found["run"]
-        if found["error"]:
-            raise UserError(found["error"]["sentence"], setting=found["error"]["setting"])
-        if self.stopping:  # perhaps before it had begun
-            return
-        if code < 0:
-            raise UserError(
-                f"The process that trains {self.run['folder']} was ended by {signal.Signals(-code).name}, perhaps for lack of "
-                "memory. What it had saved is kept: the same command goes on from there.",
-                setting="one_step",
-            )
-        if code:
-            raise RuntimeError(f"The process that trains {self.run['folder']} failed: its traceback is above.")
+        torch.set_num_threads(each)
+        try:
+            with companion:
+                _tell(companion, {"out": str(out.absolute()), "run": run})
+                with met(place, 0, TOGETHER):
+                    yield
+        finally:
+            companion.kill()  # it has ended, unless something failed here; it writes nothing that is kept
+            torch.set_num_threads(own)
 
 
-def train_beside(own: Training, beside: Beside | None, asked: Callable[[], bool], last: float) -> None:
-    """Train a run here, and perhaps another one beside it; both have ended, or were asked to stop, when this returns."""
-    failed = lambda: beside is not None and beside.failed  # noqa: E731
-    try:
-        if not own.run["ended"]:
-            own.proceed(lambda: asked() or failed(), last)
-        while beside is not None and beside.running and not asked():
-            time.sleep(0.05)
-    finally:
-        if beside is not None:
-            if asked() or own.left() > 0:  # that, or training here has failed
-                beside.stop()
-            beside.end()
+def _tell(companion: subprocess.Popen[str], what: dict[str, Any]) -> None:
+    """Tell the companion what to train, and wait until it is ready; UserError if it is gone."""
+    assert companion.stdin is not None
+    assert companion.stdout is not None
+    with suppress(BrokenPipeError):
+        companion.stdin.write(json.dumps(what))
+        companion.stdin.close()
+    if companion.stdout.readline():
+        return
+    code = companion.wait()
+    if code >= 0:
+        raise RuntimeError(f"The second process that trains {what['run']['folder']} failed: its traceback is above.")
+    raise UserError(
+        f"The second process that trains {what['run']['folder']} was ended by {signal.Signals(-code).name}, perhaps for lack of "
+        "memory: free some, and give the same command again."
+    )
 
 
-@contextmanager
-def half_of_threads() -> Iterator[None]:
-    """While open, torch computes in half of the threads that it has on the CPU."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def main() -> None:
-    """Train the run that standard input tells of; what became of it is written to standard output."""
+def main(place: str, threads: str) -> None:
+    """Train the run that standard input tells of in company of the process that waits at `place`."""
+    torch.set_num_threads(int(threads))
     given = json.loads(sys.stdin.read())
-    torch.set_num_threads(given["threads"])
-    end, run = time.monotonic() + given["until"] - time.time(), given["run"]
-    timing = Timing(time.monotonic, lambda: end - time.monotonic())
-    training = Training(Path(given["out"]), run, torch.device("cpu"), timing)
-    error = None
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    never = Timing(time.monotonic, lambda: math.inf)  # the main process decides when time is up
     try:
-        with Interruption() as interruption:
-            training.proceed(lambda: interruption.asked() or os.getppid() != given["parent"], given["last"])
-    except UserError as mistake:
-        error = {"sentence": str(mistake), "setting": mistake.setting}
-    sys.stdout.write(json.dumps({"run": run, "error": error}))
-    sys.exit(2 if error else 0)
+        with met(Path(place), 1, TOGETHER):
+            Training(Path(given["out"]), given["run"], torch.device("cpu"), never).proceed(lambda: False)
+    except UserError:
+        sys.exit(2)  # the main process says what is wrong
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
