@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +17,12 @@ from tests.asking import run_with_conditions
 import pixelpath as pp
 from pixelpath.errors import UserError
 from pixelpath.objectives.distillation import Distillation
+from pixelpath.runs import teacher as making
 from pixelpath.runs.digits import write_digits
 from pixelpath.runs.measuring.evaluate import evaluate_curves
+from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import read_data_of
-from pixelpath.runs.sample import counted, sample
+from pixelpath.runs.sample import Samples, counted, sample
 from pixelpath.runs.teacher import FILE, FIRST, conditions_of, taught
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.trainer import checkpoint
@@ -86,6 +90,40 @@ def test_the_same_command_takes_it_up_and_asks_the_teacher_no_more(teacher: pp.R
     first, second = (pp.load(tmp_path / name, device="cpu") for name in ("whole", "parts"))
     assert (first.step, second.step) == (8, 8)
     assert all(torch.equal(one, second.denoiser.state_dict()[name]) for name, one in first.denoiser.state_dict().items())
+
+
+def test_a_making_that_was_interrupted_goes_on(teacher: pp.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(making, "PART", 8)
+
+    def interrupted(run: OpenRun, seeds: range, *rest: Any, **named: Any) -> Samples:
+        if len(made) == 2:
+            made.append(-1)
+            raise KeyboardInterrupt
+        made.append(seeds[0] - FIRST)
+        return sample(run, seeds, *rest, **named)
+
+    monkeypatch.setattr(making, "sample", interrupted)
+    how = pp.Distilling(images=20, nfe=2, steps=4)
+    with pytest.raises(KeyboardInterrupt):
+        pp.distill(teacher, tmp_path / "parts", how, device="cpu")
+    (tmp_path / "parts" / FILE).open("ab").write(b"of a part that was cut off")
+    student = pp.distill(teacher, tmp_path / "parts", replace(how, steps=6), device="cpu")  # what it learns from is the same
+    assert made == [0, 8, -1, 16]
+    kept = (student.path / FILE).read_bytes()
+    assert kept == (pp.distill(teacher, tmp_path / "whole", how, device="cpu").path / FILE).read_bytes()
+    assert json.loads((student.path / "taught.json").read_text())["seeds"] == [FIRST, FIRST + 19]
+
+
+def test_what_another_teaching_left_is_made_anew(teacher: pp.Run, tmp_path: Path) -> None:
+    how = pp.Distilling(images=10, nfe=2, steps=2)
+    pp.distill(teacher, tmp_path / "a", how, device="cpu")
+    shutil.rmtree(tmp_path / "a" / "checkpoints")
+    for other in (how, replace(how, nfe=3)):
+        before = (tmp_path / "a" / FILE).stat().st_mtime_ns
+        pp.distill(teacher, tmp_path / "a", other, device="cpu")
+        assert ((tmp_path / "a" / FILE).stat().st_mtime_ns == before) == (other == how)
+        shutil.rmtree(tmp_path / "a" / "checkpoints")
 
 
 def test_images_take_one_evaluation_and_other_ways_are_refused(student: pp.Run) -> None:

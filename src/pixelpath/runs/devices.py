@@ -59,7 +59,7 @@ def met(place: Path, rank: int, count: int) -> Iterator[None]:
     loopback = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
     if loopback is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)  # names of hosts need not be known
-    store = dist.FileStore(str(place), count)
+    store = dist.FileStore(str(place), count)  # pyright: ignore[reportPrivateImportUsage]  (documented, and not in __all__)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=timedelta(minutes=WAIT))
     with parting():
         yield
