@@ -1,7 +1,6 @@
 """The distillation loss is the pseudo-Huber distance of the estimate at the highest sigma from what the teacher made."""
 
 import math
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -9,7 +8,8 @@ from torch import Tensor, nn
 
 from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange
-from pixelpath.objectives.distillation import Distillation, Taught
+from pixelpath.objectives.distillation import Distillation
+from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.types import Batch
 
 NOISE = NoiseRange(0.02, 20.0, shift=0.5)
@@ -28,31 +28,40 @@ class Scaled(nn.Module):
         return self.value * noisy
 
 
-def teach(seeds: Sequence[int]) -> Taught:
-    """Noise of 10 times the seed, and images that are a tenth of it."""
-    noise = torch.tensor([10.0 * seed for seed in seeds]).reshape(-1, 1, 1, 1).expand(-1, 2, 3, 3)
-    return Taught(noise, noise / 10, torch.tensor(seeds))
+def noise(*seeds: int) -> Tensor:
+    """The noise that sampling begins with for these seeds, of the std 10."""
+    return 10 * normal(Streams([seed_of(seed) for seed in seeds]), (2, 3, 3))
 
 
-def batch(*seeds: int) -> Batch:
-    return Batch(torch.full((len(seeds), 2, 3, 3), math.nan), torch.zeros(len(seeds), dtype=torch.int64), seeds, 0)
+def batch(*seeds: int, valid: Tensor | None = None) -> Batch:
+    """Images that are a tenth of their noise."""
+    return Batch(noise(*seeds) / 10, torch.tensor(seeds), seeds, 0, valid)
 
 
 def test_loss_and_gradient_in_closed_form() -> None:
-    """Errors (v - .1) 10 s at 18 values: S = 18 (v - .1)^2 100 s^2; the images of the batch count for nothing."""
+    """Errors (v - .1) n: S = (v - .1)^2 |n|^2."""
     student, c = Scaled(0.3), 2.0
-    loss = Distillation(NOISE, softening=c).through(teach)(student, student, batch(1, 4), 0.5).total
+    loss = Distillation(NOISE, softening=c)(student, student, batch(1, 4), 0.5).total
     loss.backward()
-    roots = [math.sqrt(18 * 0.2**2 * 100 * seed**2 + c**2) for seed in (1, 4)]
+    squares = noise(1, 4).double().square().sum((1, 2, 3)).tolist()
+    roots = [math.sqrt(0.2**2 * square + c**2) for square in squares]
     assert float(loss.detach()) == pytest.approx(sum(root - c for root in roots) / 2, rel=1e-6)
-    slopes = [18 * 0.2 * 100 * seed**2 / root for seed, root in zip((1, 4), roots, strict=True)]
+    slopes = [0.2 * square / root for square, root in zip(squares, roots, strict=True)]
     assert student.value.grad is not None
     assert float(student.value.grad) == pytest.approx(sum(slopes) / 2, rel=1e-6)
 
 
-def test_the_student_is_asked_at_the_shifted_highest_sigma_for_the_teachers_condition() -> None:
+def test_pixels_without_a_value_count_for_nothing() -> None:
+    student, valid = Scaled(0.3), torch.ones(1, 2, 3, 3, dtype=torch.bool)
+    valid[0, 0, 1] = False
+    square = float(noise(7).masked_fill(~valid, 0.0).square().sum())
+    loss = Distillation(NOISE, softening=2.0)(student, student, batch(7, valid=valid), 0.0).total
+    assert float(loss.detach()) == pytest.approx(math.sqrt(0.2**2 * square + 4) - 2, rel=1e-5)
+
+
+def test_the_student_is_asked_at_the_shifted_highest_sigma_for_the_condition() -> None:
     student = Scaled(0.1)
-    loss = Distillation(NOISE).through(teach)(student, student, batch(5, 2), 0.0).total
+    loss = Distillation(NOISE)(student, student, batch(5, 2), 0.0).total
     sigma, labels, drop = student.asked[0]
     assert sigma.tolist() == [10.0, 10.0]
     assert labels.tolist() == [5, 2]
@@ -70,6 +79,6 @@ def test_settings_that_cannot_be_are_refused(setting: str, value: float) -> None
 
 
 def test_micro_batches_are_the_whole_batch() -> None:
-    student, objective = Scaled(0.3), Distillation(NOISE).through(teach)
+    student, objective = Scaled(0.3), Distillation(NOISE)
     whole, first, second = (objective(student, student, batch(*seeds), 0.0).total for seeds in ((1, 4, 2, 8), (1, 4), (2, 8)))
     assert float(whole) == pytest.approx(float(first + second) / 2, rel=1e-6)

@@ -176,11 +176,11 @@ class ConditionData:
     vectors: Float[np.ndarray, "image number"] | None = None
     cond_image: Source | None = None
 
-    def first(self, count: int) -> ConditionData:
-        """The conditions of the first images."""
-        vectors = None if self.vectors is None else self.vectors[:count]
+    def of(self, indices: Sequence[int] | Int[np.ndarray, "count"]) -> ConditionData:
+        """The conditions of the images with these numbers, in this order."""
+        vectors = None if self.vectors is None else self.vectors[np.asarray(indices)]
         return ConditionData(
-            self.conditions, vectors, None if self.cond_image is None else sources.subset(self.cond_image, range(count))
+            self.conditions, vectors, None if self.cond_image is None else sources.subset(self.cond_image, indices)
         )
 
     def condition(self, indices: Sequence[int] | Int[np.ndarray, "batch"], labels: Int[Tensor, "batch"]) -> Condition:

@@ -8,39 +8,24 @@ generative models for improved sampling speed", arXiv 2101.02388).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import cast
 
 import torch
 from torch import nn
 
 from pixelpath.errors import UserError
 from pixelpath.noise import NoiseRange
-from pixelpath.types import Batch, Conditioning, Images, Losses, Objective
-
-
-@dataclass(frozen=True)
-class Taught:
-    """Noise of the std sigma_max, what the teacher makes of it under the condition, in model range, and that condition."""
-
-    noise: Images
-    images: Images
-    condition: Conditioning
-
-
-Teach = Callable[[Sequence[int]], Taught]
-"""For every seed one of the teacher's images, evenly drawn from all."""
+from pixelpath.randomness import Streams, normal, seed_of
+from pixelpath.types import Batch, Losses
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """sqrt(S + c^2) - c, S = sum |D(n, sigma_max) - x|^2 over the pixels of an image x that the teacher makes of noise n.
+    """sqrt(S + c^2) - c, S = sum |D(n, sigma_max) - x|^2 over the pixels of an image x that the teacher made of the noise n.
 
-    The loss is pseudo-Huber, as that of consistency training (Song & Dhariwal 2023, arXiv 2310.14189); c is `softening`. It is
-    called `through` what a teacher has made. Of a batch it takes the seeds alone. Raises UserError unless images >= 1, nfe >= 1
-    and softening > 0.
+    The loss is pseudo-Huber, as that of consistency training (Song & Dhariwal 2023, arXiv 2310.14189); c is `softening`. The
+    batch is of images that the teacher made, under its conditions and with its seeds, of which the noise follows. Raises
+    UserError unless images >= 1, nfe >= 1 and softening > 0.
     """
 
     noise: NoiseRange
@@ -69,15 +54,12 @@ class Distillation:
         """The shifted sigma of the noise."""
         return self.noise.sigma_max * self.noise.shift
 
-    def through(self, teach: Teach) -> Objective:
-        """This objective on what a teacher has made."""
-        return cast(Objective, partial(self, teach=teach))
-
-    def __call__(self, student: nn.Module, ema: nn.Module, batch: Batch, progress: float, teach: Teach | None = None) -> Losses:
+    def __call__(self, student: nn.Module, ema: nn.Module, batch: Batch, progress: float) -> Losses:
         """The mean loss of this process's share."""
-        assert teach is not None, "a distillation is called `through` its teacher"
-        made = teach(batch.seeds)
-        sigma = torch.full((len(made.noise),), self.first, device=made.noise.device)
-        drop = torch.zeros(len(made.noise), dtype=torch.bool, device=made.noise.device)
-        error = (student(made.noise, sigma, made.condition, drop).float() - made.images).square().sum((1, 2, 3))
+        streams = Streams([seed_of(seed) for seed in batch.seeds], batch.images.device)  # as those of sampling
+        noise = self.first * normal(streams, batch.images.shape[1:])
+        sigma = torch.full((len(noise),), self.first, device=noise.device)
+        drop = torch.zeros(len(noise), dtype=torch.bool, device=noise.device)
+        estimate = batch.where_valid(student(noise, sigma, batch.labels, drop).float())
+        error = (estimate - batch.images).square().sum((1, 2, 3))
         return Losses(((error + self.softening**2).sqrt() - self.softening).mean())

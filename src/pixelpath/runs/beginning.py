@@ -110,13 +110,12 @@ def _begin(
     frozen = frozen_encoder(kept, data, device)
     if frozen is not None and compiles(closed, device):
         frozen.compile()
-    objective = objective_through(closed, frozen)
+    objective, lesson = objective_through(closed, frozen), None
     if isinstance(closed.objective, Distillation):
         assert beginning.init_from is not None  # its teacher (`check_origin`)
-        teach = taught(closed.objective, data, beginning.init_from, out, device, began=latest is not None)
-        objective = closed.objective.through(teach)
+        lesson = taught(closed.objective, data, beginning.init_from, out, device, began=latest is not None)
     scratch = beginning == Beginning()
-    session = Session(closed, objective, data, out, device, student, saving, scratch=scratch, shard=shard)
+    session = Session(closed, objective, data, out, device, student, saving, lesson, scratch=scratch, shard=shard)
     if latest is not None:
         session.take_up(latest)
         session.remarks += [f"went on with changed data: {changed}"] if changed else []

@@ -120,7 +120,7 @@ def held_out_loss(
     size = min(len(images), recipe.batch_size) // count * count
     if size == 0 or recipe.is_distilled:
         return None
-    given = None if data.given_held_out is None else data.given_held_out.first(len(images))
+    given = None if data.given_held_out is None else data.given_held_out.of(range(len(images)))
     cut = cutting(recipe, sources.subset(data.held_out, range(len(images))))
     stream = Batches(images, data.normaliser, size, recipe.seed, device, processes.rank(), count, given=given, cutting=cut)
     found = [for_objective(stream.batch(step), recipe, data) for step in range(len(images) // size)]

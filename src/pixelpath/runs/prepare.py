@@ -38,6 +38,7 @@ from pixelpath.runs.index import Index
 from pixelpath.runs.opened import OpenRun
 from pixelpath.types import Batch, Condition, Conditioning, Views, classes_of
 
+FIRST = 2**40  # seed of a teacher's first image, far from seeds that users sample: what a run makes must not be what it learned
 MASKED = 0.01  # share of the values: so many that all images lack, and their mirror images have, are a map's
 
 
@@ -257,8 +258,8 @@ def batches(recipe: Recipe, data: PreparedData, device: torch.device, first: int
         device,
         processes.rank(),
         processes.count(),
-        flip=recipe.flip and not recipe.is_encoder,
-        rot90=recipe.rot90 and not recipe.is_encoder,
+        flip=recipe.flip and not (recipe.is_encoder or recipe.is_distilled),
+        rot90=recipe.rot90 and not (recipe.is_encoder or recipe.is_distilled),
         given=data.given,
         workers=recipe.data.workers,
         cache_bytes=recipe.data.cache_bytes,
@@ -277,9 +278,15 @@ def cutting(recipe: Recipe, source: Source | None) -> Cutting | None:
 
 
 def for_objective(batch: Batch, recipe: Recipe, data: PreparedData) -> Batch | Views:
-    """The batch as the objective takes it: with two views of every image in stage one, without classes if none are used."""
+    """The batch as the objective takes it: with two views of every image in stage one, without classes if none are used.
+
+    Of images that a teacher made, with the seeds of which it made them.
+    """
     if recipe.is_encoder:
         return augment(batch, recipe.augmentation, data.normaliser, data.colours)
+    if recipe.is_distilled:
+        assert batch.index is not None
+        batch = replace(batch, seeds=tuple(FIRST + number for number in batch.index.tolist()))
     if data.classes:
         return batch
     condition = batch.labels

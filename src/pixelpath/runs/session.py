@@ -65,12 +65,14 @@ class Session:
         device: torch.device,
         bare: nn.Module,
         saving: Saving,
+        lesson: PreparedData | None = None,
         *,
         scratch: bool = False,
         shard: bool = False,
     ) -> None:
         self.recipe, self.objective, self.data, self.out, self.device = recipe, objective, data, out, device
         self.scratch, self.saving = scratch, saving
+        self.lesson = data if lesson is None else lesson  # what it learns from
         self.plan()
         self.precision = precision_of(recipe, device)
         if device.type == "cuda":
@@ -294,7 +296,7 @@ class Session:
             self.objective,
             self.optimizer,
             lambda number, steps: recipe.schedule(number, steps) * 0.5**self.falls,
-            batches(recipe, self.data, self.device, first),
+            batches(recipe, self.lesson, self.device, first),
             first=first,
             steps=recipe.steps,
             ema_decay=ramped(recipe.ema_decay),

@@ -1,7 +1,7 @@
-"""What a distilled run learns from (`objectives.distillation`), as its teacher makes it before the first step.
+"""The images that a distilled run learns from (`objectives.distillation`), as its teacher makes them before the first step.
 
-The run keeps the images in RUN/taught.bin, in the data's own dtype, and how they were made in RUN/taught.json. The noise of an
-image follows from its seed.
+The run keeps them in RUN/taught.bin, in the data's own dtype, and how they were made in RUN/taught.json. Image k is that of seed
+FIRST + k, under what is known of one of the training images.
 """
 
 from __future__ import annotations
@@ -9,57 +9,48 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pixelpath import processes
 from pixelpath.atomic import read_json, write_json
-from pixelpath.data.sources import labels
+from pixelpath.data.sources import Arrays, labels
 from pixelpath.log import progress, say
-from pixelpath.objectives.distillation import Distillation, Taught, Teach
-from pixelpath.randomness import Streams, normal, seed_of
+from pixelpath.objectives.distillation import Distillation
 from pixelpath.runs.folder import by_main
 from pixelpath.runs.opened import OpenRun, open_run
-from pixelpath.runs.prepare import PreparedData
+from pixelpath.runs.prepare import FIRST, PreparedData
 from pixelpath.runs.sample import sample, scratch
 from pixelpath.sampling.sampler import Sampler, Sampling
-from pixelpath.types import Conditioning
 
 FILE, RECORD = "taught.bin", "taught.json"
 PER_IMAGE = ("labels", "classes", "conditions")  # of the settings of samples: what training images say too
-FIRST = 2**40  # seed of the first image, far from seeds that users sample: what the run makes must not be what it has learned
-CHOICE = 3  # keeps the choice of an image apart from other numbers made of a seed
 AT_ONCE, PART = 256, 1024  # images of a batch, and after which those made are kept
 
 
 def taught(
     objective: Distillation, data: PreparedData, teacher: Path, out: Path, device: torch.device, *, began: bool = True
-) -> Teach:
-    """What the run in `out` learns from: the teacher makes it now, unless the run has begun with it.
+) -> PreparedData:
+    """The data, the training images being those that the teacher makes: it does so now, unless the run in `out` has begun.
 
     Images that an interrupted making left are kept. Every process must call it.
     """
-    asked, seeds = conditions_of(data, objective.images), range(FIRST, FIRST + objective.images)
+    total, count, dtype = len(data.training), objective.images, np.dtype(data.normaliser.dtype)
+    rows = np.arange(count) % total if count >= total else np.arange(count) * total // count
+    numbers = labels(data.training)[rows] if data.classes else np.zeros(count, dtype=np.int64)
+    given = None if data.given is None else data.given.of(rows)
     if not (began and by_main((out / FILE).exists)()):
-        _make(objective, data, open_run(teacher, device=device), out, asked)
-    images = np.memmap(out / FILE, np.dtype(data.normaliser.dtype), "r", shape=(len(seeds), *data.shape))
-
-    def teach(drawn: Sequence[int]) -> Taught:
-        rows = [seed_of(seed, CHOICE) % len(seeds) for seed in drawn]
-        noise = objective.first * normal(Streams([seed_of(seeds[row]) for row in rows]), data.shape)
-        made = data.normaliser.encode(torch.from_numpy(images[rows]))
-        return Taught(noise.to(device), made.to(device), asked[torch.tensor(rows)].to(device))
-
-    return teach
+        _make(objective, replace(data, given=given), numbers, open_run(teacher, device=device), out)
+    images = np.memmap(out / FILE, dtype, "r", shape=(count, *data.shape))
+    made = Arrays(images, numbers, data.training.classes, metadata=data.sampled or data.metadata)
+    return replace(data, training=made, given=given, originals=None)
 
 
-def _make(objective: Distillation, data: PreparedData, teacher: OpenRun, out: Path, asked: Conditioning) -> None:
+def _make(objective: Distillation, data: PreparedData, numbers: np.ndarray, teacher: OpenRun, out: Path) -> None:
     """Let the teacher make the images, a part of them after the other, from where it was interrupted."""
     count, size = objective.images, int(np.prod(data.shape)) * np.dtype(data.normaliser.dtype).itemsize
     chosen = Sampling(nfe=objective.nfe, guidance=objective.guidance, sampler=Sampler.DPMPP_2M, sigma_max=objective.first)
@@ -71,8 +62,10 @@ def _make(objective: Distillation, data: PreparedData, teacher: OpenRun, out: Pa
         advance(done)
         for first in range(done, count, PART):
             last = min(first + PART, count)
+            asked = torch.from_numpy(numbers[first:last])
+            asked = asked if data.given is None else data.given.condition(range(first, last), asked)
             with scratch(out / FILE) as unfinished:
-                made = sample(teacher, range(FIRST + first, FIRST + last), asked[first:last], chosen, AT_ONCE, into=unfinished)
+                made = sample(teacher, range(FIRST + first, FIRST + last), asked, chosen, AT_ONCE, into=unfinished)
                 seconds += made.seconds
                 if processes.rank() == 0:
                     _append(unfinished, out / FILE, first * size)
@@ -97,11 +90,3 @@ def _made(out: Path, how: dict[str, Any]) -> tuple[int, float]:
     """How many images are there that were made like this, and the seconds that they took."""
     found = read_json(out / RECORD) if (out / RECORD).exists() and (out / FILE).exists() else {}
     return (found["seeds"][1] - FIRST + 1, found["seconds"]) if found.get("how") == how else (0, 0.0)
-
-
-def conditions_of(data: PreparedData, count: int) -> Conditioning:
-    """What is asked of so many images: what is known of the training images, of all in turn or of evenly chosen ones."""
-    total = len(data.training)
-    rows = np.arange(count) % total if count >= total else np.arange(count) * total // count
-    classes: Tensor = torch.from_numpy(labels(data.training)[rows]) if data.classes else torch.zeros(count, dtype=torch.int64)
-    return classes if data.given is None else data.given.condition(rows, classes)
