@@ -32,7 +32,7 @@ class Distillation:
     """Noise levels of the teacher, up to the one at which its sampling begins."""
     images: int = 12_000
     """Images that the teacher makes before training begins; training goes over them again and again."""
-    nfe: int = 12
+    nfe: int = 8
     """Network evaluations of the teacher for an image, by DPM-Solver++(2M); guidance doubles their cost."""
     guidance: float = 1.0
     """Guidance scale of the teacher; 1 is no guidance."""
