@@ -120,7 +120,7 @@ COMMANDS = {
     ),
     "probe": ({"probe (encoder)", "probe (pixels)"}, ["probe", "RUN"]),
     "export": ({"export"}, ["export", "ONESTEP", "--format", "torch", "--out", "OUT.pt2"]),
-    "distill": ({"sampling 30"}, ["distill", "RUN", "--images", "30", "--steps", "2", "--out", "OUT"]),
+    "distill": ({"making 30"}, ["distill", "RUN", "--images", "30", "--steps", "2", "--out", "OUT"]),
     "audit": ({"opening files", "reading images", "nearest images", "near pairs"}, ["audit", "ALIKE", "--out", "OUT"]),
 }
 

@@ -19,6 +19,8 @@ import tempfile
 import time
 from typing import Any
 
+import torch
+
 OPERATIONS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}
 TAKE_SPACE = {"os.rename", "os.mkdir", "os.link", "os.symlink"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -80,6 +82,7 @@ def start(child: dict[str, Any], counter: mmap.mmap) -> int:
     log = os.open(child["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
+    torch.set_num_threads(torch.get_num_threads())  # makes anew the pool that a fork spoils, before threads race to do so
     os.environ.update(child["env"])
     os.chdir(child["cwd"])
     if child["umask"] is not None:

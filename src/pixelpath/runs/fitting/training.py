@@ -160,14 +160,14 @@ def in_company(out: Path, run: Run, device: torch.device, threads: int) -> Itera
             env=os.environ | {"RANK": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         torch.set_num_threads(each)
-        try:
-            with companion:
+        with companion:
+            try:
                 _tell(companion, {"out": str(out.absolute()), "run": run})
                 with met(place, 0, TOGETHER):
                     yield
-        finally:
-            companion.kill()  # it has ended, unless something failed here; it writes nothing that is kept
-            torch.set_num_threads(own)
+            finally:
+                companion.kill()  # it has ended, unless something failed here; it writes nothing that is kept
+                torch.set_num_threads(own)
 
 
 def _tell(companion: subprocess.Popen[str], what: dict[str, Any]) -> None:
