@@ -89,13 +89,16 @@ def judged(run: OpenRun, data: PreparedData, reader: Reader, way: Sampling, pict
         picture.parent.mkdir(parents=True, exist_ok=True)
         save_png(picture, grid(read.images[:SHOWN], columns=20))
     seeds = range(len(data.training))
-    made, guided = (sample(run, seeds, choose_labels(run, seeds, ()), each) for each in (replace(way, guidance=1.0), way))
-    pixels, other = (measure(run, data, each, [Pixels()], losses=0)["distances"][0] for each in (made, guided))
+    asked, found = choose_labels(run, seeds, ()), {}
+    for guidance in {1.0, way.guidance}:
+        made = sample(run, seeds, asked, replace(way, guidance=guidance))
+        found[guidance] = measure(run, data, made, [Pixels()], losses=0)["distances"][0] | {"nfe": made.nfe}
+    pixels = found[1.0]
     return {
         "recognised": reader.recognised(read, labels.numpy()),
-        "nfe": made.nfe,
+        "nfe": pixels["nfe"],
         "frechet": pixels["frechet"],
-        "frechet_guided": other["frechet"],
+        "frechet_guided": found[way.guidance]["frechet"],
         "frechet_of_few": pixels["frechet_of_few"],
         "floor_of_few": pixels["frechet_floor_of_few"],
         "few": pixels["few"],

@@ -65,7 +65,7 @@ def test_what_is_taught_are_the_teachers_samples_of_their_seeds(teacher: pp.Run,
 
 
 def test_one_evaluation_from_the_noise_of_an_image_comes_near_it(teacher: pp.Run, student: pp.Run) -> None:
-    """The loss on what was learned falls to less than half of what it was under the teacher's own weights."""
+    """The squared error on what was learned falls to about half of what it was under the teacher's own weights, or less."""
     objective = student.recipe.objective
     assert isinstance(objective, Distillation)
     whole = taught(objective, read_data_of(student, None), teacher.path, student.path, CPU)

@@ -18,14 +18,9 @@ class Interruption:
     """While open, the first SIGTERM or Ctrl-C asks the run to save and stop; a second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
-        self._signalled = False
+        self.signalled = False  # whether this process has been asked to stop
         self._before: dict[int, Any] = {}
         self._calls = 0
-
-    @property
-    def signalled(self) -> bool:
-        """Whether this process has been asked to stop."""
-        return self._signalled
 
     def asked(self) -> bool:
         """Whether any process of the run has been asked to stop; every process must call it at the same step.
@@ -34,15 +29,15 @@ class Interruption:
         """
         self._calls += 1
         if processes.count() == 1:
-            return self._signalled
+            return self.signalled
         if self._calls % EVERY:
             return False
-        return bool(processes.add(torch.tensor(float(self._signalled))))
+        return bool(processes.add(torch.tensor(float(self.signalled))))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._signalled and number == signal.SIGINT:
+        if self.signalled and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._signalled = True
+        self.signalled = True
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else

@@ -88,7 +88,7 @@ class Training:
         while why == ANEW and not session.finished:
             self._plan_anew(session)
             why = self._take(session, asked, last)
-        self.run["ended"] = "steps taken" if session.finished else why.removeprefix(STOPPED)
+        self.run["ended"] = "steps taken" if session.finished else "" if why == STOPPED else why
         self.note()
 
     def _plan_anew(self, session: Session) -> None:
