@@ -171,6 +171,8 @@ def test_two_processes_train_diffusion_and_then_what_it_teaches_stopped_and_take
     assert open_run(out / "onestep").recipe.is_distilled
     assert read_json(out / "onestep" / "taught.json")["seeds"][0] == FIRST
     assert {"samples", "samples-onestep", "evaluation-onestep"} <= set(document(out)["done"])
+    for run, samples in (("diffusion", "samples"), ("onestep", "samples-onestep")):
+        assert f"../{samples}/1/grid.png" in (out / run / "report.html").read_text()
 
 
 def test_a_companion_that_is_killed_ends_the_training_with_a_sentence(pictures: Path, tmp_path: Path) -> None:

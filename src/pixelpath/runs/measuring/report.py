@@ -43,7 +43,7 @@ from pixelpath.reports.page import (
 from pixelpath.reports.pictures import save_png, series, skipped_steps, training_curves
 from pixelpath.reports.tiles import tiles
 from pixelpath.runs.cost_card import cost_rows
-from pixelpath.runs.folder import DIFFUSION, FIT, ONE_STEP, of_kind
+from pixelpath.runs.folder import samples_of_fit
 from pixelpath.runs.measuring.report_results import in_short, tree
 from pixelpath.runs.measuring.verdict import level, training_verdict, verdict
 from pixelpath.runs.sharing.bundled import check_writable
@@ -164,9 +164,7 @@ def _verdict(run: Path, rows: Sequence[Mapping[str, Any]], steps: int | None) ->
 
 def _samples(run: Path) -> str:
     """The newest grid of samples with the settings that made it; without one the last preview."""
-    folders = [run / "samples"]
-    if (run.parent / FIT).exists():
-        folders.append(run.parent / of_kind("samples", ONE_STEP if _objective(run) == "Consistency" else DIFFUSION))
+    folders = filter(None, (run / "samples", samples_of_fit(run)))
     made = [path for folder in folders for path in folder.rglob("grid.png")]
     if made:
         made.sort(key=lambda path: path.stat().st_mtime)
