@@ -12,6 +12,7 @@ from pixelpath.data.batches import Batches
 from pixelpath.recipes import RECIPES
 from pixelpath.recipes.build import objective_through
 from pixelpath.recipes.digits import digits_encoder
+from pixelpath.recipes.distilled import Distilling, distilled
 from pixelpath.recipes.small import cpu_32_diffusion
 from pixelpath.runs.monitor import Measuring, alarms, held_out_loss, measured, measuring, watch_features
 from pixelpath.runs.opened import open_run
@@ -85,6 +86,13 @@ def test_no_recipe_at_its_own_length_is_measured_less_often(name: str) -> None:
 
 def test_chosen_steps_hold_whatever_they_cost() -> None:
     assert measuring(cpu_32_diffusion(steps=44), 4, 480, 1024, chosen=8) == Measuring(8, 8, 36)
+
+
+def test_a_distilled_run_measures_its_samples_as_it_has_no_held_out_loss() -> None:
+    recipe = distilled(cpu_32_diffusion(steps=44), True, Distilling())
+    found = measuring(recipe, 4, 480, 1024)
+    assert found == measuring(recipe, 4, 0, 1024)
+    assert found.sentence(4, 44).startswith("Measured less often, to take no more than a tenth of the time: one-step samples at")
 
 
 def test_the_sentence_says_what_is_thinned_and_how_to_choose() -> None:

@@ -60,18 +60,19 @@ REMEDY = (
 class Measuring:
     """How often a run is measured while it trains, in steps; it is always measured at its end.
 
-    `losses` counts for all but previews; `images` are those of a preview.
+    `losses` counts for all but previews, the first of which is `name`; `images` are those of a preview.
     """
 
     losses: int
     previews: int
     images: int = PREVIEWS[0]
+    name: str = "held-out loss"
 
     def sentence(self, every: int, steps: int) -> str:
         """What is measured less often than at every checkpoint; empty if nothing is."""
         spelled = {what: f"every {what:,} steps" if what < steps else "at the end only" for what in (self.losses, self.previews)}
         few = f" (of {self.images} image{'s' * (self.images > 1)})" if self.images < PREVIEWS[0] else ""
-        kinds = (("held-out loss", self.losses), (f"previews{few}", self.previews))
+        kinds = ((self.name, self.losses), (f"previews{few}", self.previews))
         said = [f"{name} {spelled[interval]}" for name, interval in kinds if interval > every]
         if not said:
             return ""
@@ -86,10 +87,13 @@ def measuring(recipe: Recipe, every: int, measured: int, references: int, chosen
     again is measured at the same steps. `measured` is the number of held-out images; `references` those that a one-step run has.
     `chosen` steps hold whatever they cost.
     """
+    name = "one-step samples" if recipe.is_distilled else "held-out loss"
     if chosen is not None:
-        return Measuring(chosen, chosen)
+        return Measuring(chosen, chosen, name=name)
     between = BACKWARD * recipe.batch_size * every  # the cost of training from one save to the next
-    losses = measured + (references if recipe.is_one_step else min(WATCHED, measured) if recipe.is_encoder else 0)
+    losses = (0 if recipe.is_distilled else measured) + (
+        references if recipe.is_one_step else min(WATCHED, measured) if recipe.is_encoder else 0
+    )
     images, each = PREVIEWS[0], 0
     if not recipe.is_encoder:
         how = recipe.usual_sampling
@@ -100,7 +104,7 @@ def measuring(recipe: Recipe, every: int, measured: int, references: int, chosen
     left = max(LEAST, SHARE - images * each / between)
     saves = max(1, math.ceil(losses / (left * between)))
     left = SHARE - losses / (saves * between)
-    return Measuring(every * saves, every * max(1, math.ceil(images * each / (left * between))), images)
+    return Measuring(every * saves, every * max(1, math.ceil(images * each / (left * between))), images, name)
 
 
 def measured(data: PreparedData) -> Source:
