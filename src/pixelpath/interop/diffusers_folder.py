@@ -69,16 +69,19 @@ def config_of(denoiser: Denoiser) -> dict[str, Any]:
     backbone, chosen = denoiser.backbone, denoiser.preconditioning
     encoder, decoder = backbone.encoder, backbone.decoder
     stacks = {"encoder": (encoder.width, encoder.blocks), "decoder": (decoder.norm.normalized_shape[0], decoder.blocks)}
+    sizes = {
+        name: {"width": width, "depth": len(blocks), "heads": cast(Attention, blocks[0].attention).heads}
+        for name, (width, blocks) in stacks.items()
+    }
     return {
         **{name: vars(encoder)[name] for name in ("channels", "rows", "columns", "patch")},
-        **{
-            name: {"width": width, "depth": len(blocks), "heads": cast(Attention, blocks[0].attention).heads}
-            for name, (width, blocks) in stacks.items()
-        },
+        "encoder": sizes["encoder"],
+        "decoder": sizes["decoder"] | {"features": decoder.features},
         "num_classes": backbone.num_classes,
         "numbers": 0 if backbone.numbers is None else backbone.numbers[0].in_features,
         "cond_image": 0 if backbone.cond_image is None else backbone.cond_image.in_channels,
         "pixel_head": 0 if backbone.head is None else backbone.head.enter.out_channels,
+        "pixel_blocks": 0 if backbone.head is None else len(backbone.head.blocks),
         "preconditioning": {"kind": KINDS[type(chosen)], **asdict(chosen)},
     }
 

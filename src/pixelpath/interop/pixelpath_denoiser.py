@@ -44,10 +44,11 @@ class PixelpathDenoiser(ModelMixin, ConfigMixin):
         preconditioning: dict[str, Any],
         numbers: int = 0,
         cond_image: int = 0,
+        pixel_blocks: int = 0,
     ) -> None:
         super().__init__()
         half = Encoder(channels, rows, columns, patch, **encoder)
-        backbone = Backbone(half, Decoder(half, **decoder), num_classes, numbers, cond_image, pixel_head)
+        backbone = Backbone(half, Decoder(half, **decoder), num_classes, numbers, cond_image, pixel_head, pixel_blocks)
         chosen = {name: value for name, value in preconditioning.items() if name != "kind"}
         self.denoiser = Denoiser(backbone, PRECONDITIONINGS[preconditioning["kind"]](**chosen))
         backbone.register_forward_pre_hook(_in_its_dtype)

@@ -22,11 +22,19 @@ class Backbone(nn.Module):
     table, `no_label`, means "no class"; with num_classes = 0 it is the only row. A two-layer network turns `numbers` numbers into
     a vector that is added to that of the class. Condition images of `cond_image` channels have patches of their own, whose tokens
     are added to those of the images. That equals more input channels, but the encoder stays that of stage one. Before training
-    numbers and images change nothing. A `pixel_head` of so many channels follows the decoder; 0: none.
+    numbers and images change nothing. A pixel head of `pixel_head` channels and `pixel_blocks` blocks follows the decoder, whose
+    features it takes; 0 channels: none.
     """
 
     def __init__(
-        self, encoder: Encoder, decoder: Decoder, num_classes: int, numbers: int = 0, cond_image: int = 0, pixel_head: int = 0
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        num_classes: int,
+        numbers: int = 0,
+        cond_image: int = 0,
+        pixel_head: int = 0,
+        pixel_blocks: int = 0,
     ) -> None:
         super().__init__()
         self.encoder, self.decoder, self.num_classes = encoder, decoder, num_classes
@@ -42,7 +50,9 @@ class Backbone(nn.Module):
             self.cond_image = nn.Conv2d(cond_image, encoder.width, encoder.patch, stride=encoder.patch)
             nn.init.zeros_(self.cond_image.weight)
             nn.init.zeros_(self.cond_image.bias)  # pyright: ignore[reportArgumentType]
-        self.head = PixelHead(encoder.channels, pixel_head, encoder.width) if pixel_head else None
+        self.head = None
+        if pixel_head:
+            self.head = PixelHead(encoder.channels, pixel_head, encoder.width, decoder.features, pixel_blocks)
 
     @property
     def no_label(self) -> int:

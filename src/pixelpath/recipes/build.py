@@ -37,8 +37,10 @@ def denoiser_of(recipe: Recipe, shape: Shape, num_classes: int, numbers: int = 0
     Its condition has this count of `numbers`, and images of `cond_image` channels.
     """
     encoder, stack = encoder_of(recipe, shape), recipe.size.decoder
-    decoder = Decoder(encoder, stack.width, stack.depth, stack.heads, recipe.dropout)
-    return Denoiser(Backbone(encoder, decoder, num_classes, numbers, cond_image, recipe.pixel_head), recipe.preconditioning)
+    features = recipe.pixel_head if recipe.pixel_blocks else 0
+    decoder = Decoder(encoder, stack.width, stack.depth, stack.heads, recipe.dropout, features)
+    head = recipe.pixel_head, recipe.pixel_blocks
+    return Denoiser(Backbone(encoder, decoder, num_classes, numbers, cond_image, *head), recipe.preconditioning)
 
 
 def representation_of(recipe: Recipe, shape: Shape) -> Representation:

@@ -82,6 +82,8 @@ class Recipe:
     """Decoder dropout probability, in [0, 1)."""
     pixel_head: int = 0
     """Channels of the convolutions on pixels that follow the decoder. Default: no such convolutions."""
+    pixel_blocks: int = 0
+    """Residual blocks of two more; with any, the decoder adds as many channels of features to its image. Default: neither."""
     position_init: float = 0.0
     """Amplitude of the sinusoids in the encoder's initial position table, at least 0. Default: random values alone."""
     augmentation: Augmentation = PHOTOGRAPHS
@@ -133,6 +135,10 @@ class Recipe:
                 )
         if self.pixel_head < 0:
             raise UserError(f"`pixel_head` must be at least 0, got {self.pixel_head}: choose for example 24.", "pixel_head")
+        if self.pixel_blocks < 0:
+            raise UserError(f"`pixel_blocks` must be at least 0, got {self.pixel_blocks}: choose for example 1.", "pixel_blocks")
+        if self.pixel_blocks and not self.pixel_head:
+            raise UserError("`pixel_blocks` are blocks of a pixel head: give its channels as `pixel_head` too.", "pixel_blocks")
         if not 0 <= self.position_init < math.inf:
             raise UserError(
                 f"`position_init` must be at least 0 and finite, got {self.position_init}: choose for example 2.", "position_init"

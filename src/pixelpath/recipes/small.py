@@ -60,6 +60,7 @@ def small_32_diffusion() -> Recipe:
         size=sizes.SMALL,
         patch=4,
         pixel_head=24,
+        pixel_blocks=1,
         position_init=2.0,
         steps=100_000,
         batch_size=256,
