@@ -10,6 +10,8 @@ import pytest
 import torch
 from benchmarks.equal_time import __main__ as program
 from benchmarks.equal_time.clock import Clock
+from benchmarks.equal_time.errors import SIGMAS, errors
+from benchmarks.equal_time.jobs import DataSet
 from benchmarks.equal_time.judge import seam
 from benchmarks.equal_time.systems import changed
 
@@ -53,6 +55,24 @@ def test_a_job_is_trained_sampled_and_measured_once(
     program.show(out, (digits,))
     assert "| toy | 0.005 | 2m-2-g1.5 | 1 |" in capsys.readouterr().out
     assert (out / "digits.png").exists()
+    if system != "ddpm-v":
+        program.by_level((result.parent,), digits, out, "edm-small", () if system == "ours" else changes, count=20)
+        row = capsys.readouterr().out.splitlines()[-1].split("|")[1:-1]
+        assert row[0].strip() == "toy_0.005min_s0"
+        assert all(float(error) > 0 for error in row[1:])
+        assert len(row) == 1 + len(SIGMAS)
+
+
+def test_a_denoiser_that_changes_nothing_is_off_by_the_noise(digits: Path, tmp_path: Path) -> None:
+    found = errors(lambda noisy, sigma, labels: noisy, DataSet(digits, tmp_path), 100)
+    assert found == pytest.approx([sigma**2 for sigma in SIGMAS], rel=0.05)
+
+
+def test_errors_of_what_is_no_denoiser_are_refused(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no trained network: it has no weights"):
+        program.by_level((tmp_path,), digits, tmp_path)
+    with pytest.raises(UserError, match="only the UNets under EDM estimate clean images"):
+        program.by_level((tmp_path,), digits, tmp_path, "ddpm-v")
 
 
 def test_floats_without_classes_have_tails_and_a_spectrum(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Train a system for so many minutes and measure its samples; measure other samples; tabulate all.
+"""Train a system for so many minutes and measure its samples; measure other samples, or errors by noise level; tabulate all.
 
 python -m benchmarks.equal_time run --system ours --data DATA --minutes 15 --out DIR --change optimizer.lr=4e-3
 python -m benchmarks.equal_time judge --samples FILE.npz --data DATA --label theirs --out DIR
+python -m benchmarks.equal_time errors --networks DIR/DATA/NAME RUN --data DATA --out DIR
 python -m benchmarks.equal_time table --out DIR
 """
 
@@ -17,6 +18,8 @@ import tyro
 
 from benchmarks.equal_time import jobs, table
 from benchmarks.equal_time.classifier import STEPS, some
+from benchmarks.equal_time.errors import SIGMAS, errors, estimate_of
+from benchmarks.equal_time.jobs import DataSet
 from benchmarks.equal_time.lucidrains import Lucidrains
 from benchmarks.equal_time.ours import Ours
 from benchmarks.equal_time.systems import How, System, Task, changed
@@ -80,7 +83,7 @@ def run(
     beginning = Beginning(encoder, init_from)
     chosen: System = Ours(recipe, change, beginning) if system == "ours" else changed(_other(system), change)
     label = label or " ".join([system if system != "ours" else recipe, *change, *(["flip"] if flip else [])])
-    where = jobs.DataSet(data, out, classifier_steps)
+    where = DataSet(data, out, classifier_steps)
     task = Task(where.data, where.settings, flip, seed, torch.device(device))
     identity = {
         "name": re.sub(r"[^a-zA-Z0-9._=-]+", "_", f"{label} {minutes:g}min s{seed}"),
@@ -131,10 +134,32 @@ def judge(
     torch.set_num_threads(1)
     name = re.sub(r"[^a-zA-Z0-9._=-]+", "_", f"{label} {minutes:g}min s{seed}")
     identity = {"name": name, "label": label, "minutes": minutes, "seed": seed}
-    where = jobs.DataSet(data, out, classifier_steps)
+    where = DataSet(data, out, classifier_steps)
     found = jobs.judge_given(where, samples, identity, How(sampler, steps, guidance), count)
     for made, numbers in found["samples"].items():
         say(f"{made}: " + ", ".join(f"{key} {value:.4g}" for key, value in numbers.items()))
+
+
+def by_level(
+    networks: tuple[Path, ...], data: Path, out: Path, system: str = "edm-small", change: Changes = (), count: int = 384
+) -> None:
+    """Print a row of a table for each network: its mean squared error per value at noise levels, on held-out images.
+
+    Args:
+        networks: Folders of jobs, or of runs of pixelpath.
+        data: The data that they were trained on.
+        out: Folder of all jobs.
+        system: What trained jobs that hold no run: edm-small or edm-large.
+        change: A change NAME=VALUE of that system; may be repeated.
+        count: Held-out images.
+    """
+    torch.set_num_threads(1)
+    where, other = DataSet(data, out), changed(_other(system), change)
+    say("| network | " + " | ".join(f"{sigma:g}" for sigma in SIGMAS) + " |")
+    say("|---" * (1 + len(SIGMAS)) + "|")
+    for folder in networks:
+        found = errors(estimate_of(folder, where, other), where, count)
+        say(f"| {folder.name} | " + " | ".join(f"{value:.3g}" for value in found) + " |")
 
 
 def show(out: Path, data: tuple[Path, ...] = ()) -> None:
@@ -148,11 +173,11 @@ def show(out: Path, data: tuple[Path, ...] = ()) -> None:
         if any(table.rows_of(folder)):
             say(table.markdown(folder))
     for path in data:
-        where = jobs.DataSet(path, out)
+        where = DataSet(path, out)
         table.picture(where.folder, out / f"{path.stem}.png", lambda count, where=where: _real(where, count))
 
 
-def _real(where: jobs.DataSet, count: int) -> object:
+def _real(where: DataSet, count: int) -> object:
     images, labels = some(where.data, "held_out", 1000)
     return table.in_turn(images.numpy(), labels.numpy(), count)
 
@@ -171,7 +196,7 @@ def say(words: str) -> None:
 
 if __name__ == "__main__":
     try:
-        tyro.extras.subcommand_cli_from_dict({"run": run, "judge": judge, "table": show}, description=__doc__)
+        tyro.extras.subcommand_cli_from_dict({"run": run, "judge": judge, "errors": by_level, "table": show}, description=__doc__)
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)

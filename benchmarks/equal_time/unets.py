@@ -119,12 +119,18 @@ class UNetSystem:
         torch.save(ema.state_dict(), folder / WEIGHTS)
         return spent
 
+    def restored(self, data: PreparedData, folder: Path) -> nn.Module:
+        """The network of a job; UserError if it left none."""
+        if not (folder / WEIGHTS).exists():
+            raise UserError(f"{folder} holds no trained network: it has no {WEIGHTS}.", setting="networks")
+        model = self.model(data)
+        model.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
+        return model.eval()
+
     @torch.no_grad()
     def sample(self, task: Task, folder: Path, how: How, labels: Labels) -> Tensor:
         """One native image per label."""
-        model = self.model(task.data)
-        model.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
-        draw, made = self.draw(model.to(task.device).eval(), how), []
+        draw, made = self.draw(self.restored(task.data, folder).to(task.device), how), []
         torch.manual_seed(seed_of(task.seed))  # of systems that draw their own noise
         for first in range(0, len(labels), AT_ONCE):
             part = labels[first : first + AT_ONCE].to(task.device)

@@ -297,6 +297,15 @@ def test_another_set_of_trained_parameters_is_refused(tmp_path: Path) -> None:
         load(folder, student, ema, AdamW(lr=0.05).build(student))
 
 
+def test_what_another_optimizer_kept_is_refused(tmp_path: Path) -> None:
+    """The kernels of a pixel head had AdamW beside Muon once."""
+    run, (student, ema, _) = fresh(), fresh()
+    go(run, 0, 1)
+    folder = save(tmp_path, State(1, seed=5), *run)
+    with pytest.raises(UserError, match=r"optimizer\.safetensors keeps what another optimizer needs of linear\.weight, as older"):
+        load(folder, student, ema, Muon(lr=0.05).build(student))
+
+
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fresh()
     save(tmp_path, State(1, seed=5), *run)

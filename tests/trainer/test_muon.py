@@ -63,3 +63,15 @@ def test_the_dtype_follows_from_the_device() -> None:
     if torch.cuda.is_available():
         modern = torch.cuda.get_device_capability() >= (8, 0)
         assert fast_dtype(torch.device("cuda")) is (torch.bfloat16 if modern else torch.float32)
+
+
+def test_a_kernel_moves_as_its_matrix_does() -> None:
+    kernel, gradient = torch.randn(6, 4, 3, 3), torch.randn(6, 4, 3, 3)
+    moved = []
+    for shape in ((6, 4, 3, 3), (6, 36)):
+        parameter = nn.Parameter(kernel.view(shape).clone())
+        parameter.grad = gradient.view(shape)
+        OrthogonalMomentum([parameter], 0.1, 0.5, 0.9).step()
+        moved.append(parameter.detach().flatten(1))
+    assert torch.equal(*moved)
+    assert (moved[0] - kernel.flatten(1)).abs().mean() > 0.01

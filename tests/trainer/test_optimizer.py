@@ -16,6 +16,7 @@ from pixelpath.models.preconditioning import XPrediction
 from pixelpath.networks.backbone import Backbone
 from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
+from pixelpath.networks.head import PixelHead
 from pixelpath.networks.projector import Projector
 from pixelpath.trainer.optimizer import AdamW, Constant, Cosine, Muon, Steps, hidden_matrices
 
@@ -149,6 +150,9 @@ def test_hidden_matrices_are_neither_embeddings_nor_ends() -> None:
     expected = {f"backbone.encoder.blocks.0.{part}.weight" for part in block}
     expected |= {f"backbone.decoder.blocks.0.{part}.weight" for part in (*block, "join", "modulation.1")}
     assert names == expected | {"backbone.decoder.enter.weight"}
+    head = PixelHead(1, 6, 8, features=2, blocks=1)
+    names = {name for name, parameter in head.named_parameters() if parameter in hidden_matrices(head)}
+    assert names == {f"{part}.weight" for part in ("enter", "modulation.1", "middle", "blocks.0.first", "blocks.0.second")}
     projector = Projector(4, 5, 3)
     assert hidden_matrices(projector) == {projector[0].weight, projector[3].weight}
 

@@ -113,7 +113,7 @@ def start_from(origin: Representation | Denoiser, target: Representation | Denoi
     encoder = fitted(encoder_in(origin), encoder_in(target))
     prefix = "backbone.encoder." if isinstance(origin, Denoiser) else "encoder."
     state = origin.state_dict() | {f"{prefix}{key}": value for key, value in encoder.state_dict().items()}
-    remedy = "begin with a run of the same `size`, `patch`, channels and classes"
+    remedy = "begin with a run of the same `size`, `patch`, `pixel_head`, `pixel_blocks`, channels and classes"
     load_strictly(target, state, f"the run {name}", remedy, "init_from")
 
 

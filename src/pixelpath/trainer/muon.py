@@ -1,6 +1,7 @@
 """Orthogonal momentum: the optimizer of hidden matrices, and the iteration it needs.
 
-The *polar factor* of a matrix U S V^T is U V^T, the orthogonal matrix nearest to it.
+The *polar factor* of a matrix U S V^T is U V^T, the orthogonal matrix nearest to it. The kernel of a convolution [out, in, rows,
+columns] counts as the matrix [out, in * rows * columns].
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class OrthogonalMomentum(torch.optim.Optimizer):
 
     With m <- momentum m + (1 - momentum) g, O is `orthogonalised` of momentum m + (1 - momentum) g (Jordan et al. 2024). The
     factor 0.2 sqrt(longer side) makes the update as large as AdamW's (Liu et al. 2025, arXiv 2502.16982, eq. 4). All parameters
-    must be matrices. `dtype` None: `fast_dtype` of the device. Of sharded matrices every process computes all polar factors.
+    must be matrices or kernels. `dtype` None: `fast_dtype` of the device. Of sharded ones every process computes all polar
+    factors.
     """
 
     def __init__(
@@ -90,10 +92,10 @@ class OrthogonalMomentum(torch.optim.Optimizer):
         moved = torch._foreach_lerp(buffers, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
         ahead = torch._foreach_lerp(gradients, moved, group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
         whole = [gathered(remade(each, matrix)) for each, matrix in zip(ahead, matrices, strict=True)]
-        updates = orthogonalised(whole, self.dtype or fast_dtype(matrices[0].device))
+        updates = orthogonalised([each.flatten(1) for each in whole], self.dtype or fast_dtype(matrices[0].device))
         decay = 1 - group["lr"] * group["weight_decay"]
         for matrix, buffer, momentum, update in zip(matrices, buffers, moved, updates, strict=True):
-            own, step = share(matrix), share(shared_as(update, matrix))
-            new = (own * decay).add_(step, alpha=-group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
+            own, step = share(matrix), share(shared_as(update.view(matrix.shape), matrix))
+            new = (own * decay).add_(step, alpha=-group["lr"] * 0.2 * max(update.shape) ** 0.5)
             own.copy_(new if skipped is None else torch.where(skipped, own, new))
             buffer.copy_(momentum if skipped is None else torch.where(skipped, buffer, momentum))

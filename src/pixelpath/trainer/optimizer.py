@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pixelpath.errors import UserError
 from pixelpath.networks.decoder import Decoder
+from pixelpath.networks.head import PixelHead
 from pixelpath.networks.projector import Projector
 from pixelpath.trainer.ema import unwrapped
 from pixelpath.trainer.muon import OrthogonalMomentum
@@ -218,10 +219,16 @@ class Muon:
 
 
 def hidden_matrices(student: nn.Module) -> set[Tensor]:
-    """The weights of all linear layers except the last ones, whose outputs are images or projections."""
-    last = [module.out for module in student.modules() if isinstance(module, Decoder)]
+    """The weights of all linear layers, and the kernels of a pixel head, except the last ones.
+
+    The last ones' outputs are images or projections.
+    """
+    last = [module.out for module in student.modules() if isinstance(module, Decoder | PixelHead)]
     last += [module[-1] for module in student.modules() if isinstance(module, Projector)]
-    return {module.weight for module in student.modules() if isinstance(module, nn.Linear) and module not in last}
+    heads = [module for module in student.modules() if isinstance(module, PixelHead)]
+    layers = [module for module in student.modules() if isinstance(module, nn.Linear)]
+    layers += [module for head in heads for module in head.modules() if isinstance(module, nn.Conv2d)]
+    return {module.weight for module in layers if module not in last}
 
 
 @torch.no_grad()

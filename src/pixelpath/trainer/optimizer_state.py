@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from pixelpath.errors import UserError
 from pixelpath.networks.weights import check_fit
 from pixelpath.trainer.ema import unwrapped
 from pixelpath.trainer.shard import shared_as
@@ -32,7 +33,10 @@ def restore_optimizer(
     where: str,
     remedy: str,
 ) -> None:
-    """Give the optimizer what `flattened` made of it; `known` are the parameters it had. UserError if they, or shapes, differ."""
+    """Give the optimizer what `flattened` made of it; `known` are the parameters it had.
+
+    Raises UserError if these, shapes, or what is kept of one differ.
+    """
     names = names_of(student, optimizer)
     shapes = {name: tuple(parameter.shape) for parameter, name in names.items()}
     check_fit(dict.fromkeys(names.values(), ()), dict.fromkeys(known, ()), where, remedy)
@@ -44,4 +48,13 @@ def restore_optimizer(
             check_fit({name: shapes[name]}, {name: tuple(value.shape)}, where, remedy)
         kept = shared_as(value.clone(), parameters[name])  # torch keeps it, so it must not depend on the file
         state.setdefault(places[name], {})[part] = kept
+    needed = [
+        "momentum_buffer" if "momentum" in group else "exp_avg" for group in optimizer.param_groups for _ in group["params"]
+    ]
+    for name, place in places.items():
+        if needed[place] not in state.get(place, {needed[place]: None}):
+            raise UserError(
+                f"{where} keeps what another optimizer needs of {name}, as older versions had: finish the run with the version "
+                "that began it, or begin a new one with its weights (`init_from`)."
+            )
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
