@@ -83,7 +83,7 @@ class Recipe:
     pixel_head: int = 0
     """Channels of the convolutions on pixels that follow the decoder. Default: no such convolutions."""
     pixel_blocks: int = 0
-    """Residual blocks of two more; with any, the decoder adds as many channels of features to its image. Default: neither."""
+    """Residual blocks of the pixel head, two convolutions each; with any, the decoder gives it features too. Default: none."""
     position_init: float = 0.0
     """Amplitude of the sinusoids in the encoder's initial position table, at least 0. Default: random values alone."""
     augmentation: Augmentation = PHOTOGRAPHS

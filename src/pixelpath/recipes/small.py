@@ -143,16 +143,15 @@ small_64_onestep_paper = paper(small_64_onestep, "Not run here.")
 def cpu_32_diffusion() -> Recipe:
     """Diffusion for some thousand images of about 32 x 32 pixels on one CPU core, from scratch.
 
-    Command: pixelpath train cpu-32-diffusion --data PATH --out runs/diffusion. Cost: 1.6 M parameters, 18 tokens; 30 minutes.
+    Command: pixelpath train cpu-32-diffusion --data PATH --out runs/diffusion. Cost: 1.4 M parameters, 66 tokens; 50 minutes.
     Result: sprites in docs/results.md. Levels are drawn higher than in small-32-diffusion, where the parts of an image come to
-    agree (docs/decisions/0012), and patches are coarser, for the time that they save (docs/decisions/0027).
+    agree (docs/decisions/0012).
     """
     return replace(
         small_32_diffusion(),
         name="cpu-32-diffusion",
         objective=Denoising(NoiseRange(0.008, 160.0), LogNormal(0.3, 1.4), EDMWeight(limit=400.0)),
         size=sizes.NANO,
-        patch=8,
         steps=9000,
         batch_size=32,
         optimizer=Muon(lr=6e-3, betas=(0.9, 0.99), clip=1.0),
@@ -187,7 +186,7 @@ def cpu_64_diffusion() -> Recipe:
     """The same for images of about 64 x 64 pixels.
 
     Command: pixelpath train cpu-64-diffusion --data PATH --out runs/diffusion. Cost: 1.6 M parameters, 66 tokens; a step takes
-    three times as long. Result: rain in docs/results.md, with the pixel head before (docs/decisions/0027).
+    twice as long. Result: rain in docs/results.md, with the pixel head before (docs/decisions/0027).
     """
     return replace(
         cpu_32_diffusion(),

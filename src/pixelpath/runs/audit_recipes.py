@@ -18,10 +18,9 @@ from pixelpath.recipes import RECIPES
 from pixelpath.recipes.recipe import Recipe, from_json
 from pixelpath.recipes.sizes import SIZES
 
-FEWEST, MOST, COARSEST = 4, 256, 32  # tokens of an image that are accepted; the largest patch
+TOKENS, FEWEST, MOST, COARSEST = 64, 4, 256, 32  # tokens of an image that are aimed at, and accepted; the largest patch
 MANY = 1024  # tokens of an image above which it is rather made smaller
 SMALL_SIDE, MIDDLE_SIDE = 16, 45  # sides of images up to which the recipes digits and small-32 are meant
-MEANT = {"digits": 32, "small-32": 32, "small-64": 64}  # sides of images whose tokens, of a recipe's own patch, are aimed at
 NANO, TINY = 5000, 50_000  # training images up to which a size is enough
 
 
@@ -53,9 +52,9 @@ def proposed(settings: DataSettings, shape: tuple[int, int, int], count: int, de
     """Both stages of a small recipe for so many images of this shape; on a CPU the one stage that is done within the hour.
 
     The recipe is the one made for the nearest size of images. Its patch stays if it divides the sides into 4 to 256 tokens;
-    otherwise the patch is the one of 2 to 32 pixels whose tokens are nearest to those that the recipe is made for. Where there
-    is none, images are resized to sides that have one. The size is nano on a CPU and for up to 5,000 training images, tiny for up
-    to 50,000, above that the recipe's own (rules of thumb).
+    otherwise the patch is the one of 2 to 32 pixels whose tokens are nearest to 64. Where there is none, images are resized to
+    sides that have one. The size is nano on a CPU and for up to
+    5,000 training images, tiny for up to 50,000, above that the recipe's own (rules of thumb).
     """
     _, rows, columns = shape
     side = math.sqrt(rows * columns)
@@ -64,12 +63,10 @@ def proposed(settings: DataSettings, shape: tuple[int, int, int], count: int, de
     if device.type == "cpu" and family != "digits":
         names = [f"cpu-{family.removeprefix('small-')}-diffusion"]
     found = [RECIPES[name]() for name in names]
-    own, size = found[0].patch, found[0].size
-    tokens = (MEANT[family] // own) ** 2
-    patch = _patch(rows, columns, own, tokens)
+    patch, size = _patch(rows, columns, found[0].patch), found[0].size
     if patch is None:
         settings = replace(settings, tile=(), stride=(), resize=fitting(rows, columns))
-        patch = _patch(*fitting(rows, columns), own, tokens) or own
+        patch = _patch(*fitting(rows, columns), found[0].patch) or found[0].patch
     if device.type == "cpu" or largest_size(count) != "small":
         size = SIZES["nano" if device.type == "cpu" else largest_size(count)]
     return tuple(replace(recipe, patch=patch, size=size, data=settings) for recipe in found)
@@ -102,18 +99,18 @@ def train_commands(recipes: tuple[Recipe, ...], settings: DataSettings) -> list[
     return found
 
 
-def _patch(rows: int, columns: int, patch: int, tokens: int) -> int | None:
-    """This patch if it cuts images into an accepted number of tokens, else the divisor of both sides nearest to so many tokens.
+def _patch(rows: int, columns: int, patch: int) -> int | None:
+    """This patch if it cuts images into an accepted number of tokens, else the divisor of both sides nearest to 64 tokens.
 
     None if there is none: single pixels are tokens only of images that have as few of them.
     """
     if rows % patch == 0 and columns % patch == 0 and FEWEST <= rows * columns / patch**2 <= MOST:
         return patch
     common = math.gcd(rows, columns)
-    least = 1 if rows * columns <= tokens else 2
+    least = 1 if rows * columns <= TOKENS else 2
     dividing = [side for side in range(least, min(common, COARSEST) + 1) if common % side == 0]
     accepted = [side for side in dividing if FEWEST <= rows * columns / side**2 <= MANY]
-    return min(accepted, key=lambda side: abs(math.log(rows * columns / side**2 / tokens)), default=None)
+    return min(accepted, key=lambda side: abs(math.log(rows * columns / side**2 / TOKENS)), default=None)
 
 
 def _merged(own: DataSettings, given: DataSettings) -> DataSettings:

@@ -54,7 +54,7 @@ def test_sprites_with_transparency_are_premultiplied(tmp_path: Path) -> None:
     for number in range(60):
         write(tmp_path / "sprites" / f"{number:03d}.png", NUMBERS.integers(0, 256, (32, 32, 4), np.uint8))
     found = decided(tmp_path / "sprites")
-    assert (found.recipe.name, found.recipe.patch) == ("cpu-32-diffusion", 8)
+    assert (found.recipe.name, found.recipe.patch) == ("cpu-32-diffusion", 4)
     assert (found.recipe.data.alpha, found.recipe.data.resize) == ("premultiplied", None)
     asked = decided(tmp_path / "sprites", DataSettings(resize=(16, 16)))
     assert asked.recipe.data.resize == (16, 16)
@@ -152,10 +152,8 @@ def test_fewer_samples_are_saved_where_the_time_is_short() -> None:
 
 def test_sizes_follow_the_number_of_images_and_patches_the_tokens_that_are_left() -> None:
     recipe = cpu_32_diffusion()
-    assert [(each.size, each.patch) for each in variants(recipe, (4, 32, 32), 3249)] == [(sizes.NANO, 8)]
-    fine = replace(recipe, patch=4)
-    assert [(each.size, each.patch) for each in variants(fine, (4, 32, 32), 3249)] == [(sizes.NANO, 4), (sizes.NANO, 8)]
-    many = [(each.size, each.patch) for each in variants(fine, (3, 28, 28), 60_000)]
+    assert [(each.size, each.patch) for each in variants(recipe, (4, 32, 32), 3249)] == [(sizes.NANO, 4), (sizes.NANO, 8)]
+    many = [(each.size, each.patch) for each in variants(recipe, (3, 28, 28), 60_000)]
     assert many == [(sizes.SMALL, 4), (sizes.TINY, 4), (sizes.NANO, 4)]
     assert [each.patch for each in variants(digits_diffusion(), (1, 8, 8), 1425)] == [4]
 

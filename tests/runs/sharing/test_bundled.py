@@ -86,15 +86,9 @@ def test_a_run_of_that_name_in_the_working_directory_comes_first(elsewhere: Path
 def test_a_run_can_begin_with_it_and_be_compared_with_it(elsewhere: Path) -> None:
     data = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 4), np.uint8)
     np.savez("data.npz", images=data, labels=np.arange(24) % 6)
-    words = [
-        "cpu-32-diffusion",
-        "--data",
-        "data.npz",
-        "--data.alpha",
-        "premultiplied",
-        "--patch",
-        open_run("sprites").recipe.patch,
-    ]
+    recipe = open_run("sprites").recipe
+    network = ["--patch", recipe.patch, "--pixel-head", recipe.pixel_head, "--pixel-blocks", recipe.pixel_blocks]
+    words = ["cpu-32-diffusion", "--data", "data.npz", "--data.alpha", "premultiplied", *network]
     assert call("train", *words, "--out", "run", "--init-from", "sprites", "--steps", 1, "--batch-size", 2) == 0
     assert json.loads((elsewhere / "run" / "origin.json").read_text())["init_from"] == str(SPRITES)
     found = pp.compare(

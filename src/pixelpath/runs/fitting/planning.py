@@ -18,6 +18,7 @@ from pixelpath.recipes.distilled import Distilling, distilled
 from pixelpath.recipes.recipe import Recipe
 from pixelpath.recipes.sizes import SIZES
 from pixelpath.reports.page import duration
+from pixelpath.runs.audit_recipes import FEWEST as FEWEST_TOKENS
 from pixelpath.runs.audit_recipes import largest_size
 from pixelpath.runs.fitting.choosing import Chosen
 from pixelpath.runs.folder import DIFFUSION, ONE_STEP
@@ -45,7 +46,6 @@ STARTED = 3  # ways more at each of them with a start: by 2M, Heun, stochastic H
 FIRSTS = 3  # ways that a light tuning compares: first sigmas of the recipe's own sampler
 TRAINING = 0.8  # of a budget, roughly: what training has
 ENOUGH = {"small": 1_000_000, "tiny": 240_000, "nano": 60_000}  # images that a network of this size should see in its training
-COARSE = 16  # tokens of an image that coarser patches must leave
 LEARNING = 0.4  # of the time for training: what a one-step model has that learns from the diffusion model
 TAUGHT, FEW_TAUGHT = 1 / 3, 1000  # of that time, at most: what the images that it learns from take; and the fewest of them
 REPAID = 3  # times as many images as are enough: with so many a one-step model is worth a share of it
@@ -162,7 +162,7 @@ def seen(seconds: float, step: float, recipe: Recipe) -> float:
 
 
 def variants(recipe: Recipe, shape: tuple[int, int, int], images: int) -> list[Recipe]:
-    """The recipe in other sizes, the largest first, and at last with patches twice as large where that leaves 16 tokens.
+    """The recipe in other sizes, the largest first, and at last with patches twice as large where that leaves enough tokens.
 
     No size is larger than suits so many training images (`pixelpath audit` says which).
     """
@@ -170,7 +170,7 @@ def variants(recipe: Recipe, shape: tuple[int, int, int], images: int) -> list[R
     sizes = [name for name in ENOUGH if list(SIZES).index(name) <= list(SIZES).index(most)]
     found = [replace(recipe, size=SIZES[name]) for name in sizes]
     patch, (_, rows, columns) = 2 * recipe.patch, shape
-    if rows % patch == 0 and columns % patch == 0 and rows * columns // patch**2 >= COARSE:
+    if rows % patch == 0 and columns % patch == 0 and rows * columns // patch**2 >= FEWEST_TOKENS:
         found.append(replace(found[-1], patch=patch))
     return found
 
