@@ -12,6 +12,7 @@ from pixelpath.networks.decoder import Decoder
 from pixelpath.networks.encoder import Encoder
 from pixelpath.networks.head import PixelHead
 from pixelpath.recipes import RECIPES
+from pixelpath.recipes.build import denoiser_of
 
 NOISE = torch.tensor([-300.0, 20.0])
 
@@ -77,9 +78,14 @@ def test_it_computes_in_float32_under_autocast(precision: torch.dtype) -> None:
     [
         ({"pixel_head": -1}, "`pixel_head` must be at least 0"),
         ({"pixel_blocks": -1}, "`pixel_blocks` must be at least 0"),
-        ({"pixel_head": 0, "pixel_blocks": 1}, "`pixel_blocks` are blocks of a pixel head"),
     ],
 )
 def test_what_no_head_can_be_is_refused(change: dict[str, int], said: str) -> None:
     with pytest.raises(UserError, match=said):
         replace(RECIPES["cpu-32-diffusion"](), **change)
+
+
+def test_no_channels_mean_no_head_whatever_its_blocks() -> None:
+    backbone = denoiser_of(replace(RECIPES["cpu-32-diffusion"](), pixel_head=0), (1, 32, 32), 0).backbone
+    assert backbone.head is None
+    assert backbone.decoder.features == 0

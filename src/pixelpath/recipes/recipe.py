@@ -137,8 +137,6 @@ class Recipe:
             raise UserError(f"`pixel_head` must be at least 0, got {self.pixel_head}: choose for example 24.", "pixel_head")
         if self.pixel_blocks < 0:
             raise UserError(f"`pixel_blocks` must be at least 0, got {self.pixel_blocks}: choose for example 1.", "pixel_blocks")
-        if self.pixel_blocks and not self.pixel_head:
-            raise UserError("`pixel_blocks` are blocks of a pixel head: give its channels as `pixel_head` too.", "pixel_blocks")
         if not 0 <= self.position_init < math.inf:
             raise UserError(
                 f"`position_init` must be at least 0 and finite, got {self.position_init}: choose for example 2.", "position_init"
