@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from benchmarks.equal_time.classifier import some
 from benchmarks.equal_time.jobs import DataSet
 from benchmarks.equal_time.systems import AT_ONCE
 from benchmarks.equal_time.unets import EDM
 from pixelpath.errors import UserError
-from pixelpath.randomness import Streams, normal, seed_of
+from pixelpath.evaluation.held_out import held_out_loss
+from pixelpath.randomness import seed_of
 from pixelpath.runs.folder import holds_run
 from pixelpath.runs.opened import open_run
+from pixelpath.types import ConditionalDenoise
 
 SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0)  # shifted
-Estimate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-def estimate_of(folder: Path, data: DataSet, other: object) -> Estimate:
+def estimate_of(folder: Path, data: DataSet, other: object) -> ConditionalDenoise:
     """The denoiser of a job, or of a run of pixelpath; `other` is the system of a job whose network is none of pixelpath."""
     run = folder / "run" if holds_run(folder / "run") else folder
     if holds_run(run):
@@ -34,19 +33,10 @@ def estimate_of(folder: Path, data: DataSet, other: object) -> Estimate:
     return other.restored(data.data, folder)
 
 
-@torch.no_grad()
-def errors(estimate: Estimate, data: DataSet, count: int) -> list[float]:
-    """The mean squared error per value at each of SIGMAS, of `count` held-out images, each under one noise of its own."""
+def errors(estimate: ConditionalDenoise, data: DataSet, count: int) -> list[float]:
+    """The mean squared error per value at each of SIGMAS, of `count` held-out images."""
     images, labels = some(data.data, "held_out", count)
-    clean = data.data.normaliser.encode(images)
-    noise = normal(Streams([seed_of(index) for index in range(len(clean))]), clean.shape[1:])
-    found = []
-    for sigma in SIGMAS:
-        total = 0.0
-        for part in range(0, len(clean), AT_ONCE):
-            own = slice(part, part + AT_ONCE)
-            given = labels[own] if data.data.classes else None
-            estimated = estimate(clean[own] + sigma * noise[own], torch.full((len(clean[own]),), sigma), given)
-            total += float((estimated.float() - clean[own]).square().sum())
-        found.append(total / clean.numel())
-    return found
+    normaliser, seeds = data.data.normaliser, [seed_of(index) for index in range(len(images))]
+    known = labels if data.data.classes else None
+    clean, valid = normaliser.encode(images), normaliser.valid(images)
+    return [row.loss for row in held_out_loss(estimate, clean, known, SIGMAS, seeds, AT_ONCE, valid=valid)]
