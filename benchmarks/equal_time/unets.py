@@ -122,7 +122,7 @@ class UNetSystem:
     def restored(self, data: PreparedData, folder: Path) -> nn.Module:
         """The network of a job; UserError if it left none."""
         if not (folder / WEIGHTS).exists():
-            raise UserError(f"{folder} holds no trained network: it has no {WEIGHTS}.", setting="networks")
+            raise UserError(f"{folder} holds no trained network: it has no {WEIGHTS}. Train it by `run`.", setting="networks")
         model = self.model(data)
         model.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
         return model.eval()

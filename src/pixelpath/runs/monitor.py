@@ -87,13 +87,12 @@ def measuring(recipe: Recipe, every: int, measured: int, references: int, chosen
     again is measured at the same steps. `measured` is the number of held-out images; `references` those that a one-step run has.
     `chosen` steps hold whatever they cost.
     """
-    name = "one-step samples" if recipe.is_distilled else "held-out loss"
+    measured = 0 if recipe.is_distilled else measured  # it has no held-out loss
+    name = "held-out loss" if measured else "one-step samples"
     if chosen is not None:
         return Measuring(chosen, chosen, name=name)
     between = BACKWARD * recipe.batch_size * every  # the cost of training from one save to the next
-    losses = (0 if recipe.is_distilled else measured) + (
-        references if recipe.is_one_step else min(WATCHED, measured) if recipe.is_encoder else 0
-    )
+    losses = measured + (references if recipe.is_one_step else min(WATCHED, measured) if recipe.is_encoder else 0)
     images, each = PREVIEWS[0], 0
     if not recipe.is_encoder:
         how = recipe.usual_sampling
