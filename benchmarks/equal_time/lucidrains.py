@@ -68,6 +68,8 @@ class Lucidrains(UNetSystem):
         sampler_of(how, {"ddim": None})
 
         def draw(start: Images, labels: Labels | None) -> Images:
+            if how.guidance == 1:  # their model_predictions expects two outputs, of which there is one then
+                raise UserError("denoising-diffusion-pytorch samples no guidance of 1: choose for example 1.5.", "guidance")
             return model.sample(torch.zeros(len(start), dtype=torch.int64) if labels is None else labels, how)
 
         return draw

@@ -21,11 +21,12 @@ from pixelpath.types import Batch, Losses
 
 @dataclass(frozen=True)
 class Distillation:
-    """sqrt(S + c^2) - c, S = sum |D(n, sigma_max) - x|^2 over the pixels of an image x that the teacher made of the noise n.
+    """mean_p sqrt(|D(n, sigma_max)_p - x_p|^2 + c^2) - c over the pixels p of an image x that the teacher made of the noise n.
 
-    The loss is pseudo-Huber, as that of consistency training (Song & Dhariwal 2023, arXiv 2310.14189); c is `softening`. The
-    batch is of images that the teacher made, under its conditions and with its seeds, of which the noise follows. Raises
-    UserError unless images >= 1, nfe >= 1 and softening > 0.
+    The norm is over the channels of a pixel, and c is `softening`: the pseudo-Huber loss of consistency training (Song & Dhariwal
+    2023, arXiv 2310.14189), of pixels instead of images. Where an image is uncertain its least is nearer to a median than to a
+    mean, so colours mix less (docs/decisions/0026). The batch is of images that the teacher made, under its conditions and with
+    its seeds, of which the noise follows. Raises UserError unless images >= 1, nfe >= 1 and softening > 0.
     """
 
     noise: NoiseRange
@@ -37,7 +38,7 @@ class Distillation:
     guidance: float = 1.0
     """Guidance scale of the teacher; 1 is no guidance."""
     softening: float = 0.06
-    """Errors (Euclidean norm over an image) far below this count squared, far above it once; above 0."""
+    """Errors (Euclidean norm over a pixel's channels) far below this count squared, far above it once; above 0."""
 
     def __post_init__(self) -> None:
         for name, least in {"images": 1, "nfe": 1}.items():
@@ -61,5 +62,6 @@ class Distillation:
         sigma = torch.full((len(noise),), self.first, device=noise.device)
         drop = torch.zeros(len(noise), dtype=torch.bool, device=noise.device)
         estimate = batch.where_valid(student(noise, sigma, batch.labels, drop).float())
-        error = (estimate - batch.images).square().sum((1, 2, 3))
-        return Losses(((error + self.softening**2).sqrt() - self.softening).mean())
+        error = (estimate - batch.images).square().sum(1)
+        pixels = (error + self.softening**2).sqrt() - self.softening
+        return Losses((pixels.mean((1, 2)) / batch.valid_share()).mean())
