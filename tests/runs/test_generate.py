@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from benchmarks.controls import Naive
@@ -16,7 +17,7 @@ from pixelpath.randomness import Streams, normal, seed_of
 from pixelpath.recipes.build import denoiser_of
 from pixelpath.recipes.digits import digits_diffusion
 from pixelpath.recipes.sizes import Blocks, Size
-from pixelpath.runs.generate import Origin, balanced, generate, steps_below
+from pixelpath.runs.generate import Origin, balanced, generate, in_shares, steps_below
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.starts.gaussian import fit_gaussian
 from pixelpath.starts.warm import WarmStart
@@ -118,6 +119,16 @@ def test_a_weaker_model_is_the_reference_of_autoguidance(denoiser: Denoiser) -> 
 def test_balanced_labels_take_classes_in_turn() -> None:
     assert balanced(range(2, 9), 3).tolist() == [2, 0, 1, 2, 0, 1, 2]
     assert balanced([5, 6], 0).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("first", [0, 77, 2**40])
+def test_labels_in_shares_have_them_in_any_row_of_seeds(first: int) -> None:
+    shares = np.array([0.5, 0.0, 0.3, 0.2])
+    for count in (10, 100, 1000):
+        counts = np.bincount(in_shares(range(first, first + count), shares), minlength=4)
+        assert counts == pytest.approx(count * shares, abs=2.5)
+        assert counts[1] == 0
+    assert in_shares(range(first, first + 9), np.ones(1)).tolist() == [0] * 9
 
 
 def test_a_batch_of_nothing_is_refused(denoiser: Denoiser) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from pixelpath.errors import UserError
 from pixelpath.log import Advance
@@ -21,6 +23,8 @@ from pixelpath.sampling.guidance import guide
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts.warm import WarmStart
 from pixelpath.types import Conditioning, Denoise, Images, Labels, classes_of
+
+GOLDEN = 0x9E3779B97F4A7C15  # 2^64 by the golden ratio
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +64,16 @@ def steps_below(sigmas: torch.Tensor, sigma: float) -> int:
 def balanced(seeds: Sequence[int], num_classes: int) -> Labels:
     """Label seed mod num_classes for every seed: classes in turn; 0 ("no class") where there are none."""
     return torch.tensor([seed % num_classes if num_classes else 0 for seed in seeds], dtype=torch.int64)
+
+
+def in_shares(seeds: Sequence[int], shares: Float[np.ndarray, "class"]) -> Labels:
+    """Labels of which any seeds in a row have about these shares, which sum to 1.
+
+    A seed's class is the one in whose part of [0, 1) the fraction of seed times the golden ratio falls: of all such sequences
+    that fills it most evenly (Knuth, The Art of Computer Programming, vol. 3, section 6.4).
+    """
+    places = [(seed * GOLDEN % 2**64) / 2**64 for seed in seeds]
+    return torch.from_numpy(np.searchsorted(np.cumsum(shares)[:-1], places, side="right"))
 
 
 def generate(

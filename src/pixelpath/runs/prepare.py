@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from pixelpath import processes
 from pixelpath.data import conditions, sources
@@ -71,6 +72,11 @@ class PreparedData:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes that the run uses; empty if it is unconditional."""
         return self.training.classes if self.conditional else ()
+
+    @cached_property
+    def shares(self) -> Float[np.ndarray, "class"]:
+        """The share of every class in the training images."""
+        return np.bincount(sources.labels(self.training), minlength=len(self.training.classes)) / len(self.training)
 
     @property
     def metadata(self) -> Metadata:

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -15,6 +16,7 @@ from tests.application import call, train
 
 from pixelpath.commands.evaluate import numbers_of
 from pixelpath.data import sources
+from pixelpath.data.sources import Arrays
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet
 from pixelpath.evaluation.features import WIDEST, Pixels, extract, fewer
@@ -26,6 +28,8 @@ from pixelpath.runs.measuring.evaluate import loss_by_level, summary
 from pixelpath.runs.measuring.verdict import verdict
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data_of
+from pixelpath.runs.sample_conditions import as_held_out
+from pixelpath.types import classes_of
 
 
 def results(run: Path) -> list[dict]:
@@ -64,7 +68,8 @@ def test_every_number_has_its_protocol(evaluated: Path) -> None:
     for row in result["distances"]:
         protocol = row["protocol"]
         expected = {
-            "real": 36, "generated": 12, "labels": "balanced over 2 classes", "images": "3x8x8 uint8, as stored",
+            "real": 36, "generated": 12, "labels": "in the shares of training images, 2 classes",
+            "images": "3x8x8 uint8, as stored",
             "sampler": "dpmpp_2m", "steps": 2, "nfe": 2, "guidance": 1, "seeds": [0, 11],
         }  # fmt: skip
         assert {key: protocol[key] for key in expected} == expected
@@ -85,6 +90,20 @@ def test_every_number_has_a_name_on_pages(evaluated: Path) -> None:
     found = keys(results(evaluated))
     assert {"frechet_of_few", "nfe", "closer_error"} <= found
     assert {key for key in found if "_" in key} - set(NAMES) == set()
+
+
+def test_classes_are_sampled_as_often_as_they_are_among_training_images(evaluated: Path) -> None:
+    """Else another mix of classes would count as a distance; of images of other classes nothing is known, so they are in turn."""
+    run = open_run(evaluated)
+    data = read_data_of(run, None)
+    rows = [index for index in range(36) if data.training.label(index) == 0 or index % 3 == 0]
+    few = replace(data, training=sources.subset(data.training, rows))
+    share = np.mean([few.training.label(index) for index in range(len(rows))])
+    assert abs(share - 0.5) > 0.1
+    sampled = classes_of(as_held_out(run, few, range(5, 205)))
+    assert sampled.double().mean() == pytest.approx(share, abs=0.01)
+    other = replace(few, training=Arrays(np.zeros((2, 3, 8, 8), np.uint8), np.array([0, 1]), ("cat", "dog")))
+    assert classes_of(as_held_out(run, other, range(4))).tolist() == [0, 1, 0, 1]
 
 
 def test_real_images_are_at_distance_0_from_themselves(evaluated: Path) -> None:

@@ -13,7 +13,6 @@ from pixelpath.runs.measuring.report import write_report
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.runs.sample import free_folder, sample
-from pixelpath.runs.sample_conditions import as_held_out
 from pixelpath.runs.starting.fit_start import Fit, fit_run_start
 from pixelpath.runs.starting.quality import Quality
 from pixelpath.runs.tune import tune_run
@@ -54,7 +53,7 @@ def _show_and_judge(sitting: Sitting, run: OpenRun, data: PreparedData, plan: Pl
         with sitting.phase(samples):
             seeds = range(min(plan.shown, planning.showable(sitting.chosen, sitting.step, sitting.left, kinds)))
             folder = free_folder(sitting.out / samples, None)
-            sample(run, seeds, as_held_out(run, data, seeds)).save(folder)
+            sample(run, seeds, data.condition(seeds)).save(folder)
             say(f"Samples: {folder / 'grid.png'}")
     if evaluation not in sitting.state["done"]:
         with sitting.phase(evaluation):

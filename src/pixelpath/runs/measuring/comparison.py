@@ -30,6 +30,7 @@ from pixelpath.runs.folder import own_encoder
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import Samples
+from pixelpath.runs.sample_conditions import shared
 
 Native = Shaped[Tensor, "batch channel row column"]
 BATCH = 256
@@ -214,12 +215,13 @@ def quality(
     return values, how
 
 
-def protocol(extractor: FeatureExtractor, real: int, look: str, made: Samples, run: OpenRun) -> Protocol:
-    """What a comparison of these samples with `real` images of this look was measured under."""
-    labels = f"balanced over {len(run.classes)} classes" if run.classes else "none"
+def protocol(extractor: FeatureExtractor, count: int, real: Real, made: Samples, run: OpenRun) -> Protocol:
+    """What a comparison of these samples, whose classes `as_held_out` chose, with `count` real images was measured under."""
+    chosen = "in the shares of training images" if shared(run, real.data) else "balanced"
+    labels = f"{chosen}, {len(run.classes)} classes" if run.classes else "none"
     first, last = made.settings["seeds"]
     return replace(
-        protocol_of(extractor, real, len(made), labels, look),
+        protocol_of(extractor, count, len(made), labels, real.look),
         sampler=made.settings["sampler"],
         steps=made.settings["steps"],
         nfe=round(made.nfe),

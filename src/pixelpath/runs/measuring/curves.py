@@ -121,7 +121,7 @@ def _curves_of(
     about: list[dict[str, Any]] = []
     for made in samples:
         points.append([_point(known, made, real.data) for known in features])
-        about = [_about(known, real.look, made, run) for known in features]
+        about = [_about(known, real, made, run) for known in features]
         distances = ", ".join(f"{p.frechet:.4g} ({known.extractor.name})" for known, p in zip(features, points[-1], strict=True))
         cost = f"steps {made.settings['steps']}, {made.nfe:g} network evaluations (NFE) per image, {made.seconds:.1f} s"
         say(f"{name}: {cost}; Frechet distance {distances}.")
@@ -138,7 +138,7 @@ def _point(known: RealStatistics, made: Samples, data: PreparedData) -> Distance
     return DistancePoint(made.settings["steps"], made.nfe, every, few, made.seconds)
 
 
-def _about(known: RealStatistics, look: str, made: Samples, run: OpenRun) -> dict[str, Any]:
+def _about(known: RealStatistics, real: Real, made: Samples, run: OpenRun) -> dict[str, Any]:
     """What the protocols of all points share: steps and network evaluations stand in the points."""
-    alike = replace(protocol(known.extractor, known.count, look, made, run), steps=None, nfe=None)
+    alike = replace(protocol(known.extractor, known.count, real, made, run), steps=None, nfe=None)
     return asdict(alike)

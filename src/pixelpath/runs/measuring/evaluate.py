@@ -205,7 +205,7 @@ def _distances(features: Features, about: RealStatistics, real: Real, made: Samp
         **spread,
     }
     extractor = features.extractor
-    return {"features": extractor.name, **protocol(extractor, len(training), real.look, made, run).record(how, **values)}
+    return {"features": extractor.name, **protocol(extractor, len(training), real, made, run).record(how, **values)}
 
 
 def loss_by_level(run: OpenRun, data: PreparedData, limit: int = 1024, side: Source | None = None) -> list[HeldOutRow]:

@@ -80,9 +80,8 @@ def as_source(made: Samples) -> Source:
 
 def of_run(run: OpenRun, data: PreparedData, made: Samples) -> Made:
     """The samples of a run that was trained on these data."""
-    look, seed = Real(data).look, made.settings["seeds"][0]
-    about = partial(protocol, look=look, made=made, run=run)
-    return Made(as_source(made), about, run.recipe.flip, seed, run.device)
+    about = partial(protocol, real=Real(data), made=made, run=run)
+    return Made(as_source(made), about, run.recipe.flip, made.settings["seeds"][0], run.device)
 
 
 def copies(data: PreparedData, made: Made, found: Sequence[Features]) -> dict[str, Any]:

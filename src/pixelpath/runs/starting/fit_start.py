@@ -33,7 +33,7 @@ from pixelpath.runs.generate import steps_below
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import sample
-from pixelpath.runs.sample_conditions import choose_labels
+from pixelpath.runs.sample_conditions import as_held_out
 from pixelpath.runs.starting.choice import Candidate, Search
 from pixelpath.runs.starting.families import FAMILIES, Family, Known
 from pixelpath.runs.starting.files import RunSamples, check_generator, save_start
@@ -193,7 +193,7 @@ def fit_run_start(run: OpenRun, data: PreparedData, folder: Path, fit: Fit | Non
     save_png(folder / "side-by-side.png", _side_by_side(run, drawn))
     record |= {"radii": radius_quantiles(drawn.samples, drawn.held_out)}
     compared, verdict = _compared(folder, run, data, search, fit.quality)
-    neighbours = {"neighbours": _neighbours(folder, run, known, fit.quality, fewer)}
+    neighbours = {"neighbours": _neighbours(folder, run, data, known, fit.quality, fewer)}
     write_json(folder / "search.json", record | compared | neighbours)
     say(compared["verdict"])
     say(f"Search and comparison asked the network about {compared['spent']:,} images.")
@@ -363,7 +363,9 @@ def _side_by_side(run: OpenRun, drawn: _Drawn) -> Image.Image:
     return side_by_side(*sides, *map(run.normaliser.decode, estimates), south_up=run.metadata.south_up)
 
 
-def _neighbours(folder: Path, run: OpenRun, known: Known, quality: Quality, steps: int) -> dict[str, dict[str, Any]]:
+def _neighbours(
+    folder: Path, run: OpenRun, data: PreparedData, known: Known, quality: Quality, steps: int
+) -> dict[str, dict[str, Any]]:
     """Distances of held-out images, warm and cold samples to the nearest training image: their quantiles."""
     count = min(quality.count, NEIGHBOURS, len(known.held_out))
     if count == 0:
@@ -371,7 +373,7 @@ def _neighbours(folder: Path, run: OpenRun, known: Known, quality: Quality, step
     seeds, found = range(count), {"held-out images": known.held_out[:count]}
     warm, cold = Sampling(steps=steps, guidance=1.0, start=folder), Sampling(guidance=1.0)
     for name, how in (("warm samples", warm), ("cold samples", cold)):
-        found[name] = run.normaliser.encode(sample(run, seeds, choose_labels(run, seeds, ()), how).native)
+        found[name] = run.normaliser.encode(sample(run, seeds, as_held_out(run, data, seeds), how).native)
     distances = {name: nearest(images.flatten(1), known.training.flatten(1)) for name, images in found.items()}
     return {
         name: {

@@ -132,7 +132,7 @@ def _curve(name: str, run: OpenRun, known: RealStatistics, real: Real, ways: Seq
         mean, first = statistics.fmean(distances), made[0]
         seconds = sum(each.seconds for each in made)
         points.append(QualityPoint(first.settings["steps"], first.nfe, distances, mean, mean, seconds))
-        about = replace(protocol(known.extractor, known.count, real.look, first, run), steps=None, nfe=None)
+        about = replace(protocol(known.extractor, known.count, real, first, run), steps=None, nfe=None)
         about = replace(about, seeds=(sets[0][0], sets[-1][-1]))
         spread = f"{mean:.4g} +- {statistics.stdev(distances):.2g} ({known.extractor.name})"
         say(f"{name}: {first.nfe:g} network evaluations (NFE) per image, {seconds:.1f} s; Frechet distance {spread}.")
