@@ -175,7 +175,7 @@ def watch_samples(recipe: Recipe, data: PreparedData, ema: nn.Module, real: Refe
     assert isinstance(ema, Denoiser)
     seeds = range(len(real.rows))
     once = Sampling(steps=1, guidance=1.0).over(usual(one_step=True))
-    samples = torch.cat(list(generate(ema, origin_of(recipe, ema), once, seeds, data.condition(seeds))))
+    samples = torch.cat(list(generate(ema, origin_of(recipe, ema), once, seeds, data.like_training(seeds))))
     mask = mask_of(data.sampled or data.metadata, data.shape)
     samples = samples if mask is None else samples.masked_fill(torch.from_numpy(mask), 0.0)
     if not bool(samples.isfinite().all()):

@@ -34,7 +34,7 @@ from pixelpath.models.representation import Representation
 from pixelpath.recipes.build import Shape, student_of
 from pixelpath.recipes.recipe import Recipe, for_data, unlearned
 from pixelpath.runs.examined import examined
-from pixelpath.runs.generate import balanced
+from pixelpath.runs.generate import balanced, in_shares
 from pixelpath.runs.index import Index
 from pixelpath.runs.opened import OpenRun
 from pixelpath.types import Batch, Condition, Conditioning, Views, classes_of
@@ -120,6 +120,13 @@ class PreparedData:
         indices = np.array([seed % len(side) for seed in seeds])
         numbers = [side.label(int(index)) if self.classes else 0 for index in indices]
         return given.condition(indices, torch.tensor(numbers, dtype=torch.int64))
+
+    def like_training(self, seeds: Sequence[int]) -> Conditioning:
+        """What to ask of samples that are compared with real images: as `condition`, but classes in the training images' shares.
+
+        Another mix of classes would count as a distance.
+        """
+        return in_shares(seeds, self.shares) if self.given is None and self.classes else self.condition(seeds)
 
     @cached_property
     def known(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pixelpath.data.sources import Source
 from pixelpath.data.tables import read_table
 from pixelpath.errors import UserError
 from pixelpath.log import say
-from pixelpath.runs.generate import balanced, in_shares
+from pixelpath.runs.generate import balanced
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData, read_data_of
 from pixelpath.types import Condition, Conditioning, Labels, classes_of
@@ -80,16 +80,12 @@ def captions(seeds: Sequence[int], asked: Conditioning, classes: Sequence[str]) 
 
 def as_held_out(run: OpenRun, data: PreparedData, seeds: Sequence[int]) -> Conditioning:
     """The conditions of samples that are compared with real images: those of held-out images; classes as `shared` says."""
-    if run.conditions.numbers or run.conditions.other:
-        return data.condition(seeds)
-    return in_shares(seeds, data.shares) if shared(run, data) else balanced(seeds, len(run.classes))
+    asked = run.conditions.numbers or run.conditions.other
+    return data.like_training(seeds) if asked or shared(run, data) else balanced(seeds, len(run.classes))
 
 
 def shared(run: OpenRun, data: PreparedData) -> bool:
-    """Whether the classes of such samples have the shares of the training images: classes of another law are another distance.
-
-    They are in turn if the images have other classes than the run.
-    """
+    """Whether the classes of such samples have the shares of training images: in turn, if the images have other classes."""
     return bool(run.classes) and data.training.classes == run.classes
 
 
