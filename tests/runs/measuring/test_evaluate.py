@@ -44,12 +44,14 @@ def undrawn() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def evaluated(diffusion_run: Path) -> Path:
-    """The run of stage two, evaluated twice."""
+def evaluated(diffusion_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run of stage two, evaluated twice: other tests evaluate the run itself, before or after."""
+    run = shutil.copytree(diffusion_run, tmp_path_factory.mktemp("evaluated") / "run")
+    (run / "evaluation.json").unlink(missing_ok=True)
     for seed in (0, 12):
         words = ("--count", 12, "--first-seed", seed, "--guidance", 1, "--no-use-inception")
-        assert call("evaluate", diffusion_run, *words) == 0
-    return diffusion_run
+        assert call("evaluate", run, *words) == 0
+    return run
 
 
 def test_evaluating_twice_appends(evaluated: Path) -> None:
