@@ -66,10 +66,10 @@ class Lucidrains(UNetSystem):
         """Their DDIM, which draws its own start."""
         assert isinstance(model, Diffusion)
         sampler_of(how, {"ddim": None})
+        if how.guidance == 1:  # their model_predictions expects two outputs, of which there is one then
+            raise UserError("denoising-diffusion-pytorch samples no guidance of 1: choose for example 1.5.", "guidance")
 
         def draw(start: Images, labels: Labels | None) -> Images:
-            if how.guidance == 1:  # their model_predictions expects two outputs, of which there is one then
-                raise UserError("denoising-diffusion-pytorch samples no guidance of 1: choose for example 1.5.", "guidance")
             return model.sample(torch.zeros(len(start), dtype=torch.int64) if labels is None else labels, how)
 
         return draw

@@ -23,10 +23,11 @@ from pixelpath.types import Batch, Losses
 class Distillation:
     """mean_p sqrt(|D(n, sigma_max)_p - x_p|^2 + c^2) - c over the pixels p of an image x that the teacher made of the noise n.
 
-    The norm is over the channels of a pixel, and c is `softening`: the pseudo-Huber loss of consistency training (Song & Dhariwal
-    2023, arXiv 2310.14189), of pixels instead of images. Where an image is uncertain its least is nearer to a median than to a
-    mean, so colours mix less (docs/decisions/0026). The batch is of images that the teacher made, under its conditions and with
-    its seeds, of which the noise follows. Raises UserError unless images >= 1, nfe >= 1 and softening > 0.
+    The norm is over the channels of a pixel, and c is `softening`: the pseudo-Huber loss of consistency training (Song &
+    Dhariwal 2023, arXiv 2310.14189), of pixels instead of images. Of several possible colours its minimum is near their
+    median, not their mean, so they mix less (docs/decisions/0026). The batch is of images that the teacher made, under its
+    conditions and with its seeds, of which the noise follows. Raises UserError unless images >= 1, nfe >= 1 and softening >
+    0.
     """
 
     noise: NoiseRange

@@ -24,7 +24,7 @@ from pixelpath.sampling.sampler import Sampling
 from pixelpath.starts.warm import WarmStart
 from pixelpath.types import Conditioning, Denoise, Images, Labels, classes_of
 
-GOLDEN = 0x9E3779B97F4A7C15  # 2^64 by the golden ratio
+GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
 
 
 @dataclass(frozen=True, eq=False)

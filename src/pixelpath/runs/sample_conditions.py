@@ -79,13 +79,16 @@ def captions(seeds: Sequence[int], asked: Conditioning, classes: Sequence[str]) 
 
 
 def as_held_out(run: OpenRun, data: PreparedData, seeds: Sequence[int]) -> Conditioning:
-    """The conditions of samples that are compared with real images: those of held-out images; classes as `shared` says."""
+    """The conditions of samples that are compared with real images: as `data.like_training`.
+
+    But classes are in turn if the images have other ones than the run.
+    """
     asked = run.conditions.numbers or run.conditions.other
-    return data.like_training(seeds) if asked or shared(run, data) else balanced(seeds, len(run.classes))
+    return data.like_training(seeds) if asked or same_classes(run, data) else balanced(seeds, len(run.classes))
 
 
-def shared(run: OpenRun, data: PreparedData) -> bool:
-    """Whether the classes of such samples have the shares of training images: in turn, if the images have other classes."""
+def same_classes(run: OpenRun, data: PreparedData) -> bool:
+    """Whether the run has classes, and the images have the same ones."""
     return bool(run.classes) and data.training.classes == run.classes
 
 

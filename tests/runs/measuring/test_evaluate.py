@@ -16,7 +16,6 @@ from tests.application import call, train
 
 from pixelpath.commands.evaluate import numbers_of
 from pixelpath.data import sources
-from pixelpath.data.sources import Arrays
 from pixelpath.evaluation import statistics
 from pixelpath.evaluation.distances import frechet
 from pixelpath.evaluation.features import WIDEST, Pixels, extract, fewer
@@ -104,7 +103,7 @@ def test_classes_are_sampled_as_often_as_they_are_among_training_images(evaluate
     assert abs(share - 0.5) > 0.1
     sampled = classes_of(as_held_out(run, few, range(5, 205)))
     assert sampled.double().mean() == pytest.approx(share, abs=0.01)
-    other = replace(few, training=Arrays(np.zeros((2, 3, 8, 8), np.uint8), np.array([0, 1]), ("cat", "dog")))
+    other = replace(few, training=sources.Arrays(np.zeros((2, 3, 8, 8), np.uint8), np.array([0, 1]), ("cat", "dog")))
     assert classes_of(as_held_out(run, other, range(4))).tolist() == [0, 1, 0, 1]
 
 

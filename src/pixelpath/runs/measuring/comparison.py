@@ -30,7 +30,7 @@ from pixelpath.runs.folder import own_encoder
 from pixelpath.runs.opened import OpenRun, open_run
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import Samples
-from pixelpath.runs.sample_conditions import shared
+from pixelpath.runs.sample_conditions import same_classes
 
 Native = Shaped[Tensor, "batch channel row column"]
 BATCH = 256
@@ -217,7 +217,7 @@ def quality(
 
 def protocol(extractor: FeatureExtractor, count: int, real: Real, made: Samples, run: OpenRun) -> Protocol:
     """What a comparison of these samples, whose classes `as_held_out` chose, with `count` real images was measured under."""
-    chosen = "in the shares of training images" if shared(run, real.data) else "balanced"
+    chosen = "in the shares of training images" if same_classes(run, real.data) else "balanced"
     labels = f"{chosen}, {len(run.classes)} classes" if run.classes else "none"
     first, last = made.settings["seeds"]
     return replace(

@@ -46,7 +46,7 @@ from pixelpath.runs.measuring.verdict import verdict
 from pixelpath.runs.opened import OpenRun
 from pixelpath.runs.prepare import PreparedData
 from pixelpath.runs.sample import Samples, sample, scratch
-from pixelpath.runs.sample_conditions import as_held_out
+from pixelpath.runs.sample_conditions import as_held_out, same_classes
 from pixelpath.runs.sharing.bundled import check_writable
 from pixelpath.sampling.sampler import Sampling
 from pixelpath.types import Conditioning, Images, Sigmas
@@ -219,10 +219,9 @@ def loss_by_level(run: OpenRun, data: PreparedData, limit: int = 1024, side: Sou
     if count < 2:
         say("Fewer than 2 held-out images, so no held-out loss is measured.")
         return []
-    labels = torch.from_numpy(sources.labels(side)[chosen]) if run.classes else None
-    if run.classes and data.training.classes != run.classes:
+    labels = torch.from_numpy(sources.labels(side)[chosen]) if same_classes(run, data) else None
+    if run.classes and labels is None:
         say("The images have other classes than the run, so the held-out loss is measured without labels.")
-        labels = None
     given = data.given_held_out if side is data.held_out else data.given
     if given is not None:
         none = torch.full((count,), run.denoiser.backbone.no_label)

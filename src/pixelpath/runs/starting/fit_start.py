@@ -371,9 +371,10 @@ def _neighbours(
     if count == 0:
         return {}
     seeds, found = range(count), {"held-out images": known.held_out[:count]}
+    asked = as_held_out(run, data, seeds)
     warm, cold = Sampling(steps=steps, guidance=1.0, start=folder), Sampling(guidance=1.0)
     for name, how in (("warm samples", warm), ("cold samples", cold)):
-        found[name] = run.normaliser.encode(sample(run, seeds, as_held_out(run, data, seeds), how).native)
+        found[name] = run.normaliser.encode(sample(run, seeds, asked, how).native)
     distances = {name: nearest(images.flatten(1), known.training.flatten(1)) for name, images in found.items()}
     return {
         name: {
