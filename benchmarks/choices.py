@@ -4,8 +4,8 @@
 
 A *variant* is a recipe and the steps of stage one before it (0: from scratch). Every variant is a run of its own below --out,
 taken up where it stopped; its numbers are Frechet distances in pixels (native range 0 .. 1) of unguided samples, as many as
-there are training images, and the share of 200 guided samples that a classifier of real digits reads as intended. The table,
-mean and spread over seeds, is printed and written to choices.json.
+there are training images and in their classes' shares, and the share of 200 guided samples that a classifier of real digits
+reads as intended. The table, mean and spread over seeds, is printed and written to choices.json.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def run(folder: Path, digits: Path, variant: Variant, seed: int) -> dict[str, fl
     guided = sample(opened, judged, labels)
     recognised = Reader(data).recognised(guided, labels.numpy())
     many = range(len(data.training))
-    plain = sample(opened, many, choose_labels(opened, many, ()), Sampling(guidance=1.0))
+    plain = sample(opened, many, data.like_training(many), Sampling(guidance=1.0))
     spent = sum(seconds_of(run) for run in folder.iterdir() if run.is_dir())
     pixels = evaluate.measure(opened, data, plain, [Pixels()])["distances"][0]
     return {

@@ -5,8 +5,9 @@
 
 A *reading* is what a support vector machine that learned the real digits says of samples. Distances are Frechet distances in
 pixels (native range 0 .. 1) of unguided samples, as many as there are training images, or as many as held-out ones (`few`),
-whose own distance is the floor; `guided` is that of as many with the way's guidance. A distilled run samples as its teacher does
-with guidance, and in one step from noise alone. A *warm* way begins at the newest start of the diffusion run.
+whose own distance is the floor; `guided` is that of as many with the way's guidance. Their classes have the shares of the
+training images. A distilled run samples as its teacher does with guidance, and in one step from noise alone. A *warm* way
+begins at the newest start of the diffusion run.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def judged(run: OpenRun, data: PreparedData, reader: Reader, way: Sampling, pict
         picture.parent.mkdir(parents=True, exist_ok=True)
         save_png(picture, grid(read.images[:SHOWN], columns=20))
     seeds = range(len(data.training))
-    asked, found = choose_labels(run, seeds, ()), {}
+    asked, found = data.like_training(seeds), {}
     for guidance in {1.0, way.guidance}:
         made = sample(run, seeds, asked, replace(way, guidance=guidance))
         found[guidance] = measure(run, data, made, [Pixels()], losses=0)["distances"][0] | {"nfe": made.nfe}

@@ -6,8 +6,8 @@
 A *variant* is a recipe and what is trained before it: steps of stage one, and of diffusion. Its runs lie below --out, and what
 was measured of one stays beside it, so that the same command goes on where it stopped; several may share a folder if each has
 other --names or --seeds. Distances are Frechet distances in pixels (native range 0 .. 1) of one- and two-step samples, as many
-as there are training images (at most 2,048), classes in turn; *recognised* is the share that a classifier of real digits reads
-as intended. The table, mean and spread over seeds, is printed and written to onestep.json.
+as there are training images (at most 2,048), in their classes' shares; *recognised* is the share that a classifier of real
+digits reads as intended. The table, mean and spread over seeds, is printed and written to onestep.json.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from pixelpath.runs.measuring.comparison import extractors
 from pixelpath.runs.opened import open_run
 from pixelpath.runs.prepare import read_data
 from pixelpath.runs.sample import sample
-from pixelpath.runs.sample_conditions import choose_labels
 from pixelpath.sampling.sampler import Sampler, Sampling
 from pixelpath.trainer import checkpoint
 from pixelpath.trainer.loop import Diverged
 from pixelpath.trainer.optimizer import AdamW, Cosine
+from pixelpath.types import classes_of
 
 MOST = 2048
 CPU = torch.device("cpu")
@@ -186,17 +186,17 @@ def measured(folder: Path) -> dict[str, float]:
     native = sources.gather(data.training, [index * len(data.training) // count for index in range(count)])
     real = pixels(torch.from_numpy(native))
     seeds, one_step = range(count), opened.recipe.is_one_step
-    labels = choose_labels(opened, seeds, ())
+    condition = data.like_training(seeds)
     found: dict[str, float] = {}
     highest = opened.noise.sigma_max * opened.noise.shift
     ways = {"one": Sampling(steps=32, guidance=1.0, sampler=Sampler.HEUN, sigma_max=highest)}
     if one_step:
         ways = {"one": Sampling(steps=1, guidance=1.0), "two": Sampling(steps=2, guidance=1.0)}
     for name, way in ways.items():
-        made = sample(opened, seeds, labels, way)
+        made = sample(opened, seeds, condition, way)
         found[name] = frechet_of_rows(pixels(made.native), real)
         if name == "one" and data.shape == (1, 8, 8):
-            found["recognised"] = Reader(data).recognised(made, labels.numpy())
+            found["recognised"] = Reader(data).recognised(made, classes_of(condition).numpy())
     latest = checkpoint.latest(folder)
     assert latest is not None
     near = float(checkpoint.read_state(latest).near) if one_step else 1.0
