@@ -185,7 +185,7 @@ def cpu_32_onestep() -> Recipe:
 def cpu_64_diffusion() -> Recipe:
     """The same for images of about 64 x 64 pixels.
 
-    Command: pixelpath train cpu-64-diffusion --data PATH --out runs/diffusion. Cost: 1.4 M parameters, 66 tokens; a step takes
+    Command: pixelpath train cpu-64-diffusion --data PATH --out runs/diffusion. Cost: 1.5 M parameters, 66 tokens; a step takes
     1.2 times as long. Result: rain in docs/results.md. There are four times the pixels, so the pixel head has half the channels
     (docs/decisions/0027).
     """
