@@ -115,7 +115,7 @@ def _counts(seen: Inspection, *, flipped: bool) -> list[Finding]:
         level: Level = "warning" if count < FEW else "note"
         ways = ["give more"] if seen.settings.tile or seen.settings.resize else ["give more", "cut tiles (`data.tile`)"]
         ways += [] if flipped or seen.mirrors is False else ["mirror them (`flip`)"]
-        remedy = f"Trained for long, a model of so few repeats them, which `pixelpath evaluate` says: {' or '.join(ways)}."
+        remedy = f"Trained for long, a model of so few repeats them (see `pixelpath evaluate`): {' or '.join(ways)}."
         found.append(Finding(level, "count", f"there are only {count} training images", (), remedy))
     held = 0 if seen.held_out is None else len(seen.held_out.source)
     if held < FEW_HELD_OUT:
